@@ -1,0 +1,44 @@
+# Every target makes the environment that it needs; a second run does not reinstall.
+.DEFAULT_GOAL := help
+BIN := .venv/bin
+DEPENDS := uv.lock pyproject.toml tools/environment
+
+.venv/.ready: $(DEPENDS)
+	@tools/environment .venv
+
+.venv-3.12/.ready: $(DEPENDS)
+	@tools/environment .venv-3.12 3.12
+
+.PHONY: demo test test-3.12 check format bench lock clean help
+
+demo: .venv/.ready ## index the standard library of this Python and ask it three questions
+	@$(BIN)/python tools/demo.py
+
+test: .venv/.ready ## run the tests
+	@$(BIN)/python -m pytest -q -n 2
+
+test-3.12: .venv-3.12/.ready ## run the tests on Python 3.12
+	@.venv-3.12/bin/python -m pytest -q -n 2
+
+check: .venv/.ready ## format, lint and types, as CI does
+	@$(BIN)/ruff format --check --quiet
+	@$(BIN)/ruff check --quiet
+	@$(BIN)/mypy
+	@$(BIN)/pyright
+
+format: .venv/.ready ## format the code and mend what lint can mend
+	@$(BIN)/ruff check --fix --quiet || true
+	@$(BIN)/ruff format --quiet
+
+bench: ## time an item beside the peers (makes an environment of its own)
+	@tools/bench
+
+lock: .venv/.ready ## renew uv.lock from pyproject.toml
+	@$(BIN)/uv lock
+
+clean: ## remove everything that a target has made
+	@rm -rf .venv .venv-* dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage* demo-index.db*
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+help: ## this list
+	@sed -n 's/^\([a-z0-9.-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'

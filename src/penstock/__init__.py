@@ -1,0 +1,75 @@
+"""Run many slow calls over a stream of items: bounded, ordered, retried, cancelled cleanly, in constant memory."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from penstock.core.errors import (
+        AttemptTimeout,
+        ConcurrentReadError,
+        EmptyStreamError,
+        OptionError,
+        PenstockError,
+        SourceConsumedError,
+        UnclosedStreamWarning,
+        UnstoppedWorkWarning,
+        WorkRaised,
+    )
+    from penstock.core.outcome import Failed
+    from penstock.core.policy import OnError
+    from penstock.core.retry import Retry
+    from penstock.run import Run
+    from penstock.streams import Stream, merge, parallel_filter, parallel_map, stream
+
+_HOMES = {
+    "penstock.core.errors": (
+        "AttemptTimeout",
+        "ConcurrentReadError",
+        "EmptyStreamError",
+        "OptionError",
+        "PenstockError",
+        "SourceConsumedError",
+        "UnclosedStreamWarning",
+        "UnstoppedWorkWarning",
+        "WorkRaised",
+    ),
+    "penstock.core.outcome": ("Failed",),
+    "penstock.core.policy": ("OnError",),
+    "penstock.core.retry": ("Retry",),
+    "penstock.run": ("Run",),
+    "penstock.streams": ("Stream", "merge", "parallel_filter", "parallel_map", "stream"),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "AttemptTimeout",
+    "ConcurrentReadError",
+    "EmptyStreamError",
+    "Failed",
+    "OnError",
+    "OptionError",
+    "PenstockError",
+    "Retry",
+    "Run",
+    "SourceConsumedError",
+    "Stream",
+    "UnclosedStreamWarning",
+    "UnstoppedWorkWarning",
+    "WorkRaised",
+    "merge",
+    "parallel_filter",
+    "parallel_map",
+    "stream",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a name when it is first used: asyncio alone takes longer to import than a command may take to answer."""
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'penstock' has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(_HOME_OF[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

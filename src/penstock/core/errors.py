@@ -1,0 +1,70 @@
+"""The errors and warnings that penstock raises of its own accord.
+
+Work that fails raises the user's own exception object; these are for everything else.
+"""
+
+from asyncio import CancelledError
+
+
+class PenstockError(Exception):
+    """Base of every error that penstock raises of its own accord."""
+
+
+class OptionError(PenstockError, ValueError, TypeError):
+    """An option breaks its rule; the message names option, rule and value.
+
+    Whether `concurrency="4"` is a wrong type or a wrong value is a matter of taste, so it is both.
+    """
+
+
+class WorkRaised(PenstockError, RuntimeError):
+    """Work raised an exception that means something else to its caller; the original is the cause.
+
+    `StopIteration`, `StopAsyncIteration`, `GeneratorExit` and `asyncio.CancelledError` would end an iteration, a
+    generator or a task if they travelled on as themselves (P5).
+    """
+
+
+class AttemptTimeout(PenstockError, TimeoutError):
+    """One attempt of a call took longer than the stage's `timeout`."""
+
+
+class SourceConsumedError(PenstockError, RuntimeError):
+    """A stream over a one-shot iterator was opened a second time."""
+
+
+class ConcurrentReadError(PenstockError, RuntimeError):
+    """Two `anext` calls were in progress on one run at once (P5)."""
+
+
+class EmptyStreamError(PenstockError, LookupError):
+    """`first()` found no item and was given no default."""
+
+
+class UnclosedStreamWarning(RuntimeWarning):
+    """An opened stream was abandoned before its end; its work stopped only when it was collected."""
+
+
+class UnstoppedWorkWarning(RuntimeWarning):
+    """Work went on after its cancellation for longer than `open(grace=)` and was left behind."""
+
+
+_CONTROL_FLOW = (StopIteration, StopAsyncIteration, GeneratorExit, CancelledError)
+
+
+def as_failure(error: BaseException) -> BaseException:
+    """The exception by which `error`, caught from work, may travel on: itself, or a `WorkRaised` with it as cause.
+
+    Frames of penstock are cut from its traceback: they would tie the exception to the stages it came through.
+    """
+    if isinstance(error, RuntimeError) and isinstance(error.__cause__, StopIteration):
+        error = error.__cause__  # PEP 479 turned it into a RuntimeError on its way out of a coroutine
+    traceback = error.__traceback__
+    while traceback is not None and traceback.tb_frame.f_globals.get("__name__", "").startswith("penstock."):
+        traceback = traceback.tb_next
+    error.__traceback__ = traceback
+    if isinstance(error, _CONTROL_FLOW):
+        raised = WorkRaised(f"the work function raised {error!r}")
+        raised.__cause__ = error
+        return raised
+    return error

@@ -1,0 +1,321 @@
+"""The window of `flat_map`: an input becomes many outputs, and stays open until the last of them is handed on.
+
+At most `concurrency` inputs are open. An async iterable is read by the task of its input, which needs a permit for each
+output that it makes. There are `buffer` permits for all inputs together; besides them the head (unordered: every input)
+may make one output when it has none. A plain iterable is read as its outputs are pulled.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator
+from dataclasses import replace
+from typing import Any, Final, cast
+
+from penstock.core.errors import AttemptTimeout, OptionError, as_failure
+from penstock.core.outcome import Failed
+from penstock.core.retry import retrying
+from penstock.core.scope import Scope
+from penstock.core.stage import Stage
+from penstock.core.window import MISSING, Plan, Window
+
+type Fan[U] = Iterable[U] | AsyncIterable[U]
+
+_EXHAUSTED: Final[Any] = object()
+
+
+class Outputs[T, U]:
+    """An open input and what it has come to so far."""
+
+    __slots__ = ("handed_on", "index", "item", "iterator", "limit", "making", "permit", "produced", "queued", "ready", "settled")
+
+    def __init__(self, index: int, item: T) -> None:
+        self.index = index
+        self.item = item
+        self.ready: deque[U] = deque()
+        self.iterator: Iterator[U] | None = None
+        self.making = False
+        self.produced = False
+        self.handed_on = False
+        self.queued = False
+        self.settled = False
+        self.permit: asyncio.Future[None] | None = None
+        self.limit: asyncio.Timeout | None = None
+
+    def held(self) -> int:
+        """Count the outputs that wait or are in the making."""
+        return len(self.ready) + self.making
+
+    def has_output(self) -> bool:
+        """Whether `take` may give an output."""
+        return bool(self.ready) or self.iterator is not None
+
+    def spent(self) -> bool:
+        """Whether the last output has been handed on."""
+        return self.produced and not self.ready and self.iterator is None
+
+    def take(self) -> Any:
+        """Give the next output, MISSING if there is none yet, or _EXHAUSTED."""
+        if self.ready:
+            return self.ready.popleft()
+        if self.iterator is not None:
+            return next(self.iterator, _EXHAUSTED)
+        return _EXHAUSTED if self.produced else MISSING
+
+
+class FanOut[T, U](Window[T, U]):
+    """A stage whose work gives any number of outputs for an item (P1, P2, P5)."""
+
+    def __init__(self, scope: Scope, upstream: Stage[T], plan: Plan[T, Any]) -> None:
+        super().__init__(scope, upstream, replace(plan, retry=None, timeout=None))
+        self.finished: dict[int, Outputs[T, U]] = {}  # every open input, whether or not it still runs
+        self.head = 0
+        self._ordered = plan.ordered
+        self._timeout = plan.timeout
+        self._buffer = plan.buffer
+        self._held = 0
+        self._available: deque[Outputs[T, U]] = deque()
+        self._waiting: dict[int, Outputs[T, U]] = {}
+        self._attempt: Callable[[Outputs[T, U]], Awaitable[None]] = self._produce
+        if plan.retry is not None:
+            self._attempt = retrying(self._produce, plan.retry, self._retry, lambda outputs: not outputs.handed_on)
+
+    def _room(self) -> int:
+        return self.concurrency - len(self.finished)
+
+    # Producing
+
+    def _start(self, item: T) -> None:
+        self.finished[self.taken] = Outputs(self.taken, item)
+        super()._start(item)
+
+    async def _call(self, index: int, item: T, result: Awaitable[Any] | None = None) -> None:  # noqa: ARG002 -- never inline
+        outputs = self.finished[index]
+        try:
+            await self._attempt(outputs)
+        except BaseException as error:  # noqa: BLE001 -- any exception is the item's outcome
+            self.running.pop(index, None)
+            self._raised(index, item, error)
+        else:
+            self.running.pop(index, None)
+            self._produced(outputs)
+
+    async def _produce(self, outputs: Outputs[T, U]) -> None:
+        """Make one attempt: what an earlier one made and nobody took is forgotten."""
+        self._drop_outputs(outputs)
+        outputs.limit = asyncio.timeout(self._timeout)
+        try:
+            async with outputs.limit:
+                fan = await cast("Awaitable[Any]", self.work(outputs.item))
+                if isinstance(fan, AsyncIterable):
+                    await self._read(outputs, aiter(cast("AsyncIterable[U]", fan)))
+                    return
+        except TimeoutError as error:
+            if outputs.limit.expired():
+                raise AttemptTimeout(f"timed out after {self._timeout:g} s") from error.__cause__
+            raise
+        if isinstance(fan, Collection):
+            outputs.ready.extend(cast("Collection[U]", fan))
+            self._held += len(outputs.ready)
+        elif isinstance(fan, Iterable):
+            outputs.iterator = iter(cast("Iterable[U]", fan))
+        else:
+            raise OptionError(f"the function of stage {self.name!r} must return an iterable, got {fan!r}")
+
+    async def _read(self, outputs: Outputs[T, U], iterator: AsyncIterator[U]) -> None:
+        try:
+            while True:
+                await self._permission(outputs)
+                try:
+                    output = await anext(iterator)
+                except BaseException:
+                    self._held -= 1
+                    raise
+                finally:
+                    outputs.making = False
+                outputs.ready.append(output)
+                self._made(outputs)
+        except StopAsyncIteration:
+            pass
+        finally:
+            close = getattr(iterator, "aclose", None)
+            if close is not None:
+                await close()
+
+    def _made(self, outputs: Outputs[T, U]) -> None:
+        if not self._ordered and not outputs.queued:
+            outputs.queued = True
+            self._available.append(outputs)
+        if self._asked:
+            self._tell()
+
+    def _produced(self, outputs: Outputs[T, U]) -> None:
+        outputs.produced = True
+        if self.stopping and outputs.iterator is not None:
+            self._close_iterator(outputs)
+        if outputs.spent():
+            self._close_input(outputs)
+        else:
+            self._made(outputs)
+        self._settled()
+
+    # Permits
+
+    async def _permission(self, outputs: Outputs[T, U]) -> None:
+        """Wait until this input may make another output; the time limit of the attempt stands still meanwhile."""
+        if self._may_make(outputs):
+            self._permit(outputs)
+            return
+        loop, limit = self.scope.loop, outputs.limit
+        assert limit is not None
+        left = None if (when := limit.when()) is None else when - loop.time()
+        limit.reschedule(None)
+        outputs.permit = loop.create_future()
+        self._waiting[outputs.index] = outputs
+        try:
+            await outputs.permit
+        except asyncio.CancelledError:
+            if self._waiting.pop(outputs.index, None) is None:  # permitted and cancelled at once: give it back
+                outputs.making = False
+                self._held -= 1
+            raise
+        if left is not None:
+            limit.reschedule(loop.time() + left)
+
+    def _may_make(self, outputs: Outputs[T, U]) -> bool:
+        if self._held < self._buffer:
+            return True
+        return not outputs.held() and (not self._ordered or outputs.index == self.head)
+
+    def _permit(self, outputs: Outputs[T, U]) -> None:
+        outputs.making = True
+        self._held += 1
+        if self._waiting.pop(outputs.index, None) is not None and outputs.permit is not None:
+            outputs.permit.set_result(None)
+
+    def _grant(self, first: Outputs[T, U] | None) -> None:
+        """Permit inputs that wait: `first` if it has no output, others as far as the buffer goes."""
+        if first is not None and first.index in self._waiting and self._may_make(first):
+            self._permit(first)
+        while self._waiting and self._held < self._buffer:
+            self._permit(next(iter(self._waiting.values())))
+
+    # Handing over
+
+    def _hand_over(self) -> Any:
+        while (outputs := self._first()) is not None:
+            try:
+                was_ready = bool(outputs.ready)
+                output = outputs.take()
+            except BaseException as error:  # noqa: BLE001 -- any exception is the item's outcome
+                outputs.iterator = None
+                outputs.produced = True
+                self._raised(outputs.index, outputs.item, error)
+                continue
+            if output is MISSING:
+                return MISSING
+            if output is _EXHAUSTED:
+                outputs.iterator = None
+                self._close_input(outputs)
+                continue
+            outputs.handed_on = True
+            self._held -= was_ready
+            if outputs.spent():
+                self._close_input(outputs)
+            else:
+                self._requeue(outputs)
+                self._grant(outputs)
+            return output
+        return MISSING
+
+    def _has_next(self) -> bool:
+        outputs = self._first()
+        return outputs is not None and outputs.has_output()
+
+    def _first(self) -> Outputs[T, U] | None:
+        """Find the input whose output is next."""
+        if self._ordered:
+            return self.finished.get(self.head)
+        return self._available[0] if self._available else None
+
+    def _requeue(self, outputs: Outputs[T, U]) -> None:
+        """Give the other inputs their turn first."""
+        if self._ordered:
+            return
+        self._available.popleft()
+        outputs.queued = outputs.has_output()
+        if outputs.queued:
+            self._available.append(outputs)
+
+    def _close_input(self, outputs: Outputs[T, U]) -> None:
+        """Settle an input that has no output left."""
+        if not outputs.settled:
+            outputs.settled = True
+            if outputs.handed_on:
+                self.delivered += 1
+            else:
+                self.dropped += 1
+        self._forget(outputs)
+
+    def _raised(self, index: int, item: T, error: BaseException) -> None:
+        outputs = self.finished.get(index)
+        super()._raised(index, item, error)
+        if outputs is not None:
+            outputs.settled = outputs.produced = True
+            if not outputs.ready:
+                self._forget(outputs)
+                self._settled()
+
+    def _never_began(self, index: int) -> None:
+        outputs = self.finished.pop(index, None)
+        if outputs is not None:
+            outputs.settled = True
+        super()._never_began(index)
+
+    def _forget(self, outputs: Outputs[T, U]) -> None:
+        self.finished.pop(outputs.index, None)
+        self._drop_outputs(outputs)
+        while self.head < self.taken and self.head not in self.finished:
+            self.head += 1
+        self._grant(self.finished.get(self.head))
+
+    def _drop_outputs(self, outputs: Outputs[T, U]) -> None:
+        self._held -= len(outputs.ready)
+        outputs.ready.clear()
+        if outputs.queued:
+            outputs.queued = False
+            self._available.remove(outputs)
+
+    # Stopping
+
+    def _discard_behind(self, index: int) -> None:
+        """Keep outputs that are there and next in order; an iterator is not read any further."""
+        lazy = [outputs for outputs in self.finished.values() if outputs.iterator is not None]
+        last = min([index, *(outputs.index for outputs in lazy)])
+        for outputs in lazy:
+            self._close_iterator(outputs)
+        for outputs in list(self.finished.values()):
+            if self._ordered and outputs.index > last:
+                self._drop_outputs(outputs)
+            if outputs.index not in self.running and not outputs.ready and outputs.index != index:
+                self._discard(outputs)
+
+    def _close_iterator(self, outputs: Outputs[T, U]) -> None:
+        iterator, outputs.iterator = outputs.iterator, None
+        try:
+            close = getattr(iterator, "close", None)
+            if close is not None:
+                close()
+        except BaseException as error:  # noqa: BLE001 -- raised from leaving, whatever it is
+            self.scope.cleanup_failed(Failed(as_failure(error), outputs.index, outputs.item, self.name))
+
+    def _discard(self, outputs: Outputs[T, U]) -> None:
+        if not outputs.settled:
+            outputs.settled = True
+            self.discarded += 1
+        self.finished.pop(outputs.index, None)
+
+    def close(self) -> None:
+        for outputs in list(self.finished.values()):
+            if outputs.iterator is not None:
+                self._close_iterator(outputs)
+            self._discard(outputs)

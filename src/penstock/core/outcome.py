@@ -1,0 +1,23 @@
+"""What became of an item."""
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """An item whose work failed for good.
+
+    `index` is the item's position in the failing stage's input, from 0; `attempts` counts total tries, from 1.
+    For a source that failed, `index` is the number of items it gave and `item` is None.
+    """
+
+    error: BaseException
+    index: int
+    item: Any
+    stage: str
+    attempts: int = 1
+
+    def __str__(self) -> str:
+        tries = f", attempt {self.attempts}" if self.attempts > 1 else ""
+        return f"stage {self.stage!r}, item {self.index}{tries}"

@@ -1,0 +1,211 @@
+"""Owns everything that an opened stream has running: starts tasks, gives turns, stops, waits, closes.
+
+The life of a scope: work runs; `begin_close` cancels it; when the last of it has stopped the sources are closed, each
+by the task that read it; then `closed` is done. All of it is driven by callbacks, so that it goes on whoever waits.
+"""
+
+import asyncio
+import contextvars
+import warnings
+from collections import deque
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any
+
+from penstock.core.clock import TURN, now
+from penstock.core.errors import UnstoppedWorkWarning, as_failure
+from penstock.core.outcome import Failed
+
+if TYPE_CHECKING:
+    from penstock.core.source import SourceStage
+    from penstock.core.stage import Stage
+    from penstock.core.window import Window
+
+KEPT_FAILURES = 1000
+"""How many of the newest failures a run keeps; the rest are counted."""
+
+NOTED_FAILURES = 10
+"""How many of the other failures stand in the notes of the one that is raised."""
+
+
+class Scope:
+    """What one run of a stream owns."""
+
+    def __init__(self, grace: float) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.context = contextvars.copy_context()
+        self.grace = grace
+        self.stages: list[Stage[Any]] = []
+        self.sources: list[SourceStage[Any]] = []
+        self.on_closed: list[Callable[[], None]] = []
+        self.failure: Failed | None = None
+        self.failures: deque[Failed] = deque(maxlen=KEPT_FAILURES)
+        self.failures_seen = 0
+        self.turn_ends = now() + TURN
+        self.closed: asyncio.Future[None] = self.loop.create_future()
+        self._queue: deque[Window[Any, Any]] = deque()
+        self._turn_due = False
+        self._closing = False
+        self._releasing = False
+        self._grace_timer: asyncio.TimerHandle | None = None
+        self._unstopped: list[str] = []
+        self._cleanup_errors: list[BaseException] = []
+
+    # Work
+
+    def spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Start a task in a context of its own, eagerly unless the loop has a task factory that decides."""
+        context = self.context.copy()
+        if self.loop.get_task_factory() is None:
+            return asyncio.Task(coroutine, loop=self.loop, context=context, eager_start=True)
+        return self.loop.create_task(coroutine, context=context)
+
+    def schedule(self, window: "Window[Any, Any]") -> None:
+        """Have `window` pump in the next turn: one callback serves all windows of the run."""
+        self._queue.append(window)
+        if not self._turn_due and not self.loop.is_closed():
+            self._turn_due = True
+            self.loop.call_soon(self._turn, context=self.context)
+
+    def begin_turn(self) -> None:
+        """Say that others just had the loop: the run may keep it for another TURN."""
+        self.turn_ends = now() + TURN
+
+    def _turn(self) -> None:
+        self._turn_due = False
+        self.begin_turn()
+        queue = self._queue
+        while queue and now() < self.turn_ends:
+            queue.popleft().pump_in_turn()
+        if queue and not self._turn_due:
+            self._turn_due = True
+            self.loop.call_soon(self._turn, context=self.context)
+
+    # Failures
+
+    def fail(self, failed: Failed) -> None:
+        """Record a failure that ends the run: the first one is raised, later ones are noted (P5)."""
+        if self.failure is None and not self._closing:
+            self.failure = failed
+        else:
+            self.keep(failed)
+
+    def keep(self, failed: Failed) -> None:
+        """Record a failure that the run survives."""
+        self.failures.append(failed)
+        self.failures_seen += 1
+
+    def cleanup_failed(self, failed: Failed) -> None:
+        """Record an error of work that was being stopped, or of closing a source."""
+        self.keep(failed)
+        failed.error.add_note(f"penstock: while it was being stopped: {failed}")
+        self._cleanup_errors.append(failed.error)
+
+    def take_failure(self) -> BaseException | None:
+        """The error to raise, with its notes, once; the scope lets go of it."""
+        failed, self.failure = self.failure, None
+        if failed is None:
+            return None
+        error = failed.error
+        error.add_note(f"penstock: {failed}")
+        self._note_others(error)
+        return error
+
+    def _note_others(self, error: BaseException) -> None:
+        others = [failed for failed in self.failures if failed.error is not error]
+        for other in others[:NOTED_FAILURES]:
+            error.add_note(f"penstock: also failed: {other}: {other.error!r}")
+        if len(others) > NOTED_FAILURES:
+            error.add_note(f"penstock: and {self.failures_seen - NOTED_FAILURES} more failed: see the run's failures")
+        self._cleanup_errors.clear()
+
+    # Closing
+
+    def begin_close(self) -> None:
+        """Stop all work and, when it has stopped, close the sources; nothing starts from here on."""
+        if self._closing:
+            return
+        self._closing = True
+        self._queue.clear()
+        for stage in reversed(self.stages):
+            stage.stop()
+        self._grace_timer = self.loop.call_later(self.grace, self._grace_over, context=self.context)
+        self.work_stopped()
+
+    @property
+    def closing(self) -> bool:
+        """Whether the run is being left."""
+        return self._closing
+
+    def work_stopped(self) -> None:
+        """Go on with closing if no work runs any more."""
+        if self._closing and not self._releasing and not any(stage.busy() for stage in self.stages):
+            self._release_sources()
+
+    def _release_sources(self) -> None:
+        self._releasing = True
+        for source in self.sources:
+            source.release()
+        self.source_closed()
+
+    def source_closed(self) -> None:
+        """Finish closing if every source is closed."""
+        if self._releasing and all(source.closed for source in self.sources):
+            self._finish()
+
+    def _grace_over(self) -> None:
+        self._grace_timer = None
+        if not self._releasing:
+            self._unstopped += [work for stage in self.stages if (work := stage.busy())]
+            self._release_sources()
+            if not self.closed.done():
+                self._grace_timer = self.loop.call_later(self.grace, self._grace_over, context=self.context)
+        else:
+            self._unstopped += [f"closing of {source.name!r}" for source in self.sources if not source.closed]
+            self._finish()
+
+    def _finish(self) -> None:
+        if self.closed.done():
+            return
+        if self._grace_timer is not None:
+            self._grace_timer.cancel()
+        for stage in self.stages:
+            stage.close()
+        for callback in self.on_closed:
+            callback()
+        self.closed.set_result(None)
+
+    def report_unstopped(self) -> None:
+        """Warn, once, of work that ignored its cancellation."""
+        unstopped, self._unstopped = self._unstopped, []
+        if unstopped:
+            message = f"still running {self.grace:g} s after cancellation, left behind: {'; '.join(unstopped)}"
+            warnings.warn(message, UnstoppedWorkWarning, stacklevel=3)
+
+    def raise_cleanup_errors(self, on_its_way: BaseException | None) -> None:
+        """Raise the first error of cleanup, or note it on the error that is on its way."""
+        errors, self._cleanup_errors = self._cleanup_errors, []
+        if not errors:
+            return
+        error, others = (errors[0], errors[1:]) if on_its_way is None else (on_its_way, errors)
+        for other in others:
+            if other is not error:
+                error.add_note(f"penstock: cleanup also failed: {other!r}: {'; '.join(other.__notes__)}")
+        if on_its_way is None:
+            raise error
+
+
+async def outlast(future: asyncio.Future[Any]) -> None:
+    """Wait until `future` is done, whatever cancellation comes; a cancellation is raised afterwards (P4)."""
+    cancelled: asyncio.CancelledError | None = None
+    while not future.done():
+        try:
+            await asyncio.shield(future)
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        raise cancelled
+
+
+def source_failure(error: BaseException, index: int, name: str) -> Failed:
+    """The failure of a source after `index` items."""
+    return Failed(as_failure(error), index, None, name)

@@ -1,0 +1,253 @@
+"""Where items come from: the description of a source, and the two stages that read one.
+
+An async iterable is read and closed by one task of its own: `anext` from several tasks breaks timeouts, cancel scopes
+and context variables inside it. A sync iterator is read by whichever stage has a free place.
+"""
+
+import asyncio
+import inspect
+from collections import deque
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
+from typing import Any, cast
+
+from penstock.core.clock import now
+from penstock.core.errors import OptionError, SourceConsumedError
+from penstock.core.scope import Scope, source_failure
+from penstock.core.stage import END, PENDING, Pulled, Stage
+
+type Source[T] = Iterable[T] | AsyncIterable[T] | Callable[[], Iterable[T] | AsyncIterable[T]]
+
+
+class SourceStage[T](Stage[T]):
+    """The first stage of an opened stream."""
+
+    def __init__(self, scope: Scope, name: str) -> None:
+        super().__init__(scope, name)
+        self.ended = False
+        self.closed = False
+        scope.sources.append(self)
+
+    def release(self) -> None:
+        """Close the iterator: no work is left that could want it."""
+        raise NotImplementedError
+
+    def _source_failed(self, error: BaseException) -> None:
+        self.ended = True
+        self.scope.fail(source_failure(error, self.taken, self.name))
+
+    def _closing_failed(self, error: BaseException) -> None:
+        self.scope.cleanup_failed(source_failure(error, self.taken, self.name))
+
+
+class IteratorStage[T](SourceStage[T]):
+    """Reads a sync iterator, in the turn of whoever asks."""
+
+    def __init__(self, scope: Scope, iterable: Iterable[T], name: str) -> None:
+        super().__init__(scope, name)
+        self._iterable = iterable
+        self._iterator: Iterator[T] | None = None
+
+    def pull(self, room: int) -> Pulled[T]:  # noqa: ARG002 -- an item is made when it is asked for
+        if self.ended:
+            return END
+        try:
+            if self._iterator is None:
+                self._iterator = iter(self._iterable)
+            item = next(self._iterator)
+        except StopIteration:
+            self.ended = True
+            return END
+        except BaseException as error:  # noqa: BLE001 -- raised to the consumer, whatever it is
+            self._source_failed(error)
+            return END
+        self.taken += 1
+        self.delivered += 1
+        return item
+
+    def stop(self) -> None:
+        self.ended = True
+
+    drain = stop
+
+    def release(self) -> None:
+        iterator = self._iterator or self._iterable
+        self.closed = True
+        if not isinstance(iterator, Iterator):
+            return
+        try:
+            close = getattr(iterator, "close", None)
+            if close is not None:
+                close()
+        except BaseException as error:  # noqa: BLE001 -- raised from leaving, whatever it is
+            self._closing_failed(error)
+
+
+class AsyncIteratorStage[T](SourceStage[T]):
+    """Reads an async iterable in a task of its own, which runs ahead only into places that are free."""
+
+    def __init__(self, scope: Scope, iterable: AsyncIterable[T], name: str) -> None:
+        super().__init__(scope, name)
+        self._iterable = iterable
+        self._inbox: deque[T] = deque()
+        self._room = 0
+        self._stopping = False
+        self._released = False
+        self._pulling = False
+        self._asked = False
+        self._task: asyncio.Task[None] | None = None
+        self._wakeup: asyncio.Future[None] | None = None
+
+    def pull(self, room: int) -> Pulled[T]:
+        if not self._inbox and not self.ended:
+            self._room = room
+            if self._task is None:
+                self._start()
+            else:
+                self._wake()
+        if self._inbox:
+            self.delivered += 1
+            self._room -= 1
+            return self._inbox.popleft()
+        if self.ended:
+            return END
+        self._asked = True
+        return PENDING
+
+    def stop(self) -> None:
+        self._stopping = True
+        self.drain()
+
+    def drain(self) -> None:
+        self.ended = True
+        if self._pulling and self._task is not None:
+            self._task.cancel()
+        self._tell()
+
+    def release(self) -> None:
+        self._released = True
+        if self._task is not None:
+            self._wake()
+        elif isinstance(self._iterable, AsyncIterator):
+            self._start()
+        else:
+            self.closed = True
+
+    def close(self) -> None:
+        self.discarded += len(self._inbox)
+        self._inbox.clear()
+
+    def _start(self) -> None:
+        task = self._task = self.scope.spawn(self._read_and_close())
+        if task.done():
+            self._gone(task)
+        else:
+            task.add_done_callback(self._gone)
+
+    def _gone(self, task: asyncio.Task[None]) -> None:
+        """Account for the end of the task, also when it was cancelled before its first step (gh-116048)."""
+        self.ended = self.closed = True
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._closing_failed(error)
+        self._tell()
+        self.scope.source_closed()
+
+    def _wake(self) -> None:
+        if self._wakeup is not None and not self._wakeup.done():
+            self._wakeup.set_result(None)
+
+    def _tell(self) -> None:
+        if self._asked:
+            self._asked = False
+            self.on_ready()
+
+    async def _read_and_close(self) -> None:
+        iterator: AsyncIterator[T] | None = None
+        try:
+            iterator = aiter(self._iterable)
+            await self._read(iterator)
+        except StopAsyncIteration:
+            pass
+        except asyncio.CancelledError as error:
+            if not self.ended:
+                self._source_failed(error)
+        except BaseException as error:  # noqa: BLE001 -- raised to the consumer, whatever it is
+            if self._stopping:
+                self._closing_failed(error)
+            else:
+                self._source_failed(error)
+        self.ended = True
+        self._tell()
+        while not self._released:
+            await self._sleep()
+        close = getattr(iterator, "aclose", None)
+        if close is not None:
+            await close()
+
+    async def _read(self, iterator: AsyncIterator[T]) -> None:
+        while not self.ended:
+            if len(self._inbox) >= self._room:
+                await self._sleep()
+                continue
+            if now() > self.scope.turn_ends:
+                await asyncio.sleep(0)
+                self.scope.begin_turn()
+                continue
+            self._pulling = True
+            try:
+                item = await anext(iterator)
+            finally:
+                self._pulling = False
+            self.taken += 1
+            if self._stopping:
+                self.discarded += 1
+                return
+            self._inbox.append(item)
+            self._tell()
+
+    async def _sleep(self) -> None:
+        """Wait until woken; a cancellation from outside changes nothing while we hold an iterator to close."""
+        self._wakeup = self.scope.loop.create_future()
+        try:
+            await self._wakeup
+        finally:
+            self._wakeup = None
+
+
+class SourceSpec[T]:
+    """A source as the user gave it, to be opened once per run."""
+
+    def __init__(self, source: Source[T], name: str = "source") -> None:
+        if inspect.iscoroutine(source) or inspect.iscoroutinefunction(source):
+            raise OptionError(f"source must be an iterable, an async iterable or a function that returns one, got {source!r}")
+        if not isinstance(source, Iterable | AsyncIterable) and not callable(source):
+            raise OptionError(f"source must be an iterable, an async iterable or a function that returns one, got {source!r}")
+        self._source = source
+        self._name = name
+        self._consumed = False
+
+    def refuse_consumed(self) -> None:
+        """Raise if this is a one-shot iterator that a run has already read."""
+        if self._consumed or _is_closed_generator(self._source):
+            raise SourceConsumedError(
+                f"the source {self._source!r} is an iterator and has been read already: "
+                "give a list, or a function that returns a fresh iterator"
+            )
+
+    def open(self, scope: Scope) -> SourceStage[T]:
+        """The stage that reads this source in one run."""
+        self.refuse_consumed()
+        source: Any = self._source
+        if not isinstance(source, Iterable | AsyncIterable):
+            source = source()
+            if not isinstance(source, Iterable | AsyncIterable):
+                raise OptionError(f"the source function must return an iterable or an async iterable, got {source!r}")
+        self._consumed = isinstance(self._source, Iterator | AsyncIterator)
+        if isinstance(source, AsyncIterable):
+            return AsyncIteratorStage(scope, cast("AsyncIterable[T]", source), self._name)
+        return IteratorStage(scope, cast("Iterable[T]", source), self._name)
+
+
+def _is_closed_generator(source: object) -> bool:
+    if inspect.isgenerator(source):
+        return inspect.getgeneratorstate(source) == inspect.GEN_CLOSED
+    return inspect.isasyncgen(source) and inspect.getasyncgenstate(source) == inspect.AGEN_CLOSED

@@ -1,0 +1,78 @@
+"""What every stage of an opened stream can do.
+
+Stages are asked, they do not push: a stage hands on an item when the one below pulls, and says PENDING when it has none
+yet. Then, and only then, it owes the one below a single call of `on_ready`. Nothing here awaits: tasks exist only
+where work runs (`window`) and where an async source is read (`source`).
+"""
+
+import enum
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, Literal
+
+if TYPE_CHECKING:
+    from penstock.core.scope import Scope
+
+
+class Signal(enum.Enum):
+    """What a pull gives instead of an item."""
+
+    PENDING = "pending"
+    END = "end"
+
+
+PENDING: Final = Signal.PENDING
+END: Final = Signal.END
+type Pulled[T] = T | Literal[Signal.PENDING, Signal.END]
+
+
+def _nobody_waits() -> None:
+    """Stand in for `on_ready` until there is a stage below."""
+
+
+class Stage[T]:
+    """One operator of an opened stream; counts the outcome of every item that it takes (P5)."""
+
+    def __init__(self, scope: "Scope", name: str) -> None:
+        self.scope = scope
+        self.name = name
+        self.on_ready: Callable[[], None] = _nobody_waits
+        self.taken = self.delivered = self.dropped = self.failed = self.cancelled = self.discarded = 0
+        self.retried = self.peak_running = 0
+        scope.stages.append(self)
+
+    def pull(self, room: int) -> Pulled[T]:
+        """Hand on the next item, or say PENDING or END; `room` is how many items the asker could hold."""
+        raise NotImplementedError
+
+    def stop(self) -> None:
+        """Cancel work and pull no more, here and upstream; what is finished and next in order may still be pulled."""
+        raise NotImplementedError
+
+    def drain(self) -> None:
+        """Take nothing more from the sources upstream; what was taken goes its way."""
+        raise NotImplementedError
+
+    def busy(self) -> str | None:
+        """Name the work that still runs, or None."""
+        return None
+
+    def close(self) -> None:
+        """Discard what nobody will pull any more; called once, after all work has stopped."""
+
+
+class Through[T, U](Stage[U]):
+    """A stage that runs no work of its own: asks upstream whenever it is asked."""
+
+    def __init__(self, scope: "Scope", upstream: Stage[T], name: str) -> None:
+        super().__init__(scope, name)
+        self.upstream = upstream
+        upstream.on_ready = self._pass_on
+
+    def _pass_on(self) -> None:
+        self.on_ready()
+
+    def stop(self) -> None:
+        self.upstream.stop()
+
+    def drain(self) -> None:
+        self.upstream.drain()

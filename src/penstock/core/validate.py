@@ -1,0 +1,87 @@
+"""Checks of options, so that every message has one voice: option, rule, value."""
+
+import math
+from collections.abc import Callable
+from datetime import timedelta
+
+from penstock.core.errors import OptionError
+
+
+def whole(option: str, value: object, *, least: int) -> int:
+    """`value` if it is an int of at least `least`; a bool is none."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise OptionError(f"{option} must be an int >= {least}, got {value!r}")
+    return value
+
+
+def number(option: str, value: object, *, least: float) -> float:
+    """`value` as a finite float of at least `least`."""
+    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value) or value < least:
+        raise OptionError(f"{option} must be a finite number >= {least:g}, got {value!r}")
+    return float(value)
+
+
+def seconds(option: str, value: object, *, zero: bool = False) -> float:
+    """A duration, in seconds or as a timedelta, as seconds: positive, or also 0 where `zero` allows it."""
+    amount = value.total_seconds() if isinstance(value, timedelta) else value
+    rule = ">= 0" if zero else "> 0"
+    if (
+        not isinstance(amount, int | float)
+        or isinstance(amount, bool)
+        or not math.isfinite(amount)
+        or amount < 0
+        or (amount == 0 and not zero)
+    ):
+        raise OptionError(f"{option} must be a finite number of seconds {rule} or a timedelta, got {value!r}")
+    return float(amount)
+
+
+def flag(option: str, value: object) -> bool:
+    """`value` if it is a bool."""
+    if not isinstance(value, bool):
+        raise OptionError(f"{option} must be True or False, got {value!r}")
+    return value
+
+
+def one_of[T](option: str, value: T, choices: tuple[T, ...]) -> T:
+    """`value` if it is among `choices`."""
+    if value not in choices:
+        raise OptionError(f"{option} must be one of {', '.join(map(repr, choices))}, got {value!r}")
+    return value
+
+
+def function(option: str, value: object) -> None:
+    """Refuse what cannot be called."""
+    if not callable(value):
+        raise OptionError(f"{option} must be callable, got {value!r}")
+
+
+def instance(option: str, value: object, kind: type, form: str) -> None:
+    """Refuse what is no `kind`; `form` says what is expected."""
+    if not isinstance(value, kind):
+        raise OptionError(f"{option} must be {form}, got {value!r}")
+
+
+def text(option: str, value: object) -> str:
+    """`value` if it is a non-empty str."""
+    if not isinstance(value, str) or not value:
+        raise OptionError(f"{option} must be a non-empty str, got {value!r}")
+    return value
+
+
+def predicate_or_types(option: str, value: object) -> Callable[[BaseException], bool]:
+    """A test for exceptions, from an exception type, a tuple of them, or a predicate."""
+    if isinstance(value, type) and issubclass(value, BaseException):
+        return lambda error: isinstance(error, value)
+    if isinstance(value, tuple) and value and all(isinstance(t, type) and issubclass(t, BaseException) for t in value):
+        return lambda error: isinstance(error, value)
+    if callable(value) and not isinstance(value, type):
+        return value
+    raise OptionError(f"{option} must be an exception type, a tuple of them or a predicate, got {value!r}")
+
+
+def share(option: str, value: object) -> float:
+    """`value` as a float from 0 to 1."""
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 1:
+        raise OptionError(f"{option} must be a number from 0 to 1, got {value!r}")
+    return float(value)

@@ -1,0 +1,369 @@
+"""The bounded window: the one place that starts work.
+
+A window pulls an item when it has a free place, starts the work on it in a task of its own, and keeps the result until
+the stage below pulls it. One *pump* does the starting. It runs in a turn of the loop or inside a pull, never in the
+call stack of a completion, and it is never re-entered: work that returns at once is a loop here, not a recursion.
+
+Places (P1): `running` holds the calls that were started and have not come back, `finished` the results that wait.
+
+    len(running) <= concurrency    and    len(running) + len(finished) <= concurrency + buffer
+
+An item that settles without a result to hand on (dropped, failed) leaves both, so that nothing accumulates behind a
+slow head (P7): in an ordered window, an index below `taken` that stands in neither has been settled.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final
+
+from penstock.core.clock import now
+from penstock.core.errors import as_failure
+from penstock.core.outcome import Failed
+from penstock.core.policy import OnError
+from penstock.core.retry import Exhausted, Retry, retrying, thread_back, timed
+from penstock.core.scope import Scope
+from penstock.core.stage import END, PENDING, Pulled, Stage
+
+if TYPE_CHECKING:
+    from penstock.core.stage import Stage
+
+
+class _Nothing:
+    """A marker that no user value can be."""
+
+
+DROPPED: Final[Any] = _Nothing()
+"""What work returns for an item that has no result to hand on."""
+
+MISSING: Final[Any] = _Nothing()
+"""What a window hands over when no result is next."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan[T, U]:
+    """What a window is to do: the work and the options of its stage, checked."""
+
+    name: str
+    work: Callable[[T], Awaitable[U]]
+    inline: Callable[[T], U | Awaitable[U]] | None = None
+    concurrency: int = 1
+    ordered: bool = True
+    buffer: int = 0
+    timeout: float | None = None
+    retry: Retry | None = None
+    on_error: OnError = "raise"
+
+    def replaced(self, **changes: Any) -> "Plan[T, U]":
+        """This plan with some fields changed."""
+        return replace(self, **changes)
+
+
+class Window[T, U](Stage[U]):
+    """A stage that runs work on its items, at most `concurrency` at once (P1, P2, P5, P7, P9).
+
+    `OrderedWindow` and `UnorderedWindow` say which finished result is next.
+    """
+
+    def __init__(self, scope: Scope, upstream: Stage[T], plan: Plan[T, U]) -> None:
+        super().__init__(scope, plan.name)
+        self.upstream = upstream
+        self.concurrency = plan.concurrency
+        self.bound = plan.concurrency + plan.buffer
+        self.on_error = plan.on_error
+        self.work = plan.work if plan.timeout is None else timed(plan.work, plan.timeout)
+        if plan.retry is not None:
+            self.work = retrying(self.work, plan.retry, self._retry)
+        self.inline = plan.inline
+        self.running: dict[int, asyncio.Task[None]] = {}
+        self.stopping = False
+        self._exhausted = False
+        self._asked = False
+        self._scheduled = False
+        self._pumping = False
+        self._lazy_tasks = scope.loop.get_task_factory() is not None
+        upstream.on_ready = self._schedule
+
+    # What the two orders decide
+
+    finished: Any
+
+    def _hand_over(self) -> Any:
+        """Remove and return the next result that order allows, or MISSING."""
+        raise NotImplementedError
+
+    def _keep(self, index: int, value: U) -> None:
+        """Store a result until it is pulled."""
+        raise NotImplementedError
+
+    def _has_next(self) -> bool:
+        """Whether `_hand_over` would return a result."""
+        raise NotImplementedError
+
+    def _discard_behind(self, index: int) -> None:
+        """Discard results that order does not allow once the item at `index` gives none."""
+
+    # Pulling
+
+    def pull(self, room: int) -> Pulled[U]:  # noqa: ARG002 -- a window has its own places
+        value = self._hand_over()
+        if value is MISSING:
+            self.pump()
+            value = self._hand_over()
+            if value is MISSING:
+                if self._is_over():
+                    return END
+                self._asked = True
+                return PENDING
+        if not self._scheduled and not self._exhausted:
+            self._schedule()
+        return value  # type: ignore[no-any-return] # finished holds U; Any spares a cast per item
+
+    def _is_over(self) -> bool:
+        return self.stopping or (self._exhausted and not self.running and not self.finished)
+
+    def _schedule(self) -> None:
+        if not self._scheduled:
+            self._scheduled = True
+            self.scope.schedule(self)
+
+    def pump_in_turn(self) -> None:
+        """Pump, then tell the stage below if it waits for something that is there now."""
+        self._scheduled = False
+        self.pump()
+        self._tell()
+
+    def _tell(self) -> None:
+        if self._asked and (self._has_next() or self._is_over()):
+            self._asked = False
+            self.on_ready()
+
+    def pump(self) -> None:
+        """Start work while there is a free place, an item for it, and time left in this turn (P9)."""
+        if self._pumping or self._exhausted:
+            return
+        self._pumping = True
+        running, scope, pull = self.running, self.scope, self.upstream.pull
+        start = self._start if self.inline is None else self._start_inline
+        try:
+            while (room := self._room()) > 0 and not self._exhausted:
+                if now() > scope.turn_ends:
+                    self._schedule()
+                    break
+                item = pull(room)
+                if item is PENDING:
+                    break
+                if item is END:
+                    self._exhausted = True
+                    break
+                start(item)
+        finally:
+            self._pumping = False
+        if len(running) > self.peak_running:
+            self.peak_running = len(running)
+
+    def _room(self) -> int:
+        """Count the free places."""
+        running = len(self.running)
+        places = self.bound - running - len(self.finished)
+        free = self.concurrency - running
+        return places if places < free else free
+
+    # Running
+
+    def _start(self, item: T) -> None:
+        index = self.taken
+        self.taken = index + 1
+        self._run(index, item, self._call(index, item))
+
+    def _start_inline(self, item: T) -> None:
+        """Call a plain function here and now; no task unless it turns out to return an awaitable."""
+        index = self.taken
+        self.taken = index + 1
+        assert self.inline is not None
+        try:
+            value: Any = self.scope.context.copy().run(self.inline, item)
+        except BaseException as error:  # noqa: BLE001 -- any exception is the item's outcome
+            self._raised(index, item, error)
+            return
+        if isinstance(value, Awaitable):
+            self._run(index, item, self._call(index, item, value))
+        else:
+            self._returned(index, value)
+
+    def _run(self, index: int, item: T, call: Coroutine[Any, Any, None]) -> None:
+        try:
+            task = self.scope.spawn(call)
+        except BaseException as error:  # noqa: BLE001 -- a task factory is user code
+            call.close()
+            self._raised(index, item, error)
+            return
+        if not task.done():
+            self.running[index] = task
+            if self._lazy_tasks:
+                task.add_done_callback(lambda _: self._never_began(index))
+            if self.stopping:
+                task.cancel()
+
+    async def _call(self, index: int, item: T, result: Awaitable[U] | None = None) -> None:
+        """The life of an item. Hands over its own result: a callback of the task would cost a pass of the loop."""
+        try:
+            value = await (self.work(item) if result is None else result)
+        except BaseException as error:  # noqa: BLE001 -- any exception is the item's outcome
+            back = thread_back(error)
+            if back is None:
+                self.running.pop(index, None)
+                self._raised(index, item, error)
+            else:
+                await self._keep_place(index, item, error, back)
+        else:
+            self.running.pop(index, None)
+            self._returned(index, value)
+
+    async def _keep_place(self, index: int, item: T, error: BaseException, back: Callable[[], Awaitable[None]]) -> None:
+        """Fail the item now and keep its place until its thread, which cannot be stopped, is back."""
+        self.running[~index] = self.running.pop(index)  # ~index: the place is taken, the order does not wait for it
+        self._raised(index, item, error)
+        await back()
+        del self.running[~index]
+        self._settled()
+
+    def _never_began(self, index: int) -> None:
+        """Settle an item whose task was cancelled before its first step and so never ran (gh-116048)."""
+        if self.running.pop(index, None) is not None:
+            self.cancelled += 1
+            self._settled()
+
+    # Settling
+
+    def _returned(self, index: int, value: U) -> None:
+        if self.stopping:
+            self.discarded += 1
+        elif value is DROPPED:
+            self.dropped += 1
+        else:
+            self._keep(index, value)
+        self._settled()
+
+    def _raised(self, index: int, item: T, error: BaseException) -> None:
+        attempts = 1
+        if isinstance(error, Exhausted):
+            error, attempts = error.error, error.attempts
+        if self.stopping and isinstance(error, asyncio.CancelledError):
+            self.cancelled += 1
+        else:
+            self.failed += 1
+            self._fail(Failed(as_failure(error), index, item, self.name, attempts))
+        self._settled()
+
+    def _fail(self, failed: Failed) -> None:
+        if self.stopping:
+            self.scope.cleanup_failed(failed)
+        elif self.on_error == "raise" or not isinstance(failed.error, Exception):
+            self.scope.fail(failed)
+            self._halt(failed.index)
+        elif self.on_error == "collect":
+            self.scope.keep(failed)
+
+    def _settled(self) -> None:
+        """Tell the stage below if its result is there; if a place is free, pump in the next turn."""
+        if self._asked:
+            self._tell()
+        if self.stopping:
+            if not self.running:
+                self.scope.work_stopped()
+        elif not self._scheduled and not self._pumping and not self._exhausted and self._room() > 0:
+            self._schedule()
+
+    def _retry(self) -> None:
+        self.retried += 1
+
+    # Stopping
+
+    def stop(self) -> None:
+        if not self.stopping:
+            self._halt(self.taken)
+
+    def _halt(self, index: int) -> None:
+        """Cancel everything that runs; of what is finished, keep what stands in order before `index`."""
+        self.stopping = self._exhausted = True
+        self._discard_behind(min([index, *(i for i in self.running if i >= 0)]))
+        for task in list(self.running.values()):
+            task.cancel()
+        self.upstream.stop()
+        self._tell()
+
+    def drain(self) -> None:
+        self.upstream.drain()
+
+    def busy(self) -> str | None:
+        if not self.running:
+            return None
+        items = sorted(i if i >= 0 else ~i for i in self.running)
+        some = ", ".join(map(str, items[:5])) + (", ..." if len(items) > 5 else "")  # noqa: PLR2004 -- enough to find it
+        return f"stage {self.name!r}, item{'s' if len(items) > 1 else ''} {some}"
+
+    def close(self) -> None:
+        self.discarded += len(self.finished)
+        self.finished.clear()
+
+
+class UnorderedWindow[T, U](Window[T, U]):
+    """Hands results on as they finish."""
+
+    def __init__(self, scope: Scope, upstream: Stage[T], plan: Plan[T, U]) -> None:
+        super().__init__(scope, upstream, plan)
+        self.finished: deque[U] = deque()
+
+    def _hand_over(self) -> Any:
+        if not self.finished:
+            return MISSING
+        self.delivered += 1
+        return self.finished.popleft()
+
+    def _keep(self, index: int, value: U) -> None:  # noqa: ARG002 -- any order will do
+        self.finished.append(value)
+
+    def _has_next(self) -> bool:
+        return bool(self.finished)
+
+
+class OrderedWindow[T, U](Window[T, U]):
+    """Hands results on in the order of their items (P3). `head` is the index whose result is next."""
+
+    def __init__(self, scope: Scope, upstream: Stage[T], plan: Plan[T, U]) -> None:
+        super().__init__(scope, upstream, plan)
+        self.finished: dict[int, U] = {}
+        self.head = 0
+
+    def _hand_over(self) -> Any:
+        value = self.finished.pop(self.head, MISSING)
+        if value is MISSING:
+            if not self._has_next():
+                return MISSING
+            value = self.finished.pop(self.head)
+        self.head += 1
+        self.delivered += 1
+        return value
+
+    def _keep(self, index: int, value: U) -> None:
+        self.finished[index] = value
+
+    def _has_next(self) -> bool:
+        finished, running = self.finished, self.running
+        if not finished:
+            return False
+        if self.taken - self.head > 2 * self.bound:  # most of it settled without a result: one look spares many steps
+            self.head = min(min(finished), min((i for i in running if i >= 0), default=self.taken))
+        while self.head not in finished:
+            if self.head in running:
+                return False
+            self.head += 1
+        return True
+
+    def _discard_behind(self, index: int) -> None:
+        unreachable = [i for i in self.finished if i > index]
+        for i in unreachable:
+            del self.finished[i]
+        self.discarded += len(unreachable)

@@ -1,0 +1,1 @@
+"""Where a function runs. The window, its order and its accounting are the same everywhere (P12)."""

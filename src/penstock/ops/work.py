@@ -1,0 +1,152 @@
+"""Operators that run a user's function on every item: `map`, `filter`, `tap`, `flat_map`."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, TypedDict
+
+from penstock.core import validate
+from penstock.core.errors import OptionError
+from penstock.core.fan_out import FanOut
+from penstock.core.policy import ON_ERROR, OnError
+from penstock.core.retry import Retry, Seconds
+from penstock.core.scope import Scope
+from penstock.core.stage import Stage
+from penstock.core.window import DROPPED, OrderedWindow, Plan, UnorderedWindow, Window
+from penstock.engines.local import Threads, kind_of, on_loop
+
+
+class Options(TypedDict, total=False):
+    """Options of every operator that runs a function.
+
+    Attributes:
+        concurrency: calls that run at once, an int >= 1; None, the default, means 1.
+        ordered: hand results on in the order of the items (the default), or as they finish.
+        buffer: finished results that may wait beside the running calls, an int >= 0; default 0.
+        name: the stage's name in errors and statistics; default the operator and the function.
+        timeout: seconds that one attempt may take, > 0; default no limit.
+        retry: when to try a failed call again; default never.
+    """
+
+    concurrency: int | None
+    ordered: bool
+    buffer: int
+    name: str | None
+    timeout: Seconds | None
+    retry: Retry | None
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A user's function and its options, checked; opens a window per run."""
+
+    operator: str
+    fn: Callable[[Any], Any]
+    shape: Callable[[Any, Any], Any] | None
+    plain: bool
+    plan: Plan[Any, Any]
+
+    def __call__(self, scope: Scope, upstream: Stage[Any]) -> Stage[Any]:
+        return self._window()(scope, upstream, self._plan(scope))
+
+    def _window(self) -> type[Window[Any, Any]]:
+        if self.operator == "flat_map":
+            return FanOut
+        return OrderedWindow if self.plan.ordered else UnorderedWindow
+
+    def _plan(self, scope: Scope) -> Plan[Any, Any]:
+        """The plan with the function bound to where it runs."""
+        if not self.plain or self.plan.concurrency == 1:
+            return self.plan
+        threads = Threads(self.plan.concurrency, self.plan.name)
+        scope.on_closed.append(threads.close)
+        call = threads.bind(self.fn, self.plan.timeout)
+        return self.plan.replaced(work=_shaped(call, self.shape), timeout=None)
+
+
+def work(
+    operator: str,
+    fn: Callable[[Any], Any],
+    shape: Callable[[Any, Any], Any] | None = None,
+    *,
+    concurrency: int | None = None,
+    ordered: bool = True,
+    buffer: int = 0,
+    name: str | None = None,
+    timeout: Seconds | None = None,  # noqa: ASYNC109 -- per attempt, not of this call
+    retry: Retry | None = None,
+    on_error: OnError = "raise",
+) -> Work:
+    """Check the options of an operator; `shape(item, result)` makes its output, None means the result itself.
+
+    Raises:
+        OptionError: an option breaks its rule.
+    """
+    validate.function(f"the function of {operator}", fn)
+    kind = kind_of(fn)
+    places = 1 if concurrency is None else validate.whole("concurrency", concurrency, least=1)
+    seconds = None if timeout is None else validate.seconds("timeout", timeout)
+    if retry is not None:
+        validate.instance("retry", retry, Retry, "a Retry")
+    inline = kind == "plain" and places == 1
+    if inline and seconds is not None:
+        raise OptionError(
+            f"timeout must be None for a plain function at concurrency 1, got {timeout!r}: "
+            "it runs inline and cannot be interrupted; make it async, or give concurrency > 1 to run it in threads"
+        )
+    call = fn if kind == "async" else on_loop(fn)
+    return Work(
+        operator=operator,
+        fn=fn,
+        shape=shape,
+        plain=kind == "plain",
+        plan=Plan(
+            name=f"{operator}({_name_of(fn)})" if name is None else validate.text("name", name),
+            work=_shaped(call, shape),
+            inline=_shaped_inline(fn, shape) if inline and retry is None and operator != "flat_map" else None,
+            concurrency=places,
+            ordered=validate.flag("ordered", ordered),
+            buffer=validate.whole("buffer", buffer, least=0),
+            timeout=seconds,
+            retry=retry,
+            on_error=validate.one_of("on_error", on_error, ON_ERROR),
+        ),
+    )
+
+
+def kept(item: Any, keep: Any) -> Any:
+    """The output of `filter`."""
+    return item if keep else DROPPED
+
+
+def unchanged(item: Any, _result: Any) -> Any:
+    """The output of `tap`."""
+    return item
+
+
+def _shaped(call: Callable[[Any], Awaitable[Any]], shape: Callable[[Any, Any], Any] | None) -> Callable[[Any], Awaitable[Any]]:
+    if shape is None:
+        return call
+
+    async def shaped(item: Any) -> Any:
+        return shape(item, await call(item))
+
+    return shaped
+
+
+def _shaped_inline(fn: Callable[[Any], Any], shape: Callable[[Any, Any], Any] | None) -> Callable[[Any], Any]:
+    if shape is None:
+        return fn
+
+    async def later(item: Any, result: Awaitable[Any]) -> Any:
+        return shape(item, await result)
+
+    def shaped(item: Any) -> Any:
+        result = fn(item)
+        return later(item, result) if isinstance(result, Awaitable) else shape(item, result)
+
+    return shaped
+
+
+def _name_of(fn: object) -> str:
+    inner = getattr(fn, "func", fn)
+    return str(getattr(inner, "__name__", None) or type(inner).__name__)

@@ -1,0 +1,172 @@
+"""The user's handle on an opened stream.
+
+The tasks of a run hold its scope and stages, never this handle: so an abandoned handle is collected, and says so.
+"""
+
+import asyncio
+import warnings
+from collections.abc import AsyncIterator, Callable
+from types import TracebackType
+from typing import Any, Self
+
+from penstock.core.errors import ConcurrentReadError, UnclosedStreamWarning
+from penstock.core.outcome import Failed
+from penstock.core.scope import Scope, outlast
+from penstock.core.stage import END, PENDING, Stage
+from penstock.core.stats import Stats, stats_of
+
+type OpenStage = Callable[[Scope], Stage[Any]]
+
+
+class Outlet:
+    """The lower end of a run: wakes whoever waits for the next item."""
+
+    __slots__ = ("waiter",)
+
+    def __init__(self) -> None:
+        self.waiter: asyncio.Future[None] | None = None
+
+    def wake(self) -> None:
+        """Let the consumer look again."""
+        if self.waiter is not None and not self.waiter.done():
+            self.waiter.set_result(None)
+
+
+class Run[T](AsyncIterator[T]):
+    """One run of a stream: an async iterator over its results, and a context manager that leaves nothing running (P4).
+
+    Made by `Stream.open()`. Nothing is read and nothing starts before the first `anext`. A cancelled `anext` loses
+    nothing (P5); two at once raise `ConcurrentReadError`.
+    """
+
+    def __init__(self, open_stage: OpenStage, grace: float) -> None:
+        self._open_stage = open_stage
+        self._grace = grace
+        self._outlet = Outlet()
+        self._scope: Scope | None = None
+        self._stage: Stage[T] | None = None
+        self._reading = False
+        self._over = False
+
+    async def __aenter__(self) -> Self:
+        self._start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._leave(error)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> T:
+        if self._reading:
+            raise ConcurrentReadError("two anext() calls at once on one run: an item would have two takers")
+        if self._over:
+            raise StopAsyncIteration
+        stage = self._stage or self._start()
+        item = stage.pull(1)
+        if item is PENDING:
+            item = await self._wait(stage)
+        if item is END:
+            await self._end()
+            raise StopAsyncIteration
+        return item
+
+    async def _wait(self, stage: Stage[T]) -> Any:
+        """Wait for the next item or the end."""
+        scope = stage.scope
+        self._reading = True
+        try:
+            item: Any = PENDING
+            while item is PENDING:
+                self._outlet.waiter = scope.loop.create_future()
+                await self._outlet.waiter
+                scope.begin_turn()
+                item = stage.pull(1)
+            return item
+        finally:
+            self._reading = False
+            self._outlet.waiter = None
+
+    async def _end(self) -> None:
+        """Close the run at its end and raise its failure, if it has one."""
+        assert self._scope is not None
+        scope = self._scope
+        scope.begin_close()
+        self._reading = True
+        try:
+            await asyncio.shield(scope.closed)
+        finally:
+            self._reading = False
+        self._over = True
+        scope.report_unstopped()
+        error = scope.take_failure()
+        scope.raise_cleanup_errors(error)
+        if error is not None:
+            try:
+                raise error
+            finally:
+                del error, self  # the traceback holds this frame, and the error must not hold itself
+
+    def _start(self) -> Stage[T]:
+        if self._stage is None:
+            scope = Scope(self._grace)
+            self._stage = self._open_stage(scope)
+            self._stage.on_ready = self._outlet.wake
+            self._scope = scope
+        return self._stage
+
+    async def _leave(self, error: BaseException | None) -> None:
+        self._over = True
+        scope = self._scope
+        if scope is None:
+            return
+        scope.begin_close()
+        try:
+            await outlast(scope.closed)
+        finally:
+            self._outlet.wake()
+            scope.report_unstopped()
+            scope.raise_cleanup_errors(error)
+
+    async def aclose(self) -> None:
+        """Stop and await all work in flight, close the source; then nothing of this run is left (P4).
+
+        Raises:
+            Exception: the first error of cleanup or of closing the source, with the others in its notes.
+        """
+        await self._leave(None)
+
+    def stop(self) -> None:
+        """Take nothing more from the source; what is in flight finishes and is delivered, then the run ends."""
+        if self._stage is not None:
+            self._stage.drain()
+        else:
+            self._over = True
+
+    def stats(self) -> Stats:
+        """The counters of every stage as they stand now, from the source down (P5)."""
+        return Stats() if self._scope is None else stats_of(self._scope.stages)
+
+    @property
+    def failures(self) -> tuple[Failed, ...]:
+        """The items that failed and did not end the run, and those that failed after the one that did.
+
+        The newest 1,000 are kept; `stats()` counts them all.
+        """
+        return () if self._scope is None else tuple(self._scope.failures)
+
+    def __del__(self, warn: Callable[..., None] = warnings.warn) -> None:
+        scope = self._scope
+        if scope is None or scope.closing:
+            return
+        if not scope.loop.is_closed():
+            scope.loop.call_soon_threadsafe(scope.begin_close)
+        warn(
+            "a stream was left before its end and its work stopped only now: "
+            "to leave early, use `async with stream.open() as items`",
+            UnclosedStreamWarning,
+            source=self,
+        )

@@ -1,0 +1,266 @@
+"""Streams: immutable descriptions of work over items. A stream assembles operators and schedules nothing."""
+
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, Unpack, cast, overload
+
+from penstock.core import validate
+from penstock.core.errors import EmptyStreamError
+from penstock.core.policy import OnError
+from penstock.core.retry import Seconds
+from penstock.core.scope import Scope
+from penstock.core.source import Source, SourceSpec
+from penstock.core.stage import Stage
+from penstock.ops.combine import Merge
+from penstock.ops.group import Batch
+from penstock.ops.select import Take
+from penstock.ops.work import Options, kept, unchanged, work
+from penstock.run import Run
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeIs
+
+T_co = TypeVar("T_co", covariant=True)
+
+type Operator = Callable[[Scope, Stage[Any]], Stage[Any]]
+
+_NO_DEFAULT: Any = object()
+
+
+class Stream(Generic[T_co]):
+    """A description of work over items: pull-based, bounded, immutable; each `open()` is a fresh run of it.
+
+    Made by `penstock.stream`; every operator returns a new stream. Operators that run a function take the options of
+    `penstock.ops.work.Options` and `on_error`: "raise" (the first failure ends the run), "skip" (drop and count the
+    item) or "collect" (drop it and keep a `Failed` in the run's `failures`).
+    """
+
+    __slots__ = ("_open_source", "_operators", "_refuse_consumed")
+
+    def __init__(
+        self,
+        open_source: Callable[[Scope], Stage[Any]],
+        refuse_consumed: Callable[[], None],
+        operators: tuple[Operator, ...] = (),
+    ) -> None:
+        self._open_source = open_source
+        self._refuse_consumed = refuse_consumed
+        self._operators = operators
+
+    def _with(self, operator: Operator) -> "Stream[Any]":
+        return Stream(self._open_source, self._refuse_consumed, (*self._operators, operator))
+
+    def _open_stage(self, scope: Scope) -> Stage[Any]:
+        stage = self._open_source(scope)
+        for operator in self._operators:
+            stage = operator(scope, stage)
+        return stage
+
+    # Transform
+
+    @overload
+    def map[U](
+        self, fn: Callable[[T_co], Awaitable[U]], /, *, on_error: OnError = "raise", **options: Unpack[Options]
+    ) -> "Stream[U]": ...
+    @overload
+    def map[U](
+        self, fn: Callable[[T_co], U | Awaitable[U]], /, *, on_error: OnError = "raise", **options: Unpack[Options]
+    ) -> "Stream[U]": ...
+    def map(self, fn: Callable[[T_co], Any], /, *, on_error: OnError = "raise", **options: Unpack[Options]) -> "Stream[Any]":
+        """Call `fn` on every item and hand on what it returns (P1-P9).
+
+        Async functions run on the loop, plain `def` functions inline at concurrency 1 and in threads above, lambdas and
+        other callables on the loop; an awaitable that comes back is awaited.
+
+        Example:
+            pages = penstock.stream(urls).map(fetch, concurrency=32, timeout=10)
+
+        Raises:
+            OptionError: an option breaks its rule.
+        """
+        return self._with(work("map", fn, on_error=on_error, **options))
+
+    @overload
+    def filter[S](
+        self, predicate: "Callable[[T_co], TypeIs[S]]", /, *, on_error: OnError = "raise", **options: Unpack[Options]
+    ) -> "Stream[S]": ...
+    @overload
+    def filter(
+        self, predicate: Callable[[T_co], object], /, *, on_error: OnError = "raise", **options: Unpack[Options]
+    ) -> "Stream[T_co]": ...
+    def filter(
+        self, predicate: Callable[[T_co], Any], /, *, on_error: OnError = "raise", **options: Unpack[Options]
+    ) -> "Stream[Any]":
+        """Keep the items for which `predicate`, sync or async, is true (P1-P9); the others count as dropped."""
+        return self._with(work("filter", predicate, kept, on_error=on_error, **options))
+
+    def tap(
+        self, fn: Callable[[T_co], object], /, *, on_error: OnError = "raise", **options: Unpack[Options]
+    ) -> "Stream[T_co]":
+        """Call `fn` on every item for its effect and hand on the item (P1-P9)."""
+        return self._with(work("tap", fn, unchanged, on_error=on_error, **options))
+
+    def flat_map[U](
+        self,
+        fn: Callable[[T_co], Iterable[U] | AsyncIterable[U] | Awaitable[Iterable[U]]],
+        /,
+        *,
+        on_error: OnError = "raise",
+        **options: Unpack[Options],
+    ) -> "Stream[U]":
+        """Call `fn` on every item and hand on each item of the iterable that it gives, sync or async (P1-P9).
+
+        `concurrency` inputs are open at once. In order, inputs behind the first open one hold at most `buffer` finished
+        outputs together, then pause. An input is not tried again once an output of it was handed on.
+        """
+        return self._with(work("flat_map", fn, on_error=on_error, **options))
+
+    def flatten[U](self: "Stream[Iterable[U]] | Stream[AsyncIterable[U]]") -> "Stream[U]":
+        """Hand on the items of each item, which is an iterable or an async iterable."""
+        return self._with(work("flat_map", _identity, name="flatten"))
+
+    # Select and group
+
+    def take(self, count: int, /) -> "Stream[T_co]":
+        """Hand on the first `count` items, an int >= 0: asks upstream for exactly that many.
+
+        Upstream is stopped before the last is handed over, and calls that it already runs are cancelled: to bound paid
+        calls, put `take` before `map`.
+        """
+        validate.whole("count", count, least=0)
+        return self._with(lambda scope, upstream: Take(scope, upstream, count))
+
+    def batch(self, size: int, /, *, within: Seconds | None = None) -> "Stream[list[T_co]]":
+        """Hand on lists of `size` items, an int >= 1; the last one may be shorter, none is empty.
+
+        With `within`, a duration > 0, a batch is handed on at the latest that long after its first item came.
+        """
+        validate.whole("size", size, least=1)
+        seconds = None if within is None else validate.seconds("within", within)
+        return self._with(lambda scope, upstream: Batch(scope, upstream, size, seconds))
+
+    def merge[U](self, *others: "Stream[U]") -> "Stream[T_co | U]":
+        """Hand on the items of this and other streams as they come; fair, reads one item ahead per source (P3)."""
+        return merge(self, *others)
+
+    # Consume
+
+    def open(self, *, grace: Seconds = 5.0) -> Run[T_co]:
+        """A run of this stream, for `async with`; nothing is read before its first item is asked for.
+
+        Args:
+            grace: seconds that work which ignores its cancellation gets when the run is left, >= 0; then a warning
+                names it and it is left behind.
+
+        Raises:
+            SourceConsumedError: the source is a one-shot iterator that has been read.
+        """
+        seconds = validate.seconds("grace", grace, zero=True)
+        self._refuse_consumed()
+        return Run(self._open_stage, seconds)
+
+    def __aiter__(self) -> Run[T_co]:
+        """Run the stream to its end; to leave early use `async with stream.open()`."""
+        return self.open()
+
+    async def to_list(self) -> list[T_co]:
+        """All results in a list; its memory grows with the input (P7)."""
+        async with self.open() as items:
+            return [item async for item in items]
+
+    async def reduce[A](self, fn: Callable[[A, T_co], A], initial: A) -> A:
+        """Fold the results into one value: `fn(so_far, item)`, a plain function, for each in turn."""
+        validate.function("fn", fn)
+        result = initial
+        async with self.open() as items:
+            async for item in items:
+                result = fn(result, item)
+        return result
+
+    async def for_each(
+        self, fn: Callable[[T_co], object], /, *, on_error: OnError = "raise", **options: Unpack[Options]
+    ) -> None:
+        """Call `fn` on every item for its effect, with the options of `map`, and wait for the end."""
+        await self._with(work("for_each", fn, unchanged, on_error=on_error, **options)).drain()
+
+    async def first[D](self, *, default: D = _NO_DEFAULT) -> T_co | D:
+        """The first result; work on others is stopped.
+
+        Raises:
+            EmptyStreamError: there is none and no `default` was given.
+        """
+        async with self.open() as items:
+            async for item in items:
+                return item
+        if default is _NO_DEFAULT:
+            raise EmptyStreamError("first() of a stream that gave no item; give default= for that case")
+        return default
+
+    async def drain(self) -> None:
+        """Run to the end for its effects."""
+        async with self.open() as items:
+            async for _ in items:
+                pass
+
+
+def _identity[T](item: T) -> T:
+    return item
+
+
+def stream[T](source: Source[T]) -> Stream[T]:
+    """A stream over `source`: an iterable, an async iterable, or a function without arguments that returns one.
+
+    Each item of a list is an item. A one-shot iterator can be run once; the run closes it, also when it was passed in.
+    An async source is read and closed by one task of its own.
+
+    Example:
+        squares = await penstock.stream(range(10)).map(square, concurrency=4).to_list()
+
+    Raises:
+        OptionError: `source` is none of these.
+    """
+    spec = SourceSpec(source)
+    return Stream(spec.open, spec.refuse_consumed)
+
+
+@overload
+def merge[T](*sources: Stream[T]) -> Stream[T]: ...
+@overload
+def merge[T](*sources: Stream[T] | Source[T]) -> Stream[T]: ...
+def merge(*sources: Stream[Any] | Source[Any]) -> Stream[Any]:
+    """The items of all sources as they come: fair, unordered, one item read ahead per source; ends when all have (P3)."""
+    streams = [source if isinstance(source, Stream) else stream(source) for source in sources]
+
+    def open_merged(scope: Scope) -> Stage[Any]:
+        return Merge(scope, [each._open_stage(scope) for each in streams])  # noqa: SLF001 -- its own class
+
+    def refuse_consumed() -> None:
+        for each in streams:
+            each._refuse_consumed()  # noqa: SLF001 -- its own class
+
+    return Stream(open_merged, refuse_consumed)
+
+
+def parallel_map[T, U](
+    source: Stream[T] | Source[T],
+    fn: Callable[[T], U | Awaitable[U]],
+    *,
+    concurrency: int,
+    on_error: OnError = "raise",
+    **options: Any,
+) -> Stream[U]:
+    """`stream(source).map(fn, ...)`."""
+    items = source if isinstance(source, Stream) else stream(source)
+    return cast("Stream[U]", items.map(fn, concurrency=concurrency, on_error=on_error, **options))
+
+
+def parallel_filter[T](
+    source: Stream[T] | Source[T],
+    predicate: Callable[[T], object],
+    *,
+    concurrency: int,
+    on_error: OnError = "raise",
+    **options: Any,
+) -> Stream[T]:
+    """`stream(source).filter(predicate, ...)`."""
+    items = source if isinstance(source, Stream) else stream(source)
+    return cast("Stream[T]", items.filter(predicate, concurrency=concurrency, on_error=on_error, **options))
