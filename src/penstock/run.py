@@ -66,13 +66,13 @@ class Run[T](AsyncIterator[T]):
         if self._over:
             raise StopAsyncIteration
         stage = self._stage or self._start()
-        item = stage.pull(1)
+        item: Any = stage.pull(1)
         if item is PENDING:
             item = await self._wait(stage)
         if item is END:
             await self._end()
             raise StopAsyncIteration
-        return item
+        return item  # type: ignore[no-any-return] # a T; Any spares a cast per item
 
     async def _wait(self, stage: Stage[T]) -> Any:
         """Wait for the next item or the end."""

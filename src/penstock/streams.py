@@ -1,7 +1,7 @@
 """Streams: immutable descriptions of work over items. A stream assembles operators and schedules nothing."""
 
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, Unpack, cast, overload
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, Unpack, overload
 
 from penstock.core import validate
 from penstock.core.errors import EmptyStreamError
@@ -13,7 +13,7 @@ from penstock.core.stage import Stage
 from penstock.ops.combine import Merge
 from penstock.ops.group import Batch
 from penstock.ops.select import Take
-from penstock.ops.work import Options, kept, unchanged, work
+from penstock.ops.work import MoreOptions, Options, kept, unchanged, work
 from penstock.run import Run
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ type Operator = Callable[[Scope, Stage[Any]], Stage[Any]]
 _NO_DEFAULT: Any = object()
 
 
-class Stream(Generic[T_co]):
+class Stream(Generic[T_co]):  # noqa: UP046 -- inferred variance would be invariant: `flatten` needs covariance
     """A description of work over items: pull-based, bounded, immutable; each `open()` is a fresh run of it.
 
     Made by `penstock.stream`; every operator returns a new stream. Operators that run a function take the options of
@@ -34,7 +34,7 @@ class Stream(Generic[T_co]):
     item) or "collect" (drop it and keep a `Failed` in the run's `failures`).
     """
 
-    __slots__ = ("_open_source", "_operators", "_refuse_consumed")
+    __slots__ = ("_open_source", "_operators", "refuse_consumed")
 
     def __init__(
         self,
@@ -43,13 +43,14 @@ class Stream(Generic[T_co]):
         operators: tuple[Operator, ...] = (),
     ) -> None:
         self._open_source = open_source
-        self._refuse_consumed = refuse_consumed
+        self.refuse_consumed = refuse_consumed
         self._operators = operators
 
     def _with(self, operator: Operator) -> "Stream[Any]":
-        return Stream(self._open_source, self._refuse_consumed, (*self._operators, operator))
+        return Stream(self._open_source, self.refuse_consumed, (*self._operators, operator))
 
-    def _open_stage(self, scope: Scope) -> Stage[Any]:
+    def open_stage(self, scope: Scope) -> Stage[Any]:
+        """Open the stages of this stream in `scope`; the last one. For other streams, not for users."""
         stage = self._open_source(scope)
         for operator in self._operators:
             stage = operator(scope, stage)
@@ -65,7 +66,9 @@ class Stream(Generic[T_co]):
     def map[U](
         self, fn: Callable[[T_co], U | Awaitable[U]], /, *, on_error: OnError = "raise", **options: Unpack[Options]
     ) -> "Stream[U]": ...
-    def map(self, fn: Callable[[T_co], Any], /, *, on_error: OnError = "raise", **options: Unpack[Options]) -> "Stream[Any]":
+    def map(
+        self, fn: Callable[[T_co], Any], /, *, on_error: OnError = "raise", **options: Unpack[Options]
+    ) -> "Stream[Any]":
         """Call `fn` on every item and hand on what it returns (P1-P9).
 
         Async functions run on the loop, plain `def` functions inline at concurrency 1 and in threads above, lambdas and
@@ -77,7 +80,7 @@ class Stream(Generic[T_co]):
         Raises:
             OptionError: an option breaks its rule.
         """
-        return self._with(work("map", fn, on_error=on_error, **options))
+        return self._with(work("map", fn, on_error=on_error, **options).open)
 
     @overload
     def filter[S](
@@ -91,13 +94,13 @@ class Stream(Generic[T_co]):
         self, predicate: Callable[[T_co], Any], /, *, on_error: OnError = "raise", **options: Unpack[Options]
     ) -> "Stream[Any]":
         """Keep the items for which `predicate`, sync or async, is true (P1-P9); the others count as dropped."""
-        return self._with(work("filter", predicate, kept, on_error=on_error, **options))
+        return self._with(work("filter", predicate, kept, on_error=on_error, **options).open)
 
     def tap(
         self, fn: Callable[[T_co], object], /, *, on_error: OnError = "raise", **options: Unpack[Options]
     ) -> "Stream[T_co]":
         """Call `fn` on every item for its effect and hand on the item (P1-P9)."""
-        return self._with(work("tap", fn, unchanged, on_error=on_error, **options))
+        return self._with(work("tap", fn, unchanged, on_error=on_error, **options).open)
 
     def flat_map[U](
         self,
@@ -112,11 +115,11 @@ class Stream(Generic[T_co]):
         `concurrency` inputs are open at once. In order, inputs behind the first open one hold at most `buffer` finished
         outputs together, then pause. An input is not tried again once an output of it was handed on.
         """
-        return self._with(work("flat_map", fn, on_error=on_error, **options))
+        return self._with(work("flat_map", fn, on_error=on_error, **options).open)
 
     def flatten[U](self: "Stream[Iterable[U]] | Stream[AsyncIterable[U]]") -> "Stream[U]":
         """Hand on the items of each item, which is an iterable or an async iterable."""
-        return self._with(work("flat_map", _identity, name="flatten"))
+        return self._with(work("flat_map", _identity, name="flatten").open)
 
     # Select and group
 
@@ -155,8 +158,8 @@ class Stream(Generic[T_co]):
             SourceConsumedError: the source is a one-shot iterator that has been read.
         """
         seconds = validate.seconds("grace", grace, zero=True)
-        self._refuse_consumed()
-        return Run(self._open_stage, seconds)
+        self.refuse_consumed()
+        return Run(self.open_stage, seconds)
 
     def __aiter__(self) -> Run[T_co]:
         """Run the stream to its end; to leave early use `async with stream.open()`."""
@@ -180,7 +183,7 @@ class Stream(Generic[T_co]):
         self, fn: Callable[[T_co], object], /, *, on_error: OnError = "raise", **options: Unpack[Options]
     ) -> None:
         """Call `fn` on every item for its effect, with the options of `map`, and wait for the end."""
-        await self._with(work("for_each", fn, unchanged, on_error=on_error, **options)).drain()
+        await self._with(work("for_each", fn, unchanged, on_error=on_error, **options).open).drain()
 
     async def first[D](self, *, default: D = _NO_DEFAULT) -> T_co | D:
         """The first result; work on others is stopped.
@@ -227,30 +230,53 @@ def merge[T](*sources: Stream[T]) -> Stream[T]: ...
 @overload
 def merge[T](*sources: Stream[T] | Source[T]) -> Stream[T]: ...
 def merge(*sources: Stream[Any] | Source[Any]) -> Stream[Any]:
-    """The items of all sources as they come: fair, unordered, one item read ahead per source; ends when all have (P3)."""
-    streams = [source if isinstance(source, Stream) else stream(source) for source in sources]
+    """The items of all sources as they come: unordered, fair, one read ahead per source; ends when all have (P3)."""
+    streams = [_as_stream(source) for source in sources]
 
     def open_merged(scope: Scope) -> Stage[Any]:
-        return Merge(scope, [each._open_stage(scope) for each in streams])  # noqa: SLF001 -- its own class
+        return Merge(scope, [each.open_stage(scope) for each in streams])
 
     def refuse_consumed() -> None:
         for each in streams:
-            each._refuse_consumed()  # noqa: SLF001 -- its own class
+            each.refuse_consumed()
 
     return Stream(open_merged, refuse_consumed)
 
 
+def _as_stream(source: Stream[Any] | Source[Any]) -> Stream[Any]:
+    if isinstance(source, Stream):
+        return source  # pyright: ignore[reportUnknownVariableType] # isinstance forgets what a Stream is of
+    return stream(source)
+
+
+@overload
+def parallel_map[T, U](
+    source: Stream[T] | Source[T],
+    fn: Callable[[T], Awaitable[U]],
+    *,
+    concurrency: int,
+    on_error: OnError = "raise",
+    **options: Unpack[MoreOptions],
+) -> Stream[U]: ...
+@overload
 def parallel_map[T, U](
     source: Stream[T] | Source[T],
     fn: Callable[[T], U | Awaitable[U]],
     *,
     concurrency: int,
     on_error: OnError = "raise",
-    **options: Any,
-) -> Stream[U]:
-    """`stream(source).map(fn, ...)`."""
-    items = source if isinstance(source, Stream) else stream(source)
-    return cast("Stream[U]", items.map(fn, concurrency=concurrency, on_error=on_error, **options))
+    **options: Unpack[MoreOptions],
+) -> Stream[U]: ...
+def parallel_map(
+    source: Stream[Any] | Source[Any],
+    fn: Callable[[Any], Any],
+    *,
+    concurrency: int,
+    on_error: OnError = "raise",
+    **options: Unpack[MoreOptions],
+) -> Stream[Any]:
+    """`stream(source).map(fn, ...)`: `fn` on every item, at most `concurrency` at once (P1-P9)."""
+    return _as_stream(source).map(fn, concurrency=concurrency, on_error=on_error, **options)
 
 
 def parallel_filter[T](
@@ -259,8 +285,7 @@ def parallel_filter[T](
     *,
     concurrency: int,
     on_error: OnError = "raise",
-    **options: Any,
+    **options: Unpack[MoreOptions],
 ) -> Stream[T]:
-    """`stream(source).filter(predicate, ...)`."""
-    items = source if isinstance(source, Stream) else stream(source)
-    return cast("Stream[T]", items.filter(predicate, concurrency=concurrency, on_error=on_error, **options))
+    """`stream(source).filter(predicate, ...)`: at most `concurrency` predicates at once (P1-P9)."""
+    return _as_stream(source).filter(predicate, concurrency=concurrency, on_error=on_error, **options)

@@ -8,8 +8,7 @@ may make one output when it has none. A plain iterable is read as its outputs ar
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator
-from dataclasses import replace
-from typing import Any, Final, cast
+from typing import Any, Final, cast, override
 
 from penstock.core.errors import AttemptTimeout, OptionError, as_failure
 from penstock.core.outcome import Failed
@@ -26,7 +25,19 @@ _EXHAUSTED: Final[Any] = object()
 class Outputs[T, U]:
     """An open input and what it has come to so far."""
 
-    __slots__ = ("handed_on", "index", "item", "iterator", "limit", "making", "permit", "produced", "queued", "ready", "settled")
+    __slots__ = (
+        "handed_on",
+        "index",
+        "item",
+        "iterator",
+        "limit",
+        "making",
+        "permit",
+        "produced",
+        "queued",
+        "ready",
+        "settled",
+    )
 
     def __init__(self, index: int, item: T) -> None:
         self.index = index
@@ -66,8 +77,8 @@ class FanOut[T, U](Window[T, U]):
     """A stage whose work gives any number of outputs for an item (P1, P2, P5)."""
 
     def __init__(self, scope: Scope, upstream: Stage[T], plan: Plan[T, Any]) -> None:
-        super().__init__(scope, upstream, replace(plan, retry=None, timeout=None))
         self.finished: dict[int, Outputs[T, U]] = {}  # every open input, whether or not it still runs
+        super().__init__(scope, upstream, plan.replaced(retry=None, timeout=None), self.finished)
         self.head = 0
         self._ordered = plan.ordered
         self._timeout = plan.timeout
@@ -79,16 +90,19 @@ class FanOut[T, U](Window[T, U]):
         if plan.retry is not None:
             self._attempt = retrying(self._produce, plan.retry, self._retry, lambda outputs: not outputs.handed_on)
 
+    @override
     def _room(self) -> int:
         return self.concurrency - len(self.finished)
 
     # Producing
 
+    @override
     def _start(self, item: T) -> None:
         self.finished[self.taken] = Outputs(self.taken, item)
         super()._start(item)
 
-    async def _call(self, index: int, item: T, result: Awaitable[Any] | None = None) -> None:  # noqa: ARG002 -- never inline
+    @override
+    async def _call(self, index: int, item: T, result: Awaitable[Any] | None = None) -> None:
         outputs = self.finished[index]
         try:
             await self._attempt(outputs)
@@ -201,6 +215,7 @@ class FanOut[T, U](Window[T, U]):
 
     # Handing over
 
+    @override
     def _hand_over(self) -> Any:
         while (outputs := self._first()) is not None:
             try:
@@ -227,6 +242,7 @@ class FanOut[T, U](Window[T, U]):
             return output
         return MISSING
 
+    @override
     def _has_next(self) -> bool:
         outputs = self._first()
         return outputs is not None and outputs.has_output()
@@ -256,6 +272,7 @@ class FanOut[T, U](Window[T, U]):
                 self.dropped += 1
         self._forget(outputs)
 
+    @override
     def _raised(self, index: int, item: T, error: BaseException) -> None:
         outputs = self.finished.get(index)
         super()._raised(index, item, error)
@@ -265,6 +282,7 @@ class FanOut[T, U](Window[T, U]):
                 self._forget(outputs)
                 self._settled()
 
+    @override
     def _never_began(self, index: int) -> None:
         outputs = self.finished.pop(index, None)
         if outputs is not None:
@@ -287,6 +305,7 @@ class FanOut[T, U](Window[T, U]):
 
     # Stopping
 
+    @override
     def _discard_behind(self, index: int) -> None:
         """Keep outputs that are there and next in order; an iterator is not read any further."""
         lazy = [outputs for outputs in self.finished.values() if outputs.iterator is not None]
@@ -314,6 +333,7 @@ class FanOut[T, U](Window[T, U]):
             self.discarded += 1
         self.finished.pop(outputs.index, None)
 
+    @override
     def close(self) -> None:
         for outputs in list(self.finished.values()):
             if outputs.iterator is not None:

@@ -13,7 +13,7 @@ type RetryOn = type[BaseException] | tuple[type[BaseException], ...] | Callable[
 type Seconds = float | timedelta
 
 
-class Exhausted(Exception):  # noqa: N818 -- carries an error from the attempts to the window; nobody else sees it
+class Exhausted(Exception):
     """An item failed for good after more than one attempt."""
 
     def __init__(self, error: Exception, attempts: int) -> None:

@@ -8,7 +8,8 @@ import asyncio
 import inspect
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
-from typing import Any, cast
+from types import AsyncGeneratorType, GeneratorType
+from typing import Any, cast, override
 
 from penstock.core.clock import now
 from penstock.core.errors import OptionError, SourceConsumedError
@@ -47,7 +48,8 @@ class IteratorStage[T](SourceStage[T]):
         self._iterable = iterable
         self._iterator: Iterator[T] | None = None
 
-    def pull(self, room: int) -> Pulled[T]:  # noqa: ARG002 -- an item is made when it is asked for
+    @override
+    def pull(self, room: int) -> Pulled[T]:
         if self.ended:
             return END
         try:
@@ -64,11 +66,13 @@ class IteratorStage[T](SourceStage[T]):
         self.delivered += 1
         return item
 
+    @override
     def stop(self) -> None:
         self.ended = True
 
     drain = stop
 
+    @override
     def release(self) -> None:
         iterator = self._iterator or self._iterable
         self.closed = True
@@ -97,6 +101,7 @@ class AsyncIteratorStage[T](SourceStage[T]):
         self._task: asyncio.Task[None] | None = None
         self._wakeup: asyncio.Future[None] | None = None
 
+    @override
     def pull(self, room: int) -> Pulled[T]:
         if not self._inbox and not self.ended:
             self._room = room
@@ -113,16 +118,19 @@ class AsyncIteratorStage[T](SourceStage[T]):
         self._asked = True
         return PENDING
 
+    @override
     def stop(self) -> None:
         self._stopping = True
         self.drain()
 
+    @override
     def drain(self) -> None:
         self.ended = True
         if self._pulling and self._task is not None:
             self._task.cancel()
         self._tell()
 
+    @override
     def release(self) -> None:
         self._released = True
         if self._task is not None:
@@ -132,6 +140,7 @@ class AsyncIteratorStage[T](SourceStage[T]):
         else:
             self.closed = True
 
+    @override
     def close(self) -> None:
         self.discarded += len(self._inbox)
         self._inbox.clear()
@@ -213,15 +222,17 @@ class AsyncIteratorStage[T](SourceStage[T]):
             self._wakeup = None
 
 
-class SourceSpec[T]:
+class SourceSpec:
     """A source as the user gave it, to be opened once per run."""
 
-    def __init__(self, source: Source[T], name: str = "source") -> None:
-        if inspect.iscoroutine(source) or inspect.iscoroutinefunction(source):
-            raise OptionError(f"source must be an iterable, an async iterable or a function that returns one, got {source!r}")
-        if not isinstance(source, Iterable | AsyncIterable) and not callable(source):
-            raise OptionError(f"source must be an iterable, an async iterable or a function that returns one, got {source!r}")
-        self._source = source
+    def __init__(self, source: object, name: str = "source") -> None:
+        if not isinstance(source, Iterable | AsyncIterable) and (
+            not callable(source) or inspect.iscoroutinefunction(source)
+        ):
+            raise OptionError(
+                f"source must be an iterable, an async iterable or a function that returns one, got {source!r}"
+            )
+        self._source: Any = source
         self._name = name
         self._consumed = False
 
@@ -233,21 +244,23 @@ class SourceSpec[T]:
                 "give a list, or a function that returns a fresh iterator"
             )
 
-    def open(self, scope: Scope) -> SourceStage[T]:
+    def open(self, scope: Scope) -> SourceStage[Any]:
         """The stage that reads this source in one run."""
         self.refuse_consumed()
-        source: Any = self._source
+        source = self._source
+        self._consumed = isinstance(source, Iterator | AsyncIterator)
         if not isinstance(source, Iterable | AsyncIterable):
             source = source()
             if not isinstance(source, Iterable | AsyncIterable):
                 raise OptionError(f"the source function must return an iterable or an async iterable, got {source!r}")
-        self._consumed = isinstance(self._source, Iterator | AsyncIterator)
         if isinstance(source, AsyncIterable):
-            return AsyncIteratorStage(scope, cast("AsyncIterable[T]", source), self._name)
-        return IteratorStage(scope, cast("Iterable[T]", source), self._name)
+            return AsyncIteratorStage(scope, cast("AsyncIterable[Any]", source), self._name)
+        return IteratorStage(scope, cast("Iterable[Any]", source), self._name)
 
 
 def _is_closed_generator(source: object) -> bool:
-    if inspect.isgenerator(source):
-        return inspect.getgeneratorstate(source) == inspect.GEN_CLOSED
-    return inspect.isasyncgen(source) and inspect.getasyncgenstate(source) == inspect.AGEN_CLOSED
+    if isinstance(source, GeneratorType):
+        return inspect.getgeneratorstate(cast("GeneratorType[Any, Any, Any]", source)) == inspect.GEN_CLOSED
+    if isinstance(source, AsyncGeneratorType):
+        return inspect.getasyncgenstate(cast("AsyncGeneratorType[Any, Any]", source)) == inspect.AGEN_CLOSED
+    return False

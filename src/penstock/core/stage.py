@@ -7,7 +7,7 @@ where work runs (`window`) and where an async source is read (`source`).
 
 import enum
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, override
 
 if TYPE_CHECKING:
     from penstock.core.scope import Scope
@@ -36,8 +36,14 @@ class Stage[T]:
         self.scope = scope
         self.name = name
         self.on_ready: Callable[[], None] = _nobody_waits
-        self.taken = self.delivered = self.dropped = self.failed = self.cancelled = self.discarded = 0
-        self.retried = self.peak_running = 0
+        self.taken: int = 0
+        self.delivered: int = 0
+        self.dropped: int = 0
+        self.failed: int = 0
+        self.cancelled: int = 0
+        self.discarded: int = 0
+        self.retried: int = 0
+        self.peak_running: int = 0
         scope.stages.append(self)
 
     def pull(self, room: int) -> Pulled[T]:
@@ -71,8 +77,10 @@ class Through[T, U](Stage[U]):
     def _pass_on(self) -> None:
         self.on_ready()
 
+    @override
     def stop(self) -> None:
         self.upstream.stop()
 
+    @override
     def drain(self) -> None:
         self.upstream.drain()

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from datetime import timedelta
+from typing import Any, cast
 
 from penstock.core.errors import OptionError
 
@@ -71,12 +72,11 @@ def text(option: str, value: object) -> str:
 
 def predicate_or_types(option: str, value: object) -> Callable[[BaseException], bool]:
     """A test for exceptions, from an exception type, a tuple of them, or a predicate."""
-    if isinstance(value, type) and issubclass(value, BaseException):
-        return lambda error: isinstance(error, value)
-    if isinstance(value, tuple) and value and all(isinstance(t, type) and issubclass(t, BaseException) for t in value):
-        return lambda error: isinstance(error, value)
-    if callable(value) and not isinstance(value, type):
-        return value
+    kinds = cast("tuple[Any, ...]", value if isinstance(value, tuple) else (value,))
+    if kinds and all(isinstance(kind, type) and issubclass(kind, BaseException) for kind in kinds):
+        return lambda error: isinstance(error, kinds)
+    if callable(cast("Any", value)) and not isinstance(value, type):
+        return cast("Callable[[BaseException], bool]", value)
     raise OptionError(f"{option} must be an exception type, a tuple of them or a predicate, got {value!r}")
 
 

@@ -14,9 +14,9 @@ slow head (P7): in an ordered window, an index below `taken` that stands in neit
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sized
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, cast, override
 
 from penstock.core.clock import now
 from penstock.core.errors import as_failure
@@ -26,12 +26,9 @@ from penstock.core.retry import Exhausted, Retry, retrying, thread_back, timed
 from penstock.core.scope import Scope
 from penstock.core.stage import END, PENDING, Pulled, Stage
 
-if TYPE_CHECKING:
-    from penstock.core.stage import Stage
-
 
 class _Nothing:
-    """A marker that no user value can be."""
+    """A marker that no user value can be (P6)."""
 
 
 DROPPED: Final[Any] = _Nothing()
@@ -66,7 +63,7 @@ class Window[T, U](Stage[U]):
     `OrderedWindow` and `UnorderedWindow` say which finished result is next.
     """
 
-    def __init__(self, scope: Scope, upstream: Stage[T], plan: Plan[T, U]) -> None:
+    def __init__(self, scope: Scope, upstream: Stage[T], plan: Plan[T, U], finished: Sized) -> None:
         super().__init__(scope, plan.name)
         self.upstream = upstream
         self.concurrency = plan.concurrency
@@ -75,9 +72,10 @@ class Window[T, U](Stage[U]):
         self.work = plan.work if plan.timeout is None else timed(plan.work, plan.timeout)
         if plan.retry is not None:
             self.work = retrying(self.work, plan.retry, self._retry)
-        self.inline = plan.inline
         self.running: dict[int, asyncio.Task[None]] = {}
         self.stopping = False
+        self._waiting_results = finished
+        self._inline = plan.inline
         self._exhausted = False
         self._asked = False
         self._scheduled = False
@@ -86,8 +84,6 @@ class Window[T, U](Stage[U]):
         upstream.on_ready = self._schedule
 
     # What the two orders decide
-
-    finished: Any
 
     def _hand_over(self) -> Any:
         """Remove and return the next result that order allows, or MISSING."""
@@ -106,10 +102,11 @@ class Window[T, U](Stage[U]):
 
     # Pulling
 
-    def pull(self, room: int) -> Pulled[U]:  # noqa: ARG002 -- a window has its own places
+    @override
+    def pull(self, room: int) -> Pulled[U]:
         value = self._hand_over()
         if value is MISSING:
-            self.pump()
+            self._pump()
             value = self._hand_over()
             if value is MISSING:
                 if self._is_over():
@@ -118,10 +115,10 @@ class Window[T, U](Stage[U]):
                 return PENDING
         if not self._scheduled and not self._exhausted:
             self._schedule()
-        return value  # type: ignore[no-any-return] # finished holds U; Any spares a cast per item
+        return value  # type: ignore[no-any-return] # a U; Any spares a cast per item
 
     def _is_over(self) -> bool:
-        return self.stopping or (self._exhausted and not self.running and not self.finished)
+        return self.stopping or (self._exhausted and not self.running and not self._waiting_results)
 
     def _schedule(self) -> None:
         if not self._scheduled:
@@ -131,7 +128,7 @@ class Window[T, U](Stage[U]):
     def pump_in_turn(self) -> None:
         """Pump, then tell the stage below if it waits for something that is there now."""
         self._scheduled = False
-        self.pump()
+        self._pump()
         self._tell()
 
     def _tell(self) -> None:
@@ -139,36 +136,41 @@ class Window[T, U](Stage[U]):
             self._asked = False
             self.on_ready()
 
-    def pump(self) -> None:
+    def _pump(self) -> None:
         """Start work while there is a free place, an item for it, and time left in this turn (P9)."""
-        if self._pumping or self._exhausted:
+        if self._pumping:
             return
         self._pumping = True
-        running, scope, pull = self.running, self.scope, self.upstream.pull
-        start = self._start if self.inline is None else self._start_inline
         try:
-            while (room := self._room()) > 0 and not self._exhausted:
-                if now() > scope.turn_ends:
-                    self._schedule()
+            while not self._exhausted and (room := self._room()) > 0:
+                if not self._fill(room):
                     break
-                item = pull(room)
-                if item is PENDING:
-                    break
-                if item is END:
-                    self._exhausted = True
-                    break
-                start(item)
         finally:
             self._pumping = False
-        if len(running) > self.peak_running:
-            self.peak_running = len(running)
+        self.peak_running = max(self.peak_running, len(self.running))
+
+    def _fill(self, room: int) -> bool:
+        """Start work on up to `room` items; whether there may be more to do."""
+        scope, pull = self.scope, self.upstream.pull
+        start = self._start if self._inline is None else self._start_inline
+        while room > 0 and not self._exhausted:
+            if now() > scope.turn_ends:
+                self._schedule()
+                return False
+            item = pull(room)
+            if item is PENDING:
+                return False
+            if item is END:
+                self._exhausted = True
+                return False
+            start(item)
+            room -= 1
+        return True
 
     def _room(self) -> int:
         """Count the free places."""
         running = len(self.running)
-        places = self.bound - running - len(self.finished)
-        free = self.concurrency - running
-        return places if places < free else free
+        return min(self.concurrency - running, self.bound - running - len(self._waiting_results))
 
     # Running
 
@@ -181,14 +183,14 @@ class Window[T, U](Stage[U]):
         """Call a plain function here and now; no task unless it turns out to return an awaitable."""
         index = self.taken
         self.taken = index + 1
-        assert self.inline is not None
+        assert self._inline is not None
         try:
-            value: Any = self.scope.context.copy().run(self.inline, item)
+            value = self.scope.context.copy().run(self._inline, item)
         except BaseException as error:  # noqa: BLE001 -- any exception is the item's outcome
             self._raised(index, item, error)
             return
         if isinstance(value, Awaitable):
-            self._run(index, item, self._call(index, item, value))
+            self._run(index, item, self._call(index, item, cast("Awaitable[U]", value)))
         else:
             self._returned(index, value)
 
@@ -225,9 +227,11 @@ class Window[T, U](Stage[U]):
         """Fail the item now and keep its place until its thread, which cannot be stopped, is back."""
         self.running[~index] = self.running.pop(index)  # ~index: the place is taken, the order does not wait for it
         self._raised(index, item, error)
-        await back()
-        del self.running[~index]
-        self._settled()
+        try:
+            await back()
+        finally:
+            del self.running[~index]
+            self._settled()
 
     def _never_began(self, index: int) -> None:
         """Settle an item whose task was cancelled before its first step and so never ran (gh-116048)."""
@@ -244,12 +248,14 @@ class Window[T, U](Stage[U]):
             self.dropped += 1
         else:
             self._keep(index, value)
-        self._settled()
+        if not self._pumping:
+            self._settled()
 
     def _raised(self, index: int, item: T, error: BaseException) -> None:
         attempts = 1
         if isinstance(error, Exhausted):
-            error, attempts = error.error, error.attempts
+            attempts = error.attempts
+            error = error.error
         if self.stopping and isinstance(error, asyncio.CancelledError):
             self.cancelled += 1
         else:
@@ -281,6 +287,7 @@ class Window[T, U](Stage[U]):
 
     # Stopping
 
+    @override
     def stop(self) -> None:
         if not self.stopping:
             self._halt(self.taken)
@@ -294,9 +301,11 @@ class Window[T, U](Stage[U]):
         self.upstream.stop()
         self._tell()
 
+    @override
     def drain(self) -> None:
         self.upstream.drain()
 
+    @override
     def busy(self) -> str | None:
         if not self.running:
             return None
@@ -304,41 +313,46 @@ class Window[T, U](Stage[U]):
         some = ", ".join(map(str, items[:5])) + (", ..." if len(items) > 5 else "")  # noqa: PLR2004 -- enough to find it
         return f"stage {self.name!r}, item{'s' if len(items) > 1 else ''} {some}"
 
-    def close(self) -> None:
-        self.discarded += len(self.finished)
-        self.finished.clear()
-
 
 class UnorderedWindow[T, U](Window[T, U]):
     """Hands results on as they finish."""
 
     def __init__(self, scope: Scope, upstream: Stage[T], plan: Plan[T, U]) -> None:
-        super().__init__(scope, upstream, plan)
         self.finished: deque[U] = deque()
+        super().__init__(scope, upstream, plan, self.finished)
 
+    @override
     def _hand_over(self) -> Any:
         if not self.finished:
             return MISSING
         self.delivered += 1
         return self.finished.popleft()
 
-    def _keep(self, index: int, value: U) -> None:  # noqa: ARG002 -- any order will do
+    @override
+    def _keep(self, index: int, value: U) -> None:
         self.finished.append(value)
 
+    @override
     def _has_next(self) -> bool:
         return bool(self.finished)
+
+    @override
+    def close(self) -> None:
+        self.discarded += len(self.finished)
+        self.finished.clear()
 
 
 class OrderedWindow[T, U](Window[T, U]):
     """Hands results on in the order of their items (P3). `head` is the index whose result is next."""
 
     def __init__(self, scope: Scope, upstream: Stage[T], plan: Plan[T, U]) -> None:
-        super().__init__(scope, upstream, plan)
         self.finished: dict[int, U] = {}
         self.head = 0
+        super().__init__(scope, upstream, plan, self.finished)
 
+    @override
     def _hand_over(self) -> Any:
-        value = self.finished.pop(self.head, MISSING)
+        value: Any = self.finished.pop(self.head, MISSING)
         if value is MISSING:
             if not self._has_next():
                 return MISSING
@@ -347,23 +361,31 @@ class OrderedWindow[T, U](Window[T, U]):
         self.delivered += 1
         return value
 
+    @override
     def _keep(self, index: int, value: U) -> None:
         self.finished[index] = value
 
+    @override
     def _has_next(self) -> bool:
         finished, running = self.finished, self.running
         if not finished:
             return False
-        if self.taken - self.head > 2 * self.bound:  # most of it settled without a result: one look spares many steps
-            self.head = min(min(finished), min((i for i in running if i >= 0), default=self.taken))
+        if self.taken - self.head > 2 * self.bound:  # most have settled without a result: one look spares many steps
+            self.head = min((*finished, *(i for i in running if i >= 0)))
         while self.head not in finished:
             if self.head in running:
                 return False
             self.head += 1
         return True
 
+    @override
     def _discard_behind(self, index: int) -> None:
         unreachable = [i for i in self.finished if i > index]
         for i in unreachable:
             del self.finished[i]
         self.discarded += len(unreachable)
+
+    @override
+    def close(self) -> None:
+        self.discarded += len(self.finished)
+        self.finished.clear()

@@ -12,6 +12,7 @@ from penstock.core.retry import ThreadTimeout
 from penstock.core.scope import outlast
 
 type Kind = Literal["async", "plain", "other"]
+type _Outcome = tuple[Any, BaseException | None]
 
 
 def kind_of(fn: Callable[..., object]) -> Kind:
@@ -44,7 +45,7 @@ def on_loop[T, U](fn: Callable[[T], U | Awaitable[U]]) -> Callable[[T], Awaitabl
 
     async def call(item: T) -> U:
         result = fn(item)
-        return await result if isinstance(result, Awaitable) else result
+        return await cast("Awaitable[U]", result) if isinstance(result, Awaitable) else result
 
     return call
 
@@ -65,11 +66,10 @@ class Threads:
         async def call(item: T) -> U:
             future = self._submit(fn, item)
             try:
-                async with asyncio.timeout(timeout) as limit:
+                async with asyncio.timeout(timeout):
                     await asyncio.shield(future)
             except TimeoutError:
                 assert timeout is not None
-                assert limit.expired()
                 raise ThreadTimeout(timeout, functools.partial(outlast, future)) from None
             except asyncio.CancelledError:
                 await outlast(future)
@@ -77,14 +77,14 @@ class Threads:
             value, error = future.result()
             if error is not None:
                 raise error
-            return await value if isinstance(value, Awaitable) else value
+            return await cast("Awaitable[U]", value) if isinstance(value, Awaitable) else cast("U", value)
 
         return call
 
-    def _submit[T, U](self, fn: Callable[[T], U], item: T) -> asyncio.Future[tuple[Any, BaseException | None]]:
+    def _submit(self, fn: Callable[[Any], Any], item: Any) -> asyncio.Future[_Outcome]:
         self._busy += 1
-        run = contextvars.copy_context().run
-        future = asyncio.get_running_loop().run_in_executor(self._pool, run, _outcome, fn, item)
+        context = contextvars.copy_context()
+        future = asyncio.get_running_loop().run_in_executor(self._pool, lambda: context.run(_outcome, fn, item))
         future.add_done_callback(self._came_back)
         return future
 
@@ -96,7 +96,7 @@ class Threads:
         self._pool.shutdown(wait=not self._busy)
 
 
-def _outcome[T, U](fn: Callable[[T], U], item: T) -> tuple[U | None, BaseException | None]:
+def _outcome(fn: Callable[[Any], Any], item: Any) -> _Outcome:
     """What a call came to, in a form that a future can carry: it refuses `StopIteration`."""
     try:
         return fn(item), None

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
+from typing import override
 
 from penstock.core.scope import Scope
 from penstock.core.stage import END, PENDING, Pulled, Stage
@@ -10,9 +11,9 @@ from penstock.core.stage import END, PENDING, Pulled, Stage
 class Merge[T](Stage[T]):
     """Hands on the items of several stages as they come, in turn (P3).
 
-    While one of them has nothing, the ready ones give an item each and then the loop gets a pass, so that a source which
-    is always ready starves no other. When one fails, the others are stopped; what they have finished is handed on, then
-    the failure ends the stream.
+    While one of them has nothing, the ready ones give an item each and then the loop gets a pass, so that a source
+    which is always ready starves no other. When one fails, the others are stopped; what they have finished is handed
+    on, then the failure ends the stream.
     """
 
     def __init__(self, scope: Scope, upstreams: Sequence[Stage[T]]) -> None:
@@ -26,7 +27,8 @@ class Merge[T](Stage[T]):
         for upstream in upstreams:
             upstream.on_ready = partial(self._has_item, upstream)
 
-    def pull(self, room: int) -> Pulled[T]:  # noqa: ARG002 -- one item ahead per source, whatever the room
+    @override
+    def pull(self, room: int) -> Pulled[T]:
         while self._ready:
             if self._waiting and self._given >= len(self._ready):
                 self._let_others_run()
@@ -73,10 +75,12 @@ class Merge[T](Stage[T]):
         if self.scope.failure is not None:
             self.stop()
 
+    @override
     def stop(self) -> None:
         for upstream in self._upstreams:
             upstream.stop()
 
+    @override
     def drain(self) -> None:
         for upstream in self._upstreams:
             upstream.drain()

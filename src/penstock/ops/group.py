@@ -1,13 +1,14 @@
 """Operators that group items."""
 
 import asyncio
+from typing import override
 
 from penstock.core.scope import Scope
 from penstock.core.stage import END, PENDING, Pulled, Stage, Through
 
 
 class Batch[T](Through[T, list[T]]):
-    """Hands on lists of `size` items, the last one shorter; with `within`, what is there that long after its first item.
+    """Hands on lists of `size` items, the last one shorter; `within` seconds after its first item, what is there.
 
     The time counts from the first item of each batch, so there are no empty batches. Before an end or an error the
     partial batch goes first.
@@ -21,6 +22,7 @@ class Batch[T](Through[T, list[T]]):
         self._timer: asyncio.TimerHandle | None = None
         self._due = False
 
+    @override
     def pull(self, room: int) -> Pulled[list[T]]:
         items = self._items
         while len(items) < self._size and not self._is_due():
@@ -55,6 +57,7 @@ class Batch[T](Through[T, list[T]]):
             self._timer.cancel()
             self._timer = None
 
+    @override
     def close(self) -> None:
         self._cancel_timer()
         self.discarded += len(self._items)

@@ -1,5 +1,7 @@
 """Operators that choose items by position."""
 
+from typing import override
+
 from penstock.core.scope import Scope
 from penstock.core.stage import END, PENDING, Pulled, Stage, Through
 
@@ -11,6 +13,7 @@ class Take[T](Through[T, T]):
         super().__init__(scope, upstream, f"take({count})")
         self._left = count
 
+    @override
     def pull(self, room: int) -> Pulled[T]:
         if self._left == 0:
             self.upstream.stop()

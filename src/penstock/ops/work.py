@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from typing import Any, TypedDict, cast
 
 from penstock.core import validate
 from penstock.core.errors import OptionError
@@ -11,15 +11,14 @@ from penstock.core.policy import ON_ERROR, OnError
 from penstock.core.retry import Retry, Seconds
 from penstock.core.scope import Scope
 from penstock.core.stage import Stage
-from penstock.core.window import DROPPED, OrderedWindow, Plan, UnorderedWindow, Window
+from penstock.core.window import DROPPED, OrderedWindow, Plan, UnorderedWindow
 from penstock.engines.local import Threads, kind_of, on_loop
 
 
-class Options(TypedDict, total=False):
-    """Options of every operator that runs a function.
+class MoreOptions(TypedDict, total=False):
+    """Options of every operator that runs a function, beside `concurrency` and `on_error`.
 
     Attributes:
-        concurrency: calls that run at once, an int >= 1; None, the default, means 1.
         ordered: hand results on in the order of the items (the default), or as they finish.
         buffer: finished results that may wait beside the running calls, an int >= 0; default 0.
         name: the stage's name in errors and statistics; default the operator and the function.
@@ -27,12 +26,21 @@ class Options(TypedDict, total=False):
         retry: when to try a failed call again; default never.
     """
 
-    concurrency: int | None
     ordered: bool
     buffer: int
     name: str | None
     timeout: Seconds | None
     retry: Retry | None
+
+
+class Options(MoreOptions, total=False):
+    """Options of every operator that runs a function.
+
+    Attributes:
+        concurrency: calls that run at once, an int >= 1; None, the default, means 1.
+    """
+
+    concurrency: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +53,12 @@ class Work:
     plain: bool
     plan: Plan[Any, Any]
 
-    def __call__(self, scope: Scope, upstream: Stage[Any]) -> Stage[Any]:
-        return self._window()(scope, upstream, self._plan(scope))
-
-    def _window(self) -> type[Window[Any, Any]]:
+    def open(self, scope: Scope, upstream: Stage[Any]) -> Stage[Any]:
+        """The stage that does this under `upstream`."""
+        plan = self._plan(scope)
         if self.operator == "flat_map":
-            return FanOut
-        return OrderedWindow if self.plan.ordered else UnorderedWindow
+            return FanOut(scope, upstream, plan)
+        return OrderedWindow(scope, upstream, plan) if plan.ordered else UnorderedWindow(scope, upstream, plan)
 
     def _plan(self, scope: Scope) -> Plan[Any, Any]:
         """The plan with the function bound to where it runs."""
@@ -72,7 +79,7 @@ def work(
     ordered: bool = True,
     buffer: int = 0,
     name: str | None = None,
-    timeout: Seconds | None = None,  # noqa: ASYNC109 -- per attempt, not of this call
+    timeout: Seconds | None = None,
     retry: Retry | None = None,
     on_error: OnError = "raise",
 ) -> Work:
@@ -123,7 +130,9 @@ def unchanged(item: Any, _result: Any) -> Any:
     return item
 
 
-def _shaped(call: Callable[[Any], Awaitable[Any]], shape: Callable[[Any, Any], Any] | None) -> Callable[[Any], Awaitable[Any]]:
+def _shaped(
+    call: Callable[[Any], Awaitable[Any]], shape: Callable[[Any, Any], Any] | None
+) -> Callable[[Any], Awaitable[Any]]:
     if shape is None:
         return call
 
@@ -141,8 +150,8 @@ def _shaped_inline(fn: Callable[[Any], Any], shape: Callable[[Any, Any], Any] | 
         return shape(item, await result)
 
     def shaped(item: Any) -> Any:
-        result = fn(item)
-        return later(item, result) if isinstance(result, Awaitable) else shape(item, result)
+        result: Any = fn(item)
+        return later(item, cast("Awaitable[Any]", result)) if isinstance(result, Awaitable) else shape(item, result)
 
     return shaped
 
