@@ -117,9 +117,13 @@ class Stream(Generic[T_co]):  # noqa: UP046 -- inferred variance would be invari
         """
         return self._with(work("flat_map", fn, on_error=on_error, **options).open)
 
-    def flatten[U](self: "Stream[Iterable[U]] | Stream[AsyncIterable[U]]") -> "Stream[U]":
+    @overload
+    def flatten[U](self: "Stream[Iterable[U]]") -> "Stream[U]": ...
+    @overload
+    def flatten[U](self: "Stream[AsyncIterable[U]]") -> "Stream[U]": ...
+    def flatten(self) -> "Stream[Any]":
         """Hand on the items of each item, which is an iterable or an async iterable."""
-        return self._with(work("flat_map", _identity, name="flatten").open)
+        return self._with(work("flat_map", lambda items: items, name="flatten").open)
 
     # Select and group
 
@@ -185,7 +189,11 @@ class Stream(Generic[T_co]):  # noqa: UP046 -- inferred variance would be invari
         """Call `fn` on every item for its effect, with the options of `map`, and wait for the end."""
         await self._with(work("for_each", fn, unchanged, on_error=on_error, **options).open).drain()
 
-    async def first[D](self, *, default: D = _NO_DEFAULT) -> T_co | D:
+    @overload
+    async def first(self) -> T_co: ...
+    @overload
+    async def first[D](self, *, default: D) -> T_co | D: ...
+    async def first(self, *, default: Any = _NO_DEFAULT) -> Any:
         """The first result; work on others is stopped.
 
         Raises:
@@ -203,10 +211,6 @@ class Stream(Generic[T_co]):  # noqa: UP046 -- inferred variance would be invari
         async with self.open() as items:
             async for _ in items:
                 pass
-
-
-def _identity[T](item: T) -> T:
-    return item
 
 
 def stream[T](source: Source[T]) -> Stream[T]:

@@ -19,5 +19,10 @@ class Failed:
     attempts: int = 1
 
     def __str__(self) -> str:
+        return f"{self.place}: {self.error!r}"
+
+    @property
+    def place(self) -> str:
+        """Where it failed: stage, item, attempts."""
         tries = f", attempt {self.attempts}" if self.attempts > 1 else ""
         return f"stage {self.stage!r}, item {self.index}{tries}"

@@ -97,7 +97,7 @@ class Scope:
     def cleanup_failed(self, failed: Failed) -> None:
         """Record an error of work that was being stopped, or of closing a source."""
         self.keep(failed)
-        failed.error.add_note(f"penstock: while it was being stopped: {failed}")
+        failed.error.add_note(f"penstock: while it was being stopped: {failed.place}")
         self._cleanup_errors.append(failed.error)
 
     def take_failure(self) -> BaseException | None:
@@ -106,14 +106,14 @@ class Scope:
         if failed is None:
             return None
         error = failed.error
-        error.add_note(f"penstock: {failed}")
+        error.add_note(f"penstock: {failed.place}")
         self._note_others(error)
         return error
 
     def _note_others(self, error: BaseException) -> None:
         others = [failed for failed in self.failures if failed.error is not error]
         for other in others[:NOTED_FAILURES]:
-            error.add_note(f"penstock: also failed: {other}: {other.error!r}")
+            error.add_note(f"penstock: also failed: {other}")
         if len(others) > NOTED_FAILURES:
             error.add_note(f"penstock: and {self.failures_seen - NOTED_FAILURES} more failed: see the run's failures")
         self._cleanup_errors.clear()

@@ -170,14 +170,25 @@ class Window[T, U](Stage[U]):
     def _room(self) -> int:
         """Count the free places."""
         running = len(self.running)
-        return min(self.concurrency - running, self.bound - running - len(self._waiting_results))
+        free = self.concurrency - running
+        places = self.bound - running - len(self._waiting_results)
+        return places if places < free else free  # noqa: FURB136 -- min() takes twice as long, for every result
 
     # Running
 
     def _start(self, item: T) -> None:
         index = self.taken
         self.taken = index + 1
-        self._run(index, item, self._call(index, item))
+        if self._lazy_tasks:
+            self._run(index, item, self._call(index, item))
+            return
+        # Scope.spawn and _run by hand, as far as they apply: half a microsecond an item.
+        call = self._call(index, item)
+        task = asyncio.Task(call, loop=self.scope.loop, context=self.scope.context.copy(), eager_start=True)
+        if not task.done():
+            self.running[index] = task
+            if self.stopping:
+                task.cancel()
 
     def _start_inline(self, item: T) -> None:
         """Call a plain function here and now; no task unless it turns out to return an awaitable."""

@@ -1,0 +1,122 @@
+"""The rules of the house: imports go down only, one scheduler, a bare import that costs nothing."""
+
+import ast
+import importlib
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import penstock
+
+SOURCE = Path(penstock.__file__).parent
+
+FLOORS = (
+    ("core",),
+    ("testing",),
+    ("engines",),
+    ("ops",),
+    ("run",),
+    ("streams",),
+    ("sources", "sinks"),
+    ("workflows",),
+    ("cli",),
+    ("__main__",),
+)
+"""From the cellar up; a module may import from its own floor and those below."""
+
+MODULES = sorted(SOURCE.rglob("*.py"))
+
+
+def room_of(module):
+    return module.removeprefix("penstock").lstrip(".").split(".")[0]
+
+
+def floor_of(room):
+    return next(number for number, rooms in enumerate(FLOORS) if room in rooms)
+
+
+def imports_of(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            yield node.module
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+
+
+def module_of(path):
+    return ".".join(("penstock", *path.relative_to(SOURCE).with_suffix("").parts)).removesuffix(".__init__")
+
+
+@pytest.mark.parametrize("path", MODULES, ids=module_of)
+def test_imports_go_down_only(path):
+    room = room_of(module_of(path))
+    if not room:
+        return  # the package itself names what is public
+    above = [
+        module
+        for module in imports_of(path)
+        if module.startswith("penstock") and (not room_of(module) or floor_of(room_of(module)) > floor_of(room))
+    ]
+    assert above == []
+
+
+@pytest.mark.parametrize("path", MODULES, ids=module_of)
+def test_only_the_window_and_the_scope_start_tasks(path):
+    if path.name in {"window.py", "scope.py"} or "testing" in path.parts:
+        return
+    started = re.findall(
+        r"create_task|ensure_future|asyncio\.Task\(|TaskGroup\(|gather\(|as_completed\(", path.read_text()
+    )
+    assert started == []
+
+
+@pytest.mark.parametrize("path", MODULES, ids=module_of)
+def test_a_module_fits_on_a_few_screens(path):
+    assert len(path.read_text().splitlines()) <= 420
+
+
+def test_every_public_name_is_where_the_package_says():
+    for name in penstock.__all__:
+        assert getattr(penstock, name).__doc__ or name == "OnError", name
+    assert sorted(penstock.__all__) == list(penstock.__all__)
+    assert set(penstock.__all__) <= set(dir(penstock))
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="module 'penstock' has no attribute 'strean'"):
+        penstock.strean  # noqa: B018 -- the access is the test
+
+
+def test_errors_of_penstock_share_a_base():
+    errors = importlib.import_module("penstock.core.errors")
+    for name in penstock.__all__:
+        value = getattr(penstock, name)
+        if isinstance(value, type) and issubclass(value, Exception) and not issubclass(value, Warning):
+            assert issubclass(value, errors.PenstockError)
+
+
+def test_a_bare_import_brings_neither_asyncio_nor_third_parties():
+    """`import penstock` is cheap: everything heavy comes with the first use of a name."""
+    code = (
+        "import sys; before = set(sys.modules); import penstock; "
+        "print(sorted({name.partition('.')[0] for name in set(sys.modules) - before} - set(sys.stdlib_module_names)));"
+        "print('asyncio' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split("\n")[:2] == ["['penstock']", "False"]
+
+
+def test_the_core_needs_only_python():
+    """Streams run where nothing but the standard library is installed."""
+    code = (
+        "import sys, asyncio, penstock; penstock.stream; "
+        "print(sorted({name.partition('.')[0] for name in sys.modules} - set(sys.stdlib_module_names) - {'penstock'}))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", code], capture_output=True, text=True, check=True, cwd=SOURCE.parent
+    )
+    assert [name for name in ast.literal_eval(done.stdout) if not name.startswith("_")] == []

@@ -1,0 +1,32 @@
+"""The README says what is true: its program runs and prints what stands below it; its commands exist."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+README = Path(__file__).parent.parent / "README.md"
+TEXT = README.read_text()
+
+
+def blocks(language):
+    return re.findall(rf"^```{language}\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
+
+
+def test_the_program_prints_what_the_readme_shows():
+    (program,) = blocks("python")
+    done = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == blocks("text")[0]
+
+
+def test_the_two_commands_stand_alone_and_exist():
+    commands = [block.strip() for block in blocks("sh")]
+    assert commands == ["make demo", "make test"]
+    targets = re.findall(r"^([a-z0-9.-]+):", (README.parent / "Makefile").read_text(), re.MULTILINE)
+    assert {command.removeprefix("make ") for command in commands} <= set(targets)
+
+
+def test_links_lead_somewhere():
+    for link in re.findall(r"\]\(([^)#:]+)\)", TEXT):
+        assert (README.parent / link).exists(), link
