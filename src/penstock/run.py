@@ -13,7 +13,7 @@ from penstock.core.errors import ConcurrentReadError, UnclosedStreamWarning
 from penstock.core.outcome import Failed
 from penstock.core.scope import Scope, outlast
 from penstock.core.stage import END, PENDING, Stage
-from penstock.core.stats import Stats, stats_of
+from penstock.core.stats import Stats
 
 type OpenStage = Callable[[Scope], Stage[Any]]
 
@@ -108,7 +108,7 @@ class Run[T](AsyncIterator[T]):
             try:
                 raise error
             finally:
-                del error, self  # the traceback holds this frame, and the error must not hold itself
+                del error, self, scope  # the traceback holds this frame, and this frame would hold the error
 
     def _start(self) -> Stage[T]:
         if self._stage is None:
@@ -148,7 +148,7 @@ class Run[T](AsyncIterator[T]):
 
     def stats(self) -> Stats:
         """The counters of every stage as they stand now, from the source down (P5)."""
-        return Stats() if self._scope is None else stats_of(self._scope.stages)
+        return Stats() if self._scope is None else self._scope.stats()
 
     @property
     def failures(self) -> tuple[Failed, ...]:

@@ -335,6 +335,8 @@ class FanOut[T, U](Window[T, U]):
 
     @override
     def close(self) -> None:
+        super().close()
+        del self._attempt
         for outputs in list(self.finished.values()):
             if outputs.iterator is not None:
                 self._close_iterator(outputs)

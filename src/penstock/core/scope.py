@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 from penstock.core.clock import TURN, now
 from penstock.core.errors import UnstoppedWorkWarning, as_failure
 from penstock.core.outcome import Failed
+from penstock.core.stage import Stage, nobody_waits
+from penstock.core.stats import Stats, stats_of
 
 if TYPE_CHECKING:
     from penstock.core.source import SourceStage
-    from penstock.core.stage import Stage
     from penstock.core.window import Window
 
 KEPT_FAILURES = 1000
@@ -49,6 +50,7 @@ class Scope:
         self._grace_timer: asyncio.TimerHandle | None = None
         self._unstopped: list[str] = []
         self._cleanup_errors: list[BaseException] = []
+        self._last_stats: Stats | None = None
 
     # Work
 
@@ -168,11 +170,26 @@ class Scope:
             return
         if self._grace_timer is not None:
             self._grace_timer.cancel()
+            self._grace_timer = None
         for stage in self.stages:
             stage.close()
         for callback in self.on_closed:
             callback()
+        self._let_go()
         self.closed.set_result(None)
+
+    def _let_go(self) -> None:
+        """Take the cycles apart: a run that is over must not need the garbage collector."""
+        self._last_stats = stats_of(self.stages)
+        for stage in self.stages:
+            stage.on_ready = nobody_waits
+        self.stages.clear()
+        self.sources.clear()
+        self.on_closed.clear()
+
+    def stats(self) -> Stats:
+        """The counters of every stage; after the end, what they were when the run was closed."""
+        return self._last_stats or stats_of(self.stages)
 
     def report_unstopped(self) -> None:
         """Warn, once, of work that ignored its cancellation."""

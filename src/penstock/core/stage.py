@@ -25,7 +25,7 @@ END: Final = Signal.END
 type Pulled[T] = T | Literal[Signal.PENDING, Signal.END]
 
 
-def _nobody_waits() -> None:
+def nobody_waits() -> None:
     """Stand in for `on_ready` until there is a stage below."""
 
 
@@ -35,7 +35,7 @@ class Stage[T]:
     def __init__(self, scope: "Scope", name: str) -> None:
         self.scope = scope
         self.name = name
-        self.on_ready: Callable[[], None] = _nobody_waits
+        self.on_ready: Callable[[], None] = nobody_waits
         self.taken: int = 0
         self.delivered: int = 0
         self.dropped: int = 0

@@ -317,6 +317,10 @@ class Window[T, U](Stage[U]):
         self.upstream.drain()
 
     @override
+    def close(self) -> None:
+        del self.work  # when it retries it holds this window
+
+    @override
     def busy(self) -> str | None:
         if not self.running:
             return None
@@ -349,6 +353,7 @@ class UnorderedWindow[T, U](Window[T, U]):
 
     @override
     def close(self) -> None:
+        super().close()
         self.discarded += len(self.finished)
         self.finished.clear()
 
@@ -398,5 +403,6 @@ class OrderedWindow[T, U](Window[T, U]):
 
     @override
     def close(self) -> None:
+        super().close()
         self.discarded += len(self.finished)
         self.finished.clear()
