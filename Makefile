@@ -1,7 +1,7 @@
 # Every target makes the environment that it needs; a second run does not reinstall.
 .DEFAULT_GOAL := help
 BIN := .venv/bin
-DEPENDS := uv.lock pyproject.toml tools/environment
+DEPENDS := uv.lock tools/environment
 
 .venv/.ready: $(DEPENDS)
 	@tools/environment .venv

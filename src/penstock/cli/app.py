@@ -1,0 +1,92 @@
+"""The commands and their options. Bodies import what they need when they run: `--help` must be quick."""
+
+from typing import Annotated
+
+import typer
+
+from penstock.cli import manual
+
+app = typer.Typer(
+    name="penstock",
+    help=manual.PENSTOCK,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+
+def _version(wanted: bool) -> None:  # noqa: FBT001 -- typer calls it so
+    if wanted:
+        from importlib.metadata import version  # noqa: PLC0415 -- only here
+
+        typer.echo(f"penstock {version('penstock')}")
+        raise typer.Exit
+
+
+@app.callback()
+def penstock(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Handle the options before a command; `--version` has been handled by its callback."""
+    del version
+
+
+@app.command(help=manual.EMBED)
+def embed(
+    paths: Annotated[list[str], typer.Argument(metavar="PATH", help="Directories and files.")],
+    *,
+    to: Annotated[
+        str, typer.Option("--to", metavar="INDEX", help="The index, one SQLite file; made if there is none.")
+    ],
+    glob: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PATTERN",
+            help="Files to take in directories; may be repeated. [default: *.md *.txt *.rst *.py *.html]",
+        ),
+    ] = None,
+    exclude: Annotated[
+        list[str] | None, typer.Option(metavar="PATTERN", help="Files and directories to leave; may be repeated.")
+    ] = None,
+    concurrency: Annotated[
+        int | None, typer.Option(metavar="N", help="Files that are read at once. [default: 4]")
+    ] = None,
+    on_error: Annotated[
+        str | None,
+        typer.Option(metavar="collect|raise", help="Go on after a file that fails, or end with it. [default: collect]"),
+    ] = None,
+    max_file_size: Annotated[
+        int | None, typer.Option(metavar="BYTES", help="A larger file fails. [default: 2000000]")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the report as JSON to stdout, and nothing else.")] = False,
+) -> None:
+    """Run `penstock embed`."""
+    from penstock.cli.embedding import run  # noqa: PLC0415 -- see above
+
+    options = {
+        "glob": glob,
+        "exclude": exclude,
+        "concurrency": concurrency,
+        "on_error": on_error,
+        "max_file_size": max_file_size,
+    }
+    given = {name: value for name, value in options.items() if value is not None}
+    raise typer.Exit(run(paths, to, given, as_json=json))
+
+
+@app.command(help=manual.SEARCH)
+def search(
+    index: Annotated[str, typer.Argument(help="An index that `penstock embed` made.")],
+    question: Annotated[str, typer.Argument(help="Any text.")],
+    *,
+    k: Annotated[int, typer.Option("-k", metavar="N", help="Hits to print.")] = 5,
+    json: Annotated[bool, typer.Option("--json", help="Print the hits as JSON.")] = False,
+) -> None:
+    """Run `penstock search`."""
+    from penstock.cli.searching import run  # noqa: PLC0415 -- see above
+
+    raise typer.Exit(run(index, question, k, as_json=json))

@@ -1,0 +1,27 @@
+"""The body of `penstock search`."""
+
+import json
+from dataclasses import asdict
+
+import typer
+
+from penstock.cli.failing import DONE, complain, guarded
+from penstock.cli.text import hits
+
+
+def run(index: str, question: str, k: int, *, as_json: bool) -> int:
+    """Search, print, and return the exit code."""
+
+    def command() -> int:
+        from penstock.workflows import search  # noqa: PLC0415 -- its libraries are an extra
+
+        found = search(index, question, k=k)
+        if as_json:
+            typer.echo(json.dumps([asdict(hit) for hit in found]))
+        elif not found:
+            complain("nothing found" if question.strip() else "the question is empty: nothing was asked")
+        for line in () if as_json else hits(found):
+            typer.echo(line)
+        return DONE
+
+    return guarded(command)

@@ -1,0 +1,63 @@
+"""What the commands print."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from penstock.workflows import EmbedReport, Hit
+
+_LISTED = 50
+
+
+def shown(text: str) -> str:
+    """`text` with control characters and bytes of no encoding escaped: file names and documents may hold any."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)
+
+
+def place(path: str) -> str:
+    """`path`, relative where it lies below the current directory."""
+    return shown(path.removeprefix(f"{Path.cwd()}/"))
+
+
+def summary(report: "EmbedReport") -> Iterator[str]:
+    """What a run did, in lines."""
+    yield (
+        f"{shown(report.target)}: {_count(report.files, 'file')} and {_count(report.chunks, 'chunk')} stored in "
+        f"{report.seconds:.1f} s ({report.files_per_second:,.0f} files/s)"
+    )
+    if report.unchanged:
+        yield f"  {_count(report.unchanged, 'file')} unchanged, skipped"
+    if report.replaced:
+        yield f"  {_count(report.replaced, 'file')} with bytes that are no UTF-8 text, replaced by U+FFFD"
+    if report.links:
+        yield f"  {_count(report.links, 'link')} to directories, not followed"
+    if report.gone:
+        yield f"  {_count(report.gone, 'file')} gone since, still in the index:"
+        yield from _listed((place(path) for path in report.gone_files), report.gone)
+    if report.failed:
+        yield f"  {_count(report.failed, 'file')} failed:"
+        yield from _listed((f"{place(f.path)}: {shown(f.reason)}" for f in report.failures), report.failed)
+    memory = "" if report.peak_memory is None else f"peak memory {report.peak_memory / 1e6:,.0f} MB"
+    first = "" if report.first_row_seconds is None else f"first document stored after {report.first_row_seconds:.2f} s"
+    yield "  " + "; ".join(filter(None, (first, memory)))
+
+
+def hits(found: Iterable["Hit"]) -> Iterator[str]:
+    """Hits, best first, in lines."""
+    for number, hit in enumerate(found, 1):
+        heading = f"  {shown(hit.heading)}" if hit.heading else ""
+        yield f"{number}. {place(hit.path)}:{hit.first_line}{heading}  ({hit.score:.4f})"
+        yield f"   {shown(hit.snippet)}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _listed(lines: Iterable[str], count: int) -> Iterator[str]:
+    kept = list(lines)[-_LISTED:]
+    if count > len(kept):
+        yield f"    ... {count - len(kept):,} more, then"
+    for line in kept:
+        yield f"    {line}"

@@ -1,0 +1,111 @@
+"""SQLite through apsw, with the functions of sqlite-vec: the one place that opens connections.
+
+A process that also opens the file with the standard `sqlite3` loses the locks that apsw holds on it when that closes.
+"""
+
+import os
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from urllib.parse import quote
+
+import apsw
+import sqlite_vec  # type: ignore[import-untyped] # pyright: ignore[reportMissingTypeStubs] -- has no types; only used here
+
+from penstock.core.errors import PenstockError
+
+type Connection = apsw.Connection
+
+_REASONS: tuple[tuple[type[apsw.Error], str], ...] = (
+    (apsw.NotADBError, "not an SQLite database"),
+    (apsw.FullError, "the disk is full"),
+    (apsw.ReadOnlyError, "cannot be written"),
+    (apsw.BusyError, "another process is writing to it"),
+    (apsw.CantOpenError, "cannot be opened"),
+    (apsw.CorruptError, "the database is damaged"),
+)
+
+
+class StoreError(PenstockError):
+    """A database cannot be used; the message names it and says why."""
+
+
+class StoreFullError(StoreError):
+    """There is no room to write more; what was committed stays."""
+
+
+def connect_writer(path: str) -> Connection:
+    """The connection that writes to the database at `path`, which is made if there is none.
+
+    It waits for nobody: who may write is decided before, by `penstock.sinks.lock`.
+    """
+    with named_errors(path):
+        connection = _with_vectors(apsw.Connection(path))
+        connection.set_busy_timeout(0)
+        return connection
+
+
+def connect_reader(path: str) -> Connection:
+    """A connection that only reads, and needs to write nothing to do so, not even beside the database.
+
+    A database in WAL mode whose `-wal` and `-shm` are gone can only be opened where they can be made again; in a
+    directory that cannot be written it is therefore opened as immutable. With a `-wal` that holds something this would
+    hide the newest rows, so it is then an error.
+    """
+    with named_errors(path):
+        connection = _with_vectors(apsw.Connection(_uri(path, "mode=ro"), flags=_READ))
+        try:
+            connection.pragma("schema_version")
+        except apsw.CantOpenError:
+            if os.access(Path(path).parent, os.W_OK) or _size(f"{path}-wal"):
+                raise
+            connection.close()
+            connection = _with_vectors(apsw.Connection(_uri(path, "immutable=1"), flags=_READ))
+            connection.pragma("schema_version")
+        return connection
+
+
+@contextmanager
+def transaction(connection: Connection) -> Generator[None]:
+    """All of it or nothing."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:  # SQLite may have rolled back by itself, for example when the disk is full
+            with suppress(apsw.Error):
+                connection.execute("ROLLBACK")
+        raise
+
+
+@contextmanager
+def named_errors(path: str) -> Generator[None]:
+    """Turn what SQLite raises into a `StoreError` in one line that names the database."""
+    try:
+        yield
+    except apsw.Error as error:
+        reason = next((text for kind, text in _REASONS if isinstance(error, kind)), str(error))
+        kind = StoreFullError if isinstance(error, apsw.FullError) else StoreError
+        raise kind(f"{path}: {reason}") from error
+
+
+_READ = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
+
+
+def _uri(path: str, option: str) -> str:
+    return f"file:{quote(os.fsencode(Path(path).absolute()))}?{option}"
+
+
+def _size(path: str) -> int:
+    try:
+        return Path(path).stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def _with_vectors(connection: Connection) -> Connection:
+    connection.enable_load_extension(True)
+    connection.load_extension(sqlite_vec.loadable_path())
+    connection.enable_load_extension(False)
+    return connection

@@ -1,0 +1,203 @@
+"""What makes an event loop live in virtual time: one mixin for asyncio and uvloop.
+
+The mixin keeps the timers, and a *ticker*: a callback that has one turn in every pass of the loop. If nothing was
+scheduled between two of its turns, then nothing is left to run, and time jumps to the next timer.
+"""
+
+import asyncio
+import contextvars
+import math
+from collections.abc import Callable
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, cast, override
+
+from penstock.testing.clock import Clock
+from penstock.testing.describe import describe_task
+from penstock.testing.timers import Timer, Timers
+
+PATIENCE = 200_000
+"""Passes of the loop in which no time goes by, after which a run counts as stuck."""
+
+
+class Deadlock(RuntimeError):
+    """Nothing can run, no timer waits and nothing holds the clock, but the run is not done."""
+
+
+class Livelock(RuntimeError):
+    """Something is always ready to run, and so time never passes."""
+
+
+if TYPE_CHECKING:
+    from asyncio import SelectorEventLoop as _RealLoop
+else:
+    _RealLoop = object
+
+
+class VirtualLoop(_RealLoop):
+    """A loop in virtual time: stands before a real loop class, as `new_loop` puts it.
+
+    Sockets, pipes, subprocesses and signals stay with the real loop, and time does not wait for them unless it is held.
+    """
+
+    def __init__(self, clock: Clock | None = None) -> None:
+        super().__init__()
+        self.clock = Clock() if clock is None else clock
+        self.clock.attach(self, self._on_release)
+        self.timers = Timers()
+        self._ticking = False
+        self._ticker_context = contextvars.Context()
+        self._anything_scheduled = False
+        self._passes = 0
+        self._stuck: Exception | None = None
+        self._workers: Executor | None = None
+        self._jobs: set[Future[Any]] = set()
+
+    @override
+    def time(self) -> float:
+        return self.clock.now
+
+    @override
+    def call_later[*Ts](
+        self,
+        delay: float,
+        callback: Callable[[*Ts], object],
+        *args: *Ts,
+        context: contextvars.Context | None = None,
+    ) -> Timer:
+        return self.call_at(self.clock.now + delay, callback, *args, context=context)
+
+    @override
+    def call_at[*Ts](
+        self,
+        when: float,
+        callback: Callable[[*Ts], object],
+        *args: *Ts,
+        context: contextvars.Context | None = None,
+    ) -> Timer:
+        timer = Timer(when, callback, args, self, context)
+        self.timers.add(timer)
+        return timer
+
+    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
+        assert isinstance(handle, Timer)
+        self.timers.forget(handle)
+
+    @override
+    def call_soon[*Ts](
+        self,
+        callback: Callable[[*Ts], object],
+        *args: *Ts,
+        context: contextvars.Context | None = None,
+    ) -> asyncio.Handle:
+        self._anything_scheduled = True
+        self._start_ticking()
+        return super().call_soon(callback, *args, context=context)
+
+    @override
+    def call_soon_threadsafe[*Ts](
+        self,
+        callback: Callable[[*Ts], object],
+        *args: *Ts,
+        context: contextvars.Context | None = None,
+    ) -> asyncio.Handle:
+        handle = super().call_soon_threadsafe(callback, *args, context=context)
+        self._anything_scheduled = True  # only now: a turn of the ticker in between must not forget the callback
+        return handle
+
+    @override
+    def stop(self) -> None:
+        self._anything_scheduled = True  # uvloop stops in a pass of its own
+        super().stop()
+
+    @override
+    def run_forever(self) -> None:
+        super().run_forever()
+        stuck, self._stuck = self._stuck, None
+        if stuck is not None:
+            raise stuck
+
+    def _start_ticking(self) -> None:
+        if not self._ticking:
+            self._ticking = True
+            super().call_soon(self._tick, context=self._ticker_context)
+
+    def _tick(self) -> None:
+        self._ticking = False
+        if self._anything_scheduled:
+            self._anything_scheduled = False
+            self._count_pass()
+        elif not self._let_time_pass():
+            return  # the next `call_soon` or release of the clock starts the ticker again
+        for timer in self.timers.take_due(self.clock.now):
+            self.call_soon(timer.fire)
+        self._start_ticking()
+
+    def _let_time_pass(self) -> bool:
+        if self.clock.is_held:
+            return False
+        when = self.timers.next_time()
+        if when is None or math.isinf(when):
+            self._give_up(Deadlock, "nothing can run and no timer waits")
+            return False
+        self.clock.jump(when)
+        self._passes = 0
+        return True
+
+    def _count_pass(self) -> None:
+        self._passes = 0 if self.clock.is_held else self._passes + 1
+        if self._passes > PATIENCE:
+            self._give_up(Livelock, f"something is always ready to run: {PATIENCE:,} passes and no time went by")
+
+    def _give_up(self, error: type[Exception], reason: str) -> None:
+        tasks = sorted(describe_task(task) for task in asyncio.all_tasks(self))
+        self._stuck = error(f"at {self.clock.now:g} s {reason}; not done: {', '.join(tasks) or 'no task'}")
+        self._passes = 0
+        self.stop()
+
+    def _on_release(self) -> None:
+        with suppress(RuntimeError):  # of a loop that is closed
+            self.call_soon_threadsafe(self._start_ticking)
+
+    @override
+    def set_default_executor(self, executor: Executor) -> None:
+        super().set_default_executor(cast("ThreadPoolExecutor", executor))
+        self._workers = executor
+
+    @override
+    def run_in_executor[*Ts, T](
+        self, executor: Executor | None, func: Callable[[*Ts], T], *args: *Ts
+    ) -> asyncio.Future[T]:
+        """Run `func` in a real thread or process, and hold the clock until its result is on the loop."""
+        self.clock.hold()
+        try:
+            job = (executor or self._default_workers()).submit(func, *args)
+        except BaseException:
+            self.clock.release()
+            raise
+        self._jobs.add(job)
+        result = asyncio.wrap_future(job, loop=self)
+        job.add_done_callback(self._on_job_done)  # after `wrap_future` added its own, which delivers the result
+        return result
+
+    def _default_workers(self) -> Executor:
+        if self._workers is None:
+            workers = ThreadPoolExecutor(thread_name_prefix="virtual")
+            self.set_default_executor(workers)
+            return workers
+        return self._workers
+
+    def _on_job_done(self, job: Future[Any]) -> None:
+        with suppress(RuntimeError):  # of a loop that is closed
+            self.call_soon_threadsafe(self._forget_job, job)
+
+    def _forget_job(self, job: Future[Any]) -> None:
+        self._jobs.discard(job)
+        self.clock.release()
+
+    @override
+    async def shutdown_default_executor(self, timeout: float | None = None) -> None:
+        """Wait for the jobs, which may sleep in virtual time, then for the threads, whatever `timeout` is."""
+        await asyncio.gather(*(asyncio.wrap_future(job, loop=self) for job in self._jobs), return_exceptions=True)
+        with self.clock.held():
+            await super().shutdown_default_executor()

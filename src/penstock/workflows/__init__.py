@@ -1,0 +1,53 @@
+"""Ready-made jobs: `embed` documents into an index, `search` it."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from penstock.workflows.documents.embedders import Embedder, HashEmbedder
+    from penstock.workflows.documents.job import EmbedJob, EmbedOptions, embed
+    from penstock.workflows.documents.reading import DocumentError
+    from penstock.workflows.documents.report import EmbedReport, Failure
+    from penstock.workflows.documents.search import Hit, search
+
+_HOMES = {
+    "embedders": ("Embedder", "HashEmbedder"),
+    "job": ("EmbedJob", "EmbedOptions", "embed"),
+    "reading": ("DocumentError",),
+    "report": ("EmbedReport", "Failure"),
+    "search": ("Hit", "search"),
+}
+_HOME_OF = {name: f"penstock.workflows.documents.{home}" for home, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "DocumentError",
+    "EmbedJob",
+    "EmbedOptions",
+    "EmbedReport",
+    "Embedder",
+    "Failure",
+    "HashEmbedder",
+    "Hit",
+    "embed",
+    "search",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a name when it is first used: the libraries behind it are an extra."""
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'penstock.workflows' has no attribute {name!r}")
+    try:
+        value = getattr(import_module(_HOME_OF[name]), name)
+    except ModuleNotFoundError as error:
+        if error.name in {"apsw", "sqlite_vec", "numpy", "lxml"}:
+            raise ModuleNotFoundError(
+                f"penstock.workflows.{name} needs {error.name}: pip install 'penstock[embed]'", name=error.name
+            ) from error
+        raise
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,141 @@
+"""HTML: its text, line for line as it stands in the source, with a section for every heading."""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, cast
+
+from lxml import etree
+
+from penstock.workflows.documents.chunking.markdown import Heading, by_headings
+from penstock.workflows.documents.chunking.pieces import Section, Text
+
+_HEADING = re.compile(r"h[1-6]$")
+_SPACE = re.compile(r"\s+")
+_INLINE = frozenset(
+    (
+        "a",
+        "abbr",
+        "acronym",
+        "b",
+        "bdi",
+        "bdo",
+        "big",
+        "cite",
+        "code",
+        "data",
+        "del",
+        "dfn",
+        "em",
+        "font",
+        "i",
+        "img",
+        "ins",
+        "kbd",
+        "label",
+        "mark",
+        "q",
+        "s",
+        "samp",
+        "small",
+        "span",
+        "strike",
+        "strong",
+        "sub",
+        "sup",
+        "time",
+        "tt",
+        "u",
+        "var",
+        "wbr",
+    )
+)
+_UNSEEN = frozenset(("script", "style", "template", "noscript"))
+
+
+def read(content: str) -> tuple[Text, Iterator[Section]]:
+    """The text that a reader sees, and its sections by heading.
+
+    The parser reports elements while lines are fed to it and builds no tree: a tree took 50 times the size of the file.
+    """
+    page = _Page()
+    parser = etree.HTMLParser(target=cast("Any", page), huge_tree=True)
+    if content.strip():
+        for line in content.splitlines(keepends=True):
+            page.line += 1
+            parser.feed(line)
+        parser.close()
+    text = Text("\n".join(page.lines), page.numbers)
+    return text, by_headings(page.headings, len(text.starts))
+
+
+class _Page:
+    """Parser target: takes character data between two tags as one run, which ends on the line that is being fed."""
+
+    def __init__(self) -> None:
+        self.line = 0
+        self.lines = list[str]()
+        self.numbers = list[int]()
+        self.headings = list[Heading]()
+        self._run = list[str]()
+        self._pieces = list[str]()
+        self._number = 1
+        self._unseen = 0
+        self._preformatted = 0
+        self._heading = 0
+
+    def start(self, tag: str, _attributes: Mapping[str, str]) -> None:
+        self._take()
+        if tag not in _INLINE:
+            self._break()
+        self._unseen += tag in _UNSEEN
+        self._preformatted += tag == "pre"
+        if _HEADING.match(tag):
+            self._heading = len(self.lines) + 1
+
+    def end(self, tag: str) -> None:
+        self._take()
+        if tag not in _INLINE:
+            self._break()
+        self._unseen -= tag in _UNSEEN
+        self._preformatted -= tag == "pre"
+        if _HEADING.match(tag) and 0 < self._heading <= len(self.lines):
+            title = " ".join(self.lines[self._heading - 1 :]).strip(" ¶")
+            self.headings.append((self._heading, int(tag[1]), title))
+            self._heading = 0
+
+    def data(self, data: str) -> None:
+        self._run.append(data)
+
+    def comment(self, _text: str) -> None:
+        self._take()
+
+    def close(self) -> None:
+        self._take()
+        self._break()
+
+    def _take(self) -> None:
+        run = "".join(self._run)
+        self._run.clear()
+        if self._unseen:
+            return
+        first = self.line - run.count("\n")
+        for number, part in enumerate(run.split("\n"), first):
+            if number != self._number:
+                self._finish_line()
+                self._number = number
+            if part:
+                self._pieces.append(part if self._preformatted else _SPACE.sub(" ", part))
+
+    def _finish_line(self) -> None:
+        line = "".join(self._pieces)
+        self._pieces.clear()
+        if line.strip():
+            self.lines.append(line.rstrip() if self._preformatted else line.strip())
+            self.numbers.append(self._number)
+
+    def _break(self) -> None:
+        """A block begins or ends: a blank line, so that chunks are cut here."""
+        self._finish_line()
+        if self.lines and self.lines[-1]:
+            self.lines.append("")
+            self.numbers.append(self._number)

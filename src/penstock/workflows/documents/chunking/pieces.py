@@ -1,0 +1,89 @@
+"""Cut a text into chunks of about 1,000 characters that know their lines."""
+
+import re
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+SIZE = 1_000
+OVERLAP = 150
+
+_BREAKS = ("\n\n", "\n", " ")
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A piece of a document, with the lines that it stands on (from 1, both included)."""
+
+    first_line: int
+    last_line: int
+    heading: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """The part of a text from line `first` to line `last` (from 1, both included) under one heading."""
+
+    first: int
+    last: int
+    heading: str = ""
+
+
+class Text:
+    """A text whose lines end with a line feed, and where they begin."""
+
+    def __init__(self, content: str, numbers: Sequence[int] | None = None) -> None:
+        """`numbers` gives each line its number in the source, where that is not its own position."""
+        self.content = content
+        self.starts = [0, *(match.end() for match in re.finditer("\n", content))]
+        self._numbers = numbers or range(1, len(self.starts) + 1)
+
+    @property
+    def lines(self) -> list[str]:
+        """The lines, without their ends."""
+        return self.content.split("\n")
+
+    def number(self, offset: int) -> int:
+        """The source line on which the character at `offset` stands."""
+        return self._numbers[bisect_right(self.starts, offset) - 1]
+
+    def span(self, section: Section) -> tuple[int, int]:
+        """Where the section begins and ends, without blank lines round it and white space behind it."""
+        start = self.starts[section.first - 1]
+        stop = self.starts[section.last] if section.last < len(self.starts) else len(self.content)
+        body = self.content[start:stop]
+        stop = start + len(body.rstrip())
+        ink = start + len(body) - len(body.lstrip())
+        return max(start, self.content.rfind("\n", start, ink) + 1), stop
+
+
+def cut(text: Text, sections: Iterable[Section]) -> Iterator[Chunk]:
+    """Chunks of the sections: a small section is one chunk, a large one several that overlap; none crosses a border."""
+    for section in sections:
+        start, end = text.span(section)
+        while start < end:
+            stop = _stop(text.content, start, end)
+            piece = text.content[start:stop].rstrip()
+            yield Chunk(text.number(start), text.number(start + len(piece) - 1), section.heading, piece)
+            start = end if stop == end else _resume(text.content, stop)
+
+
+def _stop(content: str, start: int, end: int) -> int:
+    """Where the chunk from `start` ends: at the last paragraph, else line, else word that begins in its second half."""
+    if end - start <= SIZE + OVERLAP:
+        return end
+    for mark in _BREAKS:
+        found = content.rfind(mark, start + SIZE // 2, start + SIZE)
+        if found >= 0:
+            return found + len(mark)
+    return start + SIZE
+
+
+def _resume(content: str, stop: int) -> int:
+    """Where the chunk after `stop` begins: at the first line, else word, that begins within the overlap."""
+    for mark in ("\n", " "):
+        found = content.find(mark, stop - OVERLAP, stop - 1)
+        if found >= 0:
+            return found + 1
+    return stop - OVERLAP

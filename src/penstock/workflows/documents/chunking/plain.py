@@ -1,0 +1,8 @@
+"""Plain text: one section; it is cut at paragraphs where that can be."""
+
+from penstock.workflows.documents.chunking.pieces import Section, Text
+
+
+def sections(text: Text) -> list[Section]:
+    """The whole text."""
+    return [Section(1, len(text.starts))]

@@ -1,0 +1,91 @@
+"""Python: a section for every top-level definition, and for what stands between them."""
+
+import ast
+import re
+import warnings
+from collections.abc import Iterable, Iterator
+from threading import Lock
+
+from penstock.workflows.documents.chunking import plain
+from penstock.workflows.documents.chunking.pieces import SIZE, Section, Text
+
+LARGEST = 1_000_000
+# A syntax tree takes up to 1 KB for each: a 1 MB table of numbers took 490 MB.
+MOST_WORDS = 100_000
+
+Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+
+# Parsing holds the interpreter lock anyway; two trees at once would only double the memory. It also guards the
+# process-wide warning filters, which `catch_warnings` puts aside.
+_parser = Lock()
+
+
+def sections(text: Text) -> list[Section]:
+    """Sections by definition, a class that is larger than a chunk by its methods; plain where this is no Python."""
+    if len(text.content) > LARGEST or (
+        len(text.content) > MOST_WORDS and sum(1 for _ in re.finditer(r"\w+", text.content)) > MOST_WORDS
+    ):
+        return plain.sections(text)
+    with _parser:
+        try:
+            tree = _parse(text.content)
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            return plain.sections(text)
+        return list(_sections(text, text.lines, tree.body, "", Section(1, len(text.starts))))
+
+
+def _parse(content: str) -> ast.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return ast.parse(content)
+
+
+def _sections(text: Text, lines: list[str], body: list[ast.stmt], owner: str, whole: Section) -> Iterator[Section]:
+    """Split `whole`, the lines of `body`, into its definitions, named after `owner`, and the rest."""
+    reached = whole.first
+    for node in body:
+        if not isinstance(node, Definition):
+            continue
+        first, last = max(reached, _first_line(node, lines)), node.end_lineno or node.lineno
+        if last < first:
+            continue
+        if first > reached:
+            yield Section(reached, first - 1, owner)
+        yield from _definition(text, lines, node, owner, Section(first, last))
+        reached = last + 1
+    if reached <= whole.last:
+        yield Section(reached, whole.last, owner)
+
+
+def _definition(text: Text, lines: list[str], node: Definition, owner: str, whole: Section) -> Iterator[Section]:
+    name = f"{owner}.{node.name}" if owner else node.name
+    start, stop = text.span(whole)
+    if isinstance(node, ast.ClassDef) and stop - start > SIZE:
+        yield from _packed(text, name, _sections(text, lines, node.body, name, whole))
+    else:
+        yield Section(whole.first, whole.last, name)
+
+
+def _packed(text: Text, owner: str, parts: Iterable[Section]) -> Iterator[Section]:
+    """Neighbours among the parts of a class together, as far as they fit a chunk: `Reader.read, close`."""
+    group = list[Section]()
+    for part in parts:
+        if group and text.span(part)[1] - text.span(group[0])[0] > SIZE:
+            yield _joined(owner, group)
+            group = []
+        group.append(part)
+    if group:
+        yield _joined(owner, group)
+
+
+def _joined(owner: str, group: list[Section]) -> Section:
+    names = [part.heading.removeprefix(f"{owner}.") for part in group if part.heading != owner]
+    return Section(group[0].first, group[-1].last, f"{owner}.{', '.join(names)}" if names else owner)
+
+
+def _first_line(node: Definition, lines: list[str]) -> int:
+    """The line of the first decorator, or of the comment that stands right above."""
+    first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
+    while first > 1 and lines[first - 2].lstrip().startswith("#"):
+        first -= 1
+    return first

@@ -1,0 +1,198 @@
+"""The job: files stream through reading and embedding into an index."""
+
+import os
+from collections.abc import Iterable
+from time import perf_counter
+from typing import Literal, TypedDict, Unpack
+
+import numpy as np
+
+from penstock.core import validate
+from penstock.core.outcome import Failed
+from penstock.run import Run
+from penstock.sources.files import File, roots
+from penstock.sources.selection import selection
+from penstock.streams import Stream, stream
+from penstock.workflows.documents.changes import Changes
+from penstock.workflows.documents.chunking import SUFFIXES
+from penstock.workflows.documents.embedders import Embedder, HashEmbedder, Vectors
+from penstock.workflows.documents.reading import Document, DocumentError, read
+from penstock.workflows.documents.report import LISTED, EmbedReport, Failure, Listed, peak_memory
+from penstock.workflows.documents.store import Store
+
+GLOB = tuple(f"*{suffix}" for suffix in SUFFIXES)
+MAX_FILE_SIZE = 2_000_000
+BATCH = 64
+"""Texts that an embedder is given at once; a batch never crosses a document."""
+
+type OnFailure = Literal["collect", "raise"]
+type Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
+
+
+_ON_FAILURE: tuple[OnFailure, ...] = ("collect", "raise")
+
+
+class EmbedOptions(TypedDict, total=False):
+    """Options of `embed`.
+
+    Attributes:
+        glob: patterns of the files to take in directories; default `*.md *.txt *.rst *.py *.html`.
+        exclude: patterns of files and directories to leave.
+        concurrency: files that are read and chunked at once, an int >= 1; default 4.
+        on_error: "collect" (the default) goes on and reports a file that fails, "raise" ends the run with it.
+        max_file_size: bytes, an int >= 1; default 2,000,000. A larger file fails.
+        embedder: default `HashEmbedder()`.
+    """
+
+    glob: Iterable[str]
+    exclude: Iterable[str]
+    concurrency: int
+    on_error: OnFailure
+    max_file_size: int
+    embedder: Embedder
+
+
+async def embed(paths: Paths, target: str | os.PathLike[str], **options: Unpack[EmbedOptions]) -> EmbedReport:
+    """Index the files under `paths` in the SQLite file `target`; what it has in its present version is skipped.
+
+    A document is stored whole, in one transaction, or not at all: killed at any instant and called again, this goes on
+    where it was. A changed file replaces its former rows. Memory does not grow with the number of files.
+
+    Raises:
+        OptionError: an option breaks its rule.
+        PathError: one of `paths` is missing.
+        StoreError: `target` cannot be written, is no index, or was made with another embedder.
+        HeldError: another process is writing to `target`.
+        DocumentError: with `on_error="raise"`, the first file that failed.
+    """
+    return await EmbedJob(paths, target, **options).run()
+
+
+class EmbedJob:
+    """One call of `embed`, to be watched with `report` and ended early with `stop`."""
+
+    def __init__(self, paths: Paths, target: str | os.PathLike[str], **options: Unpack[EmbedOptions]) -> None:
+        """Check options and paths; nothing is written before `run`."""
+        self._target = os.fspath(target)
+        self._selection = selection(_several(options.get("glob", GLOB)), _several(options.get("exclude", ())))
+        self._concurrency = validate.whole("concurrency", options.get("concurrency", 4), least=1)
+        self._max_file_size = validate.whole("max_file_size", options.get("max_file_size", MAX_FILE_SIZE), least=1)
+        self._on_error: OnFailure = validate.one_of(
+            "on_error", options.get("on_error", "collect"), ("collect", "raise")
+        )
+        self._embedder: Embedder = options.get("embedder") or HashEmbedder()
+        self._places = roots(_several(paths))
+        self._unreached = Listed[Failure]()
+        self._files = self._chunks = self._replaced = 0
+        self._opened: float | None = None
+        self._closed: float | None = None
+        self._first_row: float | None = None
+        self._changes: Changes | None = None
+        self._run: Run[Document] | None = None
+        self._stopped = False
+
+    @property
+    def opened(self) -> bool:
+        """Whether the index was opened: then there is something to report, also after an error."""
+        return self._opened is not None
+
+    async def run(self) -> EmbedReport:
+        """Do it, once; `embed` says what is raised."""
+        with Store(self._target, self._embedder) as store:
+            self._opened = perf_counter()
+            try:
+                await self._stream_into(store)
+            finally:
+                self._closed = perf_counter()
+        return self.report()
+
+    def stop(self) -> None:
+        """Finish and store what is in flight, take nothing more; `run` then returns."""
+        self._stopped = True
+        if self._run is not None:
+            self._run.stop()
+
+    def report(self) -> EmbedReport:
+        """What was done so far; may be called at any time, from any thread."""
+        opened = self._opened or perf_counter()
+        changes, run = self._changes, self._run
+        gone = changes.gone if changes else Listed[str]()
+        stages = run.stats().stages if run else ()
+        failures = (*self._unreached, *map(_failure, run.failures if run else ()))
+        return EmbedReport(
+            target=self._target,
+            files=self._files,
+            chunks=self._chunks,
+            unchanged=changes.unchanged if changes else 0,
+            failed=self._unreached.count + sum(stage.failed for stage in stages),
+            failures=failures[-LISTED:],
+            gone=gone.count,
+            gone_files=tuple(gone),
+            replaced=self._replaced,
+            links=changes.links if changes else 0,
+            seconds=(self._closed or perf_counter()) - opened,
+            first_row_seconds=None if self._first_row is None else self._first_row - opened,
+            peak_memory=peak_memory(),
+            interrupted=self._stopped,
+            stages=stages[1:],
+        )
+
+    async def _stream_into(self, store: Store) -> None:
+        self._changes = Changes(store, self._places, self._selection, self._cannot_walk)
+        async with self._documents(store, self._changes).open() as self._run:
+            if self._stopped:
+                return
+            async for document in self._run:
+                self._files += 1
+                self._chunks += len(document.chunks)
+                self._replaced += document.replaced
+
+    def _documents(self, store: Store, changes: Changes) -> Stream[Document]:
+        """The documents, as each is stored.
+
+        A failing store ends the run whatever `on_error` says: it is not the failure of one document.
+        """
+
+        def load(file: File) -> Document:
+            return read(file, max_size=self._max_file_size)
+
+        def add(embedded: tuple[Document, Vectors]) -> Document:
+            store.replace(*embedded)
+            self._first_row = self._first_row or perf_counter()
+            return embedded[0]
+
+        return (
+            stream(changes.files)
+            .map(load, name="read", concurrency=max(2, self._concurrency), ordered=False, on_error=self._on_error)
+            .map(self._embed, name="embed", concurrency=2, ordered=False, on_error=self._on_error)
+            .map(add, name="store", concurrency=2, ordered=False)  # one writes, the next one is ready: it has a thread
+        )
+
+    def _embed(self, document: Document) -> tuple[Document, Vectors]:
+        texts = document.texts()
+        vectors = np.empty((len(texts), self._embedder.dimensions), np.float32)
+        for first in range(0, len(texts), BATCH):
+            vectors[first : first + BATCH] = self._embedder.embed(texts[first : first + BATCH])
+        return document, vectors
+
+    def _cannot_walk(self, path: str, error: OSError) -> None:
+        reason = (error.strerror or str(error)).lower()
+        if self._on_error == "raise":
+            raise DocumentError(path, reason) from error
+        self._unreached.add(Failure(path, reason))
+
+
+def _failure(failed: Failed) -> Failure:
+    """The failure as a reader wants it."""
+    if isinstance(failed.error, DocumentError):
+        return Failure(failed.error.path, failed.error.reason)
+    file = failed.item.file if isinstance(failed.item, Document) else failed.item
+    reason = f"{type(failed.error).__name__}: {failed.error}"
+    return Failure(file.path if isinstance(file, File) else str(file), reason)
+
+
+def _several(values: Paths) -> list[str]:
+    """One path or pattern, or several, as a list: a lone one is not its letters."""
+    if isinstance(values, str | os.PathLike):
+        return [os.fspath(values)]
+    return [os.fspath(value) for value in values]

@@ -1,0 +1,117 @@
+"""How tests run: coroutine tests in virtual time, on the whole grid of loops and task factories where it matters.
+
+A test fails on anything that it leaves behind: tasks, timers, async generators, threads, processes, exceptions that
+nobody retrieved, warnings. It may take `clock`, its virtual clock, and `run`, which runs a coroutine at the test's
+place on the grid. Under `@given` a coroutine test gets a new loop and a new clock for each example.
+"""
+
+import functools
+import gc
+import importlib.util
+import inspect
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from penstock import testing
+
+GRID_FOLDERS = {"guarantees", "adversarial"}
+
+MARKERS = (
+    "grid: run on every loop with every task factory, as all tests in tests/guarantees and tests/adversarial do",
+    "real_time: run in real time, for work with processes and sockets",
+)
+
+
+@dataclass(frozen=True)
+class Place:
+    """A loop, and how tasks start on it."""
+
+    loop: testing.LoopName = "asyncio"
+    tasks: testing.TaskStart = "default"
+
+
+NO_UVLOOP = pytest.mark.skipif(importlib.util.find_spec("uvloop") is None, reason="uvloop is not installed")
+
+GRID = [
+    pytest.param(Place(loop, tasks), id=f"{loop}-{tasks}", marks=[NO_UVLOOP] if loop == "uvloop" else [])
+    for loop in testing.LOOPS
+    for tasks in testing.TASK_FACTORIES
+]
+
+
+def pytest_configure(config):
+    for marker in MARKERS:
+        config.addinivalue_line("markers", marker)
+
+
+def pytest_collection_finish():
+    """Hide what the imports have made from the garbage collector, which runs after each test."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_generate_tests(metafunc):
+    folders = Path(metafunc.module.__file__).relative_to(Path(__file__).parent).parts[:-1]
+    wanted = metafunc.definition.get_closest_marker("grid") or GRID_FOLDERS.intersection(folders)
+    if wanted and (coroutine_of(metafunc.function) or "run" in metafunc.fixturenames):
+        metafunc.parametrize("place", GRID, indirect=True)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem):
+    coroutine = coroutine_of(pyfuncitem.obj)
+    if coroutine is None:
+        return None
+    arguments = pyfuncitem.funcargs
+    run = runner(pyfuncitem, arguments["place"])
+    if coroutine is not pyfuncitem.obj:
+        pyfuncitem.obj.hypothesis.inner_test = in_own_run(run, coroutine)
+        return None
+    if "clock" in arguments:
+        run = functools.partial(run, clock=arguments["clock"])
+    run(coroutine(**{name: arguments[name] for name in inspect.signature(coroutine).parameters}))
+    return True
+
+
+@pytest.fixture(autouse=True)
+def leftovers():
+    with testing.Leftovers():
+        yield
+        gc.collect()  # what was not closed warns now, and not in a later test
+
+
+@pytest.fixture(autouse=True)
+def place(request):
+    return getattr(request, "param", Place())
+
+
+@pytest.fixture
+def clock():
+    return testing.Clock()
+
+
+@pytest.fixture
+def run(request, place):
+    return runner(request.node, place)
+
+
+def runner(item, place):
+    run = testing.run_in_real_time if item.get_closest_marker("real_time") else testing.run
+    return functools.partial(run, loop=place.loop, tasks=place.tasks)
+
+
+def coroutine_of(test):
+    """The coroutine function that a test is, or that hypothesis has wrapped in it."""
+    given = getattr(test, "hypothesis", None)
+    function = test if given is None else inspect.unwrap(given.inner_test)
+    return function if inspect.iscoroutinefunction(function) else None
+
+
+def in_own_run(run, coroutine):
+    @functools.wraps(coroutine)
+    def example(*args, **kwargs):
+        run(coroutine(*args, **kwargs))
+
+    return example
