@@ -126,6 +126,9 @@ class Run[T](AsyncIterator[T]):
         scope.begin_close()
         try:
             await outlast(scope.closed)
+        except asyncio.CancelledError as cancelled:
+            error = error or cancelled
+            raise
         finally:
             self._outlet.wake()
             scope.report_unstopped()

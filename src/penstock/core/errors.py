@@ -4,6 +4,7 @@ Work that fails raises the user's own exception object; these are for everything
 """
 
 from asyncio import CancelledError
+from contextlib import suppress
 
 
 class PenstockError(Exception):
@@ -49,6 +50,13 @@ class UnstoppedWorkWarning(RuntimeWarning):
     """Work went on after its cancellation for longer than `open(grace=)` and was left behind."""
 
 
+_CONVERTED_ARGS = {
+    (f"{kind} raised {name}",)
+    for kind in ("coroutine", "generator", "async generator")
+    for name in ("StopIteration", "StopAsyncIteration")
+}
+"""What Python says when it turns one of these into a RuntimeError on its way out (PEP 479, PEP 525)."""
+
 _CONTROL_FLOW = (StopIteration, StopAsyncIteration, GeneratorExit, CancelledError)
 
 
@@ -57,14 +65,32 @@ def as_failure(error: BaseException) -> BaseException:
 
     Frames of penstock are cut from its traceback: they would tie the exception to the stages it came through.
     """
-    if isinstance(error, RuntimeError) and isinstance(error.__cause__, StopIteration):
-        error = error.__cause__  # PEP 479 turned it into a RuntimeError on its way out of a coroutine
+    if isinstance(error, RuntimeError) and error.__cause__ is not None and _is_converted(error):
+        error = error.__cause__
     traceback = error.__traceback__
     while traceback is not None and traceback.tb_frame.f_globals.get("__name__", "").startswith("penstock."):
         traceback = traceback.tb_next
-    error.__traceback__ = traceback
+    error = error.with_traceback(traceback)
     if isinstance(error, _CONTROL_FLOW):
-        raised = WorkRaised(f"the work function raised {error!r}")
+        raised = WorkRaised(f"the work function raised {said(error)}")
         raised.__cause__ = error
         return raised
     return error
+
+
+def _is_converted(error: RuntimeError) -> bool:
+    return len(error.args) == 1 and isinstance(error.args[0], str) and error.args in _CONVERTED_ARGS
+
+
+def note(error: BaseException, text: str) -> None:
+    """Add a note of ours to the user's exception, if it lets us."""
+    with suppress(Exception):
+        error.add_note(f"penstock: {text}")
+
+
+def said(error: BaseException) -> str:
+    """What an exception says, also when its own `repr` fails."""
+    try:
+        return repr(error)
+    except Exception as failure:  # noqa: BLE001 -- it must not hide the error that it speaks of
+        return f"<{type(error).__name__}, whose repr raised {type(failure).__name__}>"

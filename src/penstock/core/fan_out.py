@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator
 from typing import Any, Final, cast, override
 
+from penstock.core.clock import now
 from penstock.core.errors import AttemptTimeout, OptionError, as_failure
 from penstock.core.outcome import Failed
 from penstock.core.retry import retrying
@@ -92,7 +93,7 @@ class FanOut[T, U](Window[T, U]):
 
     @override
     def _room(self) -> int:
-        return self.concurrency - len(self.finished)
+        return self.concurrency - len(self.finished) - self.kept_places
 
     # Producing
 
@@ -107,8 +108,7 @@ class FanOut[T, U](Window[T, U]):
         try:
             await self._attempt(outputs)
         except BaseException as error:  # noqa: BLE001 -- any exception is the item's outcome
-            self.running.pop(index, None)
-            self._raised(index, item, error)
+            await self._failed_call(index, item, error)
         else:
             self.running.pop(index, None)
             self._produced(outputs)
@@ -188,7 +188,8 @@ class FanOut[T, U](Window[T, U]):
         try:
             await outputs.permit
         except asyncio.CancelledError:
-            if self._waiting.pop(outputs.index, None) is None:  # permitted and cancelled at once: give it back
+            self._waiting.pop(outputs.index, None)
+            if outputs.making:  # permitted and cancelled at once: give it back
                 outputs.making = False
                 self._held -= 1
             raise
@@ -201,13 +202,18 @@ class FanOut[T, U](Window[T, U]):
         return not outputs.held() and (not self._ordered or outputs.index == self.head)
 
     def _permit(self, outputs: Outputs[T, U]) -> None:
+        waited = self._waiting.pop(outputs.index, None) is not None
+        if waited and outputs.permit is not None:
+            if outputs.permit.done():  # its task was cancelled and will not come for it
+                return
+            outputs.permit.set_result(None)
         outputs.making = True
         self._held += 1
-        if self._waiting.pop(outputs.index, None) is not None and outputs.permit is not None:
-            outputs.permit.set_result(None)
 
     def _grant(self, first: Outputs[T, U] | None) -> None:
         """Permit inputs that wait: `first` if it has no output, others as far as the buffer goes."""
+        if self.stopping:
+            return
         if first is not None and first.index in self._waiting and self._may_make(first):
             self._permit(first)
         while self._waiting and self._held < self._buffer:
@@ -218,6 +224,9 @@ class FanOut[T, U](Window[T, U]):
     @override
     def _hand_over(self) -> Any:
         while (outputs := self._first()) is not None:
+            if outputs.iterator is not None and now() > self.scope.turn_ends:
+                self._schedule()
+                return MISSING
             try:
                 was_ready = bool(outputs.ready)
                 output = outputs.take()
@@ -275,18 +284,19 @@ class FanOut[T, U](Window[T, U]):
     @override
     def _raised(self, index: int, item: T, error: BaseException) -> None:
         outputs = self.finished.get(index)
-        super()._raised(index, item, error)
         if outputs is not None:
             outputs.settled = outputs.produced = True
             if not outputs.ready:
                 self._forget(outputs)
-                self._settled()
+        super()._raised(index, item, error)
 
     @override
     def _never_began(self, index: int) -> None:
-        outputs = self.finished.pop(index, None)
-        if outputs is not None:
-            outputs.settled = True
+        if index in self.running:
+            outputs = self.finished.get(index)
+            if outputs is not None:
+                outputs.settled = True
+                self._forget(outputs)
         super()._never_began(index)
 
     def _forget(self, outputs: Outputs[T, U]) -> None:

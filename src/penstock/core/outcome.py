@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
+from penstock.core.errors import said
+
 
 @dataclass(frozen=True, slots=True)
 class Failed:
@@ -19,7 +21,7 @@ class Failed:
     attempts: int = 1
 
     def __str__(self) -> str:
-        return f"{self.place}: {self.error!r}"
+        return f"{self.place}: {said(self.error)}"
 
     @property
     def place(self) -> str:

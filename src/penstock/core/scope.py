@@ -12,7 +12,7 @@ from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 from penstock.core.clock import TURN, now
-from penstock.core.errors import UnstoppedWorkWarning, as_failure
+from penstock.core.errors import UnstoppedWorkWarning, as_failure, note, said
 from penstock.core.outcome import Failed
 from penstock.core.stage import Stage, nobody_waits
 from penstock.core.stats import Stats, stats_of
@@ -99,7 +99,7 @@ class Scope:
     def cleanup_failed(self, failed: Failed) -> None:
         """Record an error of work that was being stopped, or of closing a source."""
         self.keep(failed)
-        failed.error.add_note(f"penstock: while it was being stopped: {failed.place}")
+        note(failed.error, f"while it was being stopped: {failed.place}")
         self._cleanup_errors.append(failed.error)
 
     def take_failure(self) -> BaseException | None:
@@ -108,16 +108,16 @@ class Scope:
         if failed is None:
             return None
         error = failed.error
-        error.add_note(f"penstock: {failed.place}")
+        note(error, failed.place)
         self._note_others(error)
         return error
 
     def _note_others(self, error: BaseException) -> None:
         others = [failed for failed in self.failures if failed.error is not error]
         for other in others[:NOTED_FAILURES]:
-            error.add_note(f"penstock: also failed: {other}")
+            note(error, f"also failed: {other}")
         if len(others) > NOTED_FAILURES:
-            error.add_note(f"penstock: and {self.failures_seen - NOTED_FAILURES} more failed: see the run's failures")
+            note(error, f"and {self.failures_seen - NOTED_FAILURES} more failed: see the run's failures")
         self._cleanup_errors.clear()
 
     # Closing
@@ -206,7 +206,7 @@ class Scope:
         error, others = (errors[0], errors[1:]) if on_its_way is None else (on_its_way, errors)
         for other in others:
             if other is not error:
-                error.add_note(f"penstock: cleanup also failed: {other!r}: {'; '.join(other.__notes__)}")
+                note(error, f"cleanup also failed: {said(other)}: {'; '.join(getattr(other, '__notes__', ()))}")
         if on_its_way is None:
             raise error
 

@@ -52,6 +52,9 @@ class IteratorStage[T](SourceStage[T]):
     def pull(self, room: int) -> Pulled[T]:
         if self.ended:
             return END
+        if now() > self.scope.turn_ends:
+            self.scope.loop.call_soon(self._turn_over, context=self.scope.context)
+            return PENDING
         try:
             if self._iterator is None:
                 self._iterator = iter(self._iterable)
@@ -66,6 +69,10 @@ class IteratorStage[T](SourceStage[T]):
         self.delivered += 1
         return item
 
+    def _turn_over(self) -> None:
+        self.scope.begin_turn()
+        self.on_ready()
+
     @override
     def stop(self) -> None:
         self.ended = True
@@ -74,7 +81,7 @@ class IteratorStage[T](SourceStage[T]):
 
     @override
     def release(self) -> None:
-        iterator = self._iterator or self._iterable
+        iterator = self._iterable if self._iterator is None else self._iterator
         self.closed = True
         if not isinstance(iterator, Iterator):
             return
@@ -97,6 +104,7 @@ class AsyncIteratorStage[T](SourceStage[T]):
         self._stopping = False
         self._released = False
         self._pulling = False
+        self._interrupted = False
         self._asked = False
         self._task: asyncio.Task[None] | None = None
         self._wakeup: asyncio.Future[None] | None = None
@@ -126,7 +134,8 @@ class AsyncIteratorStage[T](SourceStage[T]):
     @override
     def drain(self) -> None:
         self.ended = True
-        if self._pulling and self._task is not None:
+        if self._pulling and self._task is not None and not self._interrupted:
+            self._interrupted = True  # once: a second cancellation would hit the iterator's cleanup
             self._task.cancel()
         self._tell()
 

@@ -39,12 +39,19 @@ MISSING: Final[Any] = _Nothing()
 
 
 @dataclass(frozen=True, slots=True)
+class Later[U]:
+    """What inline work returns when its result is still to be awaited: a result may itself be awaitable (P6)."""
+
+    result: Awaitable[U]
+
+
+@dataclass(frozen=True, slots=True)
 class Plan[T, U]:
     """What a window is to do: the work and the options of its stage, checked."""
 
     name: str
     work: Callable[[T], Awaitable[U]]
-    inline: Callable[[T], U | Awaitable[U]] | None = None
+    inline: Callable[[T], U | Later[U]] | None = None
     concurrency: int = 1
     ordered: bool = True
     buffer: int = 0
@@ -73,6 +80,7 @@ class Window[T, U](Stage[U]):
         if plan.retry is not None:
             self.work = retrying(self.work, plan.retry, self._retry)
         self.running: dict[int, asyncio.Task[None]] = {}
+        self.kept_places = 0
         self.stopping = False
         self._waiting_results = finished
         self._inline = plan.inline
@@ -141,13 +149,16 @@ class Window[T, U](Stage[U]):
         if self._pumping:
             return
         self._pumping = True
+        taken = self.taken
         try:
             while not self._exhausted and (room := self._room()) > 0:
                 if not self._fill(room):
                     break
         finally:
             self._pumping = False
-        self.peak_running = max(self.peak_running, len(self.running))
+        if self.taken > taken:
+            last_returned_at_once = self.taken - 1 not in self.running
+            self.peak_running = max(self.peak_running, len(self.running) + last_returned_at_once)
 
     def _fill(self, room: int) -> bool:
         """Start work on up to `room` items; whether there may be more to do."""
@@ -200,8 +211,8 @@ class Window[T, U](Stage[U]):
         except BaseException as error:  # noqa: BLE001 -- any exception is the item's outcome
             self._raised(index, item, error)
             return
-        if isinstance(value, Awaitable):
-            self._run(index, item, self._call(index, item, cast("Awaitable[U]", value)))
+        if isinstance(value, Later):
+            self._run(index, item, self._call(index, item, cast("Later[U]", value).result))
         else:
             self._returned(index, value)
 
@@ -224,24 +235,26 @@ class Window[T, U](Stage[U]):
         try:
             value = await (self.work(item) if result is None else result)
         except BaseException as error:  # noqa: BLE001 -- any exception is the item's outcome
-            back = thread_back(error)
-            if back is None:
-                self.running.pop(index, None)
-                self._raised(index, item, error)
-            else:
-                await self._keep_place(index, item, error, back)
+            await self._failed_call(index, item, error)
         else:
             self.running.pop(index, None)
             self._returned(index, value)
 
-    async def _keep_place(self, index: int, item: T, error: BaseException, back: Callable[[], Awaitable[None]]) -> None:
-        """Fail the item now and keep its place until its thread, which cannot be stopped, is back."""
+    async def _failed_call(self, index: int, item: T, error: BaseException) -> None:
+        """Settle an item that failed; keep its place until its thread, which cannot be stopped, is back."""
+        back = thread_back(error)
+        if back is None:
+            self.running.pop(index, None)
+            self._raised(index, item, error)
+            return
         self.running[~index] = self.running.pop(index)  # ~index: the place is taken, the order does not wait for it
+        self.kept_places += 1
         self._raised(index, item, error)
         try:
             await back()
         finally:
             del self.running[~index]
+            self.kept_places -= 1
             self._settled()
 
     def _never_began(self, index: int) -> None:
@@ -384,7 +397,7 @@ class OrderedWindow[T, U](Window[T, U]):
     @override
     def _has_next(self) -> bool:
         finished, running = self.finished, self.running
-        if not finished:
+        if not finished or self.head in running:
             return False
         if self.taken - self.head > 2 * self.bound:  # most have settled without a result: one look spares many steps
             self.head = min((*finished, *(i for i in running if i >= 0)))

@@ -11,7 +11,7 @@ from penstock.core.policy import ON_ERROR, OnError
 from penstock.core.retry import Retry, Seconds
 from penstock.core.scope import Scope
 from penstock.core.stage import Stage
-from penstock.core.window import DROPPED, OrderedWindow, Plan, UnorderedWindow
+from penstock.core.window import DROPPED, Later, OrderedWindow, Plan, UnorderedWindow
 from penstock.engines.local import Threads, kind_of, on_loop
 
 
@@ -143,15 +143,14 @@ def _shaped(
 
 
 def _shaped_inline(fn: Callable[[Any], Any], shape: Callable[[Any, Any], Any] | None) -> Callable[[Any], Any]:
-    if shape is None:
-        return fn
-
     async def later(item: Any, result: Awaitable[Any]) -> Any:
-        return shape(item, await result)
+        return await result if shape is None else shape(item, await result)
 
     def shaped(item: Any) -> Any:
         result: Any = fn(item)
-        return later(item, cast("Awaitable[Any]", result)) if isinstance(result, Awaitable) else shape(item, result)
+        if isinstance(result, Awaitable):
+            return Later(later(item, cast("Awaitable[Any]", result)))
+        return result if shape is None else shape(item, result)
 
     return shaped
 

@@ -20,10 +20,13 @@ def describe_generator(generator: AsyncGenerator[Any, Any]) -> str:
 
 
 def _frames(coroutine: Any) -> Iterator[FrameType]:
-    """The frames of a suspended coroutine, the innermost last."""
+    """The frames of a suspended coroutine, the innermost last; of a running one only the first.
+
+    Python 3.12.1 crashes when a running coroutine is asked for its `cr_await`.
+    """
     while (frame := getattr(coroutine, "cr_frame", None)) is not None:
         yield frame
-        coroutine = coroutine.cr_await
+        coroutine = None if coroutine.cr_running else coroutine.cr_await
 
 
 def _place(frame: FrameType) -> str:

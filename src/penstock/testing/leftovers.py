@@ -2,20 +2,16 @@
 
 import asyncio
 import gc
-import multiprocessing
 import sys
 import threading
 import weakref
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, Self
 
 from penstock.testing.describe import describe_generator, describe_task
+from penstock.testing.processes import children, describe_process
 from penstock.testing.virtual import VirtualLoop
-
-_LISTINGS = Path("/proc/self/task")
-"""Where Linux lists the children of each thread; elsewhere only those of `multiprocessing` are known."""
 
 
 class Leftovers:
@@ -32,11 +28,7 @@ class Leftovers:
     def __init__(self) -> None:
         loop = _running_loop()
         self._in_loop = loop is not None
-        self._watches: list[_Watch] = (
-            [_Newcomers(_threads), _Newcomers(_children)]
-            if loop is None
-            else [_Newcomers(lambda: _tasks(loop)), _Newcomers(lambda: _timers(loop)), _Generators(), _Complaints(loop)]
-        )
+        self._watches = _watches_outside() if loop is None else _watches_inside(loop)
 
     def __enter__(self) -> Self:
         for watch in self._watches:
@@ -78,15 +70,16 @@ class _Watch:
 class _Newcomers(_Watch):
     """Compares who lives now with who lived before."""
 
-    def __init__(self, living: Callable[[], Mapping[Any, str]]) -> None:
+    def __init__(self, living: Callable[[], Mapping[Any, Any]], describe: Callable[[Any], str]) -> None:
         self._living = living
-        self._before: Mapping[Any, str] = {}
+        self._describe = describe
+        self._before: set[Any] = set()
 
     def begin(self) -> None:
-        self._before = self._living()
+        self._before = set(self._living())
 
     def left(self) -> Iterable[str]:
-        return [line for key, line in self._living().items() if key not in self._before]
+        return [self._describe(one) for key, one in self._living().items() if key not in self._before]
 
 
 class _Generators(_Watch):
@@ -141,46 +134,30 @@ class _Complaints(_Watch):
         self._heard.append(f"{complaint['message']}: {complaint.get('exception')!r}")
 
 
+def _watches_inside(loop: asyncio.AbstractEventLoop) -> list[_Watch]:
+    return [
+        _Newcomers(lambda: {task: task for task in asyncio.all_tasks(loop)}, describe_task),
+        _Newcomers(lambda: _timers(loop), lambda timer: f"timer {timer!r}"),
+        _Generators(),
+        _Complaints(loop),
+    ]
+
+
+def _watches_outside() -> list[_Watch]:
+    return [
+        _Newcomers(
+            lambda: {thread: thread for thread in threading.enumerate()}, lambda thread: f"thread {thread.name!r}"
+        ),
+        _Newcomers(lambda: {pid: pid for pid in children()}, describe_process),
+    ]
+
+
 def _running_loop() -> asyncio.AbstractEventLoop | None:
     with suppress(RuntimeError):
         return asyncio.get_running_loop()
     return None
 
 
-def _tasks(loop: asyncio.AbstractEventLoop) -> Mapping[Any, str]:
-    return {task: describe_task(task) for task in asyncio.all_tasks(loop)}
-
-
-def _timers(loop: asyncio.AbstractEventLoop) -> Mapping[Any, str]:
+def _timers(loop: asyncio.AbstractEventLoop) -> Mapping[Any, asyncio.TimerHandle]:
     waiting = loop.timers if isinstance(loop, VirtualLoop) else getattr(loop, "_scheduled", ())
-    return {(id(timer), timer.when()): f"timer {timer!r}" for timer in waiting if not timer.cancelled()}
-
-
-def _threads() -> Mapping[Any, str]:
-    return {thread: f"thread {thread.name!r}" for thread in threading.enumerate()}
-
-
-def _children() -> Mapping[Any, str]:
-    if not _LISTINGS.is_dir():
-        return {child.pid: f"process {child.name!r}" for child in multiprocessing.active_children()}
-    pids: set[int] = set()
-    for listing in _LISTINGS.glob("*/children"):
-        with suppress(OSError):  # of a thread that has just ended
-            pids.update(map(int, listing.read_text().split()))
-    return {pid: f"process {pid}{_command(pid)}" for pid in pids - _housekeepers()}
-
-
-def _command(pid: int) -> str:
-    with suppress(OSError):
-        return f" ({Path(f'/proc/{pid}/comm').read_text().strip()})"
-    return ""
-
-
-def _housekeepers() -> set[int | None]:
-    """The processes that `multiprocessing` keeps until the interpreter ends."""
-    tracker = sys.modules.get("multiprocessing.resource_tracker")
-    server = sys.modules.get("multiprocessing.forkserver")
-    return {
-        getattr(getattr(tracker, "_resource_tracker", None), "_pid", None),
-        getattr(getattr(server, "_forkserver", None), "_forkserver_pid", None),
-    }
+    return {(id(timer), timer.when()): timer for timer in waiting if not timer.cancelled()}

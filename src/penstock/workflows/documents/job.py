@@ -163,16 +163,15 @@ class EmbedJob:
 
         return (
             stream(changes.files)
-            .map(load, name="read", concurrency=max(2, self._concurrency), ordered=False, on_error=self._on_error)
+            .map(load, name="read", concurrency=self._concurrency, ordered=False, on_error=self._on_error)
             .map(self._embed, name="embed", concurrency=2, ordered=False, on_error=self._on_error)
             .map(add, name="store", concurrency=2, ordered=False)  # one writes, the next one is ready: it has a thread
         )
 
     def _embed(self, document: Document) -> tuple[Document, Vectors]:
-        texts = document.texts()
-        vectors = np.empty((len(texts), self._embedder.dimensions), np.float32)
-        for first in range(0, len(texts), BATCH):
-            vectors[first : first + BATCH] = self._embedder.embed(texts[first : first + BATCH])
+        vectors = np.empty((len(document.chunks), self._embedder.dimensions), np.float32)
+        for first in range(0, len(vectors), BATCH):
+            vectors[first : first + BATCH] = self._embedder.embed(document.texts(first, BATCH))
         return document, vectors
 
     def _cannot_walk(self, path: str, error: OSError) -> None:

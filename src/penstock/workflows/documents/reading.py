@@ -47,9 +47,9 @@ class Document:
         """What the chunk is known by: the name of its file without the suffix, and its heading."""
         return f"{PurePath(self.file.name).stem} {chunk.heading}".strip()
 
-    def texts(self) -> list[str]:
-        """What is embedded: every chunk under its title."""
-        return [f"{self.title(chunk)}\n{chunk.text}" for chunk in self.chunks]
+    def texts(self, first: int, count: int) -> list[str]:
+        """What is embedded of `count` chunks from `first` on: each under its title."""
+        return [f"{self.title(chunk)}\n{chunk.text}" for chunk in self.chunks[first : first + count]]
 
 
 def read(file: File, *, max_size: int, opener: Opener | None = None) -> Document:
@@ -58,8 +58,8 @@ def read(file: File, *, max_size: int, opener: Opener | None = None) -> Document
     `opener` opens the file, as that of `open`.
     """
     try:
-        current, data = _content(file, max_size, opener)
-        text, replaced = decode(data)
+        current, content = _content(file, max_size, opener)
+        text, replaced = decode(content)
     except FileNotFoundError:
         reason = "gone since its directory was listed"
     except OSError as error:

@@ -5,6 +5,8 @@ from collections.abc import Iterable, Iterator
 
 from penstock.workflows.documents.chunking.pieces import Section, Text
 
+MARK = " > "
+
 _ATX = re.compile(r" {0,3}(#{1,6})(?:[ \t]+(.*?))??(?:[ \t]+#+)?[ \t]*$")
 _SETEXT = re.compile(r" {0,3}(=+|-+)[ \t]*$")
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})([^\n]*)$")
@@ -31,7 +33,7 @@ def by_headings(headings: Iterable[Heading], last: int) -> Iterator[Section]:
 
 
 def _trail(above: list[tuple[int, str]]) -> str:
-    return " > ".join(title for _, title in above if title)
+    return MARK.join(title for _, title in above if title)
 
 
 def _headings(lines: list[str]) -> Iterator[Heading]:

@@ -1,12 +1,15 @@
 """Cut a text into chunks of about 1,000 characters that know their lines."""
 
 import re
+from array import array
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 SIZE = 1_000
 OVERLAP = 150
+LEAST = 200
+"""A section with fewer characters is put together with its neighbour, where both fit a chunk."""
 
 _BREAKS = ("\n\n", "\n", " ")
 
@@ -36,7 +39,8 @@ class Text:
     def __init__(self, content: str, numbers: Sequence[int] | None = None) -> None:
         """`numbers` gives each line its number in the source, where that is not its own position."""
         self.content = content
-        self.starts = [0, *(match.end() for match in re.finditer("\n", content))]
+        self.starts = array("L", [0])
+        self.starts.extend(match.end() for match in re.finditer("\n", content))
         self._numbers = numbers or range(1, len(self.starts) + 1)
 
     @property
@@ -56,6 +60,37 @@ class Text:
         stop = start + len(body.rstrip())
         ink = start + len(body) - len(body.lstrip())
         return max(start, self.content.rfind("\n", start, ink) + 1), stop
+
+
+def packed(text: Text, sections: Iterable[Section], mark: str, least: int = LEAST) -> Iterator[Section]:
+    """Sections of at least `least` characters, as far as that fits a chunk; `mark` joins a heading to the one above."""
+    group, start, small = list[Section](), 0, True
+    for section in sections:
+        first, stop = text.span(section)
+        if stop <= first:
+            continue
+        if group and (stop - start > SIZE or not (small or stop - first < least)):
+            yield _together(group, mark)
+            group = []
+        if not group:
+            start = first
+        group.append(section)
+        small = stop - start < least
+    if group:
+        yield _together(group, mark)
+
+
+def _together(group: list[Section], mark: str) -> Section:
+    """One section under the headings of all: `Reader.read, close` for `Reader`, `Reader.read` and `Reader.close`."""
+    names = dict.fromkeys(section.heading for section in group if section.heading)
+    above = {name.rpartition(mark)[0] for name in names}
+    lowest = [name for name in names if name not in above]
+    owners = {name.rpartition(mark)[0] for name in lowest}
+    if len(owners) == 1 and (owner := owners.pop()):
+        heading = f"{owner}{mark}{', '.join(name.rpartition(mark)[2] for name in lowest)}"
+    else:
+        heading = ", ".join(lowest)
+    return Section(group[0].first, group[-1].last, heading)
 
 
 def cut(text: Text, sections: Iterable[Section]) -> Iterator[Chunk]:

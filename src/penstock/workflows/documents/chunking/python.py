@@ -3,12 +3,13 @@
 import ast
 import re
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from threading import Lock
 
 from penstock.workflows.documents.chunking import plain
-from penstock.workflows.documents.chunking.pieces import SIZE, Section, Text
+from penstock.workflows.documents.chunking.pieces import SIZE, Section, Text, packed
 
+MARK = "."
 LARGEST = 1_000_000
 # A syntax tree takes up to 1 KB for each: a 1 MB table of numbers took 490 MB.
 MOST_WORDS = 100_000
@@ -21,7 +22,10 @@ _parser = Lock()
 
 
 def sections(text: Text) -> list[Section]:
-    """Sections by definition, a class that is larger than a chunk by its methods; plain where this is no Python."""
+    """Sections by definition, a class that is larger than a chunk by its methods; plain where this is no Python.
+
+    Neighbours among the parts of such a class stay together as far as they fit a chunk.
+    """
     if len(text.content) > LARGEST or (
         len(text.content) > MOST_WORDS and sum(1 for _ in re.finditer(r"\w+", text.content)) > MOST_WORDS
     ):
@@ -61,26 +65,9 @@ def _definition(text: Text, lines: list[str], node: Definition, owner: str, whol
     name = f"{owner}.{node.name}" if owner else node.name
     start, stop = text.span(whole)
     if isinstance(node, ast.ClassDef) and stop - start > SIZE:
-        yield from _packed(text, name, _sections(text, lines, node.body, name, whole))
+        yield from packed(text, _sections(text, lines, node.body, name, whole), MARK, least=SIZE)
     else:
         yield Section(whole.first, whole.last, name)
-
-
-def _packed(text: Text, owner: str, parts: Iterable[Section]) -> Iterator[Section]:
-    """Neighbours among the parts of a class together, as far as they fit a chunk: `Reader.read, close`."""
-    group = list[Section]()
-    for part in parts:
-        if group and text.span(part)[1] - text.span(group[0])[0] > SIZE:
-            yield _joined(owner, group)
-            group = []
-        group.append(part)
-    if group:
-        yield _joined(owner, group)
-
-
-def _joined(owner: str, group: list[Section]) -> Section:
-    names = [part.heading.removeprefix(f"{owner}.") for part in group if part.heading != owner]
-    return Section(group[0].first, group[-1].last, f"{owner}.{', '.join(names)}" if names else owner)
 
 
 def _first_line(node: Definition, lines: list[str]) -> int:
