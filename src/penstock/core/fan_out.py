@@ -28,6 +28,7 @@ class Outputs[T, U]:
 
     __slots__ = (
         "handed_on",
+        "held",
         "index",
         "item",
         "iterator",
@@ -45,6 +46,7 @@ class Outputs[T, U]:
         self.item = item
         self.ready: deque[U] = deque()
         self.iterator: Iterator[U] | None = None
+        self.held = 0  # outputs that wait or are in the making; those of a collection are not counted
         self.making = False
         self.produced = False
         self.handed_on = False
@@ -52,10 +54,6 @@ class Outputs[T, U]:
         self.settled = False
         self.permit: asyncio.Future[None] | None = None
         self.limit: asyncio.Timeout | None = None
-
-    def held(self) -> int:
-        """Count the outputs that wait or are in the making."""
-        return len(self.ready) + self.making
 
     def has_output(self) -> bool:
         """Whether `take` may give an output."""
@@ -85,6 +83,7 @@ class FanOut[T, U](Window[T, U]):
         self._timeout = plan.timeout
         self._buffer = plan.buffer
         self._held = 0
+        self._holding = 0
         self._available: deque[Outputs[T, U]] = deque()
         self._waiting: dict[int, Outputs[T, U]] = {}
         self._attempt: Callable[[Outputs[T, U]], Awaitable[None]] = self._produce
@@ -129,7 +128,6 @@ class FanOut[T, U](Window[T, U]):
             raise
         if isinstance(fan, Collection):
             outputs.ready.extend(cast("Collection[U]", fan))
-            self._held += len(outputs.ready)
         elif isinstance(fan, Iterable):
             outputs.iterator = iter(cast("Iterable[U]", fan))
         else:
@@ -142,7 +140,7 @@ class FanOut[T, U](Window[T, U]):
                 try:
                     output = await anext(iterator)
                 except BaseException:
-                    self._held -= 1
+                    self._count(outputs, -1)
                     raise
                 finally:
                     outputs.making = False
@@ -191,15 +189,28 @@ class FanOut[T, U](Window[T, U]):
             self._waiting.pop(outputs.index, None)
             if outputs.making:  # permitted and cancelled at once: give it back
                 outputs.making = False
-                self._held -= 1
+                self._count(outputs, -1)
             raise
         if left is not None:
             limit.reschedule(loop.time() + left)
 
     def _may_make(self, outputs: Outputs[T, U]) -> bool:
-        if self._held < self._buffer:
+        if self._in_buffer() < self._buffer:
             return True
-        return not outputs.held() and (not self._ordered or outputs.index == self.head)
+        return not outputs.held and (not self._ordered or outputs.index == self.head)
+
+    def _in_buffer(self) -> int:
+        """Count the outputs that take room in the buffer: all but one of the head (unordered: of each input)."""
+        if not self._ordered:
+            return self._held - self._holding
+        head = self.finished.get(self.head)
+        return self._held - (head is not None and head.held > 0)
+
+    def _count(self, outputs: Outputs[T, U], change: int) -> None:
+        had = outputs.held > 0
+        outputs.held += change
+        self._held += change
+        self._holding += (outputs.held > 0) - had
 
     def _permit(self, outputs: Outputs[T, U]) -> None:
         waited = self._waiting.pop(outputs.index, None) is not None
@@ -208,7 +219,7 @@ class FanOut[T, U](Window[T, U]):
                 return
             outputs.permit.set_result(None)
         outputs.making = True
-        self._held += 1
+        self._count(outputs, 1)
 
     def _grant(self, first: Outputs[T, U] | None) -> None:
         """Permit inputs that wait: `first` if it has no output, others as far as the buffer goes."""
@@ -216,7 +227,7 @@ class FanOut[T, U](Window[T, U]):
             return
         if first is not None and first.index in self._waiting and self._may_make(first):
             self._permit(first)
-        while self._waiting and self._held < self._buffer:
+        while self._waiting and self._in_buffer() < self._buffer:
             self._permit(next(iter(self._waiting.values())))
 
     # Handing over
@@ -228,7 +239,6 @@ class FanOut[T, U](Window[T, U]):
                 self._schedule()
                 return MISSING
             try:
-                was_ready = bool(outputs.ready)
                 output = outputs.take()
             except BaseException as error:  # noqa: BLE001 -- any exception is the item's outcome
                 outputs.iterator = None
@@ -242,7 +252,8 @@ class FanOut[T, U](Window[T, U]):
                 self._close_input(outputs)
                 continue
             outputs.handed_on = True
-            self._held -= was_ready
+            if outputs.held > outputs.making:
+                self._count(outputs, -1)
             if outputs.spent():
                 self._close_input(outputs)
             else:
@@ -307,7 +318,7 @@ class FanOut[T, U](Window[T, U]):
         self._grant(self.finished.get(self.head))
 
     def _drop_outputs(self, outputs: Outputs[T, U]) -> None:
-        self._held -= len(outputs.ready)
+        self._count(outputs, outputs.making - outputs.held)
         outputs.ready.clear()
         if outputs.queued:
             outputs.queued = False

@@ -69,7 +69,10 @@ def read(content: str) -> tuple[Text, Iterator[Section]]:
 
 
 class _Page:
-    """Parser target: takes character data between two tags as one run, which ends on the line that is being fed."""
+    """Parser target: takes the character data between two tags as one run.
+
+    The parser hands over the end of a run when it meets the tag behind it: on the line that is then being fed.
+    """
 
     def __init__(self) -> None:
         self.line = 0
@@ -77,6 +80,7 @@ class _Page:
         self.numbers = list[int]()
         self.headings = list[Heading]()
         self._run = list[str]()
+        self._run_ends = 0
         self._pieces = list[str]()
         self._number = 1
         self._unseen = 0
@@ -105,6 +109,7 @@ class _Page:
 
     def data(self, data: str) -> None:
         self._run.append(data)
+        self._run_ends = self.line
 
     def comment(self, _text: str) -> None:
         self._take()
@@ -118,7 +123,7 @@ class _Page:
         self._run.clear()
         if self._unseen:
             return
-        first = self.line - run.count("\n")
+        first = self._run_ends - run.count("\n")
         for number, part in enumerate(run.split("\n"), first):
             if number != self._number:
                 self._finish_line()

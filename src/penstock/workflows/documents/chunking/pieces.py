@@ -58,8 +58,7 @@ class Text:
         stop = self.starts[section.last] if section.last < len(self.starts) else len(self.content)
         body = self.content[start:stop]
         stop = start + len(body.rstrip())
-        ink = start + len(body) - len(body.lstrip())
-        return max(start, self.content.rfind("\n", start, ink) + 1), stop
+        return _line_of_ink(self.content, start, stop), stop
 
 
 def packed(text: Text, sections: Iterable[Section], mark: str, least: int = LEAST) -> Iterator[Section]:
@@ -117,8 +116,16 @@ def _stop(content: str, start: int, end: int) -> int:
 
 def _resume(content: str, stop: int) -> int:
     """Where the chunk after `stop` begins: at the first line, else word, that begins within the overlap."""
+    overlap = content[stop - OVERLAP : stop].rstrip()
     for mark in ("\n", " "):
-        found = content.find(mark, stop - OVERLAP, stop - 1)
+        found = overlap.find(mark)
         if found >= 0:
-            return found + 1
+            return _line_of_ink(content, stop - OVERLAP + found + 1, stop)
     return stop - OVERLAP
+
+
+def _line_of_ink(content: str, start: int, stop: int) -> int:
+    """`start` moved past blank lines, but not past the indentation of the line that follows."""
+    body = content[start:stop]
+    ink = start + len(body) - len(body.lstrip())
+    return max(start, content.rfind("\n", start, ink) + 1)
