@@ -104,6 +104,8 @@ class FanOut[T, U](Window[T, U]):
     @override
     async def _call(self, index: int, item: T, result: Awaitable[Any] | None = None) -> None:
         outputs = self.finished[index]
+        if self._unbegun:
+            self._begin()
         try:
             await self._attempt(outputs)
         except BaseException as error:  # noqa: BLE001 -- any exception is the item's outcome
@@ -146,6 +148,9 @@ class FanOut[T, U](Window[T, U]):
                     outputs.making = False
                 outputs.ready.append(output)
                 self._made(outputs)
+                if now() > self.scope.turn_ends:
+                    await asyncio.sleep(0)
+                    self.scope.begin_turn()
         except StopAsyncIteration:
             pass
         finally:
@@ -162,9 +167,10 @@ class FanOut[T, U](Window[T, U]):
 
     def _produced(self, outputs: Outputs[T, U]) -> None:
         outputs.produced = True
-        if self.stopping and outputs.iterator is not None:
+        if self.stopping and not outputs.ready:
             self._close_iterator(outputs)
-        if outputs.spent():
+            self._discard(outputs)
+        elif outputs.spent():
             self._close_input(outputs)
         else:
             self._made(outputs)
@@ -291,6 +297,8 @@ class FanOut[T, U](Window[T, U]):
             else:
                 self.dropped += 1
         self._forget(outputs)
+        if not self._scheduled and not self._exhausted:
+            self._schedule()
 
     @override
     def _raised(self, index: int, item: T, error: BaseException) -> None:
@@ -300,15 +308,6 @@ class FanOut[T, U](Window[T, U]):
             if not outputs.ready:
                 self._forget(outputs)
         super()._raised(index, item, error)
-
-    @override
-    def _never_began(self, index: int) -> None:
-        if index in self.running:
-            outputs = self.finished.get(index)
-            if outputs is not None:
-                outputs.settled = True
-                self._forget(outputs)
-        super()._never_began(index)
 
     def _forget(self, outputs: Outputs[T, U]) -> None:
         self.finished.pop(outputs.index, None)

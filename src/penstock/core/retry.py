@@ -68,10 +68,11 @@ class Retry:
     def backoff(self, failures: int) -> float:
         """Seconds to wait after failure number `failures`, from 1, jitter included."""
         longest = validate.seconds("max", self.max, zero=True)
+        wait = validate.seconds("initial", self.initial, zero=True)
         try:
-            wait = validate.seconds("initial", self.initial, zero=True) * self.factor ** (failures - 1)
+            wait *= self.factor ** (failures - 1)
         except OverflowError:
-            return longest
+            return longest if wait else 0.0
         return min(longest, wait * random.uniform(1 - self.jitter, 1 + self.jitter))  # noqa: S311 -- jitter is no secret
 
     def pause(self, error: BaseException, failures: int) -> float:
@@ -102,11 +103,11 @@ def retrying[T, U](
                 if failures == retry.attempts or not may_retry(item) or not worth_retrying(error):
                     raise Exhausted(error, failures) from error
                 pause = retry.pause(error, failures)
+                back = thread_back(error)
+                if back is not None:
+                    await back()
                 if deadline is not None and loop.time() - began + pause > deadline:
                     raise Exhausted(error, failures) from error
-                back = thread_back(error)
-            if back is not None:
-                await back()
             await asyncio.sleep(pause)
             on_retry()
 
@@ -117,16 +118,21 @@ def timed[T, U](work: Callable[[T], Awaitable[U]], timeout: float) -> Callable[[
     """`work`, cancelled after `timeout` seconds; then the attempt fails with `AttemptTimeout`."""
 
     async def attempt(item: T) -> U:
-        limit = asyncio.timeout(timeout)
-        try:
-            async with limit:
-                return await work(item)
-        except TimeoutError as error:
-            if not limit.expired():
-                raise
-            raise AttemptTimeout(f"timed out after {timeout:g} s") from error.__cause__
+        return await in_time(work(item), asyncio.get_running_loop().time() + timeout, timeout)
 
     return attempt
+
+
+async def in_time[U](result: Awaitable[U], when: float | None, seconds: float | None) -> U:
+    """Await `result`; at loop time `when`, `seconds` after the attempt began, fail with `AttemptTimeout`."""
+    limit = asyncio.timeout_at(when)
+    try:
+        async with limit:
+            return await result
+    except TimeoutError as error:
+        if not limit.expired():
+            raise
+        raise AttemptTimeout(f"timed out after {seconds:g} s") from error.__cause__
 
 
 class ThreadTimeout(AttemptTimeout):

@@ -183,6 +183,8 @@ class Scope:
         self._last_stats = stats_of(self.stages)
         for stage in self.stages:
             stage.on_ready = nobody_waits
+            if stage.is_over():
+                del stage.scope  # a failure's traceback may lead to the stage, and the scope keeps failures
         self.stages.clear()
         self.sources.clear()
         self.on_closed.clear()

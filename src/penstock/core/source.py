@@ -32,6 +32,10 @@ class SourceStage[T](Stage[T]):
         """Close the iterator: no work is left that could want it."""
         raise NotImplementedError
 
+    @override
+    def is_over(self) -> bool:
+        return self.closed
+
     def _source_failed(self, error: BaseException) -> None:
         self.ended = True
         self.scope.fail(source_failure(error, self.taken, self.name))
@@ -70,6 +74,8 @@ class IteratorStage[T](SourceStage[T]):
         return item
 
     def _turn_over(self) -> None:
+        if self.ended:
+            return
         self.scope.begin_turn()
         self.on_ready()
 

@@ -62,6 +62,10 @@ class Stage[T]:
         """Name the work that still runs, or None."""
         return None
 
+    def is_over(self) -> bool:
+        """Whether nothing of this stage runs any more."""
+        return self.busy() is None
+
     def close(self) -> None:
         """Discard what nobody will pull any more; called once, after all work has stopped."""
 

@@ -17,7 +17,7 @@ def whole(option: str, value: object, *, least: int) -> int:
 
 def number(option: str, value: object, *, least: float) -> float:
     """`value` as a finite float of at least `least`."""
-    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value) or value < least:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not _is_finite(value) or value < least:
         raise OptionError(f"{option} must be a finite number >= {least:g}, got {value!r}")
     return float(value)
 
@@ -29,12 +29,19 @@ def seconds(option: str, value: object, *, zero: bool = False) -> float:
     if (
         not isinstance(amount, int | float)
         or isinstance(amount, bool)
-        or not math.isfinite(amount)
+        or not _is_finite(amount)
         or amount < 0
         or (amount == 0 and not zero)
     ):
         raise OptionError(f"{option} must be a finite number of seconds {rule} or a timedelta, got {value!r}")
     return float(amount)
+
+
+def _is_finite(value: float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an int beyond all floats
+        return False
 
 
 def flag(option: str, value: object) -> bool:

@@ -13,6 +13,7 @@ slow head (P7): in an ordered window, an index below `taken` that stands in neit
 """
 
 import asyncio
+import inspect
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Sized
 from dataclasses import dataclass, replace
@@ -88,7 +89,8 @@ class Window[T, U](Stage[U]):
         self._asked = False
         self._scheduled = False
         self._pumping = False
-        self._lazy_tasks = scope.loop.get_task_factory() is not None
+        self._has_factory = scope.loop.get_task_factory() is not None
+        self._unbegun: dict[asyncio.Task[Any], tuple[int, T, Awaitable[U] | None]] = {}
         upstream.on_ready = self._schedule
 
     # What the two orders decide
@@ -115,6 +117,12 @@ class Window[T, U](Stage[U]):
         value = self._hand_over()
         if value is MISSING:
             self._pump()
+            if (
+                now() > self.scope.turn_ends
+            ):  # what the pump has made can wait: the stages below have calls of their own
+                self._asked = True
+                self._schedule()
+                return PENDING
             value = self._hand_over()
             if value is MISSING:
                 if self._is_over():
@@ -190,8 +198,8 @@ class Window[T, U](Stage[U]):
     def _start(self, item: T) -> None:
         index = self.taken
         self.taken = index + 1
-        if self._lazy_tasks:
-            self._run(index, item, self._call(index, item))
+        if self._has_factory:
+            self._run(index, item)
             return
         # Scope.spawn and _run by hand, as far as they apply: half a microsecond an item.
         call = self._call(index, item)
@@ -212,26 +220,31 @@ class Window[T, U](Stage[U]):
             self._raised(index, item, error)
             return
         if isinstance(value, Later):
-            self._run(index, item, self._call(index, item, cast("Later[U]", value).result))
+            self._run(index, item, cast("Later[U]", value).result)
         else:
             self._returned(index, value)
 
-    def _run(self, index: int, item: T, call: Coroutine[Any, Any, None]) -> None:
+    def _run(self, index: int, item: T, result: Awaitable[U] | None = None) -> None:
+        call = self._call(index, item, result)
         try:
             task = self.scope.spawn(call)
         except BaseException as error:  # noqa: BLE001 -- a task factory is user code
             call.close()
+            _close(result)
             self._raised(index, item, error)
             return
         if not task.done():
             self.running[index] = task
-            if self._lazy_tasks:
-                task.add_done_callback(lambda _: self._never_began(index))
+            if inspect.getcoroutinestate(call) == inspect.CORO_CREATED:
+                self._unbegun[task] = index, item, result
+                task.add_done_callback(self._never_began)
             if self.stopping:
                 task.cancel()
 
     async def _call(self, index: int, item: T, result: Awaitable[U] | None = None) -> None:
         """The life of an item. Hands over its own result: a callback of the task would cost a pass of the loop."""
+        if self._unbegun:
+            self._begin()
         try:
             value = await (self.work(item) if result is None else result)
         except BaseException as error:  # noqa: BLE001 -- any exception is the item's outcome
@@ -257,11 +270,18 @@ class Window[T, U](Stage[U]):
             self.kept_places -= 1
             self._settled()
 
-    def _never_began(self, index: int) -> None:
+    def _begin(self) -> None:
+        """Note that the current task, made by a task factory that starts lazily, has begun."""
+        task = asyncio.current_task()
+        if task is not None and self._unbegun.pop(task, None) is not None:
+            task.remove_done_callback(self._never_began)
+
+    def _never_began(self, task: asyncio.Task[None]) -> None:
         """Settle an item whose task was cancelled before its first step and so never ran (gh-116048)."""
-        if self.running.pop(index, None) is not None:
-            self.cancelled += 1
-            self._settled()
+        index, item, result = self._unbegun.pop(task)
+        del self.running[index]
+        _close(result)
+        self._raised(index, item, asyncio.CancelledError())
 
     # Settling
 
@@ -340,6 +360,12 @@ class Window[T, U](Stage[U]):
         items = sorted(i if i >= 0 else ~i for i in self.running)
         some = ", ".join(map(str, items[:5])) + (", ..." if len(items) > 5 else "")  # noqa: PLR2004 -- enough to find it
         return f"stage {self.name!r}, item{'s' if len(items) > 1 else ''} {some}"
+
+
+def _close(result: object) -> None:
+    """Close a coroutine that nobody will await."""
+    if isinstance(result, Coroutine):
+        result.close()
 
 
 class UnorderedWindow[T, U](Window[T, U]):

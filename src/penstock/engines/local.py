@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal, cast
 
-from penstock.core.retry import ThreadTimeout
+from penstock.core.retry import ThreadTimeout, in_time
 from penstock.core.scope import outlast
 
 type Kind = Literal["async", "plain", "other"]
@@ -64,9 +64,10 @@ class Threads:
         """
 
         async def call(item: T) -> U:
+            when = None if timeout is None else asyncio.get_running_loop().time() + timeout
             future = self._submit(fn, item)
             try:
-                async with asyncio.timeout(timeout):
+                async with asyncio.timeout_at(when):
                     await asyncio.shield(future)
             except TimeoutError:
                 assert timeout is not None
@@ -76,8 +77,15 @@ class Threads:
                 raise
             value, error = future.result()
             if error is not None:
-                raise error
-            return await cast("Awaitable[U]", value) if isinstance(value, Awaitable) else cast("U", value)
+                try:
+                    raise error
+                finally:
+                    del error, future  # the traceback holds this frame, and this frame would hold the error
+            return (
+                await in_time(cast("Awaitable[U]", value), when, timeout)
+                if isinstance(value, Awaitable)
+                else cast("U", value)
+            )
 
         return call
 

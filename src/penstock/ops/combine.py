@@ -1,79 +1,112 @@
 """Operators that combine streams."""
 
+from collections import deque
 from collections.abc import Sequence
 from functools import partial
-from typing import override
+from heapq import heappop, heappush
+from typing import Any, override
 
 from penstock.core.scope import Scope
 from penstock.core.stage import END, PENDING, Pulled, Stage
 
+PASSES = 2
+"""Passes of the loop between two rounds while a source has nothing: one to wake it, one for it to give an item."""
+
+
+class _Source:
+    """One of the merged stages, and the item of it that is next."""
+
+    __slots__ = ("item", "served", "stage")
+
+    def __init__(self, stage: Stage[Any], number: int) -> None:
+        self.stage = stage
+        self.served = number
+        self.item: Any = None
+
+    def __lt__(self, other: "_Source") -> bool:
+        return self.served < other.served
+
 
 class Merge[T](Stage[T]):
-    """Hands on the items of several stages as they come, in turn (P3).
+    """Hands on the items of several stages as they come; of those that have one, the one served longest ago (P3).
 
-    While one of them has nothing, the ready ones give an item each and then the loop gets a pass, so that a source
-    which is always ready starves no other. When one fails, the others are stopped; what they have finished is handed
-    on, then the failure ends the stream.
+    Holds one item of each. While some have nothing, those that are ready give an item each and then the loop gets a few
+    passes, so that a source which is always ready starves no other. When one fails, the others are stopped; what they
+    have finished is handed on, then the failure ends the stream.
     """
 
     def __init__(self, scope: Scope, upstreams: Sequence[Stage[T]]) -> None:
         super().__init__(scope, "merge")
         self._upstreams = tuple(upstreams)
-        self._ready = list(upstreams)
-        self._waiting: set[Stage[T]] = set()
+        self._unasked = deque(_Source(stage, number) for number, stage in enumerate(upstreams))
+        self._ready: list[_Source] = []
+        self._waiting = 0
+        self._clock = len(upstreams)
         self._given = 0
-        self._pass_due = False
+        self._passes_due = 0
         self._asked = False
-        for upstream in upstreams:
-            upstream.on_ready = partial(self._has_item, upstream)
+        for source in self._unasked:
+            source.stage.on_ready = partial(self._has_item, source)
 
     @override
     def pull(self, room: int) -> Pulled[T]:
-        while self._ready:
-            if self._waiting and self._given >= len(self._ready):
-                self._let_others_run()
-                break
-            upstream = self._ready.pop(0)
-            item = upstream.pull(1)
-            if item is PENDING:
-                self._waiting.add(upstream)
-            elif item is END:
-                self._stop_if_failed()
-            else:
-                self._ready.append(upstream)
-                self._given += 1
-                self.taken += 1
-                self.delivered += 1
-                return item
+        self._ask()
+        if self._ready and (not self._waiting or self._given < len(self._ready)):
+            return self._hand_over()
         if not self._ready and not self._waiting:
             return END
         self._asked = True
         return PENDING
 
-    def _let_others_run(self) -> None:
-        if not self._pass_due:
-            self._pass_due = True
-            self.scope.loop.call_soon(self._others_ran, context=self.scope.context)
+    def _hand_over(self) -> Any:
+        source = heappop(self._ready)
+        item, source.item = source.item, None
+        source.served = self._clock
+        self._clock += 1
+        self._given += 1
+        self._unasked.append(source)
+        self.delivered += 1
+        if not self._passes_due:
+            self._passes_due = PASSES
+            self.scope.loop.call_soon(self._passed, context=self.scope.context)
+        return item
 
-    def _others_ran(self) -> None:
-        self._pass_due = False
-        self._given = 0
+    def _ask(self) -> None:
+        """Ask the sources whose item has been handed on for their next."""
+        while self._unasked:
+            source = self._unasked.popleft()
+            item = source.stage.pull(1)
+            if item is PENDING:
+                self._waiting += 1
+            elif item is END:
+                if self.scope.failure is not None:
+                    self.stop()
+            else:
+                self.taken += 1
+                source.item = item
+                heappush(self._ready, source)
+
+    def _passed(self) -> None:
+        """The loop had a pass: ask again, also when nobody pulls; after the last, all may give another item."""
+        if not self._passes_due:
+            return
+        self._passes_due -= 1
+        self._ask()
+        if self._passes_due:
+            self.scope.loop.call_soon(self._passed, context=self.scope.context)
+        else:
+            self._given = 0
         self._tell()
 
-    def _has_item(self, upstream: Stage[T]) -> None:
-        if upstream in self._waiting:
-            self._waiting.remove(upstream)
-            self._ready.append(upstream)
+    def _has_item(self, source: _Source) -> None:
+        self._waiting -= 1
+        self._unasked.append(source)
         self._tell()
 
     def _tell(self) -> None:
         if self._asked:
             self._asked = False
             self.on_ready()
-
-    def _stop_if_failed(self) -> None:
-        if self.scope.failure is not None:
-            self.stop()
 
     @override
     def stop(self) -> None:
@@ -84,3 +117,10 @@ class Merge[T](Stage[T]):
     def drain(self) -> None:
         for upstream in self._upstreams:
             upstream.drain()
+
+    @override
+    def close(self) -> None:
+        self.discarded += len(self._ready)
+        self._ready.clear()
+        self._unasked.clear()
+        self._passes_due = 0

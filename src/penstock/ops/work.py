@@ -1,5 +1,6 @@
 """Operators that run a user's function on every item: `map`, `filter`, `tap`, `flat_map`."""
 
+import inspect
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, TypedDict, cast
@@ -74,6 +75,7 @@ def work(
     operator: str,
     fn: Callable[[Any], Any],
     shape: Callable[[Any, Any], Any] | None = None,
+    /,
     *,
     concurrency: int | None = None,
     ordered: bool = True,
@@ -100,7 +102,7 @@ def work(
             f"timeout must be None for a plain function at concurrency 1, got {timeout!r}: "
             "it runs inline and cannot be interrupted; make it async, or give concurrency > 1 to run it in threads"
         )
-    call = fn if kind == "async" else on_loop(fn)
+    call = fn if inspect.iscoroutinefunction(fn) else on_loop(fn)
     return Work(
         operator=operator,
         fn=fn,
