@@ -47,6 +47,7 @@ class Run[T](AsyncIterator[T]):
         self._stage: Stage[T] | None = None
         self._reading = False
         self._over = False
+        self._ending = False
 
     async def __aenter__(self) -> Self:
         self._start()
@@ -64,6 +65,8 @@ class Run[T](AsyncIterator[T]):
         if self._reading:
             raise ConcurrentReadError("two anext() calls at once on one run: an item would have two takers")
         if self._over:
+            if self._ending:
+                await self._end()
             raise StopAsyncIteration
         stage = self._stage or self._start()
         item: Any = stage.pull(1)
@@ -84,7 +87,7 @@ class Run[T](AsyncIterator[T]):
                 self._outlet.waiter = scope.loop.create_future()
                 await self._outlet.waiter
                 scope.begin_turn()
-                item = stage.pull(1)
+                item = END if self._over else stage.pull(1)
             return item
         finally:
             self._reading = False
@@ -95,12 +98,12 @@ class Run[T](AsyncIterator[T]):
         assert self._scope is not None
         scope = self._scope
         scope.begin_close()
-        self._reading = True
+        self._reading = self._over = self._ending = True
         try:
             await asyncio.shield(scope.closed)
         finally:
             self._reading = False
-        self._over = True
+        self._ending = False
         scope.report_unstopped()
         error = scope.take_failure()
         scope.raise_cleanup_errors(error)

@@ -5,7 +5,7 @@ import json
 import os
 import signal
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 
@@ -32,8 +32,9 @@ def run(paths: list[str], target: str, options: dict[str, Any], *, as_json: bool
                 return BAD_USAGE
         report = job.report()
         _print(report, as_json=as_json)
+        if failure is not None or report.interrupted:
+            complain(f"ended early; what was stored is in {report.target}, and the same command goes on from there")
         if report.interrupted:
-            complain(f"stopped; what was stored is in {report.target}, and the same command goes on from here")
             return INTERRUPTED
         return SOME_FAILED if failure is not None or report.failed else DONE
 
@@ -42,8 +43,9 @@ def run(paths: list[str], target: str, options: dict[str, Any], *, as_json: bool
 
 async def _watched(job: "EmbedJob") -> PenstockError | None:
     """Run the job under a display; the error that ended it, if one did."""
-    with display(job.report) as shown:
-        asyncio.get_running_loop().add_signal_handler(signal.SIGINT, _interrupter(job, shown))
+    interrupts = _Interrupts(job)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGINT, interrupts)
+    with display(job.report) as interrupts.shown:
         try:
             await job.run()
         except PenstockError as error:
@@ -51,22 +53,27 @@ async def _watched(job: "EmbedJob") -> PenstockError | None:
     return None
 
 
-def _interrupter(job: "EmbedJob", shown: Display) -> "Any":
-    presses = 0
+class _Interrupts:
+    """Stops the job cleanly at the first Ctrl-C; leaves at once at the second, as a kill would, which loses nothing."""
 
-    def interrupt() -> None:
-        """Stop cleanly at the first Ctrl-C; leave at once at the second, as a kill would, which loses nothing."""
-        nonlocal presses
-        presses += 1
-        if presses == 1:
-            job.stop()
-            shown.say("stopping: what is in flight is finished and stored; Ctrl-C again aborts")
-            return
-        shown.close()
+    def __init__(self, job: "EmbedJob") -> None:
+        self.shown: Display | None = None
+        self._job = job
+        self._pressed = False
+
+    def __call__(self) -> None:
+        if self._pressed:
+            self._abort()
+        self._pressed = True
+        self._job.stop()
+        if self.shown is not None:
+            self.shown.say("stopping: what is in flight is finished and stored; Ctrl-C again aborts")
+
+    def _abort(self) -> NoReturn:
+        if self.shown is not None:
+            self.shown.close()
         complain("aborted; what was stored stays, and the same command goes on from there")
         os._exit(INTERRUPTED)
-
-    return interrupt
 
 
 def _print(report: "EmbedReport", *, as_json: bool) -> None:

@@ -25,5 +25,6 @@ def guarded(command: Callable[[], int]) -> int:
     except (PenstockError, OSError) as error:
         complain(error)
     except KeyboardInterrupt:
+        complain("interrupted")
         return INTERRUPTED
     return BAD_USAGE

@@ -12,7 +12,8 @@ from penstock.core.retry import ThreadTimeout, in_time
 from penstock.core.scope import outlast
 
 type Kind = Literal["async", "plain", "other"]
-type _Outcome = tuple[Any, BaseException | None]
+type _Outcome = list[Any]
+"""What a call returned, and what it raised; one of them is None."""
 
 
 def kind_of(fn: Callable[..., object]) -> Kind:
@@ -74,8 +75,11 @@ class Threads:
                 raise ThreadTimeout(timeout, functools.partial(outlast, future)) from None
             except asyncio.CancelledError:
                 await outlast(future)
-                raise
-            value, error = future.result()
+                if future.result()[1] is None:
+                    raise
+            outcome = future.result()
+            value, error = outcome
+            outcome.clear()  # the frames of a thread hold its future, and the future would hold the error
             if error is not None:
                 try:
                     raise error
@@ -107,6 +111,6 @@ class Threads:
 def _outcome(fn: Callable[[Any], Any], item: Any) -> _Outcome:
     """What a call came to, in a form that a future can carry: it refuses `StopIteration`."""
     try:
-        return fn(item), None
+        return [fn(item), None]
     except BaseException as error:  # noqa: BLE001 -- any exception is the item's outcome
-        return None, error
+        return [None, error]

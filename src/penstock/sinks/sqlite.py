@@ -56,7 +56,7 @@ def connect_reader(path: str) -> Connection:
         connection = _with_vectors(apsw.Connection(_uri(path, "mode=ro"), flags=_READ))
         try:
             connection.pragma("schema_version")
-        except apsw.CantOpenError:
+        except (apsw.CantOpenError, apsw.ReadOnlyError):
             if os.access(Path(path).parent, os.W_OK) or _size(f"{path}-wal"):
                 raise
             connection.close()

@@ -2,24 +2,28 @@
 
 import asyncio
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Generator
+from concurrent.futures import Future
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from penstock.testing.virtual import VirtualLoop
 
 
 class Clock:
     """The time of a virtual loop.
 
-    When nothing on the loop can run, time jumps to the next timer, unless the clock is *held*: by a job in an executor,
-    from its submission until its result is on the loop, or by `held()`. A clock serves one loop at a time; on the next
-    one, time goes on from where it was.
+    When nothing on the loop can run, time jumps to the next timer. It stands still while jobs in executors work, until
+    their results are on the loop, and inside `held()`. A clock serves one loop at a time; on the next one, time goes on
+    from where it was.
     """
 
     def __init__(self) -> None:
         self._now = 0.0
         self._holders = 0
         self._lock = threading.Lock()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._on_release: Callable[[], None] | None = None
+        self._loop: VirtualLoop | None = None
 
     def __repr__(self) -> str:
         return f"<Clock {self._now:g} s{', held' if self.is_held else ''}>"
@@ -31,7 +35,7 @@ class Clock:
 
     @property
     def is_held(self) -> bool:
-        """Whether time stands still even if nothing on the loop can run."""
+        """Whether anybody is inside `held()`."""
         return self._holders > 0
 
     @contextmanager
@@ -50,27 +54,18 @@ class Clock:
     def sleep(self, seconds: float) -> None:
         """Block this thread for `seconds` of virtual time: `time.sleep` for plain functions under test.
 
-        For jobs of `run_in_executor` and `to_thread`, and for threads inside `held()`. What they hold is let go until
-        they wake.
+        For jobs of `run_in_executor` and `to_thread`, and for threads inside `held()`; time does not wait for them
+        while they sleep.
 
         Raises:
-            RuntimeError: called on the loop's own thread, or while nothing holds the clock.
+            RuntimeError: called on the loop's own thread, or on one for which time does not wait.
         """
         loop = self._loop
-        if loop is None or not self.is_held or _is_running_here(loop):
-            raise RuntimeError("clock.sleep() is for threads that hold the clock: executor jobs and blocks of held()")
-        awake = threading.Event()
-
-        def doze() -> None:
-            loop.call_later(seconds, wake)
-            self.release()
-
-        def wake() -> None:
-            self.hold()
-            awake.set()
-
-        loop.call_soon_threadsafe(doze)
-        awake.wait()
+        if loop is None or _is_running_here(loop):
+            raise RuntimeError("clock.sleep() is for threads beside a running loop")
+        awake: Future[None] = Future()
+        loop.call_soon_threadsafe(loop.put_to_sleep, threading.current_thread(), seconds, awake)
+        awake.result()
 
     def hold(self) -> None:
         """Keep time still until a `release()`; `held()` does both."""
@@ -81,12 +76,12 @@ class Clock:
         """Undo one `hold()`, in any thread."""
         with self._lock:
             self._holders -= 1
-        if self._on_release is not None:
-            self._on_release()
+        if self._loop is not None:
+            self._loop.look_again()
 
-    def attach(self, loop: asyncio.AbstractEventLoop, on_release: Callable[[], None]) -> None:
-        """Serve `loop`, which wants `on_release` called after every release."""
-        self._loop, self._on_release = loop, on_release
+    def attach(self, loop: "VirtualLoop") -> None:
+        """Serve `loop`."""
+        self._loop = loop
 
     def require_free(self) -> None:
         """Raise RuntimeError if the clock serves a loop that is not closed."""

@@ -19,7 +19,7 @@ class Leftovers:
 
     Inside a running loop it looks for tasks, timers (of virtual and of asyncio's loops), async generators that were
     begun and not closed, and errors that only the loop's exception handler was told. It collects garbage first: only
-    then is an exception known to be one that nobody will retrieve. (`gc.freeze()` after the imports makes that cheap.)
+    then is an exception known to be one that nobody will retrieve. (`gc.freeze()` before a test makes that cheap.)
     Anywhere else it looks for threads and child processes. What was there before the block does not count.
 
     An exception that leaves the block is not replaced: it gets the findings as a note.

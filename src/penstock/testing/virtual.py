@@ -7,6 +7,7 @@ scheduled between two of its turns, then nothing is left to run, and time jumps 
 import asyncio
 import contextvars
 import math
+import threading
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any, cast, override
 
 from penstock.testing.clock import Clock
 from penstock.testing.describe import describe_task
+from penstock.testing.jobs import Jobs
 from penstock.testing.timers import Timer, Timers
 
 PATIENCE = 200_000
@@ -43,7 +45,7 @@ class VirtualLoop(_RealLoop):
     def __init__(self, clock: Clock | None = None) -> None:
         super().__init__()
         self.clock = Clock() if clock is None else clock
-        self.clock.attach(self, self._on_release)
+        self.clock.attach(self)
         self.timers = Timers()
         self._ticking = False
         self._ticker_context = contextvars.Context()
@@ -51,7 +53,7 @@ class VirtualLoop(_RealLoop):
         self._passes = 0
         self._stuck: Exception | None = None
         self._workers: Executor | None = None
-        self._jobs: set[Future[Any]] = set()
+        self._jobs = Jobs()
 
     @override
     def time(self) -> float:
@@ -128,13 +130,13 @@ class VirtualLoop(_RealLoop):
             self._anything_scheduled = False
             self._count_pass()
         elif not self._let_time_pass():
-            return  # the next `call_soon` or release of the clock starts the ticker again
+            return  # the next `call_soon`, job that is back or release of the clock starts the ticker again
         for timer in self.timers.take_due(self.clock.now):
             self.call_soon(timer.fire)
         self._start_ticking()
 
     def _let_time_pass(self) -> bool:
-        if self.clock.is_held:
+        if self._time_stands_still:
             return False
         when = self.timers.next_time()
         if when is None or math.isinf(when):
@@ -145,7 +147,7 @@ class VirtualLoop(_RealLoop):
         return True
 
     def _count_pass(self) -> None:
-        self._passes = 0 if self.clock.is_held else self._passes + 1
+        self._passes = 0 if self._time_stands_still else self._passes + 1
         if self._passes > PATIENCE:
             self._give_up(Livelock, f"something is always ready to run: {PATIENCE:,} passes and no time went by")
 
@@ -155,9 +157,29 @@ class VirtualLoop(_RealLoop):
         self._passes = 0
         self.stop()
 
-    def _on_release(self) -> None:
+    @property
+    def _time_stands_still(self) -> bool:
+        return self.clock.is_held or self._jobs.hold_time
+
+    def look_again(self) -> None:
+        """Let time pass if it can now; from any thread."""
         with suppress(RuntimeError):  # of a loop that is closed
             self.call_soon_threadsafe(self._start_ticking)
+
+    def put_to_sleep(self, thread: threading.Thread, seconds: float, awake: Future[None]) -> None:
+        """Give `awake` its result after `seconds`, and do not wait for `thread` until then."""
+        holder = self._jobs.pool_of(thread) or (self.clock if self.clock.is_held else None)
+        if holder is None:
+            awake.set_exception(RuntimeError("clock.sleep() is for executor jobs and for threads inside clock.held()"))
+            return
+
+        def wake() -> None:
+            holder.hold()
+            awake.set_result(None)
+
+        self.call_later(seconds, wake)
+        holder.release()
+        self._start_ticking()
 
     @override
     def set_default_executor(self, executor: Executor) -> None:
@@ -168,16 +190,12 @@ class VirtualLoop(_RealLoop):
     def run_in_executor[*Ts, T](
         self, executor: Executor | None, func: Callable[[*Ts], T], *args: *Ts
     ) -> asyncio.Future[T]:
-        """Run `func` in a real thread or process, and hold the clock until its result is on the loop."""
-        self.clock.hold()
-        try:
-            job = (executor or self._default_workers()).submit(func, *args)
-        except BaseException:
-            self.clock.release()
-            raise
-        self._jobs.add(job)
+        """Run `func` in a real thread or process; time stands still until its result is on the loop."""
+        executor = executor or self._default_workers()
+        job = executor.submit(func, *args)
+        self._jobs.add(executor, job)
         result = asyncio.wrap_future(job, loop=self)
-        job.add_done_callback(self._on_job_done)  # after `wrap_future` added its own, which delivers the result
+        job.add_done_callback(lambda _: self._on_job_done(executor, job))  # after that which delivers the result
         return result
 
     def _default_workers(self) -> Executor:
@@ -187,17 +205,17 @@ class VirtualLoop(_RealLoop):
             return workers
         return self._workers
 
-    def _on_job_done(self, job: Future[Any]) -> None:
+    def _on_job_done(self, executor: Executor, job: Future[Any]) -> None:
         with suppress(RuntimeError):  # of a loop that is closed
-            self.call_soon_threadsafe(self._forget_job, job)
+            self.call_soon_threadsafe(self._remove_job, executor, job)
 
-    def _forget_job(self, job: Future[Any]) -> None:
-        self._jobs.discard(job)
-        self.clock.release()
+    def _remove_job(self, executor: Executor, job: Future[Any]) -> None:
+        self._jobs.remove(executor, job)
+        self._start_ticking()
 
     @override
     async def shutdown_default_executor(self, timeout: float | None = None) -> None:
         """Wait for the jobs, which may sleep in virtual time, then for the threads, whatever `timeout` is."""
-        await asyncio.gather(*(asyncio.wrap_future(job, loop=self) for job in self._jobs), return_exceptions=True)
+        await asyncio.gather(*(asyncio.wrap_future(job, loop=self) for job in self._jobs.all()), return_exceptions=True)
         with self.clock.held():
             await super().shutdown_default_executor()

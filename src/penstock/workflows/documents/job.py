@@ -8,6 +8,7 @@ from typing import Literal, TypedDict, Unpack
 import numpy as np
 
 from penstock.core import validate
+from penstock.core.errors import OptionError
 from penstock.core.outcome import Failed
 from penstock.run import Run
 from penstock.sources.files import File, roots
@@ -28,6 +29,9 @@ BATCH = 64
 type OnFailure = Literal["collect", "raise"]
 type Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 
+
+_PER_DOCUMENT = ("read", "embed")
+"""The stages whose failures are those of a document; one of the store is that of the run."""
 
 _ON_FAILURE: tuple[OnFailure, ...] = ("collect", "raise")
 
@@ -74,14 +78,16 @@ class EmbedJob:
     def __init__(self, paths: Paths, target: str | os.PathLike[str], **options: Unpack[EmbedOptions]) -> None:
         """Check options and paths; nothing is written before `run`."""
         self._target = os.fspath(target)
-        self._selection = selection(_several(options.get("glob", GLOB)), _several(options.get("exclude", ())))
+        self._selection = selection(
+            _at_least_one("glob", "pattern", options.get("glob", GLOB)), _several(options.get("exclude", ()))
+        )
         self._concurrency = validate.whole("concurrency", options.get("concurrency", 4), least=1)
         self._max_file_size = validate.whole("max_file_size", options.get("max_file_size", MAX_FILE_SIZE), least=1)
         self._on_error: OnFailure = validate.one_of(
             "on_error", options.get("on_error", "collect"), ("collect", "raise")
         )
         self._embedder: Embedder = options.get("embedder") or HashEmbedder()
-        self._places = roots(_several(paths))
+        self._places = roots(_at_least_one("paths", "path", paths))
         self._unreached = Listed[Failure]()
         self._files = self._chunks = self._replaced = 0
         self._opened: float | None = None
@@ -89,6 +95,7 @@ class EmbedJob:
         self._first_row: float | None = None
         self._changes: Changes | None = None
         self._run: Run[Document] | None = None
+        self._ended_by: Failure | None = None
         self._stopped = False
 
     @property
@@ -102,6 +109,9 @@ class EmbedJob:
             self._opened = perf_counter()
             try:
                 await self._stream_into(store)
+            except DocumentError as error:
+                self._ended_by = Failure(error.path, error.reason)
+                raise
             finally:
                 self._closed = perf_counter()
         return self.report()
@@ -118,14 +128,13 @@ class EmbedJob:
         changes, run = self._changes, self._run
         gone = changes.gone if changes else Listed[str]()
         stages = run.stats().stages if run else ()
-        failures = (*self._unreached, *map(_failure, run.failures if run else ()))
         return EmbedReport(
             target=self._target,
             files=self._files,
             chunks=self._chunks,
             unchanged=changes.unchanged if changes else 0,
-            failed=self._unreached.count + sum(stage.failed for stage in stages),
-            failures=failures[-LISTED:],
+            failed=self._unreached.count + sum(stage.failed for stage in stages if stage.name in _PER_DOCUMENT),
+            failures=self._failures()[-LISTED:],
             gone=gone.count,
             gone_files=tuple(gone),
             replaced=self._replaced,
@@ -136,6 +145,13 @@ class EmbedJob:
             interrupted=self._stopped,
             stages=stages[1:],
         )
+
+    def _failures(self) -> tuple[Failure, ...]:
+        """What failed, as far as it is kept; the one that ended the run is the last."""
+        failures = [*self._unreached, *map(_failure, self._run.failures if self._run else ())]
+        if self._ended_by is not None and self._ended_by not in failures:
+            failures.append(self._ended_by)
+        return tuple(failures)
 
     async def _stream_into(self, store: Store) -> None:
         self._changes = Changes(store, self._places, self._selection, self._cannot_walk)
@@ -171,14 +187,21 @@ class EmbedJob:
     def _embed(self, document: Document) -> tuple[Document, Vectors]:
         vectors = np.empty((len(document.chunks), self._embedder.dimensions), np.float32)
         for first in range(0, len(vectors), BATCH):
-            vectors[first : first + BATCH] = self._embedder.embed(document.texts(first, BATCH))
+            room = vectors[first : first + BATCH]
+            given = self._embedder.embed(document.texts(first, BATCH))
+            if given.shape != room.shape:  # numpy would spread one row over all
+                raise ValueError(
+                    f"the embedder {self._embedder.name} gave an array of {given.shape} for {len(room)} texts, "
+                    f"not {room.shape}"
+                )
+            room[:] = given
         return document, vectors
 
     def _cannot_walk(self, path: str, error: OSError) -> None:
         reason = (error.strerror or str(error)).lower()
+        self._unreached.add(Failure(path, reason))
         if self._on_error == "raise":
             raise DocumentError(path, reason) from error
-        self._unreached.add(Failure(path, reason))
 
 
 def _failure(failed: Failed) -> Failure:
@@ -188,6 +211,13 @@ def _failure(failed: Failed) -> Failure:
     file = failed.item.file if isinstance(failed.item, Document) else failed.item
     reason = f"{type(failed.error).__name__}: {failed.error}"
     return Failure(file.path if isinstance(file, File) else str(file), reason)
+
+
+def _at_least_one(option: str, kind: str, values: Paths) -> list[str]:
+    found = _several(values)
+    if not found:
+        raise OptionError(f"{option} must have at least one {kind}, got {found!r}")
+    return found
 
 
 def _several(values: Paths) -> list[str]:

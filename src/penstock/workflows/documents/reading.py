@@ -45,7 +45,8 @@ class Document:
 
     def title(self, chunk: Chunk) -> str:
         """What the chunk is known by: the name of its file without the suffix, and its heading."""
-        return f"{PurePath(self.file.name).stem} {chunk.heading}".strip()
+        stem = os.fsencode(PurePath(self.file.name).stem).decode(errors="replace")
+        return f"{stem} {chunk.heading}".strip()
 
     def texts(self, first: int, count: int) -> list[str]:
         """What is embedded of `count` chunks from `first` on: each under its title."""
@@ -58,17 +59,20 @@ def read(file: File, *, max_size: int, opener: Opener | None = None) -> Document
     `opener` opens the file, as that of `open`.
     """
     try:
-        current, content = _content(file, max_size, opener)
-        text, replaced = decode(content)
+        return _document(file, max_size, opener)
     except FileNotFoundError:
         reason = "gone since its directory was listed"
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
     except ValueError as error:
         reason = str(error)
-    else:
-        return Document(current, tuple(split(file.name, text)), replaced)
-    raise DocumentError(file.path, reason)  # out here, so that no traceback keeps the data of a file that failed
+    raise DocumentError(file.path, reason)  # out here, so that no traceback keeps the content of a file that failed
+
+
+def _document(file: File, max_size: int, opener: Opener | None) -> Document:
+    current, content = _content(file, max_size, opener)
+    text, replaced = decode(content)
+    return Document(current, tuple(split(file.name, text)), replaced)
 
 
 def decode(data: bytes) -> tuple[str, bool]:

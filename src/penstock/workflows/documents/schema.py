@@ -37,7 +37,7 @@ def check(path: str, connection: Connection) -> tuple[str, int]:
     with named_errors(path):
         application, version = connection.pragma("application_id"), connection.pragma("user_version")
         if application != APPLICATION:
-            raise StoreError(f"{path}: not an index of penstock, but another SQLite database")
+            raise StoreError(f"{path}: not an index of penstock")
         if version != FORMAT:
             raise StoreError(f"{path}: an index of format {version}; this penstock reads format {FORMAT}")
         name, dimensions = next(connection.execute("SELECT name, dimensions FROM embedder"))

@@ -36,12 +36,13 @@ class Store:
         self.place = str(Path(path).resolve())
         self._writing = Lock()
         schema.check_place(path)
+        _refuse_strangers(path, embedder)  # before the lock, which would leave its file beside them
         with ExitStack() as opened:
             try:
                 opened.enter_context(exclusive(path))
             except OSError as error:
                 raise StoreError(f"{path}: cannot be written: {(error.strerror or str(error)).lower()}") from error
-            _refuse_strangers(path, embedder)
+            _refuse_strangers(path, embedder)  # again: who held the lock may have made it
             self._writer = connect_writer(path)
             opened.callback(self._writer.close)
             self._prepare(embedder)

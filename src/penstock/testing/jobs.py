@@ -1,0 +1,65 @@
+"""What runs in executors for a loop, and which of the threads there sleep in virtual time."""
+
+import threading
+from collections.abc import Collection
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(slots=True)
+class Pool:
+    """An executor with jobs. Each of them holds the clock, unless its thread sleeps.
+
+    A job that has no thread yet holds the clock too, as it will have one in a moment: unless all threads sleep.
+    """
+
+    threads: Collection[threading.Thread] | None
+    jobs: set[Future[Any]] = field(default_factory=set[Future[Any]])
+    asleep: int = 0
+
+    @property
+    def holds(self) -> bool:
+        """Whether time has to wait for one of the jobs."""
+        return len(self.jobs) > self.asleep and (self.threads is None or len(self.threads) > self.asleep)
+
+    def hold(self) -> None:
+        """Note that a sleeping thread has woken."""
+        self.asleep -= 1
+
+    def release(self) -> None:
+        """Note that a thread has gone to sleep."""
+        self.asleep += 1
+
+
+class Jobs:
+    """The pools that have jobs."""
+
+    def __init__(self) -> None:
+        self._pools: dict[Executor, Pool] = {}
+
+    @property
+    def hold_time(self) -> bool:
+        """Whether time has to wait for any job."""
+        return any(pool.holds for pool in self._pools.values())
+
+    def add(self, executor: Executor, job: Future[Any]) -> None:
+        """Note that `executor` has taken `job`."""
+        if executor not in self._pools:
+            self._pools[executor] = Pool(getattr(executor, "_threads", None))  # what a ThreadPoolExecutor calls them
+        self._pools[executor].jobs.add(job)
+
+    def remove(self, executor: Executor, job: Future[Any]) -> None:
+        """Note that the outcome of `job` is on the loop."""
+        jobs = self._pools[executor].jobs
+        jobs.remove(job)
+        if not jobs:
+            del self._pools[executor]
+
+    def all(self) -> list[Future[Any]]:
+        """The jobs that are not back."""
+        return [job for pool in self._pools.values() for job in pool.jobs]
+
+    def pool_of(self, thread: threading.Thread) -> Pool | None:
+        """The pool to which `thread` belongs."""
+        return next((pool for pool in self._pools.values() if thread in (pool.threads or ())), None)
