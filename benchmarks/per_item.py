@@ -5,23 +5,37 @@ import asyncio
 from functools import partial
 
 from peers import PEERS, REFERENCE, Peer
-from timing import LOOPS, Case, interleave, machine, table
+from timing import CLOCKS, LOOPS, Case, busyness, interleave, machine, table
 from workloads import WORKLOADS, Workload, at_once
 
 CONCURRENCY = 100
+UNITS = {"elapsed": "microseconds", "cpu": "microseconds of processor time"}
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="3 rounds of a tenth of the items: a look, not a result")
-    parser.add_argument("--rounds", type=int, help="interleaved runs of every case (default 7)")
+    parser.add_argument("--rounds", type=at_least_one, metavar="N", help="interleaved runs of every case (default 7)")
     parser.add_argument("--peers", type=among(PEERS), default=list(PEERS), metavar="A,B", help=", ".join(PEERS))
     parser.add_argument(
         "--workloads", type=among(WORKLOADS), default=list(WORKLOADS), metavar="A,B", help=", ".join(WORKLOADS)
     )
+    parser.add_argument(
+        "--clock",
+        choices=CLOCKS,
+        default="elapsed",
+        help="`cpu` counts processor time: for a machine that others use too",
+    )
     chosen = parser.parse_args()
     chosen.rounds = chosen.rounds or (3 if chosen.quick else 7)
     return chosen
+
+
+def at_least_one(value: str) -> int:
+    rounds = int(value)
+    if rounds < 1:
+        raise argparse.ArgumentTypeError(f"must be an int >= 1, got {value}")
+    return rounds
 
 
 def among(known: dict):
@@ -50,7 +64,11 @@ def warm_up(peers: list[Peer]) -> None:
 def main() -> None:
     chosen = arguments()
     print(f"# {machine(['penstock', 'uvloop', 'streamable'])}")
-    print(f"# concurrency {CONCURRENCY}, microseconds per item, medians of {chosen.rounds} interleaved rounds", end="")
+    print(f"# {busyness()}")
+    print(
+        f"# concurrency {CONCURRENCY}, {UNITS[chosen.clock]} per item, medians of {chosen.rounds} interleaved rounds",
+        end="",
+    )
     print(f", in brackets: times {REFERENCE}" if REFERENCE in chosen.peers else "")
     peers, workloads = [PEERS[p] for p in chosen.peers], [WORKLOADS[w] for w in chosen.workloads]
     for peer in peers:
@@ -64,7 +82,7 @@ def main() -> None:
             for peer in peers
             if ordered in peer.orders
         ]
-        cells = interleave(cases, chosen.rounds)
+        cells = interleave(cases, chosen.rounds, CLOCKS[chosen.clock])
         print(f"\n{'ordered' if ordered else 'unordered'}\n")
         print(table(cells, REFERENCE))
         ideals = "; ".join(f"{w.name}: {w.ideal_us(CONCURRENCY):g}" for w in workloads if w.seconds)

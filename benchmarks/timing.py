@@ -2,15 +2,19 @@
 
 import asyncio
 import gc
+import os
 import platform
 import statistics
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from time import perf_counter
+from time import perf_counter, process_time
 
 import uvloop
 
+type Clock = Callable[[], float]
+
+CLOCKS: dict[str, Clock] = {"elapsed": perf_counter, "cpu": process_time}
 LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 
 
@@ -45,26 +49,26 @@ class Cell:
         return (high - low) / 2 / self.median
 
 
-def interleave(cases: Sequence[Case], rounds: int) -> dict[Case, Cell]:
+def interleave(cases: Sequence[Case], rounds: int, clock: Clock = perf_counter) -> dict[Case, Cell]:
     """Run every case once per round; each round starts at another case, so that drift of the machine hits all alike."""
     runs = {case: [] for case in cases}
     for number in range(rounds):
         first = number * len(cases) // rounds
         for case in (*cases[first:], *cases[:first]):
-            runs[case].append(once(case))
+            runs[case].append(once(case, clock))
     return {
         case: Cell(tuple(seconds / case.items * 1e6 for seconds, _ in timed), case.items - min(n for _, n in timed))
         for case, timed in runs.items()
     }
 
 
-def once(case: Case) -> tuple[float, int]:
+def once(case: Case, clock: Clock) -> tuple[float, int]:
     """Seconds of one run, without making the loop, and how many results came out."""
 
     async def timed():
-        started = perf_counter()
+        started = clock()
         seen = await case.start()
-        return perf_counter() - started, seen
+        return clock() - started, seen
 
     gc.collect()
     with asyncio.Runner(loop_factory=LOOPS[case.loop]) as runner:
@@ -108,6 +112,13 @@ def machine(packages: Iterable[str]) -> str:
     """One line: what the numbers were made with."""
     versions = ", ".join(f"{name} {version(name)}" for name in packages)
     return f"{platform.python_implementation()} {platform.python_version()}, {versions}, {cpu()}, {platform.system()}"
+
+
+def busyness() -> str:
+    """One line: whether others use the machine."""
+    load, processors = os.getloadavg()[0], os.cpu_count() or 1
+    verdict = "quiet" if load < processors / 4 else "busy: elapsed times mean little, see --clock cpu"
+    return f"load {load:.1f} on {processors} processors before the start ({verdict})"
 
 
 def cpu() -> str:

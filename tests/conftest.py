@@ -46,10 +46,8 @@ def pytest_configure(config):
         config.addinivalue_line("markers", marker)
 
 
-def pytest_collection_finish():
-    """Hide what the imports have made from the garbage collector, which runs after each test."""
-    gc.collect()
-    gc.freeze()
+def pytest_sessionfinish():
+    gc.unfreeze()
 
 
 def pytest_generate_tests(metafunc):
@@ -77,9 +75,11 @@ def pytest_pyfunc_call(pyfuncitem):
 
 @pytest.fixture(autouse=True)
 def leftovers():
+    """Fails a test for what it leaves behind, and has what it did not close warn now, not in a later test."""
+    gc.freeze()  # what is older than the test costs its collections nothing
     with testing.Leftovers():
         yield
-        gc.collect()  # what was not closed warns now, and not in a later test
+        gc.collect()
 
 
 @pytest.fixture(autouse=True)

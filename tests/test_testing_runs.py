@@ -43,6 +43,19 @@ async def test_threads_sleep_in_virtual_time_side_by_side(clock):
 
 
 @grid
+async def test_a_job_that_waits_for_a_thread_lets_those_before_it_sleep(clock):
+    loop = asyncio.get_running_loop()
+    with ThreadPoolExecutor(2) as pool:
+
+        def work():
+            clock.sleep(1)
+            return clock.now
+
+        ends = await asyncio.gather(*(loop.run_in_executor(pool, work) for _ in range(5)))
+    assert ends == [1.0, 1.0, 2.0, 2.0, 3.0]
+
+
+@grid
 async def test_a_timeout_does_not_wait_for_its_thread(clock):
     """Trap 42b, as it is tested: the caller gives up at its deadline, the thread comes back at its own time."""
     back = []
@@ -81,11 +94,33 @@ async def test_a_job_that_fails_raises_in_the_caller_and_lets_the_clock_go(clock
 
 
 @grid
-def test_a_run_waits_for_threads_that_still_sleep_at_its_end(run, clock):
-    async def main():
-        asyncio.get_running_loop().run_in_executor(None, clock.sleep, 60)
+@pytest.mark.parametrize("seconds", [0, 60])
+def test_a_job_left_in_an_executor_fails_the_run_once_it_is_back(run, clock, seconds):
+    def work():
+        gate.wait()
+        clock.sleep(seconds)
 
-    run(main(), clock=clock)
+    async def main():
+        asyncio.get_running_loop().run_in_executor(None, work)
+        asyncio.get_running_loop().call_soon_threadsafe(gate.set)
+
+    gate = threading.Event()
+    with pytest.raises(AssertionError, match=r"left behind: executor job .*work"):
+        run(main(), clock=clock)
+    assert clock.now == seconds
+
+
+@grid
+def test_a_thread_whose_caller_gave_up_fails_a_run_that_does_not_wait_for_it(run, clock):
+    async def main():
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(2):
+                await asyncio.to_thread(clock.sleep, 60)
+
+    with pytest.raises(
+        AssertionError, match=r"left behind: timer <Timer when=60.*thread.*; executor job .*Clock.sleep"
+    ):
+        run(main(), clock=clock)
     assert clock.now == 60.0
 
 
@@ -130,12 +165,20 @@ async def test_held_lets_real_io_happen(clock):
 
 @grid
 async def test_clock_sleep_on_the_loop_raises(clock):
-    with clock.held(), pytest.raises(RuntimeError, match="for threads that hold the clock"):
+    with clock.held(), pytest.raises(RuntimeError, match="for threads beside a running loop"):
         clock.sleep(1)
 
 
+@grid
+async def test_clock_sleep_in_a_thread_that_time_does_not_wait_for_raises(clock):
+    with ThreadPoolExecutor(1) as pool:
+        sleep = pool.submit(clock.sleep, 1)
+        with pytest.raises(RuntimeError, match=r"for executor jobs and for threads inside clock.held\(\)"):
+            await asyncio.to_thread(sleep.result)
+
+
 def test_clock_sleep_without_a_loop_raises():
-    with pytest.raises(RuntimeError, match="for threads that hold the clock"):
+    with pytest.raises(RuntimeError, match="for threads beside a running loop"):
         Clock().sleep(1)
 
 

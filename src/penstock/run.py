@@ -50,7 +50,11 @@ class Run[T](AsyncIterator[T]):
         self._ending = False
 
     async def __aenter__(self) -> Self:
-        self._start()
+        try:
+            self._start()
+        except BaseException as error:
+            await self._leave(error)
+            raise
         return self
 
     async def __aexit__(
@@ -115,10 +119,14 @@ class Run[T](AsyncIterator[T]):
 
     def _start(self) -> Stage[T]:
         if self._stage is None:
-            scope = Scope(self._grace)
-            self._stage = self._open_stage(scope)
+            scope = self._scope = Scope(self._grace)
+            try:
+                self._stage = self._open_stage(scope)
+            except BaseException:
+                self._over = True
+                scope.begin_close()
+                raise
             self._stage.on_ready = self._outlet.wake
-            self._scope = scope
         return self._stage
 
     async def _leave(self, error: BaseException | None) -> None:

@@ -87,6 +87,7 @@ class FanOut[T, U](Window[T, U]):
         self._available: deque[Outputs[T, U]] = deque()
         self._waiting: dict[int, Outputs[T, U]] = {}
         self._attempt: Callable[[Outputs[T, U]], Awaitable[None]] = self._produce
+        self._may_retry = plan.retry is not None
         if plan.retry is not None:
             self._attempt = retrying(self._produce, plan.retry, self._retry, lambda outputs: not outputs.handed_on)
 
@@ -123,17 +124,31 @@ class FanOut[T, U](Window[T, U]):
                 fan = await cast("Awaitable[Any]", self.work(outputs.item))
                 if isinstance(fan, AsyncIterable):
                     await self._read(outputs, aiter(cast("AsyncIterable[U]", fan)))
-                    return
+                elif isinstance(fan, Collection):
+                    outputs.ready.extend(cast("Collection[U]", fan))
+                elif isinstance(fan, Iterable):
+                    await self._begin_reading(outputs, iter(cast("Iterable[U]", fan)))
+                else:
+                    raise OptionError(f"the function of stage {self.name!r} must return an iterable, got {fan!r}")
         except TimeoutError as error:
             if outputs.limit.expired():
                 raise AttemptTimeout(f"timed out after {self._timeout:g} s") from error.__cause__
             raise
-        if isinstance(fan, Collection):
-            outputs.ready.extend(cast("Collection[U]", fan))
-        elif isinstance(fan, Iterable):
-            outputs.iterator = iter(cast("Iterable[U]", fan))
-        else:
-            raise OptionError(f"the function of stage {self.name!r} must return an iterable, got {fan!r}")
+
+    async def _begin_reading(self, outputs: Outputs[T, U], iterator: Iterator[U]) -> None:
+        """Leave a plain iterator to be read by pulls; where it may be tried again, its first output is made here."""
+        if self._may_retry:
+            await self._permission(outputs)
+            try:
+                outputs.ready.append(next(iterator))
+            except BaseException as error:
+                self._count(outputs, -1)
+                if isinstance(error, StopIteration):
+                    return
+                raise
+            finally:
+                outputs.making = False
+        outputs.iterator = iterator
 
     async def _read(self, outputs: Outputs[T, U], iterator: AsyncIterator[U]) -> None:
         try:

@@ -14,13 +14,13 @@ slow head (P7): in an ordered window, an index below `taken` that stands in neit
 
 import asyncio
 import inspect
-from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Sized
+from collections.abc import Awaitable, Callable, Sized
 from dataclasses import dataclass, replace
 from typing import Any, Final, cast, override
 
 from penstock.core.clock import now
 from penstock.core.errors import as_failure
+from penstock.core.log import LOG
 from penstock.core.outcome import Failed
 from penstock.core.policy import OnError
 from penstock.core.retry import Exhausted, Retry, retrying, thread_back, timed
@@ -68,7 +68,7 @@ class Plan[T, U]:
 class Window[T, U](Stage[U]):
     """A stage that runs work on its items, at most `concurrency` at once (P1, P2, P5, P7, P9).
 
-    `OrderedWindow` and `UnorderedWindow` say which finished result is next.
+    `core.order` says which finished result is next.
     """
 
     def __init__(self, scope: Scope, upstream: Stage[T], plan: Plan[T, U], finished: Sized) -> None:
@@ -230,7 +230,7 @@ class Window[T, U](Stage[U]):
             task = self.scope.spawn(call)
         except BaseException as error:  # noqa: BLE001 -- a task factory is user code
             call.close()
-            _close(result)
+            close_unawaited(result)
             self._raised(index, item, error)
             return
         if not task.done():
@@ -280,7 +280,7 @@ class Window[T, U](Stage[U]):
         """Settle an item whose task was cancelled before its first step and so never ran (gh-116048)."""
         index, item, result = self._unbegun.pop(task)
         del self.running[index]
-        _close(result)
+        close_unawaited(result)
         self._raised(index, item, asyncio.CancelledError())
 
     # Settling
@@ -315,6 +315,8 @@ class Window[T, U](Stage[U]):
             self._halt(failed.index)
         elif self.on_error == "collect":
             self.scope.keep(failed)
+        else:
+            LOG.warning("skipped: %s", failed)
 
     def _settled(self) -> None:
         """Tell the stage below if its result is there; if a place is free, pump in the next turn."""
@@ -362,86 +364,8 @@ class Window[T, U](Stage[U]):
         return f"stage {self.name!r}, item{'s' if len(items) > 1 else ''} {some}"
 
 
-def _close(result: object) -> None:
-    """Close a coroutine that nobody will await."""
-    if isinstance(result, Coroutine):
-        result.close()
-
-
-class UnorderedWindow[T, U](Window[T, U]):
-    """Hands results on as they finish."""
-
-    def __init__(self, scope: Scope, upstream: Stage[T], plan: Plan[T, U]) -> None:
-        self.finished: deque[U] = deque()
-        super().__init__(scope, upstream, plan, self.finished)
-
-    @override
-    def _hand_over(self) -> Any:
-        if not self.finished:
-            return MISSING
-        self.delivered += 1
-        return self.finished.popleft()
-
-    @override
-    def _keep(self, index: int, value: U) -> None:
-        self.finished.append(value)
-
-    @override
-    def _has_next(self) -> bool:
-        return bool(self.finished)
-
-    @override
-    def close(self) -> None:
-        super().close()
-        self.discarded += len(self.finished)
-        self.finished.clear()
-
-
-class OrderedWindow[T, U](Window[T, U]):
-    """Hands results on in the order of their items (P3). `head` is the index whose result is next."""
-
-    def __init__(self, scope: Scope, upstream: Stage[T], plan: Plan[T, U]) -> None:
-        self.finished: dict[int, U] = {}
-        self.head = 0
-        super().__init__(scope, upstream, plan, self.finished)
-
-    @override
-    def _hand_over(self) -> Any:
-        value: Any = self.finished.pop(self.head, MISSING)
-        if value is MISSING:
-            if not self._has_next():
-                return MISSING
-            value = self.finished.pop(self.head)
-        self.head += 1
-        self.delivered += 1
-        return value
-
-    @override
-    def _keep(self, index: int, value: U) -> None:
-        self.finished[index] = value
-
-    @override
-    def _has_next(self) -> bool:
-        finished, running = self.finished, self.running
-        if not finished or self.head in running:
-            return False
-        if self.taken - self.head > 2 * self.bound:  # most have settled without a result: one look spares many steps
-            self.head = min((*finished, *(i for i in running if i >= 0)))
-        while self.head not in finished:
-            if self.head in running:
-                return False
-            self.head += 1
-        return True
-
-    @override
-    def _discard_behind(self, index: int) -> None:
-        unreachable = [i for i in self.finished if i > index]
-        for i in unreachable:
-            del self.finished[i]
-        self.discarded += len(unreachable)
-
-    @override
-    def close(self) -> None:
-        super().close()
-        self.discarded += len(self.finished)
-        self.finished.clear()
+def close_unawaited(result: object) -> None:
+    """Close what nobody will await, if it is a coroutine or has one inside."""
+    close = getattr(result, "close", None)
+    if close is not None:
+        close()

@@ -1,18 +1,19 @@
 """Operators that run a user's function on every item: `map`, `filter`, `tap`, `flat_map`."""
 
 import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Generator
 from dataclasses import dataclass
 from typing import Any, TypedDict, cast
 
 from penstock.core import validate
 from penstock.core.errors import OptionError
 from penstock.core.fan_out import FanOut
+from penstock.core.order import OrderedWindow, UnorderedWindow
 from penstock.core.policy import ON_ERROR, OnError
 from penstock.core.retry import Retry, Seconds
 from penstock.core.scope import Scope
 from penstock.core.stage import Stage
-from penstock.core.window import DROPPED, Later, OrderedWindow, Plan, UnorderedWindow
+from penstock.core.window import DROPPED, Later, Plan, close_unawaited
 from penstock.engines.local import Threads, kind_of, on_loop
 
 
@@ -145,16 +146,29 @@ def _shaped(
 
 
 def _shaped_inline(fn: Callable[[Any], Any], shape: Callable[[Any, Any], Any] | None) -> Callable[[Any], Any]:
-    async def later(item: Any, result: Awaitable[Any]) -> Any:
-        return await result if shape is None else shape(item, await result)
-
     def shaped(item: Any) -> Any:
         result: Any = fn(item)
         if isinstance(result, Awaitable):
-            return Later(later(item, cast("Awaitable[Any]", result)))
+            return Later(cast("Awaitable[Any]", result) if shape is None else _Shaped(result, shape, item))
         return result if shape is None else shape(item, result)
 
     return shaped
+
+
+@dataclass(frozen=True, slots=True)
+class _Shaped(Awaitable[Any]):
+    """An awaitable result that is still to be shaped."""
+
+    result: Any
+    shape: Callable[[Any, Any], Any]
+    item: Any
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        return self.shape(self.item, (yield from self.result.__await__()))
+
+    def close(self) -> None:
+        """Close a coroutine that nobody will await."""
+        close_unawaited(self.result)
 
 
 def _name_of(fn: object) -> str:

@@ -1,7 +1,7 @@
 """What runs in executors for a loop, and which of the threads there sleep in virtual time."""
 
 import threading
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,7 +15,7 @@ class Pool:
     """
 
     threads: Collection[threading.Thread] | None
-    jobs: set[Future[Any]] = field(default_factory=set[Future[Any]])
+    jobs: dict[Future[Any], Callable[..., Any]] = field(default_factory=dict[Future[Any], Callable[..., Any]])
     asleep: int = 0
 
     @property
@@ -38,27 +38,31 @@ class Jobs:
     def __init__(self) -> None:
         self._pools: dict[Executor, Pool] = {}
 
+    def __bool__(self) -> bool:
+        return bool(self._pools)
+
     @property
     def hold_time(self) -> bool:
         """Whether time has to wait for any job."""
         return any(pool.holds for pool in self._pools.values())
 
-    def add(self, executor: Executor, job: Future[Any]) -> None:
-        """Note that `executor` has taken `job`."""
+    @property
+    def at_work(self) -> Mapping[Future[Any], Callable[..., Any]]:
+        """The jobs that have no outcome yet, with their functions."""
+        return {job: fn for pool in self._pools.values() for job, fn in pool.jobs.items() if not job.done()}
+
+    def add(self, executor: Executor, job: Future[Any], fn: Callable[..., Any]) -> None:
+        """Note that `executor` has taken `job`, a call of `fn`."""
         if executor not in self._pools:
             self._pools[executor] = Pool(getattr(executor, "_threads", None))  # what a ThreadPoolExecutor calls them
-        self._pools[executor].jobs.add(job)
+        self._pools[executor].jobs[job] = fn
 
     def remove(self, executor: Executor, job: Future[Any]) -> None:
         """Note that the outcome of `job` is on the loop."""
         jobs = self._pools[executor].jobs
-        jobs.remove(job)
+        del jobs[job]
         if not jobs:
             del self._pools[executor]
-
-    def all(self) -> list[Future[Any]]:
-        """The jobs that are not back."""
-        return [job for pool in self._pools.values() for job in pool.jobs]
 
     def pool_of(self, thread: threading.Thread) -> Pool | None:
         """The pool to which `thread` belongs."""

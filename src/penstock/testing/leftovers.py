@@ -17,10 +17,11 @@ from penstock.testing.virtual import VirtualLoop
 class Leftovers:
     """A `with` block that raises AssertionError if it leaves anything behind.
 
-    Inside a running loop it looks for tasks, timers (of virtual and of asyncio's loops), async generators that were
-    begun and not closed, and errors that only the loop's exception handler was told. It collects garbage first: only
-    then is an exception known to be one that nobody will retrieve. (`gc.freeze()` before a test makes that cheap.)
-    Anywhere else it looks for threads and child processes. What was there before the block does not count.
+    Inside a running loop it looks for tasks, timers (of virtual and of asyncio's loops), jobs in executors (of virtual
+    loops), async generators that were begun and not closed, and errors that only the loop's exception handler was told.
+    It collects garbage first: only then is an exception known to be one that nobody will retrieve. (`gc.freeze()`
+    before a test makes that cheap.) Anywhere else it looks for threads and child processes. What was there before the
+    block does not count.
 
     An exception that leaves the block is not replaced: it gets the findings as a note.
     """
@@ -138,6 +139,7 @@ def _watches_inside(loop: asyncio.AbstractEventLoop) -> list[_Watch]:
     return [
         _Newcomers(lambda: {task: task for task in asyncio.all_tasks(loop)}, describe_task),
         _Newcomers(lambda: _timers(loop), lambda timer: f"timer {timer!r}"),
+        _Newcomers(lambda: _jobs(loop), lambda fn: f"executor job {fn!r}"),
         _Generators(),
         _Complaints(loop),
     ]
@@ -161,3 +163,7 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
 def _timers(loop: asyncio.AbstractEventLoop) -> Mapping[Any, asyncio.TimerHandle]:
     waiting = loop.timers if isinstance(loop, VirtualLoop) else getattr(loop, "_scheduled", ())
     return {(id(timer), timer.when()): timer for timer in waiting if not timer.cancelled()}
+
+
+def _jobs(loop: asyncio.AbstractEventLoop) -> Mapping[Any, Any]:
+    return loop.jobs.at_work if isinstance(loop, VirtualLoop) else {}

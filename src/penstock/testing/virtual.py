@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, cast, override
 
 from penstock.testing.clock import Clock
 from penstock.testing.describe import describe_task
-from penstock.testing.jobs import Jobs
+from penstock.testing.jobs import Jobs, Pool
 from penstock.testing.timers import Timer, Timers
 
 PATIENCE = 200_000
@@ -47,13 +47,16 @@ class VirtualLoop(_RealLoop):
         self.clock = Clock() if clock is None else clock
         self.clock.attach(self)
         self.timers = Timers()
+        self.slow_callback_duration = math.inf  # debug mode would blame the ticker for the time that it lets pass
         self._ticking = False
         self._ticker_context = contextvars.Context()
         self._anything_scheduled = False
         self._passes = 0
         self._stuck: Exception | None = None
         self._workers: Executor | None = None
-        self._jobs = Jobs()
+        self.jobs = Jobs()
+        self._no_jobs = asyncio.Event()
+        self._no_jobs.set()
 
     @override
     def time(self) -> float:
@@ -159,7 +162,7 @@ class VirtualLoop(_RealLoop):
 
     @property
     def _time_stands_still(self) -> bool:
-        return self.clock.is_held or self._jobs.hold_time
+        return self.clock.is_held or self.jobs.hold_time
 
     def look_again(self) -> None:
         """Let time pass if it can now; from any thread."""
@@ -168,18 +171,17 @@ class VirtualLoop(_RealLoop):
 
     def put_to_sleep(self, thread: threading.Thread, seconds: float, awake: Future[None]) -> None:
         """Give `awake` its result after `seconds`, and do not wait for `thread` until then."""
-        holder = self._jobs.pool_of(thread) or (self.clock if self.clock.is_held else None)
+        holder = self.jobs.pool_of(thread) or (self.clock if self.clock.is_held else None)
         if holder is None:
             awake.set_exception(RuntimeError("clock.sleep() is for executor jobs and for threads inside clock.held()"))
             return
-
-        def wake() -> None:
-            holder.hold()
-            awake.set_result(None)
-
-        self.call_later(seconds, wake)
+        self.call_later(seconds, self._wake_thread, thread, holder, awake)
         holder.release()
         self._start_ticking()
+
+    def _wake_thread(self, _: threading.Thread, holder: Pool | Clock, awake: Future[None]) -> None:
+        holder.hold()
+        awake.set_result(None)
 
     @override
     def set_default_executor(self, executor: Executor) -> None:
@@ -193,7 +195,8 @@ class VirtualLoop(_RealLoop):
         """Run `func` in a real thread or process; time stands still until its result is on the loop."""
         executor = executor or self._default_workers()
         job = executor.submit(func, *args)
-        self._jobs.add(executor, job)
+        self.jobs.add(executor, job, func)
+        self._no_jobs.clear()
         result = asyncio.wrap_future(job, loop=self)
         job.add_done_callback(lambda _: self._on_job_done(executor, job))  # after that which delivers the result
         return result
@@ -210,12 +213,14 @@ class VirtualLoop(_RealLoop):
             self.call_soon_threadsafe(self._remove_job, executor, job)
 
     def _remove_job(self, executor: Executor, job: Future[Any]) -> None:
-        self._jobs.remove(executor, job)
+        self.jobs.remove(executor, job)
+        if not self.jobs:
+            self._no_jobs.set()
         self._start_ticking()
 
     @override
     async def shutdown_default_executor(self, timeout: float | None = None) -> None:
         """Wait for the jobs, which may sleep in virtual time, then for the threads, whatever `timeout` is."""
-        await asyncio.gather(*(asyncio.wrap_future(job, loop=self) for job in self._jobs.all()), return_exceptions=True)
+        await self._no_jobs.wait()
         with self.clock.held():
             await super().shutdown_default_executor()

@@ -4,6 +4,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from penstock.sinks.lock import HeldError
+    from penstock.sinks.sqlite import StoreError, StoreFullError
+    from penstock.sources.files import PathError
     from penstock.workflows.documents.embedders import Embedder, HashEmbedder
     from penstock.workflows.documents.job import EmbedJob, EmbedOptions, embed
     from penstock.workflows.documents.reading import DocumentError
@@ -11,13 +14,16 @@ if TYPE_CHECKING:
     from penstock.workflows.documents.search import Hit, search
 
 _HOMES = {
-    "embedders": ("Embedder", "HashEmbedder"),
-    "job": ("EmbedJob", "EmbedOptions", "embed"),
-    "reading": ("DocumentError",),
-    "report": ("EmbedReport", "Failure"),
-    "search": ("Hit", "search"),
+    "sinks.lock": ("HeldError",),
+    "sinks.sqlite": ("StoreError", "StoreFullError"),
+    "sources.files": ("PathError",),
+    "workflows.documents.embedders": ("Embedder", "HashEmbedder"),
+    "workflows.documents.job": ("EmbedJob", "EmbedOptions", "embed"),
+    "workflows.documents.reading": ("DocumentError",),
+    "workflows.documents.report": ("EmbedReport", "Failure"),
+    "workflows.documents.search": ("Hit", "search"),
 }
-_HOME_OF = {name: f"penstock.workflows.documents.{home}" for home, names in _HOMES.items() for name in names}
+_HOME_OF = {name: f"penstock.{home}" for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "DocumentError",
@@ -27,7 +33,11 @@ __all__ = [
     "Embedder",
     "Failure",
     "HashEmbedder",
+    "HeldError",
     "Hit",
+    "PathError",
+    "StoreError",
+    "StoreFullError",
     "embed",
     "search",
 ]

@@ -1,0 +1,87 @@
+"""The two orders in which a window hands its results on (P3)."""
+
+from collections import deque
+from typing import Any, override
+
+from penstock.core.scope import Scope
+from penstock.core.stage import Stage
+from penstock.core.window import MISSING, Plan, Window
+
+
+class UnorderedWindow[T, U](Window[T, U]):
+    """Hands results on as they finish."""
+
+    def __init__(self, scope: Scope, upstream: Stage[T], plan: Plan[T, U]) -> None:
+        self.finished: deque[U] = deque()
+        super().__init__(scope, upstream, plan, self.finished)
+
+    @override
+    def _hand_over(self) -> Any:
+        if not self.finished:
+            return MISSING
+        self.delivered += 1
+        return self.finished.popleft()
+
+    @override
+    def _keep(self, index: int, value: U) -> None:
+        self.finished.append(value)
+
+    @override
+    def _has_next(self) -> bool:
+        return bool(self.finished)
+
+    @override
+    def close(self) -> None:
+        super().close()
+        self.discarded += len(self.finished)
+        self.finished.clear()
+
+
+class OrderedWindow[T, U](Window[T, U]):
+    """Hands results on in the order of their items (P3). `head` is the index whose result is next."""
+
+    def __init__(self, scope: Scope, upstream: Stage[T], plan: Plan[T, U]) -> None:
+        self.finished: dict[int, U] = {}
+        self.head = 0
+        super().__init__(scope, upstream, plan, self.finished)
+
+    @override
+    def _hand_over(self) -> Any:
+        value: Any = self.finished.pop(self.head, MISSING)
+        if value is MISSING:
+            if not self._has_next():
+                return MISSING
+            value = self.finished.pop(self.head)
+        self.head += 1
+        self.delivered += 1
+        return value
+
+    @override
+    def _keep(self, index: int, value: U) -> None:
+        self.finished[index] = value
+
+    @override
+    def _has_next(self) -> bool:
+        finished, running = self.finished, self.running
+        if not finished or self.head in running:
+            return False
+        if self.taken - self.head > 2 * self.bound:  # most have settled without a result: one look spares many steps
+            self.head = min((*finished, *(i for i in running if i >= 0)))
+        while self.head not in finished:
+            if self.head in running:
+                return False
+            self.head += 1
+        return True
+
+    @override
+    def _discard_behind(self, index: int) -> None:
+        unreachable = [i for i in self.finished if i > index]
+        for i in unreachable:
+            del self.finished[i]
+        self.discarded += len(unreachable)
+
+    @override
+    def close(self) -> None:
+        super().close()
+        self.discarded += len(self.finished)
+        self.finished.clear()

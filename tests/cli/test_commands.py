@@ -1,0 +1,177 @@
+"""The commands: what they print, and their exit codes."""
+
+import os
+import subprocess
+import sys
+from importlib.metadata import version
+
+import pytest
+
+
+def test_embed_then_search(penstock, docs):
+    done = penstock("embed", "docs", "--to", "index.db")
+    assert done.code == 0
+    assert done.out.startswith("index.db: 3 files and 3 chunks stored in ")
+    assert "first document stored after 0." in done.out
+    assert "peak memory" in done.out
+    found = penstock("search", "index.db", "compress bytes", "-k", "1")
+    assert found.code == 0
+    assert found.out.startswith("1. docs/gzip.py:1  compress  (0.0")
+    assert found.out.count("\n") == 2
+    assert found.err == ""
+
+
+def test_a_second_run_skips_what_is_unchanged(penstock, docs, indexed):
+    indexed(docs)
+    (docs / "note.txt").unlink()
+    done = penstock("embed", "docs", "--to", "index.db")
+    assert done.code == 0
+    assert "0 files and 0 chunks stored" in done.out
+    assert "  2 files unchanged, skipped\n" in done.out
+    assert "  1 file gone since, still in the index:\n    docs/note.txt\n" in done.out
+
+
+def test_json_is_one_document_and_nothing_else(penstock, docs):
+    (docs / "bad.txt").write_bytes(b"\0")
+    done = penstock("embed", "docs", "--to", "index.db", "--json")
+    assert done.code == 1
+    assert (done.json["files"], done.json["failed"], done.json["interrupted"]) == (3, 1, False)
+    assert done.json["failures"] == [{"path": str(docs / "bad.txt"), "reason": "not text: a NUL byte at 0"}]
+    assert done.json["files_per_second"] > 0
+    hits = penstock("search", "index.db", "C++", "--json").json
+    assert hits[0]["path"] == str(docs / "note.txt")
+    assert set(hits[0]) == {"path", "first_line", "last_line", "heading", "score", "snippet", "text"}
+
+
+def test_the_options_reach_the_job(penstock, docs):
+    options = ["--glob", "*.md", "--glob", "*.py", "--exclude", "gz*", "--concurrency", "1", "--max-file-size", "45"]
+    report = penstock("embed", "docs", "--to", "index.db", *options, "--json").json
+    assert (report["files"], report["failed"]) == (1, 0)
+    report = penstock("embed", "docs", "--to", "other.db", "--max-file-size", "30", "--json").json
+    assert (report["files"], report["failed"]) == (1, 2)
+
+
+def test_on_error_raise_ends_with_the_first_failure(penstock, docs):
+    (docs / "bad.txt").write_bytes(b"\0")
+    done = penstock("embed", "docs", "--to", "index.db", "--on-error", "raise")
+    assert done.code == 1
+    assert "penstock: " in done.err
+    assert "bad.txt: not text: a NUL byte at 0\n" in done.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["embed", "docs"], "Missing option '--to'"),
+        (["embed", "--to", "i.db"], "Missing argument 'PATH"),
+        (["embed", "docs", "--to", "i.db", "--concurrency", "0"], "penstock: concurrency must be an int >= 1, got 0\n"),
+        (["embed", "docs", "--to", "i.db", "--concurrency", "x"], "Error: Invalid value for '--concurrency'"),
+        (
+            ["embed", "docs", "--to", "i.db", "--on-error", "skip"],
+            "on_error must be one of 'collect', 'raise', got 'skip'",
+        ),
+        (["embed", "docs", "nowhere", "--to", "i.db"], "penstock: nowhere: no such file or directory\n"),
+        (["search", "i.db", "x"], "penstock: i.db: no such index; `penstock embed PATH --to i.db` makes one\n"),
+        (["search", "docs", "x"], "penstock: docs: a directory, not an index\n"),
+        (["search", "docs/note.txt", "x"], "penstock: docs/note.txt: not "),
+        (["search", "i.db", "x", "-k", "0"], "penstock: k must be an int >= 1, got 0\n"),
+        (["nonsense"], "No such command"),
+    ],
+)
+def test_bad_usage_is_one_clear_line_and_2(penstock, docs, tmp_path, arguments, message):
+    done = penstock(*arguments)
+    assert done.code == 2
+    assert message in done.err
+    assert done.out == ""
+    assert not (tmp_path / "i.db").exists()
+
+
+@pytest.mark.parametrize("question", ["", " "])
+def test_an_empty_question_is_answered_with_nothing(penstock, docs, indexed, question):
+    indexed(docs)
+    done = penstock("search", "index.db", question)
+    assert (done.code, done.out, done.err) == (0, "", "penstock: the question is empty: nothing was asked\n")
+    assert penstock("search", "index.db", question, "--json").json == []
+
+
+@pytest.mark.parametrize("question", ['"C++ AND', "NEAR(", "caf\udce9 🙂"])
+def test_any_text_is_a_question(penstock, docs, indexed, question):
+    indexed(docs)
+    done = penstock("search", "index.db", question)
+    assert done.code == 0
+    assert done.out.startswith("1. ")
+
+
+def test_what_is_printed_holds_no_control_characters(penstock, docs):
+    """A file name or a document must not write to the terminal by itself."""
+    (docs / "\x1b[31mred\n.txt").write_text("escape \x1b[2J sequences \x07 ring")
+    (docs / "caf\udce9.txt").write_text("a name that is no UTF-8")
+    assert penstock("embed", "docs", "--to", "index.db").code == 0
+    found = penstock("search", "index.db", "escape sequences ring", "-k", "1").out
+    assert "\x1b" not in found
+    assert "docs/\\x1b[31mred\\n.txt:1" in found
+    assert "escape \\x1b[2J sequences \\x07 ring" in found
+    assert "docs/caf\\udce9.txt:1" in penstock("search", "index.db", "a name that is no UTF-8", "-k", "1").out
+
+
+def test_output_fits_any_encoding(penstock, docs, indexed):
+    (docs / "grün.md").write_text("# Grün 漢字\n\ncompress bytes\n")
+    narrow = {"env": os.environ | {"PYTHONIOENCODING": "latin-1"}, "encoding": "latin-1"}
+    indexed(docs)
+    done = penstock("search", "index.db", "Grün 漢字", **narrow)
+    assert done.code == 0
+    assert "docs/grün.md:1  Grün \\u6f22\\u5b57" in done.out
+
+
+def test_a_reader_that_leaves_early_is_no_error(docs, indexed, tmp_path):
+    indexed(docs)
+    command = f"{sys.executable} -m penstock search index.db compress | true"
+    done = subprocess.run(command, shell=True, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert "Traceback" not in done.stderr
+
+
+def test_the_version_is_that_of_the_package(penstock):
+    assert penstock("--version").out == f"penstock {version('penstock')}\n"
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["embed", "--help"], ["search", "--help"]])
+def test_help_shows_examples_and_needs_nothing_heavy(penstock, arguments):
+    """Help must be quick: what takes long to import comes with the work."""
+    code = (
+        "import sys\nfrom penstock.cli import main\n"
+        "try: main()\nexcept SystemExit as end: assert not end.code\n"
+        "print(sorted({'rich', 'numpy', 'apsw', 'lxml', 'asyncio'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("\n[]\n")
+    assert "Usage: " in done.stdout
+    assert "penstock" in done.stdout
+    if len(arguments) == 2:
+        assert "\n    penstock " in done.stdout
+
+
+def test_no_command_is_the_help(penstock):
+    done = penstock()
+    assert "Usage: " in done.out + done.err
+    assert "embed" in done.out + done.err
+
+
+@pytest.mark.parametrize(
+    ("missing", "arguments", "extra"),
+    [
+        ("typer", ["--help"], "cli"),
+        ("numpy", ["embed", ".", "--to", "i.db"], "embed"),
+        ("apsw", ["search", "i.db", "x"], "embed"),
+        ("sqlite_vec", ["search", "i.db", "x"], "embed"),
+        ("lxml", ["embed", ".", "--to", "i.db"], "embed"),
+    ],
+)
+def test_a_missing_library_says_what_to_install(tmp_path, missing, arguments, extra):
+    code = f"import sys; sys.modules[{missing!r}] = None; from penstock.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.count("\n") == 1
+    assert f"needs {missing}: pip install 'penstock[{extra}]'" in done.stderr
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,445 @@
+"""`flat_map` and `flatten`."""
+
+import asyncio
+
+import pytest
+
+import penstock
+from penstock.testing import Gauge, Scripted
+
+grid = pytest.mark.grid
+both_orders = pytest.mark.parametrize("ordered", [True, False], ids=["ordered", "unordered"])
+concurrencies = pytest.mark.parametrize("concurrency", [1, 3])
+
+
+def as_list(number):
+    return [number] * number
+
+
+async def as_list_later(number):
+    await asyncio.sleep(0)
+    return [number] * number
+
+
+def as_generator(number):
+    for _ in range(number):
+        yield number
+
+
+async def as_async_generator(number):
+    for _ in range(number):
+        await asyncio.sleep(1)
+        yield number
+
+
+async def as_async_generator_at_once(number):
+    for _ in range(number):
+        yield number
+
+
+async def as_iterator_later(number):
+    return iter([number] * number)
+
+
+KINDS = [as_list, as_list_later, as_generator, as_async_generator, as_async_generator_at_once, as_iterator_later]
+
+
+@grid
+@both_orders
+@concurrencies
+@pytest.mark.parametrize("buffer", [0, 2])
+@pytest.mark.parametrize("fn", [*KINDS, lambda number: (number,) * number], ids=lambda fn: fn.__name__)
+async def test_one_item_becomes_many(fn, concurrency, ordered, buffer):
+    stream = penstock.stream([3, 0, 1, 2]).flat_map(fn, concurrency=concurrency, ordered=ordered, buffer=buffer)
+    outputs = await stream.to_list()
+    assert (outputs if ordered else sorted(outputs, reverse=True)) == (
+        [3, 3, 3, 1, 2, 2] if ordered else [3, 3, 3, 2, 2, 1]
+    )
+
+
+@grid
+@both_orders
+@pytest.mark.parametrize("fn", KINDS)
+async def test_a_slow_consumer_loses_nothing(fn, ordered):
+    """P5: outputs that wait survive the end of the task that has made them."""
+    seen = []
+    async with penstock.stream([2, 3, 1]).flat_map(fn, concurrency=3, ordered=ordered, buffer=2).open() as items:
+        async for item in items:
+            seen.append(item)
+            await asyncio.sleep(10)
+    assert sorted(seen) == [1, 2, 2, 3, 3, 3]
+    stage = items.stats()[-1]
+    assert (stage.taken, stage.delivered, stage.in_flight) == (3, 3, 0)
+
+
+@grid
+@both_orders
+async def test_many_items_without_outputs(ordered):
+    """P2: inputs that come to nothing free their places."""
+    for fn in (lambda _: [], lambda _: iter(()), as_list_later, as_async_generator):
+        stream = penstock.stream([0] * 100).flat_map(fn, concurrency=3, ordered=ordered)
+        async with stream.open() as items:
+            assert [item async for item in items] == []
+        stage = items.stats()[-1]
+        assert (stage.taken, stage.dropped, stage.delivered) == (100, 100, 0)
+
+
+async def test_outputs_are_handed_on_as_they_come(clock):
+    """P2: the first output of an input does not wait for its last."""
+    stream = penstock.stream([2, 2]).flat_map(as_async_generator)
+    assert [clock.now async for _ in stream] == [1.0, 2.0, 3.0, 4.0]
+
+
+async def test_outputs_of_a_generator_are_made_as_they_are_pulled():
+    made = []
+
+    def endless(_):
+        for number in range(1_000_000):
+            made.append(number)
+            yield number
+
+    assert await penstock.stream([1]).flat_map(endless).take(3).to_list() == [0, 1, 2]
+    assert len(made) == 3
+
+
+@grid
+async def test_behind_the_head_the_buffer_is_shared():
+    """P1: inputs behind the first open one hold at most `buffer` finished outputs together."""
+    made = []
+
+    async def pages(number):
+        if number == 0:
+            await asyncio.sleep(1000)
+        for page in range(100):
+            made.append((number, page))
+            yield number, page
+
+    async with penstock.stream(range(9)).flat_map(pages, concurrency=3, buffer=4).open() as items:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(anext(items), 10)
+        assert len(made) <= 4
+        assert {number for number, _ in made} <= {1, 2}
+        seen = [item async for item in items]
+    assert seen == [(number, page) for number in range(9) for page in range(100)]
+
+
+@both_orders
+async def test_a_slow_consumer_bounds_what_is_made(ordered):
+    """P1: unordered each open input may hold one output, and `buffer` more are shared."""
+    made = handed_on = 0
+
+    async def pages(number):
+        nonlocal made
+        for page in range(100):
+            made += 1
+            yield number, page
+
+    stream = penstock.stream(range(9)).flat_map(pages, concurrency=3, buffer=4, ordered=ordered)
+    async with stream.open() as items:
+        async for _ in items:
+            handed_on += 1
+            await asyncio.sleep(10)
+            assert made <= handed_on + 3 + 4
+            if handed_on == 50:
+                break
+
+
+@grid
+async def test_unordered_inputs_take_turns():
+    """P3: an input with many outputs does not hold up the others."""
+
+    async def endless(name):
+        while True:
+            yield name
+
+    outputs = await penstock.stream("ab").flat_map(endless, concurrency=2, ordered=False).take(100).to_list()
+    assert 33 <= outputs.count("a") <= 67
+
+
+def two_then_failure(number):
+    for part in range(3):
+        if (number, part) == (1, 2):
+            raise ValueError(number)
+        yield number, part
+
+
+async def two_then_failure_async(number):
+    for output in two_then_failure(number):
+        yield output
+
+
+def failure(number):
+    if number == 1:
+        raise ValueError(number)
+    return [(number, part) for part in range(3)]
+
+
+@pytest.fixture
+def read_until_error():
+    """Read a run; gives the items, and the error that ended them, or None."""
+
+    async def read(items):
+        seen = []
+        try:
+            async for item in items:
+                seen.append(item)  # noqa: PERF401 -- a comprehension would lose them at the error
+        except Exception as error:  # noqa: BLE001 -- it is what the test looks at
+            return seen, error
+        return seen, None
+
+    return read
+
+
+@grid
+@both_orders
+@pytest.mark.parametrize(("fn", "made"), [(two_then_failure, 2), (two_then_failure_async, 2), (failure, 0)])
+async def test_outputs_before_a_failure_are_delivered(fn, made, ordered, read_until_error):
+    """P5: then it is raised."""
+    items = penstock.stream(range(3)).flat_map(fn, ordered=ordered).open()
+    seen, error = await read_until_error(items)
+    assert seen == [*((0, part) for part in range(3)), *((1, part) for part in range(made))]
+    assert type(error) is ValueError
+    assert error.__notes__ == [f"penstock: stage 'flat_map({fn.__name__})', item 1"]
+    stage = items.stats()[-1]
+    assert (stage.failed, stage.delivered, stage.in_flight) == (1, 1, 0)
+
+
+@grid
+@both_orders
+@pytest.mark.parametrize("on_error", ["skip", "collect"])
+@pytest.mark.parametrize(("fn", "made"), [(two_then_failure, 2), (two_then_failure_async, 2), (failure, 0)])
+async def test_other_inputs_go_on_after_a_failure(fn, made, on_error, ordered):
+    """P5: the input has failed, once, and its outputs so far were delivered."""
+    async with penstock.stream(range(3)).flat_map(fn, on_error=on_error, ordered=ordered).open() as items:
+        seen = [item async for item in items]
+    assert seen == [(number, part) for number in range(3) for part in range(made if number == 1 else 3)]
+    stage = items.stats()[-1]
+    assert (stage.failed, stage.delivered, stage.in_flight) == (1, 2, 0)
+    assert [failed.index for failed in items.failures] == ([1] if on_error == "collect" else [])
+
+
+@grid
+async def test_a_failure_behind_the_head_stops_the_siblings(read_until_error):
+    """P5: at once; what the head has already made is next in order and is delivered."""
+    gauge = Gauge()
+
+    async def pages(number):
+        with gauge:
+            if number == 2:
+                await asyncio.sleep(5)
+                raise ValueError(number)
+            for page in range(100):
+                await asyncio.sleep(2)
+                yield number, page
+
+    items = penstock.stream(range(9)).flat_map(pages, concurrency=3, buffer=6).open()
+    seen, error = await read_until_error(items)
+    assert seen == [(0, 0), (0, 1)]
+    assert error.args == (2,)
+    assert (gauge.started, gauge.now) == (3, 0)
+
+
+@grid
+@pytest.mark.parametrize("fn", KINDS)
+async def test_leaving_closes_what_is_open(fn):
+    """P4: also the generators that it reads."""
+    closed = []
+
+    async def async_generator(_):
+        try:
+            while True:
+                await asyncio.sleep(1)
+                yield 1
+        finally:
+            await asyncio.sleep(1)
+            closed.append("async")
+
+    def generator(_):
+        try:
+            while True:
+                yield 1
+        finally:
+            closed.append("plain")
+
+    for opened in (async_generator, generator):
+        async with penstock.stream(range(9)).flat_map(opened, concurrency=2, buffer=2).open() as items:
+            await anext(items)
+    assert set(closed) == {"async", "plain"}
+    async with penstock.stream([5] * 9).flat_map(fn, concurrency=2).open() as items:
+        await anext(items)
+    assert items.stats()[-1].in_flight == 0
+
+
+@grid
+async def test_a_generator_that_fails_to_close():
+    """P4: raises from leaving."""
+
+    def generator(_):
+        try:
+            yield from range(9)
+        finally:
+            raise OSError("while it was closed")
+
+    with pytest.raises(OSError, match="while it was closed"):
+        await penstock.stream([1]).flat_map(generator).first()
+
+
+@grid
+@concurrencies
+@pytest.mark.parametrize("kind", ["function", "async generator", "generator"])
+async def test_an_input_is_tried_again_before_its_first_output(kind, concurrency):
+    tries = []
+
+    async def function(number):
+        tries.append(number)
+        if len(tries) < 3:
+            raise ConnectionError
+        return [number, number]
+
+    async def async_generator(number):
+        for item in await function(number):
+            yield item
+
+    def generator(number):
+        tries.append(number)
+        if len(tries) < 3:
+            raise ConnectionError
+        yield from (number, number)
+
+    fn = {"function": function, "async generator": async_generator, "generator": generator}[kind]
+    retry = penstock.Retry(on=ConnectionError)
+    async with penstock.stream([7]).flat_map(fn, retry=retry, concurrency=concurrency).open() as items:
+        assert [item async for item in items] == [7, 7]
+    assert items.stats()[-1].retried == 2
+
+
+@grid
+async def test_an_input_is_not_tried_again_once_an_output_was_handed_on():
+    tries = []
+
+    async def pages(number):
+        tries.append(number)
+        yield number
+        await asyncio.sleep(1)
+        raise ConnectionError
+
+    retry = penstock.Retry(on=ConnectionError)
+    async with penstock.stream([7]).flat_map(pages, retry=retry, on_error="collect").open() as items:
+        assert [item async for item in items] == [7]
+    assert tries == [7]
+    assert items.failures[0].attempts == 1
+
+
+@grid
+async def test_a_second_attempt_forgets_what_the_first_has_made(clock):
+    """No output is handed on twice: those that waited when their attempt failed are dropped."""
+    tries = []
+
+    async def pages(number):
+        if number == 0:
+            await asyncio.sleep(100)
+            yield "head"
+            return
+        tries.append(number)
+        yield "first", len(tries)
+        await asyncio.sleep(1)
+        if len(tries) < 3:
+            raise ConnectionError
+        yield "second", len(tries)
+
+    retry = penstock.Retry(on=ConnectionError)
+    stream = penstock.stream([0, 1]).flat_map(pages, retry=retry, concurrency=2, buffer=5)
+    assert await stream.to_list() == ["head", ("first", 3), ("second", 3)]
+    assert clock.now == 100.0
+
+
+@grid
+async def test_a_timeout_covers_the_making_of_outputs(clock):
+    async def pages(number):
+        yield number
+        await asyncio.sleep(60)
+
+    async with penstock.stream([1]).flat_map(pages, timeout=5, on_error="collect").open() as items:
+        assert [item async for item in items] == [1]
+    assert isinstance(items.failures[0].error, penstock.AttemptTimeout)
+    assert clock.now == 5.0
+
+
+@grid
+async def test_a_timeout_does_not_cover_the_consumer():
+    """Time in which an input may not make another output is not its own."""
+
+    async def pages(number):
+        for page in range(3):
+            await asyncio.sleep(2)
+            yield number, page
+
+    seen = []
+    async with penstock.stream([1]).flat_map(pages, timeout=7).open() as items:
+        async for item in items:
+            seen.append(item)
+            await asyncio.sleep(100)
+    assert seen == [(1, 0), (1, 1), (1, 2)]
+
+
+@pytest.mark.parametrize("value", [None, 3, object()])
+@pytest.mark.parametrize("on_error", ["raise", "collect"])
+async def test_what_is_no_iterable_fails_the_item(value, on_error):
+    stream = penstock.stream([1]).flat_map(lambda _: value, on_error=on_error, name="split")
+    message = f"the function of stage 'split' must return an iterable, got {value!r}"
+    if on_error == "raise":
+        with pytest.raises(penstock.OptionError) as raised:
+            await stream.to_list()
+        assert str(raised.value) == message
+    else:
+        async with stream.open() as items:
+            assert [item async for item in items] == []
+        assert str(items.failures[0].error) == message
+
+
+@grid
+async def test_a_stream_is_an_iterable_of_outputs():
+    """A stream within a stream: opened per item, closed with it."""
+    sources = []
+
+    def inner(number):
+        source = Scripted(range(number), delay=1)
+        sources.append(source)
+        return penstock.stream(source).map(lambda part: (number, part), concurrency=2)
+
+    outputs = await penstock.stream([2, 3]).flat_map(inner, concurrency=2, buffer=9).to_list()
+    assert outputs == [(2, 0), (2, 1), (3, 0), (3, 1), (3, 2)]
+    assert [source.closed for source in sources] == [1, 1]
+
+
+@grid
+async def test_leaving_stops_the_streams_within():
+    """P4: their work is awaited, and says nothing of having been left."""
+    gauge, sources = Gauge(), []
+
+    def inner(_):
+        source = Scripted([0, 60, 60, 60])
+        sources.append(source)
+        return penstock.stream(source).map(gauge.wrap(asyncio.sleep), concurrency=2)
+
+    async with penstock.stream(range(9)).flat_map(inner, concurrency=2, buffer=1).open() as items:
+        await anext(items)
+        await asyncio.sleep(1)
+    assert gauge.now == 0
+    assert all(source.closed == 1 for source in sources)
+
+
+async def test_flatten():
+    assert await penstock.stream([[1, 2], [], (3,), "ab"]).flatten().to_list() == [1, 2, 3, "a", "b"]
+    streams = [Scripted(range(2)), Scripted(range(3), delay=1)]
+    assert await penstock.stream(streams).flatten().to_list() == [0, 1, 0, 1, 2]
+    assert [source.closed for source in streams] == [1, 1]
+
+
+async def test_flatten_of_dicts_gives_keys():
+    assert await penstock.stream([{"a": 1}, {"b": 2}]).flatten().to_list() == ["a", "b"]
+
+
+async def test_flatten_refuses_what_is_no_iterable():
+    with pytest.raises(penstock.OptionError, match="must return an iterable, got 1"):
+        await penstock.stream([1]).flatten().to_list()

@@ -1,0 +1,270 @@
+"""Retries: when, how often, how long in between."""
+
+import asyncio
+import itertools
+from datetime import timedelta
+
+import pytest
+
+import penstock
+from penstock import Retry
+from penstock.testing import Gauge
+
+grid = pytest.mark.grid
+
+
+def failing(times, error=ConnectionError, clock=None, log=None):
+    """An async function that fails `times` times, then returns its item."""
+    calls = itertools.count()
+
+    async def work(item):
+        if log is not None:
+            log.append(clock.now)
+        if next(calls) < times:
+            raise error
+        return item
+
+    return work
+
+
+@grid
+@pytest.mark.parametrize("ordered", [True, False])
+@pytest.mark.parametrize("concurrency", [1, 3])
+async def test_a_call_is_tried_again_until_it_succeeds(ordered, concurrency):
+    retry = Retry(on=ConnectionError, attempts=4)
+    stream = penstock.stream(["item"]).map(failing(3), retry=retry, concurrency=concurrency, ordered=ordered)
+    async with stream.open() as items:
+        assert [item async for item in items] == ["item"]
+    stage = items.stats()["map(work)"]
+    assert (stage.taken, stage.delivered, stage.failed, stage.retried) == (1, 1, 0, 3)
+
+
+@grid
+async def test_attempts_are_total_tries():
+    """The last failure is raised, the user's own object, and says how often it was tried."""
+    errors = [ConnectionError(number) for number in range(9)]
+    calls = iter(errors)
+
+    async def work(_):
+        raise next(calls)
+
+    with pytest.raises(ConnectionError) as raised:
+        await penstock.stream([1]).map(work, retry=Retry(on=ConnectionError, attempts=3)).to_list()
+    assert raised.value is errors[2]
+    assert raised.value.__notes__ == ["penstock: stage 'map(work)', item 0, attempt 3"]
+    assert next(calls) is errors[3]
+
+
+@grid
+async def test_attempts_of_one_is_no_retry(clock):
+    with pytest.raises(ConnectionError):
+        await penstock.stream([1]).map(failing(1), retry=Retry(on=ConnectionError, attempts=1)).to_list()
+    assert clock.now == 0.0
+
+
+@grid
+async def test_attempts_stand_in_failures():
+    retry = Retry(on=ConnectionError, attempts=3, initial=0)
+
+    async def work(number):
+        raise (ConnectionError if number else KeyError)(number)
+
+    async with penstock.stream([0, 1]).map(work, retry=retry, on_error="collect").open() as items:
+        assert [item async for item in items] == []
+    assert [(failed.index, failed.attempts) for failed in items.failures] == [(0, 1), (1, 3)]
+    assert [str(failed.error) for failed in items.failures] == ["0", "1"]
+
+
+@pytest.mark.parametrize(
+    ("on", "error", "retried"),
+    [
+        (ConnectionError, ConnectionResetError, True),
+        (ConnectionError, KeyError, False),
+        ((KeyError, ConnectionError), KeyError, True),
+        ((KeyError, ConnectionError), ValueError, False),
+        (Exception, KeyError, True),
+        (lambda error: "odd" in str(error), KeyError("odd"), True),
+        (lambda error: "odd" in str(error), KeyError("even"), False),
+    ],
+)
+async def test_on_says_what_is_retried(on, error, retried):
+    gauge = Gauge()
+    work = gauge.wrap(failing(9, error))
+    with pytest.raises(error if isinstance(error, type) else type(error)):
+        await penstock.stream([1]).map(work, retry=Retry(on=on, attempts=2)).to_list()
+    assert gauge.started == (2 if retried else 1)
+
+
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, asyncio.CancelledError])
+async def test_exits_and_cancellations_are_never_retried(error):
+    """P8: whatever `on` says."""
+    gauge = Gauge()
+    work = gauge.wrap(failing(9, error))
+    with pytest.raises((error, penstock.WorkRaised)):
+        await penstock.stream([1]).map(work, retry=Retry(on=BaseException)).to_list()
+    assert gauge.started == 1
+
+
+async def test_waits_grow_by_the_factor(clock):
+    log = []
+    retry = Retry(on=ConnectionError, attempts=5, initial=0.5, factor=3, jitter=0)
+    assert await penstock.stream([1]).map(failing(4, clock=clock, log=log), retry=retry).to_list() == [1]
+    assert log == [0.0, 0.5, 2.0, 6.5, 20.0]
+
+
+async def test_no_wait_is_longer_than_max(clock):
+    retry = Retry(on=ConnectionError, attempts=4, initial=100, max=timedelta(seconds=7), jitter=1)
+    await penstock.stream([1]).map(failing(3), retry=retry).to_list()
+    assert clock.now <= 21.0
+
+
+def test_jitter_stays_in_its_range():
+    retry = Retry(on=ConnectionError, initial=10, jitter=0.5)
+    waits = [retry.backoff(2) for _ in range(500)]
+    assert 10.0 <= min(waits) < 12.0
+    assert 28.0 < max(waits) <= 30.0
+
+
+@pytest.mark.parametrize(
+    ("options", "failures", "expected"),
+    [
+        ({"initial": 1}, 1, 1.0),
+        ({"initial": 1}, 5, 16.0),
+        ({"initial": 1}, 6, 30.0),
+        ({"initial": 1, "factor": 1}, 9, 1.0),
+        ({"initial": timedelta(seconds=2), "max": timedelta(minutes=5)}, 3, 8.0),
+        ({"initial": 1}, 100_000, 30.0),
+        ({"initial": 0}, 3, 0.0),
+        ({"initial": 0, "factor": 10}, 1000, 0.0),
+        ({"initial": 5, "max": 0}, 1, 0.0),
+    ],
+)
+def test_backoff(options, failures, expected):
+    assert Retry(on=ConnectionError, jitter=0, **options).backoff(failures) == expected
+
+
+async def test_wait_overrides_the_backoff(clock):
+    """A Retry-After header says how long; where there is none, the backoff does."""
+
+    class Limited(Exception):
+        def __init__(self, retry_after):
+            super().__init__(retry_after)
+            self.retry_after = retry_after
+
+    answers = iter([7, None, timedelta(seconds=60), 0])
+    log = []
+
+    async def work(_):
+        log.append(clock.now)
+        for answer in answers:
+            raise Limited(answer)
+
+    retry = Retry(on=Limited, attempts=5, initial=1, jitter=0, max=30, wait=lambda error: error.retry_after)
+    await penstock.stream([1]).map(work, retry=retry).to_list()
+    assert log == [0.0, 7.0, 9.0, 69.0, 69.0]
+
+
+@pytest.mark.parametrize(("deadline", "tries"), [(None, 6), (100, 6), (7, 4), (6.9, 3), (0.5, 1)])
+async def test_no_try_begins_after_the_deadline(clock, deadline, tries):
+    """The wait that would end after the deadline is not even begun."""
+    log = []
+    work = failing(99, clock=clock, log=log)
+    retry = Retry(on=ConnectionError, attempts=6, initial=1, jitter=0, deadline=deadline)
+    with pytest.raises(ConnectionError) as raised:
+        await penstock.stream([1]).map(work, retry=retry).to_list()
+    assert log == [0.0, 1.0, 3.0, 7.0, 15.0, 31.0][:tries]
+    assert clock.now == log[-1]
+    if tries > 1:
+        assert f"attempt {tries}" in raised.value.__notes__[0]
+
+
+async def test_the_deadline_counts_for_each_item(clock):
+    retry = Retry(on=ConnectionError, attempts=2, initial=5, jitter=0, deadline=5)
+    failed = set()
+
+    async def fails_once(number):
+        if number not in failed:
+            failed.add(number)
+            raise ConnectionError
+        return number
+
+    assert await penstock.stream(range(3)).map(fails_once, retry=retry).to_list() == [0, 1, 2]
+    assert clock.now == 15.0
+
+
+@grid
+async def test_a_timeout_is_per_attempt(clock):
+    """The attempt is cancelled and has ended before the next one begins."""
+    gauge = Gauge()
+
+    async def work(_):
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            await asyncio.sleep(1)
+
+    retry = Retry(on=TimeoutError, attempts=3, initial=2, factor=1, jitter=0)
+    with pytest.raises(penstock.AttemptTimeout) as raised:
+        await penstock.stream([1]).map(gauge.wrap(work), concurrency=2, timeout=10, retry=retry).to_list()
+    assert (gauge.peak, gauge.started) == (1, 3)
+    assert clock.now == 3 * 11 + 2 * 2
+    assert raised.value.__notes__ == ["penstock: stage 'map(work)', item 0, attempt 3"]
+
+
+@grid
+async def test_a_waiting_retry_keeps_its_place(clock):
+    """P1: the place of an item that waits for its next attempt is taken."""
+    gauge = Gauge()
+
+    async def work(number):
+        if number == 0 and gauge.started == 1:
+            raise ConnectionError
+        await asyncio.sleep(1)
+        return number
+
+    retry = Retry(on=ConnectionError, initial=10, jitter=0)
+    results = penstock.stream(range(4)).map(gauge.wrap(work), retry=retry)
+    assert [(clock.now, item) async for item in results] == [(11.0, 0), (12.0, 1), (13.0, 2), (14.0, 3)]
+
+
+@grid
+@pytest.mark.parametrize("concurrency", [1, 3])
+async def test_plain_functions_are_retried(concurrency):
+    calls = itertools.count()
+
+    def plain(item):
+        if next(calls) < 2:
+            raise ConnectionError
+        return item
+
+    retry = Retry(on=ConnectionError)
+    assert await penstock.stream(["item"]).map(plain, retry=retry, concurrency=concurrency).to_list() == ["item"]
+
+
+@grid
+@pytest.mark.parametrize("operator", ["filter", "tap"])
+async def test_predicates_and_taps_are_retried(operator):
+    results = getattr(penstock.stream([1]), operator)(failing(2), retry=Retry(on=ConnectionError))
+    assert await results.to_list() == [1]
+
+
+async def test_context_of_the_error_is_the_users():
+    """The attempts before do not stand in the last one's context: it looks as if raised without a retry."""
+
+    async def work(_):
+        try:
+            return {}["inner"]
+        except KeyError as error:
+            raise ConnectionError("outer") from error
+
+    with pytest.raises(ConnectionError) as raised:
+        await penstock.stream([1]).map(work, retry=Retry(on=ConnectionError)).to_list()
+    assert isinstance(raised.value.__cause__, KeyError)
+    assert raised.value.__cause__.__context__ is None
+
+
+def test_a_retry_is_a_value():
+    assert Retry(on=ValueError) == Retry(on=ValueError)
+    assert hash(Retry(on=ValueError)) == hash(Retry(on=ValueError))
+    with pytest.raises(AttributeError):
+        Retry(on=ValueError).attempts = 5

@@ -1,0 +1,368 @@
+"""`open()`, `Run`, and the ways to consume a stream."""
+
+import asyncio
+import operator
+
+import pytest
+
+import penstock
+from penstock.testing import Clock, Gauge, Scripted
+from penstock.testing import run as run_in_virtual_time
+
+grid = pytest.mark.grid
+NUMBERS = penstock.stream(range(6))
+
+
+async def slow(number):
+    await asyncio.sleep(1)
+    return number
+
+
+@grid
+async def test_nothing_happens_before_the_first_item_is_asked_for():
+    source, gauge = Scripted(range(9)), Gauge()
+    stream = penstock.stream(source).map(gauge.wrap(slow), concurrency=3)
+    unused = stream.open()
+    async with stream.open() as items:
+        await asyncio.sleep(60)
+        assert (source.taken, gauge.started) == (0, 0)
+        assert items.stats()["map(slow)"].taken == 0
+    assert unused.stats().stages == ()
+    assert unused.failures == ()
+
+
+@grid
+async def test_a_run_ends_once():
+    async with NUMBERS.map(slow, concurrency=6).open() as items:
+        assert [item async for item in items] == list(range(6))
+        assert [item async for item in items] == []
+        assert await anext(items, "ended") == "ended"
+    assert await anext(items, "ended") == "ended"
+
+
+@grid
+async def test_a_failure_is_raised_once():
+    """After it the run is over."""
+
+    async def fails(number):
+        raise ValueError(number)
+
+    async with NUMBERS.map(fails).open() as items:
+        with pytest.raises(ValueError, match="0"):
+            await anext(items)
+        assert await anext(items, "ended") == "ended"
+
+
+@grid
+async def test_two_reads_at_once_raise():
+    """P5: the second; the first is not disturbed."""
+    async with NUMBERS.map(slow).open() as items:
+        first = asyncio.create_task(anext(items))
+        await asyncio.sleep(0.5)
+        with pytest.raises(penstock.ConcurrentReadError, match="two anext"):
+            await anext(items)
+        assert await first == 0
+        assert await anext(items) == 1
+
+
+@grid
+async def test_reads_of_several_tasks_one_after_another():
+    async with NUMBERS.map(slow).open() as items:
+        assert [await asyncio.create_task(anext(items)) for _ in range(3)] == [0, 1, 2]
+
+
+@grid
+async def test_aclose_stops_everything():
+    """P4: it may be called more than once."""
+    source, gauge = Scripted(range(9)), Gauge()
+    items = penstock.stream(source).map(gauge.wrap(slow), concurrency=3).open()
+    assert await anext(items) == 0
+    await items.aclose()
+    assert (gauge.now, source.closed) == (0, 1)
+    await items.aclose()
+    assert await anext(items, "ended") == "ended"
+    assert source.closed == 1
+
+
+@grid
+async def test_aclose_before_anything():
+    source = Scripted(range(9))
+    items = penstock.stream(source).open()
+    await items.aclose()
+    assert await anext(items, "ended") == "ended"
+    assert (source.opened, source.taken) == (0, 0)
+
+
+@grid
+async def test_stop_takes_nothing_more():
+    """What is in flight finishes and is delivered."""
+    source = Scripted(range(100))
+    async with penstock.stream(source).map(slow, concurrency=3).open() as items:
+        seen = [await anext(items)]
+        items.stop()
+        items.stop()
+        seen += [item async for item in items]
+    assert seen == list(range(source.taken))
+    assert source.taken <= 4
+    stage = items.stats()["map(slow)"]
+    assert (stage.cancelled, stage.discarded) == (0, 0)
+
+
+@grid
+async def test_stop_while_the_source_is_silent(clock):
+    """The read of the source is given up; nobody waits for it."""
+    source = Scripted(range(100), silent_after=2)
+    async with penstock.stream(source).map(slow, concurrency=3).open() as items:
+        asyncio.get_running_loop().call_later(5, items.stop)
+        assert [item async for item in items] == [0, 1]
+    assert clock.now == 5.0
+    assert source.closed == 1
+
+
+@grid
+async def test_stop_before_anything():
+    source = Scripted(range(9))
+    async with penstock.stream(source).open() as items:
+        items.stop()
+        assert [item async for item in items] == []
+    items = penstock.stream(source).open()
+    items.stop()
+    assert [item async for item in items] == []
+    assert source.taken == 0
+
+
+@grid
+async def test_two_runs_of_one_stream_at_once():
+    """Each has its own source, window and books."""
+    source = Scripted(range(6))
+    stream = penstock.stream(source).map(slow, concurrency=2)
+    async with stream.open() as first, stream.open() as second:
+        assert [await anext(first), await anext(second), await anext(first)] == [0, 0, 1]
+        rest = await asyncio.gather(read(first), read(second))
+    assert rest == [[2, 3, 4, 5], [1, 2, 3, 4, 5]]
+    assert (source.opened, source.closed, source.taken) == (2, 2, 12)
+
+
+async def read(items):
+    return [item async for item in items]
+
+
+def test_one_stream_on_two_loops_one_after_the_other():
+    clock = Clock()
+    stream = penstock.stream(range(6)).map(slow, concurrency=3).batch(2, within=9)
+    for loop in ("asyncio", "uvloop"):
+        assert run_in_virtual_time(stream.to_list(), loop=loop, clock=clock) == [[0, 1], [2, 3], [4, 5]]
+    assert clock.now == 4.0
+
+
+@grid
+async def test_streams_are_immutable():
+    source = Scripted(range(3))
+    stream = penstock.stream(source)
+    doubled = stream.map(lambda number: number * 2)
+    assert await stream.to_list() == [0, 1, 2]
+    assert await doubled.to_list() == [0, 2, 4]
+    assert await doubled.take(1).to_list() == [0]
+    assert await doubled.to_list() == [0, 2, 4]
+    with pytest.raises(AttributeError):
+        stream.name = "mine"
+
+
+@grid
+async def test_to_list():
+    assert await NUMBERS.to_list() == list(range(6))
+    assert await penstock.stream([]).to_list() == []
+
+
+@grid
+async def test_drain():
+    seen = []
+    assert await NUMBERS.map(slow, concurrency=3).tap(seen.append).drain() is None
+    assert seen == list(range(6))
+
+
+@grid
+async def test_reduce():
+    assert await NUMBERS.reduce(operator.add, 100) == 115
+    assert await penstock.stream([]).reduce(operator.add, "initial") == "initial"
+    assert await NUMBERS.map(slow, concurrency=6).reduce(lambda folded, item: f"{folded}{item}", "") == "012345"
+
+
+@grid
+async def test_first():
+    assert await NUMBERS.first() == 0
+    assert await NUMBERS.filter(lambda number: number > 3).first(default=None) == 4
+    assert await penstock.stream([None]).first(default="default") is None
+
+
+@grid
+async def test_first_of_nothing():
+    with pytest.raises(penstock.EmptyStreamError, match="give default="):
+        await penstock.stream([]).first()
+    assert issubclass(penstock.EmptyStreamError, LookupError)
+    assert await penstock.stream([]).first(default=None) is None
+
+
+@grid
+async def test_first_raises_what_comes_before_an_item():
+    with pytest.raises(RuntimeError, match="the script fails at item 0"):
+        await penstock.stream(Scripted([], fail_at=0)).first(default="default")
+
+
+@grid
+async def test_first_stops_the_rest():
+    source, gauge = Scripted(range(100)), Gauge()
+    assert await penstock.stream(source).map(gauge.wrap(slow), concurrency=4).first() == 0
+    assert (gauge.now, source.closed) == (0, 1)
+    assert source.taken <= 5
+
+
+@grid
+async def test_stats_while_running_and_after():
+    async with NUMBERS.map(slow, concurrency=2, buffer=1).open() as items:
+        await anext(items)
+        now = items.stats()["map(slow)"]
+        assert (now.delivered, now.taken - now.in_flight) == (1, 1)
+        await read(items)
+    source, stage = items.stats()
+    assert (source.name, source.taken, source.delivered) == ("source", 6, 6)
+    assert (stage.taken, stage.delivered, stage.in_flight, stage.peak_running) == (6, 6, 0, 2)
+    assert len(items.stats()) == 2
+    assert items.stats()[0] == items.stats()["source"]
+
+
+async def test_stats_of_a_stage_that_is_not_there():
+    async with NUMBERS.map(slow).open() as items:
+        with pytest.raises(KeyError, match=r"no stage 'fetch': there are 'source', 'map\(slow\)'"):
+            items.stats()["fetch"]
+        with pytest.raises(IndexError):
+            items.stats()[2]
+
+
+@grid
+async def test_a_failure_that_nobody_saw_is_counted():
+    """P5: after `break` it is not raised."""
+
+    async def fails_later(number):
+        await asyncio.sleep(number)
+        if number == 1:
+            raise ValueError(number)
+        return number
+
+    async with penstock.stream([0, 1, 60]).map(fails_later, concurrency=3).open() as items:
+        await anext(items)
+        await asyncio.sleep(5)
+    stage = items.stats()[-1]
+    assert (stage.failed, stage.cancelled, stage.in_flight) == (1, 1, 0)
+
+
+@grid
+async def test_the_body_and_the_work_fail():
+    """P5: the body's own error is raised, whatever has failed meanwhile."""
+
+    async def fails_later(number):
+        await asyncio.sleep(number)
+        if number:
+            raise ValueError(number)
+        return number
+
+    async def consume():
+        async with penstock.stream([0, 1]).map(fails_later, concurrency=2).open() as items:
+            async for _ in items:
+                await asyncio.sleep(5)
+                raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await consume()
+
+
+@grid
+async def test_to_list_is_cancelled():
+    """P8: the cancellation goes on its way when the work has stopped."""
+    gauge = Gauge()
+    run = asyncio.create_task(penstock.stream([60] * 5).map(gauge.wrap(asyncio.sleep), concurrency=5).to_list())
+    await asyncio.sleep(1)
+    run.cancel("mine")
+    with pytest.raises(asyncio.CancelledError, match="mine"):
+        await run
+    assert (gauge.cancelled, gauge.now) == (5, 0)
+
+
+def test_a_run_without_a_loop():
+    """Opening describes; only entering and reading want a loop."""
+    items = NUMBERS.open()
+    with pytest.raises(RuntimeError, match="no running event loop"):
+        anext(items).send(None)
+
+
+def test_a_run_that_outlives_its_loop():
+    """P4: its loop has cancelled all tasks; when the handle goes, there is a warning and no error."""
+
+    async def main():
+        items = penstock.stream([0, 60, 60]).map(asyncio.sleep, concurrency=3).open()
+        await anext(items)
+        return items
+
+    with asyncio.Runner() as runner:
+        items = runner.run(main())
+    with pytest.warns(penstock.UnclosedStreamWarning):
+        del items
+
+
+@grid
+async def test_work_stops_its_own_run():
+    """What is in flight, this call too, finishes and is delivered."""
+
+    async def stops_at_three(number):
+        await asyncio.sleep(1)
+        if number == 3:
+            items.stop()
+        return number
+
+    source = Scripted(range(100))
+    async with penstock.stream(source).map(stops_at_three, concurrency=2).open() as items:
+        seen = [item async for item in items]
+    assert seen == list(range(source.taken))
+    assert source.taken <= 5
+
+
+@grid
+async def test_work_closes_its_own_run(clock):
+    """It is waited for as long as work that ignores its cancellation, then named."""
+
+    async def closes(number):
+        await asyncio.sleep(1)
+        await items.aclose()
+        return number
+
+    items = penstock.stream([1]).map(closes).open()
+    with pytest.warns(penstock.UnstoppedWorkWarning, match=r"stage 'map\(closes\)', item 0"):
+        assert await anext(items, "ended") == "ended"
+    assert clock.now <= 10.0
+    await asyncio.sleep(1)
+
+
+@grid
+async def test_what_is_downstream_of_a_failure_finishes(clock):
+    """P5: to the stages below, a failure is a failing source: what they have taken is delivered, then it is raised."""
+
+    async def fails_at_two(number):
+        await asyncio.sleep(1)
+        if number == 2:
+            raise ValueError(number)
+        return number
+
+    async def slow_down(number):
+        await asyncio.sleep(10)
+        return number
+
+    seen = []
+
+    async def read_all():
+        async with NUMBERS.map(fails_at_two).map(slow_down, concurrency=5).open() as items:
+            async for item in items:
+                seen.append((clock.now, item))  # noqa: PERF401 -- a comprehension would lose them at the error
+
+    with pytest.raises(ValueError, match="2"):
+        await read_all()
+    assert seen == [(11.0, 0), (12.0, 1)]

@@ -1,0 +1,168 @@
+"""Plain functions: inline at concurrency 1, in threads above."""
+
+import asyncio
+import contextvars
+import threading
+
+import pytest
+
+import penstock
+from penstock.testing import Gauge
+
+grid = pytest.mark.grid
+
+
+def thread_of(_):
+    return threading.current_thread()
+
+
+@grid
+@pytest.mark.parametrize("operator", ["map", "filter", "tap", "flat_map"])
+async def test_a_plain_function_runs_inline_at_concurrency_one(operator):
+    seen = []
+
+    def note(number):
+        seen.append(threading.current_thread())
+        return [number]
+
+    await getattr(penstock.stream(range(3)), operator)(note).drain()
+    assert seen == [threading.main_thread()] * 3
+
+
+@grid
+@pytest.mark.parametrize("operator", ["map", "filter", "tap", "flat_map"])
+async def test_a_plain_function_runs_in_threads_above(operator):
+    seen = []
+
+    def note(number):
+        seen.append(threading.current_thread())
+        return [number]
+
+    await getattr(penstock.stream(range(3)), operator)(note, concurrency=2).drain()
+    assert threading.main_thread() not in seen
+    assert all(thread.name.startswith(f"penstock {operator}(note)") for thread in seen)
+
+
+@grid
+async def test_threads_are_gone_after_the_run():
+    before = threading.active_count()
+    async with penstock.stream(range(9)).map(thread_of, concurrency=3).open() as items:
+        threads = {await anext(items)}
+        assert threading.active_count() > before
+    assert threading.active_count() == before
+    assert not any(thread.is_alive() for thread in threads)
+
+
+@grid
+async def test_as_many_calls_as_places_run_at_once():
+    """P1: three meet at a gate, a fourth never does."""
+    gauge, gate = Gauge(), threading.Barrier(3)
+
+    def meet(number):
+        gate.wait()
+        return number
+
+    assert await penstock.stream(range(9)).map(gauge.wrap(meet), concurrency=3).to_list() == list(range(9))
+    assert gauge.peak == 3
+
+
+@grid
+@pytest.mark.parametrize("ordered", [True, False])
+async def test_results_of_threads_in_order_and_as_finished(clock, ordered):
+    def slow_first(number):
+        clock.sleep(10 - number)
+        return number
+
+    results = await penstock.stream(range(3)).map(slow_first, concurrency=3, ordered=ordered).to_list()
+    assert results == ([0, 1, 2] if ordered else [2, 1, 0])
+
+
+@grid
+async def test_the_loop_goes_on_while_threads_work(clock):
+    ticks = []
+
+    def work(seconds):
+        clock.sleep(seconds)
+
+    async def tick():
+        for _ in range(3):
+            await asyncio.sleep(1)
+            ticks.append(clock.now)
+
+    ticking = asyncio.create_task(tick())
+    await penstock.stream([4]).map(work, concurrency=2).drain()
+    await ticking
+    assert ticks == [1.0, 2.0, 3.0]
+
+
+@grid
+async def test_a_timeout_in_a_thread(clock):
+    """The item fails at its deadline; the run ends when the thread is back."""
+
+    def work(seconds):
+        clock.sleep(seconds)
+        return seconds
+
+    results = penstock.stream([1, 4, 1]).map(work, concurrency=2, timeout=2, on_error="collect")
+    async with results.open() as items:
+        assert [item async for item in items] == [1, 1]
+    assert isinstance(items.failures[0].error, penstock.AttemptTimeout)
+    assert str(items.failures[0].error) == "timed out after 2 s"
+    assert clock.now == 4.0
+
+
+@grid
+async def test_context_of_the_run_reaches_threads():
+    """The context of whoever opened the run; each item has a copy of its own."""
+    user = contextvars.ContextVar("user", default="nobody")
+
+    def work(number):
+        seen = user.get()
+        user.set(f"item {number}")
+        return seen
+
+    user.set("opener")
+    async with penstock.stream(range(4)).map(work, concurrency=2).open() as items:
+        user.set("reader")
+        assert [item async for item in items] == ["opener"] * 4
+    assert user.get() == "reader"
+
+
+@grid
+async def test_errors_of_threads_are_the_users():
+    error = KeyError("mine")
+
+    def fails(_):
+        raise error
+
+    with pytest.raises(KeyError) as raised:
+        await penstock.stream([1]).map(fails, concurrency=2).to_list()
+    assert raised.value is error
+    assert raised.traceback[-1].name == "fails"
+
+
+@grid
+async def test_threads_start_as_they_are_needed():
+    before = threading.active_count()
+    async with penstock.stream([1]).map(thread_of, concurrency=50).open() as items:
+        await anext(items)
+        assert threading.active_count() == before + 1
+
+
+@grid
+async def test_shared_pools_do_not_block_each_other():
+    """Two stages with threads: a gate that both need opens, for each has threads of its own."""
+    gate = threading.Barrier(4)
+
+    def first(number):
+        if number >= 2:
+            gate.wait()
+        return number
+
+    def second(number):
+        if number < 2:
+            gate.wait()
+        return number
+
+    results = penstock.stream(range(4)).map(first, concurrency=2).map(second, concurrency=2)
+    assert await results.to_list() == [0, 1, 2, 3]

@@ -1,0 +1,146 @@
+"""Reading a file into a document: its text at one moment."""
+
+import codecs
+import os
+
+import pytest
+
+from penstock.sources.files import File
+from penstock.workflows.documents.reading import DocumentError, decode, read
+
+LIMIT = 1_000_000
+
+
+def listed(path):
+    status = path.stat()
+    return File(str(path.parent), path.name, status.st_size, status.st_mtime_ns)
+
+
+def reason(file, **options):
+    with pytest.raises(DocumentError) as caught:
+        read(file, **{"max_size": LIMIT} | options)
+    assert str(caught.value) == f"{file.path}: {caught.value.reason}"
+    assert "\n" not in str(caught.value)
+    return caught.value.reason
+
+
+def test_a_document_has_the_version_of_the_moment_it_was_read(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    before = listed(path)
+    path.write_text("newer")
+    document = read(before, max_size=LIMIT)
+    assert document.chunks[0].text == "newer"
+    assert document.file == listed(path)
+
+
+def test_an_empty_file_is_a_document_without_chunks(tmp_path):
+    (tmp_path / "a.txt").touch()
+    assert read(listed(tmp_path / "a.txt"), max_size=LIMIT).chunks == ()
+
+
+def test_a_vanished_file_is_named(tmp_path):
+    (tmp_path / "a.txt").touch()
+    file = listed(tmp_path / "a.txt")
+    (tmp_path / "a.txt").unlink()
+    assert reason(file) == "gone since its directory was listed"
+
+
+def test_a_file_over_the_limit_is_not_read(tmp_path):
+    (tmp_path / "a.txt").write_text("x" * 11)
+    assert reason(listed(tmp_path / "a.txt"), max_size=10) == "11 bytes, more than the limit of 10"
+    assert read(listed(tmp_path / "a.txt"), max_size=11).chunks
+
+
+def test_a_file_that_keeps_changing_is_refused(tmp_path):
+    """The version must be that of the content: or the next run would not see that it holds something else."""
+    path = tmp_path / "a.txt"
+    path.write_text("x")
+
+    def change_and_open(name, flags):
+        path.write_text(path.read_text() + "x")
+        return os.open(name, flags)
+
+    assert reason(listed(path), opener=change_and_open) == "changes while it is read; run again when it is at rest"
+
+
+def test_a_file_that_changed_once_is_read_again(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("torn")
+    changes = iter(["whole"])
+
+    def change_once_and_open(name, flags):
+        for content in changes:
+            path.write_text(content)
+        return os.open(name, flags)
+
+    document = read(listed(path), max_size=LIMIT, opener=change_once_and_open)
+    assert document.chunks[0].text == "whole"
+    assert document.file == listed(path)
+
+
+def test_a_file_that_was_replaced_while_it_was_read_is_read_again(tmp_path):
+    """Same size and time, another file: only the inode tells."""
+    path, other = tmp_path / "a.txt", tmp_path / "b.txt"
+    for place, content in ((path, "one"), (other, "two")):
+        place.write_text(content)
+        os.utime(place, ns=(0, 0))
+
+    def open_and_replace(name, flags):
+        descriptor = os.open(name, flags)
+        if other.exists():
+            other.rename(path)
+        return descriptor
+
+    assert read(listed(path), max_size=LIMIT, opener=open_and_replace).chunks[0].text == "two"
+
+
+def test_what_became_a_pipe_is_not_opened(tmp_path):
+    path = tmp_path / "a.txt"
+    path.touch()
+    file = listed(path)
+    path.unlink()
+    os.mkfifo(path)
+    assert reason(file) == "no longer a regular file"
+
+
+def test_a_failure_keeps_nothing_of_the_file(tmp_path):
+    """A run keeps 1,000 failures: their tracebacks must not hold 1,000 files."""
+    (tmp_path / "a.txt").write_bytes(b"\0" * 1_000)
+    with pytest.raises(DocumentError) as caught:
+        read(listed(tmp_path / "a.txt"), max_size=LIMIT)
+    traceback = caught.value.__traceback__
+    held = []
+    while traceback is not None:
+        if traceback.tb_frame.f_code is read.__code__:
+            held += [value for value in traceback.tb_frame.f_locals.values() if isinstance(value, str | bytes)]
+        traceback = traceback.tb_next
+    assert max(map(len, held)) < 100
+    assert caught.value.__context__ is None
+
+
+@pytest.mark.parametrize(
+    ("data", "text", "replaced"),
+    [
+        ("grün".encode(), "grün", False),
+        (codecs.BOM_UTF8 + "grün".encode(), "grün", False),
+        ("grün".encode("utf-16"), "grün", False),
+        (codecs.BOM_UTF32_BE + "grün".encode("utf-32-be"), "grün", False),
+        ("grün".encode("cp1252"), "gr\ufffdn", True),
+        ("# -*- coding: latin-1 -*-\ngrün".encode("latin-1"), "# -*- coding: latin-1 -*-\ngrün", False),
+        ('<meta charset="cp1251">да'.encode("cp1251"), '<meta charset="cp1251">да', False),
+        (b"coding: nonsense \xff", "coding: nonsense \ufffd", True),
+        (b"coding: rot13 \xff", "coding: rot13 \ufffd", True),
+        (b"coding: latin-1 but utf-8: \xc3\xbc", "coding: latin-1 but utf-8: ü", False),
+        (codecs.BOM_UTF16_LE + b"a", "\ufffd", True),
+        (b"", "", False),
+    ],
+)
+def test_bytes_become_text(data, text, replaced):
+    assert decode(data) == (text, replaced)
+
+
+@pytest.mark.parametrize("data", [b"\x7fELF\0\0", b"\0", "grün".encode("utf-16-le")])
+def test_bytes_that_are_no_text_are_refused(data):
+    with pytest.raises(ValueError, match=r"^not text: a NUL byte at \d+$"):
+        decode(data)
