@@ -1,18 +1,23 @@
 """Streams: immutable descriptions of work over items. A stream assembles operators and schedules nothing."""
 
-from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
+import functools
+from collections.abc import AsyncIterable, Awaitable, Callable, Hashable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, Unpack, overload
 
 from penstock.core import validate
-from penstock.core.errors import EmptyStreamError
+from penstock.core.errors import EmptyStreamError, OptionError
+from penstock.core.order import OrderedWindow
 from penstock.core.policy import OnError
 from penstock.core.retry import Seconds
 from penstock.core.scope import Scope
 from penstock.core.source import Source, SourceSpec
 from penstock.core.stage import Stage
-from penstock.ops.combine import Merge
-from penstock.ops.group import Batch
+from penstock.core.window import Plan
+from penstock.engines.local import on_loop
+from penstock.ops.combine import Chain, Merge, Zip
+from penstock.ops.group import Batch, Limit
 from penstock.ops.select import Take
+from penstock.ops.step import Step, StepFunction, distinct, enumerated, skipping, skipping_while, taking_while
 from penstock.ops.work import MoreOptions, Options, kept, unchanged, work
 from penstock.run import Run
 
@@ -125,6 +130,10 @@ class Stream(Generic[T_co]):  # noqa: UP046 -- inferred variance would be invari
         """Hand on the items of each item, which is an iterable or an async iterable."""
         return self._with(work("flat_map", lambda items: items, name="flatten").open)
 
+    def _step(self, name: str, make: Callable[[], StepFunction]) -> "Stream[Any]":
+        """Add an operator of plain functions; `make` gives a fresh one for each run."""
+        return self._with(lambda scope, upstream: Step(scope, upstream, name, make()))
+
     # Select and group
 
     def take(self, count: int, /) -> "Stream[T_co]":
@@ -136,14 +145,92 @@ class Stream(Generic[T_co]):  # noqa: UP046 -- inferred variance would be invari
         validate.whole("count", count, least=0)
         return self._with(lambda scope, upstream: Take(scope, upstream, count))
 
-    def batch(self, size: int, /, *, within: Seconds | None = None) -> "Stream[list[T_co]]":
+    def skip(self, count: int, /) -> "Stream[T_co]":
+        """Hand on what comes after the first `count` items, an int >= 0; those count as dropped."""
+        validate.whole("count", count, least=0)
+        return self._step(f"skip({count})", lambda: skipping(count))
+
+    def take_while(self, predicate: Callable[[T_co], object], /) -> "Stream[T_co]":
+        """Hand on items up to the first that `predicate`, a plain function, turns down; there upstream is stopped."""
+        validate.function("predicate", predicate)
+        return self._step("take_while", lambda: taking_while(predicate))
+
+    def skip_while(self, predicate: Callable[[T_co], object], /) -> "Stream[T_co]":
+        """Hand on items from the first on for which `predicate`, a plain function, is false."""
+        validate.function("predicate", predicate)
+        return self._step("skip_while", lambda: skipping_while(predicate))
+
+    def distinct(self, *, key: Callable[[T_co], Hashable] | None = None, last: int | None = None) -> "Stream[T_co]":
+        """Hand on items whose key, by default the item itself, has not come before.
+
+        Every key is remembered (P7's exception), or with `last`, an int >= 1, that many of those seen most recently.
+        """
+        if key is not None:
+            validate.function("key", key)
+        if last is not None:
+            validate.whole("last", last, least=1)
+        return self._step("distinct", lambda: distinct(key, last))
+
+    def enumerate(self, start: int = 0) -> "Stream[tuple[int, T_co]]":
+        """Hand on pairs of a number, counted from `start`, and an item."""
+        validate.integer("start", start)
+        return self._step("enumerate", lambda: enumerated(start))
+
+    def batch(
+        self,
+        size: int,
+        /,
+        *,
+        within: Seconds | None = None,
+        weight: Callable[[T_co], float] | None = None,
+        max_weight: float | None = None,
+    ) -> "Stream[list[T_co]]":
         """Hand on lists of `size` items, an int >= 1; the last one may be shorter, none is empty.
 
-        With `within`, a duration > 0, a batch is handed on at the latest that long after its first item came.
+        With `within`, a duration > 0, a batch is handed on at the latest that long after its first item came. With
+        `weight`, a plain function that gives a number >= 0 for an item, and `max_weight`, a number > 0, a batch ends
+        before it would weigh more; an item that alone weighs more is a batch of its own.
         """
         validate.whole("size", size, least=1)
         seconds = None if within is None else validate.seconds("within", within)
-        return self._with(lambda scope, upstream: Batch(scope, upstream, size, seconds))
+        limit = None
+        if weight is not None or max_weight is not None:
+            if weight is None or max_weight is None:
+                raise OptionError("weight and max_weight must be given together")
+            validate.function("weight", weight)
+            limit = Limit(weight, validate.positive("max_weight", max_weight))
+        return self._with(lambda scope, upstream: Batch(scope, upstream, size, seconds, limit))
+
+    def prefetch(self, count: int, /) -> "Stream[T_co]":
+        """Read up to `count` items ahead, an int >= 1, while the stages below are busy (P1: it holds that many)."""
+        validate.whole("count", count, least=1)
+        plan = Plan[Any, Any](f"prefetch({count})", on_loop(itself), inline=itself, buffer=count - 1)
+        return self._with(lambda scope, upstream: OrderedWindow(scope, upstream, plan))
+
+    def through[U](self, fn: "Callable[[Stream[T_co]], Stream[U]]", /) -> "Stream[U]":
+        """`fn(self)`: apply a function that adds operators, so that chains can be given names."""
+        validate.function("fn", fn)
+        return fn(self)
+
+    def chain[U](self, *others: "Stream[U]") -> "Stream[T_co | U]":
+        """Hand on the items of this stream, then those of the others, each read only when it is its turn (P2, P3)."""
+        return _combined(Chain, self, *others)
+
+    @overload
+    def zip[A](self, other: "Stream[A]", /, *, strict: bool = False) -> "Stream[tuple[T_co, A]]": ...
+    @overload
+    def zip[A, B](
+        self, other: "Stream[A]", another: "Stream[B]", /, *, strict: bool = False
+    ) -> "Stream[tuple[T_co, A, B]]": ...
+    @overload
+    def zip(self, *others: "Stream[Any]", strict: bool = False) -> "Stream[tuple[Any, ...]]": ...
+    def zip(self, *others: "Stream[Any]", strict: bool = False) -> "Stream[tuple[Any, ...]]":
+        """Hand on tuples of one item of each stream, until the first of them ends; then the others are stopped (P3).
+
+        With `strict`, streams of unlike length are a failure: `ValueError`.
+        """
+        validate.flag("strict", strict)
+        return _combined(functools.partial(Zip, strict=strict), self, *others)
 
     def merge[U](self, *others: "Stream[U]") -> "Stream[T_co | U]":
         """Hand on the items of this and other streams as they come; fair, reads one item ahead per source (P3)."""
@@ -206,6 +293,14 @@ class Stream(Generic[T_co]):  # noqa: UP046 -- inferred variance would be invari
             raise EmptyStreamError("first() of a stream that gave no item; give default= for that case")
         return default
 
+    async def count(self) -> int:
+        """The number of results."""
+        number = 0
+        async with self.open() as items:
+            async for _ in items:
+                number += 1
+        return number
+
     async def drain(self) -> None:
         """Run to the end for its effects."""
         async with self.open() as items:
@@ -235,16 +330,27 @@ def merge[T](*sources: Stream[T]) -> Stream[T]: ...
 def merge[T](*sources: Stream[T] | Source[T]) -> Stream[T]: ...
 def merge(*sources: Stream[Any] | Source[Any]) -> Stream[Any]:
     """The items of all sources as they come: unordered, fair, one read ahead per source; ends when all have (P3)."""
+    return _combined(Merge, *sources)
+
+
+def _combined(
+    operator: Callable[[Scope, Sequence[Stage[Any]]], Stage[Any]], *sources: Stream[Any] | Source[Any]
+) -> Stream[Any]:
     streams = [_as_stream(source) for source in sources]
 
-    def open_merged(scope: Scope) -> Stage[Any]:
-        return Merge(scope, [each.open_stage(scope) for each in streams])
+    def open_combined(scope: Scope) -> Stage[Any]:
+        return operator(scope, [each.open_stage(scope) for each in streams])
 
     def refuse_consumed() -> None:
         for each in streams:
             each.refuse_consumed()
 
-    return Stream(open_merged, refuse_consumed)
+    return Stream(open_combined, refuse_consumed)
+
+
+def itself[T](item: T) -> T:
+    """The item."""
+    return item
 
 
 def _as_stream(source: Stream[Any] | Source[Any]) -> Stream[Any]:

@@ -15,6 +15,20 @@ def whole(option: str, value: object, *, least: int) -> int:
     return value
 
 
+def integer(option: str, value: object) -> int:
+    """`value` if it is an int; a bool is none."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise OptionError(f"{option} must be an int, got {value!r}")
+    return value
+
+
+def positive(option: str, value: object) -> float:
+    """`value` as a finite float above 0."""
+    if not isinstance(value, int | float) or isinstance(value, bool) or not _is_finite(value) or value <= 0:
+        raise OptionError(f"{option} must be a finite number > 0, got {value!r}")
+    return float(value)
+
+
 def number(option: str, value: object, *, least: float) -> float:
     """`value` as a finite float of at least `least`."""
     if not isinstance(value, int | float) or isinstance(value, bool) or not _is_finite(value) or value < least:

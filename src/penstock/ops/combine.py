@@ -6,6 +6,7 @@ from functools import partial
 from heapq import heappop, heappush
 from typing import Any, override
 
+from penstock.core.outcome import Failed
 from penstock.core.scope import Scope
 from penstock.core.stage import END, PENDING, Pulled, Stage
 
@@ -124,3 +125,113 @@ class Merge[T](Stage[T]):
         self._ready.clear()
         self._unasked.clear()
         self._passes_due = 0
+
+
+class Chain[T](Stage[T]):
+    """Hands on the items of one stage after those of the other (P2, P3)."""
+
+    def __init__(self, scope: Scope, upstreams: Sequence[Stage[T]]) -> None:
+        super().__init__(scope, "chain")
+        self._upstreams = tuple(upstreams)
+        self._left = deque(upstreams)
+        for upstream in upstreams:
+            upstream.on_ready = self._pass_on
+
+    @override
+    def pull(self, room: int) -> Pulled[T]:
+        while self._left:
+            item = self._left[0].pull(room)
+            if item is PENDING:
+                return PENDING
+            if item is not END:
+                self.taken += 1
+                self.delivered += 1
+                return item
+            self._left.popleft()
+            if self.scope.failure is not None:
+                self.stop()
+                self._left.clear()
+        return END
+
+    def _pass_on(self) -> None:
+        self.on_ready()
+
+    @override
+    def stop(self) -> None:
+        for upstream in self._upstreams:
+            upstream.stop()
+
+    @override
+    def drain(self) -> None:
+        for upstream in self._upstreams:
+            upstream.drain()
+
+
+class Zip(Stage[tuple[Any, ...]]):
+    """Hands on tuples of one item of each stage, until the first stage ends; holds one item of each (P1, P3)."""
+
+    def __init__(self, scope: Scope, upstreams: Sequence[Stage[Any]], *, strict: bool) -> None:
+        super().__init__(scope, "zip")
+        self._upstreams = tuple(upstreams)
+        self._items: list[Any] = [PENDING] * len(upstreams)
+        self._strict = strict
+        self._over = False
+        self._asked = False
+        for upstream in upstreams:
+            upstream.on_ready = self._has_item
+
+    @override
+    def pull(self, room: int) -> Pulled[tuple[Any, ...]]:
+        if self._over:
+            return END
+        for place, upstream in enumerate(self._upstreams):
+            if self._items[place] is PENDING:
+                self._items[place] = upstream.pull(1)
+        if any(item is END for item in self._items):
+            return self._end()
+        if any(item is PENDING for item in self._items):
+            self._asked = True
+            return PENDING
+        items, self._items = tuple(self._items), [PENDING] * len(self._upstreams)
+        self.taken += 1
+        self.delivered += 1
+        return items
+
+    def _end(self) -> Pulled[tuple[Any, ...]]:
+        """End if all have ended; if they must and others have not, fail."""
+        if self._strict and self.scope.failure is None:
+            if any(item is PENDING for item in self._items):
+                self._asked = True
+                return PENDING
+            longer = [place for place, item in enumerate(self._items) if item is not END]
+            if longer:
+                ended = next(place for place, item in enumerate(self._items) if item is END)
+                self.scope.fail(
+                    Failed(
+                        ValueError(
+                            f"zip(strict=True): stream {ended + 1} ended after {self.delivered} items, "
+                            f"stream {longer[0] + 1} has more"
+                        ),
+                        self.delivered,
+                        None,
+                        self.name,
+                    )
+                )
+        self._over = True
+        self.stop()
+        return END
+
+    def _has_item(self) -> None:
+        if self._asked:
+            self._asked = False
+            self.on_ready()
+
+    @override
+    def stop(self) -> None:
+        for upstream in self._upstreams:
+            upstream.stop()
+
+    @override
+    def drain(self) -> None:
+        for upstream in self._upstreams:
+            upstream.drain()

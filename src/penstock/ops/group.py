@@ -1,44 +1,86 @@
 """Operators that group items."""
 
 import asyncio
-from typing import override
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, override
 
+from penstock.core import validate
+from penstock.core.errors import as_failure
+from penstock.core.outcome import Failed
 from penstock.core.scope import Scope
 from penstock.core.stage import END, PENDING, Pulled, Stage, Through
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """How heavy a batch may be: `weight(item)` gives a number >= 0, `most` is the sum that a batch may reach."""
+
+    weight: Callable[[Any], float]
+    most: float
 
 
 class Batch[T](Through[T, list[T]]):
     """Hands on lists of `size` items, the last one shorter; `within` seconds after its first item, what is there.
 
     The time counts from the first item of each batch, so there are no empty batches. Before an end or an error the
-    partial batch goes first.
+    partial batch goes first. With `limit`, an item that would make a batch too heavy begins the next one.
     """
 
-    def __init__(self, scope: Scope, upstream: Stage[T], size: int, within: float | None) -> None:
+    def __init__(
+        self, scope: Scope, upstream: Stage[T], size: int, within: float | None, limit: "Limit | None" = None
+    ) -> None:
         super().__init__(scope, upstream, f"batch({size})")
         self._size = size
         self._within = within
+        self._limit = limit
+        self._weight = 0.0
+        self._over = False
         self._items: list[T] = []
         self._timer: asyncio.TimerHandle | None = None
         self._due = False
 
     @override
     def pull(self, room: int) -> Pulled[list[T]]:
-        items = self._items
-        while len(items) < self._size and not self._is_due():
-            item = self.upstream.pull(room * self._size - len(items))
+        while not self._is_full() and not self._is_due():
+            item = END if self._over else self.upstream.pull(room * self._size - len(self._items))
             if item is PENDING:
                 return PENDING
             if item is END:
-                return self._hand_over() if items else END
+                return self._hand_over() if self._items else END
             self.taken += 1
-            items.append(item)
-            if len(items) == 1 and self._within is not None:
-                self._timer = self.scope.loop.call_later(self._within, self._time_is_up)
+            weight = 0.0 if self._limit is None else self._weigh(item, self._limit)
+            if self._over:
+                continue
+            if self._limit is not None and self._items and self._weight + weight > self._limit.most:
+                batch = self._hand_over()
+                self._add(item, weight)
+                return batch
+            self._add(item, weight)
         return self._hand_over()
+
+    def _is_full(self) -> bool:
+        return len(self._items) >= self._size or (self._limit is not None and self._weight >= self._limit.most)
+
+    def _weigh(self, item: T, limit: "Limit") -> float:
+        try:
+            return validate.number("weight(item)", limit.weight(item), least=0)
+        except BaseException as error:  # noqa: BLE001 -- any exception is the item's outcome
+            self.failed += 1
+            self.scope.fail(Failed(as_failure(error), self.taken - 1, item, self.name))
+            self._over = True
+            self.upstream.stop()
+            return 0.0
+
+    def _add(self, item: T, weight: float) -> None:
+        self._items.append(item)
+        self._weight += weight
+        if len(self._items) == 1 and self._within is not None:
+            self._timer = self.scope.loop.call_later(self._within, self._time_is_up)
 
     def _hand_over(self) -> list[T]:
         items, self._items = self._items, []
+        self._weight = 0.0
         self._cancel_timer()
         self.delivered += len(items)
         return items

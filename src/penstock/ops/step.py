@@ -1,0 +1,101 @@
+"""Operators that look at items as they pass, with plain functions: nothing waits, nothing runs."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from itertools import count
+from typing import Any, override
+
+from penstock.core.errors import as_failure
+from penstock.core.outcome import Failed
+from penstock.core.scope import Scope
+from penstock.core.stage import END, PENDING, Pulled, Stage, Through
+from penstock.core.window import DROPPED
+
+type StepFunction = Callable[[Any], Any]
+"""Gives an item's output, DROPPED, or END: then the stream ends before this item."""
+
+
+class Step[T, U](Through[T, U]):
+    """Hands on what a plain function makes of each item; the function may keep state of this run (P2, P3, P5)."""
+
+    def __init__(self, scope: Scope, upstream: Stage[T], name: str, step: StepFunction) -> None:
+        super().__init__(scope, upstream, name)
+        self._step = step
+        self._over = False
+
+    @override
+    def pull(self, room: int) -> Pulled[U]:
+        while not self._over:
+            item = self.upstream.pull(room)
+            if item is PENDING or item is END:
+                return item
+            self.taken += 1
+            output = self._output(item)
+            if output is not DROPPED and output is not END:
+                self.delivered += 1
+                return output  # type: ignore[no-any-return] # a U; the function is the operator's
+        return END
+
+    def _output(self, item: T) -> Any:
+        try:
+            output = self._step(item)
+        except BaseException as error:  # noqa: BLE001 -- any exception is the item's outcome
+            self.failed += 1
+            self.scope.fail(Failed(as_failure(error), self.taken - 1, item, self.name))
+            self._end()
+            return END
+        if output is END:
+            self._end()
+        if output is END or output is DROPPED:
+            self.dropped += 1
+        return output
+
+    def _end(self) -> None:
+        self._over = True
+        self.upstream.stop()
+
+
+def enumerated(start: int) -> StepFunction:
+    """Items with their numbers."""
+    numbers = count(start)
+    return lambda item: (next(numbers), item)
+
+
+def skipping(number: int) -> StepFunction:
+    """What comes after the first `number` items."""
+    seen = count()
+    return lambda item: DROPPED if next(seen) < number else item
+
+
+def taking_while(predicate: Callable[[Any], object]) -> StepFunction:
+    """Items up to the first that fails `predicate`."""
+    return lambda item: item if predicate(item) else END
+
+
+def skipping_while(predicate: Callable[[Any], object]) -> StepFunction:
+    """Items from the first on that fails `predicate`."""
+    skipping = True
+
+    def step(item: Any) -> Any:
+        nonlocal skipping
+        skipping = skipping and bool(predicate(item))
+        return DROPPED if skipping else item
+
+    return step
+
+
+def distinct(key: Callable[[Any], Hashable] | None, last: int | None) -> StepFunction:
+    """Items whose key has not been seen, among the `last` different keys seen most recently if that is given."""
+    seen: OrderedDict[Hashable, None] = OrderedDict()
+
+    def step(item: Any) -> Any:
+        value = item if key is None else key(item)
+        known = value in seen
+        seen[value] = None
+        if last is not None:
+            seen.move_to_end(value)
+            if len(seen) > last:
+                seen.popitem(last=False)
+        return DROPPED if known else item
+
+    return step
