@@ -85,7 +85,9 @@ def main() -> None:
         cells = interleave(cases, chosen.rounds, CLOCKS[chosen.clock])
         print(f"\n{'ordered' if ordered else 'unordered'}\n")
         print(table(cells, REFERENCE))
-        ideals = "; ".join(f"{w.name}: {w.ideal_us(CONCURRENCY):g}" for w in workloads if w.seconds)
+        ideals = "; ".join(
+            f"{w.name}: {w.ideal_us(CONCURRENCY):g}" for w in workloads if w.seconds and chosen.clock == "elapsed"
+        )
         print(
             f"\nhalf the runs lie within {max(c.spread for c in cells.values()):.0%} of their median (widest cell)",
             end="",

@@ -1,10 +1,12 @@
 """`merge`, as an operator and as a function."""
 
 import asyncio
+import time
 
 import pytest
 
 import penstock
+from penstock.core.clock import TURN
 from penstock.testing import Gauge, Scripted
 
 
@@ -115,6 +117,30 @@ async def test_stop_stops_all_sources():
         seen += [item async for item in items]
     assert len(seen) == sum(source.taken for source in sources)
     assert [source.closed for source in sources] == [1, 1]
+
+
+def takes_a_turn_each(count):
+    """Items that take longer to make than a run may keep the loop for itself."""
+    for number in range(count):
+        end = time.perf_counter() + 2 * TURN
+        while time.perf_counter() < end:
+            pass
+        yield number
+
+
+async def test_stop_while_a_source_gives_back_the_loop():
+    """P9: a source that waits for its next turn when it is stopped still says that it has ended."""
+    async with penstock.merge(takes_a_turn_each(3), takes_a_turn_each(3)).open() as items:
+        await anext(items)
+        items.stop()
+        assert len([item async for item in items]) <= 1
+
+
+async def test_a_failure_while_another_source_gives_back_the_loop():
+    """P9: likewise when another source of the merge fails."""
+    fails = Scripted([], fail_at=0)
+    with pytest.raises(RuntimeError, match="the script fails at item 0"):
+        await penstock.merge(takes_a_turn_each(3), takes_a_turn_each(3), fails.sync()).to_list()
 
 
 async def test_a_source_that_was_consumed_is_refused():

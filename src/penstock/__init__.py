@@ -15,7 +15,7 @@ if TYPE_CHECKING:
         UnstoppedWorkWarning,
         WorkRaised,
     )
-    from penstock.core.outcome import Failed
+    from penstock.core.outcome import Failed, Ok, Result
     from penstock.core.policy import OnError
     from penstock.core.retry import Retry
     from penstock.run import Run
@@ -33,7 +33,7 @@ _HOMES = {
         "UnstoppedWorkWarning",
         "WorkRaised",
     ),
-    "penstock.core.outcome": ("Failed",),
+    "penstock.core.outcome": ("Failed", "Ok", "Result"),
     "penstock.core.policy": ("OnError",),
     "penstock.core.retry": ("Retry",),
     "penstock.run": ("Run",),
@@ -46,9 +46,11 @@ __all__ = [
     "ConcurrentReadError",
     "EmptyStreamError",
     "Failed",
+    "Ok",
     "OnError",
     "OptionError",
     "PenstockError",
+    "Result",
     "Retry",
     "Run",
     "SourceConsumedError",

@@ -2,12 +2,13 @@
 
 import functools
 from collections.abc import AsyncIterable, Awaitable, Callable, Hashable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, Unpack, overload
 
 from penstock.core import validate
 from penstock.core.errors import EmptyStreamError, OptionError
 from penstock.core.order import OrderedWindow
-from penstock.core.policy import OnError
+from penstock.core.outcome import Result
+from penstock.core.policy import OnError, OutOfBand
 from penstock.core.retry import Seconds
 from penstock.core.scope import Scope
 from penstock.core.source import Source, SourceSpec
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 T_co = TypeVar("T_co", covariant=True)
 
+type Fan[U] = Iterable[U] | AsyncIterable[U] | Awaitable[Iterable[U]]
 type Operator = Callable[[Scope, Stage[Any]], Stage[Any]]
 
 _NO_DEFAULT: Any = object()
@@ -35,8 +37,8 @@ class Stream(Generic[T_co]):  # noqa: UP046 -- inferred variance would be invari
     """A description of work over items: pull-based, bounded, immutable; each `open()` is a fresh run of it.
 
     Made by `penstock.stream`; every operator returns a new stream. Operators that run a function take the options of
-    `penstock.ops.work.Options` and `on_error`: "raise" (the first failure ends the run), "skip" (drop and count the
-    item) or "collect" (drop it and keep a `Failed` in the run's `failures`).
+    `penstock.ops.work.Options` and `on_error`: "raise" (the first failure ends the run), "skip" (drop, count and log
+    the item), "collect" (drop it, keep a `Failed` in the run's `failures`) or "return" (results are `Ok` or `Failed`).
     """
 
     __slots__ = ("_open_source", "_operators", "refuse_consumed")
@@ -65,11 +67,19 @@ class Stream(Generic[T_co]):  # noqa: UP046 -- inferred variance would be invari
 
     @overload
     def map[U](
-        self, fn: Callable[[T_co], Awaitable[U]], /, *, on_error: OnError = "raise", **options: Unpack[Options]
+        self, fn: Callable[[T_co], Awaitable[U]], /, *, on_error: Literal["return"], **options: Unpack[Options]
+    ) -> "Stream[Result[U]]": ...
+    @overload
+    def map[U](
+        self, fn: Callable[[T_co], U | Awaitable[U]], /, *, on_error: Literal["return"], **options: Unpack[Options]
+    ) -> "Stream[Result[U]]": ...
+    @overload
+    def map[U](
+        self, fn: Callable[[T_co], Awaitable[U]], /, *, on_error: OutOfBand = "raise", **options: Unpack[Options]
     ) -> "Stream[U]": ...
     @overload
     def map[U](
-        self, fn: Callable[[T_co], U | Awaitable[U]], /, *, on_error: OnError = "raise", **options: Unpack[Options]
+        self, fn: Callable[[T_co], U | Awaitable[U]], /, *, on_error: OutOfBand = "raise", **options: Unpack[Options]
     ) -> "Stream[U]": ...
     def map(
         self, fn: Callable[[T_co], Any], /, *, on_error: OnError = "raise", **options: Unpack[Options]
@@ -89,11 +99,15 @@ class Stream(Generic[T_co]):  # noqa: UP046 -- inferred variance would be invari
 
     @overload
     def filter[S](
-        self, predicate: "Callable[[T_co], TypeIs[S]]", /, *, on_error: OnError = "raise", **options: Unpack[Options]
+        self, predicate: "Callable[[T_co], TypeIs[S]]", /, *, on_error: OutOfBand = "raise", **options: Unpack[Options]
     ) -> "Stream[S]": ...
     @overload
     def filter(
-        self, predicate: Callable[[T_co], object], /, *, on_error: OnError = "raise", **options: Unpack[Options]
+        self, predicate: Callable[[T_co], object], /, *, on_error: Literal["return"], **options: Unpack[Options]
+    ) -> "Stream[Result[T_co]]": ...
+    @overload
+    def filter(
+        self, predicate: Callable[[T_co], object], /, *, on_error: OutOfBand = "raise", **options: Unpack[Options]
     ) -> "Stream[T_co]": ...
     def filter(
         self, predicate: Callable[[T_co], Any], /, *, on_error: OnError = "raise", **options: Unpack[Options]
@@ -101,20 +115,31 @@ class Stream(Generic[T_co]):  # noqa: UP046 -- inferred variance would be invari
         """Keep the items for which `predicate`, sync or async, is true (P1-P9); the others count as dropped."""
         return self._with(work("filter", predicate, kept, on_error=on_error, **options).open)
 
+    @overload
+    def tap(
+        self, fn: Callable[[T_co], object], /, *, on_error: Literal["return"], **options: Unpack[Options]
+    ) -> "Stream[Result[T_co]]": ...
+    @overload
+    def tap(
+        self, fn: Callable[[T_co], object], /, *, on_error: OutOfBand = "raise", **options: Unpack[Options]
+    ) -> "Stream[T_co]": ...
     def tap(
         self, fn: Callable[[T_co], object], /, *, on_error: OnError = "raise", **options: Unpack[Options]
-    ) -> "Stream[T_co]":
+    ) -> "Stream[Any]":
         """Call `fn` on every item for its effect and hand on the item (P1-P9)."""
         return self._with(work("tap", fn, unchanged, on_error=on_error, **options).open)
 
+    @overload
     def flat_map[U](
-        self,
-        fn: Callable[[T_co], Iterable[U] | AsyncIterable[U] | Awaitable[Iterable[U]]],
-        /,
-        *,
-        on_error: OnError = "raise",
-        **options: Unpack[Options],
-    ) -> "Stream[U]":
+        self, fn: Callable[[T_co], Fan[U]], /, *, on_error: Literal["return"], **options: Unpack[Options]
+    ) -> "Stream[Result[U]]": ...
+    @overload
+    def flat_map[U](
+        self, fn: Callable[[T_co], Fan[U]], /, *, on_error: OutOfBand = "raise", **options: Unpack[Options]
+    ) -> "Stream[U]": ...
+    def flat_map(
+        self, fn: Callable[[T_co], Fan[Any]], /, *, on_error: OnError = "raise", **options: Unpack[Options]
+    ) -> "Stream[Any]":
         """Call `fn` on every item and hand on each item of the iterable that it gives, sync or async (P1-P9).
 
         `concurrency` inputs are open at once. In order, inputs behind the first open one hold at most `buffer` finished
@@ -271,7 +296,7 @@ class Stream(Generic[T_co]):  # noqa: UP046 -- inferred variance would be invari
         return result
 
     async def for_each(
-        self, fn: Callable[[T_co], object], /, *, on_error: OnError = "raise", **options: Unpack[Options]
+        self, fn: Callable[[T_co], object], /, *, on_error: OutOfBand = "raise", **options: Unpack[Options]
     ) -> None:
         """Call `fn` on every item for its effect, with the options of `map`, and wait for the end."""
         await self._with(work("for_each", fn, unchanged, on_error=on_error, **options).open).drain()
@@ -365,7 +390,7 @@ def parallel_map[T, U](
     fn: Callable[[T], Awaitable[U]],
     *,
     concurrency: int,
-    on_error: OnError = "raise",
+    on_error: OutOfBand = "raise",
     **options: Unpack[MoreOptions],
 ) -> Stream[U]: ...
 @overload
@@ -374,7 +399,7 @@ def parallel_map[T, U](
     fn: Callable[[T], U | Awaitable[U]],
     *,
     concurrency: int,
-    on_error: OnError = "raise",
+    on_error: OutOfBand = "raise",
     **options: Unpack[MoreOptions],
 ) -> Stream[U]: ...
 def parallel_map(
@@ -382,7 +407,7 @@ def parallel_map(
     fn: Callable[[Any], Any],
     *,
     concurrency: int,
-    on_error: OnError = "raise",
+    on_error: OutOfBand = "raise",
     **options: Unpack[MoreOptions],
 ) -> Stream[Any]:
     """`stream(source).map(fn, ...)`: `fn` on every item, at most `concurrency` at once (P1-P9)."""
@@ -394,7 +419,7 @@ def parallel_filter[T](
     predicate: Callable[[T], object],
     *,
     concurrency: int,
-    on_error: OnError = "raise",
+    on_error: OutOfBand = "raise",
     **options: Unpack[MoreOptions],
 ) -> Stream[T]:
     """`stream(source).filter(predicate, ...)`: at most `concurrency` predicates at once (P1-P9)."""

@@ -12,7 +12,7 @@ def many(tmp_path):
     """So many documents that no machine is through before a signal comes."""
     root = tmp_path / "many"
     root.mkdir()
-    for number in range(600):
+    for number in range(1_500):
         (root / f"{number:04}.txt").write_text(f"document {number}\n")
     return root
 
@@ -39,10 +39,10 @@ def test_ctrl_c_finishes_what_is_in_flight_and_says_how_to_go_on(many, penstock,
     assert "stopping: what is in flight is finished and stored; Ctrl-C again aborts\n" in done.err
     assert "ended early; what was stored is in index.db, and the same command goes on from there\n" in done.err
     some = len(stored())
-    assert 0 < some < 600
+    assert 0 < some < 1_500
     assert f"index.db: {some:,} file" in done.out
     again = penstock("embed", "many", "--to", "index.db", "--json")
-    assert (again.code, again.json["unchanged"], again.json["files"]) == (0, some, 600 - some)
+    assert (again.code, again.json["unchanged"], again.json["files"]) == (0, some, 1_500 - some)
 
 
 def test_an_interrupted_run_still_prints_one_json_document(many, started_penstock, stored):

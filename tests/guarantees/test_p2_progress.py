@@ -8,8 +8,9 @@ import pytest
 from penstock import merge, parallel_filter, parallel_map, stream
 from penstock.testing import Gauge, Scripted
 
+from .grids import ORDERS, SIZES, SOURCES, grid
 from .model import schedule
-from .operators import MODELLED, ORDERS, SIZES, SOURCES, WORKING, grid, itself, truth
+from .operators import MODELLED, WORKING, itself, truth
 
 HOUR = 3600.0
 

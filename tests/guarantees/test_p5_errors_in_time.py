@@ -7,7 +7,8 @@ import pytest
 from penstock import merge, stream
 from penstock.testing import Gauge, Scripted
 
-from .operators import MODELLED, ORDERS, SOURCES, WORKING, grid, itself
+from .grids import ORDERS, SOURCES, grid
+from .operators import MODELLED, WORKING, itself
 
 HOUR = 3600.0
 

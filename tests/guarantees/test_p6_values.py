@@ -5,7 +5,8 @@ import asyncio
 from penstock import merge, stream
 from penstock.testing import Scripted
 
-from .operators import OPERATORS, ORDERS, SOURCES, THREADED, grid
+from .grids import ORDERS, SOURCES, grid
+from .operators import OPERATORS, THREADED
 
 
 class Odd:

@@ -10,7 +10,8 @@ import random
 from penstock import merge, stream
 from penstock.testing import Scripted
 
-from .operators import ORDERS, THREADED, WORKING, grid, in_list, itself, truth
+from .grids import ORDERS, grid
+from .operators import THREADED, WORKING, in_list, itself, truth
 
 MILLISECOND = 0.001
 LONGEST = 0.010
@@ -178,3 +179,39 @@ async def test_a_turn_given_in_the_middle_of_anything_loses_nothing(operator, or
     built = merge(operator.build(stream(source), call, **options), []).batch(3, within=5).flatten()
     items = await built.to_list()
     assert (items if ordered else sorted(items)) == list(range(15))
+
+
+PIPELINES = {
+    "source": stream,
+    "take": lambda source: stream(source).take(10**6),
+    "batch": lambda source: stream(source).batch(3).flatten(),
+    "merge": lambda source: merge(source, source),
+    "map": lambda source: stream(source).map(itself(at_once), concurrency=3),
+    "inline": lambda source: stream(source).tap(print_nothing, buffer=3),
+    "flat_map": lambda source: stream(source).flat_map(lambda item: iter([item])),
+}
+
+
+async def at_once(item):
+    pass
+
+
+def print_nothing(item):
+    pass
+
+
+@grid(pipeline=PIPELINES, source_of=[busy_items, async_busy_items], passes=range(6))
+async def test_stop_in_the_middle_of_a_turn_ends_the_run(pipeline, source_of, passes, turn_clock):
+    """Whichever pass of the loop it comes in, also while the run gives way to others."""
+    async with PIPELINES[pipeline](lambda: source_of(turn_clock)).open() as items:
+
+        async def stop():
+            for _ in range(passes):
+                await asyncio.sleep(0)
+            items.stop()
+
+        stopping = asyncio.ensure_future(stop())
+        async for _ in items:
+            pass
+        await stopping
+    assert [stage.in_flight for stage in items.stats()] == [0] * len(items.stats())

@@ -79,6 +79,13 @@ def test_a_nested_root_is_walked_even_where_the_outer_walk_would_not_go(tmp_path
     assert names == ["a.txt", "left/b.txt", "left/deep/c.txt"]
 
 
+def test_files_that_are_named_come_directory_by_directory(tmp_path):
+    make(tmp_path, "b/2.txt", "a/1.txt", "b/1.txt")
+    named = [str(tmp_path / name) for name in ("b/2.txt", "a/1.txt", "b/1.txt")]
+    listings = walk(roots(named), TEXTS, pytest.fail)
+    assert [[file.name for file in listing.files] for listing in listings] == [["1.txt"], ["1.txt", "2.txt"]]
+
+
 def test_a_named_file_is_taken_whatever_its_name(tmp_path):
     make(tmp_path, ".hidden", "Makefile")
     assert found(tmp_path / ".hidden", tmp_path / "Makefile") == [str(tmp_path / ".hidden"), str(tmp_path / "Makefile")]

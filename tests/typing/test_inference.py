@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Iterable
 from typing import assert_type
 
 import penstock
-from penstock import Failed, Retry, Run, Stream
+from penstock import Failed, Ok, Retry, Run, Stream
 
 
 async def fetch(url: str) -> bytes:
@@ -113,6 +113,25 @@ def combined(sizes: Stream[int], names: Stream[str]) -> None:
 
 def covariant(sizes: Stream[bool]) -> Stream[int]:
     return sizes
+
+
+def in_band(urls: Stream[str]) -> None:
+    assert_type(urls.map(fetch, on_error="return"), Stream[Ok[bytes] | Failed])
+    assert_type(urls.map(len, on_error="return"), Stream[Ok[int] | Failed])
+    assert_type(urls.map(lambda url: fetch(url), on_error="return"), Stream[Ok[bytes] | Failed])
+    assert_type(urls.filter(len, on_error="return"), Stream[Ok[str] | Failed])
+    assert_type(urls.flat_map(words, on_error="return"), Stream[Ok[str] | Failed])
+    assert_type(urls.map(fetch, on_error="skip", max_failures=3), Stream[bytes])
+
+
+def selected(urls: Stream[str], sizes: Stream[int]) -> None:
+    assert_type(urls.skip(1).take_while(len).skip_while(len).distinct(key=len).prefetch(3), Stream[str])
+    assert_type(urls.enumerate(), Stream[tuple[int, str]])
+    assert_type(urls.zip(sizes), Stream[tuple[str, int]])
+    assert_type(urls.zip(sizes, urls), Stream[tuple[str, int, str]])
+    assert_type(urls.chain(sizes), Stream[str | int])
+    assert_type(urls.through(lambda stream: stream.map(len)), Stream[int])
+    assert_type(urls.batch(3, weight=len, max_weight=10), Stream[list[str]])
 
 
 def wrong(urls: Stream[str], sizes: Stream[int]) -> None:

@@ -295,6 +295,11 @@ def test_html_is_its_text_with_the_lines_of_the_source():
         assert unseen not in top.text.replace("not\nthis", "")
 
 
+def test_only_a_line_feed_ends_a_line_of_html():
+    (chunk,) = split("a.html", "<p>a\u2028b\x0cc\x85d</p>\r\n<p>second</p>")
+    assert (chunk.first_line, chunk.last_line) == (1, 2)
+
+
 def test_html_without_a_tree_is_flat_in_depth():
     (chunk,) = split("a.html", "<div>" * 5_000 + "deep" + "</div>" * 5_000)
     assert chunk.text == "deep"

@@ -272,6 +272,9 @@ async def test_one_look_into_the_index_per_directory(docs, tmp_path, monkeypatch
     monkeypatch.setattr(Store, "known", lambda store, directory: looks.append(directory) or known(store, directory))
     await embed(docs, tmp_path / "i.db")
     assert looks == [str(docs), str(docs / "sub")]
+    looks.clear()
+    await embed((docs / "sub").iterdir(), tmp_path / "i.db")
+    assert looks == [str(docs / "sub")]
 
 
 @pytest.mark.parametrize(

@@ -133,6 +133,7 @@ def test_a_failure_keeps_nothing_of_the_file(tmp_path):
         (b"coding: rot13 \xff", "coding: rot13 \ufffd", True),
         (b"coding: latin-1 but utf-8: \xc3\xbc", "coding: latin-1 but utf-8: ü", False),
         (codecs.BOM_UTF16_LE + b"a", "\ufffd", True),
+        (b"# coding: unicode_escape\n'\\ud800' \xff", "# coding: unicode_escape\n'\\ud800' \ufffd", True),
         (b"", "", False),
     ],
 )

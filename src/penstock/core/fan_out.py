@@ -12,7 +12,7 @@ from typing import Any, Final, cast, override
 
 from penstock.core.clock import now
 from penstock.core.errors import AttemptTimeout, OptionError, as_failure
-from penstock.core.outcome import Failed
+from penstock.core.outcome import Failed, Ok
 from penstock.core.retry import retrying
 from penstock.core.scope import Scope
 from penstock.core.stage import Stage
@@ -27,6 +27,7 @@ class Outputs[T, U]:
     """An open input and what it has come to so far."""
 
     __slots__ = (
+        "failure",
         "handed_on",
         "held",
         "index",
@@ -52,6 +53,7 @@ class Outputs[T, U]:
         self.handed_on = False
         self.queued = False
         self.settled = False
+        self.failure: object = MISSING
         self.permit: asyncio.Future[None] | None = None
         self.limit: asyncio.Timeout | None = None
 
@@ -105,9 +107,9 @@ class FanOut[T, U](Window[T, U]):
     @override
     async def _call(self, index: int, item: T, result: Awaitable[Any] | None = None) -> None:
         outputs = self.finished[index]
-        if self._unbegun:
-            self._begin()
         try:
+            if self._unbegun:
+                await self._begin()
             await self._attempt(outputs)
         except BaseException as error:  # noqa: BLE001 -- any exception is the item's outcome
             await self._failed_call(index, item, error)
@@ -272,6 +274,10 @@ class FanOut[T, U](Window[T, U]):
                 outputs.iterator = None
                 self._close_input(outputs)
                 continue
+            if output is outputs.failure:
+                self.delivered += 1
+                self._forget(outputs)
+                return output
             outputs.handed_on = True
             if outputs.held > outputs.making:
                 self._count(outputs, -1)
@@ -280,8 +286,16 @@ class FanOut[T, U](Window[T, U]):
             else:
                 self._requeue(outputs)
                 self._grant(outputs)
-            return output
+            return Ok(output, outputs.index) if self.in_band else output
         return MISSING
+
+    @override
+    def _keep(self, index: int, value: Any) -> None:
+        """Put the failure of an input behind its outputs."""
+        outputs = self.finished[index]
+        outputs.failure = value
+        outputs.ready.append(value)
+        self._made(outputs)
 
     @override
     def _has_next(self) -> bool:
@@ -319,8 +333,9 @@ class FanOut[T, U](Window[T, U]):
     def _raised(self, index: int, item: T, error: BaseException) -> None:
         outputs = self.finished.get(index)
         if outputs is not None:
-            outputs.settled = outputs.produced = True
-            if not outputs.ready:
+            outputs.produced = True
+            outputs.settled = not self.in_band or self.stopping
+            if outputs.settled and not outputs.ready:
                 self._forget(outputs)
         super()._raised(index, item, error)
 

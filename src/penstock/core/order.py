@@ -12,7 +12,7 @@ class UnorderedWindow[T, U](Window[T, U]):
     """Hands results on as they finish."""
 
     def __init__(self, scope: Scope, upstream: Stage[T], plan: Plan[T, U]) -> None:
-        self.finished: deque[U] = deque()
+        self.finished: deque[Any] = deque()
         super().__init__(scope, upstream, plan, self.finished)
 
     @override
@@ -23,7 +23,7 @@ class UnorderedWindow[T, U](Window[T, U]):
         return self.finished.popleft()
 
     @override
-    def _keep(self, index: int, value: U) -> None:
+    def _keep(self, index: int, value: Any) -> None:
         self.finished.append(value)
 
     @override
@@ -41,7 +41,7 @@ class OrderedWindow[T, U](Window[T, U]):
     """Hands results on in the order of their items (P3). `head` is the index whose result is next."""
 
     def __init__(self, scope: Scope, upstream: Stage[T], plan: Plan[T, U]) -> None:
-        self.finished: dict[int, U] = {}
+        self.finished: dict[int, Any] = {}
         self.head = 0
         super().__init__(scope, upstream, plan, self.finished)
 
@@ -57,7 +57,7 @@ class OrderedWindow[T, U](Window[T, U]):
         return value
 
     @override
-    def _keep(self, index: int, value: U) -> None:
+    def _keep(self, index: int, value: Any) -> None:
         self.finished[index] = value
 
     @override

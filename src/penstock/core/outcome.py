@@ -1,9 +1,21 @@
 """What became of an item."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 from penstock.core.errors import said
+
+
+@dataclass(frozen=True, slots=True)
+class Ok[T]:
+    """An item whose work returned `value`; `index` is its position in the stage's input, from 0."""
+
+    value: T
+    index: int
+
+    def unwrap(self) -> T:
+        """The value."""
+        return self.value
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +32,10 @@ class Failed:
     stage: str
     attempts: int = 1
 
+    def unwrap(self) -> NoReturn:
+        """Raise the error."""
+        raise self.error
+
     def __str__(self) -> str:
         return f"{self.place}: {said(self.error)}"
 
@@ -28,3 +44,6 @@ class Failed:
         """Where it failed: stage, item, attempts."""
         tries = f", attempt {self.attempts}" if self.attempts > 1 else ""
         return f"stage {self.stage!r}, item {self.index}{tries}"
+
+
+type Result[T] = Ok[T] | Failed

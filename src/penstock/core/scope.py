@@ -64,6 +64,10 @@ class Scope:
     def schedule(self, window: "Window[Any, Any]") -> None:
         """Have `window` pump in the next turn: one callback serves all windows of the run."""
         self._queue.append(window)
+        self.request_turn()
+
+    def request_turn(self) -> None:
+        """Have a turn in the next pass of the loop."""
         if not self._turn_due and not self.loop.is_closed():
             self._turn_due = True
             self.loop.call_soon(self._turn, context=self.context)
@@ -78,9 +82,8 @@ class Scope:
         queue = self._queue
         while queue and now() < self.turn_ends:
             queue.popleft().pump_in_turn()
-        if queue and not self._turn_due:
-            self._turn_due = True
-            self.loop.call_soon(self._turn, context=self.context)
+        if queue:
+            self.request_turn()
 
     # Failures
 

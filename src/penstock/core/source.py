@@ -51,13 +51,16 @@ class IteratorStage[T](SourceStage[T]):
         super().__init__(scope, name)
         self._iterable = iterable
         self._iterator: Iterator[T] | None = None
+        self._turn_asked = False
 
     @override
     def pull(self, room: int) -> Pulled[T]:
         if self.ended:
             return END
         if now() > self.scope.turn_ends:
-            self.scope.loop.call_soon(self._turn_over, context=self.scope.context)
+            if not self._turn_asked:
+                self._turn_asked = True
+                self.scope.loop.call_soon(self._turn_over, context=self.scope.context)
             return PENDING
         try:
             if self._iterator is None:
@@ -74,7 +77,8 @@ class IteratorStage[T](SourceStage[T]):
         return item
 
     def _turn_over(self) -> None:
-        if self.ended:
+        self._turn_asked = False
+        if self.closed:
             return
         self.scope.begin_turn()
         self.on_ready()

@@ -19,10 +19,10 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, cast, override
 
 from penstock.core.clock import now
-from penstock.core.errors import as_failure
+from penstock.core.errors import as_failure, note
 from penstock.core.log import LOG
-from penstock.core.outcome import Failed
-from penstock.core.policy import OnError
+from penstock.core.outcome import Failed, Ok
+from penstock.core.policy import ANY_NUMBER, OnError, Tolerance
 from penstock.core.retry import Exhausted, Retry, retrying, thread_back, timed
 from penstock.core.scope import Scope
 from penstock.core.stage import END, PENDING, Pulled, Stage
@@ -59,6 +59,7 @@ class Plan[T, U]:
     timeout: float | None = None
     retry: Retry | None = None
     on_error: OnError = "raise"
+    tolerance: Tolerance = ANY_NUMBER
 
     def replaced(self, **changes: Any) -> "Plan[T, U]":
         """This plan with some fields changed."""
@@ -77,6 +78,8 @@ class Window[T, U](Stage[U]):
         self.concurrency = plan.concurrency
         self.bound = plan.concurrency + plan.buffer
         self.on_error = plan.on_error
+        self.tolerance = plan.tolerance
+        self.in_band = plan.on_error == "return"
         self.work = plan.work if plan.timeout is None else timed(plan.work, plan.timeout)
         if plan.retry is not None:
             self.work = retrying(self.work, plan.retry, self._retry)
@@ -99,7 +102,7 @@ class Window[T, U](Stage[U]):
         """Remove and return the next result that order allows, or MISSING."""
         raise NotImplementedError
 
-    def _keep(self, index: int, value: U) -> None:
+    def _keep(self, index: int, value: Any) -> None:
         """Store a result until it is pulled."""
         raise NotImplementedError
 
@@ -131,6 +134,9 @@ class Window[T, U](Stage[U]):
                 return PENDING
         if not self._scheduled and not self._exhausted:
             self._schedule()
+        if self.in_band and type(value) is Failed:
+            self.delivered -= 1
+            self.failed += 1
         return value  # type: ignore[no-any-return] # a U; Any spares a cast per item
 
     def _is_over(self) -> bool:
@@ -243,11 +249,12 @@ class Window[T, U](Stage[U]):
 
     async def _call(self, index: int, item: T, result: Awaitable[U] | None = None) -> None:
         """The life of an item. Hands over its own result: a callback of the task would cost a pass of the loop."""
-        if self._unbegun:
-            self._begin()
         try:
+            if self._unbegun:
+                await self._begin()
             value = await (self.work(item) if result is None else result)
         except BaseException as error:  # noqa: BLE001 -- any exception is the item's outcome
+            close_unawaited(result)
             await self._failed_call(index, item, error)
         else:
             self.running.pop(index, None)
@@ -270,11 +277,14 @@ class Window[T, U](Stage[U]):
             self.kept_places -= 1
             self._settled()
 
-    def _begin(self) -> None:
-        """Note that the current task, made by a task factory that starts lazily, has begun."""
+    async def _begin(self) -> None:
+        """Begin a task that a factory has started lazily; when the turn is over, in a later pass of the loop (P9)."""
         task = asyncio.current_task()
         if task is not None and self._unbegun.pop(task, None) is not None:
             task.remove_done_callback(self._never_began)
+        while now() > self.scope.turn_ends:
+            self.scope.request_turn()
+            await asyncio.sleep(0)
 
     def _never_began(self, task: asyncio.Task[None]) -> None:
         """Settle an item whose task was cancelled before its first step and so never ran (gh-116048)."""
@@ -291,7 +301,7 @@ class Window[T, U](Stage[U]):
         elif value is DROPPED:
             self.dropped += 1
         else:
-            self._keep(index, value)
+            self._keep(index, Ok(value, index) if self.in_band else value)
         if not self._pumping:
             self._settled()
 
@@ -303,20 +313,27 @@ class Window[T, U](Stage[U]):
         if self.stopping and isinstance(error, asyncio.CancelledError):
             self.cancelled += 1
         else:
-            self.failed += 1
             self._fail(Failed(as_failure(error), index, item, self.name, attempts))
         self._settled()
 
     def _fail(self, failed: Failed) -> None:
+        if self.in_band and not self.stopping and isinstance(failed.error, Exception):
+            self._keep(failed.index, failed)
+            return
+        self.failed += 1
         if self.stopping:
             self.scope.cleanup_failed(failed)
         elif self.on_error == "raise" or not isinstance(failed.error, Exception):
             self.scope.fail(failed)
             self._halt(failed.index)
+        elif broken := self.tolerance.exceeded(self.failed, self.delivered + self.dropped + self.failed):
+            note(failed.error, f"{self.failed} items of stage {self.name!r} have failed, more than {broken} allows")
+            self.scope.fail(failed)
+            self._halt(failed.index)
         elif self.on_error == "collect":
             self.scope.keep(failed)
         else:
-            LOG.warning("skipped: %s", failed)
+            LOG.warning("skipped: %s", str(failed))  # as text: a handler that keeps records must not keep items
 
     def _settled(self) -> None:
         """Tell the stage below if its result is there; if a place is free, pump in the next turn."""

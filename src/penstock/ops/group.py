@@ -39,12 +39,14 @@ class Batch[T](Through[T, list[T]]):
         self._items: list[T] = []
         self._timer: asyncio.TimerHandle | None = None
         self._due = False
+        self._asked = False
 
     @override
     def pull(self, room: int) -> Pulled[list[T]]:
         while not self._is_full() and not self._is_due():
             item = END if self._over else self.upstream.pull(room * self._size - len(self._items))
             if item is PENDING:
+                self._asked = True
                 return PENDING
             if item is END:
                 return self._hand_over() if self._items else END
@@ -91,7 +93,14 @@ class Batch[T](Through[T, list[T]]):
 
     def _time_is_up(self) -> None:
         self._due = True
-        self.on_ready()
+        self._pass_on()
+
+    @override
+    def _pass_on(self) -> None:
+        """Tell the stage below once, whether an item or the time comes first."""
+        if self._asked:
+            self._asked = False
+            self.on_ready()
 
     def _cancel_timer(self) -> None:
         self._due = False

@@ -9,7 +9,7 @@ from penstock.core import validate
 from penstock.core.errors import OptionError
 from penstock.core.fan_out import FanOut
 from penstock.core.order import OrderedWindow, UnorderedWindow
-from penstock.core.policy import ON_ERROR, OnError
+from penstock.core.policy import ON_ERROR, OnError, Tolerance
 from penstock.core.retry import Retry, Seconds
 from penstock.core.scope import Scope
 from penstock.core.stage import Stage
@@ -26,6 +26,9 @@ class MoreOptions(TypedDict, total=False):
         name: the stage's name in errors and statistics; default the operator and the function.
         timeout: seconds that one attempt may take, > 0; default no limit.
         retry: when to try a failed call again; default never.
+        max_failures: failures that "skip" and "collect" put up with, an int >= 0; one more is raised. Default: any.
+        max_failure_rate: the share of failures among the items settled so far, 0 to 1, that "skip" and "collect" put
+            up with; a single failure is never too many. Default: any.
     """
 
     ordered: bool
@@ -33,6 +36,8 @@ class MoreOptions(TypedDict, total=False):
     name: str | None
     timeout: Seconds | None
     retry: Retry | None
+    max_failures: int | None
+    max_failure_rate: float | None
 
 
 class Options(MoreOptions, total=False):
@@ -84,6 +89,8 @@ def work(
     name: str | None = None,
     timeout: Seconds | None = None,
     retry: Retry | None = None,
+    max_failures: int | None = None,
+    max_failure_rate: float | None = None,
     on_error: OnError = "raise",
 ) -> Work:
     """Check the options of an operator; `shape(item, result)` makes its output, None means the result itself.
@@ -119,7 +126,18 @@ def work(
             timeout=seconds,
             retry=retry,
             on_error=validate.one_of("on_error", on_error, ON_ERROR),
+            tolerance=_tolerance(on_error, max_failures, max_failure_rate),
         ),
+    )
+
+
+def _tolerance(on_error: OnError, most: int | None, rate: float | None) -> Tolerance:
+    if (most is not None or rate is not None) and on_error not in {"skip", "collect"}:
+        option = "max_failures" if most is not None else "max_failure_rate"
+        raise OptionError(f'{option} goes with on_error="skip" or "collect", got on_error={on_error!r}')
+    return Tolerance(
+        None if most is None else validate.whole("max_failures", most, least=0),
+        None if rate is None else validate.share("max_failure_rate", rate),
     )
 
 

@@ -6,9 +6,10 @@ hold the walk, no file is found twice through one, and no list of visited places
 """
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from operator import attrgetter
+from itertools import groupby
+from operator import attrgetter, itemgetter
 from stat import S_ISDIR, S_ISREG
 from typing import NamedTuple
 
@@ -41,9 +42,9 @@ class File(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Roots:
-    """What was named, each place once: real directories, and files as (real directory, name)."""
+    """What was named, each place once: real directories, in order, and files as (real directory, name)."""
 
-    directories: tuple[str, ...]
+    directories: Mapping[str, None]
     files: frozenset[tuple[str, str]]
 
 
@@ -81,7 +82,7 @@ def roots(paths: Iterable[str]) -> Roots:
             files.add((os.path.realpath(directory), name))
         else:
             raise PathError(f"{path}: neither a directory nor a regular file")
-    return Roots(tuple(directories), frozenset(files))
+    return Roots(directories, frozenset(files))
 
 
 def walk(places: Roots, selection: Selection, on_error: Callable[[str, OSError], None]) -> Iterator[Listing]:
@@ -90,12 +91,12 @@ def walk(places: Roots, selection: Selection, on_error: Callable[[str, OSError],
     A file that is named is taken whatever the selection says. What cannot be listed or examined goes to `on_error`.
     """
     walker = _Walker(places, selection, on_error)
-    for directory, name in sorted(places.files):
-        yield walker.named(directory, name)
+    for directory, named in groupby(sorted(places.files), key=itemgetter(0)):
+        yield walker.named(directory, [name for _, name in named])
     for root in places.directories:
         pending = [root]
         while pending:
-            listing, below = walker.list(root, pending.pop())
+            listing, below = walker.look(root, pending.pop())
             yield listing
             pending += reversed(below)
 
@@ -111,16 +112,18 @@ class _Walker:
     selection: Selection
     on_error: Callable[[str, OSError], None]
 
-    def named(self, directory: str, name: str) -> Listing:
-        path = os.path.join(directory, name)
+    def named(self, directory: str, names: Iterable[str]) -> Listing:
+        """The files that were named in one directory."""
         listing = Listing(directory)
-        try:
-            listing.files.append(_file(directory, name, os.stat(path)))
-        except OSError as error:
-            self.on_error(path, error)
+        for name in names:
+            path = os.path.join(directory, name)
+            try:
+                listing.files.append(_file(directory, name, os.stat(path)))
+            except OSError as error:
+                self.on_error(path, error)
         return listing
 
-    def list(self, root: str, directory: str) -> tuple[Listing, list[str]]:
+    def look(self, root: str, directory: str) -> tuple[Listing, list[str]]:
         """One directory and, in order, the directories in it that are to be walked."""
         listing, below = Listing(directory, inside(root, os.path.join(directory, ""))), list[str]()
         try:

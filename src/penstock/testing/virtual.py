@@ -96,7 +96,8 @@ class VirtualLoop(_RealLoop):
         context: contextvars.Context | None = None,
     ) -> asyncio.Handle:
         self._anything_scheduled = True
-        self._start_ticking()
+        if not self._ticking:
+            self._start_ticking()
         return super().call_soon(callback, *args, context=context)
 
     @override
@@ -150,8 +151,8 @@ class VirtualLoop(_RealLoop):
         return True
 
     def _count_pass(self) -> None:
-        self._passes = 0 if self._time_stands_still else self._passes + 1
-        if self._passes > PATIENCE:
+        self._passes += 1
+        if self._passes > PATIENCE and not self._time_stands_still:
             self._give_up(Livelock, f"something is always ready to run: {PATIENCE:,} passes and no time went by")
 
     def _give_up(self, error: type[Exception], reason: str) -> None:

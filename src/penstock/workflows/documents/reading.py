@@ -87,9 +87,11 @@ def decode(data: bytes) -> tuple[str, bool]:
     declared = _DECLARED.search(data, 0, 1024)
     for name in (encoding or "utf-8", declared[1].decode("ascii") if declared else ""):
         try:
-            return data.decode(name), False
+            text = data.decode(name)
+            text.encode()  # some codecs give half characters, which nobody can store
         except (UnicodeError, LookupError):
             continue
+        return text, False
     return data.decode(encoding or "utf-8", "replace"), True
 
 

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping
+from io import StringIO
 from typing import Any, cast
 
 from lxml import etree
@@ -11,44 +12,11 @@ from penstock.workflows.documents.chunking.pieces import Section, Text
 
 _HEADING = re.compile(r"h[1-6]$")
 _SPACE = re.compile(r"\s+")
-_INLINE = frozenset(
-    (
-        "a",
-        "abbr",
-        "acronym",
-        "b",
-        "bdi",
-        "bdo",
-        "big",
-        "cite",
-        "code",
-        "data",
-        "del",
-        "dfn",
-        "em",
-        "font",
-        "i",
-        "img",
-        "ins",
-        "kbd",
-        "label",
-        "mark",
-        "q",
-        "s",
-        "samp",
-        "small",
-        "span",
-        "strike",
-        "strong",
-        "sub",
-        "sup",
-        "time",
-        "tt",
-        "u",
-        "var",
-        "wbr",
-    )
-)
+_INLINE_TAGS = """
+a abbr acronym b bdi bdo big cite code data del dfn em font i img ins kbd label mark q s samp small span strike strong
+sub sup time tt u var wbr
+"""
+_INLINE = frozenset(_INLINE_TAGS.split())
 _UNSEEN = frozenset(("script", "style", "template", "noscript"))
 
 
@@ -60,7 +28,7 @@ def read(content: str) -> tuple[Text, Iterator[Section]]:
     page = _Page()
     parser = etree.HTMLParser(target=cast("Any", page), huge_tree=True)
     if content.strip():
-        for line in content.splitlines(keepends=True):
+        for line in StringIO(content):  # `splitlines` knows more ends of lines than a line feed
             page.line += 1
             parser.feed(line)
         parser.close()

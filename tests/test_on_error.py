@@ -1,0 +1,137 @@
+"""`on_error="return"`, and failures that become too many."""
+
+import asyncio
+
+import pytest
+
+from penstock import Failed, Ok, OptionError, stream
+
+pytestmark = pytest.mark.grid
+ORDERS = pytest.mark.parametrize("ordered", [True, False])
+
+
+async def odd_fails(number):
+    await asyncio.sleep(1)
+    if number % 2:
+        raise ValueError(number)
+    return number
+
+
+def odd_fails_inline(number):
+    if number % 2:
+        raise ValueError(number)
+    return number
+
+
+def shown(results):
+    return [result.value if isinstance(result, Ok) else f"{result.error!r} at {result.index}" for result in results]
+
+
+def balanced(run):
+    for stage in run.stats():
+        settled = stage.delivered + stage.dropped + stage.failed + stage.cancelled + stage.discarded
+        assert stage.taken == settled + stage.in_flight, stage
+
+
+@ORDERS
+@pytest.mark.parametrize("fn", [odd_fails, odd_fails_inline])
+@pytest.mark.parametrize("concurrency", [1, 3])
+async def test_failures_stand_in_their_places(fn, concurrency, ordered):
+    """P3, P5: in order, each item gives an `Ok` or a `Failed`; the books balance at every result."""
+    async with stream(range(4)).map(fn, on_error="return", ordered=ordered, concurrency=concurrency).open() as items:
+        results = []
+        async for result in items:
+            results.append(result)
+            balanced(items)
+    assert shown(sorted(results, key=lambda result: result.index)) == [0, "ValueError(1) at 1", 2, "ValueError(3) at 3"]
+    assert not ordered or [result.index for result in results] == [0, 1, 2, 3]
+    stage = items.stats()[1]
+    assert (stage.delivered, stage.failed, stage.in_flight, items.failures) == (2, 2, 0, ())
+
+
+async def test_what_a_result_gives():
+    good, bad = await stream([0, 1]).map(odd_fails, on_error="return").to_list()
+    assert (good.unwrap(), good) == (0, Ok(0, 0))
+    assert isinstance(bad, Failed)
+    with pytest.raises(ValueError, match="1"):
+        bad.unwrap()
+
+
+async def test_values_that_look_like_outcomes_are_values():
+    """P6."""
+    odd = Failed(ValueError(), 0, None, "")
+    assert await stream([odd]).map(lambda item: item, on_error="return").to_list() == [Ok(odd, 0)]
+
+
+@pytest.mark.parametrize("operator", ["filter", "tap"])
+async def test_filter_and_tap_give_their_items(operator):
+    results = await getattr(stream([0, 1, 2]), operator)(odd_fails, on_error="return").to_list()
+    assert shown(results) == (["ValueError(1) at 1", 2] if operator == "filter" else [0, "ValueError(1) at 1", 2])
+
+
+@ORDERS
+@pytest.mark.parametrize("kind", ["async", "lazy"])
+async def test_flat_map_gives_outputs_and_then_the_failure(kind, ordered):
+    """DESIGN: k `Ok`, then one `Failed`."""
+
+    async def outputs(number):
+        for part in range(number):
+            yield number, part
+        raise OSError(number)
+
+    def lazy_outputs(number):
+        for part in range(number):
+            yield number, part
+        raise OSError(number)
+
+    fn = outputs if kind == "async" else lazy_outputs
+    async with stream([0, 2, 1]).flat_map(fn, on_error="return", ordered=ordered).open() as items:
+        results = shown([result async for result in items])
+        balanced(items)
+    assert results == [
+        "OSError(0) at 0",
+        (2, 0),
+        (2, 1),
+        "OSError(2) at 1",
+        (1, 0),
+        "OSError(1) at 2",
+    ]
+    assert (items.stats()[1].failed, items.stats()[1].delivered) == (3, 0)
+
+
+async def test_what_is_no_exception_of_the_work_still_ends_the_run():
+    async def stops(number):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        await stream([0]).map(stops, on_error="return").to_list()
+
+
+@pytest.mark.parametrize("on_error", ["skip", "collect"])
+@pytest.mark.parametrize(
+    ("options", "item"), [({"max_failures": 2}, 5), ({"max_failures": 0}, 1), ({"max_failure_rate": 0.4}, 3)]
+)
+async def test_too_many_failures_raise_the_last_of_them(options, item, on_error):
+    with pytest.raises(ValueError, match=f"^{item}\\n") as raised:
+        await stream(range(100)).map(odd_fails, on_error=on_error, **options).drain()
+    ((name, value),) = options.items()
+    assert f"more than {name}={value} allows" in raised.value.__notes__[0]
+
+
+async def test_failures_within_what_is_allowed_are_no_failure():
+    numbers = stream(range(10)).map(odd_fails, on_error="skip", max_failures=5, max_failure_rate=0.5)
+    assert await numbers.to_list() == [0, 2, 4, 6, 8]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"max_failures": 1}, 'max_failures goes with on_error="skip" or "collect", got on_error=\'raise\''),
+        ({"on_error": "skip", "max_failures": -1}, "max_failures must be an int >= 0, got -1"),
+        ({"on_error": "skip", "max_failure_rate": 2}, "max_failure_rate must be a number from 0 to 1, got 2"),
+    ],
+)
+def test_bad_options(options, message):
+    with pytest.raises(OptionError) as raised:
+        stream([]).map(odd_fails, **options)
+    assert str(raised.value) == message
