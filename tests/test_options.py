@@ -8,6 +8,7 @@ import pytest
 
 import penstock
 from penstock import OptionError
+from penstock.core.policy import ON_ERROR
 
 NUMBERS = penstock.stream(range(3))
 NOT_INTS = [True, False, 1.0, 2.5, math.nan, math.inf, "4", None, [1]]
@@ -37,7 +38,7 @@ SHARED = [
     *seconds("timeout"),
     *(("retry", value, f"retry must be a Retry, got {value!r}") for value in (3, True, ValueError, {"attempts": 3})),
     *(
-        ("on_error", value, f"on_error must be one of 'raise', 'skip', 'collect', got {value!r}")
+        ("on_error", value, f"on_error must be one of {', '.join(map(repr, ON_ERROR))}, got {value!r}")
         for value in ("ignore", "RAISE", None, True, ["raise"])
     ),
 ]

@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from penstock.core.outcome import Failed, Ok, Result
     from penstock.core.policy import OnError
     from penstock.core.retry import Retry
+    from penstock.functions import parallel_filter, parallel_map
     from penstock.run import Run
-    from penstock.streams import Stream, merge, parallel_filter, parallel_map, stream
+    from penstock.streams import Stream, merge, stream
 
 _HOMES = {
     "penstock.core.errors": (
@@ -37,7 +38,8 @@ _HOMES = {
     "penstock.core.policy": ("OnError",),
     "penstock.core.retry": ("Retry",),
     "penstock.run": ("Run",),
-    "penstock.streams": ("Stream", "merge", "parallel_filter", "parallel_map", "stream"),
+    "penstock.functions": ("parallel_filter", "parallel_map"),
+    "penstock.streams": ("Stream", "merge", "stream"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -19,7 +19,7 @@ from penstock.ops.combine import Chain, Merge, Zip
 from penstock.ops.group import Batch, Limit
 from penstock.ops.select import Take
 from penstock.ops.step import Step, StepFunction, distinct, enumerated, skipping, skipping_while, taking_while
-from penstock.ops.work import MoreOptions, Options, kept, unchanged, work
+from penstock.ops.work import Options, kept, unchanged, work
 from penstock.run import Run
 
 if TYPE_CHECKING:
@@ -361,7 +361,7 @@ def merge(*sources: Stream[Any] | Source[Any]) -> Stream[Any]:
 def _combined(
     operator: Callable[[Scope, Sequence[Stage[Any]]], Stage[Any]], *sources: Stream[Any] | Source[Any]
 ) -> Stream[Any]:
-    streams = [_as_stream(source) for source in sources]
+    streams = [as_stream(source) for source in sources]
 
     def open_combined(scope: Scope) -> Stage[Any]:
         return operator(scope, [each.open_stage(scope) for each in streams])
@@ -378,49 +378,8 @@ def itself[T](item: T) -> T:
     return item
 
 
-def _as_stream(source: Stream[Any] | Source[Any]) -> Stream[Any]:
+def as_stream(source: Stream[Any] | Source[Any]) -> Stream[Any]:
+    """`source` itself if it is a stream, else a stream over it."""
     if isinstance(source, Stream):
         return source  # pyright: ignore[reportUnknownVariableType] # isinstance forgets what a Stream is of
     return stream(source)
-
-
-@overload
-def parallel_map[T, U](
-    source: Stream[T] | Source[T],
-    fn: Callable[[T], Awaitable[U]],
-    *,
-    concurrency: int,
-    on_error: OutOfBand = "raise",
-    **options: Unpack[MoreOptions],
-) -> Stream[U]: ...
-@overload
-def parallel_map[T, U](
-    source: Stream[T] | Source[T],
-    fn: Callable[[T], U | Awaitable[U]],
-    *,
-    concurrency: int,
-    on_error: OutOfBand = "raise",
-    **options: Unpack[MoreOptions],
-) -> Stream[U]: ...
-def parallel_map(
-    source: Stream[Any] | Source[Any],
-    fn: Callable[[Any], Any],
-    *,
-    concurrency: int,
-    on_error: OutOfBand = "raise",
-    **options: Unpack[MoreOptions],
-) -> Stream[Any]:
-    """`stream(source).map(fn, ...)`: `fn` on every item, at most `concurrency` at once (P1-P9)."""
-    return _as_stream(source).map(fn, concurrency=concurrency, on_error=on_error, **options)
-
-
-def parallel_filter[T](
-    source: Stream[T] | Source[T],
-    predicate: Callable[[T], object],
-    *,
-    concurrency: int,
-    on_error: OutOfBand = "raise",
-    **options: Unpack[MoreOptions],
-) -> Stream[T]:
-    """`stream(source).filter(predicate, ...)`: at most `concurrency` predicates at once (P1-P9)."""
-    return _as_stream(source).filter(predicate, concurrency=concurrency, on_error=on_error, **options)

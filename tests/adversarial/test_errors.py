@@ -337,6 +337,35 @@ async def test_trap_24_a_raising_retry_hook(answer):
         await penstock.stream([1]).map(work, retry=penstock.Retry(on=ConnectionError, wait=wait)).to_list()
 
 
+def raises_at_two(number):
+    if number == 2:
+        raise ZeroDivisionError
+    return number
+
+
+@pytest.mark.parametrize(
+    ("build", "before"),
+    [
+        pytest.param(lambda stream: stream.distinct(key=raises_at_two), [0, 1], id="key"),
+        pytest.param(lambda stream: stream.take_while(lambda n: raises_at_two(n) < 9), [0, 1], id="take_while"),
+        pytest.param(lambda stream: stream.skip_while(lambda n: raises_at_two(n) < 1), [1], id="skip_while"),
+        pytest.param(lambda stream: stream.batch(2, weight=raises_at_two, max_weight=9), [[0, 1]], id="weight"),
+        pytest.param(
+            lambda stream: stream.batch(9, weight=raises_at_two, max_weight=9), [[0, 1]], id="weight, partial"
+        ),
+        pytest.param(lambda stream: stream.map(lambda n: [] if n == 2 else n).distinct(), [0, 1], id="unhashable"),
+    ],
+)
+async def test_trap_24_a_raising_key(build, before, read_until_error):
+    """Trap 24 (several peers): a key, weight or condition that raises ends the run at its item."""
+    source = Scripted(range(9))
+    seen, error = await read_until_error(build(penstock.stream(source)))
+    assert seen == before
+    assert isinstance(error, ZeroDivisionError | TypeError)
+    assert "item 2" in error.__notes__[0]
+    assert source.closed == 1
+
+
 async def test_trap_24_a_result_without_a_truth_value():
     """Trap 24 (several peers): a predicate whose result refuses `bool()` fails its item."""
 

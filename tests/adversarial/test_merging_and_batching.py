@@ -213,6 +213,15 @@ async def test_trap_33_a_batch_of_one_item_blocks():
         assert await asyncio.wait_for(anext(items), 1) == [["a", "large", "item"]]
 
 
+@pytest.mark.parametrize("within", [None, 60])
+async def test_trap_33_an_oversized_item_blocks(within):
+    """Trap 33 (several peers): an item heavier than a batch may be waited for room for ever; it goes alone, at once."""
+    source = Scripted([1, 100, 1, 1, 100], silent_after=5)
+    stream = penstock.stream(source).batch(9, within=within, weight=lambda item: item, max_weight=10)
+    async with stream.open() as items:
+        assert [await anext(items) for _ in range(4)] == [[1], [100], [1, 1], [100]]
+
+
 @pytest.mark.parametrize("within", [0, 0.0, -1])
 def test_trap_34_within_zero_floods(within):
     """Trap 34 (several peers): `within=0` flooded the consumer with batches of one; it is refused."""
