@@ -17,8 +17,8 @@ demo: .venv/.ready ## index the standard library of this Python and ask it three
 test: .venv/.ready ## run the tests
 	@$(BIN)/python -m pytest -q -n 2
 
-test-3.12: .venv-3.12/.ready ## run the tests on Python 3.12
-	@.venv-3.12/bin/python -m pytest -q -n 2
+test-3.12: .venv-3.12/.ready ## run the tests on Python 3.12, on three of the six places of the grid
+	@.venv-3.12/bin/python -m pytest -q -n 2 --ignore tests/broken -k "not lazy and not uvloop-eager"
 
 check: .venv/.ready ## format, lint and types, as CI does
 	@$(BIN)/ruff format --check --quiet

@@ -28,7 +28,7 @@ FLOORS = (
 )
 """From the cellar up; a module may import from its own floor and those below."""
 
-LONGEST = 450
+LONGEST = 420
 """Lines of a module. `streams.py` comes near it: every overload of every operator stands there."""
 
 MODULES = sorted(SOURCE.rglob("*.py"))
