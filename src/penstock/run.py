@@ -138,7 +138,7 @@ class Run[T](AsyncIterator[T]):
         try:
             await outlast(scope.closed)
         except asyncio.CancelledError as cancelled:
-            error = error or cancelled
+            error = cancelled if error is None else error
             raise
         finally:
             self._outlet.wake()

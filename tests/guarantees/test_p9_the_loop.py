@@ -168,7 +168,7 @@ async def test_others_get_their_turns_while_two_runs_are_busy(turn_clock):
 async def test_a_turn_given_in_the_middle_of_anything_loses_nothing(operator, ordered, source_of, seed, turn_clock):
     """The clock runs by itself: the run gives way at other places for each seed."""
     chance = random.Random(seed)
-    turn_clock.step = lambda: 0.004 * chance.random()
+    turn_clock.step = lambda: 0.002 * chance.random()
 
     async def call(item):
         if chance.random() < 0.5:
