@@ -19,6 +19,7 @@ FLOORS = (
     ("engines",),
     ("ops",),
     ("run",),
+    ("sync",),
     ("streams",),
     ("functions",),
     ("sources", "sinks"),
@@ -124,3 +125,15 @@ def test_the_core_needs_only_python():
         [sys.executable, "-S", "-c", code], capture_output=True, text=True, check=True, cwd=SOURCE.parent
     )
     assert [name for name in ast.literal_eval(done.stdout) if not name.startswith("_")] == []
+
+
+async def test_a_window_keeps_its_attributes_few():
+    """CPython shares the keys of an instance's dict up to 30 of them; beyond, each item cost 15 % more."""
+    for ordered in (True, False):
+        async with penstock.stream(range(3)).map(double, ordered=ordered).open() as items:
+            await anext(items)
+            assert len(vars(items._stage)) <= 29
+
+
+async def double(number):
+    return 2 * number

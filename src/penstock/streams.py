@@ -21,6 +21,7 @@ from penstock.ops.select import Take
 from penstock.ops.step import Step, StepFunction, distinct, enumerated, skipping, skipping_while, taking_while
 from penstock.ops.work import Options, kept, unchanged, work
 from penstock.run import Run
+from penstock.sync import SyncRun
 
 if TYPE_CHECKING:
     from typing_extensions import TypeIs
@@ -276,6 +277,13 @@ class Stream(Generic[T_co]):  # noqa: UP046 -- inferred variance would be invari
         seconds = validate.seconds("grace", grace, zero=True)
         self.refuse_consumed()
         return Run(self.open_stage, seconds)
+
+    def sync(self, *, grace: Seconds = 5.0) -> SyncRun[T_co]:
+        """A run for scripts and notebooks: `with stream.sync() as items: for item in items: ...` (P4).
+
+        It has a loop and a thread of its own, so clients made on another loop do not work in it.
+        """
+        return SyncRun(self.open(grace=grace))
 
     def __aiter__(self) -> Run[T_co]:
         """Run the stream to its end; to leave early use `async with stream.open()`."""

@@ -153,6 +153,22 @@ async def test_flat_map_hands_on_outputs_as_they_are_made(clock):
         assert await arrivals(results, clock) == as_made
 
 
+async def test_paused_inputs_of_flat_map_go_on_when_the_buffer_has_room(clock):
+    """Each output takes a second; the head makes its own, and one of the inputs behind it fills the buffer."""
+    made = {item: [] for item in "abcd"}
+
+    async def outputs(item):
+        for number in range(3):
+            await asyncio.sleep(1)
+            made[item].append(clock.now)
+            yield item, number
+
+    async with stream("abcd").flat_map(outputs, concurrency=3, buffer=1).open() as results:
+        when = [now for _, now in await arrivals(results, clock)]
+    assert made == {"a": [1.0, 2.0, 3.0], "b": [1.0, 4.0, 5.0], "c": [4.0, 6.0, 7.0], "d": [6.0, 8.0, 9.0]}
+    assert when == [1.0, 2.0, 3.0, 3.0, 4.0, 5.0, 5.0, 6.0, 7.0, 7.0, 8.0, 9.0]
+
+
 async def test_flat_map_of_a_ready_iterable_hands_on_at_once(clock):
     async def outputs(item):
         await asyncio.sleep(1)

@@ -34,6 +34,7 @@ class Scope:
     def __init__(self, grace: float) -> None:
         self.loop = asyncio.get_running_loop()
         self.context = contextvars.copy_context()
+        self.has_factory = self.loop.get_task_factory() is not None
         self.grace = grace
         self.stages: list[Stage[Any]] = []
         self.sources: list[SourceStage[Any]] = []
@@ -57,7 +58,7 @@ class Scope:
     def spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Start a task in a context of its own, eagerly unless the loop has a task factory that decides."""
         context = self.context.copy()
-        if self.loop.get_task_factory() is None:
+        if not self.has_factory:
             return asyncio.Task(coroutine, loop=self.loop, context=context, eager_start=True)
         return self.loop.create_task(coroutine, context=context)
 

@@ -47,6 +47,8 @@ class SourceStage[T](Stage[T]):
 class IteratorStage[T](SourceStage[T]):
     """Reads a sync iterator, in the turn of whoever asks."""
 
+    looks_at_the_clock = True
+
     def __init__(self, scope: Scope, iterable: Iterable[T], name: str) -> None:
         super().__init__(scope, name)
         self._iterable = iterable

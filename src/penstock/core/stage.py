@@ -32,6 +32,9 @@ def nobody_waits() -> None:
 class Stage[T]:
     """One operator of an opened stream; counts the outcome of every item that it takes (P5)."""
 
+    looks_at_the_clock = False
+    """Whether a pull says PENDING when the turn is over, so that the asker need not look: a clock read an item."""
+
     def __init__(self, scope: "Scope", name: str) -> None:
         self.scope = scope
         self.name = name

@@ -77,8 +77,7 @@ class Window[T, U](Stage[U]):
         self.upstream = upstream
         self.concurrency = plan.concurrency
         self.bound = plan.concurrency + plan.buffer
-        self.on_error = plan.on_error
-        self.tolerance = plan.tolerance
+        self.plan = plan
         self.in_band = plan.on_error == "return"
         self.work = plan.work if plan.timeout is None else timed(plan.work, plan.timeout)
         if plan.retry is not None:
@@ -87,12 +86,10 @@ class Window[T, U](Stage[U]):
         self.kept_places = 0
         self.stopping = False
         self._waiting_results = finished
-        self._inline = plan.inline
         self._exhausted = False
         self._asked = False
         self._scheduled = False
         self._pumping = False
-        self._has_factory = scope.loop.get_task_factory() is not None
         self._unbegun: dict[asyncio.Task[Any], tuple[int, T, Awaitable[U] | None]] = {}
         upstream.on_ready = self._schedule
 
@@ -177,9 +174,10 @@ class Window[T, U](Stage[U]):
     def _fill(self, room: int) -> bool:
         """Start work on up to `room` items; whether there may be more to do."""
         scope, pull = self.scope, self.upstream.pull
-        start = self._start if self._inline is None else self._start_inline
+        start = self._start if self.plan.inline is None else self._start_inline
+        must_look = not self.upstream.looks_at_the_clock
         while room > 0 and not self._exhausted:
-            if now() > scope.turn_ends:
+            if must_look and now() > scope.turn_ends:
                 self._schedule()
                 return False
             item = pull(room)
@@ -204,7 +202,7 @@ class Window[T, U](Stage[U]):
     def _start(self, item: T) -> None:
         index = self.taken
         self.taken = index + 1
-        if self._has_factory:
+        if self.scope.has_factory:
             self._run(index, item)
             return
         # Scope.spawn and _run by hand, as far as they apply: half a microsecond an item.
@@ -219,9 +217,9 @@ class Window[T, U](Stage[U]):
         """Call a plain function here and now; no task unless it turns out to return an awaitable."""
         index = self.taken
         self.taken = index + 1
-        assert self._inline is not None
+        assert self.plan.inline is not None
         try:
-            value = self.scope.context.copy().run(self._inline, item)
+            value = self.scope.context.copy().run(self.plan.inline, item)
         except BaseException as error:  # noqa: BLE001 -- any exception is the item's outcome
             self._raised(index, item, error)
             return
@@ -323,14 +321,14 @@ class Window[T, U](Stage[U]):
         self.failed += 1
         if self.stopping:
             self.scope.cleanup_failed(failed)
-        elif self.on_error == "raise" or not isinstance(failed.error, Exception):
+        elif self.plan.on_error == "raise" or not isinstance(failed.error, Exception):
             self.scope.fail(failed)
             self._halt(failed.index)
-        elif broken := self.tolerance.exceeded(self.failed, self.delivered + self.dropped + self.failed):
+        elif broken := self.plan.tolerance.exceeded(self.failed, self.delivered + self.dropped + self.failed):
             note(failed.error, f"{self.failed} items of stage {self.name!r} have failed, more than {broken} allows")
             self.scope.fail(failed)
             self._halt(failed.index)
-        elif self.on_error == "collect":
+        elif self.plan.on_error == "collect":
             self.scope.keep(failed)
         else:
             LOG.warning("skipped: %s", str(failed))  # as text: a handler that keeps records must not keep items

@@ -1,0 +1,93 @@
+"""Streams in plain code: a run on a loop of its own, in a thread of its own."""
+
+import asyncio
+from collections.abc import Coroutine, Iterator
+from threading import Thread
+from types import TracebackType
+from typing import Any, Final, Self
+
+from penstock.core.outcome import Failed
+from penstock.core.stats import Stats
+from penstock.run import Run
+
+_END: Final[Any] = object()
+
+
+class SyncRun[T](Iterator[T]):
+    """A run to be read with `for`: a context manager that leaves no work, loop or thread behind (P4).
+
+    Made by `Stream.sync()`. Work runs on a loop of its own, also where another loop is running; clients that were made
+    on another loop do not work there. Ctrl-C interrupts the `for`, and leaving then stops the work. Each item costs a
+    change of threads.
+    """
+
+    def __init__(self, run: Run[T]) -> None:
+        self._run = run
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: Thread | None = None
+
+    def __enter__(self) -> Self:
+        loop = self._loop = asyncio.new_event_loop()
+        self._thread = Thread(target=self._serve, args=(loop,), name="penstock sync", daemon=True)
+        self._thread.start()
+        try:
+            self._call(self._run.__aenter__())
+        except BaseException:
+            self._close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            self._call(self._run.__aexit__(kind, error, traceback))
+        finally:
+            self._close()
+
+    def __next__(self) -> T:
+        item = self._call(self._next())
+        if item is _END:
+            raise StopIteration
+        return item  # type: ignore[no-any-return] # a T; the end is told apart above
+
+    def stop(self) -> None:
+        """Take nothing more from the source; what is in flight finishes and is delivered, then the run ends."""
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._run.stop)
+
+    def stats(self) -> Stats:
+        """The counters of every stage, as `Run.stats`."""
+        return self._run.stats()
+
+    @property
+    def failures(self) -> tuple[Failed, ...]:
+        """The items that failed and did not end the run, as `Run.failures`."""
+        return self._run.failures
+
+    async def _next(self) -> Any:
+        return await anext(self._run, _END)
+
+    def _call(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        """Run `coroutine` on the loop and wait for it; an interrupt here cancels it there."""
+        if self._loop is None:
+            coroutine.close()
+            raise RuntimeError("a stream is read inside `with stream.sync() as items`")
+        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
+
+    def _close(self) -> None:
+        loop, thread = self._loop, self._thread
+        self._loop = self._thread = None
+        if loop is not None and thread is not None:
+            loop.call_soon_threadsafe(loop.stop)
+            thread.join()
+
+    @staticmethod
+    def _serve(loop: asyncio.AbstractEventLoop) -> None:
+        with asyncio.Runner(loop_factory=lambda: loop) as runner:
+            runner.get_loop().run_forever()

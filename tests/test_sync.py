@@ -1,0 +1,116 @@
+"""Streams in plain code."""
+
+import asyncio
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from penstock import SourceConsumedError, stream
+from penstock.testing import Gauge, Scripted
+
+
+async def double(number):
+    await asyncio.sleep(0)
+    return number * 2
+
+
+def test_a_plain_loop_reads_a_stream():
+    with stream(range(5)).map(double, concurrency=3).sync() as items:
+        assert list(items) == [0, 2, 4, 6, 8]
+        assert items.stats()["map(double)"].delivered == 5
+
+
+def test_it_works_while_another_loop_runs():
+    async def main():
+        with stream(range(3)).map(double).sync() as items:
+            return list(items)
+
+    assert asyncio.run(main()) == [0, 2, 4]
+
+
+def test_leaving_stops_the_work_and_closes_the_source():
+    """P4."""
+    gauge, source, entered = Gauge(), Scripted(range(9)), threading.Event()
+
+    @gauge.wrap
+    async def waits(number):
+        if number:
+            entered.set()
+            await asyncio.Event().wait()
+        return number
+
+    with stream(source).map(waits, concurrency=3).sync() as items:
+        assert next(items) == 0
+        assert entered.wait(10)
+    assert (gauge.now, source.closed) == (0, 1)
+    assert source.pulled_by == {source.closed_by}
+
+
+def test_an_error_is_the_users_own():
+    """P5."""
+    error = ValueError("mine")
+
+    async def fails(number):
+        raise error
+
+    with pytest.raises(ValueError, match="mine") as raised, stream([1]).map(fails).sync() as items:
+        next(items)
+    assert raised.value is error
+    assert error.__notes__ == ["penstock: stage 'map(fails)', item 0"]
+
+
+def test_stop_drains():
+    def numbers():
+        yield from range(10**9)
+
+    with stream(numbers).map(double, concurrency=2).sync() as items:
+        assert next(items) == 0
+        items.stop()
+        rest = list(items)
+        assert rest == [2 * number for number in range(1, items.stats()[1].taken)]
+
+
+def test_a_stream_that_cannot_be_opened_leaves_no_thread():
+    def no_source():
+        raise OSError
+
+    with pytest.raises(OSError, match=r"^$"), stream(no_source).sync():
+        pytest.fail("there is nothing to read")
+
+
+def test_a_one_shot_iterator_is_read_once():
+    numbers = stream(iter([1]))
+    with numbers.sync() as items:
+        assert list(items) == [1]
+    with pytest.raises(SourceConsumedError):
+        numbers.sync()
+
+
+def test_outside_its_block_it_says_how_to_read_it():
+    with pytest.raises(RuntimeError, match=r"with stream\.sync\(\) as items"):
+        next(stream([1]).sync())
+
+
+def test_ctrl_c_interrupts_and_leaves_nothing():
+    """P4: a real interrupt of a real process: the work is stopped, then KeyboardInterrupt goes on."""
+    program = """
+import asyncio, penstock
+async def wait(number):
+    try:
+        print("running", flush=True)
+        await asyncio.sleep(60)
+    finally:
+        print("stopped", flush=True)
+with penstock.stream([1]).map(wait).sync() as items:
+    for item in items: pass
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "running\n"
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert (out, err.splitlines()[-1]) == ("stopped\n", "KeyboardInterrupt")
