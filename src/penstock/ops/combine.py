@@ -17,12 +17,13 @@ PASSES = 2
 class _Source:
     """One of the merged stages, and the item of it that is next."""
 
-    __slots__ = ("item", "served", "stage")
+    __slots__ = ("item", "served", "stage", "waiting")
 
     def __init__(self, stage: Stage[Any], number: int) -> None:
         self.stage = stage
         self.served = number
         self.item: Any = None
+        self.waiting = False
 
     def __lt__(self, other: "_Source") -> bool:
         return self.served < other.served
@@ -78,6 +79,7 @@ class Merge[T](Stage[T]):
             source = self._unasked.popleft()
             item = source.stage.pull(1)
             if item is PENDING:
+                source.waiting = True
                 self._waiting += 1
             elif item is END:
                 if self.scope.failure is not None:
@@ -100,6 +102,9 @@ class Merge[T](Stage[T]):
         self._tell()
 
     def _has_item(self, source: _Source) -> None:
+        if not source.waiting:
+            return
+        source.waiting = False
         self._waiting -= 1
         self._unasked.append(source)
         self._tell()
@@ -168,13 +173,17 @@ class Chain[T](Stage[T]):
 
 
 class Zip(Stage[tuple[Any, ...]]):
-    """Hands on tuples of one item of each stage, until the first stage ends; holds one item of each (P1, P3)."""
+    """Hands on tuples of one item of each stage, until the first stage ends; holds one item of each (P1, P3).
+
+    Counts items, not tuples: what was read of the longer stages when the shortest ends is discarded (P5).
+    """
 
     def __init__(self, scope: Scope, upstreams: Sequence[Stage[Any]], *, strict: bool) -> None:
         super().__init__(scope, "zip")
         self._upstreams = tuple(upstreams)
         self._items: list[Any] = [PENDING] * len(upstreams)
         self._strict = strict
+        self._given = 0
         self._over = False
         self._asked = False
         for upstream in upstreams:
@@ -186,15 +195,16 @@ class Zip(Stage[tuple[Any, ...]]):
             return END
         for place, upstream in enumerate(self._upstreams):
             if self._items[place] is PENDING:
-                self._items[place] = upstream.pull(1)
+                item = self._items[place] = upstream.pull(1)
+                self.taken += item is not PENDING and item is not END
         if any(item is END for item in self._items):
             return self._end()
         if any(item is PENDING for item in self._items):
             self._asked = True
             return PENDING
         items, self._items = tuple(self._items), [PENDING] * len(self._upstreams)
-        self.taken += 1
-        self.delivered += 1
+        self._given += 1
+        self.delivered += len(items)
         return items
 
     def _end(self) -> Pulled[tuple[Any, ...]]:
@@ -209,10 +219,10 @@ class Zip(Stage[tuple[Any, ...]]):
                 self.scope.fail(
                     Failed(
                         ValueError(
-                            f"zip(strict=True): stream {ended + 1} ended after {self.delivered} items, "
+                            f"zip(strict=True): stream {ended + 1} ended after {self._given} items, "
                             f"stream {longer[0] + 1} has more"
                         ),
-                        self.delivered,
+                        self._given,
                         None,
                         self.name,
                     )
@@ -235,3 +245,8 @@ class Zip(Stage[tuple[Any, ...]]):
     def drain(self) -> None:
         for upstream in self._upstreams:
             upstream.drain()
+
+    @override
+    def close(self) -> None:
+        self.discarded += self.taken - self.delivered - self.discarded
+        self._items.clear()
