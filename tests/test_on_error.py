@@ -72,7 +72,7 @@ async def test_filter_and_tap_give_their_items(operator):
 @ORDERS
 @pytest.mark.parametrize("kind", ["async", "lazy"])
 async def test_flat_map_gives_outputs_and_then_the_failure(kind, ordered):
-    """DESIGN: k `Ok`, then one `Failed`."""
+    """P5: k `Ok`, then one `Failed`."""
 
     async def outputs(number):
         for part in range(number):

@@ -13,7 +13,7 @@ import weakref
 import pytest
 
 import penstock
-from penstock.testing import Scripted
+from penstock.testing import Gauge, Scripted
 
 
 class Item:
@@ -396,24 +396,18 @@ async def test_trap_20e_a_wrapper_of_an_async_function_that_returns_a_value(conc
 @pytest.mark.filterwarnings("default::penstock.UnclosedStreamWarning")
 async def test_trap_20f_a_broken_loop_goes_unnoticed():
     """Trap 20f (bare `async for`): left by `break`, it warns at once, and its work stops."""
-    source = Scripted(range(9), delay=0)
-    cancelled = []
-
-    async def work(number):
-        try:
-            await asyncio.sleep(60 if number else 0)
-        except asyncio.CancelledError:
-            cancelled.append(number)
-            raise
+    source, gauge = Scripted([0, 60, 60, 60, 60]), Gauge()
 
     async def leave_early():
-        async for _ in penstock.stream(source).map(work, concurrency=3):
+        async for _ in penstock.stream(source).map(gauge.wrap(asyncio.sleep), concurrency=3):
+            await asyncio.sleep(1)
             break
 
     with pytest.warns(penstock.UnclosedStreamWarning, match="use `async with stream.open"):
         await leave_early()
     await asyncio.sleep(1)
-    assert len(cancelled) == source.taken - 1
+    assert (gauge.finished, gauge.cancelled, gauge.now) == (1, gauge.started - 1, 0)
+    assert gauge.cancelled >= 2
     assert source.closed == 1
     assert source.pulled_by == {source.closed_by}
 
