@@ -230,7 +230,7 @@ class Stream(Generic[T_co]):  # noqa: UP046 -- inferred variance would be invari
     def prefetch(self, count: int, /) -> "Stream[T_co]":
         """Read up to `count` items ahead, an int >= 1, while the stages below are busy (P1: it holds that many)."""
         validate.whole("count", count, least=1)
-        plan = Plan[Any, Any](f"prefetch({count})", on_loop(itself), inline=itself, buffer=count - 1)
+        plan: Plan[Any, Any] = Plan(f"prefetch({count})", on_loop(itself), inline=itself, buffer=count - 1)
         return self._with(lambda scope, upstream: OrderedWindow(scope, upstream, plan))
 
     def through[U](self, fn: "Callable[[Stream[T_co]], Stream[U]]", /) -> "Stream[U]":

@@ -83,7 +83,7 @@ async def test_a_slow_head_does_not_unbound_the_window(operator, read, size, clo
         assert source.peak_unsettled == (1 if size["concurrency"] == 1 else operator.places(**size))
 
 
-@grid(operator=WORKING, ordered=ORDERS, read=SOURCES, size=SIZES)
+@grid(operator=WORKING, ordered=ORDERS, read=SOURCES, size=SIZES[::2])
 async def test_a_slow_consumer_does_not_unbound_the_window(operator, ordered, read, size):
     async def call(item):
         await asyncio.sleep(0.001)

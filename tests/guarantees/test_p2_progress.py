@@ -20,7 +20,7 @@ async def arrivals(results, clock):
     return [(result, clock.now) async for result in results]
 
 
-@grid(operator=WORKING, ordered=ORDERS, size=SIZES, passes=[0, 1])
+@grid(operator=WORKING, ordered=ORDERS, size=SIZES[::2], passes=[0, 1])
 async def test_results_of_a_slow_source_arrive_when_its_items_do(operator, ordered, size, passes, clock):
     """Trap 2: a result does not wait for the source's next item."""
 

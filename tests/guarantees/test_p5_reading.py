@@ -34,7 +34,7 @@ async def test_an_anext_cancelled_after_any_number_of_steps_loses_nothing(operat
         for _ in range(chance.randrange(4)):
             await asyncio.sleep(0)
 
-    source = Scripted(range(25), delay=lambda _: chance.choice([None, 0]))
+    source = Scripted(range(15), delay=lambda _: chance.choice([None, 0]))
     async with operator.build(stream(source), call, ordered=ordered, **size).open() as results:
         while not over:
             task = asyncio.ensure_future(anext(results))
@@ -44,7 +44,7 @@ async def test_an_anext_cancelled_after_any_number_of_steps_loses_nothing(operat
             await asyncio.wait([task])
             over = outcome_of(task, got)
     items = [item for result in got for item in operator.items(result)]
-    assert (items if ordered else sorted(items)) == list(range(25))
+    assert (items if ordered else sorted(items)) == list(range(15))
 
 
 @grid(operator=OPERATORS, ordered=ORDERS, size=SIZES[::4])
@@ -55,7 +55,7 @@ async def test_an_anext_that_timed_out_loses_nothing(operator, ordered, size):
     async def call(item):
         await asyncio.sleep(chance.choice([0.125, 0.25, 0.5]))
 
-    source = Scripted(range(25), delay=lambda _: chance.choice([None, 0, 0.25]))
+    source = Scripted(range(15), delay=lambda _: chance.choice([None, 0, 0.25]))
     async with operator.build(stream(source), call, ordered=ordered, **size).open() as results:
         while True:
             try:
@@ -65,7 +65,7 @@ async def test_an_anext_that_timed_out_loses_nothing(operator, ordered, size):
             except StopAsyncIteration:
                 break
     items = [item for result in got for item in operator.items(result)]
-    assert (items if ordered else sorted(items)) == list(range(25))
+    assert (items if ordered else sorted(items)) == list(range(15))
 
 
 async def test_a_cancelled_anext_loses_neither_the_failure_nor_the_end(clock):

@@ -64,7 +64,7 @@ async def test_a_stuck_item_does_not_grow_anything_over_hundreds_of_others(opera
     options = {"concurrency": 3, "buffer": 2, "ordered": False}
     source = Scripted(itertools.count())
     async with operator.build(stream(source), stuck_first, **options).open() as results:
-        before, after = await objects_after(results, 50), await objects_after(results, 250)
+        before, after = await objects_after(results, 50), await objects_after(results, 150)
     assert after - before <= 2
 
 
@@ -97,7 +97,7 @@ async def test_a_long_run_holds_no_more_than_a_short_one(operator):
 
     options = {"concurrency": 5, "buffer": 5, "timeout": 60, "retry": Retry(on=KeyError)}
     async with operator.build(stream(Scripted(itertools.count())), call, **options).open() as results:
-        before, after = await objects_after(results, 50), await objects_after(results, 250)
+        before, after = await objects_after(results, 50), await objects_after(results, 150)
     assert after - before <= 2
 
 
@@ -310,12 +310,12 @@ async def test_calls_that_return_at_once_do_not_recurse(ordered):
         return item
 
     for built in (
-        stream(range(1_500)).map(at_once, concurrency=3, ordered=ordered),
-        stream(Scripted(range(1_500))).filter(truth(at_once), concurrency=3, ordered=ordered),
-        stream(range(1_500)).map(at_once, ordered=ordered).tap(at_once, concurrency=2, ordered=ordered).batch(7),
-        stream([[]] * 1_500).flatten(),
-        stream(range(1_500)).filter(lambda _: False, ordered=ordered),
-        stream(range(1_500)).flat_map(lambda _: iter(()), concurrency=3, ordered=ordered),
+        stream(range(1_100)).map(at_once, concurrency=3, ordered=ordered),
+        stream(Scripted(range(1_100))).filter(truth(at_once), concurrency=3, ordered=ordered),
+        stream(range(1_100)).map(at_once, ordered=ordered).tap(at_once, concurrency=2, ordered=ordered).batch(7),
+        stream([[]] * 1_100).flatten(),
+        stream(range(1_100)).filter(lambda _: False, ordered=ordered),
+        stream(range(1_100)).flat_map(lambda _: iter(()), concurrency=3, ordered=ordered),
     ):
         await built.drain()
 

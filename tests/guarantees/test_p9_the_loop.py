@@ -86,7 +86,7 @@ def endless():
 async def test_others_get_their_turns_between_calls_that_return_at_once(operator, ordered, size, source_of, turn_clock):
     options = {"concurrency": size[0], "buffer": size[1], "ordered": ordered}
     built = operator.build(stream(source_of), busy(turn_clock), **options)
-    assert await longest_wait(turn_clock, built, 60) <= LONGEST
+    assert await longest_wait(turn_clock, built, 55) <= LONGEST
 
 
 @grid(operator=THREADED, ordered=ORDERS)
