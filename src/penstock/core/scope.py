@@ -81,8 +81,10 @@ class Scope:
         self._turn_due = False
         self.begin_turn()
         queue = self._queue
-        while queue and now() < self.turn_ends:
+        while queue:
             queue.popleft().pump_in_turn()
+            if now() > self.turn_ends:
+                break
         if queue:
             self.request_turn()
 

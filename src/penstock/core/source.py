@@ -54,16 +54,19 @@ class IteratorStage[T](SourceStage[T]):
         self._iterable = iterable
         self._iterator: Iterator[T] | None = None
         self._turn_asked = False
+        self._last_turn = 0.0
 
     @override
     def pull(self, room: int) -> Pulled[T]:
         if self.ended:
             return END
-        if now() > self.scope.turn_ends:
+        turn = self.scope.turn_ends
+        if now() > turn and self._last_turn == turn:  # an item a turn at least: a slow machine must not spin
             if not self._turn_asked:
                 self._turn_asked = True
                 self.scope.loop.call_soon(self._turn_over, context=self.scope.context)
             return PENDING
+        self._last_turn = turn
         try:
             if self._iterator is None:
                 self._iterator = iter(self._iterable)
