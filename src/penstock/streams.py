@@ -144,7 +144,8 @@ class Stream(Generic[T_co]):  # noqa: UP046 -- inferred variance would be invari
         """Call `fn` on every item and hand on each item of the iterable that it gives, sync or async (P1-P9).
 
         `concurrency` inputs are open at once. In order, inputs behind the first open one hold at most `buffer` finished
-        outputs together, then pause: async generators run one at a time unless there is a `buffer`. An input is not tried again once an output of it was handed on.
+        outputs together, then pause: async generators run one at a time unless there is a `buffer`. An input is not
+        tried again once an output of it was handed on.
         """
         return self._with(work("flat_map", fn, on_error=on_error, **options).open)
 
