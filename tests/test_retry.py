@@ -268,3 +268,72 @@ def test_a_retry_is_a_value():
     assert hash(Retry(on=ValueError)) == hash(Retry(on=ValueError))
     with pytest.raises(AttributeError):
         Retry(on=ValueError).attempts = 5
+
+
+@grid
+@pytest.mark.parametrize("concurrency", [1, 3])
+@pytest.mark.parametrize("kind", ["function", "async generator", "generator"])
+async def test_an_input_is_tried_again_before_its_first_output(kind, concurrency):
+    tries = []
+
+    async def function(number):
+        tries.append(number)
+        if len(tries) < 3:
+            raise ConnectionError
+        return [number, number]
+
+    async def async_generator(number):
+        for item in await function(number):
+            yield item
+
+    def generator(number):
+        tries.append(number)
+        if len(tries) < 3:
+            raise ConnectionError
+        yield from (number, number)
+
+    fn = {"function": function, "async generator": async_generator, "generator": generator}[kind]
+    retry = Retry(on=ConnectionError)
+    async with penstock.stream([7]).flat_map(fn, retry=retry, concurrency=concurrency).open() as items:
+        assert [item async for item in items] == [7, 7]
+    assert items.stats()[-1].retried == 2
+
+
+@grid
+async def test_an_input_is_not_tried_again_once_an_output_was_handed_on():
+    tries = []
+
+    async def pages(number):
+        tries.append(number)
+        yield number
+        await asyncio.sleep(1)
+        raise ConnectionError
+
+    retry = Retry(on=ConnectionError)
+    async with penstock.stream([7]).flat_map(pages, retry=retry, on_error="collect").open() as items:
+        assert [item async for item in items] == [7]
+    assert tries == [7]
+    assert items.failures[0].attempts == 1
+
+
+@grid
+async def test_a_second_attempt_forgets_what_the_first_has_made(clock):
+    """No output is handed on twice: those that waited when their attempt failed are dropped."""
+    tries = []
+
+    async def pages(number):
+        if number == 0:
+            await asyncio.sleep(100)
+            yield "head"
+            return
+        tries.append(number)
+        yield "first", len(tries)
+        await asyncio.sleep(1)
+        if len(tries) < 3:
+            raise ConnectionError
+        yield "second", len(tries)
+
+    retry = Retry(on=ConnectionError)
+    stream = penstock.stream([0, 1]).flat_map(pages, retry=retry, concurrency=2, buffer=5)
+    assert await stream.to_list() == ["head", ("first", 3), ("second", 3)]
+    assert clock.now == 100.0

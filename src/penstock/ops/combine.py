@@ -10,6 +10,25 @@ from penstock.core.outcome import Failed
 from penstock.core.scope import Scope
 from penstock.core.stage import END, PENDING, Pulled, Stage
 
+
+class _Joint[T](Stage[T]):
+    """A stage below several others."""
+
+    def __init__(self, scope: Scope, upstreams: Sequence[Stage[Any]], name: str) -> None:
+        super().__init__(scope, name)
+        self._upstreams = tuple(upstreams)
+
+    @override
+    def stop(self) -> None:
+        for upstream in self._upstreams:
+            upstream.stop()
+
+    @override
+    def drain(self) -> None:
+        for upstream in self._upstreams:
+            upstream.drain()
+
+
 PASSES = 2
 """Passes of the loop between two rounds while a source has nothing: one to wake it, one for it to give an item."""
 
@@ -29,7 +48,7 @@ class _Source:
         return self.served < other.served
 
 
-class Merge[T](Stage[T]):
+class Merge[T](_Joint[T]):
     """Hands on the items of several stages as they come; of those that have one, the one served longest ago (P3).
 
     Holds one item of each. While some have nothing, those that are ready give an item each and then the loop gets a few
@@ -38,8 +57,7 @@ class Merge[T](Stage[T]):
     """
 
     def __init__(self, scope: Scope, upstreams: Sequence[Stage[T]]) -> None:
-        super().__init__(scope, "merge")
-        self._upstreams = tuple(upstreams)
+        super().__init__(scope, upstreams, "merge")
         self._unasked = deque(_Source(stage, number) for number, stage in enumerate(upstreams))
         self._ready: list[_Source] = []
         self._waiting = 0
@@ -115,16 +133,6 @@ class Merge[T](Stage[T]):
             self.on_ready()
 
     @override
-    def stop(self) -> None:
-        for upstream in self._upstreams:
-            upstream.stop()
-
-    @override
-    def drain(self) -> None:
-        for upstream in self._upstreams:
-            upstream.drain()
-
-    @override
     def close(self) -> None:
         self.discarded += len(self._ready)
         self._ready.clear()
@@ -132,12 +140,11 @@ class Merge[T](Stage[T]):
         self._passes_due = 0
 
 
-class Chain[T](Stage[T]):
+class Chain[T](_Joint[T]):
     """Hands on the items of one stage after those of the other (P2, P3)."""
 
     def __init__(self, scope: Scope, upstreams: Sequence[Stage[T]]) -> None:
-        super().__init__(scope, "chain")
-        self._upstreams = tuple(upstreams)
+        super().__init__(scope, upstreams, "chain")
         self._left = deque(upstreams)
         for upstream in upstreams:
             upstream.on_ready = self._pass_on
@@ -161,26 +168,15 @@ class Chain[T](Stage[T]):
     def _pass_on(self) -> None:
         self.on_ready()
 
-    @override
-    def stop(self) -> None:
-        for upstream in self._upstreams:
-            upstream.stop()
 
-    @override
-    def drain(self) -> None:
-        for upstream in self._upstreams:
-            upstream.drain()
-
-
-class Zip(Stage[tuple[Any, ...]]):
+class Zip(_Joint[tuple[Any, ...]]):
     """Hands on tuples of one item of each stage, until the first stage ends; holds one item of each (P1, P3).
 
     Counts items, not tuples: what was read of the longer stages when the shortest ends is discarded (P5).
     """
 
     def __init__(self, scope: Scope, upstreams: Sequence[Stage[Any]], *, strict: bool) -> None:
-        super().__init__(scope, "zip")
-        self._upstreams = tuple(upstreams)
+        super().__init__(scope, upstreams, "zip")
         self._items: list[Any] = [PENDING] * len(upstreams)
         self._strict = strict
         self._given = 0
@@ -235,16 +231,6 @@ class Zip(Stage[tuple[Any, ...]]):
         if self._asked:
             self._asked = False
             self.on_ready()
-
-    @override
-    def stop(self) -> None:
-        for upstream in self._upstreams:
-            upstream.stop()
-
-    @override
-    def drain(self) -> None:
-        for upstream in self._upstreams:
-            upstream.drain()
 
     @override
     def close(self) -> None:
