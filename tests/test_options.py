@@ -33,6 +33,10 @@ def whole(option, least, *, none=True):
 SHARED = [
     *whole("concurrency", 1, none=False),
     *whole("buffer", 0),
+    *(
+        ("engine", value, f"engine must be one of None, 'inline', 'thread', got {value!r}")
+        for value in ("threads", "", True, ["thread"])
+    ),
     *(("ordered", value, f"ordered must be True or False, got {value!r}") for value in (0, 1, None, "yes")),
     *(("name", value, f"name must be a non-empty str, got {value!r}") for value in ("", 1, b"name", True)),
     *seconds("timeout"),
@@ -186,7 +190,7 @@ def test_a_plain_function_inline_takes_no_timeout(operator):
     def plain(number):
         return number
 
-    with pytest.raises(OptionError, match=r"^timeout must be None for a plain function at concurrency 1, got 5: "):
+    with pytest.raises(OptionError, match=r"^timeout must be None for a plain function that runs inline, got 5: "):
         getattr(NUMBERS, operator)(plain, timeout=5)
     getattr(NUMBERS, operator)(plain, timeout=5, concurrency=2)
     getattr(NUMBERS, operator)(lambda number: number, timeout=5)

@@ -166,3 +166,127 @@ async def test_shared_pools_do_not_block_each_other():
 
     results = penstock.stream(range(4)).map(first, concurrency=2).map(second, concurrency=2)
     assert await results.to_list() == [0, 1, 2, 3]
+
+
+class Callable:
+    def __call__(self, _):
+        return threading.current_thread()
+
+
+@grid
+@pytest.mark.parametrize("fn", [thread_of, lambda _: threading.current_thread(), Callable()])
+@pytest.mark.parametrize("concurrency", [1, 3])
+async def test_engine_says_where_a_function_runs(fn, concurrency):
+    numbers = penstock.stream(range(6))
+    inline = await numbers.map(fn, concurrency=concurrency, engine="inline").to_list()
+    assert inline == [threading.main_thread()] * 6
+    in_threads = set(await numbers.map(fn, concurrency=concurrency, engine="thread").to_list())
+    assert threading.main_thread() not in in_threads
+    assert 1 <= len(in_threads) <= concurrency
+
+
+async def test_an_async_function_runs_on_the_loop_only():
+    async def work(number):
+        return number
+
+    assert await penstock.stream([1]).map(work, engine="inline").to_list() == [1]
+    with pytest.raises(
+        penstock.OptionError, match="engine must be None or 'inline' for an async function, got 'thread'"
+    ):
+        penstock.stream([1]).map(work, engine="thread")
+
+
+@grid
+@pytest.mark.parametrize("engine", ["inline", "thread"])
+async def test_a_function_that_returns_an_awaitable_has_it_awaited_on_the_loop(engine):
+    loop = asyncio.get_running_loop()
+
+    async def later(number):
+        assert asyncio.get_running_loop() is loop
+        return number
+
+    def work(number):
+        return later(number)
+
+    assert await penstock.stream(range(5)).map(work, engine=engine, concurrency=2).to_list() == [0, 1, 2, 3, 4]
+
+
+@grid
+@pytest.mark.parametrize("ordered", [True, False])
+async def test_a_generator_of_flat_map_runs_in_a_thread(ordered):
+    seen = set()
+
+    def letters(word):
+        try:
+            for letter in word:
+                seen.add(threading.current_thread())
+                yield letter
+        finally:
+            seen.add(threading.current_thread())
+
+    outputs = await penstock.stream(["ab", "c", ""]).flat_map(letters, concurrency=2, ordered=ordered).to_list()
+    assert sorted(outputs) == ["a", "b", "c"]
+    assert threading.main_thread() not in seen
+
+
+@grid
+async def test_leaving_closes_a_generator_that_is_read_in_a_thread():
+    closed = []
+
+    def letters(word):
+        try:
+            yield from word
+        finally:
+            closed.append(word)
+
+    async with penstock.stream(["ab", "cd"]).flat_map(letters, engine="thread").open() as results:
+        assert await anext(results) == "a"
+    assert closed == ["ab"]
+
+
+@grid
+async def test_a_timeout_covers_the_making_of_outputs_in_a_thread(clock):
+    """One budget for all outputs of an item; what the consumer takes does not count."""
+
+    def slow(seconds):
+        for _ in range(3):
+            clock.sleep(seconds)
+            yield seconds
+
+    got = []
+    source = penstock.stream([1, 2]).flat_map(slow, engine="thread", timeout=5, on_error="return")
+    async with source.open() as results:
+        async for result in results:
+            got.append(result)
+            await asyncio.sleep(10)
+    assert [result.unwrap() for result in got[:-1]] == [1, 1, 1, 2, 2]
+    assert str(got[-1].error) == "timed out after 5 s"
+
+
+@pytest.mark.real_time
+async def test_a_thread_that_is_stuck_is_left_behind_and_keeps_nobody_from_leaving():
+    """P4: the loop can be closed and the interpreter can exit; the thread goes when its call is over."""
+    gate = threading.Event()
+
+    def work(number):
+        if number:
+            gate.wait()
+
+    try:
+        with pytest.warns(penstock.UnstoppedWorkWarning, match="stage 'stuck', item 1"):
+            async with (
+                penstock.stream(range(2))
+                .map(work, engine="thread", concurrency=2, name="stuck")
+                .open(grace=0.01) as results
+            ):
+                await anext(results)
+        stuck = [thread for thread in threading.enumerate() if thread.name.startswith("penstock stuck")]
+        assert [thread.daemon for thread in stuck] == [True]
+        waiting = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+        for task in waiting:
+            task.cancel()
+        await asyncio.wait(waiting)
+    finally:
+        gate.set()
+    for thread in stuck:
+        thread.join()

@@ -14,7 +14,8 @@ from penstock.core.scope import Scope
 from penstock.core.source import Source, SourceSpec
 from penstock.core.stage import Stage
 from penstock.core.window import Plan
-from penstock.engines.local import on_loop
+from penstock.engines.local import SOURCE_ENGINES, SourceEngine, on_loop
+from penstock.engines.threads import read_in_thread
 from penstock.ops.combine import Chain, Merge, Zip
 from penstock.ops.group import Batch, Limit
 from penstock.ops.select import Take
@@ -342,19 +343,29 @@ class Stream(Generic[T_co]):  # noqa: UP046 -- inferred variance would be invari
                 pass
 
 
-def stream[T](source: Source[T]) -> Stream[T]:
+def stream[T](source: Source[T], *, total: int | None = None, engine: SourceEngine | None = None) -> Stream[T]:
     """A stream over `source`: an iterable, an async iterable, or a function without arguments that returns one.
 
     Each item of a list is an item. A one-shot iterator can be run once; the run closes it, also when it was passed in.
     An async source is read and closed by one task of its own.
 
+    Args:
+        source: where the items come from.
+        total: how many items to expect, an int >= 0, for progress; default what `len(source)` says, if it does.
+        engine: "thread" reads a plain iterable that blocks (a cursor, a queue, standard input) in one thread of its
+            own, which cannot be interrupted: a run that is left waits for it as it waits for all work (P4). None, the
+            default, reads it on the loop.
+
     Example:
         squares = await penstock.stream(range(10)).map(square, concurrency=4).to_list()
 
     Raises:
-        OptionError: `source` is none of these.
+        OptionError: `source` is none of these, or an option breaks its rule.
     """
-    spec = SourceSpec(source)
+    if total is not None:
+        validate.whole("total", total, least=0)
+    in_thread = validate.one_of("engine", engine, SOURCE_ENGINES) == "thread"
+    spec = SourceSpec(source, total, read_in_thread if in_thread else None)
     return Stream(spec.open, spec.refuse_consumed)
 
 

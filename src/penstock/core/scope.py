@@ -219,14 +219,19 @@ class Scope:
             raise error
 
 
-async def outlast(future: asyncio.Future[Any]) -> None:
-    """Wait until `future` is done, whatever cancellation comes; a cancellation is raised afterwards (P4)."""
+async def outlast(future: asyncio.Future[Any], abandoned: asyncio.Future[None] | None = None) -> None:
+    """Wait until `future` is done, whatever cancellation comes; a cancellation is raised afterwards (P4).
+
+    Once `abandoned` is done, a cancellation is raised at once.
+    """
     cancelled: asyncio.CancelledError | None = None
     while not future.done():
         try:
             await asyncio.shield(future)
         except asyncio.CancelledError as error:
             cancelled = error
+            if abandoned is not None and abandoned.done():
+                raise
     if cancelled is not None:
         raise cancelled
 

@@ -7,7 +7,7 @@ and context variables inside it. A sync iterator is read by whichever stage has 
 import asyncio
 import inspect
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Sized
 from types import AsyncGeneratorType, GeneratorType
 from typing import Any, cast, override
 
@@ -21,6 +21,9 @@ type Source[T] = Iterable[T] | AsyncIterable[T] | Callable[[], Iterable[T] | Asy
 
 class SourceStage[T](Stage[T]):
     """The first stage of an opened stream."""
+
+    total: int | None = None
+    """How many items to expect, if anybody knows."""
 
     def __init__(self, scope: Scope, name: str) -> None:
         super().__init__(scope, name)
@@ -247,9 +250,19 @@ class AsyncIteratorStage[T](SourceStage[T]):
 
 
 class SourceSpec:
-    """A source as the user gave it, to be opened once per run."""
+    """A source as the user gave it, to be opened once per run.
 
-    def __init__(self, source: object, name: str = "source") -> None:
+    `in_thread(scope, iterable, name)` makes an async iterator of a plain iterable whose reading blocks; without it, a
+    plain iterable is read on the loop.
+    """
+
+    def __init__(
+        self,
+        source: object,
+        total: int | None = None,
+        in_thread: Callable[[Scope, Iterable[Any], str], AsyncIterator[Any]] | None = None,
+        name: str = "source",
+    ) -> None:
         if not isinstance(source, Iterable | AsyncIterable) and (
             not callable(source) or inspect.iscoroutinefunction(source)
         ):
@@ -257,8 +270,12 @@ class SourceSpec:
                 f"source must be an iterable, an async iterable or a function that returns one, got {source!r}"
             )
         self._source: Any = source
+        self._total = total
+        self._in_thread = in_thread
         self._name = name
         self._consumed = False
+        if isinstance(source, AsyncIterable):
+            self._refuse_thread(cast("object", source))
 
     def refuse_consumed(self) -> None:
         """Raise if this is a one-shot iterator that a run has already read."""
@@ -277,9 +294,21 @@ class SourceSpec:
             source = source()
             if not isinstance(source, Iterable | AsyncIterable):
                 raise OptionError(f"the source function must return an iterable or an async iterable, got {source!r}")
+        stage = self._stage(scope, cast("Iterable[Any] | AsyncIterable[Any]", source))
+        stage.total = len(cast("Sized", source)) if self._total is None and isinstance(source, Sized) else self._total
+        return stage
+
+    def _stage(self, scope: Scope, source: Iterable[Any] | AsyncIterable[Any]) -> SourceStage[Any]:
         if isinstance(source, AsyncIterable):
-            return AsyncIteratorStage(scope, cast("AsyncIterable[Any]", source), self._name)
-        return IteratorStage(scope, cast("Iterable[Any]", source), self._name)
+            self._refuse_thread(source)
+            return AsyncIteratorStage(scope, source, self._name)
+        if self._in_thread is None:
+            return IteratorStage(scope, source, self._name)
+        return AsyncIteratorStage(scope, self._in_thread(scope, source, self._name), self._name)
+
+    def _refuse_thread(self, source: object) -> None:
+        if self._in_thread is not None:
+            raise OptionError(f'engine="thread" is for a source that blocks, got the async iterable {source!r}')
 
 
 def _is_closed_generator(source: object) -> bool:

@@ -1,19 +1,16 @@
-"""Running functions in this process: on the loop, inline, or in threads."""
+"""Where a function runs in this process, and what kind of function it is."""
 
-import asyncio
-import contextvars
 import functools
 import inspect
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Literal, cast
-
-from penstock.core.retry import ThreadTimeout, in_time
-from penstock.core.scope import outlast
+from typing import Any, Final, Literal, cast
 
 type Kind = Literal["async", "plain", "other"]
-type _Outcome = list[Any]
-"""What a call returned, and what it raised; one of them is None."""
+type Engine = Literal["inline", "thread"]
+type SourceEngine = Literal["thread"]
+
+ENGINES: Final[tuple[Engine | None, ...]] = (None, "inline", "thread")
+SOURCE_ENGINES: Final[tuple[SourceEngine | None, ...]] = (None, "thread")
 
 
 def kind_of(fn: Callable[..., object]) -> Kind:
@@ -49,68 +46,3 @@ def on_loop[T, U](fn: Callable[[T], U | Awaitable[U]]) -> Callable[[T], Awaitabl
         return await cast("Awaitable[U]", result) if isinstance(result, Awaitable) else result
 
     return call
-
-
-class Threads:
-    """Runs plain functions in up to `workers` threads; context variables go along."""
-
-    def __init__(self, workers: int, name: str) -> None:
-        self._pool = ThreadPoolExecutor(workers, thread_name_prefix=f"penstock {name}")
-        self._busy = 0
-
-    def bind[T, U](self, fn: Callable[[T], U], timeout: float | None) -> Callable[[T], Awaitable[U]]:
-        """`fn` as an async function that runs it in a thread and fails after `timeout` seconds.
-
-        A thread cannot be stopped: after a timeout or a cancellation the call is over only when its thread is back.
-        """
-
-        async def call(item: T) -> U:
-            when = None if timeout is None else asyncio.get_running_loop().time() + timeout
-            future = self._submit(fn, item)
-            try:
-                async with asyncio.timeout_at(when):
-                    await asyncio.shield(future)
-            except TimeoutError:
-                assert timeout is not None
-                raise ThreadTimeout(timeout, functools.partial(outlast, future)) from None
-            except asyncio.CancelledError:
-                await outlast(future)
-                if future.result()[1] is None:
-                    raise
-            outcome = future.result()
-            value, error = outcome
-            outcome.clear()  # the frames of a thread hold its future, and the future would hold the error
-            if error is not None:
-                try:
-                    raise error
-                finally:
-                    del error, future  # the traceback holds this frame, and this frame would hold the error
-            return (
-                await in_time(cast("Awaitable[U]", value), when, timeout)
-                if isinstance(value, Awaitable)
-                else cast("U", value)
-            )
-
-        return call
-
-    def _submit(self, fn: Callable[[Any], Any], item: Any) -> asyncio.Future[_Outcome]:
-        self._busy += 1
-        context = contextvars.copy_context()
-        future = asyncio.get_running_loop().run_in_executor(self._pool, lambda: context.run(_outcome, fn, item))
-        future.add_done_callback(self._came_back)
-        return future
-
-    def _came_back(self, _: object) -> None:
-        self._busy -= 1
-
-    def close(self) -> None:
-        """Let the threads go; one that is stuck in a call is left behind."""
-        self._pool.shutdown(wait=not self._busy)
-
-
-def _outcome(fn: Callable[[Any], Any], item: Any) -> _Outcome:
-    """What a call came to, in a form that a future can carry: it refuses `StopIteration`."""
-    try:
-        return [fn(item), None]
-    except BaseException as error:  # noqa: BLE001 -- any exception is the item's outcome
-        return [None, error]

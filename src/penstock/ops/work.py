@@ -14,7 +14,8 @@ from penstock.core.retry import Retry, Seconds
 from penstock.core.scope import Scope
 from penstock.core.stage import Stage
 from penstock.core.window import DROPPED, Later, Plan, close_unawaited
-from penstock.engines.local import Threads, kind_of, on_loop
+from penstock.engines.local import ENGINES, Engine, Kind, kind_of, on_loop
+from penstock.engines.threads import Threads
 
 
 class MoreOptions(TypedDict, total=False):
@@ -23,6 +24,8 @@ class MoreOptions(TypedDict, total=False):
     Attributes:
         ordered: hand results on in the order of the items (the default), or as they finish.
         buffer: finished results that may wait beside the running calls, an int >= 0; default 0.
+        engine: where the function runs: "inline" (called on the loop) or "thread"; None, the default, means threads for
+            a plain `def` function at concurrency > 1, else inline.
         name: the stage's name in errors and statistics; default the operator and the function.
         timeout: seconds that one attempt may take, > 0; default no limit.
         retry: when to try a failed call again; default never.
@@ -33,6 +36,7 @@ class MoreOptions(TypedDict, total=False):
 
     ordered: bool
     buffer: int
+    engine: Engine | None
     name: str | None
     timeout: Seconds | None
     retry: Retry | None
@@ -57,7 +61,7 @@ class Work:
     operator: str
     fn: Callable[[Any], Any]
     shape: Callable[[Any, Any], Any] | None
-    plain: bool
+    in_threads: bool
     plan: Plan[Any, Any]
 
     def open(self, scope: Scope, upstream: Stage[Any]) -> Stage[Any]:
@@ -69,11 +73,12 @@ class Work:
 
     def _plan(self, scope: Scope) -> Plan[Any, Any]:
         """The plan with the function bound to where it runs."""
-        if not self.plain or self.plan.concurrency == 1:
+        if not self.in_threads:
             return self.plan
-        threads = Threads(self.plan.concurrency, self.plan.name)
+        threads = Threads(self.plan.concurrency, self.plan.name, scope.closed)
         scope.on_closed.append(threads.close)
-        call = threads.bind(self.fn, self.plan.timeout)
+        bind = threads.bind_reading if self.operator == "flat_map" else threads.bind
+        call = bind(self.fn, self.plan.timeout)
         return self.plan.replaced(work=_shaped(call, self.shape), timeout=None)
 
 
@@ -86,6 +91,7 @@ def work(
     concurrency: int | None = None,
     ordered: bool = True,
     buffer: int = 0,
+    engine: Engine | None = None,
     name: str | None = None,
     timeout: Seconds | None = None,
     retry: Retry | None = None,
@@ -104,18 +110,19 @@ def work(
     seconds = None if timeout is None else validate.seconds("timeout", timeout)
     if retry is not None:
         validate.instance("retry", retry, Retry, "a Retry")
-    inline = kind == "plain" and places == 1
+    in_threads = _runs_in_threads(engine, kind, places)
+    inline = kind == "plain" and not in_threads
     if inline and seconds is not None:
         raise OptionError(
-            f"timeout must be None for a plain function at concurrency 1, got {timeout!r}: "
-            "it runs inline and cannot be interrupted; make it async, or give concurrency > 1 to run it in threads"
+            f"timeout must be None for a plain function that runs inline, got {timeout!r}: "
+            'it cannot be interrupted; make it async, or give engine="thread" or concurrency > 1 to run it in threads'
         )
     call = fn if inspect.iscoroutinefunction(fn) else on_loop(fn)
     return Work(
         operator=operator,
         fn=fn,
         shape=shape,
-        plain=kind == "plain",
+        in_threads=in_threads,
         plan=Plan(
             name=f"{operator}({_name_of(fn)})" if name is None else validate.text("name", name),
             work=_shaped(call, shape),
@@ -129,6 +136,14 @@ def work(
             tolerance=_tolerance(on_error, max_failures, max_failure_rate),
         ),
     )
+
+
+def _runs_in_threads(engine: Engine | None, kind: Kind, places: int) -> bool:
+    if validate.one_of("engine", engine, ENGINES) is None:
+        return kind == "plain" and places > 1
+    if engine == "thread" and kind == "async":
+        raise OptionError("engine must be None or 'inline' for an async function, got 'thread': it runs on the loop")
+    return engine == "thread"
 
 
 def _tolerance(on_error: OnError, most: int | None, rate: float | None) -> Tolerance:

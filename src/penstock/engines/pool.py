@@ -1,0 +1,70 @@
+"""Threads that do not keep the interpreter from exiting: a call that nobody waits for any more may never return."""
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
+from queue import SimpleQueue
+from typing import Any, override
+
+type _Job = tuple[Future[Any], Callable[[], Any]]
+
+
+class DaemonThreads(Executor):
+    """Up to `most` daemon threads, each started when there is a call for it.
+
+    The pool of `concurrent.futures` joins its threads when the interpreter exits.
+    """
+
+    def __init__(self, most: int, name: str) -> None:
+        self._most = most
+        self._name = name
+        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        self._threads: set[threading.Thread] = set()
+        self._lock = threading.Lock()
+        self._unfinished = 0
+        self._at_work: set[threading.Thread] = set()
+
+    @override
+    def submit[**P, T](self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        future: Future[T] = Future()
+        with self._lock:
+            self._unfinished += 1
+            if self._unfinished > len(self._threads) < self._most:
+                thread = threading.Thread(target=self._work, name=f"{self._name}_{len(self._threads)}", daemon=True)
+                self._threads.add(thread)
+                thread.start()
+        self._jobs.put((future, lambda: fn(*args, **kwargs)))
+        return future
+
+    def _work(self) -> None:
+        thread = threading.current_thread()
+        while (job := self._jobs.get()) is not None:
+            future, call = job
+            with self._lock:
+                self._at_work.add(thread)
+            result, error = None, None
+            if future.set_running_or_notify_cancel():
+                try:
+                    result = call()
+                except BaseException as raised:  # noqa: BLE001 -- it is the caller's
+                    error = raised
+            with self._lock:
+                self._unfinished -= 1
+                self._at_work.discard(thread)
+            if error is not None:
+                future.set_exception(error)
+            elif not future.cancelled():
+                future.set_result(result)
+            del job, future, call, result, error
+
+    @override
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Let the threads go; with `wait`, join those that are not inside a call."""
+        for _ in self._threads:
+            self._jobs.put(None)
+        if not wait:
+            return
+        with self._lock:
+            free = self._threads - self._at_work
+        for thread in free:
+            thread.join()

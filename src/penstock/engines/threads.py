@@ -1,0 +1,161 @@
+"""Running plain functions, and reading plain iterables, in threads."""
+
+import asyncio
+import contextvars
+import functools
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from itertools import islice
+from typing import Any, Final, cast
+
+from penstock.core.retry import ThreadTimeout, in_time
+from penstock.core.scope import Scope, outlast
+from penstock.engines.pool import DaemonThreads
+
+type _Outcome = list[Any]
+"""What a call returned, and what it raised; one of them is None."""
+
+
+class Threads:
+    """Runs plain functions in up to `workers` threads; context variables go along.
+
+    A thread cannot be stopped: after a timeout or a cancellation a call is over only when its thread is back. When
+    `closed` is done, the run has left those behind that are not.
+    """
+
+    def __init__(self, workers: int, name: str, closed: asyncio.Future[None]) -> None:
+        self._pool = DaemonThreads(workers, f"penstock {name}")
+        self._closed = closed
+
+    def bind[T, U](self, fn: Callable[[T], U], timeout: float | None) -> Callable[[T], Awaitable[U]]:
+        """`fn` as an async function that runs it in a thread and fails after `timeout` seconds."""
+
+        async def call(item: T) -> U:
+            limit = Budget(timeout)
+            with limit:
+                return cast("U", await self._awaited(limit, fn, item))
+
+        return call
+
+    def bind_reading[T](self, fn: Callable[[T], Any], timeout: float | None) -> Callable[[T], Awaitable[Any]]:
+        """`fn`, which gives iterables, as an async function: the items of one that is lazy are made in a thread too."""
+
+        async def read(item: T) -> Any:
+            limit = Budget(timeout)
+            with limit:
+                fan = await self._awaited(limit, fn, item)
+            return InThread(cast("Iterator[Any]", fan), self, limit) if isinstance(fan, Iterator) else fan
+
+        return read
+
+    async def _awaited(self, limit: "Budget", fn: Callable[[Any], Any], item: Any) -> Any:
+        value = await self.run(limit, fn, item)
+        if isinstance(value, Awaitable):
+            return await in_time(cast("Awaitable[Any]", value), limit.when, limit.seconds)
+        return value
+
+    async def run(self, limit: "Budget", fn: Callable[..., Any], *args: Any) -> Any:
+        """What `fn(*args)` returns in a thread; an error of it, of `limit`, or a cancellation is raised."""
+        context = contextvars.copy_context()
+        future = asyncio.get_running_loop().run_in_executor(self._pool, lambda: context.run(_outcome, fn, *args))
+        try:
+            async with asyncio.timeout_at(limit.when):
+                await asyncio.shield(future)
+        except TimeoutError:
+            assert limit.seconds is not None
+            raise ThreadTimeout(limit.seconds, functools.partial(outlast, future, self._closed)) from None
+        except asyncio.CancelledError:
+            await outlast(future, self._closed)
+            if future.result()[1] is None:
+                raise
+        outcome = future.result()
+        value, error = outcome
+        outcome.clear()  # the frames of a thread hold its future, and the future would hold the error
+        if error is not None:
+            try:
+                raise error
+            finally:
+                del error, future  # the traceback holds this frame, and this frame would hold the error
+        return value
+
+    def close(self) -> None:
+        """Let the threads go; one that is stuck in a call is left behind."""
+        self._pool.shutdown()
+
+
+class Budget:
+    """The seconds that an attempt may take in all, spent only inside its `with` blocks."""
+
+    def __init__(self, seconds: float | None) -> None:
+        self.seconds = self._left = seconds
+        self.when: float | None = None
+
+    def __enter__(self) -> None:
+        self.when = None if self._left is None else asyncio.get_running_loop().time() + self._left
+
+    def __exit__(self, *_: object) -> None:
+        if self.when is not None:
+            self._left = self.when - asyncio.get_running_loop().time()
+
+
+class InThread[T](AsyncIterator[T]):
+    """A plain iterable, read and closed in a thread, for those whose reading blocks.
+
+    A cancelled read waits for its item, as a thread cannot be stopped. With `keep`, that item is handed on and the
+    cancellation raised by the next read: it cannot be given back to its source.
+    """
+
+    def __init__(self, iterable: Iterable[T], threads: Threads, limit: Budget, *, keep: bool = False) -> None:
+        self._iterable = iterable
+        self._iterator: Iterator[T] | None = None
+        self._threads = threads
+        self._limit = limit
+        self._keep = keep
+        self._read: list[T] = []
+        self._interrupted = False
+
+    async def __anext__(self) -> T:
+        if self._interrupted:
+            raise asyncio.CancelledError
+        try:
+            with self._limit:
+                await self._threads.run(self._limit, self._next)
+        except asyncio.CancelledError:
+            if not self._keep or not self._read:
+                raise
+            self._interrupted = True
+        if not self._read:
+            raise StopAsyncIteration
+        return self._read.pop()
+
+    async def aclose(self) -> None:
+        """Close the iterator, if it can be closed."""
+        if self._iterator is not None or isinstance(self._iterable, Iterator):
+            await self._threads.run(_NO_LIMIT, self._close)
+
+    def _next(self) -> None:
+        if self._iterator is None:
+            self._iterator = iter(self._iterable)
+        self._read.extend(islice(self._iterator, 1))
+
+    def _close(self) -> None:
+        close = getattr(self._iterable if self._iterator is None else self._iterator, "close", None)
+        if close is not None:
+            close()
+
+
+_NO_LIMIT: Final = Budget(None)
+
+
+def read_in_thread(scope: Scope, iterable: Iterable[Any], name: str) -> AsyncIterator[Any]:
+    """A source for `scope`, read in a thread of its own."""
+    threads = Threads(1, name, scope.closed)
+    scope.on_closed.append(threads.close)
+    return InThread(iterable, threads, Budget(None), keep=True)
+
+
+def _outcome(fn: Callable[..., Any], *args: Any) -> _Outcome:
+    """What a call came to, in a form that a future can carry: it refuses `StopIteration`."""
+    try:
+        return [fn(*args), None]
+    except BaseException as error:  # noqa: BLE001 -- any exception is the item's outcome
+        return [None, error]

@@ -1,0 +1,175 @@
+"""`stream(source, engine="thread")`: a source that blocks is read and closed in one thread of its own."""
+
+import asyncio
+import contextvars
+import queue
+import threading
+
+import pytest
+
+import penstock
+from penstock.testing import Scripted
+
+grid = pytest.mark.grid
+pytestmark = grid
+
+
+def in_thread(source, **options):
+    return penstock.stream(source, engine="thread", **options)
+
+
+class Cursor:
+    """Blocks for a second before each row; notes which threads it meets."""
+
+    def __init__(self, clock, rows):
+        self.clock, self.rows = clock, iter(rows)
+        self.threads, self.closed = set(), 0
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        self.threads.add(threading.current_thread())
+        self.clock.sleep(1)
+        return next(self.rows)
+
+    def close(self):
+        self.threads.add(threading.current_thread())
+        self.closed += 1
+
+
+async def test_one_thread_reads_and_closes(clock):
+    cursor = Cursor(clock, range(3))
+    assert await in_thread(cursor).to_list() == [0, 1, 2]
+    (thread,) = cursor.threads
+    assert thread is not threading.main_thread()
+    assert not thread.is_alive()
+    assert cursor.closed == 1
+    assert clock.now == 4.0
+
+
+async def test_the_loop_goes_on_while_the_source_blocks(clock):
+    ticks = []
+
+    async def tick():
+        for _ in range(3):
+            await asyncio.sleep(0.75)
+            ticks.append(clock.now)
+
+    ticking = asyncio.create_task(tick())
+    await in_thread(Cursor(clock, "abc")).drain()
+    await ticking
+    assert ticks == [0.75, 1.5, 2.25]
+
+
+async def test_an_item_is_handed_on_before_the_next_is_read(clock):
+    """P2."""
+    got = []
+    async with in_thread(Cursor(clock, "abc")).open() as items:
+        async for item in items:
+            got.append((item, clock.now))  # noqa: PERF401 -- when it came counts
+    assert got == [("a", 1.0), ("b", 2.0), ("c", 3.0)]
+
+
+@pytest.mark.parametrize("value", [None, False, StopIteration(), StopIteration])
+async def test_any_value_is_a_value(value):
+    assert await in_thread([value, value]).to_list() == [value, value]
+
+
+async def test_an_awaitable_is_a_value_too():
+    async def coroutine():
+        raise AssertionError("nobody asked for this")
+
+    (given,) = await in_thread([coroutine()]).to_list()
+    given.close()
+
+
+async def test_a_list_a_function_and_an_iterator_can_be_read():
+    assert await in_thread([1, 2]).to_list() == [1, 2]
+    assert await in_thread(lambda: iter([1, 2])).to_list() == [1, 2]
+    once = in_thread(iter([1, 2]))
+    assert await once.to_list() == [1, 2]
+    with pytest.raises(penstock.SourceConsumedError):
+        once.open()
+
+
+async def test_only_as_much_is_read_as_there_are_places(clock):
+    source = Scripted(range(99), delay=0.5)
+
+    async def work(item):
+        await asyncio.sleep(60)
+
+    async with in_thread(source.sync(clock)).map(work, concurrency=3).open() as results:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(anext(results), 30)
+        assert source.taken == 3
+    assert source.closed == 1
+
+
+async def test_an_error_of_the_source_is_its_failure():
+    error = OSError("gone")
+    with pytest.raises(OSError, match="gone") as raised:
+        await in_thread(Scripted("ab", fail_at=1, error=error).sync()).to_list()
+    assert raised.value is error
+    assert "stage 'source', item 1" in error.__notes__[0]
+
+
+async def test_leaving_waits_for_the_thread_and_counts_what_it_brings(clock):
+    cursor = Cursor(clock, range(9))
+    async with in_thread(cursor).open() as items:
+        assert await anext(items) == 0
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(anext(items), 0.5)
+    assert clock.now == 2.0
+    assert cursor.closed == 1
+    (source,) = items.stats()
+    assert (source.taken, source.delivered, source.discarded) == (2, 1, 1)
+
+
+async def test_stop_does_not_wait_for_a_source_that_has_nothing():
+    inbox = queue.SimpleQueue()
+    inbox.put("a")
+    async with in_thread(iter(inbox.get, None)).open() as items:
+        assert await anext(items) == "a"
+        last = asyncio.ensure_future(anext(items, "end"))
+        await asyncio.sleep(0)
+        items.stop()
+        inbox.put("late")  # the thread may come back: the run needs it no more, but leaving waits for it
+        assert await last == "end"
+    (source,) = items.stats()
+    assert source.taken == source.delivered + source.discarded
+
+
+async def test_context_variables_reach_the_source(clock):
+    user = contextvars.ContextVar("user", default="nobody")
+    user.set("opener")
+
+    def names():
+        yield user.get()
+
+    assert await in_thread(names).to_list() == ["opener"]
+
+
+async def numbers():
+    yield 1
+
+
+async def test_an_async_source_needs_no_thread():
+    with pytest.raises(penstock.OptionError, match='engine="thread" is for a source that blocks, got the async iter'):
+        in_thread(numbers())
+    with pytest.raises(penstock.OptionError, match='engine="thread" is for a source that blocks'):
+        await in_thread(numbers).to_list()
+
+
+@pytest.mark.parametrize("value", ["inline", "process", True, 1])
+def test_a_bad_engine(value):
+    with pytest.raises(penstock.OptionError) as raised:
+        penstock.stream([], engine=value)
+    assert str(raised.value) == f"engine must be one of None, 'thread', got {value!r}"
+
+
+@pytest.mark.parametrize("value", [-1, 1.0, True, "3"])
+def test_a_bad_total(value):
+    with pytest.raises(penstock.OptionError) as raised:
+        penstock.stream([], total=value)
+    assert str(raised.value) == f"total must be an int >= 0, got {value!r}"
