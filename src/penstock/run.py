@@ -7,12 +7,12 @@ import asyncio
 import warnings
 from collections.abc import AsyncIterator, Callable
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from penstock.core.errors import ConcurrentReadError, UnclosedStreamWarning
 from penstock.core.outcome import Failed
 from penstock.core.scope import Scope, outlast
-from penstock.core.stage import END, PENDING, Stage
+from penstock.core.stage import END, PENDING, Pulled, Signal, Stage
 from penstock.core.stats import Stats
 
 type OpenStage = Callable[[Scope], Stage[Any]]
@@ -32,6 +32,10 @@ class Outlet:
             self.waiter.set_result(None)
 
 
+def _at_the_end(_room: int) -> Literal[Signal.END]:
+    return END
+
+
 class Run[T](AsyncIterator[T]):
     """One run of a stream: an async iterator over its results, and a context manager that leaves nothing running (P4).
 
@@ -39,15 +43,16 @@ class Run[T](AsyncIterator[T]):
     nothing (P5); two at once raise `ConcurrentReadError`.
     """
 
-    def __init__(self, open_stage: OpenStage, grace: float) -> None:
+    def __init__(self, open_stage: OpenStage, grace: float, *, timing: bool) -> None:
         self._open_stage = open_stage
         self._grace = grace
+        self._timing = timing
         self._outlet = Outlet()
         self._scope: Scope | None = None
         self._stage: Stage[T] | None = None
+        self._pull: Callable[[int], Pulled[T]] | None = None  # how to take an item, while there is nothing against it
         self._reading = False
         self._over = False
-        self._ending = False
 
     async def __aenter__(self) -> Self:
         try:
@@ -66,25 +71,27 @@ class Run[T](AsyncIterator[T]):
         return self
 
     async def __anext__(self) -> T:
-        if self._reading:
-            raise ConcurrentReadError("two anext() calls at once on one run: an item would have two takers")
-        if self._over:
-            if self._ending:
-                await self._end()
-            raise StopAsyncIteration
-        stage = self._stage or self._start()
-        item: Any = stage.pull(1)
+        item: Any = (self._pull or self._begin_reading())(1)
         if item is PENDING:
-            item = await self._wait(stage)
+            item = await self._wait()
         if item is END:
             await self._end()
             raise StopAsyncIteration
         return item  # type: ignore[no-any-return] # a T; Any spares a cast per item
 
-    async def _wait(self, stage: Stage[T]) -> Any:
+    def _begin_reading(self) -> Callable[[int], Pulled[T]]:
+        """How to pull the first item; of a run that is over, there is none."""
+        if self._reading:
+            raise ConcurrentReadError("two anext() calls at once on one run: an item would have two takers")
+        return _at_the_end if self._over else self._start().pull
+
+    async def _wait(self) -> Any:
         """Wait for the next item or the end."""
+        stage = self._stage
+        assert stage is not None
         scope = stage.scope
         self._reading = True
+        self._pull = None
         try:
             item: Any = PENDING
             while item is PENDING:
@@ -95,19 +102,21 @@ class Run[T](AsyncIterator[T]):
             return item
         finally:
             self._reading = False
+            self._pull = None if self._over else stage.pull
             self._outlet.waiter = None
 
     async def _end(self) -> None:
-        """Close the run at its end and raise its failure, if it has one."""
-        assert self._scope is not None
+        """Close the run at its end and raise its failure, if it has one that was not raised yet."""
         scope = self._scope
+        if scope is None:
+            return
         scope.begin_close()
-        self._reading = self._over = self._ending = True
+        self._reading = self._over = True
+        self._pull = None
         try:
             await asyncio.shield(scope.closed)
         finally:
             self._reading = False
-        self._ending = False
         scope.report_unstopped()
         error = scope.take_failure()
         scope.raise_cleanup_errors(error)
@@ -119,7 +128,7 @@ class Run[T](AsyncIterator[T]):
 
     def _start(self) -> Stage[T]:
         if self._stage is None:
-            scope = self._scope = Scope(self._grace)
+            scope = self._scope = Scope(self._grace, timing=self._timing)
             try:
                 self._stage = self._open_stage(scope)
             except BaseException:
@@ -127,10 +136,12 @@ class Run[T](AsyncIterator[T]):
                 scope.begin_close()
                 raise
             self._stage.on_ready = self._outlet.wake
+            self._pull = self._stage.pull
         return self._stage
 
     async def _leave(self, error: BaseException | None) -> None:
         self._over = True
+        self._pull = None
         scope = self._scope
         if scope is None:
             return
@@ -161,7 +172,7 @@ class Run[T](AsyncIterator[T]):
             self._over = True
 
     def stats(self) -> Stats:
-        """The counters of every stage as they stand now, from the source down (P5)."""
+        """What every stage counts and measures until now, from the source down (P5); `str()` of it is a table."""
         return Stats() if self._scope is None else self._scope.stats()
 
     @property

@@ -8,12 +8,12 @@ from penstock.core import validate
 from penstock.core.errors import EmptyStreamError, OptionError
 from penstock.core.order import OrderedWindow
 from penstock.core.outcome import Result
+from penstock.core.plan import Plan
 from penstock.core.policy import OnError, OutOfBand
 from penstock.core.retry import Seconds
 from penstock.core.scope import Scope
 from penstock.core.source import Source, SourceSpec
 from penstock.core.stage import Stage
-from penstock.core.window import Plan
 from penstock.engines.local import SOURCE_ENGINES, SourceEngine, on_loop
 from penstock.engines.threads import read_in_thread
 from penstock.ops.combine import Chain, Merge, Zip
@@ -266,19 +266,20 @@ class Stream(Generic[T_co]):  # noqa: UP046 -- inferred variance would be invari
 
     # Consume
 
-    def open(self, *, grace: Seconds = 5.0) -> Run[T_co]:
+    def open(self, *, grace: Seconds = 5.0, timing: bool = False) -> Run[T_co]:
         """A run of this stream, for `async with`; nothing is read before its first item is asked for.
 
         Args:
             grace: seconds that work which ignores its cancellation gets when the run is left, >= 0; then a warning
                 names it and it is left behind.
+            timing: time every call for the statistics, also where calls are so fast that one in 16 would do.
 
         Raises:
             SourceConsumedError: the source is a one-shot iterator that has been read.
         """
         seconds = validate.seconds("grace", grace, zero=True)
         self.refuse_consumed()
-        return Run(self.open_stage, seconds)
+        return Run(self.open_stage, seconds, timing=validate.flag("timing", timing))
 
     def sync(self, *, grace: Seconds = 5.0) -> SyncRun[T_co]:
         """A run for scripts and notebooks: `with stream.sync() as items: for item in items: ...` (P4).

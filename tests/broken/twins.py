@@ -13,11 +13,12 @@ from penstock.core.errors import as_failure
 from penstock.core.fan_out import FanOut
 from penstock.core.order import OrderedWindow, UnorderedWindow
 from penstock.core.outcome import Failed
+from penstock.core.plan import DROPPED
 from penstock.core.retry import Retry
 from penstock.core.scope import Scope
 from penstock.core.source import AsyncIteratorStage, IteratorStage
 from penstock.core.stage import END, PENDING
-from penstock.core.window import DROPPED, Window
+from penstock.core.window import Window
 from penstock.ops.combine import Merge
 from penstock.ops.group import Batch
 from penstock.ops.select import Take
@@ -170,7 +171,7 @@ def never_yields():
 def retries_cancellation():
     import penstock.core.window as windows  # noqa: PLC0415 -- its name is what is patched
 
-    def retrying(work, retry, on_retry, may_retry=None):
+    def retrying(work, retry, on_retry, may_retry=None, **_):
         async def attempts(item):
             for _ in range(retry.attempts - 1):
                 try:

@@ -8,70 +8,19 @@ may make one output when it has none. A plain iterable is read as its outputs ar
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator
-from typing import Any, Final, cast, override
+from typing import Any, cast, override
 
 from penstock.core.clock import now
 from penstock.core.errors import AttemptTimeout, OptionError, as_failure
 from penstock.core.outcome import Failed, Ok
+from penstock.core.outputs import EXHAUSTED, Outputs
+from penstock.core.plan import MISSING, Call, Plan
 from penstock.core.retry import retrying
 from penstock.core.scope import Scope
 from penstock.core.stage import Stage
-from penstock.core.window import MISSING, Plan, Window
+from penstock.core.window import Window
 
 type Fan[U] = Iterable[U] | AsyncIterable[U]
-
-_EXHAUSTED: Final[Any] = object()
-
-
-class Outputs[T, U]:
-    """An open input and what it has come to so far."""
-
-    __slots__ = (
-        "failure",
-        "handed_on",
-        "held",
-        "index",
-        "item",
-        "iterator",
-        "limit",
-        "making",
-        "permit",
-        "produced",
-        "queued",
-        "ready",
-        "settled",
-    )
-
-    def __init__(self, index: int, item: T) -> None:
-        self.index = index
-        self.item = item
-        self.ready: deque[U] = deque()
-        self.iterator: Iterator[U] | None = None
-        self.held = 0  # outputs that wait or are in the making; those of a collection are not counted
-        self.making = False
-        self.produced = False
-        self.handed_on = False
-        self.queued = False
-        self.settled = False
-        self.failure: object = MISSING
-        self.permit: asyncio.Future[None] | None = None
-        self.limit: asyncio.Timeout | None = None
-
-    def has_output(self) -> bool:
-        """Whether `take` may give an output."""
-        return bool(self.ready) or self.iterator is not None
-
-    def spent(self) -> bool:
-        """Whether the last output has been handed on."""
-        return self.produced and not self.ready and self.iterator is None
-
-    def take(self) -> Any:
-        """Give the next output, MISSING if there is none yet, or _EXHAUSTED."""
-        if self.ready:
-            return self.ready.popleft()
-        if self.iterator is not None:
-            return next(self.iterator, _EXHAUSTED)
-        return _EXHAUSTED if self.produced else MISSING
 
 
 class FanOut[T, U](Window[T, U]):
@@ -86,12 +35,15 @@ class FanOut[T, U](Window[T, U]):
         self._buffer = plan.buffer
         self._held = 0
         self._holding = 0
+        self._outputs_waiting = 0
         self._available: deque[Outputs[T, U]] = deque()
         self._waiting: dict[int, Outputs[T, U]] = {}
         self._attempt: Callable[[Outputs[T, U]], Awaitable[None]] = self._produce
         self._may_retry = plan.retry is not None
         if plan.retry is not None:
-            self._attempt = retrying(self._produce, plan.retry, self._retry, lambda outputs: not outputs.handed_on)
+            self._attempt = retrying(
+                self._produce, plan.retry, self._retry, lambda outputs: not outputs.handed_on, stage=plan.name
+            )
 
     @override
     def _room(self) -> int:
@@ -100,16 +52,18 @@ class FanOut[T, U](Window[T, U]):
     # Producing
 
     @override
-    def _start(self, item: T) -> None:
-        self.finished[self.taken] = Outputs(self.taken, item)
-        super()._start(item)
+    def _start(self, item: T, work: Call[T, U]) -> None:
+        index = self.taken
+        self.taken = index + 1
+        self.finished[index] = Outputs(index, item)
+        self._run(index, item, work)
+
+    _start_as_the_loop_likes = _start
 
     @override
-    async def _call(self, index: int, item: T, result: Awaitable[Any] | None = None) -> None:
+    async def _call(self, index: int, item: T, work: Call[T, U]) -> None:
         outputs = self.finished[index]
         try:
-            if self._unbegun:
-                await self._begin()
             await self._attempt(outputs)
         except BaseException as error:  # noqa: BLE001 -- any exception is the item's outcome
             await self._failed_call(index, item, error)
@@ -121,6 +75,8 @@ class FanOut[T, U](Window[T, U]):
         """Make one attempt: what an earlier one made and nobody took is forgotten."""
         self._drop_outputs(outputs)
         outputs.limit = asyncio.timeout(self._timeout)
+        outputs.paused = 0.0
+        began = self.scope.clock()
         try:
             async with outputs.limit:
                 fan = await cast("Awaitable[Any]", self.work(outputs.item))
@@ -136,6 +92,7 @@ class FanOut[T, U](Window[T, U]):
             if outputs.limit.expired():
                 raise AttemptTimeout(f"timed out after {self._timeout:g} s") from error.__cause__
             raise
+        self.meter.returned(began + outputs.paused)
 
     async def _begin_reading(self, outputs: Outputs[T, U], iterator: Iterator[U]) -> None:
         """Leave a plain iterator to be read by pulls; where it may be tried again, its first output is made here."""
@@ -176,6 +133,7 @@ class FanOut[T, U](Window[T, U]):
                 await close()
 
     def _made(self, outputs: Outputs[T, U]) -> None:
+        self._count_waiting(outputs, len(outputs.ready))
         if not self._ordered and not outputs.queued:
             outputs.queued = True
             self._available.append(outputs)
@@ -205,6 +163,7 @@ class FanOut[T, U](Window[T, U]):
         left = None if (when := limit.when()) is None else when - loop.time()
         limit.reschedule(None)
         outputs.permit = loop.create_future()
+        paused = self.scope.clock()
         self._waiting[outputs.index] = outputs
         try:
             await outputs.permit
@@ -214,6 +173,7 @@ class FanOut[T, U](Window[T, U]):
                 outputs.making = False
                 self._count(outputs, -1)
             raise
+        outputs.paused += self.scope.clock() - paused
         if left is not None:
             limit.reschedule(loop.time() + left)
 
@@ -234,6 +194,12 @@ class FanOut[T, U](Window[T, U]):
         outputs.held += change
         self._held += change
         self._holding += (outputs.held > 0) - had
+
+    def _count_waiting(self, outputs: Outputs[T, U], number: int) -> None:
+        self._outputs_waiting += number - outputs.waiting
+        outputs.waiting = number
+        if self._outputs_waiting > self.meter.peak_buffered:
+            self.meter.note_buffered(self._outputs_waiting)
 
     def _permit(self, outputs: Outputs[T, U]) -> None:
         waited = self._waiting.pop(outputs.index, None) is not None
@@ -270,7 +236,8 @@ class FanOut[T, U](Window[T, U]):
                 continue
             if output is MISSING:
                 return MISSING
-            if output is _EXHAUSTED:
+            self._count_waiting(outputs, min(outputs.waiting, len(outputs.ready)))
+            if output is EXHAUSTED:
                 outputs.iterator = None
                 self._close_input(outputs)
                 continue
@@ -349,9 +316,25 @@ class FanOut[T, U](Window[T, U]):
     def _drop_outputs(self, outputs: Outputs[T, U]) -> None:
         self._count(outputs, outputs.making - outputs.held)
         outputs.ready.clear()
+        self._count_waiting(outputs, 0)
         if outputs.queued:
             outputs.queued = False
             self._available.remove(outputs)
+
+    # Statistics
+
+    @override
+    def _note_peaks(self, last: int) -> None:
+        running = len(self.running) + (last not in self.running)
+        self.meter.note_peaks(running, len(self.finished) + (last not in self.finished), self._outputs_waiting)
+
+    @override
+    def _note_results(self) -> None:
+        """Do nothing: outputs are counted as they come."""
+
+    @override
+    def _count_finished(self) -> tuple[int, int]:
+        return sum(outputs.produced for outputs in self.finished.values()), self._outputs_waiting
 
     # Stopping
 

@@ -3,9 +3,10 @@
 from collections import deque
 from typing import Any, override
 
+from penstock.core.plan import MISSING, Plan
 from penstock.core.scope import Scope
-from penstock.core.stage import Stage
-from penstock.core.window import MISSING, Plan, Window
+from penstock.core.stage import Pulled, Stage
+from penstock.core.window import Window
 
 
 class UnorderedWindow[T, U](Window[T, U]):
@@ -44,6 +45,20 @@ class OrderedWindow[T, U](Window[T, U]):
         self.finished: dict[int, Any] = {}
         self.head = 0
         super().__init__(scope, upstream, plan, self.finished)
+
+    @override
+    def pull(self, room: int) -> Pulled[U]:
+        """Do what `Window.pull` does, by hand where the next result is there: a tenth of a microsecond less an item."""
+        value: Any = self.finished.pop(self.head, MISSING)
+        if value is MISSING or self.in_band:
+            if value is not MISSING:
+                self.finished[self.head] = value
+            return super().pull(room)
+        self.head += 1
+        self.delivered += 1
+        if not self._scheduled and not self._exhausted:
+            self._schedule()
+        return value  # type: ignore[no-any-return] # a U; Any spares a cast per item
 
     @override
     def _hand_over(self) -> Any:

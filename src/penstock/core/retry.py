@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from penstock.core import validate
-from penstock.core.errors import AttemptTimeout
+from penstock.core.errors import AttemptTimeout, said
+from penstock.core.log import LOG
 
 type RetryOn = type[BaseException] | tuple[type[BaseException], ...] | Callable[[BaseException], bool]
 type Seconds = float | timedelta
@@ -86,6 +87,8 @@ def retrying[T, U](
     retry: Retry,
     on_retry: Callable[[], None],
     may_retry: Callable[[T], bool] = lambda _: True,
+    *,
+    stage: str,
 ) -> Callable[[T], Awaitable[U]]:
     """`work`, tried again as `retry` says while `may_retry(item)`; what fails for good raises `Exhausted`."""
     worth_retrying = validate.predicate_or_types("on", retry.on)
@@ -108,6 +111,7 @@ def retrying[T, U](
                     await back()
                 if deadline is not None and loop.time() - began + pause > deadline:
                     raise Exhausted(error, failures) from error
+                LOG.info("stage %r: attempt %d failed, the next in %.3g s: %s", stage, failures, pause, said(error))
             await asyncio.sleep(pause)
             on_retry()
 

@@ -11,11 +11,11 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
-from penstock.core.clock import TURN, now
+from penstock.core.clock import TURN, clock_of, now
 from penstock.core.errors import UnstoppedWorkWarning, as_failure, note, said
 from penstock.core.outcome import Failed
 from penstock.core.stage import Stage, nobody_waits
-from penstock.core.stats import Stats, stats_of
+from penstock.core.stats import Stats
 
 if TYPE_CHECKING:
     from penstock.core.source import SourceStage
@@ -31,8 +31,11 @@ NOTED_FAILURES = 10
 class Scope:
     """What one run of a stream owns."""
 
-    def __init__(self, grace: float) -> None:
+    def __init__(self, grace: float, *, timing: bool = False) -> None:
         self.loop = asyncio.get_running_loop()
+        self.clock = clock_of(self.loop)
+        self.opened = self.clock()
+        self.timing = timing
         self.context = contextvars.copy_context()
         self.has_factory = self.loop.get_task_factory() is not None
         self.grace = grace
@@ -186,7 +189,7 @@ class Scope:
 
     def _let_go(self) -> None:
         """Take the cycles apart: a run that is over must not need the garbage collector."""
-        self._last_stats = stats_of(self.stages)
+        self._last_stats = self.stats()
         for stage in self.stages:
             stage.on_ready = nobody_waits
             if stage.is_over():
@@ -196,8 +199,10 @@ class Scope:
         self.on_closed.clear()
 
     def stats(self) -> Stats:
-        """The counters of every stage; after the end, what they were when the run was closed."""
-        return self._last_stats or stats_of(self.stages)
+        """What every stage counts and measures; after the end, what it was when the run was closed."""
+        if self._last_stats is not None:
+            return self._last_stats
+        return Stats(tuple(stage.stats() for stage in self.stages), self.clock() - self.opened)
 
     def report_unstopped(self) -> None:
         """Warn, once, of work that ignored its cancellation."""

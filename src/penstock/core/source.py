@@ -8,6 +8,7 @@ import asyncio
 import inspect
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Sized
+from dataclasses import replace
 from types import AsyncGeneratorType, GeneratorType
 from typing import Any, cast, override
 
@@ -15,6 +16,7 @@ from penstock.core.clock import now
 from penstock.core.errors import OptionError, SourceConsumedError
 from penstock.core.scope import Scope, source_failure
 from penstock.core.stage import END, PENDING, Pulled, Stage
+from penstock.core.stats import StageStats
 
 type Source[T] = Iterable[T] | AsyncIterable[T] | Callable[[], Iterable[T] | AsyncIterable[T]]
 
@@ -34,6 +36,10 @@ class SourceStage[T](Stage[T]):
     def release(self) -> None:
         """Close the iterator: no work is left that could want it."""
         raise NotImplementedError
+
+    @override
+    def stats(self) -> StageStats:
+        return replace(super().stats(), total=self.total)
 
     @override
     def is_over(self) -> bool:
@@ -71,9 +77,10 @@ class IteratorStage[T](SourceStage[T]):
             return PENDING
         self._last_turn = turn
         try:
-            if self._iterator is None:
-                self._iterator = iter(self._iterable)
-            item = next(self._iterator)
+            iterator = self._iterator
+            if iterator is None:
+                iterator = self._iterator = iter(self._iterable)
+            item = next(iterator)
         except StopIteration:
             self.ended = True
             return END
@@ -81,8 +88,11 @@ class IteratorStage[T](SourceStage[T]):
             self._source_failed(error)
             return END
         self.taken += 1
-        self.delivered += 1
         return item
+
+    @override
+    def stats(self) -> StageStats:
+        return replace(super().stats(), delivered=self.taken)
 
     def _turn_over(self) -> None:
         self._turn_asked = False

@@ -6,8 +6,10 @@ where work runs (`window`) and where an async source is read (`source`).
 """
 
 import enum
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Final, Literal, override
+
+from penstock.core.stats import StageStats
 
 if TYPE_CHECKING:
     from penstock.core.scope import Scope
@@ -29,6 +31,12 @@ def nobody_waits() -> None:
     """Stand in for `on_ready` until there is a stage below."""
 
 
+def name_work(stage: str, items: Collection[int]) -> str:
+    """Name what still runs: the stage and the first five of the items."""
+    some = ", ".join(map(str, sorted(items)[:5])) + (", ..." if len(items) > 5 else "")  # noqa: PLR2004 -- as said
+    return f"stage {stage!r}, item{'s' if len(items) > 1 else ''} {some}"
+
+
 class Stage[T]:
     """One operator of an opened stream; counts the outcome of every item that it takes (P5)."""
 
@@ -45,8 +53,6 @@ class Stage[T]:
         self.failed: int = 0
         self.cancelled: int = 0
         self.discarded: int = 0
-        self.retried: int = 0
-        self.peak_running: int = 0
         scope.stages.append(self)
 
     def pull(self, room: int) -> Pulled[T]:
@@ -68,6 +74,18 @@ class Stage[T]:
     def is_over(self) -> bool:
         """Whether nothing of this stage runs any more."""
         return self.busy() is None
+
+    def stats(self) -> StageStats:
+        """What was counted and measured until now."""
+        return StageStats(
+            name=self.name,
+            taken=self.taken,
+            delivered=self.delivered,
+            dropped=self.dropped,
+            failed=self.failed,
+            cancelled=self.cancelled,
+            discarded=self.discarded,
+        )
 
     def close(self) -> None:
         """Discard what nobody will pull any more; called once, after all work has stopped."""

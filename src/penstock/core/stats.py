@@ -1,19 +1,50 @@
-"""What a run counts, as it stands at one moment."""
+"""What a run counts and measures, as it stands at one moment."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import overload
 
-if TYPE_CHECKING:
-    from penstock.core.stage import Stage
+from penstock.core.table import table
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """How long calls of a work function took that returned: seconds, within 2 %.
+
+    `samples` of them were timed: every one while they take 10 ms or more, else one in 16; every one with
+    `open(timing=True)`.
+    """
+
+    p50: float
+    p95: float
+    p99: float
+    samples: int
 
 
 @dataclass(frozen=True, slots=True)
 class StageStats:
-    """The counters of one stage: `taken` is always the sum of the outcomes and `in_flight` (P5).
+    """The counters and measurements of one stage.
 
-    `in_flight` counts items that run, or have finished and wait to be handed on; `retried` counts attempts after the
-    first; `peak_running` is the most calls that ran at once.
+    Counters are exact, and `taken` is always the sum of the outcomes and `in_flight` (P5). What a stage that runs no
+    function cannot have is 0 or None.
+
+    Attributes:
+        name: of the stage.
+        taken: items that came in.
+        delivered, dropped, failed, cancelled, discarded: their outcomes.
+        in_flight, peak_in_flight: items without an outcome yet: they run, or have finished and wait to be handed on.
+        started, succeeded: items whose work has begun, has returned.
+        retried: attempts after the first.
+        running, peak_running: calls in progress.
+        buffered, peak_buffered: results that wait to be handed on.
+        upstream_wait_s: seconds in which a place was free and there was no item for it.
+        consumer_wait_s: seconds in which a place was free and could not be used, because the next result was not taken.
+        blocked_by_head_s: seconds in which a place was free and could not be used, because results wait for an earlier
+            one that still runs; `buffer=` or `ordered=False` make it less.
+        first_result_s: seconds from the opening of the run to the first result.
+        latency: of the work function, one attempt; None before the first call has returned.
+        concurrency: the option of that name.
+        total: how many items to expect, if the source knows.
     """
 
     name: str
@@ -23,16 +54,37 @@ class StageStats:
     failed: int
     cancelled: int
     discarded: int
-    in_flight: int
-    retried: int
-    peak_running: int
+    started: int = 0
+    succeeded: int = 0
+    retried: int = 0
+    running: int = 0
+    peak_running: int = 0
+    peak_in_flight: int = 0
+    buffered: int = 0
+    peak_buffered: int = 0
+    upstream_wait_s: float = 0.0
+    consumer_wait_s: float = 0.0
+    blocked_by_head_s: float = 0.0
+    first_result_s: float | None = None
+    latency: Latency | None = None
+    concurrency: int | None = None
+    total: int | None = None
+
+    @property
+    def in_flight(self) -> int:
+        """Items that were taken and have no outcome yet."""
+        return self.taken - self.delivered - self.dropped - self.failed - self.cancelled - self.discarded
 
 
 @dataclass(frozen=True, slots=True)
-class Stats:
-    """The stages of a run, from the source down; look one up by position or by name."""
+class Stats(Sequence[StageStats]):
+    """The stages of a run, from the source down; look one up by position or by name. `str()` of it is a table.
+
+    `seconds` is the time since the run was opened, until it was closed.
+    """
 
     stages: tuple[StageStats, ...] = ()
+    seconds: float = 0.0
 
     def __iter__(self) -> Iterator[StageStats]:
         return iter(self.stages)
@@ -40,31 +92,83 @@ class Stats:
     def __len__(self) -> int:
         return len(self.stages)
 
-    def __getitem__(self, key: int | str) -> StageStats:
-        if isinstance(key, int):
+    @overload
+    def __getitem__(self, key: int | str) -> StageStats: ...
+    @overload
+    def __getitem__(self, key: slice) -> tuple[StageStats, ...]: ...
+    def __getitem__(self, key: int | str | slice) -> StageStats | tuple[StageStats, ...]:
+        if not isinstance(key, str):
             return self.stages[key]
         for stage in self.stages:
             if stage.name == key:
                 return stage
         raise KeyError(f"no stage {key!r}: there are {', '.join(repr(stage.name) for stage in self.stages)}")
 
+    @property
+    def bottleneck(self) -> str | None:
+        """What held the run up most: the name of a stage, "the consumer", or None if nothing ran.
 
-def stats_of(stages: "Sequence[Stage[Any]]") -> Stats:
-    """The counters of `stages` now."""
-    return Stats(tuple(_stage_stats(stage) for stage in stages))
+        A stage held the run up while its places were in use: while it waited neither for items nor for its results to
+        be taken. The source did while the first stage waited for it, the consumer while the last one did.
+        """
+        working = [stage for stage in self.stages if stage.concurrency is not None]
+        if not working or self.seconds <= 0:
+            return None
+        held = {self.stages[0].name: working[0].upstream_wait_s, "the consumer": working[-1].consumer_wait_s}
+        for stage in working:
+            held[stage.name] = self.seconds - stage.upstream_wait_s - stage.consumer_wait_s
+        return max(held, key=lambda name: held[name])
+
+    def __str__(self) -> str:
+        if not self.stages:
+            return "nothing has run"
+        rows = [_row(stage, "> " if stage.name == self.bottleneck else "  ") for stage in self.stages]
+        lines = [f"{self.seconds:.1f} s", table(_HEAD, rows)]
+        if self.bottleneck is not None:
+            lines.append(f"bottleneck: {self.bottleneck}{self._advice()}")
+        return "\n".join(lines)
+
+    def _advice(self) -> str:
+        blocked = max(self.stages, key=lambda stage: stage.blocked_by_head_s)
+        if blocked.blocked_by_head_s < self.seconds / 10:
+            return ""
+        share = blocked.blocked_by_head_s / self.seconds
+        return f"; {blocked.name} was blocked by its head {share:.0%} of the time: buffer= or ordered=False would help"
 
 
-def _stage_stats(stage: "Stage[Any]") -> StageStats:
-    settled = stage.delivered + stage.dropped + stage.failed + stage.cancelled + stage.discarded
-    return StageStats(
-        name=stage.name,
-        taken=stage.taken,
-        delivered=stage.delivered,
-        dropped=stage.dropped,
-        failed=stage.failed,
-        cancelled=stage.cancelled,
-        discarded=stage.discarded,
-        in_flight=stage.taken - settled,
-        retried=stage.retried,
-        peak_running=stage.peak_running,
+_HEAD = (
+    "stage", "taken", "delivered", "dropped", "failed", "cancelled", "discarded", "retried",
+    "running (peak)", "buffered (peak)", "wait upstream", "consumer", "head", "p50", "p95", "p99", "timed",
+)  # fmt: skip
+
+
+def _row(stage: StageStats, mark: str) -> tuple[str, ...]:
+    counts = (
+        stage.taken, stage.delivered, stage.dropped, stage.failed, stage.cancelled, stage.discarded, stage.retried
+    )  # fmt: skip
+    name = mark + stage.name
+    if stage.concurrency is None:
+        return (name, *(f"{count:,}" for count in counts), *[""] * 9)
+    waits = (stage.upstream_wait_s, stage.consumer_wait_s, stage.blocked_by_head_s)
+    latency = stage.latency
+    return (
+        name,
+        *(f"{count:,}" for count in counts),
+        f"{stage.running:,} ({stage.peak_running:,})",
+        f"{stage.buffered:,} ({stage.peak_buffered:,})",
+        *map(duration, waits),
+        *(["", "", "", ""] if latency is None else _latency(latency, stage.succeeded)),
     )
+
+
+def _latency(latency: Latency, succeeded: int) -> list[str]:
+    share = min(1.0, latency.samples / max(1, succeeded))
+    return [duration(latency.p50), duration(latency.p95), duration(latency.p99), f"{share:.0%}"]
+
+
+def duration(seconds: float) -> str:
+    """A time in the unit in which it has one to three digits before the point."""
+    if seconds >= 1 or seconds == 0:
+        return f"{seconds:.1f} s"
+    milliseconds = seconds * 1e3
+    return f"{milliseconds:.1f} ms" if milliseconds >= 1 else f"{milliseconds * 1e3:.0f} us"

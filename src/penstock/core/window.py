@@ -13,57 +13,22 @@ slow head (P7): in an ordered window, an index below `taken` that stands in neit
 """
 
 import asyncio
-import inspect
-from collections.abc import Awaitable, Callable, Sized
-from dataclasses import dataclass, replace
-from typing import Any, Final, cast, override
+from asyncio import Task
+from collections.abc import Sized
+from dataclasses import replace
+from typing import Any, cast, override
 
 from penstock.core.clock import now
 from penstock.core.errors import as_failure, note
+from penstock.core.lazy import LazyTasks
 from penstock.core.log import LOG
+from penstock.core.meter import Meter, Wait
 from penstock.core.outcome import Failed, Ok
-from penstock.core.policy import ANY_NUMBER, OnError, Tolerance
-from penstock.core.retry import Exhausted, Retry, retrying, thread_back, timed
+from penstock.core.plan import DROPPED, MISSING, Call, Later, Plan
+from penstock.core.retry import Exhausted, retrying, thread_back, timed
 from penstock.core.scope import Scope
-from penstock.core.stage import END, PENDING, Pulled, Stage
-
-
-class _Nothing:
-    """A marker that no user value can be (P6)."""
-
-
-DROPPED: Final[Any] = _Nothing()
-"""What work returns for an item that has no result to hand on."""
-
-MISSING: Final[Any] = _Nothing()
-"""What a window hands over when no result is next."""
-
-
-@dataclass(frozen=True, slots=True)
-class Later[U]:
-    """What inline work returns when its result is still to be awaited: a result may itself be awaitable (P6)."""
-
-    result: Awaitable[U]
-
-
-@dataclass(frozen=True, slots=True)
-class Plan[T, U]:
-    """What a window is to do: the work and the options of its stage, checked."""
-
-    name: str
-    work: Callable[[T], Awaitable[U]]
-    inline: Callable[[T], U | Later[U]] | None = None
-    concurrency: int = 1
-    ordered: bool = True
-    buffer: int = 0
-    timeout: float | None = None
-    retry: Retry | None = None
-    on_error: OnError = "raise"
-    tolerance: Tolerance = ANY_NUMBER
-
-    def replaced(self, **changes: Any) -> "Plan[T, U]":
-        """This plan with some fields changed."""
-        return replace(self, **changes)
+from penstock.core.stage import END, PENDING, Pulled, Stage, name_work
+from penstock.core.stats import StageStats
 
 
 class Window[T, U](Stage[U]):
@@ -79,9 +44,11 @@ class Window[T, U](Stage[U]):
         self.bound = plan.concurrency + plan.buffer
         self.plan = plan
         self.in_band = plan.on_error == "return"
+        self.meter = Meter(scope.clock, every_call=scope.timing)
         self.work = plan.work if plan.timeout is None else timed(plan.work, plan.timeout)
+        self.measured_work = self.meter.timing(self.work)
         if plan.retry is not None:
-            self.work = retrying(self.work, plan.retry, self._retry)
+            self.work = self.measured_work = retrying(self.measured_work, plan.retry, self._retry, stage=plan.name)
         self.running: dict[int, asyncio.Task[None]] = {}
         self.kept_places = 0
         self.stopping = False
@@ -90,7 +57,7 @@ class Window[T, U](Stage[U]):
         self._asked = False
         self._scheduled = False
         self._pumping = False
-        self._unbegun: dict[asyncio.Task[Any], tuple[int, T, Awaitable[U] | None]] = {}
+        self._unbegun: LazyTasks[T, U] = LazyTasks(scope, self._never_began)
         upstream.on_ready = self._schedule
 
     # What the two orders decide
@@ -117,9 +84,7 @@ class Window[T, U](Stage[U]):
         value = self._hand_over()
         if value is MISSING:
             self._pump()
-            if (
-                now() > self.scope.turn_ends
-            ):  # what the pump has made can wait: the stages below have calls of their own
+            if now() > self.scope.turn_ends:  # what the pump has made can wait: others have calls of their own
                 self._asked = True
                 self._schedule()
                 return PENDING
@@ -142,6 +107,8 @@ class Window[T, U](Stage[U]):
     def _schedule(self) -> None:
         if not self._scheduled:
             self._scheduled = True
+            if self.meter.waits_for:
+                self.meter.wait_for(Wait.NOTHING)
             self.scope.schedule(self)
 
     def pump_in_turn(self) -> None:
@@ -168,15 +135,44 @@ class Window[T, U](Stage[U]):
         finally:
             self._pumping = False
         if self.taken > taken:
-            last_returned_at_once = self.taken - 1 not in self.running
-            self.peak_running = max(self.peak_running, len(self.running) + last_returned_at_once)
+            self._note_peaks(self.taken - 1)
+        if not self._scheduled and not self._exhausted:
+            self._note_wait()
+
+    def _note_peaks(self, last: int) -> None:
+        """Note how much there is after work was started, at the end on the item at `last`, which may be settled."""
+        running, waiting = len(self.running), len(self._waiting_results)
+        held = running + waiting + (self.meter.last_settled == last)
+        self.meter.note_peaks(running + (last not in self.running), held, waiting)
+
+    def _note_results(self) -> None:
+        """Note how many results wait when one has come by itself."""
+        waiting = len(self._waiting_results)
+        if waiting > self.meter.peak_buffered:
+            self.meter.note_buffered(waiting)
+
+    def _note_wait(self) -> None:
+        """Note what keeps a place free, if one is."""
+        if len(self.running) >= self.concurrency:
+            wait = Wait.NOTHING
+        elif self._room() > 0:
+            wait = Wait.UPSTREAM
+        else:
+            wait = Wait.CONSUMER if self._has_next() else Wait.HEAD
+        if wait is not self.meter.waits_for:
+            self.meter.wait_for(wait)
 
     def _fill(self, room: int) -> bool:
         """Start work on up to `room` items; whether there may be more to do."""
         scope, pull = self.scope, self.upstream.pull
-        start = self._start if self.plan.inline is None else self._start_inline
+        if self.plan.inline is not None:
+            start = self._start_inline
+        else:
+            start = self._start_as_the_loop_likes if scope.has_factory else self._start
+        following = self.measured_work if self.meter.slow else self.work
+        work = self.measured_work if self.meter.samples(self.taken) else following
         must_look = not self.upstream.looks_at_the_clock
-        while room > 0 and not self._exhausted:
+        for _ in range(room):
             if must_look and now() > scope.turn_ends:
                 self._schedule()
                 return False
@@ -186,7 +182,10 @@ class Window[T, U](Stage[U]):
             if item is END:
                 self._exhausted = True
                 return False
-            start(item)
+            start(item, work)
+            if self._exhausted:
+                return False
+            work = following
             room -= 1
         return True
 
@@ -199,64 +198,94 @@ class Window[T, U](Stage[U]):
 
     # Running
 
-    def _start(self, item: T) -> None:
+    def _start(self, item: T, work: Call[T, U]) -> None:
+        """Do what `_start_as_the_loop_likes` comes to without a task factory: half a microsecond less an item."""
         index = self.taken
         self.taken = index + 1
-        if self.scope.has_factory:
-            self._run(index, item)
-            return
-        # Scope.spawn and _run by hand, as far as they apply: half a microsecond an item.
-        call = self._call(index, item)
-        task = asyncio.Task(call, loop=self.scope.loop, context=self.scope.context.copy(), eager_start=True)
+        scope = self.scope
+        task = Task(self._call(index, item, work), loop=scope.loop, context=scope.context.copy(), eager_start=True)
         if not task.done():
             self.running[index] = task
             if self.stopping:
                 task.cancel()
 
-    def _start_inline(self, item: T) -> None:
+    def _start_as_the_loop_likes(self, item: T, work: Call[T, U]) -> None:
+        index = self.taken
+        self.taken = index + 1
+        self._run(index, item, work)
+
+    def _start_inline(self, item: T, work: Call[T, U]) -> None:
         """Call a plain function here and now; no task unless it turns out to return an awaitable."""
         index = self.taken
         self.taken = index + 1
         assert self.plan.inline is not None
+        began = self.scope.clock() if work is self.measured_work else None
         try:
             value = self.scope.context.copy().run(self.plan.inline, item)
         except BaseException as error:  # noqa: BLE001 -- any exception is the item's outcome
             self._raised(index, item, error)
             return
+        if began is not None:
+            self.meter.returned(began)
         if isinstance(value, Later):
-            self._run(index, item, cast("Later[U]", value).result)
+            self._run(index, item, cast("Later[U]", value))
         else:
             self._returned(index, value)
 
-    def _run(self, index: int, item: T, result: Awaitable[U] | None = None) -> None:
-        call = self._call(index, item, result)
+    def _run(self, index: int, item: T, work: Call[T, U]) -> None:
+        call = self._call_in_turn(index, item, work)
         try:
             task = self.scope.spawn(call)
         except BaseException as error:  # noqa: BLE001 -- a task factory is user code
             call.close()
-            close_unawaited(result)
+            if isinstance(work, Later):
+                work.close()
             self._raised(index, item, error)
             return
         if not task.done():
             self.running[index] = task
-            if inspect.getcoroutinestate(call) == inspect.CORO_CREATED:
-                self._unbegun[task] = index, item, result
-                task.add_done_callback(self._never_began)
+            self._unbegun.note(task, call, index, item, work)
             if self.stopping:
                 task.cancel()
 
-    async def _call(self, index: int, item: T, result: Awaitable[U] | None = None) -> None:
-        """The life of an item. Hands over its own result: a callback of the task would cost a pass of the loop."""
+    async def _call_in_turn(self, index: int, item: T, work: Call[T, U]) -> None:
+        """Call when it is its turn: a task factory may start many tasks that all want to begin in one pass."""
         try:
             if self._unbegun:
-                await self._begin()
-            value = await (self.work(item) if result is None else result)
-        except BaseException as error:  # noqa: BLE001 -- any exception is the item's outcome
-            close_unawaited(result)
+                await self._unbegun.begin()
+        except BaseException as error:  # noqa: BLE001 -- a cancellation, and the item's outcome
+            if isinstance(work, Later):
+                work.close()
             await self._failed_call(index, item, error)
         else:
-            self.running.pop(index, None)
+            await self._call(index, item, work)
+
+    async def _call(self, index: int, item: T, work: Call[T, U]) -> None:
+        """The life of an item. Hands over its own result: a callback of the task would cost a pass of the loop.
+
+        What returns while this pumps has been started just now, and is not among `running` yet.
+        """
+        try:
+            value = await work(item)
+        except BaseException as error:  # noqa: BLE001 -- any exception is the item's outcome
+            await self._failed_call(index, item, error)
+            return
+        # `_returned` by hand, where there is nothing special: a tenth of a microsecond an item.
+        if self._pumping:
+            if value is DROPPED or self.in_band or self.stopping:
+                self._returned(index, value)
+            else:
+                self._keep(index, value)
+            return
+        del self.running[index]
+        if value is DROPPED or self.in_band or self.stopping:
             self._returned(index, value)
+            return
+        self._keep(index, value)
+        if len(self._waiting_results) > self.meter.peak_buffered:
+            self.meter.note_buffered(len(self._waiting_results))
+        if self._asked or not self._scheduled:
+            self._settled()
 
     async def _failed_call(self, index: int, item: T, error: BaseException) -> None:
         """Settle an item that failed; keep its place until its thread, which cannot be stopped, is back."""
@@ -275,20 +304,10 @@ class Window[T, U](Stage[U]):
             self.kept_places -= 1
             self._settled()
 
-    async def _begin(self) -> None:
-        """Begin a task that a factory has started lazily; when the turn is over, in a later pass of the loop (P9)."""
-        task = asyncio.current_task()
-        if task is not None and self._unbegun.pop(task, None) is not None:
-            task.remove_done_callback(self._never_began)
-        while now() > self.scope.turn_ends:
-            self.scope.request_turn()
-            await asyncio.sleep(0)
-
-    def _never_began(self, task: asyncio.Task[None]) -> None:
-        """Settle an item whose task was cancelled before its first step and so never ran (gh-116048)."""
-        index, item, result = self._unbegun.pop(task)
+    def _never_began(self, index: int, item: T) -> None:
+        """Settle an item whose task was cancelled before its first step."""
         del self.running[index]
-        close_unawaited(result)
+        self.meter.never_began += 1
         self._raised(index, item, asyncio.CancelledError())
 
     # Settling
@@ -298,9 +317,11 @@ class Window[T, U](Stage[U]):
             self.discarded += 1
         elif value is DROPPED:
             self.dropped += 1
+            self.meter.last_settled = index
         else:
             self._keep(index, Ok(value, index) if self.in_band else value)
         if not self._pumping:
+            self._note_results()
             self._settled()
 
     def _raised(self, index: int, item: T, error: BaseException) -> None:
@@ -315,10 +336,13 @@ class Window[T, U](Stage[U]):
         self._settled()
 
     def _fail(self, failed: Failed) -> None:
+        self.meter.failures += 1
         if self.in_band and not self.stopping and isinstance(failed.error, Exception):
             self._keep(failed.index, failed)
+            self._note_results()
             return
         self.failed += 1
+        self.meter.last_settled = failed.index
         if self.stopping:
             self.scope.cleanup_failed(failed)
         elif self.plan.on_error == "raise" or not isinstance(failed.error, Exception):
@@ -340,11 +364,14 @@ class Window[T, U](Stage[U]):
         if self.stopping:
             if not self.running:
                 self.scope.work_stopped()
-        elif not self._scheduled and not self._pumping and not self._exhausted and self._room() > 0:
-            self._schedule()
+        elif not self._scheduled and not self._pumping and not self._exhausted:
+            if self._room() > 0:
+                self._schedule()
+            elif not self.meter.waits_for:
+                self._note_wait()
 
     def _retry(self) -> None:
-        self.retried += 1
+        self.meter.retried += 1
 
     # Stopping
 
@@ -367,20 +394,22 @@ class Window[T, U](Stage[U]):
         self.upstream.drain()
 
     @override
+    def stats(self) -> StageStats:
+        books = super().stats()
+        returned, results = self._count_finished()
+        running = books.in_flight - returned
+        books = replace(books, running=running + self.kept_places, buffered=results, concurrency=self.concurrency)
+        return self.meter.measured(books, running, self.scope.opened)
+
+    def _count_finished(self) -> tuple[int, int]:
+        """Count the items whose work has returned and that have no outcome yet, and the results that wait."""
+        return len(self._waiting_results), len(self._waiting_results)
+
+    @override
     def close(self) -> None:
-        del self.work  # when it retries it holds this window
+        self.meter.wait_for(Wait.NOTHING)
+        del self.work, self.measured_work, self._unbegun  # they hold this window
 
     @override
     def busy(self) -> str | None:
-        if not self.running:
-            return None
-        items = sorted(i if i >= 0 else ~i for i in self.running)
-        some = ", ".join(map(str, items[:5])) + (", ..." if len(items) > 5 else "")  # noqa: PLR2004 -- enough to find it
-        return f"stage {self.name!r}, item{'s' if len(items) > 1 else ''} {some}"
-
-
-def close_unawaited(result: object) -> None:
-    """Close what nobody will await, if it is a coroutine or has one inside."""
-    close = getattr(result, "close", None)
-    if close is not None:
-        close()
+        return name_work(self.name, [i if i >= 0 else ~i for i in self.running]) if self.running else None

@@ -7,9 +7,9 @@ from typing import Any, override
 
 from penstock.core.errors import as_failure
 from penstock.core.outcome import Failed
+from penstock.core.plan import DROPPED
 from penstock.core.scope import Scope
 from penstock.core.stage import END, PENDING, Pulled, Stage, Through
-from penstock.core.window import DROPPED
 
 type StepFunction = Callable[[Any], Any]
 """Gives an item's output, DROPPED, or END: then the stream ends before this item."""

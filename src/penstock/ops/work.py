@@ -9,11 +9,11 @@ from penstock.core import validate
 from penstock.core.errors import OptionError
 from penstock.core.fan_out import FanOut
 from penstock.core.order import OrderedWindow, UnorderedWindow
+from penstock.core.plan import DROPPED, Later, Plan, close_unawaited
 from penstock.core.policy import ON_ERROR, OnError, Tolerance
 from penstock.core.retry import Retry, Seconds
 from penstock.core.scope import Scope
 from penstock.core.stage import Stage
-from penstock.core.window import DROPPED, Later, Plan, close_unawaited
 from penstock.engines.local import ENGINES, Engine, Kind, kind_of, on_loop
 from penstock.engines.threads import Threads
 

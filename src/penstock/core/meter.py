@@ -1,0 +1,179 @@
+"""What a window measures beside its counters: peaks, waits, latency. Constant memory, and no clock on the fast path."""
+
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from enum import IntEnum
+from math import ceil, exp, log
+
+from penstock.core.stats import Latency, StageStats
+
+_GROWTH = log(1.04)
+"""Each bucket of a sketch reaches 4 % further than the one before: a quantile is off by 2 % at most."""
+
+_SMALLEST = 1e-7
+"""Seconds; what takes less counts as this."""
+
+SLOW = 0.01
+"""Seconds from which on every call is timed: that costs less than a ten-thousandth of it."""
+
+RARELY = 16
+"""Calls from one that is timed to the next, at least, while they are not slow."""
+
+
+class Wait(IntEnum):
+    """What keeps a free place from being used."""
+
+    NOTHING = 0
+    UPSTREAM = 1
+    CONSUMER = 2
+    HEAD = 3
+
+
+class Sketch:
+    """Quantiles in constant memory: counts in buckets of geometric width (DDSketch, Masson et al., 2019)."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._buckets: Counter[int] = Counter()
+
+    def add(self, seconds: float) -> None:
+        """Count a value."""
+        self.count += 1
+        self._buckets[ceil(log(max(seconds, _SMALLEST)) / _GROWTH)] += 1
+
+    def quantile(self, share: float) -> float:
+        """The value that `share` of all are not above, within 2 %; 0 if there are none."""
+        rank = share * (self.count - 1)
+        seen = 0
+        for bucket in sorted(self._buckets):
+            seen += self._buckets[bucket]
+            if seen > rank:
+                return exp((bucket - 0.5) * _GROWTH)
+        return 0.0
+
+
+class Meter:
+    """The measurements of one window.
+
+    Attributes:
+        retried: attempts after the first.
+        failures: items whose work has failed.
+        never_began: items whose task was cancelled before its first step.
+        peak_running, peak_in_flight, peak_buffered: the most that there were at once.
+        last_settled: the index of the item that was dropped or failed last.
+        first_result: when the first result was there.
+        waits_for: what keeps a free place from being used, now.
+        slow: whether the last call that was timed was slow, so that the next ones are timed too.
+        calls: how long calls of the work function took.
+    """
+
+    __slots__ = (
+        "_clock",
+        "_limit",
+        "_next_sample",
+        "_since",
+        "_waits",
+        "calls",
+        "failures",
+        "first_result",
+        "last_settled",
+        "never_began",
+        "peak_buffered",
+        "peak_in_flight",
+        "peak_running",
+        "retried",
+        "slow",
+        "waits_for",
+    )
+
+    def __init__(self, clock: Callable[[], float], *, every_call: bool) -> None:
+        self._clock = clock
+        self._since = clock()
+        self._limit = 0.0 if every_call else SLOW
+        self._next_sample = 0
+        self.slow = True
+        self._waits = [0.0] * len(Wait)
+        self.retried = 0
+        self.failures = 0
+        self.never_began = 0
+        self.peak_running = 0
+        self.peak_in_flight = 0
+        self.peak_buffered = 0
+        self.last_settled = -1
+        self.first_result: float | None = None
+        self.waits_for = Wait.NOTHING
+        self.calls = Sketch()
+
+    def wait_for(self, what: Wait) -> None:
+        """Count the time from now on as a wait for `what`."""
+        time = self._clock()
+        self._waits[self.waits_for] += time - self._since
+        self._since = time
+        self.waits_for = what
+
+    def waited(self, what: Wait) -> float:
+        """Seconds of waiting for `what` until now."""
+        self.wait_for(self.waits_for)
+        return self._waits[what]
+
+    def note_peaks(self, running: int, in_flight: int, buffered: int) -> None:
+        """Note how much there is."""
+        self.peak_running = max(running, self.peak_running)
+        self.peak_in_flight = max(in_flight, self.peak_in_flight)
+        if buffered > self.peak_buffered:
+            self.note_buffered(buffered)
+
+    def note_buffered(self, number: int) -> None:
+        """Note that more results wait than ever before."""
+        if not self.peak_buffered:
+            self.first_result = self._clock()
+        self.peak_buffered = number
+
+    def timing[T, U](self, work: Callable[[T], Awaitable[U]]) -> Callable[[T], Awaitable[U]]:
+        """`work`, every call of it timed."""
+
+        async def timed(item: T) -> U:
+            began = self._clock()
+            value = await work(item)
+            self.returned(began)
+            return value
+
+        return timed
+
+    def measured(self, books: StageStats, running: int, opened: float) -> StageStats:
+        """`books` with what was measured, while `running` calls are in progress in a run that was opened then."""
+        return replace(
+            books,
+            started=books.taken - self.never_began,
+            succeeded=books.taken - running - self.failures - books.cancelled,
+            retried=self.retried,
+            peak_running=self.peak_running,
+            peak_in_flight=self.peak_in_flight,
+            peak_buffered=self.peak_buffered,
+            upstream_wait_s=self.waited(Wait.UPSTREAM),
+            consumer_wait_s=self.waited(Wait.CONSUMER),
+            blocked_by_head_s=self.waited(Wait.HEAD),
+            first_result_s=None if self.first_result is None else self.first_result - opened,
+            latency=self.latency(),
+        )
+
+    def latency(self) -> Latency | None:
+        """How long calls took, if any has returned."""
+        if not self.calls.count:
+            return None
+        quantile = self.calls.quantile
+        return Latency(quantile(0.5), quantile(0.95), quantile(0.99), self.calls.count)
+
+    def samples(self, taken: int) -> bool:
+        """Whether the call on the item at `taken`, which is next, is to be timed."""
+        if taken < self._next_sample:
+            return False
+        self._next_sample = taken + RARELY
+        return True
+
+    def returned(self, began: float) -> None:
+        """Note that a call that began then has returned."""
+        seconds = self._clock() - began
+        self.calls.add(seconds)
+        self.slow = seconds >= self._limit

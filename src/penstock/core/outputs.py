@@ -1,0 +1,66 @@
+"""An input of `flat_map` while it is open."""
+
+import asyncio
+from collections import deque
+from collections.abc import Iterator
+from typing import Any, Final
+
+from penstock.core.plan import MISSING
+
+EXHAUSTED: Final[Any] = object()
+"""What an input gives when its last output has been taken."""
+
+
+class Outputs[T, U]:
+    """An open input and what it has come to so far."""
+
+    __slots__ = (
+        "failure",
+        "handed_on",
+        "held",
+        "index",
+        "item",
+        "iterator",
+        "limit",
+        "making",
+        "paused",
+        "permit",
+        "produced",
+        "queued",
+        "ready",
+        "settled",
+        "waiting",
+    )
+
+    def __init__(self, index: int, item: T) -> None:
+        self.index = index
+        self.item = item
+        self.ready: deque[U] = deque()
+        self.iterator: Iterator[U] | None = None
+        self.waiting = 0  # of the outputs in `ready`, those that are counted
+        self.paused = 0.0  # seconds of waiting for permits
+        self.held = 0  # outputs that wait or are in the making; those of a collection are not counted
+        self.making = False
+        self.produced = False
+        self.handed_on = False
+        self.queued = False
+        self.settled = False
+        self.failure: object = MISSING
+        self.permit: asyncio.Future[None] | None = None
+        self.limit: asyncio.Timeout | None = None
+
+    def has_output(self) -> bool:
+        """Whether `take` may give an output."""
+        return bool(self.ready) or self.iterator is not None
+
+    def spent(self) -> bool:
+        """Whether the last output has been handed on."""
+        return self.produced and not self.ready and self.iterator is None
+
+    def take(self) -> Any:
+        """Give the next output, MISSING if there is none yet, or EXHAUSTED."""
+        if self.ready:
+            return self.ready.popleft()
+        if self.iterator is not None:
+            return next(self.iterator, EXHAUSTED)
+        return EXHAUSTED if self.produced else MISSING

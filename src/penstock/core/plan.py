@@ -1,0 +1,64 @@
+"""What a window is given to do, and what work may come to beside a result."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from penstock.core.policy import ANY_NUMBER, OnError, Tolerance
+from penstock.core.retry import Retry
+
+
+class _Nothing:
+    """A marker that no user value can be (P6)."""
+
+
+DROPPED: Final[Any] = _Nothing()
+"""What work returns for an item that has no result to hand on."""
+
+MISSING: Final[Any] = _Nothing()
+"""What a window hands over when no result is next."""
+
+
+type Call[T, U] = Callable[[T], Awaitable[U]]
+
+
+@dataclass(frozen=True, slots=True)
+class Later[U]:
+    """What inline work returns when its result is still to be awaited: a result may itself be awaitable (P6)."""
+
+    result: Awaitable[U]
+
+    def __call__(self, _: object) -> Awaitable[U]:
+        """Go on with the item, as work."""
+        return self.result
+
+    def close(self) -> None:
+        """Close a coroutine that nobody will await."""
+        close_unawaited(self.result)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan[T, U]:
+    """What a window is to do: the work and the options of its stage, checked."""
+
+    name: str
+    work: Call[T, U]
+    inline: Callable[[T], U | Later[U]] | None = None
+    concurrency: int = 1
+    ordered: bool = True
+    buffer: int = 0
+    timeout: float | None = None
+    retry: Retry | None = None
+    on_error: OnError = "raise"
+    tolerance: Tolerance = ANY_NUMBER
+
+    def replaced(self, **changes: Any) -> "Plan[T, U]":
+        """This plan with some fields changed."""
+        return replace(self, **changes)
+
+
+def close_unawaited(result: object) -> None:
+    """Close what nobody will await, if it is a coroutine or has one inside."""
+    close = getattr(result, "close", None)
+    if close is not None:
+        close()

@@ -1,0 +1,362 @@
+"""What a run counts and measures: exact counters, waits only where a party waits, sampled latency, and the table."""
+
+import asyncio
+import random
+
+import pytest
+
+import penstock
+from penstock.core.meter import RARELY, SLOW, Meter, Sketch
+from penstock.testing import Gauge, Scripted
+
+grid = pytest.mark.grid
+ORDERS = (True, False)
+
+
+async def at_once(number):
+    return number
+
+
+async def second(number):
+    await asyncio.sleep(1)
+    return number
+
+
+def approximately(seconds):
+    return pytest.approx(seconds, rel=0.03)
+
+
+@grid
+@pytest.mark.parametrize("ordered", ORDERS)
+async def test_calls_in_progress_are_what_the_work_sees(ordered, place):
+    """Started, running, succeeded, failed: at every step beside a gauge that knows nothing of the run."""
+    gauge, chance = Gauge(), random.Random(ordered)
+
+    async def work(number):
+        await asyncio.sleep(chance.choice([0, 1, 2]))
+        if number % 5 == 0:
+            raise ValueError(number)
+        return number
+
+    def check():
+        stage = results.stats()["work"]
+        assert stage.succeeded == gauge.finished
+        if place.tasks != "lazy":  # there, a task that was started and has not begun counts as running
+            assert (stage.running, stage.peak_running, stage.started) == (gauge.now, gauge.peak, gauge.started)
+        assert stage.in_flight == stage.running + stage.buffered
+        assert stage.peak_in_flight <= 6
+        assert stage.peak_buffered <= 6
+
+    options = {"concurrency": 4, "buffer": 2, "ordered": ordered, "name": "work", "on_error": "collect"}
+    async with penstock.stream(range(60)).map(gauge.wrap(work), **options).open() as results:
+        async for number in results:
+            check()
+            await asyncio.sleep(chance.choice([0, 0.5, 3]))
+            check()
+            assert number % 5
+    assert results.stats()["work"].succeeded == 48
+
+
+@grid
+@pytest.mark.parametrize("on_error", ["skip", "collect", "return"])
+async def test_what_failed_has_not_succeeded(on_error):
+    async def work(number):
+        if number % 2:
+            raise ValueError(number)
+        return number
+
+    async with penstock.stream(range(6)).map(work, concurrency=6, on_error=on_error).open() as results:
+        await anext(results)
+        stage = results.stats()[1]
+        assert (stage.started, stage.succeeded, stage.taken) == (6, 3, 6)
+        await results.aclose()
+    assert results.stats()[1].succeeded == 3
+
+
+async def test_a_call_that_is_being_started_runs():
+    seen = []
+
+    async def work(number):
+        stage = results.stats()[1]
+        seen.append((stage.taken, stage.running, stage.in_flight, stage.succeeded))
+
+    async with penstock.stream(range(2)).map(work).open() as results:
+        assert [result async for result in results] == [None, None]
+    assert seen == [(1, 1, 1, 0), (2, 1, 1, 1)]
+
+
+@grid
+@pytest.mark.parametrize("ordered", ORDERS)
+async def test_peaks(ordered):
+    options = {"concurrency": 3, "buffer": 2, "ordered": ordered}
+    async with penstock.stream(range(20)).map(second, **options).open() as results:
+        async for _ in results:
+            await asyncio.sleep(10)
+    stage = results.stats()[1]
+    assert (stage.peak_running, stage.peak_in_flight, stage.peak_buffered) == (3, 5, 5)
+    assert (stage.running, stage.in_flight, stage.buffered) == (0, 0, 0)
+
+
+@grid
+async def test_peaks_of_calls_that_drop_their_item_at_once(place):
+    async with penstock.stream(range(9)).filter(lambda _: False, concurrency=3).open() as results:
+        assert [result async for result in results] == []
+    stage = results.stats()[1]
+    at_once = 3 if place.tasks == "lazy" else 1
+    assert (stage.peak_running, stage.peak_in_flight, stage.peak_buffered) == (at_once, at_once, 0)
+
+
+@grid
+async def test_waiting_for_upstream():
+    source = Scripted(range(4), delay=10)
+    async with penstock.stream(source).map(second, concurrency=2).open() as results:
+        assert [number async for number in results] == [0, 1, 2, 3]
+    stage = results.stats()[1]
+    assert stage.upstream_wait_s == approximately(50)  # four items and the end
+    assert (stage.consumer_wait_s, stage.blocked_by_head_s) == (0, 0)
+    assert results.stats().bottleneck == "source"
+
+
+@grid
+async def test_waiting_for_the_consumer():
+    async with penstock.stream(range(5)).map(second, concurrency=2, name="work").open() as results:
+        async for _ in results:
+            await asyncio.sleep(10)
+    stats = results.stats()
+    assert stats["work"].consumer_wait_s == approximately(30)  # then its last item runs: it is kept from nothing more
+    assert (stats["work"].upstream_wait_s, stats["work"].blocked_by_head_s) == (0, 0)
+    assert stats.bottleneck == "the consumer"
+
+
+@grid
+async def test_blocked_by_the_head():
+    async def work(number):
+        await asyncio.sleep(100 if number == 0 else 1)
+
+    async with penstock.stream(range(20)).map(work, concurrency=4, name="work").open() as results:
+        async for _ in results:
+            pass
+    stats = results.stats()
+    assert stats["work"].blocked_by_head_s == approximately(99)
+    assert stats["work"].consumer_wait_s == 0
+    assert stats.bottleneck == "work"
+    assert "work was blocked by its head 95% of the time: buffer= or ordered=False would help" in str(stats)
+    async with penstock.stream(range(20)).map(work, concurrency=4, ordered=False).open() as results:
+        async for _ in results:
+            pass
+    assert results.stats()[1].blocked_by_head_s == 0
+
+
+@grid
+async def test_a_stage_that_is_busy_waits_for_nobody():
+    async with penstock.stream(range(8)).map(second, concurrency=2).open() as results:
+        async for _ in results:
+            pass
+    stage = results.stats()[1]
+    assert stage.upstream_wait_s + stage.consumer_wait_s + stage.blocked_by_head_s == 0
+    assert results.stats().seconds == 4.0
+
+
+@grid
+@pytest.mark.parametrize("slow", ["first", "second"])
+async def test_the_bottleneck_is_the_slow_stage(slow):
+    async def work(seconds):
+        await asyncio.sleep(seconds)
+        return 11 - seconds
+
+    seconds = 10 if slow == "first" else 1
+    stages = (
+        penstock.stream([seconds] * 20).map(work, concurrency=2, name="first").map(work, concurrency=2, name="second")
+    )
+    async with stages.open() as results:
+        async for _ in results:
+            pass
+    assert results.stats().bottleneck == slow
+
+
+@grid
+async def test_time_to_the_first_result():
+    async with penstock.stream(range(3)).map(second).map(second).open() as results:
+        await asyncio.sleep(5)
+        assert results.stats()[1].first_result_s is None
+        async for _ in results:
+            pass
+    assert [stage.first_result_s for stage in results.stats()] == [None, 6.0, 7.0]
+
+
+@grid
+async def test_latency_is_that_of_one_attempt_without_pauses():
+    tries = []
+
+    async def work(number):
+        await asyncio.sleep(3)
+        tries.append(number)
+        if len(tries) % 2:
+            raise ValueError(number)
+
+    retry = penstock.Retry(on=ValueError, initial=50, jitter=0)
+    async with penstock.stream(range(4)).map(work, retry=retry).open() as results:
+        async for _ in results:
+            pass
+    latency = results.stats()[1].latency
+    assert latency.samples == 4
+    assert (latency.p50, latency.p95, latency.p99) == (approximately(3),) * 3
+
+
+@grid
+async def test_quantiles_of_latency():
+    async def work(number):
+        await asyncio.sleep(number)
+
+    async with penstock.stream(range(1, 101)).map(work, concurrency=7).open() as results:
+        async for _ in results:
+            pass
+    latency = results.stats()[1].latency
+    assert latency.samples == 100
+    assert (latency.p50, latency.p95, latency.p99) == tuple(map(approximately, (50, 95, 99)))
+
+
+@grid
+async def test_latency_of_flat_map_is_without_the_consumer():
+    async def work(number):
+        for _ in range(3):
+            await asyncio.sleep(1)
+            yield number
+
+    async with penstock.stream(range(3)).flat_map(work).open() as results:
+        async for _ in results:
+            await asyncio.sleep(100)
+    assert results.stats()[1].latency.p50 == approximately(3)
+
+
+@grid
+async def test_fast_calls_are_timed_rarely_and_slow_ones_always():
+    async with penstock.stream(range(3200)).map(at_once).open() as results:
+        async for _ in results:
+            pass
+    assert 1 <= results.stats()[1].latency.samples <= 3200 / RARELY
+    async with penstock.stream(range(3200)).map(at_once).open(timing=True) as results:
+        async for _ in results:
+            pass
+    assert results.stats()[1].latency.samples == 3200
+    async with penstock.stream(range(320)).map(second, concurrency=8).open() as results:
+        async for _ in results:
+            pass
+    assert results.stats()[1].latency.samples == 320
+
+
+async def test_inline_functions_are_timed_too():
+    def work(number):
+        return number
+
+    async with penstock.stream(range(320)).map(work).open(timing=True) as results:
+        async for _ in results:
+            pass
+    assert results.stats()[1].latency.samples == 320
+
+
+def test_a_sketch_is_within_two_percent_in_constant_memory():
+    sketch, chance = Sketch(), random.Random(1)
+    values = sorted(chance.lognormvariate(-3, 2) for _ in range(20_000))
+    for value in values:
+        sketch.add(value)
+    for share in (0, 0.01, 0.5, 0.95, 0.99, 1):
+        assert sketch.quantile(share) == pytest.approx(values[round(share * (len(values) - 1))], rel=0.021)
+    for value in (0, 1e-300, 1e300):
+        sketch.add(value)
+    assert len(sketch._buckets) < 700
+    assert Sketch().quantile(0.5) == 0
+
+
+def test_after_a_slow_call_the_next_ones_are_timed():
+    time = iter([0.0, 100.0, 200.0 + SLOW / 2])
+    meter = Meter(lambda: next(time), every_call=False)
+    meter.returned(100.0 - SLOW)
+    assert meter.slow
+    meter.returned(200.0)
+    assert not meter.slow
+
+
+async def test_statistics_of_a_run_that_is_over_stay(clock):
+    async with penstock.stream(range(3)).map(second).open() as results:
+        async for _ in results:
+            pass
+    before = results.stats()
+    await asyncio.sleep(100)
+    assert results.stats() is before
+    assert before.seconds == 3.0
+
+
+WAITS = ["wait upstream", "consumer", "head"]
+LATENCY = ["p50", "p95", "p99", "timed"]
+
+
+async def test_the_table():
+    async def work(number):
+        await asyncio.sleep(0.5)
+        if number == 3:
+            raise ValueError(number)
+        return number
+
+    stages = (
+        penstock.stream(range(2000), total=2000).map(work, concurrency=100, name="fetch", on_error="skip").take(1500)
+    )
+    async with stages.open() as results:
+        async for _ in results:
+            pass
+    lines = [line.split("  ") for line in str(results.stats()).splitlines()]
+    assert [[cell.strip() for cell in line if cell.strip()] for line in lines] == [
+        ["8.0 s"],
+        ["stage", "taken", "delivered", "failed", "discarded", "running (peak)", "buffered (peak)", *WAITS, *LATENCY],
+        ["source", "1,600", "1,600", "0", "0"],
+        [
+            "> fetch",
+            "1,600",
+            "1,500",
+            "1",
+            "99",
+            "0 (100)",
+            "0 (100)",
+            "0.0 s",
+            "0.0 s",
+            "0.0 s",
+            *["503.4 ms"] * 3,
+            "100%",
+        ],
+        ["take(1500)", "1,500", "1,500", "0", "0"],
+        ["bottleneck: fetch"],
+    ]
+
+
+def test_nothing_ran():
+    stats = penstock.stream([]).map(at_once).open().stats()
+    assert (len(stats), stats.bottleneck, str(stats)) == (0, None, "nothing has run")
+
+
+async def test_stages_by_position_slice_and_name():
+    async with penstock.stream(range(3)).map(second, name="work").open() as results:
+        await anext(results)
+    stats = results.stats()
+    assert stats[0].name == "source"
+    assert stats[-1] is stats["work"]
+    assert stats[:1] == stats.stages[:1]
+    with pytest.raises(KeyError, match="no stage 'wrok': there are 'source', 'work'"):
+        stats["wrok"]
+
+
+async def test_the_source_knows_its_total():
+    async with penstock.stream([1, 2]).open() as items:
+        await anext(items)
+        assert items.stats()[0].total == 2
+    async with penstock.stream(iter([1, 2]), total=7).open() as items:
+        await anext(items)
+        assert items.stats()[0].total == 7
+    async with penstock.stream(iter([1, 2])).open() as items:
+        await anext(items)
+        assert items.stats()[0].total is None
+
+
+@pytest.mark.parametrize("value", [1, "yes", None])
+def test_timing_is_a_flag(value):
+    with pytest.raises(penstock.OptionError, match=f"timing must be True or False, got {value!r}"):
+        penstock.stream([]).open(timing=value)
