@@ -30,8 +30,8 @@ format: .venv/.ready ## format the code and mend what lint can mend
 	@$(BIN)/ruff check --fix --quiet || true
 	@$(BIN)/ruff format --quiet
 
-bench: ## time an item beside the peers (makes an environment of its own)
-	@tools/bench
+bench: ## measure speed and memory beside the peers (makes an environment of its own, takes six minutes)
+	@tools/bench all
 
 lock: .venv/.ready ## renew uv.lock from pyproject.toml
 	@$(BIN)/uv lock

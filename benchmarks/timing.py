@@ -12,21 +12,22 @@ from time import perf_counter, process_time
 
 import uvloop
 
-type Clock = Callable[[], float]
-
-CLOCKS: dict[str, Clock] = {"elapsed": perf_counter, "cpu": process_time}
+CLOCKS: dict[str, Callable[[], float]] = {"elapsed": perf_counter, "cpu": process_time}
 LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
+
+type Timed = tuple[float, int]
+"""Seconds of one run, and how many results came out."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """One cell of a table: a run of `items` items on a loop of its own."""
+    """One cell of a table: runs of `items` items; `once` makes one, by the clock of that name."""
 
+    table: Hashable
     row: str
-    column: Hashable
-    loop: str
+    column: str
     items: int
-    start: Callable[[], Awaitable[int]]
+    once: Callable[[str], Timed]
 
 
 @dataclass(frozen=True)
@@ -49,29 +50,30 @@ class Cell:
         return (high - low) / 2 / self.median
 
 
-def interleave(cases: Sequence[Case], rounds: int, clock: Clock = perf_counter) -> dict[Case, Cell]:
+def interleave(cases: Sequence[Case], rounds: int, clock: str = "elapsed") -> dict[Case, Cell]:
     """Run every case once per round; each round starts at another case, so that drift of the machine hits all alike."""
     runs = {case: [] for case in cases}
     for number in range(rounds):
         first = number * len(cases) // rounds
         for case in (*cases[first:], *cases[:first]):
-            runs[case].append(once(case, clock))
+            gc.collect()
+            runs[case].append(case.once(clock))
     return {
         case: Cell(tuple(seconds / case.items * 1e6 for seconds, _ in timed), case.items - min(n for _, n in timed))
         for case, timed in runs.items()
     }
 
 
-def once(case: Case, clock: Clock) -> tuple[float, int]:
-    """Seconds of one run, without making the loop, and how many results came out."""
+def once(loop: str, start: Callable[[], Awaitable[int]], clock: str = "elapsed") -> Timed:
+    """Time one run on a loop of its own, without making the loop."""
+    now = CLOCKS[clock]
 
     async def timed():
-        started = clock()
-        seen = await case.start()
-        return clock() - started, seen
+        started = now()
+        seen = await start()
+        return now() - started, seen
 
-    gc.collect()
-    with asyncio.Runner(loop_factory=LOOPS[case.loop]) as runner:
+    with asyncio.Runner(loop_factory=LOOPS[loop]) as runner:
         return runner.run(timed())
 
 
@@ -83,7 +85,7 @@ def table(cells: dict[Case, Cell], reference: str) -> str:
         (row, *(text(found.get((row, c)), found.get((reference, c))) for c in columns))
         for row in dict.fromkeys(case.row for case in cells)
     ]
-    return aligned([("", *map(str, columns)), *body])
+    return aligned([("", *columns), *body])
 
 
 def text(cell: Cell | None, reference: Cell | None) -> str:
