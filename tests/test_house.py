@@ -20,6 +20,7 @@ FLOORS = (
     ("ops",),
     ("run",),
     ("sync",),
+    ("readable",),
     ("streams",),
     ("functions",),
     ("sources", "sinks"),

@@ -149,7 +149,7 @@ def test_an_index_of_another_embedder_is_refused(penstock, docs, tmp_path):
         name = "other"
 
     Store(str(tmp_path / "index.db"), Other()).close()
-    message = "made with the embedder other (1024 dimensions), not hash-1 (1024); name another index"
+    message = "made with the embedder other (1024 dimensions), not hash-1 (1024); use that one, or name another index"
     done = penstock("embed", "docs", "--to", "index.db")
     assert (done.code, done.out, done.err) == (2, "", f"penstock: index.db: {message}\n")
 

@@ -28,7 +28,7 @@ def test_a_second_run_skips_what_is_unchanged(penstock, docs, indexed):
     assert done.code == 0
     assert "0 files and 0 chunks stored" in done.out
     assert "  2 files unchanged, skipped\n" in done.out
-    assert "  1 file gone since, still in the index:\n    docs/note.txt\n" in done.out
+    assert "  1 file gone since, still in the index (--prune removes them):\n    docs/note.txt\n" in done.out
 
 
 def test_json_is_one_document_and_nothing_else(penstock, docs):
@@ -140,7 +140,7 @@ def test_help_shows_examples_and_needs_nothing_heavy(penstock, arguments):
     code = (
         "import sys\nfrom penstock.cli import main\n"
         "try: main()\nexcept SystemExit as end: assert not end.code\n"
-        "print(sorted({'rich', 'numpy', 'apsw', 'lxml', 'asyncio'} & set(sys.modules)))"
+        "print(sorted({'rich', 'numpy', 'apsw', 'lxml', 'httpx', 'asyncio'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
     assert done.stdout.endswith("\n[]\n")
@@ -164,6 +164,9 @@ def test_no_command_is_the_help(penstock):
         ("apsw", ["search", "i.db", "x"], "embed"),
         ("sqlite_vec", ["search", "i.db", "x"], "embed"),
         ("lxml", ["embed", ".", "--to", "i.db"], "embed"),
+        ("httpx", ["embed", ".", "--to", "i.db", "--embedder", "openai:m", "--base-url", "http://h"], "openai"),
+        ("httpx", ["search", "i.db", "x", "--embedder", "openai:m", "--base-url", "http://h"], "openai"),
+        ("numpy", ["embed", ".", "--to", "i.db", "--embedder", "openai:m"], "embed"),
     ],
 )
 def test_a_missing_library_says_what_to_install(tmp_path, missing, arguments, extra):

@@ -16,7 +16,8 @@ from penstock.workflows import EmbedReport
 
 def report(**changed):
     stages = tuple(
-        StageStats(name, taken, taken - 4, 0, 1, 0, 0, 3, 0, 2) for name, taken in (("read", 1_300), ("store", 1_200))
+        StageStats(name, taken, taken - 4, 0, 1, 0, 0, peak_running=2)
+        for name, taken in (("read", 1_300), ("store", 1_200))
     )
     values = {
         "target": "index.db",
@@ -27,6 +28,7 @@ def report(**changed):
         "failures": (),
         "gone": 0,
         "gone_files": (),
+        "removed": 0,
         "replaced": 0,
         "links": 0,
         "seconds": 10.0,

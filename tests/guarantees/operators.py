@@ -44,6 +44,13 @@ in_list = giving(lambda item: [item])
 in_iterator = giving(lambda item: iter([item]))
 
 
+def one_by_one(call):
+    async def work(items):
+        return [await call(item) or item for item in items]
+
+    return work
+
+
 def results_that_wait(concurrency, buffer):
     """Places of a stage whose finished results wait beside its running calls."""
     return concurrency + buffer
@@ -92,6 +99,7 @@ WORKING = (
     Operator("map", run_by(Stream.map, itself), in_threads=True),
     Operator("filter", run_by(Stream.filter, truth), in_threads=True),
     Operator("tap", run_by(Stream.tap, nothing), in_threads=True),
+    Operator("map_batches", lambda items, call, **options: items.map_batches(one_by_one(call), 1, **options)),
     Operator("flat_map-list", run_by(Stream.flat_map, in_list), open_inputs, in_threads=True),
     Operator("flat_map-iterator", run_by(Stream.flat_map, in_iterator), open_inputs, settles_late=True),
     Operator("flat_map-async", run_by(Stream.flat_map, yielding), open_inputs, asks_first=True),

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from penstock.cli import manual
+from penstock.cli import choosing, manual
 
 app = typer.Typer(
     name="penstock",
@@ -62,6 +62,13 @@ def embed(
     max_file_size: Annotated[
         int | None, typer.Option(metavar="BYTES", help="A larger file fails. [default: 2000000]")
     ] = None,
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Remove from the index the files that are gone from under PATH.")
+    ] = False,
+    embedder: choosing.Name = "hash",
+    model: choosing.Model = None,
+    base_url: choosing.BaseURL = None,
+    api_key: choosing.Key = None,
     json: Annotated[bool, typer.Option("--json", help="Print the report as JSON to stdout, and nothing else.")] = False,
 ) -> None:
     """Run `penstock embed`."""
@@ -73,9 +80,11 @@ def embed(
         "concurrency": concurrency,
         "on_error": on_error,
         "max_file_size": max_file_size,
+        "prune": prune,
     }
     given = {name: value for name, value in options.items() if value is not None}
-    raise typer.Exit(run(paths, to, given, as_json=json))
+    asked = choosing.Asked(embedder, model, base_url, api_key)
+    raise typer.Exit(run(paths, to, given, asked, as_json=json))
 
 
 @app.command(help=manual.SEARCH)
@@ -84,9 +93,14 @@ def search(
     question: Annotated[str, typer.Argument(help="Any text.")],
     *,
     k: Annotated[int, typer.Option("-k", metavar="N", help="Hits to print.")] = 5,
+    embedder: choosing.Name = "hash",
+    model: choosing.Model = None,
+    base_url: choosing.BaseURL = None,
+    api_key: choosing.Key = None,
     json: Annotated[bool, typer.Option("--json", help="Print the hits as JSON.")] = False,
 ) -> None:
     """Run `penstock search`."""
     from penstock.cli.searching import run  # noqa: PLC0415 -- see above
 
-    raise typer.Exit(run(index, question, k, as_json=json))
+    asked = choosing.Asked(embedder, model, base_url, api_key)
+    raise typer.Exit(run(index, question, k, asked, as_json=json))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 
+from penstock.cli.choosing import Asked, embedder
 from penstock.cli.failing import BAD_USAGE, DONE, INTERRUPTED, SOME_FAILED, complain, guarded
 from penstock.cli.progress import Display, display
 from penstock.cli.text import summary
@@ -18,20 +19,20 @@ if TYPE_CHECKING:
     from penstock.workflows import EmbedJob, EmbedReport
 
 
-def run(paths: list[str], target: str, options: dict[str, Any], *, as_json: bool) -> int:
+def run(paths: list[str], target: str, options: dict[str, Any], asked: Asked, *, as_json: bool) -> int:
     """Embed, print, and return the exit code."""
 
     def command() -> int:
         from penstock.workflows import EmbedJob  # noqa: PLC0415 -- its libraries are an extra
 
-        job = EmbedJob(paths, target, **options)
+        job = EmbedJob(paths, target, **options, embedder=embedder(asked))
         failure = asyncio.run(_watched(job))
         if failure is not None:
             complain(failure)
             if not job.opened:
                 return BAD_USAGE
         report = job.report()
-        _print(report, as_json=as_json)
+        _print(report, pruned=options["prune"], as_json=as_json)
         if failure is not None or report.interrupted:
             complain(f"ended early; what was stored is in {report.target}, and the same command goes on from there")
         if report.interrupted:
@@ -76,9 +77,9 @@ class _Interrupts:
         os._exit(INTERRUPTED)
 
 
-def _print(report: "EmbedReport", *, as_json: bool) -> None:
+def _print(report: "EmbedReport", *, pruned: bool, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps({**asdict(report), "files_per_second": report.files_per_second}))
         return
-    for line in summary(report):
+    for line in summary(report, pruned=pruned):
         typer.echo(line)

@@ -9,8 +9,14 @@ A PATTERN without / is about a name at any depth, one with / about the path belo
 directories. Names that start with a dot are passed over and links to directories are not followed: name such a path to
 have it. A file that is named is always taken.
 
-Ctrl-C finishes what is in flight and stops; the same command then goes on. A second Ctrl-C aborts; nothing that was
-stored is lost.
+An index remembers its embedder. With openai, the texts go to the server that you name, 64 to a request; what it refuses
+for now is tried again, as late as it asks. Keep the key in OPENAI_API_KEY.
+
+Files that are gone stay in the index and are listed; --prune removes them once all others are stored. Nothing is
+removed of what cannot be read, nor of a PATH that is empty.
+
+Ctrl-C finishes what is in flight and stops (a request to a server has three seconds for that); the same command then
+goes on. A second Ctrl-C aborts; nothing that was stored is lost.
 
 Exit codes: 0 done, 1 some files failed, 2 bad usage, 130 interrupted.
 
@@ -18,13 +24,19 @@ Exit codes: 0 done, 1 some files failed, 2 bad usage, 130 interrupted.
 Examples:
   penstock embed docs README.md --to index.db
   penstock embed src --to index.db --glob '*.py' --exclude tests
+  penstock embed docs --to index.db --prune
+  penstock embed docs --to openai.db --embedder openai:text-embedding-3-small
+  penstock embed docs --to local.db --embedder openai:nomic-embed-text --base-url http://localhost:11434/v1
+  penstock embed docs --to model.db --embedder sentence-transformers:models/all-MiniLM-L6-v2
 """
 
 SEARCH = """
-Find the chunks of INDEX that are nearest to QUESTION, by likeness of spelling and by words. Writes nothing.
+Find the chunks of INDEX that are nearest to QUESTION, by their vectors (with the embedder hash, that is likeness of
+spelling) and by words. Writes nothing. The embedder has to be the one that the index was made with.
 
 \b
 Examples:
   penstock search index.db "compress bytes"
   penstock search index.db "C++" -k 10 --json
+  penstock search openai.db "compress bytes" --embedder openai:text-embedding-3-small
 """

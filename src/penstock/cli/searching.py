@@ -5,17 +5,18 @@ from dataclasses import asdict
 
 import typer
 
+from penstock.cli.choosing import Asked, embedder
 from penstock.cli.failing import DONE, complain, guarded
 from penstock.cli.text import hits
 
 
-def run(index: str, question: str, k: int, *, as_json: bool) -> int:
+def run(index: str, question: str, k: int, asked: Asked, *, as_json: bool) -> int:
     """Search, print, and return the exit code."""
 
     def command() -> int:
         from penstock.workflows import search  # noqa: PLC0415 -- its libraries are an extra
 
-        found = search(index, question, k=k)
+        found = search(index, question, k=k, embedder=embedder(asked))
         if as_json:
             typer.echo(json.dumps([asdict(hit) for hit in found]))
         elif not found:

@@ -20,7 +20,7 @@ def place(path: str) -> str:
     return shown(path.removeprefix(f"{Path.cwd()}/"))
 
 
-def summary(report: "EmbedReport") -> Iterator[str]:
+def summary(report: "EmbedReport", *, pruned: bool = False) -> Iterator[str]:
     """What a run did, in lines."""
     yield (
         f"{shown(report.target)}: {_count(report.files, 'file')} and {_count(report.chunks, 'chunk')} stored in "
@@ -33,7 +33,8 @@ def summary(report: "EmbedReport") -> Iterator[str]:
     if report.links:
         yield f"  {_count(report.links, 'link')} to directories, not followed"
     if report.gone:
-        yield f"  {_count(report.gone, 'file')} gone since, still in the index:"
+        left = f"{report.removed:,} removed from the index" if pruned else "still in the index (--prune removes them)"
+        yield f"  {_count(report.gone, 'file')} gone since, {left}:"
         yield from _listed((place(path) for path in report.gone_files), report.gone)
     if report.failed:
         yield f"  {_count(report.failed, 'file')} failed:"

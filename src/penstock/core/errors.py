@@ -42,6 +42,10 @@ class EmptyStreamError(PenstockError, LookupError):
     """`first()` found no item and was given no default."""
 
 
+class ResultCountError(PenstockError, ValueError):
+    """The function of `map_batches` gave more or fewer results than it was given items."""
+
+
 class UnclosedStreamWarning(RuntimeWarning):
     """An opened stream was abandoned before its end; its work stopped only when it was collected."""
 

@@ -29,6 +29,7 @@ class FanOut[T, U](Window[T, U]):
     def __init__(self, scope: Scope, upstream: Stage[T], plan: Plan[T, Any]) -> None:
         self.finished: dict[int, Outputs[T, U]] = {}  # every open input, whether or not it still runs
         super().__init__(scope, upstream, plan.replaced(retry=None, timeout=None), self.finished)
+        self.meter.times_all = True
         self.head = 0
         self._ordered = plan.ordered
         self._timeout = plan.timeout

@@ -65,6 +65,7 @@ class Meter:
         first_result: when the first result was there.
         waits_for: what keeps a free place from being used, now.
         slow: whether the last call that was timed was slow, so that the next ones are timed too.
+        times_all: whether every call is timed, as it costs little beside the rest.
         calls: how long calls of the work function took.
     """
 
@@ -84,6 +85,7 @@ class Meter:
         "peak_running",
         "retried",
         "slow",
+        "times_all",
         "waits_for",
     )
 
@@ -93,6 +95,7 @@ class Meter:
         self._limit = 0.0 if every_call else SLOW
         self._next_sample = 0
         self.slow = True
+        self.times_all = False
         self._waits = [0.0] * len(Wait)
         self.retried = 0
         self.failures = 0
@@ -155,15 +158,16 @@ class Meter:
             consumer_wait_s=self.waited(Wait.CONSUMER),
             blocked_by_head_s=self.waited(Wait.HEAD),
             first_result_s=None if self.first_result is None else self.first_result - opened,
-            latency=self.latency(),
+            latency=self._latency(books.taken - running - self.failures - books.cancelled),
         )
 
-    def latency(self) -> Latency | None:
+    def _latency(self, succeeded: int) -> Latency | None:
         """How long calls took, if any has returned."""
-        if not self.calls.count:
+        samples, quantile = self.calls.count, self.calls.quantile
+        if not samples:
             return None
-        quantile = self.calls.quantile
-        return Latency(quantile(0.5), quantile(0.95), quantile(0.99), self.calls.count)
+        share = 1.0 if self.times_all else min(1.0, samples / max(1, succeeded))
+        return Latency(quantile(0.5), quantile(0.95), quantile(0.99), samples, share)
 
     def samples(self, taken: int) -> bool:
         """Whether the call on the item at `taken`, which is next, is to be timed."""

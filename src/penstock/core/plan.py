@@ -44,6 +44,7 @@ class Plan[T, U]:
     name: str
     work: Call[T, U]
     inline: Callable[[T], U | Later[U]] | None = None
+    size: int = 1  # the most items that a call takes, where it takes lists
     concurrency: int = 1
     ordered: bool = True
     buffer: int = 0

@@ -11,14 +11,15 @@ from penstock.core.table import table
 class Latency:
     """How long calls of a work function took that returned: seconds, within 2 %.
 
-    `samples` of them were timed: every one while they take 10 ms or more, else one in 16; every one with
-    `open(timing=True)`.
+    `samples` of them were timed, a `share` of all: every one while they take 10 ms or more, else one in 16 or fewer;
+    every one with `open(timing=True)`.
     """
 
     p50: float
     p95: float
     p99: float
     samples: int
+    share: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,13 +158,12 @@ def _row(stage: StageStats, mark: str) -> tuple[str, ...]:
         f"{stage.running:,} ({stage.peak_running:,})",
         f"{stage.buffered:,} ({stage.peak_buffered:,})",
         *map(duration, waits),
-        *(["", "", "", ""] if latency is None else _latency(latency, stage.succeeded)),
+        *(["", "", "", ""] if latency is None else _latency(latency)),
     )
 
 
-def _latency(latency: Latency, succeeded: int) -> list[str]:
-    share = min(1.0, latency.samples / max(1, succeeded))
-    return [duration(latency.p50), duration(latency.p95), duration(latency.p99), f"{share:.0%}"]
+def _latency(latency: Latency) -> list[str]:
+    return [*map(duration, (latency.p50, latency.p95, latency.p99)), f"{latency.share:.0%}"]
 
 
 def duration(seconds: float) -> str:

@@ -41,7 +41,7 @@ class Window[T, U](Stage[U]):
         super().__init__(scope, plan.name)
         self.upstream = upstream
         self.concurrency = plan.concurrency
-        self.bound = plan.concurrency + plan.buffer
+        self.bound: int = plan.concurrency + plan.buffer
         self.plan = plan
         self.in_band = plan.on_error == "return"
         self.meter = Meter(scope.clock, every_call=scope.timing)
@@ -49,6 +49,7 @@ class Window[T, U](Stage[U]):
         self.measured_work = self.meter.timing(self.work)
         if plan.retry is not None:
             self.work = self.measured_work = retrying(self.measured_work, plan.retry, self._retry, stage=plan.name)
+            self.meter.times_all = True
         self.running: dict[int, asyncio.Task[None]] = {}
         self.kept_places = 0
         self.stopping = False

@@ -1,12 +1,14 @@
 """Operators that run a user's function on every item: `map`, `filter`, `tap`, `flat_map`."""
 
 import inspect
-from collections.abc import Awaitable, Callable, Generator
-from dataclasses import dataclass
-from typing import Any, TypedDict, cast
+from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, replace
+from typing import Any, TypedDict, Unpack, cast
 
 from penstock.core import validate
-from penstock.core.errors import OptionError
+from penstock.core.batches import OrderedBatches, UnorderedBatches
+from penstock.core.errors import OptionError, ResultCountError
 from penstock.core.fan_out import FanOut
 from penstock.core.order import OrderedWindow, UnorderedWindow
 from penstock.core.plan import DROPPED, Later, Plan, close_unawaited
@@ -16,6 +18,7 @@ from penstock.core.scope import Scope
 from penstock.core.stage import Stage
 from penstock.engines.local import ENGINES, Engine, Kind, kind_of, on_loop
 from penstock.engines.threads import Threads
+from penstock.ops.group import Batch
 
 
 class MoreOptions(TypedDict, total=False):
@@ -54,6 +57,12 @@ class Options(MoreOptions, total=False):
     concurrency: int | None
 
 
+class AllOptions(Options, total=False):
+    """Options of every operator that runs a function, and what it does with an item that failed."""
+
+    on_error: OnError
+
+
 @dataclass(frozen=True, slots=True)
 class Work:
     """A user's function and its options, checked; opens a window per run."""
@@ -63,12 +72,16 @@ class Work:
     shape: Callable[[Any, Any], Any] | None
     in_threads: bool
     plan: Plan[Any, Any]
+    within: float | None = None
 
     def open(self, scope: Scope, upstream: Stage[Any]) -> Stage[Any]:
         """The stage that does this under `upstream`."""
         plan = self._plan(scope)
         if self.operator == "flat_map":
             return FanOut(scope, upstream, plan)
+        if self.operator == "map_batches":
+            batches = Batch(scope, upstream, plan.size, self.within)
+            return (OrderedBatches if plan.ordered else UnorderedBatches)(scope, batches, plan)
         return OrderedWindow(scope, upstream, plan) if plan.ordered else UnorderedWindow(scope, upstream, plan)
 
     def _plan(self, scope: Scope) -> Plan[Any, Any]:
@@ -144,6 +157,32 @@ def _runs_in_threads(engine: Engine | None, kind: Kind, places: int) -> bool:
     if engine == "thread" and kind == "async":
         raise OptionError("engine must be None or 'inline' for an async function, got 'thread': it runs on the loop")
     return engine == "thread"
+
+
+def batch_work(fn: Callable[[Any], Any], size: int, within: Seconds | None, **options: Unpack[AllOptions]) -> Work:
+    """Check the options of `map_batches`.
+
+    Raises:
+        OptionError: an option breaks its rule.
+    """
+    made = work("map_batches", fn, one_each, **options)
+    return replace(
+        made,
+        plan=made.plan.replaced(size=validate.whole("size", size, least=1), inline=None),
+        within=None if within is None else validate.seconds("within", within),
+    )
+
+
+def one_each(items: Sequence[Any], results: Any) -> list[Any]:
+    """The outputs of `map_batches`, checked: one for each item."""
+    if not isinstance(results, Iterable) or isinstance(results, str | bytes | Mapping | AbstractSet):
+        raise OptionError(f"the function of map_batches must return an ordered iterable of results, got {results!r}")
+    outputs = list(cast("Iterable[Any]", results))
+    if len(outputs) != len(items):
+        raise ResultCountError(
+            f"the function of map_batches must return one result per item, got {len(outputs)} for {len(items)}"
+        )
+    return outputs
 
 
 def _tolerance(on_error: OnError, most: int | None, rate: float | None) -> Tolerance:

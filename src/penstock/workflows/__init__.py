@@ -7,7 +7,11 @@ if TYPE_CHECKING:
     from penstock.sinks.lock import HeldError
     from penstock.sinks.sqlite import StoreError, StoreFullError
     from penstock.sources.files import PathError
-    from penstock.workflows.documents.embedders import Embedder, HashEmbedder
+    from penstock.workflows.documents.embedders import Embedder, EmbedderUnavailableError, EmbedError
+    from penstock.workflows.documents.embedders.hashing import HashEmbedder
+    from penstock.workflows.documents.embedders.local_model import SentenceTransformerEmbedder
+    from penstock.workflows.documents.embedders.named import embedder_named
+    from penstock.workflows.documents.embedders.openai import OpenAIEmbedder
     from penstock.workflows.documents.job import EmbedJob, EmbedOptions, embed
     from penstock.workflows.documents.reading import DocumentError
     from penstock.workflows.documents.report import EmbedReport, Failure
@@ -17,28 +21,38 @@ _HOMES = {
     "sinks.lock": ("HeldError",),
     "sinks.sqlite": ("StoreError", "StoreFullError"),
     "sources.files": ("PathError",),
-    "workflows.documents.embedders": ("Embedder", "HashEmbedder"),
+    "workflows.documents.embedders": ("EmbedError", "Embedder", "EmbedderUnavailableError"),
+    "workflows.documents.embedders.hashing": ("HashEmbedder",),
+    "workflows.documents.embedders.local_model": ("SentenceTransformerEmbedder",),
+    "workflows.documents.embedders.named": ("embedder_named",),
+    "workflows.documents.embedders.openai": ("OpenAIEmbedder",),
     "workflows.documents.job": ("EmbedJob", "EmbedOptions", "embed"),
     "workflows.documents.reading": ("DocumentError",),
     "workflows.documents.report": ("EmbedReport", "Failure"),
     "workflows.documents.search": ("Hit", "search"),
 }
+_EXTRAS = {"apsw": "embed", "sqlite_vec": "embed", "numpy": "embed", "lxml": "embed", "httpx": "openai"}
 _HOME_OF = {name: f"penstock.{home}" for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "DocumentError",
+    "EmbedError",
     "EmbedJob",
     "EmbedOptions",
     "EmbedReport",
     "Embedder",
+    "EmbedderUnavailableError",
     "Failure",
     "HashEmbedder",
     "HeldError",
     "Hit",
+    "OpenAIEmbedder",
     "PathError",
+    "SentenceTransformerEmbedder",
     "StoreError",
     "StoreFullError",
     "embed",
+    "embedder_named",
     "search",
 ]
 
@@ -50,9 +64,10 @@ def __getattr__(name: str) -> Any:
     try:
         value = getattr(import_module(_HOME_OF[name]), name)
     except ModuleNotFoundError as error:
-        if error.name in {"apsw", "sqlite_vec", "numpy", "lxml"}:
+        if error.name in _EXTRAS:
             raise ModuleNotFoundError(
-                f"penstock.workflows.{name} needs {error.name}: pip install 'penstock[embed]'", name=error.name
+                f"penstock.workflows.{name} needs {error.name}: pip install 'penstock[{_EXTRAS[error.name]}]'",
+                name=error.name,
             ) from error
         raise
     globals()[name] = value

@@ -1,11 +1,11 @@
 """The job: files stream through reading and embedding into an index."""
 
+import asyncio
 import os
 from collections.abc import Iterable
+from itertools import batched
 from time import perf_counter
 from typing import Literal, TypedDict, Unpack
-
-import numpy as np
 
 from penstock.core import validate
 from penstock.core.errors import OptionError
@@ -16,15 +16,19 @@ from penstock.sources.selection import selection
 from penstock.streams import Stream, stream
 from penstock.workflows.documents.changes import Changes
 from penstock.workflows.documents.chunking import SUFFIXES
-from penstock.workflows.documents.embedders import Embedder, HashEmbedder, Vectors
+from penstock.workflows.documents.embedders import Embedder, EmbedderUnavailableError, EmbedError
+from penstock.workflows.documents.embedders.hashing import HashEmbedder
+from penstock.workflows.documents.embedding import Embedded, Embedding
 from penstock.workflows.documents.reading import Document, DocumentError, read
 from penstock.workflows.documents.report import LISTED, EmbedReport, Failure, Listed, peak_memory
 from penstock.workflows.documents.store import Store
 
 GLOB = tuple(f"*{suffix}" for suffix in SUFFIXES)
 MAX_FILE_SIZE = 2_000_000
-BATCH = 64
-"""Texts that an embedder is given at once; a batch never crosses a document."""
+REMOVED = 256
+"""Files that are removed from the index in one transaction."""
+
+GRACE = 3.0
 
 type OnFailure = Literal["collect", "raise"]
 type Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
@@ -46,6 +50,9 @@ class EmbedOptions(TypedDict, total=False):
         on_error: "collect" (the default) goes on and reports a file that fails, "raise" ends the run with it.
         max_file_size: bytes, an int >= 1; default 2,000,000. A larger file fails.
         embedder: default `HashEmbedder()`.
+        prune: whether to remove from the index the files that are gone, of those that the paths and globs cover;
+            default False. Nothing is removed by a run that ends early, and nothing of a directory that cannot be read
+            or of a path that has become empty, both of which fail.
     """
 
     glob: Iterable[str]
@@ -54,6 +61,7 @@ class EmbedOptions(TypedDict, total=False):
     on_error: OnFailure
     max_file_size: int
     embedder: Embedder
+    prune: bool
 
 
 async def embed(paths: Paths, target: str | os.PathLike[str], **options: Unpack[EmbedOptions]) -> EmbedReport:
@@ -67,6 +75,7 @@ async def embed(paths: Paths, target: str | os.PathLike[str], **options: Unpack[
         PathError: one of `paths` is missing.
         StoreError: `target` cannot be written, is no index, or was made with another embedder.
         HeldError: another process is writing to `target`.
+        EmbedderUnavailableError: the embedder cannot be used; whatever `on_error` says, this ends the run.
         DocumentError: with `on_error="raise"`, the first file that failed.
     """
     return await EmbedJob(paths, target, **options).run()
@@ -87,14 +96,17 @@ class EmbedJob:
             "on_error", options.get("on_error", "collect"), ("collect", "raise")
         )
         self._embedder: Embedder = options.get("embedder") or HashEmbedder()
+        self._embedding = Embedding(self._embedder)
+        self._prune = validate.flag("prune", options.get("prune", False))
         self._places = roots(_at_least_one("paths", "path", paths))
         self._unreached = Listed[Failure]()
-        self._files = self._chunks = self._replaced = 0
+        self._files = self._chunks = self._replaced = self._removed = 0
         self._opened: float | None = None
         self._closed: float | None = None
         self._first_row: float | None = None
         self._changes: Changes | None = None
         self._run: Run[Document] | None = None
+        self._patience: asyncio.Timeout | None = None
         self._ended_by: Failure | None = None
         self._stopped = False
 
@@ -105,22 +117,30 @@ class EmbedJob:
 
     async def run(self) -> EmbedReport:
         """Do it, once; `embed` says what is raised."""
-        with Store(self._target, self._embedder) as store:
-            self._opened = perf_counter()
-            try:
-                await self._stream_into(store)
-            except DocumentError as error:
-                self._ended_by = Failure(error.path, error.reason)
+        patience = asyncio.timeout(None)
+        try:
+            async with patience:
+                self._patience = patience
+                if not self._stopped:
+                    await self._index()
+        except TimeoutError:
+            if not patience.expired():
                 raise
-            finally:
-                self._closed = perf_counter()
+        finally:
+            self._patience = None
         return self.report()
 
-    def stop(self) -> None:
-        """Finish and store what is in flight, take nothing more; `run` then returns."""
+    def stop(self, grace: float = GRACE) -> None:
+        """Finish and store what is in flight, take nothing more; `run` then returns. To be called on the run's loop.
+
+        Calls of an async embedder that take more than `grace` seconds from now on are cancelled; a document that is not
+        stored is done by the next run.
+        """
         self._stopped = True
         if self._run is not None:
             self._run.stop()
+        if self._embedding.on_loop and self._patience is not None and not self._patience.expired():
+            self._patience.reschedule(asyncio.get_running_loop().time() + (grace if self._run else 0))
 
     def report(self) -> EmbedReport:
         """What was done so far; may be called at any time, from any thread."""
@@ -137,6 +157,7 @@ class EmbedJob:
             failures=self._failures()[-LISTED:],
             gone=gone.count,
             gone_files=tuple(gone),
+            removed=self._removed,
             replaced=self._replaced,
             links=changes.links if changes else 0,
             seconds=(self._closed or perf_counter()) - opened,
@@ -153,8 +174,21 @@ class EmbedJob:
             failures.append(self._ended_by)
         return tuple(failures)
 
+    async def _index(self) -> None:
+        """Enter the embedder, so that one that cannot be used is told before anything is written; then do it."""
+        async with self._embedding.entered():
+            with Store(self._target, self._embedder) as store:
+                self._opened = perf_counter()
+                try:
+                    await self._stream_into(store)
+                except DocumentError as error:
+                    self._ended_by = Failure(error.path, error.reason)
+                    raise
+                finally:
+                    self._closed = perf_counter()
+
     async def _stream_into(self, store: Store) -> None:
-        self._changes = Changes(store, self._places, self._selection, self._cannot_walk)
+        self._changes = Changes(store, self._places, self._selection, self._cannot_walk, self._prune)
         async with self._documents(store, self._changes).open() as self._run:
             if self._stopped:
                 return
@@ -162,40 +196,40 @@ class EmbedJob:
                 self._files += 1
                 self._chunks += len(document.chunks)
                 self._replaced += document.replaced
+        await self._remove(store, self._changes.doomed)
+
+    async def _remove(self, store: Store, doomed: Iterable[int]) -> None:
+        removals = stream(batched(doomed, REMOVED)).map(store.remove, concurrency=2)
+        async with removals.open() as pruning:
+            while not self._stopped:
+                removed = await anext(pruning, None)
+                if removed is None:
+                    return
+                self._removed += removed
 
     def _documents(self, store: Store, changes: Changes) -> Stream[Document]:
         """The documents, as each is stored.
 
-        A failing store ends the run whatever `on_error` says: it is not the failure of one document.
+        A failing store or an embedder that cannot be used ends the run whatever `on_error` says: it is not the failure
+        of one document.
         """
 
         def load(file: File) -> Document:
             return read(file, max_size=self._max_file_size)
 
-        def add(embedded: tuple[Document, Vectors]) -> Document:
-            store.replace(*embedded)
+        def add(embedded: Embedded) -> Document:
+            document, vectors = embedded
+            if isinstance(vectors, EmbedderUnavailableError):
+                raise vectors
+            store.replace(document, vectors)
             self._first_row = self._first_row or perf_counter()
-            return embedded[0]
+            return document
 
-        return (
-            stream(changes.files)
-            .map(load, name="read", concurrency=self._concurrency, ordered=False, on_error=self._on_error)
-            .map(self._embed, name="embed", concurrency=2, ordered=False, on_error=self._on_error)
-            .map(add, name="store", concurrency=2, ordered=False)  # one writes, the next one is ready: it has a thread
+        documents = stream(changes.files).map(
+            load, name="read", concurrency=self._concurrency, ordered=False, on_error=self._on_error
         )
-
-    def _embed(self, document: Document) -> tuple[Document, Vectors]:
-        vectors = np.empty((len(document.chunks), self._embedder.dimensions), np.float32)
-        for first in range(0, len(vectors), BATCH):
-            room = vectors[first : first + BATCH]
-            given = self._embedder.embed(document.texts(first, BATCH))
-            if given.shape != room.shape:  # numpy would spread one row over all
-                raise ValueError(
-                    f"the embedder {self._embedder.name} gave an array of {given.shape} for {len(room)} texts, "
-                    f"not {room.shape}"
-                )
-            room[:] = given
-        return document, vectors
+        embedded = self._embedding.of(documents, self._on_error)
+        return embedded.map(add, name="store", concurrency=2, ordered=False)  # one writes, the next has a thread ready
 
     def _cannot_walk(self, path: str, error: OSError) -> None:
         reason = (error.strerror or str(error)).lower()
@@ -209,7 +243,9 @@ def _failure(failed: Failed) -> Failure:
     if isinstance(failed.error, DocumentError):
         return Failure(failed.error.path, failed.error.reason)
     file = failed.item.file if isinstance(failed.item, Document) else failed.item
-    reason = f"{type(failed.error).__name__}: {failed.error}"
+    reason = (
+        str(failed.error) if isinstance(failed.error, EmbedError) else f"{type(failed.error).__name__}: {failed.error}"
+    )
     return Failure(file.path if isinstance(file, File) else str(file), reason)
 
 

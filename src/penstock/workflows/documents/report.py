@@ -45,7 +45,8 @@ class EmbedReport:
         unchanged: files that the index already had in this version.
         failed, failures: files and directories that could not be indexed: their number, and the newest 1,000 by name.
         gone, gone_files: files of the index, under the run's paths and globs, that are no more: their number, and the
-            newest 1,000 by name. They stay in the index.
+            newest 1,000 by name. They stay in the index unless it is pruned.
+        removed: files that pruning removed from the index.
         replaced: files with bytes that were no text, stored as U+FFFD.
         links: links to directories, which are not followed.
         seconds: since the index was opened.
@@ -63,6 +64,7 @@ class EmbedReport:
     failures: tuple[Failure, ...]
     gone: int
     gone_files: tuple[str, ...]
+    removed: int
     replaced: int
     links: int
     seconds: float

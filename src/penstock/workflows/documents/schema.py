@@ -8,6 +8,13 @@ from penstock.sinks.sqlite import Connection, StoreError, named_errors, transact
 APPLICATION = 0x70_65_6E_73  # "pens", in the header of the file
 FORMAT = 1
 
+_OPTIONS = {
+    "hash-1": "--embedder hash",
+    "openai": "--embedder {}",
+    "sentence-transformers": "--embedder sentence-transformers:PATH with the model of that digest",
+}
+"""How an index's embedder is asked for, by the first part of its name."""
+
 _TABLES = """
 CREATE TABLE embedder (name TEXT NOT NULL, dimensions INTEGER NOT NULL);
 CREATE TABLE files (
@@ -44,12 +51,18 @@ def check(path: str, connection: Connection) -> tuple[str, int]:
         return name, dimensions
 
 
-def check_embedder(path: str, made: tuple[str, int], wanted: tuple[str, int]) -> None:
-    """`StoreError` if the vectors of an index `made` with one embedder are not those of the `wanted` one."""
-    if made != wanted:
+def check_embedder(path: str, made: tuple[str, int], name: str, dimensions: int | None) -> None:
+    """`StoreError` if the vectors of an index `made` with one embedder are not those of the one that is wanted now.
+
+    Dimensions that are not known yet are not compared.
+    """
+    if made != (name, made[1] if dimensions is None else dimensions):
+        known = "" if dimensions is None else f" ({dimensions})"
+        option = _OPTIONS.get(made[0].partition(":")[0], "")
+        advice = f"use {option.format(made[0])}" if option else "use that one"
         raise StoreError(
-            f"{path}: made with the embedder {made[0]} ({made[1]} dimensions), not {wanted[0]} ({wanted[1]}); "
-            "name another index"
+            f"{path}: made with the embedder {made[0]} ({made[1]} dimensions), not {name}{known}; "
+            f"{advice}, or name another index"
         )
 
 

@@ -7,10 +7,15 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from penstock.core import validate
+from penstock.engines.local import kind_of
 from penstock.sinks.sqlite import Connection, StoreError, connect_reader, named_errors
+from penstock.streams import stream
 from penstock.workflows.documents import schema
-from penstock.workflows.documents.embedders import Embedder, HashEmbedder
+from penstock.workflows.documents.embedders import Embedder, EmbedError, Vectors
+from penstock.workflows.documents.embedders.hashing import HashEmbedder
 
 _POOL = 50
 """Hits that each of the two ways of searching contributes."""
@@ -49,6 +54,7 @@ def search(index: str | os.PathLike[str], question: str, *, k: int = 5, embedder
     Raises:
         OptionError: `k` breaks its rule.
         StoreError: `index` is missing, is no index, or was made with another embedder.
+        EmbedError: the embedder could not embed the question.
     """
     validate.whole("k", k, least=1)
     path = os.fspath(index)
@@ -57,18 +63,34 @@ def search(index: str | os.PathLike[str], question: str, *, k: int = 5, embedder
         schema.check_place(path)
         raise StoreError(f"{path}: no such index; `penstock embed PATH --to {path}` makes one")
     with closing(connect_reader(path)) as connection:
-        schema.check_embedder(path, schema.check(path, connection), (embedder.name, embedder.dimensions))
+        made = schema.check(path, connection)
+        schema.check_embedder(path, made, embedder.name, embedder.dimensions)
+        if not question.strip():
+            return []
+        vector = _vector(embedder, question)
+        schema.check_embedder(path, made, embedder.name, len(vector))
         with named_errors(path):
-            return _search(connection, question, k, embedder)
+            return _search(connection, question, k, vector)
 
 
-def _search(connection: Connection, question: str, k: int, embedder: Embedder) -> list[Hit]:
-    if not question.strip():
-        return []
+def _vector(embedder: Embedder, question: str) -> Vectors:
+    """The question's vector; an async embedder has a loop of its own for it."""
+    if kind_of(embedder.embed) == "plain":
+        given: object = embedder.embed([question])
+    else:
+        with stream([[question]]).map(embedder.embed).sync() as answers:
+            given = next(answers)
+    rows = np.asarray(given, np.float32)
+    if rows.ndim != 2 or len(rows) != 1:  # noqa: PLR2004 -- a row per text
+        raise EmbedError(f"the embedder {embedder.name} gave an array of {rows.shape} for one text")
+    vector: Vectors = rows[0]
+    return vector
+
+
+def _search(connection: Connection, question: str, k: int, vector: Vectors) -> list[Hit]:
     words = list(dict.fromkeys(re.findall(r"\w+", question.casefold())))[:_MOST_WORDS]
     pool = max(k, _POOL)
-    vector = embedder.embed([question])[0].tobytes()
-    rankings = [[chunk for (chunk,) in connection.execute(_NEAREST, (vector, pool))]]
+    rankings = [[chunk for (chunk,) in connection.execute(_NEAREST, (vector.tobytes(), pool))]]
     if words:
         asked = " OR ".join(f'"{word}"' for word in words)
         rankings.append([chunk for (chunk,) in connection.execute(_MATCHING, (asked, pool))])

@@ -1,6 +1,7 @@
 """The writer of an index: one connection, one transaction for a document."""
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from threading import Lock
@@ -14,6 +15,8 @@ from penstock.workflows.documents.embedders import Embedder, Vectors
 from penstock.workflows.documents.reading import Document
 
 _KNOWN = "SELECT name, size, mtime_ns FROM files WHERE directory = ?"
+_ID = "SELECT id FROM files WHERE directory = ? AND name = ?"
+_PLACE = "SELECT directory, name FROM files WHERE id = ?"
 _FILE = "INSERT INTO files (directory, name, size, mtime_ns) VALUES (?, ?, ?, ?)"
 _DELETE = (
     "DELETE FROM words WHERE rowid IN (SELECT id FROM chunks WHERE file = ?)",
@@ -84,11 +87,32 @@ class Store:
         with self._writing, named_errors(self.path), transaction(self._writer):
             file = document.file
             key = (schema.stored(file.directory), schema.stored(file.name))
-            for (former,) in self._writer.execute("SELECT id FROM files WHERE directory = ? AND name = ?", key):
-                for statement in _DELETE:
-                    self._writer.execute(statement, (former,))
+            for (former,) in self._writer.execute(_ID, key):
+                self._delete(former)
             self._writer.execute(_FILE, (*key, *file.version))
             self._insert_chunks(self._writer.last_insert_rowid(), document, vectors)
+
+    def ids(self, directory: str, names: Iterable[str]) -> Iterator[int]:
+        """The numbers by which the index knows files of a directory."""
+        with named_errors(self.path):
+            for name in names:
+                for (file,) in self._reader.execute(_ID, (schema.stored(directory), schema.stored(name))):
+                    yield file
+
+    def remove(self, files: Iterable[int]) -> int:
+        """Remove, in one transaction, those of the files (`ids`) that are not there just now; how many."""
+        removed = 0
+        with self._writing, named_errors(self.path), transaction(self._writer):
+            for file in files:
+                for directory, name in self._writer.execute(_PLACE, (file,)):
+                    if not os.path.lexists(os.path.join(schema.loaded(directory), schema.loaded(name))):  # noqa: PTH118 -- as in penstock.sources.files
+                        self._delete(file)
+                        removed += 1
+        return removed
+
+    def _delete(self, file: int) -> None:
+        for statement in _DELETE:
+            self._writer.execute(statement, (file,))
 
     def _insert_chunks(self, file: int, document: Document, vectors: Vectors) -> None:
         (least,) = next(self._writer.execute("SELECT coalesce(max(id), 0) + 1 FROM chunks"))
@@ -108,6 +132,8 @@ class Store:
     def _prepare(self, embedder: Embedder) -> None:
         with named_errors(self.path):
             if not self._writer.pragma("page_count"):
+                if embedder.dimensions is None:
+                    raise StoreError(f"{self.path}: the dimensions of the embedder {embedder.name} are not known yet")
                 schema.create(self._writer, embedder.name, embedder.dimensions)
             self._writer.pragma("journal_mode", "wal")
             self._writer.pragma("synchronous", "normal")
@@ -120,7 +146,7 @@ def _refuse_strangers(path: str, embedder: Embedder) -> None:
         return
     with closing(connect_reader(path)) as connection:
         made = schema.check(path, connection)
-    schema.check_embedder(path, made, (embedder.name, embedder.dimensions))
+    schema.check_embedder(path, made, embedder.name, embedder.dimensions)
 
 
 def _fold(connection: Connection) -> None:

@@ -1,32 +1,13 @@
-"""Embedders: what turns texts into vectors."""
+"""The default embedder: needs no model and no network."""
 
 from collections.abc import Sequence
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-type Vectors = NDArray[np.float32]
+from penstock.workflows.documents.embedders import Vectors
 
 _SHORTEST, _LONGEST = 3, 5
-
-
-class Embedder(Protocol):
-    """Turns texts into vectors; `name` and `dimensions` say whether two indexes can be compared."""
-
-    @property
-    def name(self) -> str:
-        """What the index remembers; it changes when the vectors would."""
-        ...
-
-    @property
-    def dimensions(self) -> int:
-        """The length of a vector."""
-        ...
-
-    def embed(self, texts: Sequence[str]) -> Vectors:
-        """One row per text, float32; called from threads."""
-        ...
 
 
 class HashEmbedder:

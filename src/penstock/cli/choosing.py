@@ -1,0 +1,58 @@
+"""The options that choose an embedder, the same for all commands."""
+
+from typing import TYPE_CHECKING, Annotated, NamedTuple
+
+import typer
+
+from penstock.workflows.secret import Secret
+
+if TYPE_CHECKING:
+    from penstock.workflows import Embedder
+
+Name = Annotated[
+    str,
+    typer.Option(
+        "--embedder",
+        metavar="NAME",
+        help="hash (needs no model), openai or openai:MODEL (any server with /v1/embeddings), or "
+        "sentence-transformers:PATH (a model in a directory).",
+    ),
+]
+Model = Annotated[
+    str | None,
+    typer.Option("--model", metavar="NAME", help="The model for openai. [default: $OPENAI_EMBEDDING_MODEL]"),
+]
+BaseURL = Annotated[
+    str | None,
+    typer.Option(
+        "--base-url",
+        metavar="URL",
+        help="The server for openai, up to /v1. [default: $OPENAI_BASE_URL, or OpenAI's own]",
+    ),
+]
+Key = Annotated[
+    Secret | None,
+    typer.Option(
+        "--api-key",
+        metavar="KEY",
+        parser=Secret,
+        help="The key for openai. Others on this machine can see it in the list of processes: rather set "
+        "$OPENAI_API_KEY, which is the default.",
+    ),
+]
+
+
+class Asked(NamedTuple):
+    """What the options say; the key as a `Secret` from the start, so that no error can show it."""
+
+    name: str
+    model: str | None
+    base_url: str | None
+    key: Secret | None
+
+
+def embedder(asked: Asked) -> "Embedder":
+    """The embedder that is asked for; `penstock.workflows.embedder_named` says what is raised."""
+    from penstock.workflows import embedder_named  # noqa: PLC0415 -- its libraries are an extra
+
+    return embedder_named(asked.name, model=asked.model, base_url=asked.base_url, key=asked.key)

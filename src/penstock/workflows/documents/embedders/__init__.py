@@ -1,0 +1,54 @@
+"""Embedders: what turns texts into vectors."""
+
+from collections.abc import Awaitable, Sequence
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from penstock.core.errors import PenstockError
+
+type Vectors = NDArray[np.float32]
+
+
+class EmbedError(PenstockError):
+    """Texts could not be embedded; the message says why.
+
+    Attributes:
+        transient: whether another attempt may do better.
+        retry_after: the seconds that the server asks to wait before it; None if it does not.
+    """
+
+    def __init__(self, message: str, *, transient: bool = False, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.transient = transient
+        self.retry_after = retry_after
+
+
+class EmbedderUnavailableError(EmbedError):
+    """The embedder cannot be used: other texts would fare no better, so this ends a run whatever `on_error` says."""
+
+
+class Embedder(Protocol):
+    """Turns texts into vectors; `name` and `dimensions` say whether two indexes can be compared.
+
+    One that is also an async context manager is entered for the time of a run: there it connects and disconnects.
+    """
+
+    @property
+    def name(self) -> str:
+        """What the index remembers; it changes when the vectors would."""
+        ...
+
+    @property
+    def dimensions(self) -> int | None:
+        """The length of a vector; None as long as it is not known, which it is once the embedder was entered."""
+        ...
+
+    def embed(self, texts: Sequence[str]) -> Vectors | Awaitable[Vectors]:
+        """One row per text, float32.
+
+        An `async def` runs on the loop and is given all texts of a document: how many go into a request is its affair.
+        A plain function is called from threads, with 64 texts at most.
+        """
+        ...

@@ -1,0 +1,57 @@
+"""Embedders by name, as the command line has them."""
+
+import os
+
+from penstock.core.errors import OptionError
+from penstock.workflows.documents.embedders import Embedder
+from penstock.workflows.documents.embedders.hashing import HashEmbedder
+from penstock.workflows.documents.embedders.local_model import SentenceTransformerEmbedder
+from penstock.workflows.secret import Secret
+
+_KEY, _URL, _MODEL = "OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_EMBEDDING_MODEL"
+
+
+def embedder_named(
+    name: str, *, model: str | None = None, base_url: str | None = None, key: str | Secret | None = None
+) -> Embedder:
+    """The embedder `hash`, `openai`, `openai:MODEL` or `sentence-transformers:PATH`.
+
+    For `openai`, what is not given comes from the environment: `OPENAI_EMBEDDING_MODEL`, `OPENAI_BASE_URL` and
+    `OPENAI_API_KEY`, of which the last two are those of OpenAI's own client.
+
+    Raises:
+        OptionError: there is no such embedder, or an option is missing or is not one of it.
+        EmbedderUnavailableError: there is no such model.
+        ModuleNotFoundError: a library is missing; the message says what to install.
+    """
+    key = Secret.of(key)
+    kind, colon, rest = name.partition(":")
+    if kind == "openai" and bool(colon) == bool(rest):
+        return _openai(rest or None, model, base_url, key)
+    for option, value in (("model", model), ("base_url", base_url), ("key", key)):
+        if value is not None:
+            raise OptionError(f"{option} goes with the embedder 'openai', got the embedder {name!r}")
+    if name in {"hash", HashEmbedder.name}:
+        return HashEmbedder()
+    if kind == "sentence-transformers" and rest:
+        return SentenceTransformerEmbedder(rest)
+    raise OptionError(
+        f"embedder must be 'hash', 'openai', 'openai:MODEL' or 'sentence-transformers:PATH', got {name!r}"
+    )
+
+
+def _openai(named: str | None, model: str | None, base_url: str | None, key: Secret | None) -> Embedder:
+    from penstock.workflows import OpenAIEmbedder  # noqa: PLC0415 -- from there, so that a missing extra is named
+
+    if named and model and named != model:
+        raise OptionError(f"model must be {named!r}, as the embedder 'openai:{named}' says, got {model!r}")
+    model = named or model or os.environ.get(_MODEL)
+    if not model:
+        raise OptionError(f"the embedder 'openai' needs a model: 'openai:MODEL', model or {_MODEL}")
+    key = key or Secret.of(os.environ.get(_KEY))
+    base_url = base_url or os.environ.get(_URL)
+    if base_url:
+        return OpenAIEmbedder(model, base_url=base_url, key=key)
+    if key is None:
+        raise OptionError(f"the embedder 'openai' needs a key ({_KEY}), or the base_url of a server that wants none")
+    return OpenAIEmbedder(model, key=key)
