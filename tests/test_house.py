@@ -18,6 +18,7 @@ FLOORS = (
     ("testing",),
     ("engines",),
     ("ops",),
+    ("signals",),
     ("run",),
     ("sync",),
     ("readable",),

@@ -9,7 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from penstock.testing import Leftovers
+import penstock
+from penstock.testing import Leftovers, run
 
 grid = pytest.mark.grid
 
@@ -229,3 +230,13 @@ def test_found_says_what_would_be_left():
         gate.set()
         thread.join()
         assert leftovers.found() == []
+
+
+def test_books_that_do_not_balance_are_left_behind():
+    async def read_with_a_miscount():
+        async with penstock.stream(range(3)).map(lambda item: item, name="work").open() as items:
+            await anext(items)
+            items._stage.delivered += 1
+
+    with pytest.raises(AssertionError, match="books of stage 'work' that do not balance: StageStats"):
+        run(read_with_a_miscount())

@@ -16,11 +16,12 @@ if TYPE_CHECKING:
         UnstoppedWorkWarning,
         WorkRaised,
     )
-    from penstock.core.outcome import Failed, Ok, Result
+    from penstock.core.outcome import Failed, Ok, Reason, Result
     from penstock.core.policy import OnError
     from penstock.core.retry import Retry
     from penstock.functions import parallel_filter, parallel_map
     from penstock.run import Run
+    from penstock.signals import drain_on_signals
     from penstock.streams import Stream, merge, stream
 
 _HOMES = {
@@ -36,11 +37,12 @@ _HOMES = {
         "UnstoppedWorkWarning",
         "WorkRaised",
     ),
-    "penstock.core.outcome": ("Failed", "Ok", "Result"),
+    "penstock.core.outcome": ("Failed", "Ok", "Reason", "Result"),
     "penstock.core.policy": ("OnError",),
     "penstock.core.retry": ("Retry",),
     "penstock.run": ("Run",),
     "penstock.functions": ("parallel_filter", "parallel_map"),
+    "penstock.signals": ("drain_on_signals",),
     "penstock.streams": ("Stream", "merge", "stream"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -54,6 +56,7 @@ __all__ = [
     "OnError",
     "OptionError",
     "PenstockError",
+    "Reason",
     "Result",
     "ResultCountError",
     "Retry",
@@ -63,6 +66,7 @@ __all__ = [
     "UnclosedStreamWarning",
     "UnstoppedWorkWarning",
     "WorkRaised",
+    "drain_on_signals",
     "merge",
     "parallel_filter",
     "parallel_map",

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from types import TracebackType
 from typing import Any, Literal, Self
 
+from penstock.core import open_runs
 from penstock.core.errors import ConcurrentReadError, UnclosedStreamWarning
 from penstock.core.outcome import Failed
 from penstock.core.scope import Scope, outlast
@@ -136,6 +137,7 @@ class Run[T](AsyncIterator[T]):
                 scope.begin_close()
                 raise
             self._stage.on_ready = self._outlet.wake
+            open_runs.opened(scope)
             self._pull = self._stage.pull
         return self._stage
 
@@ -145,7 +147,7 @@ class Run[T](AsyncIterator[T]):
         scope = self._scope
         if scope is None:
             return
-        scope.begin_close()
+        scope.begin_close(error)
         try:
             await outlast(scope.closed)
         except asyncio.CancelledError as cancelled:

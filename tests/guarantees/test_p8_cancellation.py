@@ -240,3 +240,32 @@ async def test_a_source_is_cancelled_with_its_run_and_that_is_no_failure(when, c
     assert consumer.cancelled()
     assert clock.now == when
     assert source.closed == source.opened
+
+
+@grid(operator=WORKING, ordered=ORDERS, why=["sibling failed", "consumer left", "deadline", "caller cancelled"])
+async def test_work_is_told_why_it_is_cancelled(operator, ordered, why):
+    """The first reason counts: after a failure everything else is its consequence."""
+    told = []
+
+    async def call(item):
+        try:
+            await asyncio.sleep(1 if item == 0 else 2 if item == 1 and why == "sibling failed" else 3600)
+        except asyncio.CancelledError as error:
+            told.append(str(error))
+            raise
+        if item == 1:
+            raise ValueError
+
+    async def read():
+        async with operator.build(stream(range(3)), call, concurrency=3, buffer=3, ordered=ordered).open() as results:
+            await anext(results)
+            if why == "consumer left":
+                return
+            async with asyncio.timeout(5 if why == "deadline" else None):
+                await anext(results)
+
+    reader = asyncio.ensure_future(read())
+    await asyncio.wait([reader], timeout=10)
+    reader.cancel()
+    await asyncio.wait([reader])
+    assert set(told) == {why}

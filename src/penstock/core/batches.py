@@ -42,14 +42,14 @@ class BatchWindow[T](Window[list[T], Any]):
         return min(self.concurrency - len(self.running), (self.bound - self._held()) // self.plan.size)
 
     def _held(self) -> int:
-        return self.taken - self.delivered - self.dropped - self.failed - self.cancelled - self.discarded
+        return self._taken - self._delivered - self._dropped - self._failed - self._cancelled - self._discarded
 
     # Running
 
     @override
     def _start(self, item: list[T], work: Call[list[T], Any]) -> None:
-        first = self.taken
-        self.taken = first + len(item)
+        first = self._taken
+        self._taken = first + len(item)
         held = self._held()
         self._run(first, item, work)
         self.meter.note_peaks(len(self.running) + (first not in self.running), held, self._count_finished()[1])
@@ -82,10 +82,10 @@ class BatchWindow[T](Window[list[T], Any]):
                 error = as_failure(outcome.error)
                 self._fail(Failed(error, index, items[index - first], self.name, outcome.attempts))
             elif self.stopping:
-                self.discarded += 1
+                self._discarded += 1
             else:
                 self._keep(index, Ok(outcome, index) if self.in_band else outcome)
-        self.cancelled += len(items) - len(outcomes)
+        self._cancelled += len(items) - len(outcomes)
         if not self._pumping:
             self._note_results()
             self._settled()

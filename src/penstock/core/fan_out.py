@@ -30,7 +30,7 @@ class FanOut[T, U](Window[T, U]):
         self.finished: dict[int, Outputs[T, U]] = {}  # every open input, whether or not it still runs
         super().__init__(scope, upstream, plan.replaced(retry=None, timeout=None), self.finished)
         self.meter.times_all = True
-        self.head = 0
+        self.head: int = 0
         self._ordered = plan.ordered
         self._timeout = plan.timeout
         self._buffer = plan.buffer
@@ -54,8 +54,8 @@ class FanOut[T, U](Window[T, U]):
 
     @override
     def _start(self, item: T, work: Call[T, U]) -> None:
-        index = self.taken
-        self.taken = index + 1
+        index = self._taken
+        self._taken = index + 1
         self.finished[index] = Outputs(index, item)
         self._run(index, item, work)
 
@@ -243,7 +243,7 @@ class FanOut[T, U](Window[T, U]):
                 self._close_input(outputs)
                 continue
             if output is outputs.failure:
-                self.delivered += 1
+                self._delivered += 1
                 self._forget(outputs)
                 return output
             outputs.handed_on = True
@@ -290,9 +290,9 @@ class FanOut[T, U](Window[T, U]):
         if not outputs.settled:
             outputs.settled = True
             if outputs.handed_on:
-                self.delivered += 1
+                self._delivered += 1
             else:
-                self.dropped += 1
+                self._dropped += 1
         self._forget(outputs)
         if not self._scheduled and not self._exhausted:
             self._schedule()
@@ -310,7 +310,7 @@ class FanOut[T, U](Window[T, U]):
     def _forget(self, outputs: Outputs[T, U]) -> None:
         self.finished.pop(outputs.index, None)
         self._drop_outputs(outputs)
-        while self.head < self.taken and self.head not in self.finished:
+        while self.head < self._taken and self.head not in self.finished:
             self.head += 1
         self._grant(self.finished.get(self.head))
 
@@ -335,7 +335,8 @@ class FanOut[T, U](Window[T, U]):
 
     @override
     def _count_finished(self) -> tuple[int, int]:
-        return sum(outputs.produced for outputs in self.finished.values()), self._outputs_waiting
+        inputs = list(self.finished.values())  # at one stroke: another thread may ask
+        return sum(outputs.produced for outputs in inputs), self._outputs_waiting
 
     # Stopping
 
@@ -364,7 +365,7 @@ class FanOut[T, U](Window[T, U]):
     def _discard(self, outputs: Outputs[T, U]) -> None:
         if not outputs.settled:
             outputs.settled = True
-            self.discarded += 1
+            self._discarded += 1
         self.finished.pop(outputs.index, None)
 
     @override

@@ -34,7 +34,7 @@ class Sketch:
     """Quantiles in constant memory: counts in buckets of geometric width (DDSketch, Masson et al., 2019)."""
 
     def __init__(self) -> None:
-        self.count = 0
+        self.count: int = 0
         self._buckets: Counter[int] = Counter()
 
     def add(self, seconds: float) -> None:
@@ -94,19 +94,19 @@ class Meter:
         self._since = clock()
         self._limit = 0.0 if every_call else SLOW
         self._next_sample = 0
-        self.slow = True
-        self.times_all = False
+        self.slow: bool = True
+        self.times_all: bool = False
         self._waits = [0.0] * len(Wait)
-        self.retried = 0
-        self.failures = 0
-        self.never_began = 0
-        self.peak_running = 0
-        self.peak_in_flight = 0
-        self.peak_buffered = 0
-        self.last_settled = -1
+        self.retried: int = 0
+        self.failures: int = 0
+        self.never_began: int = 0
+        self.peak_running: int = 0
+        self.peak_in_flight: int = 0
+        self.peak_buffered: int = 0
+        self.last_settled: int = -1
         self.first_result: float | None = None
-        self.waits_for = Wait.NOTHING
-        self.calls = Sketch()
+        self.waits_for: Wait = Wait.NOTHING
+        self.calls: Sketch = Sketch()
 
     def wait_for(self, what: Wait) -> None:
         """Count the time from now on as a wait for `what`."""
@@ -117,8 +117,8 @@ class Meter:
 
     def waited(self, what: Wait) -> float:
         """Seconds of waiting for `what` until now."""
-        self.wait_for(self.waits_for)
-        return self._waits[what]
+        going_on = self._clock() - self._since if what is self.waits_for else 0.0
+        return self._waits[what] + going_on
 
     def note_peaks(self, running: int, in_flight: int, buffered: int) -> None:
         """Note how much there is."""

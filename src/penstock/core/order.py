@@ -20,7 +20,7 @@ class UnorderedWindow[T, U](Window[T, U]):
     def _hand_over(self) -> Any:
         if not self.finished:
             return MISSING
-        self.delivered += 1
+        self._delivered += 1
         return self.finished.popleft()
 
     @override
@@ -34,7 +34,7 @@ class UnorderedWindow[T, U](Window[T, U]):
     @override
     def close(self) -> None:
         super().close()
-        self.discarded += len(self.finished)
+        self._discarded += len(self.finished)
         self.finished.clear()
 
 
@@ -43,7 +43,7 @@ class OrderedWindow[T, U](Window[T, U]):
 
     def __init__(self, scope: Scope, upstream: Stage[T], plan: Plan[T, U]) -> None:
         self.finished: dict[int, Any] = {}
-        self.head = 0
+        self.head: int = 0
         super().__init__(scope, upstream, plan, self.finished)
 
     @override
@@ -55,7 +55,7 @@ class OrderedWindow[T, U](Window[T, U]):
                 self.finished[self.head] = value
             return super().pull(room)
         self.head += 1
-        self.delivered += 1
+        self._delivered += 1
         if not self._scheduled and not self._exhausted:
             self._schedule()
         return value  # type: ignore[no-any-return] # a U; Any spares a cast per item
@@ -68,7 +68,7 @@ class OrderedWindow[T, U](Window[T, U]):
                 return MISSING
             value = self.finished.pop(self.head)
         self.head += 1
-        self.delivered += 1
+        self._delivered += 1
         return value
 
     @override
@@ -80,7 +80,7 @@ class OrderedWindow[T, U](Window[T, U]):
         finished, running = self.finished, self.running
         if not finished or self.head in running:
             return False
-        if self.taken - self.head > 2 * self.bound:  # most have settled without a result: one look spares many steps
+        if self._taken - self.head > 2 * self.bound:  # most have settled without a result: one look spares many steps
             self.head = min((*finished, *(i for i in running if i >= 0)))
         while self.head not in finished:
             if self.head in running:
@@ -93,10 +93,10 @@ class OrderedWindow[T, U](Window[T, U]):
         unreachable = [i for i in self.finished if i > index]
         for i in unreachable:
             del self.finished[i]
-        self.discarded += len(unreachable)
+        self._discarded += len(unreachable)
 
     @override
     def close(self) -> None:
         super().close()
-        self.discarded += len(self.finished)
+        self._discarded += len(self.finished)
         self.finished.clear()

@@ -1,7 +1,7 @@
 """What became of an item."""
 
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 from penstock.core.errors import said
 
@@ -45,5 +45,11 @@ class Failed:
         tries = f", attempt {self.attempts}" if self.attempts > 1 else ""
         return f"stage {self.stage!r}, item {self.index}{tries}"
 
+
+type Reason = Literal["sibling failed", "consumer left", "deadline", "caller cancelled"]
+"""Why work was cancelled: an item of its run failed, nobody wants its result, time was up, whoever waits was cancelled.
+
+Work finds it in the message of its `CancelledError`.
+"""
 
 type Result[T] = Ok[T] | Failed

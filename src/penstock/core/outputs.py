@@ -33,18 +33,18 @@ class Outputs[T, U]:
     )
 
     def __init__(self, index: int, item: T) -> None:
-        self.index = index
-        self.item = item
+        self.index: int = index
+        self.item: T = item
         self.ready: deque[U] = deque()
         self.iterator: Iterator[U] | None = None
-        self.waiting = 0  # of the outputs in `ready`, those that are counted
-        self.paused = 0.0  # seconds of waiting for permits
-        self.held = 0  # outputs that wait or are in the making; those of a collection are not counted
-        self.making = False
-        self.produced = False
-        self.handed_on = False
-        self.queued = False
-        self.settled = False
+        self.waiting: int = 0  # of the outputs in `ready`, those that are counted
+        self.paused: float = 0.0  # seconds of waiting for permits
+        self.held: int = 0  # outputs that wait or are in the making; those of a collection are not counted
+        self.making: bool = False
+        self.produced: bool = False
+        self.handed_on: bool = False
+        self.queued: bool = False
+        self.settled: bool = False
         self.failure: object = MISSING
         self.permit: asyncio.Future[None] | None = None
         self.limit: asyncio.Timeout | None = None

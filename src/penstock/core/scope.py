@@ -6,14 +6,17 @@ by the task that read it; then `closed` is done. All of it is driven by callback
 
 import asyncio
 import contextvars
+import logging
 import warnings
 from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
+from penstock.core import open_runs
 from penstock.core.clock import TURN, clock_of, now
 from penstock.core.errors import UnstoppedWorkWarning, as_failure, note, said
-from penstock.core.outcome import Failed
+from penstock.core.log import LOG
+from penstock.core.outcome import Failed, Reason
 from penstock.core.stage import Stage, nobody_waits
 from penstock.core.stats import Stats
 
@@ -32,20 +35,22 @@ class Scope:
     """What one run of a stream owns."""
 
     def __init__(self, grace: float, *, timing: bool = False) -> None:
-        self.loop = asyncio.get_running_loop()
-        self.clock = clock_of(self.loop)
-        self.opened = self.clock()
+        self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
+        self.clock: Callable[[], float] = clock_of(self.loop)
+        self.opened: float = self.clock()
         self.timing = timing
-        self.context = contextvars.copy_context()
-        self.has_factory = self.loop.get_task_factory() is not None
+        self.context: contextvars.Context = contextvars.copy_context()
+        self.context.run(open_runs.INSIDE_A_RUN.set, True)
+        self.has_factory: bool = self.loop.get_task_factory() is not None
         self.grace = grace
         self.stages: list[Stage[Any]] = []
         self.sources: list[SourceStage[Any]] = []
         self.on_closed: list[Callable[[], None]] = []
+        self.reason: Reason = "consumer left"
         self.failure: Failed | None = None
         self.failures: deque[Failed] = deque(maxlen=KEPT_FAILURES)
-        self.failures_seen = 0
-        self.turn_ends = now() + TURN
+        self.failures_seen: int = 0
+        self.turn_ends: float = now() + TURN
         self.closed: asyncio.Future[None] = self.loop.create_future()
         self._queue: deque[Window[Any, Any]] = deque()
         self._turn_due = False
@@ -53,6 +58,7 @@ class Scope:
         self._releasing = False
         self._grace_timer: asyncio.TimerHandle | None = None
         self._unstopped: list[str] = []
+        self._left_behind = False
         self._cleanup_errors: list[BaseException] = []
         self._last_stats: Stats | None = None
 
@@ -97,6 +103,7 @@ class Scope:
         """Record a failure that ends the run: the first one is raised, later ones are noted (P5)."""
         if self.failure is None and not self._closing:
             self.failure = failed
+            self.reason = "sibling failed"
         else:
             self.keep(failed)
 
@@ -131,11 +138,13 @@ class Scope:
 
     # Closing
 
-    def begin_close(self) -> None:
+    def begin_close(self, left_by: BaseException | None = None) -> None:
         """Stop all work and, when it has stopped, close the sources; nothing starts from here on."""
         if self._closing:
             return
         self._closing = True
+        if self.failure is None:
+            self.reason = _reason(left_by)
         self._queue.clear()
         for stage in reversed(self.stages):
             stage.stop()
@@ -146,6 +155,11 @@ class Scope:
     def closing(self) -> bool:
         """Whether the run is being left."""
         return self._closing
+
+    def drain(self) -> None:
+        """Take nothing more from the sources; what was taken goes its way."""
+        for source in self.sources:
+            source.drain()
 
     def work_stopped(self) -> None:
         """Go on with closing if no work runs any more."""
@@ -167,6 +181,7 @@ class Scope:
         self._grace_timer = None
         if not self._releasing:
             self._unstopped += [work for stage in self.stages if (work := stage.busy())]
+            self._left_behind = bool(self._unstopped)
             self._release_sources()
             if not self.closed.done():
                 self._grace_timer = self.loop.call_later(self.grace, self._grace_over, context=self.context)
@@ -186,10 +201,18 @@ class Scope:
             callback()
         self._let_go()
         self.closed.set_result(None)
+        open_runs.closed(self)
+
+    @property
+    def left_work_behind(self) -> bool:
+        """Whether work that ignored its cancellation goes on after the run."""
+        return self._left_behind
 
     def _let_go(self) -> None:
         """Take the cycles apart: a run that is over must not need the garbage collector."""
-        self._last_stats = self.stats()
+        stats = self._last_stats = self.stats()
+        if LOG.isEnabledFor(logging.INFO):
+            LOG.info("run over: %s", stats)
         for stage in self.stages:
             stage.on_ready = nobody_waits
             if stage.is_over():
@@ -209,6 +232,7 @@ class Scope:
         unstopped, self._unstopped = self._unstopped, []
         if unstopped:
             message = f"still running {self.grace:g} s after cancellation, left behind: {'; '.join(unstopped)}"
+            LOG.warning("%s", message)
             warnings.warn(message, UnstoppedWorkWarning, stacklevel=3)
 
     def raise_cleanup_errors(self, on_its_way: BaseException | None) -> None:
@@ -222,6 +246,13 @@ class Scope:
                 note(error, f"cleanup also failed: {said(other)}: {'; '.join(getattr(other, '__notes__', ()))}")
         if on_its_way is None:
             raise error
+
+
+def _reason(left_by: BaseException | None) -> Reason:
+    """Why work is cancelled in a run that is left by that exception."""
+    if isinstance(left_by, asyncio.CancelledError):
+        return "caller cancelled"
+    return "deadline" if isinstance(left_by, TimeoutError) else "consumer left"
 
 
 async def outlast(future: asyncio.Future[Any], abandoned: asyncio.Future[None] | None = None) -> None:

@@ -29,8 +29,8 @@ class SourceStage[T](Stage[T]):
 
     def __init__(self, scope: Scope, name: str) -> None:
         super().__init__(scope, name)
-        self.ended = False
-        self.closed = False
+        self.ended: bool = False
+        self.closed: bool = False
         scope.sources.append(self)
 
     def release(self) -> None:
@@ -47,10 +47,10 @@ class SourceStage[T](Stage[T]):
 
     def _source_failed(self, error: BaseException) -> None:
         self.ended = True
-        self.scope.fail(source_failure(error, self.taken, self.name))
+        self.scope.fail(source_failure(error, self._taken, self.name))
 
     def _closing_failed(self, error: BaseException) -> None:
-        self.scope.cleanup_failed(source_failure(error, self.taken, self.name))
+        self.scope.cleanup_failed(source_failure(error, self._taken, self.name))
 
 
 class IteratorStage[T](SourceStage[T]):
@@ -87,12 +87,12 @@ class IteratorStage[T](SourceStage[T]):
         except BaseException as error:  # noqa: BLE001 -- raised to the consumer, whatever it is
             self._source_failed(error)
             return END
-        self.taken += 1
+        self._taken += 1
         return item
 
     @override
     def stats(self) -> StageStats:
-        return replace(super().stats(), delivered=self.taken)
+        return replace(super().stats(), delivered=self._taken)
 
     def _turn_over(self) -> None:
         self._turn_asked = False
@@ -146,7 +146,7 @@ class AsyncIteratorStage[T](SourceStage[T]):
             else:
                 self._wake()
         if self._inbox:
-            self.delivered += 1
+            self._delivered += 1
             self._room -= 1
             return self._inbox.popleft()
         if self.ended:
@@ -164,7 +164,7 @@ class AsyncIteratorStage[T](SourceStage[T]):
         self.ended = True
         if self._pulling and self._task is not None and not self._interrupted:
             self._interrupted = True  # once: a second cancellation would hit the iterator's cleanup
-            self._task.cancel()
+            self._task.cancel(self.scope.reason)
         self._tell()
 
     @override
@@ -179,7 +179,7 @@ class AsyncIteratorStage[T](SourceStage[T]):
 
     @override
     def close(self) -> None:
-        self.discarded += len(self._inbox)
+        self._discarded += len(self._inbox)
         self._inbox.clear()
 
     def _start(self) -> None:
@@ -243,9 +243,9 @@ class AsyncIteratorStage[T](SourceStage[T]):
                 item = await anext(iterator)
             finally:
                 self._pulling = False
-            self.taken += 1
+            self._taken += 1
             if self._stopping:
-                self.discarded += 1
+                self._discarded += 1
                 return
             self._inbox.append(item)
             self._tell()

@@ -47,12 +47,12 @@ class Stage[T]:
         self.scope = scope
         self.name = name
         self.on_ready: Callable[[], None] = nobody_waits
-        self.taken: int = 0
-        self.delivered: int = 0
-        self.dropped: int = 0
-        self.failed: int = 0
-        self.cancelled: int = 0
-        self.discarded: int = 0
+        self._taken: int = 0
+        self._delivered: int = 0
+        self._dropped: int = 0
+        self._failed: int = 0
+        self._cancelled: int = 0
+        self._discarded: int = 0
         scope.stages.append(self)
 
     def pull(self, room: int) -> Pulled[T]:
@@ -79,12 +79,12 @@ class Stage[T]:
         """What was counted and measured until now."""
         return StageStats(
             name=self.name,
-            taken=self.taken,
-            delivered=self.delivered,
-            dropped=self.dropped,
-            failed=self.failed,
-            cancelled=self.cancelled,
-            discarded=self.discarded,
+            taken=self._taken,
+            delivered=self._delivered,
+            dropped=self._dropped,
+            failed=self._failed,
+            cancelled=self._cancelled,
+            discarded=self._discarded,
         )
 
     def close(self) -> None:

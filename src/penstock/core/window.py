@@ -40,19 +40,19 @@ class Window[T, U](Stage[U]):
     def __init__(self, scope: Scope, upstream: Stage[T], plan: Plan[T, U], finished: Sized) -> None:
         super().__init__(scope, plan.name)
         self.upstream = upstream
-        self.concurrency = plan.concurrency
+        self.concurrency: int = plan.concurrency
         self.bound: int = plan.concurrency + plan.buffer
         self.plan = plan
-        self.in_band = plan.on_error == "return"
-        self.meter = Meter(scope.clock, every_call=scope.timing)
-        self.work = plan.work if plan.timeout is None else timed(plan.work, plan.timeout)
-        self.measured_work = self.meter.timing(self.work)
+        self.in_band: bool = plan.on_error == "return"
+        self.meter: Meter = Meter(scope.clock, every_call=scope.timing)
+        self.work: Call[T, U] = plan.work if plan.timeout is None else timed(plan.work, plan.timeout)
+        self.measured_work: Call[T, U] = self.meter.timing(self.work)
         if plan.retry is not None:
             self.work = self.measured_work = retrying(self.measured_work, plan.retry, self._retry, stage=plan.name)
             self.meter.times_all = True
         self.running: dict[int, asyncio.Task[None]] = {}
-        self.kept_places = 0
-        self.stopping = False
+        self.kept_places: int = 0
+        self.stopping: bool = False
         self._waiting_results = finished
         self._exhausted = False
         self._asked = False
@@ -98,8 +98,8 @@ class Window[T, U](Stage[U]):
         if not self._scheduled and not self._exhausted:
             self._schedule()
         if self.in_band and type(value) is Failed:
-            self.delivered -= 1
-            self.failed += 1
+            self._delivered -= 1
+            self._failed += 1
         return value  # type: ignore[no-any-return] # a U; Any spares a cast per item
 
     def _is_over(self) -> bool:
@@ -128,15 +128,15 @@ class Window[T, U](Stage[U]):
         if self._pumping:
             return
         self._pumping = True
-        taken = self.taken
+        taken = self._taken
         try:
             while not self._exhausted and (room := self._room()) > 0:
                 if not self._fill(room):
                     break
         finally:
             self._pumping = False
-        if self.taken > taken:
-            self._note_peaks(self.taken - 1)
+        if self._taken > taken:
+            self._note_peaks(self._taken - 1)
         if not self._scheduled and not self._exhausted:
             self._note_wait()
 
@@ -171,7 +171,7 @@ class Window[T, U](Stage[U]):
         else:
             start = self._start_as_the_loop_likes if scope.has_factory else self._start
         following = self.measured_work if self.meter.slow else self.work
-        work = self.measured_work if self.meter.samples(self.taken) else following
+        work = self.measured_work if self.meter.samples(self._taken) else following
         must_look = not self.upstream.looks_at_the_clock
         for _ in range(room):
             if must_look and now() > scope.turn_ends:
@@ -201,24 +201,24 @@ class Window[T, U](Stage[U]):
 
     def _start(self, item: T, work: Call[T, U]) -> None:
         """Do what `_start_as_the_loop_likes` comes to without a task factory: half a microsecond less an item."""
-        index = self.taken
-        self.taken = index + 1
+        index = self._taken
+        self._taken = index + 1
         scope = self.scope
         task = Task(self._call(index, item, work), loop=scope.loop, context=scope.context.copy(), eager_start=True)
         if not task.done():
             self.running[index] = task
             if self.stopping:
-                task.cancel()
+                task.cancel(self.scope.reason)
 
     def _start_as_the_loop_likes(self, item: T, work: Call[T, U]) -> None:
-        index = self.taken
-        self.taken = index + 1
+        index = self._taken
+        self._taken = index + 1
         self._run(index, item, work)
 
     def _start_inline(self, item: T, work: Call[T, U]) -> None:
         """Call a plain function here and now; no task unless it turns out to return an awaitable."""
-        index = self.taken
-        self.taken = index + 1
+        index = self._taken
+        self._taken = index + 1
         assert self.plan.inline is not None
         began = self.scope.clock() if work is self.measured_work else None
         try:
@@ -247,7 +247,7 @@ class Window[T, U](Stage[U]):
             self.running[index] = task
             self._unbegun.note(task, call, index, item, work)
             if self.stopping:
-                task.cancel()
+                task.cancel(self.scope.reason)
 
     async def _call_in_turn(self, index: int, item: T, work: Call[T, U]) -> None:
         """Call when it is its turn: a task factory may start many tasks that all want to begin in one pass."""
@@ -315,9 +315,9 @@ class Window[T, U](Stage[U]):
 
     def _returned(self, index: int, value: U) -> None:
         if self.stopping:
-            self.discarded += 1
+            self._discarded += 1
         elif value is DROPPED:
-            self.dropped += 1
+            self._dropped += 1
             self.meter.last_settled = index
         else:
             self._keep(index, Ok(value, index) if self.in_band else value)
@@ -331,7 +331,7 @@ class Window[T, U](Stage[U]):
             attempts = error.attempts
             error = error.error
         if self.stopping and isinstance(error, asyncio.CancelledError):
-            self.cancelled += 1
+            self._cancelled += 1
         else:
             self._fail(Failed(as_failure(error), index, item, self.name, attempts))
         self._settled()
@@ -342,15 +342,15 @@ class Window[T, U](Stage[U]):
             self._keep(failed.index, failed)
             self._note_results()
             return
-        self.failed += 1
+        self._failed += 1
         self.meter.last_settled = failed.index
         if self.stopping:
             self.scope.cleanup_failed(failed)
         elif self.plan.on_error == "raise" or not isinstance(failed.error, Exception):
             self.scope.fail(failed)
             self._halt(failed.index)
-        elif broken := self.plan.tolerance.exceeded(self.failed, self.delivered + self.dropped + self.failed):
-            note(failed.error, f"{self.failed} items of stage {self.name!r} have failed, more than {broken} allows")
+        elif broken := self.plan.tolerance.exceeded(self._failed, self._delivered + self._dropped + self._failed):
+            note(failed.error, f"{self._failed} items of stage {self.name!r} have failed, more than {broken} allows")
             self.scope.fail(failed)
             self._halt(failed.index)
         elif self.plan.on_error == "collect":
@@ -379,14 +379,14 @@ class Window[T, U](Stage[U]):
     @override
     def stop(self) -> None:
         if not self.stopping:
-            self._halt(self.taken)
+            self._halt(self._taken)
 
     def _halt(self, index: int) -> None:
         """Cancel everything that runs; of what is finished, keep what stands in order before `index`."""
         self.stopping = self._exhausted = True
         self._discard_behind(min([index, *(i for i in self.running if i >= 0)]))
         for task in list(self.running.values()):
-            task.cancel()
+            task.cancel(self.scope.reason)
         self.upstream.stop()
         self._tell()
 

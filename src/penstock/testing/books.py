@@ -24,7 +24,11 @@ class Books:
     """
 
     def __init__(self) -> None:
-        self.taken = self.settled = self.peak_unsettled = self.opened = self.closed = 0
+        self.taken: int = 0
+        self.settled: int = 0
+        self.peak_unsettled: int = 0
+        self.opened: int = 0
+        self.closed: int = 0
         self.closed_by: str | None = None
         self.pulled_by: set[str] = set()
         self._names: weakref.WeakKeyDictionary[object, str] = weakref.WeakKeyDictionary()

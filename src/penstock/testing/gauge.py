@@ -27,7 +27,12 @@ class Gauge:
     """
 
     def __init__(self) -> None:
-        self.now = self.peak = self.started = self.finished = self.failed = self.cancelled = 0
+        self.now: int = 0
+        self.peak: int = 0
+        self.started: int = 0
+        self.finished: int = 0
+        self.failed: int = 0
+        self.cancelled: int = 0
         self._lock = threading.Lock()
 
     def __repr__(self) -> str:

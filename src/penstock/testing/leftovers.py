@@ -9,6 +9,8 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Any, Self
 
+from penstock.core.open_runs import closed_runs
+from penstock.core.scope import Scope
 from penstock.testing.describe import describe_generator, describe_task
 from penstock.testing.processes import children, describe_process
 from penstock.testing.virtual import VirtualLoop
@@ -18,7 +20,8 @@ class Leftovers:
     """A `with` block that raises AssertionError if it leaves anything behind.
 
     Inside a running loop it looks for tasks, timers (of virtual and of asyncio's loops), jobs in executors (of virtual
-    loops), async generators that were begun and not closed, and errors that only the loop's exception handler was told.
+    loops), async generators that were begun and not closed, errors that only the loop's exception handler was told, and
+    runs of streams that are over and have not accounted for every item.
     It collects garbage first: only then is an exception known to be one that nobody will retrieve. (`gc.freeze()`
     before a test makes that cheap.) Anywhere else it looks for threads and child processes. What was there before the
     block does not count.
@@ -135,6 +138,30 @@ class _Complaints(_Watch):
         self._heard.append(f"{complaint['message']}: {complaint.get('exception')!r}")
 
 
+class _Accounts(_Watch):
+    """Balances the books of every run that ends: each item that was taken has exactly one outcome."""
+
+    def __init__(self) -> None:
+        self._wrong: list[str] = []
+
+    def begin(self) -> None:
+        closed_runs.append(self._balance)
+
+    def end(self) -> None:
+        closed_runs.remove(self._balance)
+
+    def left(self) -> Iterable[str]:
+        return self._wrong
+
+    def _balance(self, run: Scope) -> None:
+        if run.left_work_behind:
+            return
+        for stage in run.stats():
+            outcomes = (stage.delivered, stage.dropped, stage.failed, stage.cancelled, stage.discarded)
+            if stage.in_flight or min(outcomes) < 0:
+                self._wrong.append(f"books of stage {stage.name!r} that do not balance: {stage}")
+
+
 def _watches_inside(loop: asyncio.AbstractEventLoop) -> list[_Watch]:
     return [
         _Newcomers(lambda: {task: task for task in asyncio.all_tasks(loop)}, describe_task),
@@ -142,6 +169,7 @@ def _watches_inside(loop: asyncio.AbstractEventLoop) -> list[_Watch]:
         _Newcomers(lambda: _jobs(loop), lambda fn: f"executor job {fn!r}"),
         _Generators(),
         _Complaints(loop),
+        _Accounts(),
     ]
 
 

@@ -44,17 +44,17 @@ class VirtualLoop(_RealLoop):
 
     def __init__(self, clock: Clock | None = None) -> None:
         super().__init__()
-        self.clock = Clock() if clock is None else clock
+        self.clock: Clock = Clock() if clock is None else clock
         self.clock.attach(self)
-        self.timers = Timers()
-        self.slow_callback_duration = math.inf  # debug mode would blame the ticker for the time that it lets pass
+        self.timers: Timers = Timers()
+        self.slow_callback_duration: float = math.inf  # debug mode would blame the ticker for the time that it lets pass
         self._ticking = False
         self._ticker_context = contextvars.Context()
         self._anything_scheduled = False
         self._passes = 0
         self._stuck: Exception | None = None
         self._workers: Executor | None = None
-        self.jobs = Jobs()
+        self.jobs: Jobs = Jobs()
         self._no_jobs = asyncio.Event()
         self._no_jobs.set()
 

@@ -1,0 +1,48 @@
+"""The runs that are open on each loop: to drain them all, and to be told when one is over."""
+
+import asyncio
+from collections.abc import Callable
+from contextvars import ContextVar
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary, WeakSet
+
+if TYPE_CHECKING:
+    from penstock.core.scope import Scope
+
+INSIDE_A_RUN = ContextVar("penstock_inside_a_run", default=False)
+"""True for the work and the sources of a run: what they open is part of it."""
+
+closed_runs: "list[Callable[[Scope], None]]" = []
+"""Who wants to be told of every run that is over: the test kit, which balances its books."""
+
+_runs: "WeakKeyDictionary[asyncio.AbstractEventLoop, WeakSet[Scope]]" = WeakKeyDictionary()
+_drained: WeakSet[asyncio.AbstractEventLoop] = WeakSet()
+
+
+def opened(run: "Scope") -> None:
+    """Note that `run` is open, unless it is part of another one."""
+    if INSIDE_A_RUN.get():
+        return
+    _runs.setdefault(run.loop, WeakSet()).add(run)
+    if run.loop in _drained:
+        run.drain()
+
+
+def closed(run: "Scope") -> None:
+    """Note that `run` is over."""
+    if run.loop in _runs:
+        _runs[run.loop].discard(run)
+    for watch in closed_runs:
+        watch(run)
+
+
+def drain(loop: asyncio.AbstractEventLoop) -> None:
+    """Have the runs of `loop` take nothing more, and those that are still to be opened there take nothing at all."""
+    _drained.add(loop)
+    for run in list(_runs.get(loop, ())):
+        run.drain()
+
+
+def end_draining(loop: asyncio.AbstractEventLoop) -> None:
+    """Let runs be opened on `loop` as before."""
+    _drained.discard(loop)
