@@ -18,7 +18,7 @@ FLOORS = (
     ("testing",),
     ("engines",),
     ("ops",),
-    ("signals",),
+    ("signals", "progress"),
     ("run",),
     ("sync",),
     ("readable",),

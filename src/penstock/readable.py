@@ -8,6 +8,7 @@ from penstock.core.errors import EmptyStreamError
 from penstock.core.retry import Seconds
 from penstock.core.scope import Scope
 from penstock.core.stage import Stage
+from penstock.progress import require_rich
 from penstock.run import Run
 from penstock.sync import SyncRun
 
@@ -28,27 +29,33 @@ class Readable(Generic[T_co]):  # noqa: UP046 -- inferred variance would be inva
         """Open the stages of a run; the last one."""
         raise NotImplementedError
 
-    def open(self, *, grace: Seconds = 5.0, timing: bool = False) -> Run[T_co]:
+    def open(self, *, grace: Seconds = 5.0, progress: bool = False, timing: bool = False) -> Run[T_co]:
         """A run of this stream, for `async with`; nothing is read before its first item is asked for.
 
         Args:
             grace: seconds that work which ignores its cancellation gets when the run is left, >= 0; then a warning
                 names it and it is left behind.
+            progress: show on stderr how it goes: a live table on a terminal, a line every five seconds elsewhere. With
+                the `total` of `stream()`, or a source that has a length, it says how long it will take.
             timing: time every call for the statistics, also where calls are so fast that one in 16 would do.
 
         Raises:
+            ModuleNotFoundError: `progress` needs rich, and it is not installed.
             SourceConsumedError: the source is a one-shot iterator that has been read.
         """
+        if validate.flag("progress", progress):
+            require_rich()
         seconds = validate.seconds("grace", grace, zero=True)
         self.refuse_consumed()
-        return Run(self.open_stage, seconds, timing=validate.flag("timing", timing))
+        return Run(self.open_stage, seconds, timing=validate.flag("timing", timing), progress=progress)
 
-    def sync(self, *, grace: Seconds = 5.0) -> SyncRun[T_co]:
+    def sync(self, *, grace: Seconds = 5.0, progress: bool = False, timing: bool = False) -> SyncRun[T_co]:
         """A run for scripts and notebooks: `with stream.sync() as items: for item in items: ...` (P4).
 
-        It has a loop and a thread of its own, so clients made on another loop do not work in it.
+        It has a loop and a thread of its own, so clients made on another loop do not work in it. The options are those
+        of `open()`.
         """
-        return SyncRun(self.open(grace=grace))
+        return SyncRun(self.open(grace=grace, progress=progress, timing=timing))
 
     def __aiter__(self) -> Run[T_co]:
         """Run the stream to its end; to leave early use `async with stream.open()`."""

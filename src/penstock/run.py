@@ -15,6 +15,7 @@ from penstock.core.outcome import Failed
 from penstock.core.scope import Scope, outlast
 from penstock.core.stage import END, PENDING, Pulled, Signal, Stage
 from penstock.core.stats import Stats
+from penstock.progress import show_progress
 
 type OpenStage = Callable[[Scope], Stage[Any]]
 
@@ -44,10 +45,11 @@ class Run[T](AsyncIterator[T]):
     nothing (P5); two at once raise `ConcurrentReadError`.
     """
 
-    def __init__(self, open_stage: OpenStage, grace: float, *, timing: bool) -> None:
+    def __init__(self, open_stage: OpenStage, grace: float, *, timing: bool, progress: bool) -> None:
         self._open_stage = open_stage
         self._grace = grace
         self._timing = timing
+        self._progress = progress
         self._outlet = Outlet()
         self._scope: Scope | None = None
         self._stage: Stage[T] | None = None
@@ -138,6 +140,8 @@ class Run[T](AsyncIterator[T]):
                 raise
             self._stage.on_ready = self._outlet.wake
             open_runs.opened(scope)
+            if self._progress:
+                show_progress(scope)
             self._pull = self._stage.pull
         return self._stage
 
