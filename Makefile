@@ -25,6 +25,7 @@ check: .venv/.ready ## format, lint and types, as CI does
 	@$(BIN)/ruff check --quiet
 	@$(BIN)/mypy
 	@$(BIN)/pyright
+	@$(BIN)/python tools/typed.py
 
 format: .venv/.ready ## format the code and mend what lint can mend
 	@$(BIN)/ruff check --fix --quiet || true

@@ -300,6 +300,27 @@ async def test_parallel_filter():
     assert gauge.peak == 3
 
 
+async def test_parallel_map_returns_failures_in_their_place():
+    results = await penstock.parallel_map(range(4), fails_for_odd, concurrency=2, on_error="return").to_list()
+    assert [result.value if isinstance(result, penstock.Ok) else str(result.error) for result in results] == [
+        0,
+        "1",
+        2,
+        "3",
+    ]
+    assert [result.index for result in results] == [0, 1, 2, 3]
+
+
+async def test_parallel_filter_returns_failures_among_what_it_keeps():
+    results = await penstock.parallel_filter(range(4), fails_for_odd, concurrency=2, on_error="return").to_list()
+    assert [(type(result), result.index) for result in results] == [
+        (penstock.Failed, 1),
+        (penstock.Ok, 2),
+        (penstock.Failed, 3),
+    ]
+    assert results[1].value == 2
+
+
 @pytest.mark.parametrize("function", [penstock.parallel_map, penstock.parallel_filter])
 def test_the_functions_want_to_know_the_concurrency(function):
     with pytest.raises(TypeError, match="concurrency"):

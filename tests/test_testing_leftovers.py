@@ -236,7 +236,7 @@ def test_books_that_do_not_balance_are_left_behind():
     async def read_with_a_miscount():
         async with penstock.stream(range(3)).map(lambda item: item, name="work").open() as items:
             await anext(items)
-            items._stage.delivered += 1
+            items._stage._delivered += 1
 
     with pytest.raises(AssertionError, match="books of stage 'work' that do not balance: StageStats"):
         run(read_with_a_miscount())

@@ -73,7 +73,7 @@ def no_cancel():
 @twin("holds a finished result until the source gives another item (streamable)", "guarantees/test_p2_progress.py")
 def result_held_for_the_source():
     def tell(self):
-        waits = not self._exhausted and self.taken < self.concurrency
+        waits = not self._exhausted and self._taken < self.concurrency
         if self._asked and not waits and (self._has_next() or self._is_over()):
             self._asked = False
             self.on_ready()
@@ -147,8 +147,8 @@ def unfair_merge():
                 self._asked = True
                 continue
             if item is not END:
-                self.taken += 1
-                self.delivered += 1
+                self._taken += 1
+                self._delivered += 1
                 return item
         return PENDING if self._asked else END
 
@@ -216,7 +216,7 @@ def loses_the_books():
 @twin("counts a sibling's cancellation as the item's failure", "guarantees/test_p8_cancellation.py")
 def cancelled_is_failed():
     def raised(self, index, item, error):
-        self.failed += 1
+        self._failed += 1
         failed = Failed(as_failure(error), index, item, self.name)
         if self.stopping:
             self.scope.keep(failed)

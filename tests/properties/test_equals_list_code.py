@@ -1,7 +1,8 @@
 """Random pipelines under random schedules give what plain list code gives, within their bounds, and leave nothing."""
 
 import asyncio
-from contextlib import suppress
+import itertools
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -11,7 +12,13 @@ import penstock
 from penstock.testing import Gauge, Scripted
 
 DELAYS = st.sampled_from([None, 0, 0.5, 1, 1, 2, 7])
-STAGES = st.sampled_from(["map", "filter", "flat_map", "flat_map_async", "batch", "tap", "take", "plain"])
+WORKING = ["map", "filter", "tap", "flat_map", "map_batches"]
+STAGES = st.sampled_from([
+    *WORKING, "flat_map_async", "batch", "take", "plain", "inline", "map_thread", "map_batches_thread",
+    "flat_map_thread", "batch_weight",
+])  # fmt: skip
+FREE = ("batch", "take", "plain", "batch_weight")
+"""Stages that take no options, and so keep the order."""
 OPTIONS = st.fixed_dictionaries(
     {"concurrency": st.integers(1, 5), "ordered": st.booleans(), "buffer": st.integers(0, 4)}
 )
@@ -19,7 +26,7 @@ OPTIONS = st.fixed_dictionaries(
 
 @st.composite
 def pipelines(draw):
-    """A source and stages: (items, source delay, async source?, [(kind, options, delays, failing item)])."""
+    """A source and stages: (items, source delay, kind of source, [(kind, options, delays, failing item)])."""
     stages = [
         (
             draw(STAGES),
@@ -29,7 +36,7 @@ def pipelines(draw):
         )
         for _ in range(draw(st.integers(0, 4)))
     ]
-    return draw(st.integers(0, 20)), draw(DELAYS), draw(st.booleans()), stages
+    return draw(st.integers(0, 20)), draw(DELAYS), draw(st.sampled_from(["async", "plain", "thread"])), stages
 
 
 class Boom(Exception):
@@ -43,11 +50,56 @@ def slow(delays, gauge, failing, result):
             delay = delays[number % len(delays)]
             if delay is not None:
                 await asyncio.sleep(delay)
-            if number == failing:
+            if failing in numbers_of(item):
                 raise Boom(item)
             return result(item)
 
     return work
+
+
+def blocking(delays, gauge, failing):
+    """The same as a plain function for threads, which can be stopped no sooner than they are through."""
+    clock = asyncio.get_running_loop().clock
+
+    def work(item):
+        with gauge:
+            delay = delays[number_of(item) % len(delays)]
+            if delay is not None:
+                clock.sleep(min(delay, 2))
+            if failing in numbers_of(item):
+                raise Boom(item)
+            return item
+
+    return work
+
+
+def at_once(gauge, failing):
+    def work(item):
+        with gauge:
+            if failing in numbers_of(item):
+                raise Boom(item)
+            return item
+
+    return work
+
+
+def numbers_of(item):
+    """The number of an item, or those of the items in a list for `map_batches`."""
+    return [number_of(each) for each in item] if type(item) is Items else [number_of(item)]
+
+
+class Items(list):
+    """What `map_batches` gives to its function; other lists are items."""
+
+
+def of_items(work):
+    def call(items):
+        return work(Items(items))
+
+    async def async_call(items):
+        return await work(Items(items))
+
+    return async_call if asyncio.iscoroutinefunction(work) else call
 
 
 def number_of(item):
@@ -77,8 +129,23 @@ def build(stream, stages, gauges, *, failures):
             )
         elif kind == "flat_map_async":
             stream = stream.flat_map(repeat(delays), **options)
+        elif kind == "map_batches":
+            size, within = len(delays), delays[-1] or None
+            work = of_items(slow(delays, gauge, bad, list))
+            stream = stream.map_batches(work, size, within=within, **options, **on_error)
+        elif kind == "map_batches_thread":
+            work = of_items(blocking(delays, gauge, bad))
+            stream = stream.map_batches(work, len(delays), engine="thread", **options, **on_error)
+        elif kind == "map_thread":
+            stream = stream.map(blocking(delays, gauge, bad), engine="thread", **options, **on_error)
+        elif kind == "flat_map_thread":
+            stream = stream.flat_map(repeat_blocking(delays, gauge), engine="thread", **options)
+        elif kind == "inline":
+            stream = stream.map(at_once(gauge, bad), engine="inline", **options, **on_error)
         elif kind == "batch":
             stream = stream.batch(2)
+        elif kind == "batch_weight":
+            stream = stream.batch(3, weight=lambda item: number_of(item) % 4, max_weight=5)
         elif kind == "take":
             stream = stream.take(7)
         elif kind == "plain":
@@ -97,10 +164,41 @@ def repeat(delays):
     return outputs
 
 
+def repeat_blocking(delays, gauge):
+    clock = asyncio.get_running_loop().clock
+
+    def outputs(item):
+        for turn in range(number_of(item) % 3):
+            delay = delays[turn % len(delays)]
+            with gauge:
+                if delay is not None:
+                    clock.sleep(min(delay, 2))
+            yield item
+
+    return outputs
+
+
+def weighed(items):
+    """Batches of at most three items that weigh at most 5."""
+    batch, weight = [], 0
+    for item in items:
+        more = number_of(item) % 4
+        if batch and weight + more > 5:
+            yield batch
+            batch, weight = [], 0
+        batch.append(item)
+        weight += more
+        if len(batch) == 3 or weight >= 5:
+            yield batch
+            batch, weight = [], 0
+    if batch:
+        yield batch
+
+
 def expected(items, stages, *, skip):
     """The same in list code."""
     for kind, _, _, failing in stages:
-        if skip and kind in {"map", "filter", "tap", "flat_map"}:
+        if skip and kind in {*WORKING, "map_thread", "map_batches_thread", "inline"}:
             items = [item for item in items if number_of(item) != failing]
         if kind == "filter":
             items = [item for item in items if number_of(item) % 3 != 0]
@@ -108,6 +206,8 @@ def expected(items, stages, *, skip):
             items = [item for item in items for _ in range(number_of(item) % 3)]
         elif kind == "batch":
             items = [items[first : first + 2] for first in range(0, len(items), 2)]
+        elif kind == "batch_weight":
+            items = list(weighed(items))
         elif kind == "take":
             items = items[:7]
         elif kind == "plain":
@@ -115,25 +215,86 @@ def expected(items, stages, *, skip):
     return items
 
 
-def source_of(count, delay, is_async):
-    source = Scripted(range(count), delay=delay if is_async else None)
-    return source, source if is_async else source.sync()
+def source_of(count, delay, kind):
+    """A script, and the stream that reads it."""
+    if kind == "async":
+        source = Scripted(range(count), delay=delay)
+        return source, penstock.stream(source)
+    if kind == "plain":
+        source = Scripted(range(count))
+        return source, penstock.stream(source.sync())
+    source = Scripted(range(count), delay=delay and min(delay, 2))
+    return source, penstock.stream(source.sync(asyncio.get_running_loop().clock), engine="thread")
 
 
-def settled_books(run):
-    for stage in run.stats():
-        outcomes = stage.delivered + stage.dropped + stage.failed + stage.cancelled + stage.discarded
-        assert stage.taken == outcomes + stage.in_flight
-        assert min(outcomes, stage.in_flight, stage.discarded) >= 0
+def counts_items(stage, following):
+    """Whether what a stage delivers is what the one below takes: one for one."""
+    return not stage.name.startswith(("flat_map", "batch")) or following.startswith("map_batches")
 
 
-def closed_books(run, gauges, source, is_async):
-    settled_books(run)
-    assert all(stage.in_flight == 0 for stage in run.stats())
+def consistent_books(run, stages=(), gauges=(), *, lazy=True, given=None):
+    """Every count of every stage, beside those of its neighbours, and of gauges that know nothing of the run."""
+    stats = list(run.stats())
+    for stage in stats:
+        assert min(getattr(stage, name) for name in COUNTS) >= 0, stage
+        assert stage.in_flight <= max(stage.peak_in_flight, stage.taken * (stage.concurrency is None)), stage
+        if stage.concurrency is not None:
+            assert stage.running <= min(stage.peak_running, stage.concurrency), stage
+            assert stage.buffered <= stage.peak_buffered, stage
+            assert stage.succeeded + stage.failed <= stage.started <= stage.taken, stage
+            if not stage.name.startswith("flat_map"):
+                assert stage.running + stage.buffered <= stage.in_flight, stage
+                if not stage.name.startswith("map_batches"):
+                    assert stage.running + stage.buffered == stage.in_flight, stage
+    for stage, following in itertools.pairwise(stats):
+        if counts_items(stage, following.name):
+            assert stage.delivered == following.taken, (stage, following)
+    if given is not None and stats and counts_items(stats[-1], ""):
+        assert stats[-1].delivered == given
+    windows = [stage for stage in stats if not stage.name.startswith(("source", "batch", "take"))]
+    for stage, (kind, *_), (gauge, _) in zip(windows, stages, gauges, strict=False):
+        if kind in {"map", "filter", "tap", "map_batches"} and not lazy:
+            assert stage.running == gauge.now, (stage, gauge)
+            assert stage.peak_running == gauge.peak, (stage, gauge)
+
+
+COUNTS = (
+    "taken", "delivered", "dropped", "failed", "cancelled", "discarded", "in_flight", "started", "succeeded",
+    "retried", "running", "buffered", "upstream_wait_s", "consumer_wait_s", "blocked_by_head_s",
+)  # fmt: skip
+
+
+@asynccontextmanager
+async def watched(run, pauses, **context):
+    """Check the books of a run while the block runs, also between its items."""
+
+    async def watch():
+        for passes, seconds in itertools.cycle(pauses):
+            await asyncio.sleep(seconds)
+            for _ in range(passes):
+                await asyncio.sleep(0)
+                consistent_books(run, **context)
+
+    watching = asyncio.create_task(watch())
+    try:
+        yield
+    finally:
+        watching.cancel()
+        await asyncio.wait([watching])
+    if not watching.cancelled():
+        watching.result()
+
+
+MOMENTS = st.lists(st.tuples(st.integers(1, 4), st.sampled_from([0.25, 0.5, 1, 3])), min_size=1, max_size=4)
+
+
+def closed_books(run, gauges, source, kind):
+    consistent_books(run)
+    assert all((stage.in_flight, stage.running, stage.buffered) == (0, 0, 0) for stage in run.stats())
     for gauge, concurrency in gauges:
         assert gauge.now == 0
         assert gauge.peak <= concurrency
-    assert source.closed == source.opened or not is_async
+    assert source.closed == source.opened or kind == "plain"
 
 
 EXAMPLES = settings(
@@ -142,45 +303,61 @@ EXAMPLES = settings(
 
 
 @pytest.mark.grid
-@given(pipelines(), st.sampled_from([False, "skip"]))
+@given(pipelines(), st.sampled_from([False, "skip"]), MOMENTS)
 @EXAMPLES
-async def test_results_equal_list_code(pipeline, failures):
-    """P1, P3, P5: ordered pipelines give exactly the list, others the same items; the books balance at every item."""
-    count, delay, is_async, stages = pipeline
-    exact = all(options["ordered"] or kind in {"batch", "take", "plain"} for kind, options, _, _ in stages)
-    if not exact and any(kind in {"batch", "take"} for kind, *_ in stages):
+async def test_results_equal_list_code(place, pipeline, failures, moments):
+    """P1, P3, P5: ordered pipelines give exactly the list, others the same items; the books balance at every moment."""
+    count, delay, kind, stages = pipeline
+    exact = all(options["ordered"] or kind in FREE for kind, options, _, _ in stages)
+    if not exact and any(kind in {"batch", "take", "batch_weight"} for kind, *_ in stages):
         return  # what is grouped or taken depends on the order, which is free
-    source, readable = source_of(count, delay, is_async)
+    source, readable = source_of(count, delay, kind)
     gauges = []
     results = []
-    async with build(penstock.stream(readable), stages, gauges, failures=failures).open() as items:
-        async for item in items:
-            results.append(item)
-            settled_books(items)
+    async with build(readable, stages, gauges, failures=failures).open() as items:
+        counted = [(stage, gauge) for stage, gauge in zip(stages, gauges, strict=True) if stage[0] not in UNCOUNTED]
+        context = {
+            "stages": [stage for stage, _ in counted],
+            "gauges": [gauge for _, gauge in counted],
+            "lazy": place.tasks == "lazy",
+        }
+        async with watched(items, moments, **context):
+            async for item in items:
+                results.append(item)
+                consistent_books(items, **context, given=len(results))
     want = expected(list(range(count)), stages, skip=failures == "skip")
     assert results == want if exact else sorted(results, key=str) == sorted(want, key=str)
-    closed_books(items, gauges, source, is_async)
+    closed_books(items, gauges, source, kind)
+
+
+UNCOUNTED = {"batch", "take", "batch_weight"}
+"""Stages that run no function."""
 
 
 @pytest.mark.grid
 @given(
-    pipelines(), st.sampled_from([False, "skip", "raise"]), st.integers(0, 12), st.sampled_from([None, 0, 0.5, 3, 10])
+    pipelines(),
+    st.sampled_from([False, "skip", "raise"]),
+    st.integers(0, 12),
+    st.sampled_from([None, 0, 0.5, 3, 10]),
+    MOMENTS,
 )
 @EXAMPLES
-async def test_leaving_at_any_moment_leaves_nothing(pipeline, failures, most, deadline):
+async def test_leaving_at_any_moment_leaves_nothing(pipeline, failures, most, deadline, moments):
     """P4, P5: a break, a failure or a timeout at any moment stops all work, closes the source, balances the books."""
-    count, delay, is_async, stages = pipeline
-    source, readable = source_of(count, delay, is_async)
+    count, delay, kind, stages = pipeline
+    source, readable = source_of(count, delay, kind)
     gauges = []
-    async with build(penstock.stream(readable), stages, gauges, failures=failures).open() as items:
+    run = build(readable, stages, gauges, failures=failures).open()
+    async with watched(run, moments), run as items:
         with suppress(Boom, TimeoutError):
             async with asyncio.timeout(deadline):
                 async for _ in items:
-                    settled_books(items)
+                    consistent_books(items)
                     most -= 1
                     if most <= 0:
                         break
     started = sum(gauge.started for gauge, _ in gauges)
-    closed_books(items, gauges, source, is_async)
+    closed_books(items, gauges, source, kind)
     await asyncio.sleep(100)
     assert sum(gauge.started for gauge, _ in gauges) == started

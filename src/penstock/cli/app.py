@@ -6,7 +6,7 @@ import typer
 
 from penstock.cli import choosing, manual
 
-app = typer.Typer(
+app: typer.Typer = typer.Typer(
     name="penstock",
     help=manual.PENSTOCK,
     no_args_is_help=True,

@@ -3,11 +3,13 @@
 Items keep an index each, so that order, errors and books are those of items; a call is known by the index of its first.
 """
 
-from asyncio import CancelledError
-from collections.abc import Sequence, Sized
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence, Sized
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, override
 
+from penstock.core.clock import now
 from penstock.core.errors import OptionError, as_failure
 from penstock.core.order import OrderedWindow, UnorderedWindow
 from penstock.core.outcome import Failed, Ok
@@ -32,10 +34,13 @@ class BatchWindow[T](Window[list[T], Any]):
 
     def __init__(self, scope: Scope, upstream: Stage[list[T]], plan: Plan[list[T], Any], finished: Sized) -> None:
         super().__init__(scope, upstream, plan, finished)
-        self.bound *= plan.size
         once = self.meter.timing(plan.work if plan.timeout is None else timed(plan.work, plan.timeout))
-        self.work = self.measured_work = _Halving(self.measured_work, once, plan.on_error == "raise")
+        self.work: Call[list[T], Any] = _Halving(
+            scope, self.measured_work, once, lambda: self.stopping, plan.on_error == "raise"
+        )
+        self.measured_work: Call[list[T], Any] = self.work
         self.meter.times_all = True
+        self._starting = False
 
     @override
     def _room(self) -> int:
@@ -50,9 +55,12 @@ class BatchWindow[T](Window[list[T], Any]):
     def _start(self, item: list[T], work: Call[list[T], Any]) -> None:
         first = self._taken
         self._taken = first + len(item)
-        held = self._held()
-        self._run(first, item, work)
-        self.meter.note_peaks(len(self.running) + (first not in self.running), held, self._count_finished()[1])
+        self.meter.note_peaks(len(self.running) + 1, self._held(), self._count_finished()[1])
+        self._starting = True
+        try:
+            self._run(first, item, work)
+        finally:
+            self._starting = False
 
     _start_as_the_loop_likes = _start
 
@@ -63,10 +71,9 @@ class BatchWindow[T](Window[list[T], Any]):
         except BaseException as error:  # noqa: BLE001 -- any exception is the outcome of the items
             self.running.pop(index, None)
             self._raised(index, item, error)
-        else:
-            self.running.pop(index, None)
-            self._came_to(index, item, outcomes)
-            outcomes.clear()  # the traceback of a failure leads to the frames that hold this list
+            return
+        await self._settle(index, partial(self._came_to, index, item, outcomes), place_of(outcomes))
+        outcomes.clear()  # the traceback of a failure leads to the frames that hold this list
 
     @override
     def _never_began(self, index: int, item: list[T]) -> None:
@@ -93,7 +100,7 @@ class BatchWindow[T](Window[list[T], Any]):
     @override
     def _raised(self, index: int, item: list[T], error: BaseException) -> None:
         """Settle the items of a call that raised what cannot be the fault of one of them."""
-        if self.stopping and isinstance(error, CancelledError):
+        if self.stopping and isinstance(error, asyncio.CancelledError):
             self._came_to(index, item, [])
             return
         bad = _Bad(as_failure(error), 1)
@@ -107,7 +114,7 @@ class BatchWindow[T](Window[list[T], Any]):
 
     @override
     def stats(self) -> StageStats:
-        return replace(super().stats(), running=len(self.running))
+        return replace(super().stats(), running=len(self.running) + self._starting)
 
 
 class OrderedBatches[T](OrderedWindow[list[T], Any], BatchWindow[T]):
@@ -122,36 +129,54 @@ class UnorderedBatches[T](UnorderedWindow[list[T], Any], BatchWindow[T]):
 class _Halving[T]:
     """Calls `first`; when that fails, `once` on each half of the items, and so on until the bad ones stand alone.
 
-    With `to_the_first`, nothing is tried after the first bad item.
+    With `to_the_first`, nothing is tried after the first bad item; while `may_not()`, nothing more is tried at all.
     """
 
+    scope: Scope
     first: Call[list[T], Any]
     once: Call[list[T], Any]
+    may_not: Callable[[], bool]
     to_the_first: bool
 
     async def __call__(self, items: list[T]) -> list[Any]:
-        """A result or a `_Bad` for each item, up to the first bad one if that is enough."""
+        """A result or a `_Bad` for each item, as far as it was tried."""
         outcomes: list[Any] = []
         await self._try(self.first, items, 1, outcomes)
         return outcomes
 
-    async def _try(self, call: Call[list[T], Any], items: list[T], attempts: int, outcomes: list[Any]) -> None:
-        """Add the outcomes of `items` to `outcomes`; this attempt is so many-th of each."""
+    async def _try(self, call: Call[list[T], Any], items: list[T], attempts: int, outcomes: list[Any]) -> bool:
+        """Add the outcomes of `items` to `outcomes`; whether to go on. The attempt is so many-th of each item."""
+        if outcomes and (back := place_of(outcomes)) is not None:
+            await back()
+        if now() > self.scope.turn_ends:
+            await asyncio.sleep(0)
+            self.scope.begin_turn()
         try:
             outcomes += await call(items)
-        except OptionError:  # the fault of the function
-            raise
-        except Exception as error:  # noqa: BLE001 -- any other exception may be the fault of one item
+        except BaseException as error:
+            if self.may_not() and isinstance(error, asyncio.CancelledError):
+                raise
             bad = _Bad(error.error, error.attempts) if isinstance(error, Exhausted) else _Bad(error, attempts)
         else:
-            return
-        if (back := thread_back(bad.error)) is not None:
-            await back()
+            return True
+        whole = not isinstance(bad.error, Exception) or isinstance(bad.error, OptionError)  # no item's fault
+        fatal = whole and not isinstance(as_failure(bad.error), Exception)
+        stop = self.to_the_first or fatal or self.may_not()
         attempts, middle = bad.attempts + 1, len(items) // 2
-        if not middle:
-            outcomes.append(bad)
-        del bad  # its traceback, or that of a later failure, leads to this frame
-        for half in (items[:middle], items[middle:]) if middle else ():
-            await self._try(self.once, half, attempts, outcomes)
-            if self.to_the_first and isinstance(outcomes[-1], _Bad):
-                break
+        if whole or not middle or self.may_not():
+            outcomes += [bad] * (1 if stop else len(items))
+            del bad  # its traceback leads to this frame
+            return not stop
+        back = thread_back(bad.error)
+        del bad  # the traceback of a later failure leads to this frame
+        if back is not None:
+            await back()
+        return await self._try(self.once, items[:middle], attempts, outcomes) and await self._try(
+            self.once, items[middle:], attempts, outcomes
+        )
+
+
+def place_of(outcomes: Sequence[Any]) -> Callable[[], Awaitable[None]] | None:
+    """How to wait for the thread that the last item has left running, or None."""
+    last = outcomes[-1] if outcomes else None
+    return thread_back(last.error) if isinstance(last, _Bad) else None

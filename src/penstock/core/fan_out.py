@@ -42,9 +42,10 @@ class FanOut[T, U](Window[T, U]):
         self._attempt: Callable[[Outputs[T, U]], Awaitable[None]] = self._produce
         self._may_retry = plan.retry is not None
         if plan.retry is not None:
-            self._attempt = retrying(
-                self._produce, plan.retry, self._retry, lambda outputs: not outputs.handed_on, stage=plan.name
-            )
+            self._attempt = retrying(self._produce, plan.retry, self._retry, self._may_repeat, stage=plan.name)
+
+    def _may_repeat(self, outputs: Outputs[T, U]) -> bool:
+        return not (outputs.handed_on or self.stopping)
 
     @override
     def _room(self) -> int:

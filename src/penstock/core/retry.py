@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from penstock.core import validate
-from penstock.core.errors import AttemptTimeout, said
+from penstock.core.errors import AttemptTimeout, OptionError, said
 from penstock.core.log import LOG
 
 type RetryOn = type[BaseException] | tuple[type[BaseException], ...] | Callable[[BaseException], bool]
@@ -101,6 +101,8 @@ def retrying[T, U](
         while True:
             try:
                 return await work(item)
+            except OptionError:  # the same again would come of it
+                raise
             except Exception as error:
                 failures += 1
                 if failures == retry.attempts or not may_retry(item) or not worth_retrying(error):
@@ -144,6 +146,7 @@ class ThreadTimeout(AttemptTimeout):
 
     def __init__(self, timeout: float, back: Callable[[], Awaitable[None]]) -> None:
         super().__init__(f"timed out after {timeout:g} s")
+        self.seconds = timeout
         self.back = back
 
 

@@ -174,7 +174,7 @@ class Scope:
 
     def source_closed(self) -> None:
         """Finish closing if every source is closed."""
-        if self._releasing and all(source.closed for source in self.sources):
+        if self._releasing and all(source.is_over() for source in self.sources):
             self._finish()
 
     def _grace_over(self) -> None:
@@ -186,7 +186,7 @@ class Scope:
             if not self.closed.done():
                 self._grace_timer = self.loop.call_later(self.grace, self._grace_over, context=self.context)
         else:
-            self._unstopped += [f"closing of {source.name!r}" for source in self.sources if not source.closed]
+            self._unstopped += [f"closing of {source.name!r}" for source in self.sources if not source.is_over()]
             self._finish()
 
     def _finish(self) -> None:

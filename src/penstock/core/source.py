@@ -7,13 +7,13 @@ and context variables inside it. A sync iterator is read by whichever stage has 
 import asyncio
 import inspect
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Sized
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sized
 from dataclasses import replace
 from types import AsyncGeneratorType, GeneratorType
 from typing import Any, cast, override
 
 from penstock.core.clock import now
-from penstock.core.errors import OptionError, SourceConsumedError
+from penstock.core.errors import OptionError, SourceConsumedError, as_failure
 from penstock.core.scope import Scope, source_failure
 from penstock.core.stage import END, PENDING, Pulled, Stage
 from penstock.core.stats import StageStats
@@ -29,8 +29,8 @@ class SourceStage[T](Stage[T]):
 
     def __init__(self, scope: Scope, name: str) -> None:
         super().__init__(scope, name)
-        self.ended: bool = False
-        self.closed: bool = False
+        self._ended: bool = False
+        self._closed: bool = False
         scope.sources.append(self)
 
     def release(self) -> None:
@@ -43,10 +43,10 @@ class SourceStage[T](Stage[T]):
 
     @override
     def is_over(self) -> bool:
-        return self.closed
+        return self._closed
 
     def _source_failed(self, error: BaseException) -> None:
-        self.ended = True
+        self._ended = True
         self.scope.fail(source_failure(error, self._taken, self.name))
 
     def _closing_failed(self, error: BaseException) -> None:
@@ -67,7 +67,7 @@ class IteratorStage[T](SourceStage[T]):
 
     @override
     def pull(self, room: int) -> Pulled[T]:
-        if self.ended:
+        if self._ended:
             return END
         turn = self.scope.turn_ends
         if now() > turn and self._last_turn == turn:  # an item a turn at least: a slow machine must not spin
@@ -82,7 +82,7 @@ class IteratorStage[T](SourceStage[T]):
                 iterator = self._iterator = iter(self._iterable)
             item = next(iterator)
         except StopIteration:
-            self.ended = True
+            self._ended = True
             return END
         except BaseException as error:  # noqa: BLE001 -- raised to the consumer, whatever it is
             self._source_failed(error)
@@ -96,21 +96,21 @@ class IteratorStage[T](SourceStage[T]):
 
     def _turn_over(self) -> None:
         self._turn_asked = False
-        if self.closed:
+        if self._closed:
             return
         self.scope.begin_turn()
         self.on_ready()
 
     @override
     def stop(self) -> None:
-        self.ended = True
+        self._ended = True
 
     drain = stop
 
     @override
     def release(self) -> None:
         iterator = self._iterable if self._iterator is None else self._iterator
-        self.closed = True
+        self._closed = True
         if not isinstance(iterator, Iterator):
             return
         try:
@@ -139,7 +139,7 @@ class AsyncIteratorStage[T](SourceStage[T]):
 
     @override
     def pull(self, room: int) -> Pulled[T]:
-        if not self._inbox and not self.ended:
+        if not self._inbox and not self._ended:
             self._room = room
             if self._task is None:
                 self._start()
@@ -149,7 +149,7 @@ class AsyncIteratorStage[T](SourceStage[T]):
             self._delivered += 1
             self._room -= 1
             return self._inbox.popleft()
-        if self.ended:
+        if self._ended:
             return END
         self._asked = True
         return PENDING
@@ -161,7 +161,7 @@ class AsyncIteratorStage[T](SourceStage[T]):
 
     @override
     def drain(self) -> None:
-        self.ended = True
+        self._ended = True
         if self._pulling and self._task is not None and not self._interrupted:
             self._interrupted = True  # once: a second cancellation would hit the iterator's cleanup
             self._task.cancel(self.scope.reason)
@@ -175,7 +175,7 @@ class AsyncIteratorStage[T](SourceStage[T]):
         elif isinstance(self._iterable, AsyncIterator):
             self._start()
         else:
-            self.closed = True
+            self._closed = True
 
     @override
     def close(self) -> None:
@@ -191,7 +191,7 @@ class AsyncIteratorStage[T](SourceStage[T]):
 
     def _gone(self, task: asyncio.Task[None]) -> None:
         """Account for the end of the task, also when it was cancelled before its first step (gh-116048)."""
-        self.ended = self.closed = True
+        self._ended = self._closed = True
         if not task.cancelled() and (error := task.exception()) is not None:
             self._closing_failed(error)
         self._tell()
@@ -214,23 +214,23 @@ class AsyncIteratorStage[T](SourceStage[T]):
         except StopAsyncIteration:
             pass
         except asyncio.CancelledError as error:
-            if not self.ended:
+            if not self._ended:
                 self._source_failed(error)
         except BaseException as error:  # noqa: BLE001 -- raised to the consumer, whatever it is
             if self._stopping:
                 self._closing_failed(error)
             else:
                 self._source_failed(error)
-        self.ended = True
+        self._ended = True
         self._tell()
         while not self._released:
             await self._sleep()
         close = getattr(iterator, "aclose", None)
         if close is not None:
-            await close()
+            await _own(close())
 
     async def _read(self, iterator: AsyncIterator[T]) -> None:
-        while not self.ended:
+        while not self._ended:
             if len(self._inbox) >= self._room:
                 await self._sleep()
                 continue
@@ -257,6 +257,18 @@ class AsyncIteratorStage[T](SourceStage[T]):
             await self._wakeup
         finally:
             self._wakeup = None
+
+
+async def _own(closing: Awaitable[object]) -> None:
+    """Await `closing`; a cancellation that it raises without having been asked for is an error like any other."""
+    task = asyncio.current_task()
+    asked = task.cancelling() if task is not None else 0
+    try:
+        await closing
+    except asyncio.CancelledError as error:
+        if task is None or task.cancelling() > asked:
+            raise
+        raise as_failure(error) from error
 
 
 class SourceSpec:

@@ -14,8 +14,9 @@ slow head (P7): in an ordered window, an index below `taken` that stands in neit
 
 import asyncio
 from asyncio import Task
-from collections.abc import Sized
+from collections.abc import Awaitable, Callable, Sized
 from dataclasses import replace
+from functools import partial
 from typing import Any, cast, override
 
 from penstock.core.clock import now
@@ -41,23 +42,21 @@ class Window[T, U](Stage[U]):
         super().__init__(scope, plan.name)
         self.upstream = upstream
         self.concurrency: int = plan.concurrency
-        self.bound: int = plan.concurrency + plan.buffer
+        self.bound: int = (plan.concurrency + plan.buffer) * plan.size
         self.plan = plan
         self.in_band: bool = plan.on_error == "return"
         self.meter: Meter = Meter(scope.clock, every_call=scope.timing)
         self.work: Call[T, U] = plan.work if plan.timeout is None else timed(plan.work, plan.timeout)
         self.measured_work: Call[T, U] = self.meter.timing(self.work)
         if plan.retry is not None:
-            self.work = self.measured_work = retrying(self.measured_work, plan.retry, self._retry, stage=plan.name)
+            self.work = self.measured_work = retrying(
+                self.measured_work, plan.retry, self._retry, lambda _: not self.stopping, stage=plan.name
+            )
             self.meter.times_all = True
         self.running: dict[int, asyncio.Task[None]] = {}
         self.kept_places: int = 0
-        self.stopping: bool = False
         self._waiting_results = finished
-        self._exhausted = False
-        self._asked = False
-        self._scheduled = False
-        self._pumping = False
+        self.stopping = self._exhausted = self._asked = self._scheduled = self._pumping = False
         self._unbegun: LazyTasks[T, U] = LazyTasks(scope, self._never_began)
         upstream.on_ready = self._schedule
 
@@ -100,7 +99,7 @@ class Window[T, U](Stage[U]):
         if self.in_band and type(value) is Failed:
             self._delivered -= 1
             self._failed += 1
-        return value  # type: ignore[no-any-return] # a U; Any spares a cast per item
+        return value  # type: ignore[no-any-return]  # pyright: ignore[reportReturnType] # a U; Any spares a cast per item
 
     def _is_over(self) -> bool:
         return self.stopping or (self._exhausted and not self.running and not self._waiting_results)
@@ -290,16 +289,21 @@ class Window[T, U](Stage[U]):
 
     async def _failed_call(self, index: int, item: T, error: BaseException) -> None:
         """Settle an item that failed; keep its place until its thread, which cannot be stopped, is back."""
-        back = thread_back(error)
+        await self._settle(index, partial(self._raised, index, item, error), thread_back(error))
+
+    async def _settle(self, index: int, settle: Callable[[], None], back: Callable[[], Awaitable[None]] | None) -> None:
+        """Settle the call at `index`, and keep its place until `back()`, if there is a thread to wait for."""
         if back is None:
             self.running.pop(index, None)
-            self._raised(index, item, error)
+            settle()
             return
         self.running[~index] = self.running.pop(index)  # ~index: the place is taken, the order does not wait for it
         self.kept_places += 1
-        self._raised(index, item, error)
+        settle()
         try:
             await back()
+        except Exception as error:  # noqa: BLE001 -- of closing what the thread was inside of
+            self.scope.cleanup_failed(Failed(as_failure(error), index, None, self.name))
         finally:
             del self.running[~index]
             self.kept_places -= 1

@@ -22,12 +22,15 @@ class DaemonThreads(Executor):
         self._threads: set[threading.Thread] = set()
         self._lock = threading.Lock()
         self._unfinished = 0
+        self._over = False
         self._at_work: set[threading.Thread] = set()
 
     @override
     def submit[**P, T](self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         future: Future[T] = Future()
         with self._lock:
+            if self._over:
+                raise RuntimeError("the threads have been let go")
             self._unfinished += 1
             if self._unfinished > len(self._threads) < self._most:
                 thread = threading.Thread(target=self._work, name=f"{self._name}_{len(self._threads)}", daemon=True)
@@ -60,11 +63,11 @@ class DaemonThreads(Executor):
     @override
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Let the threads go; with `wait`, join those that are not inside a call."""
+        with self._lock:
+            self._over = True
+            free = self._threads - self._at_work
         for _ in self._threads:
             self._jobs.put(None)
-        if not wait:
-            return
-        with self._lock:
-            free = self._threads - self._at_work
-        for thread in free:
-            thread.join()
+        if wait:
+            for thread in free:
+                thread.join()

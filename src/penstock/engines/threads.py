@@ -2,11 +2,12 @@
 
 import asyncio
 import contextvars
-import functools
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from functools import partial
 from itertools import islice
 from typing import Any, Final, cast
 
+from penstock.core.errors import as_failure
 from penstock.core.retry import ThreadTimeout, in_time
 from penstock.core.scope import Scope, outlast
 from penstock.engines.pool import DaemonThreads
@@ -62,7 +63,7 @@ class Threads:
                 await asyncio.shield(future)
         except TimeoutError:
             assert limit.seconds is not None
-            raise ThreadTimeout(limit.seconds, functools.partial(outlast, future, self._closed)) from None
+            raise ThreadTimeout(limit.seconds, partial(outlast, future, self._closed)) from None
         except asyncio.CancelledError:
             await outlast(future, self._closed)
             if future.result()[1] is None:
@@ -112,6 +113,7 @@ class InThread[T](AsyncIterator[T]):
         self._keep = keep
         self._read: list[T] = []
         self._interrupted = False
+        self._left_running = False
 
     async def __anext__(self) -> T:
         if self._interrupted:
@@ -119,6 +121,11 @@ class InThread[T](AsyncIterator[T]):
         try:
             with self._limit:
                 await self._threads.run(self._limit, self._next)
+        except StopAsyncIteration as error:  # of a plain iterator, it is no end
+            raise as_failure(error) from error
+        except ThreadTimeout as error:
+            self._left_running = True
+            raise ThreadTimeout(error.seconds, partial(self._close_behind, error.back)) from None
         except asyncio.CancelledError:
             if not self._keep or not self._read:
                 raise
@@ -128,9 +135,15 @@ class InThread[T](AsyncIterator[T]):
         return self._read.pop()
 
     async def aclose(self) -> None:
-        """Close the iterator, if it can be closed."""
-        if self._iterator is not None or isinstance(self._iterable, Iterator):
+        """Close the iterator, if it can be closed and no thread is inside it."""
+        if not self._left_running and (self._iterator is not None or isinstance(self._iterable, Iterator)):
             await self._threads.run(_NO_LIMIT, self._close)
+
+    async def _close_behind(self, back: Callable[[], Awaitable[None]]) -> None:
+        """Close the iterator when the thread that is inside it is back."""
+        await back()
+        self._left_running = False
+        await self.aclose()
 
     def _next(self) -> None:
         if self._iterator is None:

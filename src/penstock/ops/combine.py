@@ -85,7 +85,7 @@ class Merge[T](_Joint[T]):
         self._clock += 1
         self._given += 1
         self._unasked.append(source)
-        self.delivered += 1
+        self._delivered += 1
         if not self._passes_due:
             self._passes_due = PASSES
             self.scope.loop.call_soon(self._passed, context=self.scope.context)
@@ -103,7 +103,7 @@ class Merge[T](_Joint[T]):
                 if self.scope.failure is not None:
                     self.stop()
             else:
-                self.taken += 1
+                self._taken += 1
                 source.item = item
                 heappush(self._ready, source)
 
@@ -134,7 +134,7 @@ class Merge[T](_Joint[T]):
 
     @override
     def close(self) -> None:
-        self.discarded += len(self._ready)
+        self._discarded += len(self._ready)
         self._ready.clear()
         self._unasked.clear()
         self._passes_due = 0
@@ -156,8 +156,8 @@ class Chain[T](_Joint[T]):
             if item is PENDING:
                 return PENDING
             if item is not END:
-                self.taken += 1
-                self.delivered += 1
+                self._taken += 1
+                self._delivered += 1
                 return item
             self._left.popleft()
             if self.scope.failure is not None:
@@ -192,7 +192,7 @@ class Zip(_Joint[tuple[Any, ...]]):
         for place, upstream in enumerate(self._upstreams):
             if self._items[place] is PENDING:
                 item = self._items[place] = upstream.pull(1)
-                self.taken += item is not PENDING and item is not END
+                self._taken += item is not PENDING and item is not END
         if any(item is END for item in self._items):
             return self._end()
         if any(item is PENDING for item in self._items):
@@ -200,7 +200,7 @@ class Zip(_Joint[tuple[Any, ...]]):
             return PENDING
         items, self._items = tuple(self._items), [PENDING] * len(self._upstreams)
         self._given += 1
-        self.delivered += len(items)
+        self._delivered += len(items)
         return items
 
     def _end(self) -> Pulled[tuple[Any, ...]]:
@@ -234,5 +234,5 @@ class Zip(_Joint[tuple[Any, ...]]):
 
     @override
     def close(self) -> None:
-        self.discarded += self.taken - self.delivered - self.discarded
+        self._discarded += self._taken - self._delivered - self._discarded
         self._items.clear()

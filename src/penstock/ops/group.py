@@ -50,7 +50,7 @@ class Batch[T](Through[T, list[T]]):
                 return PENDING
             if item is END:
                 return self._hand_over() if self._items else END
-            self.taken += 1
+            self._taken += 1
             weight = 0.0 if self._limit is None else self._weigh(item, self._limit)
             if self._over:
                 continue
@@ -68,8 +68,8 @@ class Batch[T](Through[T, list[T]]):
         try:
             return validate.number("weight(item)", limit.weight(item), least=0)
         except BaseException as error:  # noqa: BLE001 -- any exception is the item's outcome
-            self.failed += 1
-            self.scope.fail(Failed(as_failure(error), self.taken - 1, item, self.name))
+            self._failed += 1
+            self.scope.fail(Failed(as_failure(error), self._taken - 1, item, self.name))
             self._over = True
             self.upstream.stop()
             return 0.0
@@ -84,7 +84,7 @@ class Batch[T](Through[T, list[T]]):
         items, self._items = self._items, []
         self._weight = 0.0
         self._cancel_timer()
-        self.delivered += len(items)
+        self._delivered += len(items)
         return items
 
     def _is_due(self) -> bool:
@@ -111,5 +111,5 @@ class Batch[T](Through[T, list[T]]):
     @override
     def close(self) -> None:
         self._cancel_timer()
-        self.discarded += len(self._items)
+        self._discarded += len(self._items)
         self._items.clear()

@@ -21,8 +21,8 @@ class Take[T](Through[T, T]):
         item = self.upstream.pull(min(room, self._left))
         if item is PENDING or item is END:
             return item
-        self.taken += 1
-        self.delivered += 1
+        self._taken += 1
+        self._delivered += 1
         self._left -= 1
         if self._left == 0:
             self.upstream.stop()

@@ -29,10 +29,10 @@ class Step[T, U](Through[T, U]):
             item = self.upstream.pull(room)
             if item is PENDING or item is END:
                 return item
-            self.taken += 1
+            self._taken += 1
             output = self._output(item)
             if output is not DROPPED and output is not END:
-                self.delivered += 1
+                self._delivered += 1
                 return output  # type: ignore[no-any-return] # a U; the function is the operator's
         return END
 
@@ -40,14 +40,14 @@ class Step[T, U](Through[T, U]):
         try:
             output = self._step(item)
         except BaseException as error:  # noqa: BLE001 -- any exception is the item's outcome
-            self.failed += 1
-            self.scope.fail(Failed(as_failure(error), self.taken - 1, item, self.name))
+            self._failed += 1
+            self.scope.fail(Failed(as_failure(error), self._taken - 1, item, self.name))
             self._end()
             return END
         if output is END:
             self._end()
         if output is END or output is DROPPED:
-            self.dropped += 1
+            self._dropped += 1
         return output
 
     def _end(self) -> None:

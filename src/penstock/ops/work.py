@@ -1,9 +1,10 @@
 """Operators that run a user's function on every item: `map`, `filter`, `tap`, `flat_map`."""
 
 import inspect
-from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, Sized
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any, TypedDict, Unpack, cast
 
 from penstock.core import validate
@@ -123,6 +124,7 @@ def work(
     seconds = None if timeout is None else validate.seconds("timeout", timeout)
     if retry is not None:
         validate.instance("retry", retry, Retry, "a Retry")
+    title = f"{operator}({_name_of(fn)})" if name is None else validate.text("name", name)
     in_threads = _runs_in_threads(engine, kind, places)
     inline = kind == "plain" and not in_threads
     if inline and seconds is not None:
@@ -130,6 +132,7 @@ def work(
             f"timeout must be None for a plain function that runs inline, got {timeout!r}: "
             'it cannot be interrupted; make it async, or give engine="thread" or concurrency > 1 to run it in threads'
         )
+    fn = fn if operator != "map_batches" else one_each(fn)
     call = fn if inspect.iscoroutinefunction(fn) else on_loop(fn)
     return Work(
         operator=operator,
@@ -137,7 +140,7 @@ def work(
         shape=shape,
         in_threads=in_threads,
         plan=Plan(
-            name=f"{operator}({_name_of(fn)})" if name is None else validate.text("name", name),
+            name=title,
             work=_shaped(call, shape),
             inline=_shaped_inline(fn, shape) if inline and retry is None and operator != "flat_map" else None,
             concurrency=places,
@@ -165,7 +168,7 @@ def batch_work(fn: Callable[[Any], Any], size: int, within: Seconds | None, **op
     Raises:
         OptionError: an option breaks its rule.
     """
-    made = work("map_batches", fn, one_each, **options)
+    made = work("map_batches", fn, None, **options)
     return replace(
         made,
         plan=made.plan.replaced(size=validate.whole("size", size, least=1), inline=None),
@@ -173,15 +176,29 @@ def batch_work(fn: Callable[[Any], Any], size: int, within: Seconds | None, **op
     )
 
 
-def one_each(items: Sequence[Any], results: Any) -> list[Any]:
-    """The outputs of `map_batches`, checked: one for each item."""
+def one_each(fn: Callable[[list[Any]], Any]) -> Callable[[list[Any]], Any]:
+    """`fn`, given a list of its own, and what it gives checked to be one result per item."""
+
+    def call(items: list[Any]) -> Any:
+        results = fn(items.copy())
+        if isinstance(results, Awaitable):
+            return _awaited(items, cast("Awaitable[Any]", results))
+        return _checked(items, results)
+
+    async def _awaited(items: list[Any], results: Awaitable[Any]) -> list[Any]:
+        return _checked(items, await results)
+
+    return call
+
+
+def _checked(items: list[Any], results: Any) -> list[Any]:
     if not isinstance(results, Iterable) or isinstance(results, str | bytes | Mapping | AbstractSet):
         raise OptionError(f"the function of map_batches must return an ordered iterable of results, got {results!r}")
-    outputs = list(cast("Iterable[Any]", results))
-    if len(outputs) != len(items):
-        raise ResultCountError(
-            f"the function of map_batches must return one result per item, got {len(outputs)} for {len(items)}"
-        )
+    wanted = len(items)
+    outputs = list(islice(cast("Iterable[Any]", results), wanted + 1))
+    if len(outputs) != wanted:
+        given = len(results) if isinstance(results, Sized) else "more" if len(outputs) > wanted else len(outputs)
+        raise ResultCountError(f"the function of map_batches must return one result per item, got {given} for {wanted}")
     return outputs
 
 

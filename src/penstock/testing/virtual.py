@@ -47,7 +47,7 @@ class VirtualLoop(_RealLoop):
         self.clock: Clock = Clock() if clock is None else clock
         self.clock.attach(self)
         self.timers: Timers = Timers()
-        self.slow_callback_duration: float = math.inf  # debug mode would blame the ticker for the time that it lets pass
+        self.slow_callback_duration: float = math.inf  # or debug mode blames the ticker for the time that it lets pass
         self._ticking = False
         self._ticker_context = contextvars.Context()
         self._anything_scheduled = False

@@ -26,7 +26,7 @@ class Embedding:
 
     def __init__(self, embedder: Embedder) -> None:
         self._embedder = embedder
-        self.on_loop = kind_of(embedder.embed) != "plain"
+        self.on_loop: bool = kind_of(embedder.embed) != "plain"
 
     def entered(self) -> AbstractAsyncContextManager[Any]:
         """The embedder to be entered for the time of a run, if it can be."""

@@ -15,7 +15,7 @@ class Listed[T]:
     """Counts what is added and keeps the newest 1,000."""
 
     def __init__(self) -> None:
-        self.count = 0
+        self.count: int = 0
         self._newest = deque[T](maxlen=LISTED)
 
     def add(self, item: T) -> None:

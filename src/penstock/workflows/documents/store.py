@@ -36,7 +36,7 @@ class Store:
     def __init__(self, path: str, embedder: Embedder) -> None:
         """Open or make the index at `path`; `StoreError` or `HeldError` says why it cannot be written to."""
         self.path = path
-        self.place = str(Path(path).resolve())
+        self.place: str = str(Path(path).resolve())
         self._writing = Lock()
         schema.check_place(path)
         _refuse_strangers(path, embedder)  # before the lock, which would leave its file beside them

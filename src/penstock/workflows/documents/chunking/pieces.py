@@ -39,7 +39,7 @@ class Text:
     def __init__(self, content: str, numbers: Sequence[int] | None = None) -> None:
         """`numbers` gives each line its number in the source, where that is not its own position."""
         self.content = content
-        self.starts = array("L", [0])
+        self.starts: array[int] = array("L", [0])
         self.starts.extend(match.end() for match in re.finditer("\n", content))
         self._numbers = numbers or range(1, len(self.starts) + 1)
 

@@ -34,10 +34,10 @@ class SentenceTransformerEmbedder:
         self._model = _loaded(place)
         self._one_at_a_time = Lock()
         try:
-            self.name = f"sentence-transformers:{digest(place)}"
+            self.name: str = f"sentence-transformers:{digest(place)}"
         except OSError as error:
             raise EmbedderUnavailableError(f"{self._path}: {(error.strerror or str(error)).lower()}") from error
-        self.dimensions = self.embed(["penstock"]).shape[1]
+        self.dimensions: int = self.embed(["penstock"]).shape[1]
 
     def __repr__(self) -> str:
         return f"SentenceTransformerEmbedder({self._path!r})"

@@ -1,0 +1,33 @@
+"""docs/errors.md lists every error there is, with its bases."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+import penstock
+from penstock.core import errors
+
+DOCS = Path(__file__).parent.parent / "docs"
+ROWS = re.findall(r"^\| `(\w+)` \| ((?:`\w+`(?:, )?)+) \|", (DOCS / "errors.md").read_text(), re.MULTILINE)
+ERRORS = [
+    name
+    for name, each in vars(errors).items()
+    if isinstance(each, type) and issubclass(each, Exception) and each.__module__ == errors.__name__
+]
+
+
+def test_every_error_is_documented_and_public():
+    assert [name for name, _ in ROWS] == ERRORS
+    assert set(ERRORS) <= set(penstock.__all__)
+
+
+@pytest.mark.parametrize(("name", "bases"), ROWS)
+def test_its_bases_are_as_documented(name, bases):
+    assert [base.__name__ for base in getattr(errors, name).__bases__] == re.findall(r"\w+", bases)
+
+
+@pytest.mark.parametrize("path", sorted(DOCS.glob("*.md")), ids=lambda path: path.name)
+def test_links_lead_somewhere(path):
+    for link in re.findall(r"\]\(([^)#:]+)\)", path.read_text()):
+        assert (path.parent / link).exists(), link
