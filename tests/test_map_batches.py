@@ -868,3 +868,15 @@ async def test_a_call_that_is_being_started_runs():
     async with penstock.stream(range(4)).map_batches(work, 2).open() as results:
         assert [result async for result in results] == [0, 1, 2, 3]
     assert seen == [(2, 1, 2, 0), (4, 1, 2, 2)]
+
+
+@grid
+@pytest.mark.parametrize("ordered", ORDERS)
+async def test_peaks_of_calls_that_return_at_once(ordered):
+    async def work(items):
+        return items
+
+    async with penstock.stream(range(6)).map_batches(work, 2, concurrency=2, ordered=ordered).open() as results:
+        assert await anext(results) == 0
+        stage = results.stats()["map_batches(work)"]
+    assert (stage.peak_buffered, stage.peak_in_flight, stage.first_result_s) == (4, 4, 0.0)

@@ -337,3 +337,43 @@ async def test_a_second_attempt_forgets_what_the_first_has_made(clock):
     stream = penstock.stream([0, 1]).flat_map(pages, retry=retry, concurrency=2, buffer=5)
     assert await stream.to_list() == ["head", ("first", 3), ("second", 3)]
     assert clock.now == 100.0
+
+
+@grid
+@pytest.mark.parametrize("engine", [None, "thread"])
+async def test_nothing_is_tried_again_once_the_run_is_left(engine, clock):
+    """P4: nothing starts after, also when work answers its cancellation with an error of its own."""
+    tries = []
+
+    async def on_loop(number):
+        tries.append(number)
+        try:
+            await asyncio.sleep(1)
+        except asyncio.CancelledError:
+            raise ValueError(number) from None
+
+    def in_thread(number):
+        tries.append(number)
+        clock.sleep(1)
+        raise ValueError(number)
+
+    retry = penstock.Retry(on=ValueError, initial=0)
+    fn = in_thread if engine else on_loop
+    async with penstock.stream([7]).map(fn, engine=engine, retry=retry).open() as results:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(anext(results), 0.5)
+        with pytest.raises(ValueError, match="7"):
+            await results.aclose()
+    assert tries == [7]
+
+
+async def test_the_fault_of_the_function_is_not_retried():
+    tries = []
+
+    def work(number):
+        tries.append(number)
+        return number  # is no iterable
+
+    with pytest.raises(penstock.OptionError, match="must return an iterable, got 7"):
+        await penstock.stream([7]).flat_map(work, retry=penstock.Retry(on=Exception, initial=0)).to_list()
+    assert tries == [7]

@@ -173,3 +173,192 @@ def test_a_bad_total(value):
     with pytest.raises(penstock.OptionError) as raised:
         penstock.stream([], total=value)
     assert str(raised.value) == f"total must be an int >= 0, got {value!r}"
+
+
+async def test_a_cancelled_anext_loses_nothing(clock):
+    """P5: also when it is cancelled while the thread reads, again and again."""
+    got = []
+    async with in_thread(Cursor(clock, range(5))).open() as items:
+        while True:
+            try:
+                got.append(await asyncio.wait_for(anext(items), 0.3))
+            except TimeoutError:
+                continue
+            except StopAsyncIteration:
+                break
+    assert (got, clock.now) == ([0, 1, 2, 3, 4], 6.0)
+
+
+async def test_two_runs_of_one_stream_have_threads_of_their_own(clock):
+    cursors = []
+
+    def rows():
+        cursors.append(Cursor(clock, range(3)))
+        return cursors[-1]
+
+    rows_twice = in_thread(rows)
+    assert await asyncio.gather(rows_twice.to_list(), rows_twice.to_list()) == [[0, 1, 2], [0, 1, 2]]
+    assert clock.now == 4.0
+    (first,), (second,) = (cursor.threads for cursor in cursors)
+    assert first is not second
+
+
+class Failing:
+    """Gives two items, then fails as told; so does its closing."""
+
+    def __init__(self, *, error=None, close_error=None):
+        self.items, self.error, self.close_error = iter(range(2)), error, close_error
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        item = next(self.items, None)
+        if item is None:
+            raise self.error or StopIteration
+        return item
+
+    def close(self):
+        if self.close_error is not None:
+            raise self.close_error
+
+
+@pytest.mark.parametrize("kind", [StopAsyncIteration, GeneratorExit, asyncio.CancelledError])
+async def test_control_flow_raised_by_a_source_is_its_failure(kind):
+    """P5: none of them is taken for an end, or for a cancellation."""
+    got = []
+    async with in_thread(Failing(error=kind("own"))).open() as items:
+        with pytest.raises(penstock.WorkRaised) as raised:
+            async for item in items:
+                got.append(item)  # noqa: PERF401 -- what came before the error counts
+    assert got == [0, 1]
+    assert type(raised.value.__cause__) is kind
+    assert raised.value.__notes__ == ["penstock: stage 'source', item 2"]
+
+
+@pytest.mark.parametrize("kind", [StopIteration, StopAsyncIteration, GeneratorExit, asyncio.CancelledError])
+async def test_control_flow_raised_by_closing_is_raised_from_leaving(kind):
+    with pytest.raises(penstock.WorkRaised) as raised:
+        async with in_thread(Failing(close_error=kind("own"))).open() as items:
+            await anext(items)
+    assert type(raised.value.__cause__) is kind
+
+
+async def test_an_error_of_closing_is_raised_from_leaving():
+    error = OSError("gone")
+    with pytest.raises(OSError, match="gone") as raised:
+        async with in_thread(Failing(close_error=error)).open() as items:
+            await anext(items)
+    assert raised.value is error
+
+
+async def test_closing_that_takes_longer_than_grace_is_left_behind_by_name(clock):
+    """P4: it does not hold the run."""
+
+    class Slow(Failing):
+        def close(self):
+            clock.sleep(30)
+
+    with pytest.warns(penstock.UnstoppedWorkWarning, match="left behind: closing of 'source'"):
+        async with in_thread(Slow()).open(grace=2) as items:
+            await anext(items)
+    assert clock.now == 2.0
+    await asyncio.sleep(60)
+
+
+@pytest.mark.parametrize("concurrency", [1, 2])
+async def test_a_generator_in_a_thread_that_is_late_is_closed_when_it_is_back(concurrency, clock):
+    """The input fails at its deadline; nobody closes a generator that a thread is inside of."""
+    closed = []
+
+    def outputs(number):
+        try:
+            yield number
+            clock.sleep(4)
+            yield number
+        finally:
+            closed.append(clock.now)
+
+    options = {"engine": "thread", "timeout": 1, "on_error": "return", "concurrency": concurrency, "buffer": 4}
+    async with penstock.stream([7]).flat_map(outputs, **options).open() as results:
+        assert (await anext(results)).value == 7
+        failed = await anext(results)
+        assert (clock.now, str(failed.error)) == (1.0, "timed out after 1 s")
+        assert await anext(results, None) is None
+    assert (closed, clock.now) == ([4.0], 4.0)
+
+
+@pytest.mark.parametrize("on_error", ["raise", "collect", "return"])
+async def test_a_generator_in_a_thread_is_tried_again_until_an_output_was_handed_on(on_error):
+    tries = []
+
+    def outputs(number):
+        tries.append(number)
+        if len(tries) < 3:
+            raise ValueError(number)
+        yield number
+        yield -number
+
+    retry = penstock.Retry(on=ValueError)
+    options = {"engine": "thread", "retry": retry, "on_error": on_error}
+    given = await penstock.stream([1]).flat_map(outputs, **options).to_list()
+    assert [getattr(output, "value", output) for output in given] == [1, -1]
+    assert tries == [1, 1, 1]
+
+
+async def test_leaving_waits_for_the_thread_inside_a_generator_and_then_closes_it(clock):
+    closed = []
+
+    def outputs(number):
+        try:
+            yield number
+            clock.sleep(3)
+            yield number
+        finally:
+            closed.append((number, clock.now))
+
+    options = {"engine": "thread", "concurrency": 2, "buffer": 4}
+    async with penstock.stream(range(9)).flat_map(outputs, **options).open() as results:
+        assert await anext(results) == 0
+        await asyncio.sleep(1)
+    assert sorted(closed) == [(0, 3.0), (1, 3.0)]
+    stage = results.stats()[1]
+    assert (stage.taken, stage.in_flight) == (2, 0)
+
+
+@pytest.mark.parametrize("on_error", ["skip", "collect"])
+async def test_a_late_generator_is_closed_though_the_run_is_left(on_error, clock):
+    """P4: left while the place of a failed input waits for its thread."""
+    closed = []
+
+    def outputs(number):
+        try:
+            yield number
+            clock.sleep(3)
+            yield number
+        finally:
+            closed.append(clock.now)
+
+    options = {"engine": "thread", "concurrency": 2, "timeout": 1, "buffer": 4, "on_error": on_error}
+    async with penstock.stream(range(2)).flat_map(outputs, **options).open() as results:
+        assert [await anext(results), await anext(results)] == [0, 1]
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(anext(results), 2)
+    assert (closed, clock.now) == ([3.0, 3.0], 3.0)
+
+
+async def test_a_late_generator_is_closed_when_its_failure_ends_the_run(clock):
+    closed = []
+
+    def outputs(number):
+        try:
+            yield number
+            clock.sleep(3)
+        finally:
+            closed.append(clock.now)
+
+    async with in_thread([0]).flat_map(outputs, engine="thread", timeout=1).open() as results:
+        assert await anext(results) == 0
+        with pytest.raises(penstock.AttemptTimeout):
+            await anext(results)
+        assert (closed, clock.now) == ([3.0], 3.0)

@@ -270,7 +270,7 @@ def test_a_sketch_is_within_two_percent_in_constant_memory():
 
 def test_after_a_slow_call_the_next_ones_are_timed():
     time = iter([0.0, 100.0, 200.0 + SLOW / 2])
-    meter = Meter(lambda: next(time), every_call=False)
+    meter = Meter(lambda: next(time), 0.0, every_call=False)
     meter.returned(100.0 - SLOW)
     assert meter.slow
     meter.returned(200.0)
@@ -360,3 +360,95 @@ async def test_the_source_knows_its_total():
 def test_timing_is_a_flag(value):
     with pytest.raises(penstock.OptionError, match=f"timing must be True or False, got {value!r}"):
         penstock.stream([]).open(timing=value)
+
+
+async def every_half_second(number):
+    for _ in range(number % 3):
+        await asyncio.sleep(0.5)
+        yield number
+
+
+@grid
+@pytest.mark.parametrize("ordered", ORDERS)
+async def test_nothing_is_buffered_in_a_flat_map_that_is_over(ordered):
+    options = {"concurrency": 5, "buffer": 4, "ordered": ordered}
+    async with penstock.stream(range(9)).flat_map(every_half_second, **options).open() as results:
+        await anext(results)
+        await asyncio.sleep(1)
+        assert results.stats()[1].buffered
+    stage = results.stats()[1]
+    assert (stage.in_flight, stage.running, stage.buffered) == (0, 0, 0)
+
+
+@grid
+@pytest.mark.parametrize("ordered", ORDERS)
+async def test_a_flat_map_that_is_stopped_runs_no_less_than_nothing(ordered):
+    """Inputs that failed or were cancelled, and have outputs left to hand on, are settled."""
+
+    async def outputs(number):
+        yield number
+        yield number
+        await asyncio.sleep(2 + number)
+        raise ValueError(number)
+
+    options = {"concurrency": 3, "buffer": 6, "ordered": ordered}
+    async with penstock.stream(range(3)).flat_map(outputs, **options).open() as results:
+        await anext(results)
+        await asyncio.sleep(5)
+        with pytest.raises(ValueError, match="0"):
+            while True:
+                stage = results.stats()[1]
+                assert (stage.running, stage.succeeded, stage.failed) == (0, 0, 1)
+                await anext(results)
+
+
+@grid
+@pytest.mark.parametrize("fn", ["map", "map_batches"])
+@pytest.mark.parametrize("engine", [None, "thread"])
+async def test_statistics_can_be_asked_for_in_work(fn, engine):
+    """Of a call that is in progress, the item has no outcome."""
+    seen = []
+
+    def work(what):
+        stats = results.stats()
+        seen.append((stats[-1].in_flight, stats[-1].running, [stage.taken for stage in stats][-1]))
+        str(stats)
+        return what
+
+    stream = penstock.stream(range(2))
+    stream = stream.map(work, engine=engine) if fn == "map" else stream.map_batches(work, 1, engine=engine)
+    async with stream.open(timing=True) as results:
+        assert [result async for result in results] == [0, 1]
+        assert results.stats()[-1].latency.samples == 2
+    assert seen == [(1, 1, 1), (1, 1, 2)]
+
+
+@grid
+async def test_statistics_are_whole_where_the_failure_is_handled():
+    """When a failure is raised the run is over: nothing is in flight any more."""
+
+    async def work(number):
+        await asyncio.sleep(number)
+        if number == 2:
+            raise ValueError(number)
+        return number
+
+    async with penstock.stream(range(9)).map(work, concurrency=4, name="work").open() as results:
+        with pytest.raises(ValueError, match="2"):
+            async for _ in results:
+                pass
+        stage = results.stats()["work"]
+        assert (stage.delivered, stage.failed, stage.cancelled, stage.in_flight) == (2, 1, 3, 0)
+        assert stage is results.stats()["work"]
+
+
+@grid
+async def test_a_clock_that_jumps_makes_no_wait_negative(clock):
+    async with penstock.stream(Scripted(range(3), delay=1)).map(second, concurrency=2).open(timing=True) as results:
+        await anext(results)
+        clock.jump(1e9)
+        assert [number async for number in results] == [1, 2]
+    stage = results.stats()[1]
+    assert min(stage.upstream_wait_s, stage.consumer_wait_s, stage.blocked_by_head_s) >= 0
+    assert stage.upstream_wait_s <= results.stats().seconds
+    assert stage.latency.samples == 3

@@ -61,7 +61,7 @@ def unbounded_reorder():
 @twin("leaves the calls running that were in flight (streamable after break)", "guarantees/test_p4_leaving.py")
 def no_cancel():
     def halt(self, index):
-        self.stopping = self._exhausted = True
+        self._stopping = self._exhausted = True
         self._discard_behind(index)
         self.running.clear()
         self.upstream.stop()
@@ -218,7 +218,7 @@ def cancelled_is_failed():
     def raised(self, index, item, error):
         self._failed += 1
         failed = Failed(as_failure(error), index, item, self.name)
-        if self.stopping:
+        if self._stopping:
             self.scope.keep(failed)
         else:
             self._fail(failed)

@@ -1,8 +1,10 @@
 """What a stream gives in the end; never executed."""
 
+import signal
 from datetime import timedelta
 from typing import assert_type
 
+import penstock
 from penstock import Failed, Ok, Run, Stream
 from penstock.core.stats import StageStats, Stats
 from penstock.sync import SyncRun
@@ -36,7 +38,7 @@ async def reduced(sizes: Stream[int]) -> None:
 async def runs(sizes: Stream[int]) -> None:
     async for item in sizes:
         assert_type(item, int)
-    async with sizes.open(grace=timedelta(seconds=1), timing=True) as items:
+    async with sizes.open(grace=timedelta(seconds=1), progress=True, timing=True) as items:
         assert_type(items, Run[int])
         async for item in items:
             assert_type(item, int)
@@ -46,6 +48,13 @@ async def runs(sizes: Stream[int]) -> None:
         assert_type(items.stats()["map(fetch)"], StageStats)
         assert_type(items.stats()[0].in_flight, int)
         items.stop()
+
+
+async def signals(sizes: Stream[int]) -> None:
+    with penstock.drain_on_signals() as drained:
+        async for item in sizes:
+            assert_type(item, int)
+    assert_type(drained.received, signal.Signals | None)
 
 
 def in_plain_code(sizes: Stream[int]) -> None:

@@ -131,6 +131,8 @@ def retries() -> None:
 async def ends(urls: Stream[str]) -> None:
     urls.open(grace="5")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     urls.open(timing="yes")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    urls.open(progress=1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    urls.sync(timing=None)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     urls.open(5)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     urls.sync(grace=None)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     await urls.first(None)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]

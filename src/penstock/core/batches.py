@@ -36,7 +36,7 @@ class BatchWindow[T](Window[list[T], Any]):
         super().__init__(scope, upstream, plan, finished)
         once = self.meter.timing(plan.work if plan.timeout is None else timed(plan.work, plan.timeout))
         self.work: Call[list[T], Any] = _Halving(
-            scope, self.measured_work, once, lambda: self.stopping, plan.on_error == "raise"
+            scope, self.measured_work, once, lambda: self._stopping, plan.on_error == "raise"
         )
         self.measured_work: Call[list[T], Any] = self.work
         self.meter.times_all = True
@@ -61,6 +61,7 @@ class BatchWindow[T](Window[list[T], Any]):
             self._run(first, item, work)
         finally:
             self._starting = False
+        self._note_results()
 
     _start_as_the_loop_likes = _start
 
@@ -88,7 +89,7 @@ class BatchWindow[T](Window[list[T], Any]):
             if isinstance(outcome, _Bad):
                 error = as_failure(outcome.error)
                 self._fail(Failed(error, index, items[index - first], self.name, outcome.attempts))
-            elif self.stopping:
+            elif self._stopping:
                 self._discarded += 1
             else:
                 self._keep(index, Ok(outcome, index) if self.in_band else outcome)
@@ -100,11 +101,11 @@ class BatchWindow[T](Window[list[T], Any]):
     @override
     def _raised(self, index: int, item: list[T], error: BaseException) -> None:
         """Settle the items of a call that raised what cannot be the fault of one of them."""
-        if self.stopping and isinstance(error, asyncio.CancelledError):
+        if self._stopping and isinstance(error, asyncio.CancelledError):
             self._came_to(index, item, [])
             return
         bad = _Bad(as_failure(error), 1)
-        self._came_to(index, item, [bad] if self.stopping or self.plan.on_error == "raise" else [bad] * len(item))
+        self._came_to(index, item, [bad] if self._stopping or self.plan.on_error == "raise" else [bad] * len(item))
 
     # Statistics
 

@@ -45,7 +45,7 @@ class FanOut[T, U](Window[T, U]):
             self._attempt = retrying(self._produce, plan.retry, self._retry, self._may_repeat, stage=plan.name)
 
     def _may_repeat(self, outputs: Outputs[T, U]) -> bool:
-        return not (outputs.handed_on or self.stopping)
+        return not (outputs.handed_on or self._stopping)
 
     @override
     def _room(self) -> int:
@@ -144,7 +144,7 @@ class FanOut[T, U](Window[T, U]):
 
     def _produced(self, outputs: Outputs[T, U]) -> None:
         outputs.produced = True
-        if self.stopping and not outputs.ready:
+        if self._stopping and not outputs.ready:
             self._close_iterator(outputs)
             self._discard(outputs)
         elif outputs.spent():
@@ -214,7 +214,7 @@ class FanOut[T, U](Window[T, U]):
 
     def _grant(self, first: Outputs[T, U] | None) -> None:
         """Permit inputs that wait: `first` if it has no output, others as far as the buffer goes."""
-        if self.stopping:
+        if self._stopping:
             return
         if first is not None and first.index in self._waiting and self._may_make(first):
             self._permit(first)
@@ -303,7 +303,7 @@ class FanOut[T, U](Window[T, U]):
         outputs = self.finished.get(index)
         if outputs is not None:
             outputs.produced = True
-            outputs.settled = not self.in_band or self.stopping
+            outputs.settled = not self.in_band or self._stopping
             if outputs.settled and not outputs.ready:
                 self._forget(outputs)
         super()._raised(index, item, error)
@@ -337,7 +337,7 @@ class FanOut[T, U](Window[T, U]):
     @override
     def _count_finished(self) -> tuple[int, int]:
         inputs = list(self.finished.values())  # at one stroke: another thread may ask
-        return sum(outputs.produced for outputs in inputs), self._outputs_waiting
+        return sum(outputs.produced and not outputs.settled for outputs in inputs), self._outputs_waiting
 
     # Stopping
 
@@ -367,6 +367,7 @@ class FanOut[T, U](Window[T, U]):
         if not outputs.settled:
             outputs.settled = True
             self._discarded += 1
+        self._drop_outputs(outputs)
         self.finished.pop(outputs.index, None)
 
     @override

@@ -73,6 +73,7 @@ class Meter:
         "_clock",
         "_limit",
         "_next_sample",
+        "_opened",
         "_since",
         "_waits",
         "calls",
@@ -89,7 +90,8 @@ class Meter:
         "waits_for",
     )
 
-    def __init__(self, clock: Callable[[], float], *, every_call: bool) -> None:
+    def __init__(self, clock: Callable[[], float], opened: float, *, every_call: bool) -> None:
+        self._opened = opened
         self._clock = clock
         self._since = clock()
         self._limit = 0.0 if every_call else SLOW
@@ -144,8 +146,8 @@ class Meter:
 
         return timed
 
-    def measured(self, books: StageStats, running: int, opened: float) -> StageStats:
-        """`books` with what was measured, while `running` calls are in progress in a run that was opened then."""
+    def measured(self, books: StageStats, running: int) -> StageStats:
+        """`books` with what was measured, while so many items run."""
         return replace(
             books,
             started=books.taken - self.never_began,
@@ -157,7 +159,7 @@ class Meter:
             upstream_wait_s=self.waited(Wait.UPSTREAM),
             consumer_wait_s=self.waited(Wait.CONSUMER),
             blocked_by_head_s=self.waited(Wait.HEAD),
-            first_result_s=None if self.first_result is None else self.first_result - opened,
+            first_result_s=None if self.first_result is None else self.first_result - self._opened,
             latency=self._latency(books.taken - running - self.failures - books.cancelled),
         )
 

@@ -92,7 +92,8 @@ class IteratorStage[T](SourceStage[T]):
 
     @override
     def stats(self) -> StageStats:
-        return replace(super().stats(), delivered=self._taken)
+        books = super().stats()
+        return replace(books, delivered=books.taken)
 
     def _turn_over(self) -> None:
         self._turn_asked = False
@@ -227,7 +228,10 @@ class AsyncIteratorStage[T](SourceStage[T]):
             await self._sleep()
         close = getattr(iterator, "aclose", None)
         if close is not None:
-            await _own(close())
+            try:
+                await _own(close())
+            except (SystemExit, KeyboardInterrupt) as error:  # from a task they would go through the loop
+                self._closing_failed(error)
 
     async def _read(self, iterator: AsyncIterator[T]) -> None:
         while not self._ended:

@@ -79,12 +79,12 @@ class Stage[T]:
         """What was counted and measured until now."""
         return StageStats(
             name=self.name,
-            taken=self._taken,
             delivered=self._delivered,
             dropped=self._dropped,
             failed=self._failed,
             cancelled=self._cancelled,
             discarded=self._discarded,
+            taken=self._taken,  # last: a thread that asks meanwhile sees no outcome of an item that was not taken
         )
 
     def close(self) -> None:

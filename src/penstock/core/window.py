@@ -45,18 +45,18 @@ class Window[T, U](Stage[U]):
         self.bound: int = (plan.concurrency + plan.buffer) * plan.size
         self.plan = plan
         self.in_band: bool = plan.on_error == "return"
-        self.meter: Meter = Meter(scope.clock, every_call=scope.timing)
+        self.meter: Meter = Meter(scope.clock, scope.opened, every_call=scope.timing)
         self.work: Call[T, U] = plan.work if plan.timeout is None else timed(plan.work, plan.timeout)
         self.measured_work: Call[T, U] = self.meter.timing(self.work)
         if plan.retry is not None:
             self.work = self.measured_work = retrying(
-                self.measured_work, plan.retry, self._retry, lambda _: not self.stopping, stage=plan.name
+                self.measured_work, plan.retry, self._retry, lambda _: not self._stopping, stage=plan.name
             )
             self.meter.times_all = True
         self.running: dict[int, asyncio.Task[None]] = {}
         self.kept_places: int = 0
         self._waiting_results = finished
-        self.stopping = self._exhausted = self._asked = self._scheduled = self._pumping = False
+        self._stopping = self._exhausted = self._asked = self._scheduled = self._pumping = False
         self._unbegun: LazyTasks[T, U] = LazyTasks(scope, self._never_began)
         upstream.on_ready = self._schedule
 
@@ -102,7 +102,7 @@ class Window[T, U](Stage[U]):
         return value  # type: ignore[no-any-return]  # pyright: ignore[reportReturnType] # a U; Any spares a cast per item
 
     def _is_over(self) -> bool:
-        return self.stopping or (self._exhausted and not self.running and not self._waiting_results)
+        return self._stopping or (self._exhausted and not self.running and not self._waiting_results)
 
     def _schedule(self) -> None:
         if not self._scheduled:
@@ -206,7 +206,7 @@ class Window[T, U](Stage[U]):
         task = Task(self._call(index, item, work), loop=scope.loop, context=scope.context.copy(), eager_start=True)
         if not task.done():
             self.running[index] = task
-            if self.stopping:
+            if self._stopping:
                 task.cancel(self.scope.reason)
 
     def _start_as_the_loop_likes(self, item: T, work: Call[T, U]) -> None:
@@ -245,7 +245,7 @@ class Window[T, U](Stage[U]):
         if not task.done():
             self.running[index] = task
             self._unbegun.note(task, call, index, item, work)
-            if self.stopping:
+            if self._stopping:
                 task.cancel(self.scope.reason)
 
     async def _call_in_turn(self, index: int, item: T, work: Call[T, U]) -> None:
@@ -272,13 +272,13 @@ class Window[T, U](Stage[U]):
             return
         # `_returned` by hand, where there is nothing special: a tenth of a microsecond an item.
         if self._pumping:
-            if value is DROPPED or self.in_band or self.stopping:
+            if value is DROPPED or self.in_band or self._stopping:
                 self._returned(index, value)
             else:
                 self._keep(index, value)
             return
         del self.running[index]
-        if value is DROPPED or self.in_band or self.stopping:
+        if value is DROPPED or self.in_band or self._stopping:
             self._returned(index, value)
             return
         self._keep(index, value)
@@ -318,7 +318,7 @@ class Window[T, U](Stage[U]):
     # Settling
 
     def _returned(self, index: int, value: U) -> None:
-        if self.stopping:
+        if self._stopping:
             self._discarded += 1
         elif value is DROPPED:
             self._dropped += 1
@@ -334,7 +334,7 @@ class Window[T, U](Stage[U]):
         if isinstance(error, Exhausted):
             attempts = error.attempts
             error = error.error
-        if self.stopping and isinstance(error, asyncio.CancelledError):
+        if self._stopping and isinstance(error, asyncio.CancelledError):
             self._cancelled += 1
         else:
             self._fail(Failed(as_failure(error), index, item, self.name, attempts))
@@ -342,13 +342,13 @@ class Window[T, U](Stage[U]):
 
     def _fail(self, failed: Failed) -> None:
         self.meter.failures += 1
-        if self.in_band and not self.stopping and isinstance(failed.error, Exception):
+        if self.in_band and not self._stopping and isinstance(failed.error, Exception):
             self._keep(failed.index, failed)
             self._note_results()
             return
         self._failed += 1
         self.meter.last_settled = failed.index
-        if self.stopping:
+        if self._stopping:
             self.scope.cleanup_failed(failed)
         elif self.plan.on_error == "raise" or not isinstance(failed.error, Exception):
             self.scope.fail(failed)
@@ -366,7 +366,7 @@ class Window[T, U](Stage[U]):
         """Tell the stage below if its result is there; if a place is free, pump in the next turn."""
         if self._asked:
             self._tell()
-        if self.stopping:
+        if self._stopping:
             if not self.running:
                 self.scope.work_stopped()
         elif not self._scheduled and not self._pumping and not self._exhausted:
@@ -382,12 +382,12 @@ class Window[T, U](Stage[U]):
 
     @override
     def stop(self) -> None:
-        if not self.stopping:
+        if not self._stopping:
             self._halt(self._taken)
 
     def _halt(self, index: int) -> None:
         """Cancel everything that runs; of what is finished, keep what stands in order before `index`."""
-        self.stopping = self._exhausted = True
+        self._stopping = self._exhausted = True
         self._discard_behind(min([index, *(i for i in self.running if i >= 0)]))
         for task in list(self.running.values()):
             task.cancel(self.scope.reason)
@@ -404,7 +404,7 @@ class Window[T, U](Stage[U]):
         returned, results = self._count_finished()
         running = books.in_flight - returned
         books = replace(books, running=running + self.kept_places, buffered=results, concurrency=self.concurrency)
-        return self.meter.measured(books, running, self.scope.opened)
+        return self.meter.measured(books, running)
 
     def _count_finished(self) -> tuple[int, int]:
         """Count the items whose work has returned and that have no outcome yet, and the results that wait."""

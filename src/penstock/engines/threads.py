@@ -78,6 +78,11 @@ class Threads:
                 del error, future  # the traceback holds this frame, and this frame would hold the error
         return value
 
+    @property
+    def gone(self) -> bool:
+        """Whether the run is over, and who is still inside a call is left behind."""
+        return self._closed.done()
+
     def close(self) -> None:
         """Let the threads go; one that is stuck in a call is left behind."""
         self._pool.shutdown()
@@ -141,9 +146,12 @@ class InThread[T](AsyncIterator[T]):
 
     async def _close_behind(self, back: Callable[[], Awaitable[None]]) -> None:
         """Close the iterator when the thread that is inside it is back."""
-        await back()
-        self._left_running = False
-        await self.aclose()
+        try:
+            await back()
+        finally:
+            self._left_running = False
+            if not self._threads.gone:
+                await self.aclose()
 
     def _next(self) -> None:
         if self._iterator is None:
