@@ -54,6 +54,7 @@ class Scope:
         self.closed: asyncio.Future[None] = self.loop.create_future()
         self._queue: deque[Window[Any, Any]] = deque()
         self._turn_due = False
+        self._entered = False
         self._closing = False
         self._releasing = False
         self._grace_timer: asyncio.TimerHandle | None = None
@@ -80,7 +81,22 @@ class Scope:
         """Have a turn in the next pass of the loop."""
         if not self._turn_due and not self.loop.is_closed():
             self._turn_due = True
-            self.loop.call_soon(self._turn, context=self.context)
+            self.call_soon(self._turn)
+
+    def call_soon(self, callback: Callable[[], None]) -> None:
+        """Call `callback` in the next pass of the loop, in the context of the run."""
+        self.loop.call_soon(self.enter, callback)
+
+    def enter(self, callback: Callable[[], None]) -> None:
+        """Call `callback` in the context of the run: the tasks that it makes copy that."""
+        if self._entered:
+            callback()
+            return
+        self._entered = True
+        try:
+            self.context.run(callback)
+        finally:
+            self._entered = False
 
     def begin_turn(self) -> None:
         """Say that others just had the loop: the run may keep it for another TURN."""

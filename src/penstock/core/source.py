@@ -73,7 +73,7 @@ class IteratorStage[T](SourceStage[T]):
         if now() > turn and self._last_turn == turn:  # an item a turn at least: a slow machine must not spin
             if not self._turn_asked:
                 self._turn_asked = True
-                self.scope.loop.call_soon(self._turn_over, context=self.scope.context)
+                self.scope.call_soon(self._turn_over)
             return PENDING
         self._last_turn = turn
         try:
@@ -89,6 +89,27 @@ class IteratorStage[T](SourceStage[T]):
             return END
         self._taken += 1
         return item
+
+    @override
+    def ready_items(self, room: int) -> Iterator[T]:
+        """Read while the turn lasts: as a generator, which keeps its place, a twentieth of the cost of an item."""
+        iterator, scope = self._iterator, self.scope
+        if iterator is None:
+            return
+        for _ in range(room):
+            if self._ended or now() > scope.turn_ends:
+                return
+            try:
+                item = next(iterator)
+            except StopIteration:
+                self._ended = True
+                return
+            except BaseException as error:  # noqa: BLE001 -- raised to the consumer, whatever it is
+                self._source_failed(error)
+                return
+            self._last_turn = scope.turn_ends
+            self._taken += 1
+            yield item
 
     @override
     def stats(self) -> StageStats:

@@ -6,7 +6,7 @@ where work runs (`window`) and where an async source is read (`source`).
 """
 
 import enum
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from typing import TYPE_CHECKING, Final, Literal, override
 
 from penstock.core.stats import StageStats
@@ -58,6 +58,10 @@ class Stage[T]:
     def pull(self, room: int) -> Pulled[T]:
         """Hand on the next item, or say PENDING or END; `room` is how many items the asker could hold."""
         raise NotImplementedError
+
+    def ready_items(self, room: int) -> Iterable[T]:  # noqa: ARG002 -- for those that have some
+        """Hand on up to `room` items that are there, as `pull` would, where that is quicker; none says nothing."""
+        return ()
 
     def stop(self) -> None:
         """Cancel work and pull no more, here and upstream; what is finished and next in order may still be pulled."""

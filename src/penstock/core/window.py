@@ -15,7 +15,6 @@ slow head (P7): in an ordered window, an index below `taken` that stands in neit
 import asyncio
 from asyncio import Task
 from collections.abc import Awaitable, Callable, Sized
-from dataclasses import replace
 from functools import partial
 from typing import Any, cast, override
 
@@ -23,29 +22,26 @@ from penstock.core.clock import now
 from penstock.core.errors import as_failure, note
 from penstock.core.lazy import LazyTasks
 from penstock.core.log import LOG
-from penstock.core.meter import Meter, Wait
+from penstock.core.meter import Wait
 from penstock.core.outcome import Failed, Ok
+from penstock.core.places import Places
 from penstock.core.plan import DROPPED, MISSING, Call, Later, Plan
 from penstock.core.retry import Exhausted, retrying, thread_back, timed
 from penstock.core.scope import Scope
-from penstock.core.stage import END, PENDING, Pulled, Stage, name_work
-from penstock.core.stats import StageStats
+from penstock.core.stage import END, PENDING, Pulled, Stage
 
 
-class Window[T, U](Stage[U]):
+class Window[T, U](Places[U]):
     """A stage that runs work on its items, at most `concurrency` at once (P1, P2, P5, P7, P9).
 
     `core.order` says which finished result is next.
     """
 
     def __init__(self, scope: Scope, upstream: Stage[T], plan: Plan[T, U], finished: Sized) -> None:
-        super().__init__(scope, plan.name)
+        super().__init__(scope, plan.name, plan.concurrency, (plan.concurrency + plan.buffer) * plan.size, finished)
         self.upstream = upstream
-        self.concurrency: int = plan.concurrency
-        self.bound: int = (plan.concurrency + plan.buffer) * plan.size
         self.plan = plan
         self.in_band: bool = plan.on_error == "return"
-        self.meter: Meter = Meter(scope.clock, scope.opened, every_call=scope.timing)
         self.work: Call[T, U] = plan.work if plan.timeout is None else timed(plan.work, plan.timeout)
         self.measured_work: Call[T, U] = self.meter.timing(self.work)
         if plan.retry is not None:
@@ -53,9 +49,6 @@ class Window[T, U](Stage[U]):
                 self.measured_work, plan.retry, self._retry, lambda _: not self._stopping, stage=plan.name
             )
             self.meter.times_all = True
-        self.running: dict[int, asyncio.Task[None]] = {}
-        self.kept_places: int = 0
-        self._waiting_results = finished
         self._stopping = self._exhausted = self._asked = self._scheduled = self._pumping = False
         self._unbegun: LazyTasks[T, U] = LazyTasks(scope, self._never_began)
         upstream.on_ready = self._schedule
@@ -68,10 +61,6 @@ class Window[T, U](Stage[U]):
 
     def _keep(self, index: int, value: Any) -> None:
         """Store a result until it is pulled."""
-        raise NotImplementedError
-
-    def _has_next(self) -> bool:
-        """Whether `_hand_over` would return a result."""
         raise NotImplementedError
 
     def _discard_behind(self, index: int) -> None:
@@ -124,14 +113,12 @@ class Window[T, U](Stage[U]):
 
     def _pump(self) -> None:
         """Start work while there is a free place, an item for it, and time left in this turn (P9)."""
-        if self._pumping:
+        if self._pumping or self._exhausted:
             return
         self._pumping = True
         taken = self._taken
         try:
-            while not self._exhausted and (room := self._room()) > 0:
-                if not self._fill(room):
-                    break
+            self.scope.enter(self._fill_places)
         finally:
             self._pumping = False
         if self._taken > taken:
@@ -139,62 +126,44 @@ class Window[T, U](Stage[U]):
         if not self._scheduled and not self._exhausted:
             self._note_wait()
 
-    def _note_peaks(self, last: int) -> None:
-        """Note how much there is after work was started, at the end on the item at `last`, which may be settled."""
-        running, waiting = len(self.running), len(self._waiting_results)
-        held = running + waiting + (self.meter.last_settled == last)
-        self.meter.note_peaks(running + (last not in self.running), held, waiting)
-
-    def _note_results(self) -> None:
-        """Note how many results wait when one has come by itself."""
-        waiting = len(self._waiting_results)
-        if waiting > self.meter.peak_buffered:
-            self.meter.note_buffered(waiting)
-
-    def _note_wait(self) -> None:
-        """Note what keeps a place free, if one is."""
-        if len(self.running) >= self.concurrency:
-            wait = Wait.NOTHING
-        elif self._room() > 0:
-            wait = Wait.UPSTREAM
-        else:
-            wait = Wait.CONSUMER if self._has_next() else Wait.HEAD
-        if wait is not self.meter.waits_for:
-            self.meter.wait_for(wait)
+    def _fill_places(self) -> None:
+        while not self._exhausted and (room := self._room()) > 0:
+            if not self._fill(room):
+                break
 
     def _fill(self, room: int) -> bool:
         """Start work on up to `room` items; whether there may be more to do."""
-        scope, pull = self.scope, self.upstream.pull
-        if self.plan.inline is not None:
-            start = self._start_inline
-        else:
-            start = self._start_as_the_loop_likes if scope.has_factory else self._start
         following = self.measured_work if self.meter.slow else self.work
         work = self.measured_work if self.meter.samples(self._taken) else following
+        scope, start, pull = self.scope, self._starter(), self.upstream.pull
+        for item in self.upstream.ready_items(room):
+            start(item, work)
+            if self._exhausted:
+                return False
+            work = following
+            room -= 1
         must_look = not self.upstream.looks_at_the_clock
         for _ in range(room):
             if must_look and now() > scope.turn_ends:
                 self._schedule()
                 return False
-            item = pull(room)
-            if item is PENDING:
+            pulled = pull(room)
+            if pulled is PENDING:
                 return False
-            if item is END:
+            if pulled is END:
                 self._exhausted = True
                 return False
-            start(item, work)
+            start(pulled, work)
             if self._exhausted:
                 return False
             work = following
             room -= 1
         return True
 
-    def _room(self) -> int:
-        """Count the free places."""
-        running = len(self.running)
-        free = self.concurrency - running
-        places = self.bound - running - len(self._waiting_results)
-        return places if places < free else free  # noqa: FURB136 -- min() takes twice as long, for every result
+    def _starter(self) -> Callable[[T, Call[T, U]], None]:
+        if self.plan.inline is not None:
+            return self._start_inline
+        return self._start_as_the_loop_likes if self.scope.has_factory else self._start
 
     # Running
 
@@ -202,8 +171,7 @@ class Window[T, U](Stage[U]):
         """Do what `_start_as_the_loop_likes` comes to without a task factory: half a microsecond less an item."""
         index = self._taken
         self._taken = index + 1
-        scope = self.scope
-        task = Task(self._call(index, item, work), loop=scope.loop, context=scope.context.copy(), eager_start=True)
+        task = Task(self._call(index, item, work), loop=self.scope.loop, eager_start=True)
         if not task.done():
             self.running[index] = task
             if self._stopping:
@@ -399,22 +367,6 @@ class Window[T, U](Stage[U]):
         self.upstream.drain()
 
     @override
-    def stats(self) -> StageStats:
-        books = super().stats()
-        returned, results = self._count_finished()
-        running = books.in_flight - returned
-        books = replace(books, running=running + self.kept_places, buffered=results, concurrency=self.concurrency)
-        return self.meter.measured(books, running)
-
-    def _count_finished(self) -> tuple[int, int]:
-        """Count the items whose work has returned and that have no outcome yet, and the results that wait."""
-        return len(self._waiting_results), len(self._waiting_results)
-
-    @override
     def close(self) -> None:
         self.meter.wait_for(Wait.NOTHING)
         del self.work, self.measured_work, self._unbegun  # they hold this window
-
-    @override
-    def busy(self) -> str | None:
-        return name_work(self.name, [i if i >= 0 else ~i for i in self.running]) if self.running else None

@@ -88,7 +88,7 @@ class Merge[T](_Joint[T]):
         self._delivered += 1
         if not self._passes_due:
             self._passes_due = PASSES
-            self.scope.loop.call_soon(self._passed, context=self.scope.context)
+            self.scope.call_soon(self._passed)
         return item
 
     def _ask(self) -> None:
@@ -114,7 +114,7 @@ class Merge[T](_Joint[T]):
         self._passes_due -= 1
         self._ask()
         if self._passes_due:
-            self.scope.loop.call_soon(self._passed, context=self.scope.context)
+            self.scope.call_soon(self._passed)
         else:
             self._given = 0
         self._tell()
