@@ -63,7 +63,9 @@ class BatchWindow[T](Window[list[T], Any]):
             self._starting = False
         self._note_results()
 
-    _start_as_the_loop_likes = _start
+    @override
+    def _starter(self) -> Callable[[list[T], Call[list[T], Any]], None]:
+        return self._start
 
     @override
     async def _call(self, index: int, item: list[T], work: Call[list[T], Any]) -> None:

@@ -60,7 +60,9 @@ class FanOut[T, U](Window[T, U]):
         self.finished[index] = Outputs(index, item)
         self._run(index, item, work)
 
-    _start_as_the_loop_likes = _start
+    @override
+    def _starter(self) -> Callable[[T, Call[T, U]], None]:
+        return self._start
 
     @override
     async def _call(self, index: int, item: T, work: Call[T, U]) -> None:
