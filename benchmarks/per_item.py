@@ -150,6 +150,8 @@ def aims(cells: dict[Case, Cell], clock: str) -> list[Aim]:
                 (BUFFERED, "sleep(0)", fastest, PYTHON_PEERS, buffered),
                 (REFERENCE, "at once", "aiostream", ("aiostream",), 10),
                 (REFERENCE, "at once", "aiometer", ("aiometer",), 10),
+                (REFERENCE, "sleep(0)", "aiostream", ("aiostream",), 10),
+                (REFERENCE, "sleep(0)", "aiometer", ("aiometer",), 10),
                 (REFERENCE, "1 ms", FLOOR, (FLOOR,), floor),
             ):
                 here = (ordered, loop)
