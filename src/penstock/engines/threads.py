@@ -59,8 +59,11 @@ class Threads:
         context = contextvars.copy_context()
         future = asyncio.get_running_loop().run_in_executor(self._pool, lambda: context.run(_outcome, fn, *args))
         try:
-            async with asyncio.timeout_at(limit.when):
+            if limit.when is None:
                 await asyncio.shield(future)
+            else:
+                async with asyncio.timeout_at(limit.when):
+                    await asyncio.shield(future)
         except TimeoutError:
             assert limit.seconds is not None
             raise ThreadTimeout(limit.seconds, partial(outlast, future, self._closed)) from None
