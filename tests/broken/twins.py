@@ -6,11 +6,15 @@ A pytest plugin: `PENSTOCK_TWIN=name pytest -p twins ...` runs tests against the
 import asyncio
 import os
 from collections.abc import Callable
+from contextvars import Context
 from dataclasses import dataclass
 
+from penstock.core import open_runs
 from penstock.core import scope as scopes
+from penstock.core.batches import _Bad, _Halving
 from penstock.core.errors import as_failure
 from penstock.core.fan_out import FanOut
+from penstock.core.meter import Meter, Wait
 from penstock.core.order import OrderedWindow, UnorderedWindow
 from penstock.core.outcome import Failed
 from penstock.core.plan import DROPPED
@@ -19,6 +23,7 @@ from penstock.core.scope import Scope
 from penstock.core.source import AsyncIteratorStage, IteratorStage
 from penstock.core.stage import END, PENDING
 from penstock.core.window import Window
+from penstock.engines.threads import Threads
 from penstock.ops.combine import Merge
 from penstock.ops.group import Batch
 from penstock.ops.select import Take
@@ -264,6 +269,51 @@ def leaves_at_the_second_cancel():
 @twin("lets every input of a flat_map run ahead", "guarantees/test_p1_bound.py")
 def flat_map_runs_ahead():
     FanOut._may_make = lambda self, outputs: True
+
+
+@twin("gives up a whole list for one bad item", "test_map_batches.py")
+def one_bad_item_costs_a_list():
+    async def call(self, items):
+        try:
+            return await self.first(items)
+        except Exception as error:  # noqa: BLE001 -- as the real one
+            return [_Bad(error, 1)] * len(items)
+
+    _Halving.__call__ = call
+
+
+@twin("tries again after the run was left", "test_retry.py")
+def retries_after_leaving():
+    import penstock.core.window as windows  # noqa: PLC0415 -- its name is what is patched
+
+    real = windows.retrying
+    windows.retrying = lambda work, retry, on_retry, may_retry=None, **name: real(work, retry, on_retry, **name)
+
+
+@twin("reads a source that blocks on the loop", "test_sources_in_threads.py")
+def blocks_the_loop():
+    async def read(self, limit, fn, *args):
+        return fn(*args)
+
+    Threads.run = read
+
+
+@twin("counts the wait for a slow head as one for the consumer", "test_stats.py")
+def blames_the_consumer():
+    wait_for = Meter.wait_for
+    Meter.wait_for = lambda self, what: wait_for(self, Wait.CONSUMER if what is Wait.HEAD else what)
+
+
+@twin("times every call, which costs a tenth of a fast one", "test_stats.py")
+def always_looks_at_the_clock():
+    Meter.samples = lambda self, taken: True
+    Meter.slow = property(lambda self: True, lambda self, value: None)
+
+
+@twin("drains streams inside the work too, and so cuts items short", "test_signals.py")
+def drains_what_is_in_flight():
+    opened = open_runs.opened
+    open_runs.opened = lambda run: Context().run(opened, run)
 
 
 def pytest_configure(config):

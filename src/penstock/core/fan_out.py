@@ -49,7 +49,7 @@ class FanOut[T, U](Window[T, U]):
 
     @override
     def _room(self) -> int:
-        return self.concurrency - len(self.finished) - self.kept_places
+        return self.concurrency - len(self.finished) - self._kept_places
 
     # Producing
 

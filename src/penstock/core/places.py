@@ -20,7 +20,7 @@ class Places[U](Stage[U]):
         self.bound: int = bound
         self.meter: Meter = Meter(scope.clock, scope.opened, every_call=scope.timing)
         self.running: dict[int, asyncio.Task[None]] = {}
-        self.kept_places: int = 0
+        self._kept_places: int = 0
         self._waiting_results = finished
 
     def _room(self) -> int:
@@ -64,7 +64,7 @@ class Places[U](Stage[U]):
         books = super().stats()
         returned, results = self._count_finished()
         running = books.in_flight - returned
-        books = replace(books, running=running + self.kept_places, buffered=results, concurrency=self.concurrency)
+        books = replace(books, running=running + self._kept_places, buffered=results, concurrency=self.concurrency)
         return self.meter.measured(books, running)
 
     def _count_finished(self) -> tuple[int, int]:

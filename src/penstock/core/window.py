@@ -284,7 +284,7 @@ class Window[T, U](Places[U]):
             settle()
             return
         self.running[~index] = self.running.pop(index)  # ~index: the place is taken, the order does not wait for it
-        self.kept_places += 1
+        self._kept_places += 1
         settle()
         try:
             await back()
@@ -292,7 +292,7 @@ class Window[T, U](Places[U]):
             self.scope.cleanup_failed(Failed(as_failure(error), index, None, self.name))
         finally:
             del self.running[~index]
-            self.kept_places -= 1
+            self._kept_places -= 1
             self._settled()
 
     def _never_began(self, index: int, item: T) -> None:
