@@ -310,3 +310,25 @@ async def test_the_name_stands_in_errors():
         ("fetch", 1, 1, 1),
         ("fetch", 2, 2, 1),
     ]
+
+
+@pytest.mark.parametrize(
+    ("option", "build"),
+    [
+        ("predicate", NUMBERS.take_while),
+        ("predicate", NUMBERS.skip_while),
+        ("key", lambda fn: NUMBERS.distinct(key=fn)),
+        ("weight", lambda fn: NUMBERS.batch(2, weight=fn, max_weight=1)),
+        ("wait", lambda fn: penstock.Retry(on=ValueError, wait=fn)),
+    ],
+)
+def test_where_nothing_is_awaited_an_async_function_is_refused(option, build):
+    """Its coroutine would be true, whatever it comes to."""
+    with pytest.raises(OptionError) as raised:
+        build(work)
+    assert str(raised.value) == f"{option} must be a plain function, got the async {work!r}"
+
+
+async def test_reduce_takes_no_async_function():
+    with pytest.raises(OptionError, match="fn must be a plain function, got the async"):
+        await NUMBERS.reduce(work, 0)

@@ -68,7 +68,7 @@ class Readable(Generic[T_co]):  # noqa: UP046 -- inferred variance would be inva
 
     async def reduce[A](self, fn: Callable[[A, T_co], A], initial: A) -> A:
         """Fold the results into one value: `fn(so_far, item)`, a plain function, for each in turn."""
-        validate.function("fn", fn)
+        validate.plain_function("fn", fn)
         result = initial
         async with self.open() as items:
             async for item in items:

@@ -191,12 +191,12 @@ class Stream(Readable[T_co]):
 
     def take_while(self, predicate: Callable[[T_co], object], /) -> "Stream[T_co]":
         """Hand on items up to the first that `predicate`, a plain function, turns down; there upstream is stopped."""
-        validate.function("predicate", predicate)
+        validate.plain_function("predicate", predicate)
         return self._step("take_while", lambda: taking_while(predicate))
 
     def skip_while(self, predicate: Callable[[T_co], object], /) -> "Stream[T_co]":
         """Hand on items from the first on for which `predicate`, a plain function, is false."""
-        validate.function("predicate", predicate)
+        validate.plain_function("predicate", predicate)
         return self._step("skip_while", lambda: skipping_while(predicate))
 
     def distinct(self, *, key: Callable[[T_co], Hashable] | None = None, last: int | None = None) -> "Stream[T_co]":
@@ -205,7 +205,7 @@ class Stream(Readable[T_co]):
         Every key is remembered (P7's exception), or with `last`, an int >= 1, that many of those seen most recently.
         """
         if key is not None:
-            validate.function("key", key)
+            validate.plain_function("key", key)
         if last is not None:
             validate.whole("last", last, least=1)
         return self._step("distinct", lambda: distinct(key, last))
@@ -285,7 +285,7 @@ class Stream(Readable[T_co]):
         if weight is not None or max_weight is not None:
             if weight is None or max_weight is None:
                 raise OptionError("weight and max_weight must be given together")
-            validate.function("weight", weight)
+            validate.plain_function("weight", weight)
             limit = Limit(weight, validate.positive("max_weight", max_weight))
         return self._with(lambda scope, upstream: Batch(scope, upstream, size, seconds, limit))
 

@@ -62,7 +62,7 @@ class Retry:
         validate.seconds("max", self.max, zero=True)
         validate.share("jitter", self.jitter)
         if self.wait is not None:
-            validate.function("wait", self.wait)
+            validate.plain_function("wait", self.wait)
         if self.deadline is not None:
             validate.seconds("deadline", self.deadline)
 

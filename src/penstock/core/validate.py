@@ -1,5 +1,6 @@
 """Checks of options, so that every message has one voice: option, rule, value."""
 
+import inspect
 import math
 from collections.abc import Callable
 from datetime import timedelta
@@ -76,6 +77,13 @@ def function(option: str, value: object) -> None:
     """Refuse what cannot be called."""
     if not callable(value):
         raise OptionError(f"{option} must be callable, got {value!r}")
+
+
+def plain_function(option: str, value: object) -> None:
+    """Refuse what cannot be called, and async functions: nobody awaits what they return."""
+    function(option, value)
+    if inspect.iscoroutinefunction(value) or inspect.iscoroutinefunction(getattr(value, "__call__", None)):  # noqa: B004 -- the bound method itself is wanted
+        raise OptionError(f"{option} must be a plain function, got the async {value!r}")
 
 
 def instance(option: str, value: object, kind: type, form: str) -> None:
