@@ -4,7 +4,7 @@ Items keep an index each, so that order, errors and books are those of items; a 
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence, Sized
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, override
@@ -13,6 +13,7 @@ from penstock.core.clock import now
 from penstock.core.errors import OptionError, as_failure
 from penstock.core.order import OrderedWindow, UnorderedWindow
 from penstock.core.outcome import Failed, Ok
+from penstock.core.places import Results
 from penstock.core.plan import Call, Plan
 from penstock.core.retry import Exhausted, thread_back, timed
 from penstock.core.scope import Scope
@@ -32,7 +33,7 @@ class _Bad:
 class BatchWindow[T](Window[list[T], Any]):
     """A stage whose work takes lists of up to `plan.size` items and gives a result for each (P1, P3, P5)."""
 
-    def __init__(self, scope: Scope, upstream: Stage[list[T]], plan: Plan[list[T], Any], finished: Sized) -> None:
+    def __init__(self, scope: Scope, upstream: Stage[list[T]], plan: Plan[list[T], Any], finished: Results) -> None:
         super().__init__(scope, upstream, plan, finished)
         once = self.meter.timing(plan.work if plan.timeout is None else timed(plan.work, plan.timeout))
         self.work: Call[list[T], Any] = _Halving(

@@ -9,11 +9,19 @@ from penstock.core.stage import Pulled, Stage
 from penstock.core.window import Window
 
 
+class Arrivals(deque[Any]):
+    """Results in the order in which they came: whose index they are kept under does not matter."""
+
+    @override
+    def __setitem__(self, index: Any, value: Any) -> None:
+        self.append(value)
+
+
 class UnorderedWindow[T, U](Window[T, U]):
     """Hands results on as they finish."""
 
     def __init__(self, scope: Scope, upstream: Stage[T], plan: Plan[T, U]) -> None:
-        self.finished: deque[Any] = deque()
+        self.finished: Arrivals = Arrivals()
         super().__init__(scope, upstream, plan, self.finished)
 
     @override
@@ -22,10 +30,6 @@ class UnorderedWindow[T, U](Window[T, U]):
             return MISSING
         self._delivered += 1
         return self.finished.popleft()
-
-    @override
-    def _keep(self, index: int, value: Any) -> None:
-        self.finished.append(value)
 
     @override
     def _has_next(self) -> bool:
@@ -70,10 +74,6 @@ class OrderedWindow[T, U](Window[T, U]):
         self.head += 1
         self._delivered += 1
         return value
-
-    @override
-    def _keep(self, index: int, value: Any) -> None:
-        self.finished[index] = value
 
     @override
     def _has_next(self) -> bool:

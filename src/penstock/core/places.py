@@ -1,9 +1,8 @@
 """The places of a window: what takes them, how many are free, and what keeps a free one from being used (P1)."""
 
 import asyncio
-from collections.abc import Sized
 from dataclasses import replace
-from typing import override
+from typing import Any, Protocol, override
 
 from penstock.core.meter import Meter, Wait
 from penstock.core.scope import Scope
@@ -11,10 +10,18 @@ from penstock.core.stage import Stage, name_work
 from penstock.core.stats import StageStats
 
 
+class Results(Protocol):
+    """Where results wait, by the index of their item."""
+
+    def __len__(self) -> int: ...
+
+    def __setitem__(self, index: int, value: Any, /) -> None: ...
+
+
 class Places[U](Stage[U]):
     """A stage with places for calls that run, by index, and for results that wait."""
 
-    def __init__(self, scope: Scope, name: str, concurrency: int, bound: int, finished: Sized) -> None:
+    def __init__(self, scope: Scope, name: str, concurrency: int, bound: int, finished: Results) -> None:
         super().__init__(scope, name)
         self.concurrency: int = concurrency
         self.bound: int = bound

@@ -14,7 +14,7 @@ slow head (P7): in an ordered window, an index below `taken` that stands in neit
 
 import asyncio
 from asyncio import Task
-from collections.abc import Awaitable, Callable, Sized
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, cast, override
 
@@ -24,7 +24,7 @@ from penstock.core.lazy import LazyTasks
 from penstock.core.log import LOG
 from penstock.core.meter import Wait
 from penstock.core.outcome import Failed, Ok
-from penstock.core.places import Places
+from penstock.core.places import Places, Results
 from penstock.core.plan import DROPPED, MISSING, Call, Later, Plan
 from penstock.core.retry import Exhausted, retrying, thread_back, timed
 from penstock.core.scope import Scope
@@ -37,7 +37,7 @@ class Window[T, U](Places[U]):
     `core.order` says which finished result is next.
     """
 
-    def __init__(self, scope: Scope, upstream: Stage[T], plan: Plan[T, U], finished: Sized) -> None:
+    def __init__(self, scope: Scope, upstream: Stage[T], plan: Plan[T, U], finished: Results) -> None:
         super().__init__(scope, plan.name, plan.concurrency, (plan.concurrency + plan.buffer) * plan.size, finished)
         self.upstream = upstream
         self.plan = plan
@@ -61,7 +61,7 @@ class Window[T, U](Places[U]):
 
     def _keep(self, index: int, value: Any) -> None:
         """Store a result until it is pulled."""
-        raise NotImplementedError
+        self._waiting_results[index] = value
 
     def _discard_behind(self, index: int) -> None:
         """Discard results that order does not allow once the item at `index` gives none."""
@@ -261,13 +261,13 @@ class Window[T, U](Places[U]):
             if value is DROPPED or self.in_band or self._stopping:
                 self._returned(index, value)
             else:
-                self._keep(index, value)
+                self._waiting_results[index] = value
             return
         del self.running[index]
         if value is DROPPED or self.in_band or self._stopping:
             self._returned(index, value)
             return
-        self._keep(index, value)
+        self._waiting_results[index] = value
         if len(self._waiting_results) > self.meter.peak_buffered:
             self.meter.note_buffered(len(self._waiting_results))
         if self._asked or not self._scheduled:
