@@ -38,7 +38,7 @@ lock: .venv/.ready ## renew uv.lock from pyproject.toml
 	@$(BIN)/uv lock
 
 clean: ## remove everything that a target has made
-	@rm -rf .venv .venv-* dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage* demo-index.db*
+	@rm -rf .venv .venv-* dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage* demo-index.db* benchmarks/node/node_modules
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 help: ## this list

@@ -362,3 +362,27 @@ async def test_a_late_generator_is_closed_when_its_failure_ends_the_run(clock):
         with pytest.raises(penstock.AttemptTimeout):
             await anext(results)
         assert (closed, clock.now) == ([3.0], 3.0)
+
+
+@pytest.mark.real_time
+async def test_a_source_that_does_not_come_back_is_left_behind():
+    """P4: what it does when it comes back at last is no failure of the run, and no closing starts after the end."""
+    gate = threading.Event()
+
+    def rows():
+        yield 1
+        gate.wait()
+        yield 2
+
+    items = in_thread(rows).open(grace=0.01)
+    assert await anext(items) == 1
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(anext(items), 0.01)
+    with pytest.warns(penstock.UnstoppedWorkWarning, match="left behind: closing of 'source'"):
+        await items.aclose()
+    thread = next(each for each in threading.enumerate() if each.name.startswith("penstock source"))
+    assert thread.daemon
+    gate.set()
+    await asyncio.wait([task for task in asyncio.all_tasks() if task is not asyncio.current_task()])
+    thread.join()
+    assert items.failures == ()

@@ -148,10 +148,11 @@ class Meter:
 
     def measured(self, books: StageStats, running: int) -> StageStats:
         """`books` with what was measured, while so many items run."""
+        succeeded = books.taken - running - self.failures - books.cancelled
         return replace(
             books,
             started=books.taken - self.never_began,
-            succeeded=books.taken - running - self.failures - books.cancelled,
+            succeeded=succeeded,
             retried=self.retried,
             peak_running=self.peak_running,
             peak_in_flight=self.peak_in_flight,
@@ -160,7 +161,7 @@ class Meter:
             consumer_wait_s=self.waited(Wait.CONSUMER),
             blocked_by_head_s=self.waited(Wait.HEAD),
             first_result_s=None if self.first_result is None else self.first_result - self._opened,
-            latency=self._latency(books.taken - running - self.failures - books.cancelled),
+            latency=self._latency(succeeded),
         )
 
     def _latency(self, succeeded: int) -> Latency | None:

@@ -143,8 +143,10 @@ class InThread[T](AsyncIterator[T]):
         return self._read.pop()
 
     async def aclose(self) -> None:
-        """Close the iterator, if it can be closed and no thread is inside it."""
-        if not self._left_running and (self._iterator is not None or isinstance(self._iterable, Iterator)):
+        """Close the iterator, if it can be closed, no thread is inside it, and the run is not over."""
+        if self._left_running or self._threads.gone:
+            return
+        if self._iterator is not None or isinstance(self._iterable, Iterator):
             await self._threads.run(_NO_LIMIT, self._close)
 
     async def _close_behind(self, back: Callable[[], Awaitable[None]]) -> None:
@@ -153,8 +155,7 @@ class InThread[T](AsyncIterator[T]):
             await back()
         finally:
             self._left_running = False
-            if not self._threads.gone:
-                await self.aclose()
+            await self.aclose()
 
     def _next(self) -> None:
         if self._iterator is None:
