@@ -312,6 +312,15 @@ async def test_the_name_stands_in_errors():
     ]
 
 
+@pytest.mark.parametrize("operator", ["map", "filter", "tap", "flat_map", "map_batches"])
+def test_an_unknown_option(operator):
+    size = (2,) if operator == "map_batches" else ()
+    with pytest.raises(OptionError) as raised:
+        getattr(NUMBERS, operator)(work, *size, retries=3)
+    assert str(raised.value).startswith(f"{operator} has no option 'retries': there are buffer, concurrency, engine, ")
+    assert "on_error" in str(raised.value)
+
+
 @pytest.mark.parametrize(
     ("option", "build"),
     [

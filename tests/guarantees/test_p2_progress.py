@@ -1,6 +1,7 @@
 """P2: a finished result is handed on as soon as order allows; the source is never read ahead of a free place."""
 
 import asyncio
+import itertools
 import random
 
 import pytest
@@ -271,3 +272,17 @@ async def test_a_chain_hands_on_without_delay_between_its_stages(ordered, clock)
 def test_every_operator_of_the_table_is_named_once():
     names = [each.name for each in WORKING]
     assert len(set(names)) == len(names)
+
+
+@grid(ordered=ORDERS, concurrency=[1, 100])
+async def test_the_first_result_of_an_endless_source_takes_one_call(ordered, concurrency, clock):
+    gauge = Gauge()
+
+    async def call(item):
+        await asyncio.sleep(1)
+        return item
+
+    results = stream(itertools.count).map(gauge.wrap(call), concurrency=concurrency, ordered=ordered)
+    assert await results.first() == 0
+    assert clock.now == 1.0
+    assert gauge.started == concurrency

@@ -112,12 +112,16 @@ def work(
     max_failures: int | None = None,
     max_failure_rate: float | None = None,
     on_error: OnError = "raise",
+    **unknown: object,
 ) -> Work:
     """Check the options of an operator; `shape(item, result)` makes its output, None means the result itself.
 
     Raises:
         OptionError: an option breaks its rule.
     """
+    for option in unknown:
+        known = ", ".join(sorted(AllOptions.__optional_keys__))
+        raise OptionError(f"{operator} has no option {option!r}: there are {known}")
     validate.function(f"the function of {operator}", fn)
     kind = kind_of(fn)
     places = 1 if concurrency is None else validate.whole("concurrency", concurrency, least=1)
