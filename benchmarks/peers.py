@@ -18,6 +18,7 @@ import aiometer as aiometer_peer
 import aiostream as aiostream_peer
 import anyio as anyio_peer
 import streamable as streamable_peer
+from smallest import SmallestWindow
 
 import penstock as penstock_peer
 
@@ -91,6 +92,10 @@ async def bare_pool(fn, items, concurrency, _ordered):
 def penstock(fn, items, concurrency, ordered, *, buffered=False):
     buffer = concurrency if buffered else 0
     return penstock_peer.stream(items).map(fn, concurrency=concurrency, ordered=ordered, buffer=buffer).open()
+
+
+def smallest_window(fn, items, concurrency, _ordered):
+    return nullcontext(SmallestWindow(fn, items, concurrency, 2 * concurrency))
 
 
 def bounded(fn, concurrency):
@@ -180,6 +185,7 @@ async def asynchronous(items) -> AsyncGenerator[int]:
 
 
 FLOOR = "bare pool"
+SMALLEST = "smallest window"
 REFERENCE = "penstock"
 BUFFERED = "penstock buffered"
 
@@ -187,6 +193,12 @@ PEERS = {
     p.name: p
     for p in (
         Peer(FLOOR, "the floor: workers fill a list in the order of finishing", collect=bare_pool),
+        Peer(
+            SMALLEST,
+            "no peer: a task per item, a buffer and the order, and nothing else (`smallest.py`)",
+            stream=smallest_window,
+            orders=(True,),
+        ),
         Peer(REFERENCE, "buffer=0", stream=penstock, threads=True),
         Peer(BUFFERED, "buffer=concurrency", stream=partial(penstock, buffered=True), threads=True),
         Peer("gather+Semaphore", "a task and a result per item at once", collect=gather_semaphore, orders=(True,)),
@@ -205,4 +217,4 @@ PEERS = {
         Peer("pypeln", "`task.map`; in order `task.ordered`", stream=pypeln, collect=pypeln_ordered, slower=4),
     )
 }
-PYTHON_PEERS = tuple(name for name in PEERS if name not in {FLOOR, REFERENCE, BUFFERED})
+PYTHON_PEERS = tuple(name for name in PEERS if name not in {FLOOR, SMALLEST, REFERENCE, BUFFERED})

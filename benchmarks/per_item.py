@@ -7,7 +7,7 @@ from functools import partial
 
 from aims import Aim, print_aims
 from node_peers import CALLS, NODE_PEERS, missing, node_run, node_version
-from peers import BOTH, BUFFERED, FLOOR, PEERS, PYTHON_PEERS, REFERENCE, Peer
+from peers import BOTH, BUFFERED, FLOOR, PEERS, PYTHON_PEERS, REFERENCE, SMALLEST, Peer
 from timing import CLOCKS, LOOPS, Case, Cell, busyness, interleave, machine, once, table
 from workloads import WORKLOADS, Workload, at_once
 
@@ -148,6 +148,7 @@ def aims(cells: dict[Case, Cell], clock: str) -> list[Aim]:
                 (REFERENCE, "at once", fastest, PYTHON_PEERS, returning),
                 (REFERENCE, "sleep(0)", fastest, PYTHON_PEERS, strict),
                 (BUFFERED, "sleep(0)", fastest, PYTHON_PEERS, buffered),
+                (SMALLEST, "sleep(0)", fastest, PYTHON_PEERS, buffered),
                 (REFERENCE, "at once", "aiostream", ("aiostream",), 10),
                 (REFERENCE, "at once", "aiometer", ("aiometer",), 10),
                 (REFERENCE, "sleep(0)", "aiostream", ("aiostream",), 10),
