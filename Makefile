@@ -9,7 +9,7 @@ DEPENDS := uv.lock tools/environment
 .venv-3.12/.ready: $(DEPENDS)
 	@tools/environment .venv-3.12 3.12
 
-.PHONY: demo test test-3.12 check format bench lock clean help
+.PHONY: demo test test-3.12 soak kill-matrix test-dev coverage mutate check format docs bench lock clean help
 
 demo: .venv/.ready ## index the standard library of this Python and ask it three questions
 	@$(BIN)/python tools/demo.py
@@ -19,6 +19,21 @@ test: .venv/.ready ## run the tests
 
 test-3.12: .venv-3.12/.ready ## run the tests on Python 3.12, on three of the six places of the grid
 	@.venv-3.12/bin/python -m pytest -q -n 2 --ignore tests/broken -k "not lazy and not uvloop-eager"
+
+soak: .venv/.ready ## run random schedules for 20 minutes, or MINUTES=1
+	@$(BIN)/python tools/soak.py $(or $(MINUTES),20)
+
+kill-matrix: .venv/.ready ## kill durable runs 10,000 times, or KILLS=500: is a row lost, or there twice?
+	@$(BIN)/python tools/kill_matrix.py $(or $(KILLS),10000) $(SEED)
+
+test-dev: .venv/.ready ## run the tests in development mode: asyncio's debug mode, and every warning is an error
+	@tools/develop
+
+coverage: .venv/.ready ## measure which lines and branches of core/ and ops/ the tests run; all of them, or it fails
+	@tools/coverage
+
+mutate: ## break core/ in one place at a time for 30 minutes, or MINUTES=5: does a test notice? goes on where it stopped
+	@tools/mutate --minutes $(or $(MINUTES),30) $(if $(ONLY),--only $(ONLY))
 
 check: .venv/.ready ## format, lint and types, as CI does
 	@$(BIN)/ruff format --check --quiet
@@ -31,6 +46,9 @@ format: .venv/.ready ## format the code and mend what lint can mend
 	@$(BIN)/ruff check --fix --quiet || true
 	@$(BIN)/ruff format --quiet
 
+docs: .venv/.ready ## renew what docs/guarantees.md says of the tests
+	@$(BIN)/python tools/guarantees.py
+
 bench: ## measure speed and memory beside the peers (makes an environment of its own, takes six minutes)
 	@tools/bench all
 
@@ -38,7 +56,7 @@ lock: .venv/.ready ## renew uv.lock from pyproject.toml
 	@$(BIN)/uv lock
 
 clean: ## remove everything that a target has made
-	@rm -rf .venv .venv-* dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage* demo-index.db* benchmarks/node/node_modules
+	@rm -rf .venv .venv-* dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage* .mutate demo-index.db* benchmarks/node/node_modules
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 help: ## this list

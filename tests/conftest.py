@@ -16,10 +16,10 @@ import pytest
 
 from penstock import testing
 
-GRID_FOLDERS = {"guarantees", "adversarial"}
+GRID_FOLDERS = {"guarantees", "adversarial", "oracles"}
 
 MARKERS = (
-    "grid: run on every loop with every task factory, as all tests in tests/guarantees and tests/adversarial do",
+    "grid: run on every loop with every task factory, as all tests in GRID_FOLDERS do",
     "real_time: run in real time, for work with processes and sockets",
 )
 

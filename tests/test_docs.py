@@ -1,6 +1,8 @@
-"""docs/errors.md lists every error there is, with its bases."""
+"""The documents say what is true: errors and their bases, links, what a program prints."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -31,3 +33,11 @@ def test_its_bases_are_as_documented(name, bases):
 def test_links_lead_somewhere(path):
     for link in re.findall(r"\]\(([^)#:]+)\)", path.read_text()):
         assert (path.parent / link).exists(), link
+
+
+@pytest.mark.parametrize("name", ["limits.md", "tasks.md"])
+def test_its_program_prints_what_stands_below_it(name):
+    text = (DOCS / name).read_text()
+    ((program, output),) = re.findall(r"^```python\n(.*?)^```\n\n```text\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    done = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr, done.stdout) == (0, "", output)

@@ -374,3 +374,56 @@ async def test_flatten_of_dicts_gives_keys():
 async def test_flatten_refuses_what_is_no_iterable():
     with pytest.raises(penstock.OptionError, match="must return an iterable, got 1"):
         await penstock.stream([1]).flatten().to_list()
+
+
+async def test_leaving_an_async_generator_with_a_task_group_round_its_yield_is_no_failure():
+    """The group wraps the GeneratorExit of the closing; it is not for the consumer."""
+
+    async def pages(number):
+        async with asyncio.TaskGroup() as group:
+            group.create_task(asyncio.sleep(9))
+            for page in range(3):
+                yield number, page
+
+    async with penstock.stream([1, 2]).flat_map(pages, concurrency=2).open() as items:
+        assert await anext(items) == (1, 0)
+    assert list(items.failures) == []
+
+
+@grid
+@both_orders
+async def test_what_a_failed_attempt_has_made_is_not_handed_on_while_the_next_is_waited_for(ordered):
+    """P5: what is in the buffer is forgotten when its attempt fails, not when the next one starts, or it comes twice."""
+    attempts = []
+
+    async def twice(number):
+        attempts.append(number)
+        for output in range(2):
+            yield (number, output)
+        if attempts.count(number) == 1:
+            raise ConnectionError
+
+    retry = penstock.Retry(on=ConnectionError, initial=1, jitter=0)
+    stream = penstock.stream([1, 2]).flat_map(twice, ordered=ordered, concurrency=2, buffer=4, retry=retry)
+    assert sorted(await stream.to_list()) == [(1, 0), (1, 1), (2, 0), (2, 1)]
+
+
+async def test_what_a_failed_attempt_held_in_the_buffer_is_room_for_others(clock):
+    """P2: while the next attempt is waited for, other inputs make outputs where the forgotten ones were."""
+    made = []
+
+    async def outputs(number):
+        for output in range(3 if number else 1):
+            made.append((clock.now, number, output))
+            yield (number, output)
+        if number == 1 and clock.now < 10:
+            raise ConnectionError
+
+    async def slowly(output):
+        await asyncio.sleep(100)
+        return output
+
+    retry = penstock.Retry(on=ConnectionError, initial=10, jitter=0)
+    stream = penstock.stream([0, 1, 2]).flat_map(outputs, concurrency=3, buffer=3, retry=retry).map(slowly)
+    assert await stream.to_list() == [(0, 0), (1, 0), (1, 1), (1, 2), (2, 0), (2, 1), (2, 2)]
+    assert [when for when, number, _ in made if number == 2] == [0, 0, 0]

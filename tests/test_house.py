@@ -20,10 +20,12 @@ FLOORS = (
     ("ops",),
     ("signals", "progress"),
     ("run",),
+    ("durable",),
     ("sync",),
     ("readable",),
     ("streams",),
     ("functions",),
+    ("tasks",),
     ("sources", "sinks"),
     ("workflows",),
     ("cli",),
@@ -76,7 +78,7 @@ def test_only_the_window_and_the_scope_start_tasks(path):
     if path.name in {"window.py", "scope.py"} or "testing" in path.parts:
         return
     started = re.findall(
-        r"create_task|ensure_future|asyncio\.Task\(|TaskGroup\(|gather\(|as_completed\(", path.read_text()
+        r"create_task|ensure_future|asyncio\.Task\(|TaskGroup\(|asyncio\.gather\(|as_completed\(", path.read_text()
     )
     assert started == []
 

@@ -317,7 +317,7 @@ def test_an_unknown_option(operator):
     size = (2,) if operator == "map_batches" else ()
     with pytest.raises(OptionError) as raised:
         getattr(NUMBERS, operator)(work, *size, retries=3)
-    assert str(raised.value).startswith(f"{operator} has no option 'retries': there are buffer, concurrency, engine, ")
+    assert str(raised.value).startswith(f"{operator} has no option 'retries': there are buffer, concurrency, ")
     assert "on_error" in str(raised.value)
 
 

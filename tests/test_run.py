@@ -132,6 +132,56 @@ async def test_stop_before_anything():
 
 
 @grid
+@pytest.mark.parametrize("ordered", [True, False])
+async def test_abort_cancels_what_is_in_flight_and_hands_on_what_is_there(ordered, clock):
+    """P4, P5: results that are there are delivered; everything else is cancelled, awaited and told why."""
+    source, gauge, reasons = Scripted(range(100)), Gauge(), []
+
+    @gauge.wrap
+    async def work(number):
+        try:
+            await asyncio.sleep(1 if number < 2 else 60)
+        except asyncio.CancelledError as error:
+            reasons.append(str(error))
+            raise
+        return number
+
+    async with penstock.stream(source).map(work, concurrency=4, ordered=ordered).open() as items:
+        seen = [await anext(items)]
+        items.abort("deadline")
+        items.abort("deadline")
+        seen += [item async for item in items]
+    assert seen == [0, 1]
+    assert gauge.now == 0
+    assert reasons == ["deadline"] * gauge.cancelled
+    assert clock.now == 1.0
+    stage = items.stats()["map(work)"]
+    assert stage.cancelled == gauge.cancelled
+    assert source.taken == stage.taken <= 5
+
+
+@grid
+async def test_abort_ends_a_read_that_waits(clock):
+    async with penstock.stream(range(9)).map(slow, concurrency=3).map(slow, concurrency=2).open() as items:
+        asyncio.get_running_loop().call_later(0.5, items.abort)
+        assert [item async for item in items] == []
+    assert clock.now == 0.5
+
+
+@grid
+async def test_abort_before_anything_and_after_the_end():
+    source = Scripted(range(3))
+    async with penstock.stream(source).open() as items:
+        items.abort()
+        assert [item async for item in items] == []
+    assert source.taken == 0
+    async with penstock.stream(range(3)).map(slow).open() as items:
+        assert [item async for item in items] == [0, 1, 2]
+        items.abort()
+    items.abort()
+
+
+@grid
 async def test_two_runs_of_one_stream_at_once():
     """Each has its own source, window and books."""
     source = Scripted(range(6))

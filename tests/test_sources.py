@@ -397,3 +397,19 @@ async def test_a_source_reads_another_stream():
     assert gauge.now == 0
     assert inner.closed == 1
     assert inner.pulled_by == {inner.closed_by}
+
+
+async def test_a_cancellation_that_a_source_raises_is_blamed_on_it():
+    """A timeout round a `yield` goes off while the consumer has the item: it cancels the source, where it can."""
+
+    async def ticks():
+        for tick in range(3):
+            async with asyncio.timeout(1):
+                yield tick
+
+    async with penstock.stream(ticks).open() as items:
+        assert await anext(items) == 0
+        await asyncio.sleep(2)
+        with pytest.raises(penstock.WorkRaised, match=r"the source raised CancelledError"):
+            while True:
+                await anext(items)

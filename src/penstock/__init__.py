@@ -7,65 +7,95 @@ if TYPE_CHECKING:
     from penstock.core.errors import (
         AttemptTimeout,
         ConcurrentReadError,
+        DuplicateKeyError,
         EmptyStreamError,
+        ExecutorUseError,
+        NestedLimitError,
+        NoResultError,
         OptionError,
         PenstockError,
         ResultCountError,
+        ResultFailed,
         SourceConsumedError,
+        SourceError,
         UnclosedStreamWarning,
         UnstoppedWorkWarning,
         WorkRaised,
+        WrongLoopError,
     )
-    from penstock.core.outcome import Failed, Ok, Reason, Result
+    from penstock.core.limits import Limiter
+    from penstock.core.outcome import Cancelled, Failed, NotStarted, Ok, Outcome, Reason, Result
     from penstock.core.policy import OnError
+    from penstock.core.rates import RateLimit
     from penstock.core.retry import Retry
-    from penstock.functions import parallel_filter, parallel_map
+    from penstock.functions import merge, parallel_filter, parallel_map, stream
     from penstock.run import Run
     from penstock.signals import drain_on_signals
-    from penstock.streams import Stream, merge, stream
+    from penstock.streams import Stream
 
 _HOMES = {
     "penstock.core.errors": (
         "AttemptTimeout",
         "ConcurrentReadError",
+        "DuplicateKeyError",
         "EmptyStreamError",
+        "ExecutorUseError",
+        "NestedLimitError",
+        "NoResultError",
         "OptionError",
         "PenstockError",
         "ResultCountError",
+        "ResultFailed",
         "SourceConsumedError",
+        "SourceError",
         "UnclosedStreamWarning",
         "UnstoppedWorkWarning",
         "WorkRaised",
+        "WrongLoopError",
     ),
-    "penstock.core.outcome": ("Failed", "Ok", "Reason", "Result"),
+    "penstock.core.limits": ("Limiter",),
+    "penstock.core.outcome": ("Cancelled", "Failed", "NotStarted", "Ok", "Outcome", "Reason", "Result"),
     "penstock.core.policy": ("OnError",),
+    "penstock.core.rates": ("RateLimit",),
     "penstock.core.retry": ("Retry",),
     "penstock.run": ("Run",),
-    "penstock.functions": ("parallel_filter", "parallel_map"),
+    "penstock.functions": ("merge", "parallel_filter", "parallel_map", "stream"),
     "penstock.signals": ("drain_on_signals",),
-    "penstock.streams": ("Stream", "merge", "stream"),
+    "penstock.streams": ("Stream",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "AttemptTimeout",
+    "Cancelled",
     "ConcurrentReadError",
+    "DuplicateKeyError",
     "EmptyStreamError",
+    "ExecutorUseError",
     "Failed",
+    "Limiter",
+    "NestedLimitError",
+    "NoResultError",
+    "NotStarted",
     "Ok",
     "OnError",
     "OptionError",
+    "Outcome",
     "PenstockError",
+    "RateLimit",
     "Reason",
     "Result",
     "ResultCountError",
+    "ResultFailed",
     "Retry",
     "Run",
     "SourceConsumedError",
+    "SourceError",
     "Stream",
     "UnclosedStreamWarning",
     "UnstoppedWorkWarning",
     "WorkRaised",
+    "WrongLoopError",
     "drain_on_signals",
     "merge",
     "parallel_filter",

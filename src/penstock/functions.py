@@ -1,16 +1,66 @@
-"""`map` and `filter` as functions, for those who come from code that passes iterables about."""
+"""The functions that make streams: of a source, of several, and with their first operator at once."""
 
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
+from penstock.core import validate
 from penstock.core.outcome import Result
 from penstock.core.policy import OnError, OutOfBand
-from penstock.core.source import Source
+from penstock.core.source import Source, SourceSpec
+from penstock.engines.local import SOURCE_ENGINES, SourceEngine
+from penstock.engines.threads import read_in_thread
+from penstock.ops.combine import Merge
 from penstock.ops.work import MoreOptions
-from penstock.streams import Stream, as_stream
+from penstock.streams import Stream, combined
 
 if TYPE_CHECKING:
     from typing_extensions import TypeIs
+
+
+def stream[T](source: Source[T], *, total: int | None = None, engine: SourceEngine | None = None) -> Stream[T]:
+    """A stream over `source`: an iterable, an async iterable, or a function without arguments that returns one.
+
+    Each item of a list is an item. A one-shot iterator can be run once; the run closes it, also when it was passed in.
+    An async source is read and closed by one task of its own.
+
+    Args:
+        source: where the items come from.
+        total: how many items to expect, an int >= 0, for progress; default what `len(source)` says, if it does.
+        engine: "thread" reads a plain iterable that blocks (a cursor, a queue, standard input) in one thread of its
+            own, which cannot be interrupted: a run that is left waits for it as it waits for all work (P4). None, the
+            default, reads it on the loop.
+
+    Example:
+        squares = await penstock.stream(range(10)).map(square, concurrency=4).to_list()
+
+    Raises:
+        OptionError: `source` is none of these, or an option breaks its rule.
+    """
+    if total is not None:
+        validate.whole("total", total, least=0)
+    in_thread = validate.one_of("engine", engine, SOURCE_ENGINES) == "thread"
+    spec = SourceSpec(source, total, read_in_thread if in_thread else None)
+    return Stream(spec.open, spec.refuse_consumed)
+
+
+@overload
+def merge[A, B](one: Stream[A] | Source[A], other: Stream[B] | Source[B], /) -> Stream[A | B]: ...
+@overload
+def merge[A, B, C](
+    one: Stream[A] | Source[A], other: Stream[B] | Source[B], third: Stream[C] | Source[C], /
+) -> Stream[A | B | C]: ...
+@overload
+def merge[T](*sources: Stream[T] | Source[T]) -> Stream[T]: ...
+def merge(*sources: Stream[Any] | Source[Any]) -> Stream[Any]:
+    """The items of all sources as they come: unordered, fair, one read ahead per source; ends when all have (P3)."""
+    return combined(Merge, *map(as_stream, sources))
+
+
+def as_stream(source: Stream[Any] | Source[Any]) -> Stream[Any]:
+    """`source` itself if it is a stream, else a stream over it."""
+    if isinstance(source, Stream):
+        return source  # pyright: ignore[reportUnknownVariableType] # isinstance forgets what a Stream is of
+    return stream(source)
 
 
 @overload

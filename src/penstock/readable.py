@@ -4,10 +4,14 @@ from collections.abc import Callable
 from typing import Any, Generic, TypeVar, overload
 
 from penstock.core import validate
-from penstock.core.errors import EmptyStreamError
+from penstock.core.errors import EmptyStreamError, OptionError
 from penstock.core.retry import Seconds
 from penstock.core.scope import Scope
 from penstock.core.stage import Stage
+from penstock.durable.fingerprint import OnChange
+from penstock.durable.job import IdentifiedSource, Job, OnMissing
+from penstock.durable.report import RunReport
+from penstock.durable.sink import Durability, Sink
 from penstock.progress import require_rich
 from penstock.run import Run
 from penstock.sync import SyncRun
@@ -22,11 +26,20 @@ class Readable(Generic[T_co]):  # noqa: UP046 -- inferred variance would be inva
 
     __slots__ = ()
 
-    refuse_consumed: Callable[[], None]
-    """Raise if its source is a one-shot iterator that has been read."""
+    refuse_opening: Callable[[], None]
+    """Raise if it cannot be opened: its source is a one-shot iterator that has been read, or it needs a sink."""
 
     def open_stage(self, scope: Scope) -> Stage[Any]:
         """Open the stages of a run; the last one."""
+        raise NotImplementedError
+
+    @property
+    def identified(self) -> IdentifiedSource:
+        """This as a source of roots, for a durable run; not for users.
+
+        Raises:
+            OptionError: its items have no keys, or an operator would mean something else after a resume.
+        """
         raise NotImplementedError
 
     def open(self, *, grace: Seconds = 5.0, progress: bool = False, timing: bool = False) -> Run[T_co]:
@@ -41,12 +54,13 @@ class Readable(Generic[T_co]):  # noqa: UP046 -- inferred variance would be inva
 
         Raises:
             ModuleNotFoundError: `progress` needs rich, and it is not installed.
+            OptionError: a stage has `memo=True`, which needs the sink of `to`.
             SourceConsumedError: the source is a one-shot iterator that has been read.
         """
         if validate.flag("progress", progress):
             require_rich()
         seconds = validate.seconds("grace", grace, zero=True)
-        self.refuse_consumed()
+        self.refuse_opening()
         return Run(self.open_stage, seconds, timing=validate.flag("timing", timing), progress=progress)
 
     def sync(self, *, grace: Seconds = 5.0, progress: bool = False, timing: bool = False) -> SyncRun[T_co]:
@@ -105,3 +119,69 @@ class Readable(Generic[T_co]):  # noqa: UP046 -- inferred variance would be inva
         async with self.open() as items:
             async for _ in items:
                 pass
+
+    async def to(
+        self,
+        sink: Sink,
+        /,
+        *,
+        run: str,
+        durability: Durability = "process",
+        on_missing: OnMissing = "keep",
+        on_change: OnChange = "continue",
+        grace: Seconds = 5.0,
+        progress: bool = False,
+    ) -> RunReport:
+        """Run to the end into `sink`, durably: killed at any instant and called again, it goes on where it was (P10).
+
+        The unit is the *root*, an item of the source. It is done when everything that it became was accepted by the
+        sink, was dropped or was set aside; its rows and the note that it is done are then stored in one transaction.
+        Roots that are done, in the version that they have, are passed over; those that have changed replace their rows.
+        With `on_error="collect"`, an item that fails is set aside in the sink's database, and its root is dead until it
+        changes or is retried.
+
+        Args:
+            sink: where the rows go.
+            run: the name of the run, by which the journal in the sink knows it.
+            durability: what committed rows survive: "process" the end of the process, also `kill -9`; "power" also a
+                power failure, at the price of a sync for each commit.
+            on_missing: what becomes of the rows of roots that are not in the source any more: "keep" or "delete".
+            on_change: what becomes of roots that are done when the code of a stage is not what it was when the run was
+                begun last (see `docs/memo.md` for what that is): "continue" leaves them done, and does the others by
+                the new code; "restart" does all of them again, each of which keeps its rows until it is; "refuse"
+                raises `StoreError`. The log and the report name the stages that have changed.
+            grace: as for `open`.
+            progress: as for `open`.
+
+        Raises:
+            OptionError: an option breaks its rule, the items of the source have no keys, or an operator would mean
+                something else after a resume.
+            DuplicateKeyError: two items of the source have one key.
+            HeldError: another process is writing to the sink.
+            ModuleNotFoundError: `progress` needs rich, and it is not installed.
+            StoreError: the sink cannot be written, or knows the run as one over another source, or as one of other code
+                with `on_change="refuse"`.
+        """
+        from penstock.durable.delivery import deliver  # noqa: PLC0415 -- it needs apsw, which streams do not
+
+        validate.text("run", run)
+        if validate.flag("progress", progress):
+            require_rich()
+        if on_missing == "delete" and sink.delivery != "exactly once":
+            raise OptionError(f"on_missing='delete' needs a sink that can remove rows, got {sink!r}")
+        source = self.identified
+        return await deliver(
+            Job(
+                open_tracked=source.open,
+                source=source.name,
+                sink=sink,
+                name=run,
+                durability=validate.one_of("durability", durability, ("process", "power")),
+                on_missing=validate.one_of("on_missing", on_missing, ("keep", "delete")),
+                on_change=validate.one_of("on_change", on_change, ("continue", "restart", "refuse")),
+                stages=source.stages,
+                one_shot=source.one_shot,
+                grace=validate.seconds("grace", grace, zero=True),
+                progress=progress,
+            )
+        )

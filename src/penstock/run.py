@@ -11,7 +11,7 @@ from typing import Any, Literal, Self
 
 from penstock.core import open_runs
 from penstock.core.errors import ConcurrentReadError, UnclosedStreamWarning
-from penstock.core.outcome import Failed
+from penstock.core.outcome import Failed, Reason
 from penstock.core.scope import Scope, outlast
 from penstock.core.stage import END, PENDING, Pulled, Signal, Stage
 from penstock.core.stats import Stats
@@ -172,10 +172,23 @@ class Run[T](AsyncIterator[T]):
 
     def stop(self) -> None:
         """Take nothing more from the source; what is in flight finishes and is delivered, then the run ends."""
-        if self._stage is not None:
-            self._stage.drain()
+        if self._scope is not None:
+            self._scope.drain()
         else:
             self._over = True
+
+    @property
+    def was_stopped(self) -> bool:
+        """Whether it was told to take nothing more from its source."""
+        return self._over if self._scope is None else self._scope.drained
+
+    def abort(self, reason: Reason = "caller cancelled") -> None:
+        """Cancel what is in flight, take nothing more; what has finished is still delivered, then the run ends (P4)."""
+        if self._stage is None:
+            self._over = True
+        elif not self._over:
+            self._stage.scope.reason = reason
+            self._stage.stop()
 
     def stats(self) -> Stats:
         """What every stage counts and measures until now, from the source down (P5); `str()` of it is a table."""

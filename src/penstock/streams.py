@@ -2,7 +2,8 @@
 
 import functools
 from collections.abc import AsyncIterable, Awaitable, Callable, Hashable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Literal, Unpack, overload, override
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, Unpack, overload, override
 
 from penstock.core import validate
 from penstock.core.errors import OptionError
@@ -12,12 +13,15 @@ from penstock.core.plan import Plan
 from penstock.core.policy import OnError, OutOfBand
 from penstock.core.retry import Seconds
 from penstock.core.scope import Scope
-from penstock.core.source import Source, SourceSpec
 from penstock.core.stage import Stage
-from penstock.engines.local import SOURCE_ENGINES, SourceEngine, on_loop
-from penstock.engines.threads import read_in_thread
+from penstock.durable.fingerprint import stage_code
+from penstock.durable.job import IdentifiedSource
+from penstock.durable.ledger import Ledger
+from penstock.durable.tracking import tracking
+from penstock.engines.local import on_loop
 from penstock.ops.combine import Chain, Merge, Zip
 from penstock.ops.group import Batch, Limit
+from penstock.ops.operator import Operator, passing
 from penstock.ops.select import Take
 from penstock.ops.step import Step, StepFunction, distinct, enumerated, skipping, skipping_while, taking_while
 from penstock.ops.work import Options, batch_work, kept, unchanged, work
@@ -28,7 +32,6 @@ if TYPE_CHECKING:
 
 type Results[U] = Iterable[U] | Awaitable[Iterable[U]]
 type Fan[U] = Iterable[U] | AsyncIterable[U] | Awaitable[Iterable[U]]
-type Operator = Callable[[Scope, Stage[Any]], Stage[Any]]
 
 
 class Stream(Readable[T_co]):
@@ -39,28 +42,60 @@ class Stream(Readable[T_co]):
     the item), "collect" (drop it, keep a `Failed` in the run's `failures`) or "return" (results are `Ok` or `Failed`).
     """
 
-    __slots__ = ("_open_source", "_operators", "refuse_consumed")
+    __slots__ = ("_identified", "_open_source", "_operators", "refuse_opening")
 
     def __init__(
         self,
         open_source: Callable[[Scope], Stage[Any]],
-        refuse_consumed: Callable[[], None],
+        refuse_opening: Callable[[], None],
         operators: tuple[Operator, ...] = (),
+        identified: IdentifiedSource | None = None,
     ) -> None:
         self._open_source = open_source
-        self.refuse_consumed: Callable[[], None] = refuse_consumed
+        self.refuse_opening: Callable[[], None] = refuse_opening
         self._operators = operators
+        self._identified = identified
 
     def _with(self, operator: Operator) -> "Stream[Any]":
-        return Stream(self._open_source, self.refuse_consumed, (*self._operators, operator))
+        refuse = no_place_to_keep if operator.code is not None and operator.code.memo else self.refuse_opening
+        return Stream(self._open_source, refuse, (*self._operators, operator), self._identified)
 
     @override
     def open_stage(self, scope: Scope) -> Stage[Any]:
         """Open the stages of this stream in `scope`; the last one. For other streams, not for users."""
         stage = self._open_source(scope)
         for operator in self._operators:
-            stage = operator(scope, stage)
+            stage = operator.open(scope, stage, None)
         return stage
+
+    @property
+    def has_keys(self) -> bool:
+        """Whether the items of its source have keys, so that it can be run durably."""
+        return self._identified is not None
+
+    @property
+    @override
+    def identified(self) -> IdentifiedSource:
+        for operator in self._operators:
+            if not operator.item_by_item:
+                raise OptionError(
+                    f"{operator.name} cannot be part of a durable run: after a resume it would mean something else, "
+                    "as it would not see the items that are done"
+                )
+        source, operators = self._identified, self._operators
+        if source is None:
+            raise OptionError("a durable run needs a source whose items have keys: see penstock.keyed")
+
+        codes = [stage_code(operator) for operator in operators]
+
+        def open_tracked(scope: Scope, ledger: Ledger, prefix: str) -> Stage[Any]:
+            stage = source.open(scope, ledger, prefix)
+            for operator, code in zip(operators, codes, strict=True):
+                stage = operator.open(scope, stage, tracking(operator, code, ledger))
+            return stage
+
+        stages = (*source.stages, *(code for code in codes if code is not None))
+        return replace(source, open=open_tracked, stages=stages)
 
     # Transform
 
@@ -104,7 +139,7 @@ class Stream(Readable[T_co]):
         Raises:
             OptionError: an option breaks its rule.
         """
-        return self._with(work("map", fn, on_error=on_error, **options).open)
+        return self._with(work("map", fn, on_error=on_error, **options).as_operator)
 
     @overload
     def filter[S](
@@ -126,7 +161,7 @@ class Stream(Readable[T_co]):
         self, predicate: Callable[[T_co], Any], /, *, on_error: OnError = "raise", **options: Unpack[Options]
     ) -> "Stream[Any]":
         """Keep the items for which `predicate`, sync or async, is true (P1-P9); the others count as dropped."""
-        return self._with(work("filter", predicate, kept, on_error=on_error, **options).open)
+        return self._with(work("filter", predicate, kept, on_error=on_error, **options).as_operator)
 
     @overload
     def tap(
@@ -140,7 +175,7 @@ class Stream(Readable[T_co]):
         self, fn: Callable[[T_co], object], /, *, on_error: OnError = "raise", **options: Unpack[Options]
     ) -> "Stream[Any]":
         """Call `fn` on every item for its effect and hand on the item (P1-P9)."""
-        return self._with(work("tap", fn, unchanged, on_error=on_error, **options).open)
+        return self._with(work("tap", fn, unchanged, on_error=on_error, **options).as_operator)
 
     @overload
     def flat_map[U](
@@ -159,7 +194,7 @@ class Stream(Readable[T_co]):
         outputs together, then pause: async generators run one at a time unless there is a `buffer`. An input is not
         tried again once an output of it was handed on.
         """
-        return self._with(work("flat_map", fn, on_error=on_error, **options).open)
+        return self._with(work("flat_map", fn, on_error=on_error, **options).as_operator)
 
     @overload
     def flatten[U](self: "Stream[Iterable[U]]") -> "Stream[U]": ...
@@ -167,11 +202,11 @@ class Stream(Readable[T_co]):
     def flatten[U](self: "Stream[AsyncIterable[U]]") -> "Stream[U]": ...
     def flatten(self) -> "Stream[Any]":
         """Hand on the items of each item, which is an iterable or an async iterable."""
-        return self._with(work("flat_map", lambda items: items, name="flatten").open)
+        return self._with(work("flat_map", lambda items: items, name="flatten").as_operator)
 
     def _step(self, name: str, make: Callable[[], StepFunction]) -> "Stream[Any]":
         """Add an operator of plain functions; `make` gives a fresh one for each run."""
-        return self._with(lambda scope, upstream: Step(scope, upstream, name, make()))
+        return self._with(passing(name, lambda scope, upstream: Step(scope, upstream, name, make())))
 
     # Select and group
 
@@ -182,7 +217,7 @@ class Stream(Readable[T_co]):
         calls, put `take` before `map`.
         """
         validate.whole("count", count, least=0)
-        return self._with(lambda scope, upstream: Take(scope, upstream, count))
+        return self._with(passing("take", lambda scope, upstream: Take(scope, upstream, count)))
 
     def skip(self, count: int, /) -> "Stream[T_co]":
         """Hand on what comes after the first `count` items, an int >= 0; those count as dropped."""
@@ -257,7 +292,7 @@ class Stream(Readable[T_co]):
         Raises:
             OptionError: an option breaks its rule.
         """
-        return self._with(batch_work(fn, size, within, on_error=on_error, **options).open)
+        return self._with(batch_work(fn, size, within, on_error=on_error, **options).as_operator)
 
     def enumerate(self, start: int = 0) -> "Stream[tuple[int, T_co]]":
         """Hand on pairs of a number, counted from `start`, and an item."""
@@ -287,13 +322,15 @@ class Stream(Readable[T_co]):
                 raise OptionError("weight and max_weight must be given together")
             validate.plain_function("weight", weight)
             limit = Limit(weight, validate.positive("max_weight", max_weight))
-        return self._with(lambda scope, upstream: Batch(scope, upstream, size, seconds, limit))
+        return self._with(passing("batch", lambda scope, upstream: Batch(scope, upstream, size, seconds, limit)))
 
     def prefetch(self, count: int, /) -> "Stream[T_co]":
         """Read up to `count` items ahead, an int >= 1, while the stages below are busy (P1: it holds that many)."""
         validate.whole("count", count, least=1)
         plan: Plan[Any, Any] = Plan(f"prefetch({count})", on_loop(itself), inline=itself, buffer=count - 1)
-        return self._with(lambda scope, upstream: OrderedWindow(scope, upstream, plan))
+        return self._with(
+            passing("prefetch", lambda scope, upstream: OrderedWindow(scope, upstream, plan), item_by_item=True)
+        )
 
     def through[U](self, fn: "Callable[[Stream[T_co]], Stream[U]]", /) -> "Stream[U]":
         """`fn(self)`: apply a function that adds operators, so that chains can be given names."""
@@ -306,7 +343,7 @@ class Stream(Readable[T_co]):
     def chain[U](self, *others: "Stream[U]") -> "Stream[T_co | U]": ...
     def chain(self, *others: "Stream[Any]") -> "Stream[Any]":
         """Hand on the items of this stream, then those of the others, each read only when it is its turn (P2, P3)."""
-        return _combined(Chain, self, *others)
+        return combined(Chain, self, *others)
 
     @overload
     def zip[A](self, other: "Stream[A]", /, *, strict: bool = False) -> "Stream[tuple[T_co, A]]": ...
@@ -326,7 +363,7 @@ class Stream(Readable[T_co]):
         With `strict`, streams of unlike length are a failure: `ValueError`.
         """
         validate.flag("strict", strict)
-        return _combined(functools.partial(Zip, strict=strict), self, *others)
+        return combined(functools.partial(Zip, strict=strict), self, *others)
 
     @overload
     def merge[A, B](self, other: "Stream[A]", another: "Stream[B]", /) -> "Stream[T_co | A | B]": ...
@@ -334,7 +371,7 @@ class Stream(Readable[T_co]):
     def merge[U](self, *others: "Stream[U]") -> "Stream[T_co | U]": ...
     def merge(self, *others: "Stream[Any]") -> "Stream[Any]":
         """Hand on the items of this and other streams as they come; fair, reads one item ahead per source (P3)."""
-        return merge(self, *others)
+        return combined(Merge, self, *others)
 
     # Consume: see Readable
 
@@ -342,70 +379,41 @@ class Stream(Readable[T_co]):
         self, fn: Callable[[T_co], object], /, *, on_error: OutOfBand = "raise", **options: Unpack[Options]
     ) -> None:
         """Call `fn` on every item for its effect, with the options of `map`, and wait for the end."""
-        await self._with(work("for_each", fn, unchanged, on_error=on_error, **options).open).drain()
+        await self._with(work("for_each", fn, unchanged, on_error=on_error, **options).as_operator).drain()
 
 
-def stream[T](source: Source[T], *, total: int | None = None, engine: SourceEngine | None = None) -> Stream[T]:
-    """A stream over `source`: an iterable, an async iterable, or a function without arguments that returns one.
-
-    Each item of a list is an item. A one-shot iterator can be run once; the run closes it, also when it was passed in.
-    An async source is read and closed by one task of its own.
-
-    Args:
-        source: where the items come from.
-        total: how many items to expect, an int >= 0, for progress; default what `len(source)` says, if it does.
-        engine: "thread" reads a plain iterable that blocks (a cursor, a queue, standard input) in one thread of its
-            own, which cannot be interrupted: a run that is left waits for it as it waits for all work (P4). None, the
-            default, reads it on the loop.
-
-    Example:
-        squares = await penstock.stream(range(10)).map(square, concurrency=4).to_list()
-
-    Raises:
-        OptionError: `source` is none of these, or an option breaks its rule.
-    """
-    if total is not None:
-        validate.whole("total", total, least=0)
-    in_thread = validate.one_of("engine", engine, SOURCE_ENGINES) == "thread"
-    spec = SourceSpec(source, total, read_in_thread if in_thread else None)
-    return Stream(spec.open, spec.refuse_consumed)
-
-
-@overload
-def merge[A, B](one: Stream[A] | Source[A], other: Stream[B] | Source[B], /) -> Stream[A | B]: ...
-@overload
-def merge[A, B, C](
-    one: Stream[A] | Source[A], other: Stream[B] | Source[B], third: Stream[C] | Source[C], /
-) -> Stream[A | B | C]: ...
-@overload
-def merge[T](*sources: Stream[T] | Source[T]) -> Stream[T]: ...
-def merge(*sources: Stream[Any] | Source[Any]) -> Stream[Any]:
-    """The items of all sources as they come: unordered, fair, one read ahead per source; ends when all have (P3)."""
-    return _combined(Merge, *sources)
-
-
-def _combined(
-    operator: Callable[[Scope, Sequence[Stage[Any]]], Stage[Any]], *sources: Stream[Any] | Source[Any]
-) -> Stream[Any]:
-    streams = [as_stream(source) for source in sources]
+def combined(operator: Callable[[Scope, Sequence[Stage[Any]]], Stage[Any]], *streams: Stream[Any]) -> Stream[Any]:
+    """A stream whose first stage joins those of several streams."""
 
     def open_combined(scope: Scope) -> Stage[Any]:
         return operator(scope, [each.open_stage(scope) for each in streams])
 
-    def refuse_consumed() -> None:
+    def refuse_opening() -> None:
         for each in streams:
-            each.refuse_consumed()
+            each.refuse_opening()
 
-    return Stream(open_combined, refuse_consumed)
+    def open_tracked(scope: Scope, ledger: Ledger, prefix: str) -> Stage[Any]:
+        numbered = enumerate(each.identified for each in streams)
+        return operator(scope, [source.open(scope, ledger, f"{prefix}{number}:") for number, source in numbered])
+
+    identified = None
+    if operator is Merge and all(each.has_keys for each in streams):
+        sources = [each.identified for each in streams]
+        names = ", ".join(source.name for source in sources)
+        identified = IdentifiedSource(
+            f"merge({names})",
+            open_tracked,
+            stages=tuple(stage for source in sources for stage in source.stages),
+            one_shot=any(source.one_shot for source in sources),
+        )
+    return Stream(open_combined, refuse_opening, identified=identified)
+
+
+def no_place_to_keep() -> NoReturn:
+    """Raise: without a sink there is nowhere to keep results."""
+    raise OptionError("memo=True keeps results in the sink of a durable run: end the stream with to()")
 
 
 def itself[T](item: T) -> T:
     """The item."""
     return item
-
-
-def as_stream(source: Stream[Any] | Source[Any]) -> Stream[Any]:
-    """`source` itself if it is a stream, else a stream over it."""
-    if isinstance(source, Stream):
-        return source  # pyright: ignore[reportUnknownVariableType] # isinstance forgets what a Stream is of
-    return stream(source)

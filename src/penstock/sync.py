@@ -73,12 +73,20 @@ class SyncRun[T](Iterator[T]):
         if self._loop is None:
             coroutine.close()
             raise RuntimeError("a stream is read inside `with stream.sync() as items`")
-        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        outcome: list[Any] = []
+        future = asyncio.run_coroutine_threadsafe(_note(outcome, coroutine), self._loop)
         try:
-            return future.result()
+            future.result()
         except BaseException:
             future.cancel()
             raise
+        error, value = outcome.pop(), outcome.pop()
+        if error is not None:
+            try:
+                raise error
+            finally:
+                del error, self  # the traceback holds this frame, and this frame would hold the error
+        return value
 
     def _close(self) -> None:
         loop, thread = self._loop, self._thread
@@ -91,3 +99,14 @@ class SyncRun[T](Iterator[T]):
     def _serve(loop: asyncio.AbstractEventLoop) -> None:
         with asyncio.Runner(loop_factory=lambda: loop) as runner:
             runner.get_loop().run_forever()
+
+
+async def _note(outcome: list[Any], coroutine: Coroutine[Any, Any, Any]) -> None:
+    """Put what `coroutine` returns and raises into `outcome`: a future between threads holds itself and its result."""
+    value = error = None
+    try:
+        value = await coroutine
+    except Exception as raised:  # noqa: BLE001 -- it is the caller's
+        error = raised
+    outcome += value, error
+    del value, error

@@ -2,6 +2,9 @@
 
 import asyncio
 import contextlib
+import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -269,3 +272,36 @@ async def test_trap_19_stop_drains_first():
         seen += [item async for item in items]
     assert seen == list(range(source.taken))
     assert gauge.started == gauge.finished == source.taken
+
+
+PROGRAM = """
+import asyncio, logging, penstock
+
+async def work(number):
+    print("started", number, flush=True)
+    try:
+        await asyncio.sleep(3600)
+    finally:
+        print("stopped", number, flush=True)
+
+async def main():
+    with penstock.drain_on_signals():
+        await penstock.stream(range(9)).map(work, concurrency=2).drain()
+
+logging.basicConfig()
+asyncio.run(main())
+"""
+
+
+def test_trap_19_the_second_ctrl_c_aborts():
+    """Trap 19 (streamable): Ctrl-C started another item; here the first starts none, and the second stops all."""
+    with subprocess.Popen(
+        [sys.executable, "-c", PROGRAM], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as program:
+        assert sorted(program.stdout.readline() for _ in range(2)) == ["started 0\n", "started 1\n"]
+        program.send_signal(signal.SIGINT)
+        assert "what is in flight is finished" in program.stderr.readline()
+        program.send_signal(signal.SIGINT)
+        out, errors = program.communicate(timeout=60)
+    assert sorted(out.splitlines()) == ["stopped 0", "stopped 1"]
+    assert errors.rstrip().endswith("KeyboardInterrupt")

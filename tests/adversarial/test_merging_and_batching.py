@@ -138,8 +138,29 @@ async def test_trap_32_the_last_item_is_lost_when_timer_and_end_race(end):
     assert await penstock.stream(ends_with_the_timer).batch(5, within=1).to_list() == [[1, 2]]
 
 
-async def test_trap_32_an_always_ready_source_starves_the_timer(clock):
+@pytest.mark.parametrize("asynchronous", [True, False])
+async def test_trap_32_an_always_ready_source_starves_the_timer(clock, asynchronous, monkeypatch):
     """Trap 32 (ZIO): a source that never lets the loop rest does not keep the timer of a batch from firing."""
+    for module in ("scope", "window", "source", "fan_out", "lazy"):
+        monkeypatch.setattr(f"penstock.core.{module}.now", lambda: clock.now)
+
+    def ready():
+        for number in range(5_000):
+            clock.jump(clock.now + 0.001)
+            yield number
+
+    async def ready_async():
+        for number in ready():
+            yield number
+
+    source = ready_async if asynchronous else ready
+    async with penstock.stream(source).batch(10**6, within=1).open() as items:
+        assert 990 <= len(await anext(items)) <= 1020
+        assert 990 <= len(await anext(items)) <= 1020
+
+
+async def test_trap_32_a_source_with_pauses_starves_the_timer(clock):
+    """Trap 32 (ZIO): nor does one that rests now and then, never at the moment when the timer is due."""
 
     async def ready():
         for number in itertools.count():

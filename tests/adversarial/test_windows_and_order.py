@@ -11,7 +11,7 @@ import pytest
 import penstock
 from penstock.testing import Gauge, Scripted
 
-OURS = ("penstock.core.", "penstock.ops.", "penstock.engines.", "penstock.run", "penstock.streams")
+OURS = tuple(f"penstock.{room}" for room in ("core.", "ops.", "engines.", "run", "streams", "functions"))
 
 both_orders = pytest.mark.parametrize("ordered", [True, False], ids=["ordered", "unordered"])
 
@@ -207,6 +207,23 @@ async def test_trap_05_cost_of_an_item_grows_with_what_a_stuck_head_holds_up():
     assert costs[1] < 1.5 * costs[0]
 
 
+async def test_trap_05_callbacks_pile_up_on_a_stuck_item():
+    """Trap 5 (`asyncio.wait` loops): each of them left a callback on the task of an item that hung for ever."""
+    begun = []
+
+    async def first_hangs(number):
+        begun.append(asyncio.current_task())
+        await asyncio.sleep(3600 if number == 0 else 1)
+
+    async with penstock.stream(range(200)).map(first_hangs, concurrency=3, ordered=False).open() as items:
+        counts = []
+        for _ in range(150):
+            await anext(items)
+            counts.append(len(begun[0]._callbacks or ()))
+        assert not begun[0].done()
+    assert max(counts) <= 2
+
+
 async def test_trap_05_spins_while_a_later_item_is_done():
     """Trap 5 (Hugging Face datasets): a finished item behind the head kept the wait spinning at 100 % CPU."""
 
@@ -227,19 +244,19 @@ async def test_trap_05_spins_while_a_later_item_is_done():
 
 @both_orders
 async def test_trap_06_one_or_two_more_than_the_limit_run(ordered):
-    """Trap 6 (streamable, SPDL): n + 1 or n + 2 calls ran at once; over 480 random schedules none does."""
-    for seed in range(40):
+    """Trap 6 (streamable, SPDL): n + 1 or n + 2 calls ran at once; over 2,400 random schedules none does."""
+    for seed in range(200):
         rng = random.Random(seed)
         concurrency = rng.randint(1, 6)
         gauge = Gauge()
         delays = [rng.choice((0.1, 0.5, 1.0)) for _ in range(6)] + [rng.choice((0.0, 0.1, 1.0)) for _ in range(8)]
-        source = Scripted(delays, delay=rng.choice((None, 0, lambda index: index % 2 or None)))
-        results = penstock.stream(source).map(
+        pace = rng.choice((None, 0, lambda index: index % 2 or None))
+        results = penstock.stream(Scripted(delays, delay=pace)).map(
             gauge.wrap(asyncio.sleep), concurrency=concurrency, ordered=ordered, buffer=rng.randint(0, 3)
         )
         async for _ in results:
             await asyncio.sleep(rng.choice((0, 0, 0.3)))
-        assert gauge.peak <= concurrency
+        assert gauge.peak == concurrency or (callable(pace) and gauge.peak < concurrency), seed
         assert gauge.finished == len(delays)
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextvars import Context
 from dataclasses import dataclass
 
+from penstock.core import clock as clocks
 from penstock.core import open_runs
 from penstock.core import scope as scopes
 from penstock.core.batches import _Bad, _Halving
@@ -18,6 +19,7 @@ from penstock.core.meter import Meter, Wait
 from penstock.core.order import OrderedWindow, UnorderedWindow
 from penstock.core.outcome import Failed
 from penstock.core.plan import DROPPED
+from penstock.core.policy import Tolerance
 from penstock.core.retry import Retry
 from penstock.core.scope import Scope
 from penstock.core.source import AsyncIteratorStage, IteratorStage
@@ -314,6 +316,28 @@ def always_looks_at_the_clock():
 def drains_what_is_in_flight():
     opened = open_runs.opened
     open_runs.opened = lambda run: Context().run(opened, run)
+
+
+@twin("counts as started what was cancelled before its first step", "test_core_clock.py")
+def starts_what_never_began():
+    raised = Window._raised
+
+    def never_began(self, index, item):
+        del self.running[index]
+        raised(self, index, item, asyncio.CancelledError())
+
+    Window._never_began = never_began
+
+
+@twin("measures by a clock that ticks every millisecond", "test_core_clock.py")
+def coarse_clock():
+    clocks.clock_of = scopes.clock_of = lambda loop: loop.time
+
+
+@twin("puts up with one failure more than max_failures says", "test_on_error.py")
+def one_failure_more():
+    exceeded = Tolerance.exceeded
+    Tolerance.exceeded = lambda self, failed, settled: exceeded(self, failed - 1, settled)
 
 
 def pytest_configure(config):

@@ -22,7 +22,7 @@ def names(urls: Stream[str]) -> None:
     urls.map(fetch, paralel=4)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
     urls.map(fetch, workers=4)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
     urls.filter(fetch, worker=4)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
-    urls.tap(fetch, limit=4)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
+    urls.tap(fetch, limits=4)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
     urls.flat_map(str.split, concurency=4)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
     urls.map_batches(embed, 8, batch_size=8)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
     urls.map(fetch, within=1)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]

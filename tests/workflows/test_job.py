@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from penstock import OptionError
-from penstock.sinks.lock import HeldError
-from penstock.sinks.sqlite import StoreError, StoreFullError
+from penstock.durable.lock import HeldError
+from penstock.durable.sqlite import StoreError, StoreFullError
 from penstock.sources.files import PathError
 from penstock.workflows import DocumentError, EmbedJob, HashEmbedder, embed
 from penstock.workflows.documents.report import LISTED, Listed, peak_memory

@@ -9,7 +9,7 @@ import apsw
 import pytest
 
 from penstock import OptionError
-from penstock.sinks.sqlite import StoreError
+from penstock.durable.sqlite import StoreError
 from penstock.sources.files import PathError
 from penstock.workflows import DocumentError, EmbedJob, HashEmbedder, embed
 from penstock.workflows.documents import changes

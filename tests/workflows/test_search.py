@@ -10,7 +10,7 @@ import apsw
 import pytest
 
 from penstock import OptionError
-from penstock.sinks.sqlite import StoreError
+from penstock.durable.sqlite import StoreError
 from penstock.sources.files import File
 from penstock.workflows import HashEmbedder, search
 from penstock.workflows.documents.chunking import split

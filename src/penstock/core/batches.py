@@ -11,10 +11,11 @@ from typing import Any, override
 
 from penstock.core.clock import now
 from penstock.core.errors import OptionError, as_failure
+from penstock.core.limited import limited
 from penstock.core.order import OrderedWindow, UnorderedWindow
 from penstock.core.outcome import Failed, Ok
 from penstock.core.places import Results
-from penstock.core.plan import Call, Plan
+from penstock.core.plan import MISSING, Call, Gate, Plan
 from penstock.core.retry import Exhausted, thread_back, timed
 from penstock.core.scope import Scope
 from penstock.core.stage import Stage
@@ -34,11 +35,15 @@ class BatchWindow[T](Window[list[T], Any]):
     """A stage whose work takes lists of up to `plan.size` items and gives a result for each (P1, P3, P5)."""
 
     def __init__(self, scope: Scope, upstream: Stage[list[T]], plan: Plan[list[T], Any], finished: Results) -> None:
-        super().__init__(scope, upstream, plan, finished)
+        super().__init__(scope, upstream, plan.replaced(gate=None), finished)
         once = self.meter.timing(plan.work if plan.timeout is None else timed(plan.work, plan.timeout))
+        if plan.limits is not None:
+            once = limited(once, plan.limits, plan.name)
         self.work: Call[list[T], Any] = _Halving(
-            scope, self.measured_work, once, lambda: self._stopping, plan.on_error == "raise"
+            self, self.measured_work, once, lambda: self._stopping, plan.on_error == "raise"
         )
+        if plan.gate is not None:
+            self.work = _knowing(self.work, plan.gate)
         self.measured_work: Call[list[T], Any] = self.work
         self.meter.times_all = True
         self._starting = False
@@ -136,7 +141,7 @@ class _Halving[T]:
     With `to_the_first`, nothing is tried after the first bad item; while `may_not()`, nothing more is tried at all.
     """
 
-    scope: Scope
+    stage: Stage[Any]  # not its scope: the frames of a failure lead here, and the scope keeps failures
     first: Call[list[T], Any]
     once: Call[list[T], Any]
     may_not: Callable[[], bool]
@@ -152,9 +157,9 @@ class _Halving[T]:
         """Add the outcomes of `items` to `outcomes`; whether to go on. The attempt is so many-th of each item."""
         if outcomes and (back := place_of(outcomes)) is not None:
             await back()
-        if now() > self.scope.turn_ends:
+        if now() > self.stage.scope.turn_ends:
             await asyncio.sleep(0)
-            self.scope.begin_turn()
+            self.stage.scope.begin_turn()
         try:
             outcomes += await call(items)
         except BaseException as error:
@@ -162,7 +167,7 @@ class _Halving[T]:
                 raise
             bad = _Bad(error.error, error.attempts) if isinstance(error, Exhausted) else _Bad(error, attempts)
         else:
-            return True
+            return not self.may_not()  # it may have swallowed its cancellation
         whole = not isinstance(bad.error, Exception) or isinstance(bad.error, OptionError)  # no item's fault
         fatal = whole and not isinstance(as_failure(bad.error), Exception)
         stop = self.to_the_first or fatal or self.may_not()
@@ -178,6 +183,30 @@ class _Halving[T]:
         return await self._try(self.once, items[:middle], attempts, outcomes) and await self._try(
             self.once, items[middle:], attempts, outcomes
         )
+
+
+def _knowing[T](work: Call[list[T], list[Any]], gate: Gate[list[T]]) -> Call[list[T], list[Any]]:
+    """`work` on those of the items that the gate knows nothing of."""
+
+    async def call(items: list[T]) -> list[Any]:
+        known: Any = await gate(items)
+        if known is MISSING:
+            return await work(items)
+        unknown = [item for item, found in zip(items, known, strict=True) if found is MISSING]
+        tried = await work(unknown) if unknown else []
+        if (back := place_of(tried)) is not None:  # what is known may stand behind it, and so hide it
+            await back()
+        left_untried, outcomes, rest = len(tried) < len(unknown), list[Any](), iter(tried)
+        for found in known:
+            outcome = next(rest, MISSING) if found is MISSING else found
+            if outcome is MISSING:
+                break
+            outcomes.append(outcome)
+            if left_untried and isinstance(outcome, _Bad):
+                break
+        return outcomes
+
+    return call
 
 
 def place_of(outcomes: Sequence[Any]) -> Callable[[], Awaitable[None]] | None:

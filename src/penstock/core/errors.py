@@ -46,6 +46,38 @@ class ResultCountError(PenstockError, ValueError):
     """The function of `map_batches` gave more or fewer results than it was given items."""
 
 
+class ResultFailed(PenstockError):
+    """A task returned a result that `is_failed` calls a failure; `result` is that result."""
+
+    def __init__(self, result: object) -> None:
+        super().__init__(f"is_failed says so of {result!r}")
+        self.result: object = result
+
+
+class NoResultError(PenstockError, LookupError):
+    """The result of a task was asked for that was cancelled or never started."""
+
+
+class NestedLimitError(PenstockError, RuntimeError):
+    """A task asked for a `Limiter` that it holds: it would wait for itself. The message names both places."""
+
+
+class WrongLoopError(PenstockError, RuntimeError):
+    """A `Limiter` or `RateLimit` was used on another event loop than that of its first use."""
+
+
+class ExecutorUseError(PenstockError, RuntimeError):
+    """An executor was asked for what it cannot do now: it is closed, or entered, or would wait for itself."""
+
+
+class DuplicateKeyError(PenstockError, ValueError):
+    """Two items of the source of a durable run have one key; the message names the key and both places."""
+
+
+class SourceError(PenstockError):
+    """A source, or something in it, cannot be read; the message names the place and says why."""
+
+
 class UnclosedStreamWarning(RuntimeWarning):
     """An opened stream was abandoned before its end; its work stopped only when it was collected."""
 
@@ -64,7 +96,7 @@ _CONVERTED_ARGS = {
 _CONTROL_FLOW = (StopIteration, StopAsyncIteration, GeneratorExit, CancelledError)
 
 
-def as_failure(error: BaseException) -> BaseException:
+def as_failure(error: BaseException, whose: str = "the work function") -> BaseException:
     """The exception by which `error`, caught from work, may travel on: itself, or a `WorkRaised` with it as cause.
 
     Frames of penstock are cut from its traceback: they would tie the exception to the stages it came through.
@@ -76,7 +108,7 @@ def as_failure(error: BaseException) -> BaseException:
         traceback = traceback.tb_next
     error = error.with_traceback(traceback)
     if isinstance(error, _CONTROL_FLOW):
-        raised = WorkRaised(f"the work function raised {said(error)}")
+        raised = WorkRaised(f"{whose} raised {said(error)}")
         raised.__cause__ = error
         return raised
     return error

@@ -8,13 +8,16 @@ may make one output when it has none. A plain iterable is read as its outputs ar
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator
+from functools import partial
 from typing import Any, cast, override
 
 from penstock.core.clock import now
+from penstock.core.closing import aclose, close
 from penstock.core.errors import AttemptTimeout, OptionError, as_failure
+from penstock.core.limited import Hold, Limits
 from penstock.core.outcome import Failed, Ok
 from penstock.core.outputs import EXHAUSTED, Outputs
-from penstock.core.plan import MISSING, Call, Plan
+from penstock.core.plan import MISSING, Call, Gate, Plan
 from penstock.core.retry import retrying
 from penstock.core.scope import Scope
 from penstock.core.stage import Stage
@@ -28,7 +31,8 @@ class FanOut[T, U](Window[T, U]):
 
     def __init__(self, scope: Scope, upstream: Stage[T], plan: Plan[T, Any]) -> None:
         self.finished: dict[int, Outputs[T, U]] = {}  # every open input, whether or not it still runs
-        super().__init__(scope, upstream, plan.replaced(retry=None, timeout=None), self.finished)
+        bare = plan.replaced(retry=None, timeout=None, limits=None, gate=None)
+        super().__init__(scope, upstream, bare, self.finished)
         self.meter.times_all = True
         self.head: int = 0
         self._ordered = plan.ordered
@@ -37,15 +41,27 @@ class FanOut[T, U](Window[T, U]):
         self._held = 0
         self._holding = 0
         self._outputs_waiting = 0
+        self._last_turn = 0.0
         self._available: deque[Outputs[T, U]] = deque()
         self._waiting: dict[int, Outputs[T, U]] = {}
         self._attempt: Callable[[Outputs[T, U]], Awaitable[None]] = self._produce
+        if plan.limits is not None:
+            self._attempt = partial(self._produce_limited, plan.limits)
         self._may_retry = plan.retry is not None
         if plan.retry is not None:
-            self._attempt = retrying(self._produce, plan.retry, self._retry, self._may_repeat, stage=plan.name)
+            self._attempt = retrying(
+                self._attempt, plan.retry, self._retry, self._may_repeat, self._start_over, stage=plan.name
+            )
+        if plan.gate is not None:
+            self._attempt = partial(self._gated, plan.gate, self._attempt)
 
     def _may_repeat(self, outputs: Outputs[T, U]) -> bool:
         return not (outputs.handed_on or self._stopping)
+
+    def _start_over(self, outputs: Outputs[T, U]) -> None:
+        """Forget the outputs of an attempt that failed: they must not be handed on while the next one is waited for."""
+        self._drop_outputs(outputs)
+        self._grant(self.finished.get(self.head))
 
     @override
     def _room(self) -> int:
@@ -75,6 +91,19 @@ class FanOut[T, U](Window[T, U]):
             self.running.pop(index, None)
             self._produced(outputs)
 
+    async def _gated(
+        self, gate: Gate[T], attempt: Callable[[Outputs[T, U]], Awaitable[None]], outputs: Outputs[T, U]
+    ) -> None:
+        known = await gate(outputs.item)
+        if known is MISSING:
+            await attempt(outputs)
+        elif not self._stopping:
+            outputs.ready.extend(known)
+
+    async def _produce_limited(self, limits: Limits, outputs: Outputs[T, U]) -> None:
+        outputs.hold = Hold(limits, self.name, outputs.item)
+        await outputs.hold.during(self._produce, outputs)
+
     async def _produce(self, outputs: Outputs[T, U]) -> None:
         """Make one attempt: what an earlier one made and nobody took is forgotten."""
         self._drop_outputs(outputs)
@@ -87,7 +116,8 @@ class FanOut[T, U](Window[T, U]):
                 if isinstance(fan, AsyncIterable):
                     await self._read(outputs, aiter(cast("AsyncIterable[U]", fan)))
                 elif isinstance(fan, Collection):
-                    outputs.ready.extend(cast("Collection[U]", fan))
+                    if not self._stopping:  # else it has swallowed its cancellation
+                        outputs.ready.extend(cast("Collection[U]", fan))
                 elif isinstance(fan, Iterable):
                     await self._begin_reading(outputs, iter(cast("Iterable[U]", fan)))
                 else:
@@ -100,7 +130,7 @@ class FanOut[T, U](Window[T, U]):
 
     async def _begin_reading(self, outputs: Outputs[T, U], iterator: Iterator[U]) -> None:
         """Leave a plain iterator to be read by pulls; where it may be tried again, its first output is made here."""
-        if self._may_retry:
+        if self._may_retry and not self._stopping:
             await self._permission(outputs)
             try:
                 outputs.ready.append(next(iterator))
@@ -124,6 +154,9 @@ class FanOut[T, U](Window[T, U]):
                     raise
                 finally:
                     outputs.making = False
+                if self._stopping:  # it has swallowed its cancellation
+                    self._count(outputs, -1)
+                    return
                 outputs.ready.append(output)
                 self._made(outputs)
                 if now() > self.scope.turn_ends:
@@ -132,9 +165,7 @@ class FanOut[T, U](Window[T, U]):
         except StopAsyncIteration:
             pass
         finally:
-            close = getattr(iterator, "aclose", None)
-            if close is not None:
-                await close()
+            await aclose(iterator)
 
     def _made(self, outputs: Outputs[T, U]) -> None:
         self._count_waiting(outputs, len(outputs.ready))
@@ -158,7 +189,7 @@ class FanOut[T, U](Window[T, U]):
     # Permits
 
     async def _permission(self, outputs: Outputs[T, U]) -> None:
-        """Wait until this input may make another output; the time limit of the attempt stands still meanwhile."""
+        """Wait until this input may make another output; its time stands still meanwhile, and it holds no limiter."""
         if self._may_make(outputs):
             self._permit(outputs)
             return
@@ -170,7 +201,11 @@ class FanOut[T, U](Window[T, U]):
         paused = self.scope.clock()
         self._waiting[outputs.index] = outputs
         try:
+            if outputs.hold is not None:
+                outputs.hold.pause()
             await outputs.permit
+            if outputs.hold is not None:
+                await outputs.hold.resume()
         except asyncio.CancelledError:
             self._waiting.pop(outputs.index, None)
             if outputs.making:  # permitted and cancelled at once: give it back
@@ -228,9 +263,12 @@ class FanOut[T, U](Window[T, U]):
     @override
     def _hand_over(self) -> Any:
         while (outputs := self._first()) is not None:
-            if outputs.iterator is not None and now() > self.scope.turn_ends:
-                self._schedule()
-                return MISSING
+            if outputs.iterator is not None:
+                turn = self.scope.turn_ends
+                if now() > turn and self._last_turn == turn:  # an output a turn at least, as a source gives an item
+                    self._schedule()
+                    return MISSING
+                self._last_turn = turn
             try:
                 output = outputs.take()
             except BaseException as error:  # noqa: BLE001 -- any exception is the item's outcome
@@ -305,6 +343,7 @@ class FanOut[T, U](Window[T, U]):
         outputs = self.finished.get(index)
         if outputs is not None:
             outputs.produced = True
+            outputs.limit = None  # it knows the task, which may end with an error that leads here
             outputs.settled = not self.in_band or self._stopping
             if outputs.settled and not outputs.ready:
                 self._forget(outputs)
@@ -320,6 +359,7 @@ class FanOut[T, U](Window[T, U]):
     def _drop_outputs(self, outputs: Outputs[T, U]) -> None:
         self._count(outputs, outputs.making - outputs.held)
         outputs.ready.clear()
+        outputs.failure = MISSING  # its traceback may lead to the frame that holds `outputs`
         self._count_waiting(outputs, 0)
         if outputs.queued:
             outputs.queued = False
@@ -359,9 +399,7 @@ class FanOut[T, U](Window[T, U]):
     def _close_iterator(self, outputs: Outputs[T, U]) -> None:
         iterator, outputs.iterator = outputs.iterator, None
         try:
-            close = getattr(iterator, "close", None)
-            if close is not None:
-                close()
+            close(iterator)
         except BaseException as error:  # noqa: BLE001 -- raised from leaving, whatever it is
             self.scope.cleanup_failed(Failed(as_failure(error), outputs.index, outputs.item, self.name))
 

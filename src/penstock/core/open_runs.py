@@ -43,6 +43,11 @@ def drain(loop: asyncio.AbstractEventLoop) -> None:
         run.drain()
 
 
+def is_draining(loop: asyncio.AbstractEventLoop) -> bool:
+    """Whether runs that are opened on `loop` take nothing."""
+    return loop in _drained
+
+
 def end_draining(loop: asyncio.AbstractEventLoop) -> None:
     """Let runs be opened on `loop` as before."""
     _drained.discard(loop)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Literal, NoReturn
 
-from penstock.core.errors import said
+from penstock.core.errors import NoResultError, said
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,8 @@ class Failed:
     """An item whose work failed for good.
 
     `index` is the item's position in the failing stage's input, from 0; `attempts` counts total tries, from 1.
-    For a source that failed, `index` is the number of items it gave and `item` is None.
+    For a source that failed, `index` is the number of items it gave and `item` is None. In a durable run, `root` is the
+    key of the root that the item came from.
     """
 
     error: BaseException
@@ -31,10 +32,14 @@ class Failed:
     item: Any
     stage: str
     attempts: int = 1
+    root: str | int | None = None
 
     def unwrap(self) -> NoReturn:
         """Raise the error."""
-        raise self.error
+        try:
+            raise self.error
+        finally:
+            del self  # the traceback holds this frame, and this frame would hold the error
 
     def __str__(self) -> str:
         return f"{self.place}: {said(self.error)}"
@@ -43,7 +48,8 @@ class Failed:
     def place(self) -> str:
         """Where it failed: stage, item, attempts."""
         tries = f", attempt {self.attempts}" if self.attempts > 1 else ""
-        return f"stage {self.stage!r}, item {self.index}{tries}"
+        root = f", root {self.root!r}" if self.root is not None else ""
+        return f"stage {self.stage!r}, item {self.index}{tries}{root}"
 
 
 type Reason = Literal["sibling failed", "consumer left", "deadline", "caller cancelled"]
@@ -52,4 +58,32 @@ type Reason = Literal["sibling failed", "consumer left", "deadline", "caller can
 Work finds it in the message of its `CancelledError`.
 """
 
+
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    """A task that was stopped while it ran; `index` is its position in the input, from 0."""
+
+    index: int
+    reason: Reason
+
+    def unwrap(self) -> NoReturn:
+        """Raise `NoResultError`."""
+        raise NoResultError(f"task {self.index} was cancelled: {self.reason}")
+
+
+@dataclass(frozen=True, slots=True)
+class NotStarted:
+    """A task that nobody started any more; `index` is its position in the input, from 0."""
+
+    index: int
+
+    def unwrap(self) -> NoReturn:
+        """Raise `NoResultError`."""
+        raise NoResultError(f"task {self.index} was not started")
+
+
 type Result[T] = Ok[T] | Failed
+"""What became of an item that was worked on to its end."""
+
+type Outcome[T] = Ok[T] | Failed | Cancelled | NotStarted
+"""What became of a task."""

@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Any, Final
 
+from penstock.core.limited import Hold
 from penstock.core.plan import MISSING
 
 EXHAUSTED: Final[Any] = object()
@@ -18,6 +19,7 @@ class Outputs[T, U]:
         "failure",
         "handed_on",
         "held",
+        "hold",
         "index",
         "item",
         "iterator",
@@ -40,6 +42,7 @@ class Outputs[T, U]:
         self.waiting: int = 0  # of the outputs in `ready`, those that are counted
         self.paused: float = 0.0  # seconds of waiting for permits
         self.held: int = 0  # outputs that wait or are in the making; those of a collection are not counted
+        self.hold: Hold | None = None
         self.making: bool = False
         self.produced: bool = False
         self.handed_on: bool = False

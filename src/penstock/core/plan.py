@@ -4,6 +4,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from penstock.core.closing import close
+from penstock.core.limited import Limits
+from penstock.core.outcome import Failed
 from penstock.core.policy import ANY_NUMBER, OnError, Tolerance
 from penstock.core.retry import Retry
 
@@ -21,6 +24,12 @@ MISSING: Final[Any] = _Nothing()
 
 type Call[T, U] = Callable[[T], Awaitable[U]]
 
+type Gate[T] = Callable[[T], Awaitable[Any]]
+"""What an item waits for before its work, outside of limits, attempts and timeouts.
+
+It gives what work would have come to, if that is known, else MISSING; for work that takes lists, a list of these.
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Later[U]:
@@ -34,7 +43,7 @@ class Later[U]:
 
     def close(self) -> None:
         """Close a coroutine that nobody will await."""
-        close_unawaited(self.result)
+        close(self.result)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,16 +59,22 @@ class Plan[T, U]:
     buffer: int = 0
     timeout: float | None = None
     retry: Retry | None = None
+    limits: Limits | None = None
     on_error: OnError = "raise"
     tolerance: Tolerance = ANY_NUMBER
+    on_failed: Callable[[Failed], Failed] | None = None  # told of every failure; gives what is to be known of it
+    gate: Gate[T] | None = None  # with it, there is no inline work
 
     def replaced(self, **changes: Any) -> "Plan[T, U]":
         """This plan with some fields changed."""
         return replace(self, **changes)
 
 
-def close_unawaited(result: object) -> None:
-    """Close what nobody will await, if it is a coroutine or has one inside."""
-    close = getattr(result, "close", None)
-    if close is not None:
-        close()
+def gated[T, U](work: Call[T, U], gate: Gate[T]) -> Call[T, U]:
+    """`work` on the items that the gate knows nothing of."""
+
+    async def call(item: T) -> U:
+        known = await gate(item)
+        return await work(item) if known is MISSING else known  # type: ignore[no-any-return] # a U
+
+    return call

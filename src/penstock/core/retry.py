@@ -87,10 +87,14 @@ def retrying[T, U](
     retry: Retry,
     on_retry: Callable[[], None],
     may_retry: Callable[[T], bool] = lambda _: True,
+    forget: Callable[[T], None] = lambda _: None,
     *,
     stage: str,
 ) -> Callable[[T], Awaitable[U]]:
-    """`work`, tried again as `retry` says while `may_retry(item)`; what fails for good raises `Exhausted`."""
+    """`work`, tried again as `retry` says while `may_retry(item)`; what fails for good raises `Exhausted`.
+
+    Before the wait for the next attempt, `forget(item)` is to forget what the last one has made.
+    """
     worth_retrying = validate.predicate_or_types("on", retry.on)
     deadline = None if retry.deadline is None else validate.seconds("deadline", retry.deadline)
 
@@ -105,14 +109,21 @@ def retrying[T, U](
                 raise
             except Exception as error:
                 failures += 1
-                if failures == retry.attempts or not may_retry(item) or not worth_retrying(error):
-                    raise Exhausted(error, failures) from error
-                pause = retry.pause(error, failures)
                 back = thread_back(error)
+                try:
+                    again = failures < retry.attempts and may_retry(item) and worth_retrying(error)
+                    pause = retry.pause(error, failures) if again else 0.0
+                except BaseException:
+                    if back is not None:  # that error does not lead to the thread
+                        await back()
+                    raise
+                if not again:
+                    raise Exhausted(error, failures) from error
                 if back is not None:
                     await back()
                 if deadline is not None and loop.time() - began + pause > deadline:
                     raise Exhausted(error, failures) from error
+                forget(item)
                 LOG.info("stage %r: attempt %d failed, the next in %.3g s: %s", stage, failures, pause, said(error))
             await asyncio.sleep(pause)
             on_retry()

@@ -50,6 +50,7 @@ class Scope:
         self.failure: Failed | None = None
         self.failures: deque[Failed] = deque(maxlen=KEPT_FAILURES)
         self.failures_seen: int = 0
+        self.drained: bool = False
         self.turn_ends: float = now() + TURN
         self.closed: asyncio.Future[None] = self.loop.create_future()
         self._queue: deque[Window[Any, Any]] = deque()
@@ -174,6 +175,7 @@ class Scope:
 
     def drain(self) -> None:
         """Take nothing more from the sources; what was taken goes its way."""
+        self.drained = True
         for source in self.sources:
             source.drain()
 
@@ -277,17 +279,20 @@ async def outlast(future: asyncio.Future[Any], abandoned: asyncio.Future[None] |
     Once `abandoned` is done, a cancellation is raised at once.
     """
     cancelled: asyncio.CancelledError | None = None
-    while not future.done():
-        try:
-            await asyncio.shield(future)
-        except asyncio.CancelledError as error:
-            cancelled = error
-            if abandoned is not None and abandoned.done():
-                raise
-    if cancelled is not None:
-        raise cancelled
+    try:
+        while not future.done():
+            try:
+                await asyncio.shield(future)
+            except asyncio.CancelledError as error:
+                cancelled = error
+                if abandoned is not None and abandoned.done():
+                    break
+        if cancelled is not None:
+            raise cancelled
+    finally:
+        del cancelled  # the traceback holds this frame, and this frame would hold the error
 
 
 def source_failure(error: BaseException, index: int, name: str) -> Failed:
     """The failure of a source after `index` items."""
-    return Failed(as_failure(error), index, None, name)
+    return Failed(as_failure(error, "the source"), index, None, name)

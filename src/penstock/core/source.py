@@ -7,13 +7,15 @@ and context variables inside it. A sync iterator is read by whichever stage has 
 import asyncio
 import inspect
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sized
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Sized
+from contextlib import suppress
 from dataclasses import replace
 from types import AsyncGeneratorType, GeneratorType
 from typing import Any, cast, override
 
 from penstock.core.clock import now
-from penstock.core.errors import OptionError, SourceConsumedError, as_failure
+from penstock.core.closing import aclose, close
+from penstock.core.errors import OptionError, SourceConsumedError
 from penstock.core.scope import Scope, source_failure
 from penstock.core.stage import END, PENDING, Pulled, Stage
 from penstock.core.stats import StageStats
@@ -136,9 +138,7 @@ class IteratorStage[T](SourceStage[T]):
         if not isinstance(iterator, Iterator):
             return
         try:
-            close = getattr(iterator, "close", None)
-            if close is not None:
-                close()
+            close(iterator)
         except BaseException as error:  # noqa: BLE001 -- raised from leaving, whatever it is
             self._closing_failed(error)
 
@@ -245,14 +245,13 @@ class AsyncIteratorStage[T](SourceStage[T]):
                 self._source_failed(error)
         self._ended = True
         self._tell()
-        while not self._released:
-            await self._sleep()
-        close = getattr(iterator, "aclose", None)
-        if close is not None:
-            try:
-                await _own(close())
-            except (SystemExit, KeyboardInterrupt) as error:  # from a task they would go through the loop
-                self._closing_failed(error)
+        with suppress(asyncio.CancelledError):  # from outside: then nobody may come to release it, so it closes now
+            while not self._released and not self._cancelled_from_outside():
+                await self._sleep()
+        try:
+            await aclose(iterator)
+        except (SystemExit, KeyboardInterrupt) as error:  # from a task they would go through the loop
+            self._closing_failed(error)
 
     async def _read(self, iterator: AsyncIterator[T]) -> None:
         while not self._ended:
@@ -275,25 +274,17 @@ class AsyncIteratorStage[T](SourceStage[T]):
             self._inbox.append(item)
             self._tell()
 
+    def _cancelled_from_outside(self) -> bool:
+        """Whether others than this run have cancelled the task: `asyncio.run` does so with all that are left."""
+        return self._task is not None and self._task.cancelling() > self._interrupted
+
     async def _sleep(self) -> None:
-        """Wait until woken; a cancellation from outside changes nothing while we hold an iterator to close."""
+        """Wait until woken."""
         self._wakeup = self.scope.loop.create_future()
         try:
             await self._wakeup
         finally:
             self._wakeup = None
-
-
-async def _own(closing: Awaitable[object]) -> None:
-    """Await `closing`; a cancellation that it raises without having been asked for is an error like any other."""
-    task = asyncio.current_task()
-    asked = task.cancelling() if task is not None else 0
-    try:
-        await closing
-    except asyncio.CancelledError as error:
-        if task is None or task.cancelling() > asked:
-            raise
-        raise as_failure(error) from error
 
 
 class SourceSpec:
@@ -324,6 +315,11 @@ class SourceSpec:
         if isinstance(source, AsyncIterable):
             self._refuse_thread(cast("object", source))
 
+    @property
+    def is_one_shot(self) -> bool:
+        """Whether it can be read only once."""
+        return isinstance(self._source, Iterator | AsyncIterator)
+
     def refuse_consumed(self) -> None:
         """Raise if this is a one-shot iterator that a run has already read."""
         if self._consumed or _is_closed_generator(self._source):
@@ -336,7 +332,7 @@ class SourceSpec:
         """The stage that reads this source in one run."""
         self.refuse_consumed()
         source = self._source
-        self._consumed = isinstance(source, Iterator | AsyncIterator)
+        self._consumed = self.is_one_shot
         if not isinstance(source, Iterable | AsyncIterable):
             source = source()
             if not isinstance(source, Iterable | AsyncIterable):

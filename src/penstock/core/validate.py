@@ -2,6 +2,7 @@
 
 import inspect
 import math
+import os
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, cast
@@ -35,6 +36,13 @@ def number(option: str, value: object, *, least: float) -> float:
     if not isinstance(value, int | float) or isinstance(value, bool) or not _is_finite(value) or value < least:
         raise OptionError(f"{option} must be a finite number >= {least:g}, got {value!r}")
     return float(value)
+
+
+def finite(option: str, value: object) -> float:
+    """`value`, as it is, if it is a finite number."""
+    if not isinstance(value, int | float) or isinstance(value, bool) or not _is_finite(value):
+        raise OptionError(f"{option} must be a finite number, got {value!r}")
+    return value
 
 
 def seconds(option: str, value: object, *, zero: bool = False) -> float:
@@ -97,6 +105,14 @@ def text(option: str, value: object) -> str:
     if not isinstance(value, str) or not value:
         raise OptionError(f"{option} must be a non-empty str, got {value!r}")
     return value
+
+
+def path(option: str, value: object) -> str:
+    """`value`, a str or a `PathLike` of one, as a non-empty str."""
+    found: object = os.fspath(cast("os.PathLike[str]", value)) if isinstance(value, os.PathLike) else value
+    if not isinstance(found, str) or not found:
+        raise OptionError(f"{option} must be a path, got {value!r}")
+    return found
 
 
 def predicate_or_types(option: str, value: object) -> Callable[[BaseException], bool]:

@@ -21,11 +21,12 @@ from typing import Any, cast, override
 from penstock.core.clock import now
 from penstock.core.errors import as_failure, note
 from penstock.core.lazy import LazyTasks
+from penstock.core.limited import limited
 from penstock.core.log import LOG
 from penstock.core.meter import Wait
 from penstock.core.outcome import Failed, Ok
 from penstock.core.places import Places, Results
-from penstock.core.plan import DROPPED, MISSING, Call, Later, Plan
+from penstock.core.plan import DROPPED, MISSING, Call, Later, Plan, gated
 from penstock.core.retry import Exhausted, retrying, thread_back, timed
 from penstock.core.scope import Scope
 from penstock.core.stage import END, PENDING, Pulled, Stage
@@ -44,11 +45,16 @@ class Window[T, U](Places[U]):
         self.in_band: bool = plan.on_error == "return"
         self.work: Call[T, U] = plan.work if plan.timeout is None else timed(plan.work, plan.timeout)
         self.measured_work: Call[T, U] = self.meter.timing(self.work)
+        if plan.limits is not None:
+            self.work = self.measured_work = limited(self.measured_work, plan.limits, plan.name)
+            self.meter.times_all = True
         if plan.retry is not None:
             self.work = self.measured_work = retrying(
                 self.measured_work, plan.retry, self._retry, lambda _: not self._stopping, stage=plan.name
             )
             self.meter.times_all = True
+        if plan.gate is not None:
+            self.work, self.measured_work = gated(self.work, plan.gate), gated(self.measured_work, plan.gate)
         self._stopping = self._exhausted = self._asked = self._scheduled = self._pumping = False
         self._unbegun: LazyTasks[T, U] = LazyTasks(scope, self._never_began)
         upstream.on_ready = self._schedule
@@ -73,8 +79,8 @@ class Window[T, U](Places[U]):
         value = self._hand_over()
         if value is MISSING:
             self._pump()
-            if now() > self.scope.turn_ends:  # what the pump has made can wait: others have calls of their own
-                self._asked = True
+            if now() > self.scope.turn_ends and not self._is_over():
+                self._asked = True  # what the pump has made can wait: others have calls of their own
                 self._schedule()
                 return PENDING
             value = self._hand_over()
@@ -328,13 +334,17 @@ class Window[T, U](Places[U]):
 
     def _fail(self, failed: Failed) -> None:
         self.meter.failures += 1
+        if self.plan.on_failed is not None:
+            failed = self.plan.on_failed(failed)
         if self.in_band and not self._stopping and isinstance(failed.error, Exception):
             self._keep(failed.index, failed)
             self._note_results()
             return
         self._failed += 1
         self.meter.last_settled = failed.index
-        if self._stopping:
+        if self._stopping and self.plan.on_error != "raise" and isinstance(failed.error, Exception):
+            self.scope.keep(failed)
+        elif self._stopping:
             self.scope.cleanup_failed(failed)
         elif self.plan.on_error == "raise" or not isinstance(failed.error, Exception):
             self.scope.fail(failed)

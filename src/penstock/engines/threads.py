@@ -58,6 +58,7 @@ class Threads:
         """What `fn(*args)` returns in a thread; an error of it, of `limit`, or a cancellation is raised."""
         context = contextvars.copy_context()
         future = asyncio.get_running_loop().run_in_executor(self._pool, lambda: context.run(_outcome, fn, *args))
+        late = False
         try:
             if limit.when is None:
                 await asyncio.shield(future)
@@ -65,15 +66,22 @@ class Threads:
                 async with asyncio.timeout_at(limit.when):
                     await asyncio.shield(future)
         except TimeoutError:
-            assert limit.seconds is not None
-            raise ThreadTimeout(limit.seconds, partial(outlast, future, self._closed)) from None
+            late = True
         except asyncio.CancelledError:
-            await outlast(future, self._closed)
-            if future.result()[1] is None:
+            try:
+                await outlast(future, self._closed)
+            except asyncio.CancelledError:
+                future.add_done_callback(_empty)
                 raise
-        outcome = future.result()
-        value, error = outcome
-        outcome.clear()  # the frames of a thread hold its future, and the future would hold the error
+            if future.result()[1] is None:
+                _empty(future)
+                raise
+        if late:  # raised here, without a context: that would lead to the task, whose own end may lead here
+            assert limit.seconds is not None
+            future.add_done_callback(_empty)
+            raise ThreadTimeout(limit.seconds, partial(outlast, future, self._closed))
+        value, error = future.result()
+        _empty(future)
         if error is not None:
             try:
                 raise error
@@ -176,6 +184,12 @@ def read_in_thread(scope: Scope, iterable: Iterable[Any], name: str) -> AsyncIte
     threads = Threads(1, name, scope.closed)
     scope.on_closed.append(threads.close)
     return InThread(iterable, threads, Budget(None), keep=True)
+
+
+def _empty(future: asyncio.Future[_Outcome]) -> None:
+    """Let go of what a call came to: a thread's future holds itself, and the frames of an error hold it too."""
+    if not future.cancelled():
+        future.result().clear()
 
 
 def _outcome(fn: Callable[..., Any], *args: Any) -> _Outcome:

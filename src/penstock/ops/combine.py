@@ -120,7 +120,7 @@ class Merge[T](_Joint[T]):
         self._tell()
 
     def _has_item(self, source: _Source) -> None:
-        if not source.waiting:
+        if not source.waiting:  # pragma: no cover -- one call per PENDING; a second would spoil the count
             return
         source.waiting = False
         self._waiting -= 1

@@ -9,10 +9,12 @@ from typing import Any, TypedDict, Unpack, cast
 
 from penstock.core import validate
 from penstock.core.batches import OrderedBatches, UnorderedBatches
+from penstock.core.closing import close
 from penstock.core.errors import OptionError, ResultCountError
 from penstock.core.fan_out import FanOut
+from penstock.core.limited import Limit, limits_of
 from penstock.core.order import OrderedWindow, UnorderedWindow
-from penstock.core.plan import DROPPED, Later, Plan, close_unawaited
+from penstock.core.plan import DROPPED, Later, Plan
 from penstock.core.policy import ON_ERROR, OnError, Tolerance
 from penstock.core.retry import Retry, Seconds
 from penstock.core.scope import Scope
@@ -20,6 +22,7 @@ from penstock.core.stage import Stage
 from penstock.engines.local import ENGINES, Engine, Kind, kind_of, on_loop
 from penstock.engines.threads import Threads
 from penstock.ops.group import Batch
+from penstock.ops.operator import Adapt, Code, Operator
 
 
 class MoreOptions(TypedDict, total=False):
@@ -33,9 +36,20 @@ class MoreOptions(TypedDict, total=False):
         name: the stage's name in errors and statistics; default the operator and the function.
         timeout: seconds that one attempt may take, > 0; default no limit.
         retry: when to try a failed call again; default never.
+        limit: a `Limiter`, a `RateLimit`, or a sequence of them, which stages may share; default none. An attempt holds
+            the limiters while it runs (in a thread: until the thread is back), and is charged to the rates when it
+            starts. Waiting for a limit is no part of `timeout` and latency; a waiting retry keeps its place and holds
+            no limiter. `flat_map`: as long as async outputs are made, but not while these wait for room.
         max_failures: failures that "skip" and "collect" put up with, an int >= 0; one more is raised. Default: any.
         max_failure_rate: the share of failures among the items settled so far, 0 to 1, that "skip" and "collect" put
             up with; a single failure is never too many. Default: any.
+        memo: keep what the function gives for an item in the sink of a durable run (see `to`), by what the item is and
+            what the code of the stage is, so that a call that was paid for is not paid for twice: also when the run was
+            killed before the root was done, or the root has changed and this item of it has not. Items that are known
+            are handed on without a call, a limit or an attempt. Not for `tap` and `for_each`, and not without a sink.
+            Default False. See `docs/memo.md` for what items and results may be made of.
+        deps: what else the results depend on (a model, a prompt, a version), made of JSON-like values, bytes, arrays or
+            dataclasses of them: when it changes, the stage has changed (see `memo`, and `on_change` of `to`).
     """
 
     ordered: bool
@@ -44,8 +58,11 @@ class MoreOptions(TypedDict, total=False):
     name: str | None
     timeout: Seconds | None
     retry: Retry | None
+    limit: Limit | None
     max_failures: int | None
     max_failure_rate: float | None
+    memo: bool
+    deps: object
 
 
 class Options(MoreOptions, total=False):
@@ -73,11 +90,21 @@ class Work:
     shape: Callable[[Any, Any], Any] | None
     in_threads: bool
     plan: Plan[Any, Any]
+    code: Code
     within: float | None = None
 
-    def open(self, scope: Scope, upstream: Stage[Any]) -> Stage[Any]:
+    @property
+    def as_operator(self) -> Operator:
+        """This as an operator of a stream."""
+        return Operator(self.operator, self.open, item_by_item=True, code=self.code)
+
+    def open(self, scope: Scope, upstream: Stage[Any], adapt: Adapt | None = None) -> Stage[Any]:
         """The stage that does this under `upstream`."""
         plan = self._plan(scope)
+        if adapt is not None:
+            plan = adapt(self.operator, plan)
+        if plan.limits is not None:
+            plan.limits.bind(scope.loop)
         if self.operator == "flat_map":
             return FanOut(scope, upstream, plan)
         if self.operator == "map_batches":
@@ -109,8 +136,11 @@ def work(
     name: str | None = None,
     timeout: Seconds | None = None,
     retry: Retry | None = None,
+    limit: Limit | None = None,
     max_failures: int | None = None,
     max_failure_rate: float | None = None,
+    memo: bool = False,
+    deps: object = None,
     on_error: OnError = "raise",
     **unknown: object,
 ) -> Work:
@@ -128,6 +158,8 @@ def work(
     seconds = None if timeout is None else validate.seconds("timeout", timeout)
     if retry is not None:
         validate.instance("retry", retry, Retry, "a Retry")
+    limits = limits_of(limit)
+    waits = retry is not None or limits is not None
     title = f"{operator}({_name_of(fn)})" if name is None else validate.text("name", name)
     in_threads = _runs_in_threads(engine, kind, places)
     inline = kind == "plain" and not in_threads
@@ -136,6 +168,9 @@ def work(
             f"timeout must be None for a plain function that runs inline, got {timeout!r}: "
             'it cannot be interrupted; make it async, or give engine="thread" or concurrency > 1 to run it in threads'
         )
+    if validate.flag("memo", memo) and operator in {"tap", "for_each"}:
+        raise OptionError(f"memo must be False for {operator}, got True: it calls its function for the effect")
+    code = Code(title, fn, in_band=on_error == "return", deps=deps, memo=memo)
     fn = fn if operator != "map_batches" else one_each(fn)
     call = fn if inspect.iscoroutinefunction(fn) else on_loop(fn)
     return Work(
@@ -143,15 +178,17 @@ def work(
         fn=fn,
         shape=shape,
         in_threads=in_threads,
+        code=code,
         plan=Plan(
             name=title,
             work=_shaped(call, shape),
-            inline=_shaped_inline(fn, shape) if inline and retry is None and operator != "flat_map" else None,
+            inline=_shaped_inline(fn, shape) if inline and not waits and operator != "flat_map" else None,
             concurrency=places,
             ordered=validate.flag("ordered", ordered),
             buffer=validate.whole("buffer", buffer, least=0),
             timeout=seconds,
             retry=retry,
+            limits=limits,
             on_error=validate.one_of("on_error", on_error, ON_ERROR),
             tolerance=_tolerance(on_error, max_failures, max_failure_rate),
         ),
@@ -261,7 +298,7 @@ class _Shaped(Awaitable[Any]):
 
     def close(self) -> None:
         """Close a coroutine that nobody will await."""
-        close_unawaited(self.result)
+        close(self.result)
 
 
 def _name_of(fn: object) -> str:

@@ -4,8 +4,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from penstock.sinks.lock import HeldError
-    from penstock.sinks.sqlite import StoreError, StoreFullError
+    from penstock.durable.lock import HeldError
+    from penstock.durable.sqlite import StoreError, StoreFullError
     from penstock.sources.files import PathError
     from penstock.workflows.documents.embedders import Embedder, EmbedderUnavailableError, EmbedError
     from penstock.workflows.documents.embedders.hashing import HashEmbedder
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from penstock.workflows.documents.search import Hit, search
 
 _HOMES = {
-    "sinks.lock": ("HeldError",),
-    "sinks.sqlite": ("StoreError", "StoreFullError"),
+    "durable.lock": ("HeldError",),
+    "durable.sqlite": ("StoreError", "StoreFullError"),
     "sources.files": ("PathError",),
     "workflows.documents.embedders": ("EmbedError", "Embedder", "EmbedderUnavailableError"),
     "workflows.documents.embedders.hashing": ("HashEmbedder",),

@@ -13,7 +13,8 @@ from penstock.core.outcome import Failed
 from penstock.run import Run
 from penstock.sources.files import File, roots
 from penstock.sources.selection import selection
-from penstock.streams import Stream, stream
+from penstock.functions import stream
+from penstock.streams import Stream
 from penstock.workflows.documents.changes import Changes
 from penstock.workflows.documents.chunking import SUFFIXES
 from penstock.workflows.documents.embedders import Embedder, EmbedderUnavailableError, EmbedError

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from penstock.sinks.sqlite import Connection, StoreError, named_errors, transaction
+from penstock.durable.sqlite import Connection, StoreError, named_errors, transaction
 
 APPLICATION = 0x70_65_6E_73  # "pens", in the header of the file
 FORMAT = 1

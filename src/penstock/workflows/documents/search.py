@@ -11,8 +11,8 @@ import numpy as np
 
 from penstock.core import validate
 from penstock.engines.local import kind_of
-from penstock.sinks.sqlite import Connection, StoreError, connect_reader, named_errors
-from penstock.streams import stream
+from penstock.durable.sqlite import Connection, StoreError, connect_reader, named_errors
+from penstock.functions import stream
 from penstock.workflows.documents import schema
 from penstock.workflows.documents.embedders import Embedder, EmbedError, Vectors
 from penstock.workflows.documents.embedders.hashing import HashEmbedder

@@ -8,8 +8,8 @@ from threading import Lock
 from types import TracebackType
 from typing import Self
 
-from penstock.sinks.lock import exclusive
-from penstock.sinks.sqlite import Connection, StoreError, connect_reader, connect_writer, named_errors, transaction
+from penstock.durable.lock import exclusive
+from penstock.durable.sqlite import Connection, StoreError, connect_reader, connect_writer, named_errors, transaction
 from penstock.workflows.documents import schema
 from penstock.workflows.documents.embedders import Embedder, Vectors
 from penstock.workflows.documents.reading import Document

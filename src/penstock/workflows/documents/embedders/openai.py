@@ -14,7 +14,7 @@ import numpy as np
 from penstock.core import validate
 from penstock.core.errors import AttemptTimeout, OptionError
 from penstock.core.retry import Retry, Seconds
-from penstock.streams import stream
+from penstock.functions import stream
 from penstock.workflows.documents.embedders import EmbedError, Vectors, wire
 from penstock.workflows.secret import Secret
 

@@ -37,7 +37,7 @@ class StoreFullError(StoreError):
 def connect_writer(path: str) -> Connection:
     """The connection that writes to the database at `path`, which is made if there is none.
 
-    It waits for nobody: who may write is decided before, by `penstock.sinks.lock`.
+    It waits for nobody: who may write is decided before, by `penstock.durable.lock`.
     """
     with named_errors(path):
         connection = _with_vectors(apsw.Connection(path))

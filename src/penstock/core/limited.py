@@ -1,0 +1,122 @@
+"""Work under limits: `limit=` of a stage.
+
+All limits have one order, rates before limiters, so that stages with several of them cannot wait for each other in a
+circle. Who waits for a rate holds no limiter, and a rate is charged when the call starts: if that had to wait for a
+limiter longer than for the rate, the next start keeps its distance all the same.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, cast
+
+from penstock.core.errors import OptionError
+from penstock.core.limits import Limiter
+from penstock.core.rates import RateLimit
+from penstock.core.retry import ThreadTimeout
+
+type Limit = Limiter | RateLimit | Sequence[Limiter | RateLimit]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The limits of a stage, each kind in the order of all."""
+
+    rates: tuple[RateLimit, ...]
+    limiters: tuple[Limiter, ...]
+
+    def bind(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Refuse to be used on another loop than before."""
+        for limit in (*self.rates, *self.limiters):
+            limit.bind(loop)
+
+
+def limits_of(limit: object) -> Limits | None:
+    """The option `limit`, checked; None if there is no limit."""
+    if limit is None:
+        return None
+    several = cast("Sequence[Any]", limit if isinstance(limit, Sequence) and not isinstance(limit, str) else (limit,))
+    if not all(isinstance(each, Limiter | RateLimit) for each in several):
+        raise OptionError(f"limit must be a Limiter, a RateLimit or a sequence of them, got {limit!r}")
+    each_once = sorted(set(several), key=lambda each: each.number)
+    if len(each_once) < len(several):
+        raise OptionError(f"limit must name each limit once, got {limit!r}")
+    if not several:
+        return None
+    return Limits(
+        tuple(each for each in each_once if isinstance(each, RateLimit)),
+        tuple(each for each in each_once if isinstance(each, Limiter)),
+    )
+
+
+class Hold:
+    """What one attempt of a call takes of the limits of its stage."""
+
+    __slots__ = ("_costs", "_held", "_stage", "_weights")
+
+    def __init__(self, limits: Limits, stage: str, item: object) -> None:
+        self._stage = stage
+        self._costs = [(rate, rate.weigh(item)) for rate in limits.rates]
+        self._weights = [(limiter, limiter.weigh(item)) for limiter in limits.limiters]
+        self._held: list[tuple[Limiter, int]] = []
+
+    async def during[T, U](self, work: Callable[[T], Awaitable[U]], item: T) -> U:
+        """What `work(item)` comes to, under the limits until it is over: until its thread, if it left one, is back."""
+        await self._begin()
+        try:
+            result = await work(item)
+        except ThreadTimeout as error:
+            error.back = partial(self._give_back_after, error.back)
+            raise
+        except BaseException:
+            self.pause()
+            raise
+        self.pause()
+        return result
+
+    async def _begin(self) -> None:
+        turns: list[RateLimit] = []
+        try:
+            for rate, cost in self._costs:
+                await rate.turn(cost)
+                turns.append(rate)
+            await self.resume()
+        except BaseException:
+            for rate in turns:
+                rate.end_turn()
+            raise
+        for rate, cost in self._costs:
+            rate.charge(cost)
+
+    async def resume(self) -> None:
+        """Take the limiters, in order."""
+        try:
+            for limiter, weight in self._weights:
+                if not limiter.take(weight, self._stage):
+                    await limiter.wait(weight, self._stage)
+                self._held.append((limiter, weight))
+        except BaseException:
+            self.pause()
+            raise
+
+    def pause(self) -> None:
+        """Give the limiters back, if they are held."""
+        while self._held:
+            limiter, weight = self._held.pop()
+            limiter.give_back(weight)
+
+    async def _give_back_after(self, back: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await back()
+        finally:
+            self.pause()
+
+
+def limited[T, U](work: Callable[[T], Awaitable[U]], limits: Limits, stage: str) -> Callable[[T], Awaitable[U]]:
+    """`work`, each attempt of it under `limits`."""
+
+    async def attempt(item: T) -> U:
+        return await Hold(limits, stage, item).during(work, item)
+
+    return attempt

@@ -1,0 +1,264 @@
+"""What stages and functions may share: a limit to how many are held at once. First come, first served."""
+
+import asyncio
+import itertools
+import sys
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from types import CodeType
+from typing import Any, cast, overload, override
+
+from penstock.core import validate
+from penstock.core.errors import NestedLimitError, OptionError, WrongLoopError
+
+type Place = str | tuple[CodeType, int]
+"""Where a hold was taken: by the stage of that name, or at that instruction of that code."""
+
+_NUMBERS = itertools.count()
+
+
+class Line:
+    """A line of those who wait until their weight fits under `limit`. The first in line is never overtaken.
+
+    While somebody waits, the first does not fit. One who is too heavy for the limit fits when nothing is in use.
+    """
+
+    __slots__ = ("_waiters", "in_use", "limit")
+
+    def __init__(self, limit: int) -> None:
+        self.limit: int = limit
+        self.in_use: int = 0
+        self._waiters: OrderedDict[asyncio.Future[None], int] = OrderedDict()  # any may leave in O(1)
+
+    def __len__(self) -> int:
+        return len(self._waiters)
+
+    def take(self, weight: int) -> bool:
+        """Take `weight` now, or nothing: if it does not fit, or others were here first."""
+        if self._waiters:
+            return False
+        in_use = self.in_use + weight
+        if in_use > self.limit and in_use != weight:
+            return False
+        self.in_use = in_use
+        return True
+
+    async def wait(self, weight: int) -> None:
+        """Take `weight` when it is its turn and it fits."""
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiters[waiter] = weight
+        try:
+            await waiter
+        except BaseException:
+            if waiter.done() and not waiter.cancelled():  # granted and cancelled in one pass: hand on
+                self.give_back(weight)
+            else:
+                self._waiters.pop(waiter, None)
+                self.grant()
+            raise
+
+    def give_back(self, weight: int) -> None:
+        """Give back what was taken."""
+        self.in_use -= weight
+        if self._waiters:
+            self.grant()
+
+    def grant(self) -> None:
+        """Let in whom there is room for, one after the other."""
+        while self._waiters:
+            waiter, weight = next(iter(self._waiters.items()))
+            if not waiter.done():  # or it was cancelled, and its task is yet to hear of it
+                if self.in_use and self.in_use + weight > self.limit:
+                    return
+                self.in_use += weight
+                waiter.set_result(None)
+            del self._waiters[waiter]
+
+
+class Shared:
+    """What the two kinds of limit have in common: a loop, a cost per item, and a number in the order of all limits."""
+
+    def __init__(self, name: str | None, cost: Callable[[Any], float] | None) -> None:
+        self.name: str | None = None if name is None else validate.text("name", name)
+        if cost is not None:
+            validate.plain_function("cost", cost)
+        self.number: int = next(_NUMBERS)
+        self._cost = cost
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def bind(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Belong to `loop` from the first use on.
+
+        Raises:
+            WrongLoopError: it belongs to another.
+        """
+        if self._loop is None:
+            self._loop = loop
+        elif self._loop is not loop:
+            raise WrongLoopError(f"{self!r} belongs to the event loop of its first use and cannot be used on another")
+
+
+class Limiter(Shared):
+    """At most `n` held at once, by all stages and functions of one event loop that use it.
+
+    First come, first served: a hold of a large weight is not overtaken by small ones that would fit. Cancelled while
+    waiting, it holds nothing. It belongs to the loop of its first use.
+
+    A task that holds it and asks for it again would wait for itself, so that raises, whether or not there is room. Only
+    the same task counts: if a task that holds the limiter waits for another one that needs it, nobody can tell.
+
+    Args:
+        n: how much may be held at once; an int >= 1.
+        name: its name in errors.
+        cost: the weight of an item of a stage with `limit=`, given the item (`map_batches`: the list of them); an int
+            >= 1 and at most the limit. Default: 1.
+
+    Raises:
+        OptionError: an argument breaks its rule.
+
+    Example:
+        connections = penstock.Limiter(10)
+
+        async def ask(query):
+            async with connections:
+                return await database.fetch(query)
+
+        penstock.stream(urls).map(fetch, concurrency=64, limit=connections)
+    """
+
+    def __init__(self, n: int, *, name: str | None = None, cost: Callable[[Any], int] | None = None) -> None:
+        super().__init__(name, cost)
+        self._line = Line(validate.whole("n", n, least=1))
+        self._places: dict[asyncio.Task[Any] | None, Place] = {}
+
+    @override
+    def __repr__(self) -> str:
+        return f"Limiter({self.limit})" if self.name is None else f"Limiter({self.limit}, name={self.name!r})"
+
+    @property
+    def limit(self) -> int:
+        """How much may be held at once; an int >= 1, which may be set at any time.
+
+        Raised, it lets in at once whom there is room for. Lowered below what is in use it takes nothing away, and who
+        waits goes on waiting until enough was given back; one whose weight is now too large, until all of it was.
+        """
+        return self._line.limit
+
+    @limit.setter
+    def limit(self, limit: int) -> None:
+        self._line.limit = validate.whole("limit", limit, least=1)
+        self._line.grant()
+
+    @property
+    def in_use(self) -> int:
+        """How much is held now."""
+        return self._line.in_use
+
+    @property
+    def waiting(self) -> int:
+        """How many wait now."""
+        return len(self._line)
+
+    async def __aenter__(self) -> None:
+        frame = sys._getframe(1)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] # costs less than `inspect`
+        place = frame.f_code, frame.f_lasti
+        if not self.take(1, place):
+            await self.wait(1, place)
+
+    async def __aexit__(self, *_: object) -> None:
+        self.give_back(1)
+
+    def hold(self, weight: int) -> "WeightedHold":
+        """Hold `weight` of it within an `async with`.
+
+        Args:
+            weight: an int >= 1, and at most the limit when the hold is asked for.
+
+        Raises:
+            OptionError: the weight breaks its rule, or, on entering, is above the limit.
+        """
+        return WeightedHold(self, validate.whole("weight", weight, least=1))
+
+    @overload
+    async def run[*Ts, U](self, fn: Callable[[*Ts], Awaitable[U]], /, *args: *Ts) -> U: ...
+    @overload
+    async def run[*Ts, U](self, fn: Callable[[*Ts], U | Awaitable[U]], /, *args: *Ts) -> U: ...
+    async def run[*Ts, U](self, fn: Callable[[*Ts], U | Awaitable[U]], /, *args: *Ts) -> U:
+        """Hold it (weight 1) while `fn(*args)` runs; an awaitable that comes back is awaited meanwhile."""
+        frame = sys._getframe(1)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+        place = frame.f_code, frame.f_lasti
+        if not self.take(1, place):
+            await self.wait(1, place)
+        try:
+            result = fn(*args)
+            return await cast("Awaitable[U]", result) if isinstance(result, Awaitable) else result
+        finally:
+            self.give_back(1)
+
+    # For whoever holds it in the name of others
+
+    def weigh(self, item: object) -> int:
+        """The weight of `item`."""
+        if self._cost is None:
+            return 1
+        return self.check(validate.whole("cost(item)", self._cost(item), least=1))
+
+    def check(self, weight: int) -> int:
+        """`weight`, if it is not above the limit."""
+        if weight > self.limit:
+            raise OptionError(f"weight must be at most the limit of {self!r}, {self.limit}, got {weight}")
+        return weight
+
+    def take(self, weight: int, place: Place) -> bool:
+        """Take `weight` for the current task if that is possible now; `wait` has to follow if not."""
+        loop = asyncio.get_running_loop()
+        if loop is not self._loop:
+            self.bind(loop)
+        task = asyncio.current_task(loop)
+        if task in self._places:
+            raise NestedLimitError(
+                f"{self!r} is held by this task already: taken {_said(self._places[task])}, asked for again "
+                f"{_said(place)}; it would wait for itself"
+            )
+        if not self._line.take(weight):
+            return False
+        self._places[task] = place
+        return True
+
+    async def wait(self, weight: int, place: Place) -> None:
+        """Take `weight` for the current task when it is its turn."""
+        await self._line.wait(weight)
+        self._places[asyncio.current_task()] = place
+
+    def give_back(self, weight: int) -> None:
+        """Give back what the current task took, or another one for it: closing a generator may be left to the loop."""
+        if self._places.pop(asyncio.current_task(), None) is None:
+            self._places.popitem()
+        self._line.give_back(weight)
+
+
+class WeightedHold:
+    """Part of a limiter, held within an `async with`."""
+
+    __slots__ = ("_limiter", "_weight")
+
+    def __init__(self, limiter: Limiter, weight: int) -> None:
+        self._limiter = limiter
+        self._weight = weight
+
+    async def __aenter__(self) -> None:
+        frame = sys._getframe(1)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+        place = frame.f_code, frame.f_lasti
+        if not self._limiter.take(self._limiter.check(self._weight), place):
+            await self._limiter.wait(self._weight, place)
+
+    async def __aexit__(self, *_: object) -> None:
+        self._limiter.give_back(self._weight)
+
+
+def _said(place: Place) -> str:
+    if isinstance(place, str):
+        return f"by stage {place!r}"
+    code, instruction = place
+    lines = (line for start, end, line in code.co_lines() if start <= instruction < end)
+    return f"at {code.co_filename}:{next(lines, None)} in {code.co_qualname}"

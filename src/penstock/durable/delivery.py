@@ -1,0 +1,298 @@
+"""Runs a stream into a sink, root by root."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
+from functools import partial
+from time import perf_counter
+from typing import Final
+
+from penstock.core.errors import note
+from penstock.core.log import LOG
+from penstock.durable.done import DoneRoots
+from penstock.durable.job import Job
+from penstock.durable.journal import Journal, Opened
+from penstock.durable.ledger import Ledger
+from penstock.durable.lock import owner
+from penstock.durable.memo import Memo
+from penstock.durable.report import GO_ON, RunReport
+from penstock.durable.roots import Key, Root, Tracked
+from penstock.durable.sink import Store
+from penstock.durable.sqlite import StoreError
+from penstock.durable.suspects import Alone, Counts, run_alone
+from penstock.durable.writer import Writer
+from penstock.run import Run
+
+HELD: Final = 10_000
+"""Rows of unfinished roots that are held in memory; beyond, they wait in the store."""
+
+
+async def deliver(job: Job) -> RunReport:
+    """Run it to its end, or until it is stopped or fails; what is finished by then is committed."""
+    async with delivering(job) as delivery:
+        try:
+            await delivery.run()
+        except Exception as error:
+            note(error, f"run {job.name!r} into {job.sink.path} has failed: {GO_ON}")
+            raise
+    return delivery.report()
+
+
+@asynccontextmanager
+async def delivering(job: Job) -> "AsyncGenerator[Delivery]":
+    """One opening of the run, for those who want to watch it or to stop it; it is done by its `run`."""
+    began = perf_counter()
+    store, opened, alone = await _open(job)
+    try:
+        delivery = Delivery(job, store, opened, began, alone)
+        LOG.info("%s", delivery)
+        try:
+            yield delivery
+        finally:
+            await delivery.close()
+            LOG.info("%s", delivery.report())
+    finally:
+        store.close()
+
+
+async def _open(job: Job) -> tuple[Store, Opened, Alone]:
+    """Open the run, and again when those roots have run alone that may have killed the process."""
+    store, opened = _open_once(job)
+    suspects = [] if opened.clean else store.journal.suspects(opened.id)
+    if opened.changed:
+        LOG.warning("run %r: the code has changed since it was begun last: %s", job.name, ", ".join(opened.changed))
+    if not suspects:
+        return store, opened, Alone({})
+    if job.one_shot:
+        LOG.warning("run %r: a root may have killed the process, but its source cannot be read twice", job.name)
+        alone = Alone({})
+    else:
+        store.close()  # a connection must not be taken into a child
+        alone = await run_alone(
+            suspects, opened, partial(job.sink.open, job.durability), partial(_deliver_alone, job, opened)
+        )
+        store, again = _open_once(job)
+        opened = replace(again, changed=opened.changed)
+    if not alone.interrupted:
+        with store.transaction():
+            for suspect in suspects:
+                store.journal.acquit(opened.id, suspect.key)
+    return store, opened, alone
+
+
+def _open_once(job: Job) -> tuple[Store, Opened]:
+    store = job.sink.open(job.durability)
+    try:
+        with store.transaction():
+            return store, store.journal.open_run(job.name, job.source, owner(), job.stages, job.on_change)
+    except BaseException:
+        store.close()
+        raise
+
+
+async def _deliver_alone(job: Job, opened: Opened, key: Key) -> Counts:
+    """Deliver one root and nothing else, if nothing of it fails."""
+    store = job.sink.open(job.durability)
+    try:
+        delivery = Delivery(replace(job, progress=False), store, opened, perf_counter(), only=key)
+        try:
+            await delivery.run()
+        finally:
+            await delivery.close()
+        return delivery.counts()
+    finally:
+        store.close()
+
+
+class Delivery:
+    """One opening of a durable run.
+
+    Attributes:
+        items: the run of the stream: its statistics and failures, and how to stop it.
+        first_row_s: seconds from its opening to the commit of the first root that was delivered; None before.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        store: Store,
+        opened: Opened,
+        began: float,
+        alone: Alone | None = None,
+        *,
+        only: Key | None = None,
+    ) -> None:
+        self.items: Run[Tracked] = Run(
+            lambda scope: job.open_tracked(scope, self._ledger, ""), job.grace, timing=False, progress=job.progress
+        )
+        self.first_row_s: float | None = None
+        self._began = began
+        self._ended: float | None = None
+        self._job = job
+        self._store = store
+        self._opened = opened
+        self._reader = store.reader()
+        self._done = DoneRoots(self._reader, opened.id)
+        self._alone = Alone({}) if alone is None else alone
+        self._only = only
+        self._ledger = Ledger(self._done, opened, self._finished, retries_dead=job.dead_for_now)
+        self._ledger.only = only
+        self._ledger.is_full = lambda: self._writer.is_full
+        self._memo = self._ledger.memo = Memo(self._reader, self._remember)
+        self._ledger.dispatch = None if opened.clean else self._dispatch
+        self._progress = asyncio.Event()
+        self._writer = Writer(
+            store, opened, asyncio.get_running_loop(), self._committed, keeps_rows_of_dead=job.dead_for_now
+        )
+        self._held = 0
+        self._delivered = self._dead = self._rows = self._missing = self._removed = 0
+        self._complete = False
+
+    async def run(self) -> None:
+        """Read the stream to its end."""
+        async with self.items as items:
+            async for item in items:
+                root = item.root
+                root.rows.append(item.value)
+                self._held += 1
+                if self._held > HELD:
+                    self._stage()
+                root.settled()
+                if self._writer.is_full:
+                    await self._committing(lambda: not self._writer.is_full)
+                if self._writer.failure is not None:
+                    break
+        await self._committing(lambda: self._writer.is_idle)
+        if self._writer.failure is not None:
+            raise self._writer.failure
+        whole = self._only is None
+        if whole and not self.items.was_stopped:
+            await self._look_for_missing()
+        if whole and not self.items.was_stopped:
+            with self._store.transaction():
+                self._store.journal.close_run(self._opened.id)
+            self._complete = True
+
+    async def close(self) -> None:
+        """Commit what is finished, whatever happened."""
+        try:
+            await self._writer.close()
+        finally:
+            self._committed()
+            if self._ended is None:
+                self._ended = perf_counter()
+                self._reader.close()
+                self._leave()
+
+    def _leave(self) -> None:
+        """Note that nothing is under way any more, unless there are roots that are still to run alone."""
+        if self._only is None and not (self._complete or self._alone.interrupted or self._writer.failure):
+            with suppress(StoreError), self._store.transaction():  # what it is for has worse to say then
+                self._store.journal.leave_run(self._opened.id)
+
+    def counts(self) -> Counts:
+        """What was delivered."""
+        return {
+            "delivered": self._delivered,
+            "redone": self._ledger.changed,
+            "rows": self._rows,
+            "commits": self._writer.commits,
+            "recalled": self._memo.recalled,
+        }
+
+    def report(self) -> RunReport:
+        """What was done, so far or at the end."""
+        ledger, alone = self._ledger, self._alone
+        counts = {name: count + alone.counts.get(name, 0) for name, count in self.counts().items()}
+        return RunReport(
+            **counts,
+            run=self._job.name,
+            path=self._job.sink.path,
+            guarantee=self._job.sink.delivery,
+            already_done=max(ledger.already - alone.counts.get("delivered", 0), 0),  # they were passed over after that
+            dead=self._dead + alone.dead,
+            dead_before=max(ledger.dead_before - alone.dead, 0),
+            missing=self._missing,
+            removed=self._removed,
+            seconds=(self._ended or perf_counter()) - self._began,
+            complete=self._complete,
+            changed=self._opened.changed,
+            stats=self.items.stats(),
+            failures=self.items.failures,
+        )
+
+    def __str__(self) -> str:
+        times = "" if self._opened.times == 1 else f", for the {self._opened.times}. time"
+        before = "" if self._opened.clean else ", after one that was killed"
+        return (
+            f"run {self._job.name!r} into {self._job.sink.path}: {self._job.sink.delivery}, "
+            f"durability {self._job.durability}{times}{before}"
+        )
+
+    def _finished(self, root: Root) -> None:
+        self._held -= len(root.rows)
+        if self._only is None or not (root.letters or any(stage.failed for stage in self.items.stats())):
+            self._writer.add(root)
+
+    def _remember(self, stage: bytes, item: bytes, value: bytes) -> None:
+        self._writer.note(lambda journal: journal.remember(stage, item, value))
+
+    def _dispatch(self, root: Root) -> Awaitable[None]:
+        """Note that a root is under way; if that fails, the run is aborted, and so is who waits for it."""
+        committed = self._writer.loop.create_future()
+        root.dispatched = True
+        self._writer.note(partial(Journal.dispatch, run=self._opened.id, root=root), partial(_tell, committed))
+        if self._only is not None:
+            self._writer.loop.call_soon(self.items.stop)
+        return committed
+
+    def _stage(self) -> None:
+        """Have the rows of the greatest unfinished roots wait in the store, until half of all that are held do."""
+        for root in sorted(self._ledger.unfinished(), key=lambda root: len(root.rows), reverse=True):
+            self._held -= len(root.rows)
+            if root.letters:
+                root.rows.clear()
+            else:
+                self._writer.stage(root)
+            if self._held <= HELD // 2:
+                return
+
+    def _committed(self) -> None:
+        """Count what was committed since last time; called on the loop."""
+        if self._writer.failure is not None:
+            self.items.abort()
+        for root in self._writer.take_committed():
+            self._ledger.committed(root)
+            if root.letters:
+                self._dead += 1
+            else:
+                self.first_row_s = self.first_row_s or perf_counter() - self._began
+                self._delivered += 1
+                self._rows += root.staged + len(root.rows)
+        self._ledger.tell()
+        self._progress.set()
+
+    async def _committing(self, enough: Callable[[], bool]) -> None:
+        while not enough():
+            self._progress.clear()
+            await self._progress.wait()
+
+    async def _look_for_missing(self) -> None:
+        for page in self._ledger.missing():
+            await asyncio.sleep(0)
+            if self.items.was_stopped:
+                return
+            gone = [number for number, key in page if self._job.is_missing(key)]
+            self._missing += len(gone)
+            if gone and self._job.on_missing == "delete":
+                with self._store.transaction():
+                    for number in gone:
+                        self._store.replace(number, ())
+                        self._store.journal.forget(number)
+                self._removed += len(gone)
+
+
+def _tell(committed: asyncio.Future[None]) -> None:
+    if not committed.done():
+        committed.set_result(None)

@@ -1,0 +1,127 @@
+"""What was settled before, looked up on a connection that only reads."""
+
+from collections.abc import Iterator
+from math import inf
+from typing import Any, Final
+
+from penstock.durable.roots import Key
+from penstock.durable.sqlite import Connection
+
+PAGE: Final = 1024
+"""Roots that are read at once, at most: no read lasts so long that the write-ahead log cannot be folded in."""
+
+_WORTH: Final = 8
+"""How many roots of a page can be read in the time in which one is looked up by itself."""
+
+_COLUMNS = "SELECT key, id, version, state, times, position FROM penstock_roots"
+_ROOT = f"{_COLUMNS} WHERE run = ? AND key = ?"
+_PAGE = f"{_COLUMNS} WHERE run = ? AND key >= ? ORDER BY key LIMIT ?"
+_ALL = "SELECT id, key FROM penstock_roots WHERE run = ? AND key > ? ORDER BY key LIMIT ?"
+
+type Known = tuple[int, str, int, int, int]
+"""A root that was settled before: id, version, state, in which opening of the run, and where in the source."""
+
+
+class DoneRoots:
+    """The roots of a run that are known.
+
+    Attributes:
+        place: the database that it looks into.
+    """
+
+    def __init__(self, connection: Connection, run: int) -> None:
+        self._connection = connection
+        self._run = run
+        self.place: str = connection.filename
+
+    def lookup(self) -> "Lookup":
+        """What finds the roots of one source."""
+        return Lookup(self._connection, self._run)
+
+    def last_id(self) -> int:
+        """The greatest id of a root."""
+        ((number,),) = self._connection.execute("SELECT coalesce(max(id), 0) FROM penstock_roots")
+        return int(number)
+
+    def all(self) -> Iterator[list[tuple[int, Key]]]:
+        """The id and the key of every root that is known, in the order of keys, a page at a time."""
+        last: Key | float = -inf
+        while page := list[Any](self._connection.execute(_ALL, (self._run, last, PAGE))):
+            yield page
+            last = page[-1][1]
+
+
+class Lookup:
+    """Finds roots by key, along the index: a page at a time.
+
+    A page is as long as the last one was worth: where keys come in order it grows; where they do not, each key is
+    looked up by itself.
+
+    Attributes:
+        page: what was read last, by key; the same dict at all times.
+    """
+
+    def __init__(self, connection: Connection, run: int) -> None:
+        self._connection = connection
+        self._run = run
+        self._low: Key | None = None  # the page holds what there is from here
+        self._high: Key | None = None  # to here, or to the end
+        self._highest: Key | None = None  # of the keys that were not found
+        self._size = PAGE // 16
+        self._rising = 0  # keys, each looked up by itself, that came in order
+        self._turned_at = 0
+        self._not_there = 0
+        self.page: dict[Key, Known] = {}
+
+    def find(self, key: Key, position: int) -> Known | None:
+        """What is known of the root of that key, which does not stand in the page; `position` counts its keys."""
+        if not self._covers(key):
+            self._turn_to(key, position)
+            known = self.page.get(key)
+        elif self._highest is None or _rank(key) > _rank(self._highest):
+            known = None  # it was not there when the page was read, and no run but this one settles it
+        else:
+            known = next((_known(row) for row in self._connection.execute(_ROOT, (self._run, key))), None)
+        if known is None:
+            self._not_there += 1
+            if self._highest is None or _rank(key) > _rank(self._highest):
+                self._highest = key
+        return known
+
+    def _covers(self, key: Key) -> bool:
+        if self._low is None or _rank(key) < _rank(self._low):
+            return False
+        return self._high is None or _rank(key) <= _rank(self._high)
+
+    def _turn_to(self, key: Key, position: int) -> None:
+        """Read the page that begins at that key."""
+        self._choose_size(key, position)
+        self._turned_at, self._not_there = position, 0
+        one = self._size == 1
+        rows = self._connection.execute(
+            _ROOT if one else _PAGE, (self._run, key) if one else (self._run, key, self._size)
+        )
+        self.page.clear()
+        self.page.update((row[0], _known(row)) for row in rows)
+        self._low = self._high = key
+        if not one:
+            self._high = next(reversed(self.page)) if len(self.page) == self._size else None
+
+    def _choose_size(self, key: Key, position: int) -> None:
+        if self._low is None:
+            return
+        self._rising = self._rising + 1 if _rank(key) > _rank(self._low) else 0
+        if self._size > 1:
+            used = position - self._turned_at - self._not_there
+            self._size = min(2 * self._size, PAGE) if used * _WORTH > self._size else 1
+        elif self._rising > _WORTH:
+            self._size = 2 * _WORTH
+
+
+def _known(row: Any) -> Known:
+    return row[1:]  # type: ignore[no-any-return]
+
+
+def _rank(key: Key) -> tuple[bool, Any]:
+    """What keys are ordered by in the index: numbers before text."""
+    return isinstance(key, str), key

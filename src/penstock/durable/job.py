@@ -1,0 +1,61 @@
+"""What a durable run is to do."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from penstock.core.scope import Scope
+from penstock.core.stage import Stage
+from penstock.durable.fingerprint import OnChange, StageCode
+from penstock.durable.ledger import Ledger
+from penstock.durable.roots import Key
+from penstock.durable.sink import Durability, Sink
+
+type OnMissing = Literal["keep", "delete"]
+type OpenTracked = Callable[[Scope, Ledger, str], Stage[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class IdentifiedSource:
+    """A source of roots.
+
+    Attributes:
+        name: what it is called.
+        open: opens a stage of tracked items, their keys with a prefix.
+        stages: the code of the stages that it has already.
+        one_shot: whether it can be read only once.
+    """
+
+    name: str
+    open: OpenTracked
+    stages: tuple[StageCode, ...] = ()
+    one_shot: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What is to run, and into what.
+
+    Attributes:
+        progress: whether to show on stderr how it goes.
+        dead_for_now: whether a root that fails keeps the rows of the version before, and is tried again by the next
+            run, as one that may do better then.
+        is_missing: whether a root that was settled before and was not seen is one that the source should have had.
+        stages: the code of its stages.
+        on_change: what becomes of roots that were done by other code.
+        one_shot: whether its source can be read only once.
+    """
+
+    open_tracked: OpenTracked
+    source: str
+    sink: Sink
+    name: str
+    durability: Durability
+    on_missing: OnMissing
+    grace: float
+    progress: bool = False
+    dead_for_now: bool = False
+    is_missing: Callable[[Key], bool] = lambda _: True
+    stages: tuple[StageCode, ...] = ()
+    on_change: OnChange = "continue"
+    one_shot: bool = False

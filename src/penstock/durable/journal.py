@@ -1,0 +1,304 @@
+"""What a store knows of runs: which roots are done, in which version; kept in the store's own database."""
+
+import pickle
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from time import time
+from typing import Any, Final
+
+from penstock.durable.fingerprint import OnChange, StageCode, changes
+from penstock.durable.roots import DEAD, DONE, DeadLetter, Key, Root
+from penstock.durable.sqlite import Connection, StoreError, transaction
+
+FORMAT: Final = 1
+
+_MIGRATIONS: Final[Mapping[int, str]] = {}
+"""What makes a journal of format n one of format n + 1."""
+
+_PART: Final = 1_000
+"""Rows that are staged, and read back, together."""
+
+_TABLES = """
+CREATE TABLE penstock_journal (format INTEGER NOT NULL);
+CREATE TABLE penstock_runs (
+    id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, source TEXT NOT NULL,
+    times INTEGER NOT NULL, since INTEGER NOT NULL DEFAULT 1, clean INTEGER NOT NULL, owner TEXT NOT NULL,
+    began REAL NOT NULL, ended REAL);
+CREATE TABLE penstock_stages (
+    run INTEGER NOT NULL REFERENCES penstock_runs, number INTEGER NOT NULL, name TEXT NOT NULL,
+    fingerprint BLOB NOT NULL, PRIMARY KEY (run, number)) WITHOUT ROWID;
+CREATE TABLE penstock_roots (
+    id INTEGER PRIMARY KEY, run INTEGER NOT NULL REFERENCES penstock_runs, key NOT NULL, version TEXT NOT NULL,
+    state INTEGER NOT NULL, position INTEGER NOT NULL, times INTEGER NOT NULL, rows INTEGER NOT NULL,
+    UNIQUE (run, key));
+CREATE TABLE penstock_dead (
+    id INTEGER PRIMARY KEY, root INTEGER NOT NULL REFERENCES penstock_roots, stage TEXT NOT NULL,
+    attempts INTEGER NOT NULL, error TEXT NOT NULL, traceback TEXT NOT NULL, item TEXT NOT NULL, at REAL NOT NULL);
+CREATE INDEX penstock_dead_root ON penstock_dead (root);
+CREATE TABLE penstock_staged (id INTEGER PRIMARY KEY, staging INTEGER NOT NULL, rows BLOB NOT NULL);
+CREATE INDEX penstock_staged_staging ON penstock_staged (staging);
+CREATE TABLE penstock_dispatched (
+    run INTEGER NOT NULL REFERENCES penstock_runs, key NOT NULL, version TEXT NOT NULL, position INTEGER NOT NULL,
+    attempts INTEGER NOT NULL, PRIMARY KEY (run, key)) WITHOUT ROWID;
+CREATE TABLE penstock_memo (
+    id INTEGER PRIMARY KEY, stage BLOB NOT NULL, item BLOB NOT NULL, value BLOB NOT NULL, UNIQUE (stage, item));
+"""
+
+_ROOT: Final = "SELECT id FROM penstock_roots WHERE run = ? AND key = ?"
+
+
+@dataclass(frozen=True, slots=True)
+class Suspect:
+    """A root that was under way when a process died, and how many times it was."""
+
+    key: Key
+    version: str
+    position: int
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """One opening of a run.
+
+    Attributes:
+        times: counts the openings, from 1.
+        clean: whether the one before was left in order, not killed.
+        since: the first opening by whose code what is done counts as done.
+        changed: the stages whose code is not what it was in the opening before.
+    """
+
+    id: int
+    name: str
+    times: int
+    clean: bool
+    since: int = 1
+    changed: tuple[str, ...] = ()
+
+
+class Journal:
+    """The tables of runs and roots, on the one connection that writes to them.
+
+    Every method but `prepare` is to be called inside a transaction, that which changes the rows of the root.
+    """
+
+    def __init__(self, path: str, connection: Connection) -> None:
+        self._path = path
+        self._connection = connection
+
+    def prepare(self) -> None:
+        """Make the tables where there are none, or bring them to this format, in one transaction.
+
+        Rows that a run left in staging are dropped: whoever opens the journal for writing is alone.
+
+        Raises:
+            StoreError: a newer penstock made them; then nothing is changed.
+        """
+        connection = self._connection
+        with transaction(connection):
+            if not self._exists():
+                connection.execute(_TABLES)
+                connection.execute("INSERT INTO penstock_journal VALUES (?)", (FORMAT,))
+            for format_before in range(_format(connection), FORMAT):
+                connection.execute(_MIGRATIONS[format_before])
+            check_newer(self._path, connection)
+            connection.execute("UPDATE penstock_journal SET format = ? WHERE format < ?", (FORMAT, FORMAT))
+            connection.execute("DELETE FROM penstock_staged")
+
+    def check(self) -> None:
+        """`StoreError` if a newer penstock made the journal; outside of any transaction."""
+        if self._exists():
+            check_newer(self._path, self._connection)
+
+    def _exists(self) -> bool:
+        return bool(list(self._connection.execute("PRAGMA table_info(penstock_journal)")))
+
+    def open_run(
+        self,
+        name: str,
+        source: str,
+        owner: str,
+        stages: Sequence[StageCode] = (),
+        on_change: OnChange = "continue",
+    ) -> Opened:
+        """Begin the run of that name, or begin it once more, with the code that its stages have now.
+
+        Raises:
+            StoreError: it is over another source, or its code has changed and that is to be refused.
+        """
+        found = list(
+            self._connection.execute(
+                "SELECT id, times, since, clean, source FROM penstock_runs WHERE name = ?", (name,)
+            )
+        )
+        if not found:
+            self._connection.execute(
+                "INSERT INTO penstock_runs (name, source, times, clean, owner, began) VALUES (?, ?, 1, 0, ?, ?)",
+                (name, source, owner, time()),
+            )
+            opened = Opened(self._connection.last_insert_rowid(), name, times=1, clean=True)
+            self._put_stages(opened.id, stages)
+            return opened
+        ((run, times, since, clean, source_before),) = found
+        if source_before != source:
+            raise StoreError(
+                f"{self._path}: the run {name!r} is over {source_before}, not over {source}; give this one another name"
+            )
+        changed = changes(self._stages(run), stages)
+        if changed and on_change == "refuse":
+            raise StoreError(
+                f"{self._path}: the code of the run {name!r} has changed: {', '.join(changed)}; "
+                'on_change="continue" leaves what is done, "restart" does all of it again'
+            )
+        if changed and on_change == "restart":
+            since = times + 1
+        self._connection.execute(
+            "UPDATE penstock_runs SET times = times + 1, since = ?, clean = 0, owner = ?, began = ?, ended = NULL "
+            "WHERE id = ?",
+            (since, owner, time(), run),
+        )
+        if changed:
+            self._put_stages(run, stages)
+        return Opened(run, name, times + 1, bool(clean), since, changed)
+
+    def _stages(self, run: int) -> list[StageCode]:
+        stages = "SELECT name, fingerprint FROM penstock_stages WHERE run = ? ORDER BY number"
+        return [StageCode(name, fingerprint) for name, fingerprint in self._connection.execute(stages, (run,))]
+
+    def _put_stages(self, run: int, stages: Sequence[StageCode]) -> None:
+        self._connection.execute("DELETE FROM penstock_stages WHERE run = ?", (run,))
+        self._connection.executemany(
+            "INSERT INTO penstock_stages (run, number, name, fingerprint) VALUES (?, ?, ?, ?)",
+            [(run, number, stage.name, stage.fingerprint) for number, stage in enumerate(stages)],
+        )
+
+    def close_run(self, run: int) -> None:
+        """Note that the run came to its end; drop what is kept for stages that are part of no run any more."""
+        self.leave_run(run)
+        self._connection.execute("UPDATE penstock_runs SET ended = ? WHERE id = ?", (time(), run))
+        stages = "SELECT DISTINCT fingerprint FROM penstock_stages"
+        used = {fingerprint for (fingerprint,) in self._connection.execute(stages)}
+        last = b""
+        while (stage := self._next_memo(last)) is not None:
+            if stage not in used:
+                self._connection.execute("DELETE FROM penstock_memo WHERE stage = ?", (stage,))
+            last = stage
+
+    def _next_memo(self, stage: bytes) -> bytes | None:
+        ((following,),) = self._connection.execute("SELECT min(stage) FROM penstock_memo WHERE stage > ?", (stage,))
+        return following  # type: ignore[no-any-return] # bytes or None
+
+    def leave_run(self, run: int) -> None:
+        """Note that nothing of the run is under way."""
+        self._connection.execute("UPDATE penstock_runs SET clean = 1 WHERE id = ?", (run,))
+        self._connection.execute("DELETE FROM penstock_dispatched WHERE run = ?", (run,))
+
+    def dispatch(self, run: int, root: Root) -> None:
+        """Note that a root is under way."""
+        self._connection.execute(
+            "INSERT INTO penstock_dispatched (run, key, version, position, attempts) VALUES (?, ?, ?, ?, 1) "
+            "ON CONFLICT DO UPDATE SET version = excluded.version, position = excluded.position, "
+            "attempts = attempts + 1",
+            (run, root.key, root.version, root.position),
+        )
+
+    def suspects(self, run: int) -> list[Suspect]:
+        """The roots that were under way, and are not settled, when a process died that noted them."""
+        suspects = "SELECT key, version, position, attempts FROM penstock_dispatched WHERE run = ? ORDER BY position"
+        return [Suspect(*row) for row in self._connection.execute(suspects, (run,))]
+
+    def acquit(self, run: int, key: Key) -> None:
+        """Note that a root is no suspect any more."""
+        self._connection.execute("DELETE FROM penstock_dispatched WHERE run = ? AND key = ?", (run, key))
+
+    def remember(self, stage: bytes, item: bytes, value: bytes) -> None:
+        """Keep what a stage made of an item."""
+        self._connection.execute(
+            "INSERT OR REPLACE INTO penstock_memo (stage, item, value) VALUES (?, ?, ?)", (stage, item, value)
+        )
+
+    def settle(self, opened: Opened, root: Root) -> int:
+        """Note that a root is done, or dead; its id, which stays the same from version to version."""
+        state = DEAD if root.letters else DONE
+        values = (root.version, state, root.position, opened.times, 0 if root.letters else len(root.rows) + root.staged)
+        if root.dispatched:
+            self.acquit(opened.id, root.key)
+        known = list(self._connection.execute(_ROOT, (opened.id, root.key)))
+        if known:
+            number: int = known[0][0]
+            self._connection.execute(
+                "UPDATE penstock_roots SET version = ?, state = ?, position = ?, times = ?, rows = ? WHERE id = ?",
+                (*values, number),
+            )
+            self._connection.execute("DELETE FROM penstock_dead WHERE root = ?", (number,))
+        else:
+            self._connection.execute(
+                "INSERT INTO penstock_roots (version, state, position, times, rows, run, key) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (*values, opened.id, root.key),
+            )
+            number = self._connection.last_insert_rowid()
+        self._connection.executemany(
+            "INSERT INTO penstock_dead (root, stage, attempts, error, traceback, item, at) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?)",
+            [(number, *_written(letter)) for letter in root.letters],
+        )
+        return number
+
+    def stage(self, staging: int, rows: Sequence[Any]) -> None:
+        """Have rows of a root wait under a number until the root is settled; they are read back by this process only.
+
+        Raises:
+            StoreError: a row cannot be pickled.
+        """
+        for start in range(0, len(rows), _PART):
+            try:
+                part = pickle.dumps(rows[start : start + _PART], pickle.HIGHEST_PROTOCOL)
+            except Exception as error:
+                raise StoreError(
+                    f"{self._path}: more than 10,000 rows wait for their roots, and these cannot be stored meanwhile: "
+                    f"{error}"
+                ) from error
+            self._connection.execute("INSERT INTO penstock_staged (staging, rows) VALUES (?, ?)", (staging, part))
+
+    def staged(self, staging: int) -> Iterator[Any]:
+        """The rows that wait under a number, as they came, a part at a time."""
+        parts = self._connection.execute("SELECT rows FROM penstock_staged WHERE staging = ? ORDER BY id", (staging,))
+        for (part,) in parts:
+            yield from pickle.loads(part)  # noqa: S301 -- written by this process: what others left was dropped
+
+    def unstage(self, staging: int) -> None:
+        """Drop the rows that wait under a number."""
+        self._connection.execute("DELETE FROM penstock_staged WHERE staging = ?", (staging,))
+
+    def forget(self, root: int) -> None:
+        """Forget a root: the next run does it again, if it is still there."""
+        self._connection.execute("DELETE FROM penstock_dead WHERE root = ?", (root,))
+        self._connection.execute("DELETE FROM penstock_roots WHERE id = ?", (root,))
+
+
+def check_format(path: str, connection: Connection) -> None:
+    """`StoreError` if the journal is of another format than this one."""
+    check_newer(path, connection)
+    found = _format(connection)
+    if found < FORMAT:
+        raise StoreError(f"{path}: a journal of format {found}; the next run into it makes it one of format {FORMAT}")
+
+
+def check_newer(path: str, connection: Connection) -> None:
+    """`StoreError` if a newer penstock made the journal."""
+    found = _format(connection)
+    if found > FORMAT:
+        raise StoreError(f"{path}: a journal of format {found}; this penstock knows formats up to {FORMAT}")
+
+
+def _format(connection: Connection) -> int:
+    ((found,),) = connection.execute("SELECT format FROM penstock_journal")
+    return int(found)
+
+
+def _written(letter: DeadLetter) -> tuple[str, int, str, str, str, float]:
+    error = letter.error
+    trace = "".join(traceback.format_exception(error))
+    return letter.stage, letter.attempts, f"{type(error).__name__}: {error}", trace, repr(letter.item), time()

@@ -1,0 +1,194 @@
+"""Which roots of a run are under way, which are done, and which of those that were done were not seen again."""
+
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+from penstock.core.errors import DuplicateKeyError, OptionError
+from penstock.core.plan import DROPPED
+from penstock.durable.roots import DEAD, DONE, Key, Root, Tracked
+
+if TYPE_CHECKING:
+    from penstock.durable.done import DoneRoots, Known
+    from penstock.durable.journal import Opened
+    from penstock.durable.memo import Memo
+
+type Dispatch = Callable[[Root], Awaitable[None]]
+"""Notes in the journal that a root is under way; what it gives is done when that is committed."""
+
+type Admit = Callable[[Any], Any]
+"""Gives a `Tracked` of a new root for an item that is not done, else DROPPED."""
+
+_PLACES = 1_000
+"""Places that could not be read, of which a list is kept; where there are more, nothing is missing."""
+
+_LEAST, _MOST = -(2**63), 2**63 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """How the items of a source are known from run to run, and what the source is."""
+
+    source: str
+    key: Callable[[Any], Key]
+    version: Callable[[Any], str]
+
+
+class Ledger:
+    """The roots of one opening of a run.
+
+    Attributes:
+        already: roots that were done before, in this version.
+        dead_before: roots that were dead before, in this version.
+        changed: roots that were settled before in another version, or by code that does not count, and are done again.
+        taken: roots that were taken.
+        memo: results of stages that are kept.
+        dispatch: how a root is noted before it is begun, where that is to be.
+        only: the key of the one root that may be taken, or None.
+        is_full: whether so much waits to be committed that no root may be taken.
+        waiting: who is to be told when something was committed.
+        unread: places that the source could not read, as the beginnings of the keys that may be there: none is missing.
+    """
+
+    def __init__(
+        self, done: "DoneRoots", opened: "Opened", finished: Callable[[Root], None], *, retries_dead: bool = False
+    ) -> None:
+        self._retries_dead = retries_dead
+        self._done = done
+        self._opened = opened
+        self._finished = finished
+        self._under_way: dict[Key, Root] = {}
+        self._last_id = done.last_id()
+        self._seen = bytearray(self._last_id // 8 + 1)
+        self.already: int = 0
+        self.dead_before: int = 0
+        self.changed: int = 0
+        self.taken: int = 0
+        self.unread: list[str] = []
+        self.is_full: Callable[[], bool] = lambda: False
+        self.waiting: list[Callable[[], None]] = []
+        self.memo: Memo | None = None
+        self.dispatch: Dispatch | None = None
+        self.only: Key | None = None
+
+    @property
+    def place(self) -> str:
+        """The database in which the journal is."""
+        return self._done.place
+
+    def admitting(self, identity: Identity, prefix: str) -> Admit:
+        """What makes a root of an item that is not done; it stands between a source and its first operator."""
+        positions = count()
+        lookup = self._done.lookup()
+        key_of, version_of, page = identity.key, identity.version, lookup.page
+        seen, times, since, only = self._seen, self._opened.times, self._opened.since, self.only
+
+        def admit(item: Any) -> Any:
+            position = next(positions)
+            key = key_of(item)
+            if prefix:
+                key = f"{prefix}{_checked(key, position)}"
+            if only is not None and key != only:
+                return DROPPED
+            version = version_of(item)
+            try:
+                known = page.get(key)
+            except TypeError:  # it cannot be hashed
+                known = None
+            if known is not None:
+                number, version_before, state, times_before, _ = known
+                if version_before == version and state == DONE and since <= times_before != times:
+                    place, bit = number >> 3, 1 << (number & 7)
+                    if not seen[place] & bit:
+                        seen[place] |= bit
+                        self.already += 1
+                        return DROPPED
+            root = Root(_checked(key, position), _text(version, position), position, self._finished)
+            if key in self._under_way:
+                raise duplicate(key, self._under_way[key].position, position)
+            return self._admit(root, item, known or lookup.find(key, position))
+
+        return admit
+
+    def _admit(self, root: Root, item: Any, known: "Known | None") -> Any:
+        """Take the root, unless it is done."""
+        key, position = root.key, root.position
+        if known is not None:
+            number, version_before, state, times, before = known
+            if times == self._opened.times or not self._see(number):
+                raise duplicate(key, before if times == self._opened.times else None, position)
+            same = version_before == root.version and times >= self._opened.since
+            if same and not (state == DEAD and self._retries_dead):
+                self.already += state != DEAD
+                self.dead_before += state == DEAD
+                return DROPPED
+            self.changed += 1
+        self._under_way[key] = root
+        self.taken += 1
+        return Tracked(root, item)
+
+    def note_unread(self, begin: str) -> None:
+        """Let no root be missing whose key begins like that; it may be called from any thread."""
+        self.unread.append(begin)
+        if len(self.unread) > _PLACES:
+            self.unread = [""]
+
+    def committed(self, root: Root) -> None:
+        """Forget a root that the journal knows now."""
+        del self._under_way[root.key]
+
+    def tell(self) -> None:
+        """Tell those who wait that something was committed."""
+        waiting, self.waiting = self.waiting, []
+        for told in waiting:
+            told()
+
+    def unfinished(self) -> list[Root]:
+        """The roots of which something is under way."""
+        return [root for root in self._under_way.values() if root.under_way]
+
+    def _see(self, number: int) -> bool:
+        """Note that a root was seen; whether it was the first time."""
+        place, bit = divmod(number, 8)
+        is_new = not self._seen[place] & 1 << bit
+        self._seen[place] |= 1 << bit
+        return is_new
+
+    def missing(self) -> Iterator[list[tuple[int, Key]]]:
+        """The roots that were settled before and were not seen, once the source has come to its end; a page at a time.
+
+        Those of places that could not be read are not among them.
+        """
+        unread, seen = tuple(self.unread), self._seen
+        for page in self._done.all():
+            yield [
+                (number, key)
+                for number, key in page
+                if number <= self._last_id
+                and not seen[number >> 3] & 1 << (number & 7)
+                and not (unread and str(key).startswith(unread))
+            ]
+
+
+def duplicate(key: Key, before: int | None, position: int) -> DuplicateKeyError:
+    """The error for a key that came twice."""
+    first = "earlier in this run" if before is None else f"at item {before}"
+    return DuplicateKeyError(f"the key {key!r} stands twice in the source: {first} and at item {position}")
+
+
+def _checked(key: object, position: int) -> Key:
+    """`key` if it can stand in a journal."""
+    if isinstance(key, bool) or not isinstance(key, str | int):
+        raise OptionError(f"key must give a str or an int, got {key!r} for item {position}")
+    if isinstance(key, int) and not _LEAST <= key <= _MOST:
+        raise OptionError(f"key must give an int of at most 64 bits, got {key!r} for item {position}")
+    if isinstance(key, str) and not key.isascii() and key != key.encode(errors="replace").decode():
+        raise OptionError(f"key must give a str that can be written as UTF-8, got {key!r} for item {position}")
+    return key
+
+
+def _text(version: object, position: int) -> str:
+    if not isinstance(version, str):
+        raise OptionError(f"version must give a str, got {version!r} for item {position}")
+    return version

@@ -1,0 +1,84 @@
+"""Results of stages that are kept in the sink of a durable run, so that no call is paid for twice.
+
+An entry is known by the fingerprint of its stage and the digest of its input; it is written beside the rows as soon as
+there is a result, in the next commit, without waiting for the root that the item belongs to.
+"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+from penstock.core.errors import OptionError
+from penstock.core.plan import MISSING
+from penstock.durable.fingerprint import StageCode
+from penstock.durable.roots import Tracked
+from penstock.durable.values import PackError, digest, pack, type_name, unpack
+
+if TYPE_CHECKING:
+    from penstock.durable.sqlite import Connection
+
+_ENTRY: Final = "SELECT value FROM penstock_memo WHERE stage = ? AND item = ?"
+
+type Remember = Callable[[bytes, bytes, bytes], None]
+"""Has an entry written: stage, item, value."""
+
+
+class Memo:
+    """The entries of one opening of a run, read on a connection that only reads.
+
+    Attributes:
+        recalled: results that were handed on without a call.
+    """
+
+    def __init__(self, reader: "Connection", remember: Remember) -> None:
+        self._reader = reader
+        self.remember: Remember = remember
+        self.recalled: int = 0
+
+    def find(self, stage: bytes, item: bytes) -> Any:
+        """The result of that stage for the item of that digest, or MISSING."""
+        for (value,) in self._reader.execute(_ENTRY, (stage, item)):
+            self.recalled += 1
+            return unpack(value)
+        return MISSING
+
+
+class StageMemo:
+    """The entries of one stage."""
+
+    def __init__(self, memo: Memo, code: StageCode) -> None:
+        self._memo = memo
+        self._code = code
+
+    def recall(self, item: Tracked) -> Any:
+        """What the function gave for this item before, or MISSING; an `OptionError` if it cannot be told from others."""
+        try:
+            item.digest = digest(item.value)
+        except PackError as error:
+            raise OptionError(
+                f"memo=True of stage {self._code.name!r} needs items of JSON-like values, bytes, arrays or dataclasses "
+                f"of them, got {type_name(error.kind)} in {_shown(item.value)}"
+            ) from None
+        return self._memo.find(self._code.fingerprint, item.digest)
+
+    def keep(self, item: Tracked, packed: bytes) -> None:
+        """Have the result of this item written."""
+        self._memo.remember(self._code.fingerprint, item.digest, packed)
+
+    def packed(self, result: Any) -> bytes:
+        """A result as it is kept; an `OptionError` if it could not be read back exactly."""
+        try:
+            return pack(result)
+        except PackError as error:
+            raise OptionError(
+                f"memo=True of stage {self._code.name!r} keeps JSON-like values, tuples, sets, bytes and arrays, "
+                f"got {type_name(error.kind)} in the result {_shown(result)}"
+            ) from None
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+
+
+_LONGEST: Final = 200
+"""Characters of a value in a message."""

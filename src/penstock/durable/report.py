@@ -1,0 +1,74 @@
+"""What a durable run has done."""
+
+from dataclasses import dataclass, field
+from typing import Final
+
+from penstock.core.outcome import Failed
+from penstock.core.stats import Stats
+from penstock.durable.sink import Delivery
+
+GO_ON: Final = "what was finished is stored; run it again to go on"
+"""What to tell whoever has stopped a run, or whose run has failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunReport:
+    """What one opening of a durable run has done; `str()` of it is a line.
+
+    Attributes:
+        run: the name of the run.
+        path: where its rows are.
+        guarantee: what the sink promises over any number of kills.
+        delivered: roots that were done and committed.
+        already_done: roots that were done before, in this version, and were passed over.
+        redone: of those delivered, roots that were there in another version.
+        dead: roots that were set aside, with what failed of them.
+        dead_before: roots that were set aside before, in this version, and were passed over.
+        missing: roots that were done before and are not in the source any more.
+        removed: of those missing, roots whose rows were removed.
+        rows: rows that were stored.
+        seconds: how long it took.
+        commits: transactions.
+        recalled: results that were known from before (`memo=True`), and not paid for again.
+        changed: the stages whose code is not what it was when the run was begun last.
+        complete: whether the source came to its end and everything of it is settled.
+        stats: what every stage has counted and measured, as `Run.stats`.
+        failures: items that failed and did not end the run, as `Run.failures`: the newest 1,000.
+    """
+
+    run: str
+    path: str
+    guarantee: Delivery
+    delivered: int
+    already_done: int
+    redone: int
+    dead: int
+    dead_before: int
+    missing: int
+    removed: int
+    rows: int
+    seconds: float
+    commits: int
+    complete: bool
+    stats: Stats = field(repr=False)
+    failures: tuple[Failed, ...] = field(repr=False)
+    recalled: int = 0
+    changed: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        parts = [
+            f"{self.delivered:,} delivered ({self.redone:,} again, changed)"
+            if self.redone
+            else f"{self.delivered:,} delivered",
+            f"{self.already_done:,} already done",
+            f"{self.dead:,} dead" + (f" ({self.dead_before:,} from before)" if self.dead_before else ""),
+        ]
+        if self.recalled:
+            parts.append(f"{self.recalled:,} results recalled")
+        if self.changed:
+            parts.append(f"code changed: {', '.join(self.changed)}")
+        if self.missing:
+            parts.append(f"{self.missing:,} missing" + (f", {self.removed:,} removed" if self.removed else ", kept"))
+        parts.append(f"{self.rows:,} rows, {self.commits:,} commits, {self.seconds:.1f} s, {self.guarantee}")
+        end = "" if self.complete else f" (stopped before its end: {GO_ON})"
+        return f"run {self.run!r} into {self.path}: {'; '.join(parts)}{end}"

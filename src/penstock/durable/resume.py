@@ -1,0 +1,81 @@
+"""Where a durable run passes over what is done: the stage between a source and its first operator."""
+
+from functools import partial
+from typing import Any, Final, override
+
+from penstock.core.clock import now
+from penstock.core.errors import as_failure
+from penstock.core.outcome import Failed
+from penstock.core.plan import DROPPED
+from penstock.core.scope import Scope
+from penstock.core.stage import END, PENDING, Pulled, Stage, Through
+from penstock.durable.ledger import Admit, Ledger
+from penstock.durable.roots import Tracked
+
+_MANY: Final = 1 << 30
+
+
+class Resume(Through[Any, Tracked]):
+    """Hands on the items that `admit` makes roots of, one for each pull; passes over the others while the turn lasts.
+
+    Nothing is read behind an item that is handed on (P2), and others get the loop between those passed over (P9). While
+    too much waits to be committed nothing is taken: roots that come to no rows must wait for the disk, too (P7).
+    """
+
+    def __init__(self, scope: Scope, upstream: Stage[Any], ledger: Ledger, admit: Admit) -> None:
+        super().__init__(scope, upstream, "resume")
+        self._ledger = ledger
+        self._admit = admit
+        self._over = False
+        self._turn_asked = False
+
+    @override
+    def pull(self, room: int) -> Pulled[Tracked]:
+        if self._ledger.is_full():
+            self._wait_for_a_commit()
+            return PENDING
+        admit, upstream = self._admit, self.upstream
+        item = None
+        try:
+            while not self._over:
+                for item in upstream.ready_items(_MANY):
+                    self._taken += 1
+                    tracked = admit(item)
+                    if tracked is not DROPPED:
+                        self._delivered += 1
+                        return tracked
+                    self._dropped += 1
+                item = upstream.pull(room)  # an item at least: a slow machine must not spin
+                if item is PENDING or item is END:
+                    return item
+                self._taken += 1
+                tracked = admit(item)
+                if tracked is not DROPPED:
+                    self._delivered += 1
+                    return tracked
+                self._dropped += 1
+                if now() > self.scope.turn_ends:
+                    self._ask_for_a_turn()
+                    return PENDING
+        except BaseException as error:  # noqa: BLE001 -- any exception is the item's outcome
+            self._failed += 1
+            self.scope.fail(Failed(as_failure(error), self._taken - 1, item, self.name))
+            self._over = True
+            upstream.stop()
+        return END
+
+    def _ask_for_a_turn(self) -> None:
+        if not self._turn_asked:
+            self._turn_asked = True
+            self.scope.call_soon(self._turn_over)
+
+    def _wait_for_a_commit(self) -> None:
+        if not self._turn_asked:
+            self._turn_asked = True
+            self._ledger.waiting.append(partial(self.scope.call_soon, self._turn_over))
+
+    def _turn_over(self) -> None:
+        self._turn_asked = False
+        if not self._over:
+            self.scope.begin_turn()
+            self.on_ready()

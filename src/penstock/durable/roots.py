@@ -1,0 +1,102 @@
+"""Roots: the units of a durable run, and the items that each of them became.
+
+A root is an item of the source: a file, a line, a row. It is finished when nothing that it became is under way any
+more: all of it was accepted by the sink, dropped, or has failed for good; also when it became nothing.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+type Key = str | int | bytes
+
+DONE: Final = 0
+DEAD: Final = 1
+"""The states in which a root can be settled: all of it accepted or dropped, or something of it set aside."""
+
+
+class Root:
+    """One root of a run, from when it was taken until its rows are committed.
+
+    Attributes:
+        key: by which it is known from run to run.
+        version: what changes when the root does.
+        position: its place in the source in this run, from 0.
+        rows: what the sink has accepted of it and not stored yet.
+        under_way: how many items it is at this moment.
+        letters: what failed of it for good and was set aside.
+        staging: the number by which rows of it wait in the staging table, or 0.
+        staged: how many rows wait there.
+        dispatched: whether the journal knows that it is under way, where that is kept.
+    """
+
+    __slots__ = (
+        "_finished",
+        "dispatched",
+        "key",
+        "letters",
+        "position",
+        "rows",
+        "staged",
+        "staging",
+        "under_way",
+        "version",
+    )
+
+    def __init__(self, key: Key, version: str, position: int, finished: "Callable[[Root], None]") -> None:
+        self.key: Key = key
+        self.version: str = version
+        self.position: int = position
+        self.rows: list[Any] = []
+        self.under_way: int = 1
+        self.letters: list[DeadLetter] = []
+        self.staging: int = 0
+        self.staged: int = 0
+        self.dispatched: bool = False
+        self._finished = finished
+
+    def became(self, items: int) -> None:
+        """Count that one item of it became so many others."""
+        self.under_way += items - 1
+        if not self.under_way:
+            self._finished(self)
+
+    def settled(self) -> None:
+        """Count that one item of it is through."""
+        self.became(0)
+
+
+class DeadLetter:
+    """An item that failed for good: where, why, and what it was."""
+
+    __slots__ = ("attempts", "error", "item", "stage")
+
+    def __init__(self, stage: str, attempts: int, error: BaseException, item: object) -> None:
+        self.stage: str = stage
+        self.attempts: int = attempts
+        self.error: BaseException = error
+        self.item: object = item
+
+
+class Tracked:
+    """An item on its way through a durable run, and the root it came from."""
+
+    __slots__ = ("digest", "made", "root", "value")
+
+    def __init__(self, root: Root, value: Any) -> None:
+        self.root: Root = root
+        self.value: Any = value
+        self.made: int = 0  # outputs of the last attempt of `flat_map`
+        self.digest: bytes = b""  # of the value, where a stage looks for what it has made of it before
+
+    def __repr__(self) -> str:
+        return f"{self.value!r} of root {self.root.key!r}"
+
+    def now(self, value: Any) -> "Tracked":
+        """What it has become, one for one."""
+        return Tracked(self.root, value)
+
+    def outputs(self, values: Iterable[Any]) -> "list[Tracked]":
+        """What it has become, one for several."""
+        made = [Tracked(self.root, value) for value in values]
+        self.root.became(len(made))
+        return made

@@ -1,0 +1,78 @@
+"""What a sink of a durable run has to do; `penstock.sinks` has those that come with the library.
+
+A sink describes a place; `open` makes a store of it, for one run. `replace` is called inside a transaction of the
+store, together with the journal: what it does and the note that the root is done are there both or not at all.
+"""
+
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+if TYPE_CHECKING:
+    from penstock.durable.journal import Journal
+    from penstock.durable.roots import Root
+    from penstock.durable.sqlite import Connection
+
+type Delivery = Literal["exactly once", "at least once"]
+type Durability = Literal["process", "power"]
+
+
+class Store(Protocol):
+    """A sink that was opened for writing by one run."""
+
+    @property
+    def journal(self) -> "Journal":
+        """The journal beside the rows."""
+        ...
+
+    def transaction(self) -> AbstractContextManager[None]:
+        """All of it or nothing; `StoreError` says what went wrong."""
+        ...
+
+    @property
+    def largest(self) -> int:
+        """Rows of one commit, about; one root may have more."""
+        ...
+
+    def send(self, run: str, roots: "Iterable[tuple[Root, Iterable[Any]]]") -> None:
+        """Bring the rows of finished roots to where no transaction reaches; what it raises ends the run.
+
+        Called before the transaction in which the roots are noted as done, by the thread that writes. A store whose
+        `replace` does all there is to do does nothing here.
+        """
+        ...
+
+    def replace(self, root: int, rows: Iterable[Any]) -> None:
+        """Put `rows` in the place of all rows of the root of that id, in the transaction that is open."""
+        ...
+
+    def reader(self) -> "Connection":
+        """A new connection to the journal that only reads."""
+        ...
+
+    def close(self) -> None:
+        """Close everything, and let others write."""
+        ...
+
+
+class Sink(Protocol):
+    """A place for rows."""
+
+    @property
+    def delivery(self) -> Delivery:
+        """What the sink can promise over any number of kills."""
+        ...
+
+    @property
+    def path(self) -> str:
+        """Where it is, for messages."""
+        ...
+
+    def open(self, durability: Durability) -> Store:
+        """Open it for writing, by one process at a time.
+
+        Raises:
+            HeldError: another process is writing to it.
+            StoreError: it cannot be written.
+        """
+        ...

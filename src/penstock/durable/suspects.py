@@ -1,0 +1,172 @@
+"""Which root kills the process: those that were under way when it died run alone, each in a child process.
+
+The opening after a kill notes in the journal which roots it has under way. If it is killed as well, those are suspects.
+The next one runs each of them in a child process of its own, before all others. Only a root whose child dies is set
+aside; one that was merely under way, however often, comes to its end there, or runs among the others once more.
+"""
+
+import asyncio
+import contextvars
+import json
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, NoReturn
+
+from penstock.core import open_runs
+from penstock.core.errors import PenstockError, said
+from penstock.core.log import LOG
+from penstock.durable.journal import Opened, Suspect
+from penstock.durable.roots import DeadLetter, Key, Root
+from penstock.durable.sink import Store
+
+_LOOK: Final = 0.01
+"""Seconds between two looks whether a child has ended."""
+
+_PIPE: Final = 1 << 16
+
+type Counts = dict[str, int]
+type DeliverAlone = Callable[[Key], Coroutine[Any, Any, Counts]]
+"""Delivers the root of that key in the process that it is called in; what was done, by the names of the report."""
+
+
+class ProcessDied(PenstockError):
+    """The process that worked on one root alone died of it."""
+
+
+@dataclass(slots=True)
+class Alone:
+    """What came of the suspects.
+
+    Attributes:
+        counts: what was delivered by children, by the names of the report.
+        dead: how many roots were set aside.
+        interrupted: whether there was no time for all of them.
+    """
+
+    counts: Counts
+    dead: int = 0
+    interrupted: bool = False
+
+
+async def run_alone(
+    suspects: Sequence[Suspect], opened: Opened, open_store: Callable[[], Store], deliver: DeliverAlone
+) -> Alone:
+    """Run each of the suspects in a child process; the store is closed, so that children can open it."""
+    alone = Alone({})
+    for suspect in suspects:
+        if open_runs.is_draining(asyncio.get_running_loop()):
+            alone.interrupted = True
+            break
+        LOG.warning("root %r was under way when two processes died: it runs alone", suspect.key)
+        status, report = await _in_child(deliver, suspect.key)
+        if report is None:
+            alone.dead += _set_aside(suspect, opened, open_store, _died_of(status))
+        elif "failed" in report:
+            LOG.info("root %r has failed alone, and runs among the others: %s", suspect.key, report["failed"])
+        else:
+            for name, count in report.items():
+                alone.counts[name] = alone.counts.get(name, 0) + count
+    return alone
+
+
+def _set_aside(before: Suspect, opened: Opened, open_store: Callable[[], Store], how: str) -> bool:
+    """Make the root a dead letter, if its work had begun in the child that died."""
+    store = open_store()
+    try:
+        with store.transaction():
+            found = [each for each in store.journal.suspects(opened.id) if each.key == before.key]
+            if not found or found[0].attempts == before.attempts:
+                LOG.warning("the process that was to work on root %r alone %s before it did", before.key, how)
+                return False
+            (suspect,) = found
+            root = Root(suspect.key, suspect.version, suspect.position, lambda _: None)
+            root.dispatched = True
+            error = ProcessDied(f"the process that worked on it alone {how}")
+            root.letters.append(DeadLetter("process", suspect.attempts, error, suspect.key))
+            store.replace(store.journal.settle(opened, root), ())
+        LOG.warning("root %r is set aside: %s", before.key, error)
+        return True
+    finally:
+        store.close()
+
+
+async def _in_child(deliver: DeliverAlone, key: Key) -> tuple[int, dict[str, Any] | None]:
+    """How the child ended, and what it has reported: nothing if it died."""
+    report, report_end = os.pipe()
+    lifeline_end, lifeline = os.pipe()  # at its end the parent is dead
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    child = os.fork()
+    if not child:
+        os.close(report)
+        os.close(lifeline)
+        _be_child(deliver, key, report_end, lifeline_end)
+    os.close(report_end)
+    os.close(lifeline_end)
+    status = None
+    try:
+        while status is None:
+            await asyncio.sleep(_LOOK)
+            ended, code = os.waitpid(child, os.WNOHANG)
+            status = code if ended else None
+        os.set_blocking(report, False)  # a process that the child has left behind may hold the other end
+        try:
+            told = os.read(report, _PIPE)
+        except BlockingIOError:
+            told = b""
+        return status, json.loads(told) if told else None
+    finally:
+        if status is None:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+        os.close(report)
+        os.close(lifeline)
+
+
+def _be_child(deliver: DeliverAlone, key: Key, report: int, lifeline: int) -> NoReturn:
+    """Deliver the root on a loop in a thread of its own: this one seems to have the loop of the parent still."""
+    try:
+        signal.set_wakeup_fd(-1)
+        for each in (signal.SIGINT, signal.SIGTERM):  # the parent decides, and this process ends with it
+            signal.signal(each, _ignore)
+        threading.Thread(target=_die_with, args=(lifeline,), daemon=True).start()
+        run = contextvars.copy_context().run
+        worker = threading.Thread(target=run, args=(_deliver_and_report, deliver, key, report), daemon=True)
+        worker.start()
+        worker.join()
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+    finally:
+        os._exit(0)
+
+
+def _deliver_and_report(deliver: DeliverAlone, key: Key, report: int) -> None:
+    told: dict[str, Any]
+    try:
+        told = dict(asyncio.run(deliver(key)))
+    except BaseException as error:  # noqa: BLE001 -- it has survived: the run raises it when the root runs there
+        told = {"failed": said(error)[:1000]}
+    os.write(report, json.dumps(told).encode())
+
+
+def _die_with(lifeline: int) -> None:
+    os.read(lifeline, 1)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _ignore(_signal: int, _frame: object) -> None:
+    """Do nothing, and be forgotten by what is executed: an ignored signal would stay so there."""
+
+
+def _died_of(status: int) -> str:
+    if os.WIFSIGNALED(status):
+        number = os.WTERMSIG(status)
+        try:
+            return f"was killed by {signal.Signals(number).name}"
+        except ValueError:
+            return f"was killed by signal {number}"
+    return f"exited with status {os.waitstatus_to_exitcode(status)}"

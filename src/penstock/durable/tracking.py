@@ -1,0 +1,213 @@
+"""Operators on tracked items: the user's functions see values, the roots see what became of them."""
+
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Final, cast
+
+from penstock.core.outcome import Failed
+from penstock.core.plan import DROPPED, MISSING, Call, Gate, Later, Plan
+from penstock.durable.fingerprint import StageCode
+from penstock.durable.ledger import Dispatch, Ledger
+from penstock.durable.memo import StageMemo
+from penstock.durable.roots import DeadLetter, Tracked
+from penstock.durable.values import pack_list
+from penstock.ops.operator import Adapt, Operator
+
+
+def tracking(operator: Operator, code: StageCode | None, ledger: Ledger) -> Adapt:
+    """What makes of the plan of an operator one for tracked items."""
+    memo = None
+    if operator.code is not None and operator.code.memo:
+        assert code is not None
+        assert ledger.memo is not None
+        memo = StageMemo(ledger.memo, code)
+    return lambda name, plan: tracked_plan(name, plan, memo, ledger.dispatch)
+
+
+def tracked_plan(
+    operator: str, plan: Plan[Any, Any], memo: StageMemo | None = None, dispatch: Dispatch | None = None
+) -> Plan[Any, Any]:
+    """`plan` for tracked items; a stream without a durable end has none of this."""
+    kind = _KINDS.get(operator, _SINGLE)
+    gate = _gate(kind, memo, dispatch)
+    return plan.replaced(
+        work=kind.wrap(plan.work, memo),
+        inline=None if plan.inline is None or gate is not None else _single_inline(plan.inline),
+        on_failed=_failed(plan.on_error),
+        gate=gate,
+    )
+
+
+def _gate(kind: "_Kind", memo: StageMemo | None, dispatch: Dispatch | None) -> Gate[Any] | None:
+    """What says that a root is under way before any work is done on it, and what is known of an item."""
+    if memo is None and dispatch is None:
+        return None
+
+    def known(item: Tracked) -> Any:
+        found = MISSING if memo is None else memo.recall(item)
+        return found if found is MISSING else kind.recalled(item, found)
+
+    async def gate(item: Tracked) -> Any:
+        await _dispatched(dispatch, (item,))
+        return known(item)
+
+    async def gate_of_lists(items: list[Tracked]) -> Any:
+        await _dispatched(dispatch, items)
+        return MISSING if memo is None else [known(item) for item in items]
+
+    return gate_of_lists if kind.takes_lists else gate
+
+
+async def _dispatched(dispatch: Dispatch | None, items: Iterable[Tracked]) -> None:
+    if dispatch is not None:
+        for committed in [dispatch(item.root) for item in items if not item.root.dispatched]:
+            await committed
+
+
+def _single(call: Call[Any, Any], memo: StageMemo | None) -> Call[Any, Any]:
+    async def single(item: Tracked) -> Any:
+        value = await call(item.value)
+        if memo is not None:
+            memo.keep(item, memo.packed(value))
+        return _became(item, value)
+
+    return single
+
+
+def _sifting(call: Call[Any, Any], memo: StageMemo | None) -> Call[Any, Any]:
+    async def sifting(item: Tracked) -> Any:
+        value = await call(item.value)
+        if memo is not None:
+            memo.keep(item, memo.packed(value is not DROPPED))
+        return _became(item, value)
+
+    return sifting
+
+
+def _single_inline(call: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    def single(item: Tracked) -> Any:
+        value = call(item.value)
+        if isinstance(value, Later):
+            return Later(_awaited(item, cast("Later[Any]", value).result))
+        return _became(item, value)
+
+    return single
+
+
+async def _awaited(item: Tracked, result: Awaitable[Any]) -> Any:
+    return _became(item, await result)
+
+
+def _became(item: Tracked, value: Any) -> Any:
+    if value is DROPPED:
+        item.root.settled()
+        return DROPPED
+    return item.now(value)
+
+
+def _listed(call: Call[list[Any], list[Any]], memo: StageMemo | None) -> Call[list[Tracked], list[Tracked]]:
+    async def listed(items: list[Tracked]) -> list[Tracked]:
+        values = await call([item.value for item in items])
+        if memo is not None:
+            for item, value in zip(items, values, strict=True):
+                memo.keep(item, memo.packed(value))
+        return [item.now(value) for item, value in zip(items, values, strict=True)]
+
+    return listed
+
+
+def _fanned(call: Call[Any, Any], memo: StageMemo | None) -> Call[Any, Any]:
+    async def fanned(item: Tracked) -> Any:
+        item.root.under_way -= item.made  # of an attempt whose outputs nobody took
+        item.made = 0
+        fan = await call(item.value)
+        if isinstance(fan, AsyncIterable):
+            return _async_outputs(item, cast("AsyncIterable[Any]", fan), memo)
+        if isinstance(fan, Collection):
+            values = list(cast("Collection[Any]", fan))
+            if memo is not None:
+                memo.keep(item, memo.packed(values))
+            return item.outputs(values)
+        return _outputs(item, cast("Iterable[Any]", fan), memo) if isinstance(fan, Iterable) else fan
+
+    return fanned
+
+
+def _outputs(item: Tracked, fan: Iterable[Any], memo: StageMemo | None) -> Iterator[Tracked]:
+    iterator = iter(fan)
+    parts: list[bytes] = []
+    try:
+        for value in iterator:
+            if memo is not None:
+                parts.append(memo.packed(value))  # now: stages below may change it
+            yield _output(item, value)
+    finally:
+        _close(iterator)
+    if memo is not None:
+        memo.keep(item, pack_list(parts))
+    item.root.settled()
+
+
+async def _async_outputs(item: Tracked, fan: AsyncIterable[Any], memo: StageMemo | None) -> AsyncIterator[Tracked]:
+    iterator = aiter(fan)
+    parts: list[bytes] = []
+    try:
+        async for value in iterator:
+            if memo is not None:
+                parts.append(memo.packed(value))
+            yield _output(item, value)
+    finally:
+        close = getattr(iterator, "aclose", None)
+        if close is not None:
+            await close()
+    if memo is not None:
+        memo.keep(item, pack_list(parts))
+    item.root.settled()
+
+
+def _output(item: Tracked, value: Any) -> Tracked:
+    item.made += 1
+    item.root.under_way += 1
+    return item.now(value)
+
+
+def _close(iterator: Iterator[Any]) -> None:
+    close = getattr(iterator, "close", None)
+    if close is not None:
+        close()
+
+
+def _failed(on_error: str) -> Callable[[Failed], Failed]:
+    def failed(failure: Failed) -> Failed:
+        """Name the root; count the item as through if the run goes on without it."""
+        item: Tracked = failure.item
+        shown = replace(failure, item=item.value, root=item.root.key)
+        if on_error == "collect":
+            item.root.letters.append(DeadLetter(failure.stage, failure.attempts, failure.error, item.value))
+        if on_error in {"skip", "collect"} and isinstance(failure.error, Exception):
+            item.root.settled()
+        return shown
+
+    return failed
+
+
+def _sifted(item: Tracked, keep: Any) -> Any:
+    return _became(item, item.value if keep else DROPPED)
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """How operators of a kind are told to tracked items: `recalled` makes of an item what was kept of its result."""
+
+    wrap: Callable[[Call[Any, Any], StageMemo | None], Call[Any, Any]]
+    recalled: Callable[[Tracked, Any], Any]
+    takes_lists: bool = False
+
+
+_SINGLE: Final = _Kind(_single, _became)
+_KINDS: Final = {
+    "filter": _Kind(_sifting, _sifted),
+    "flat_map": _Kind(_fanned, Tracked.outputs),
+    "map_batches": _Kind(_listed, _became, takes_lists=True),
+}
+"""Operators whose function does not take an item and give one."""

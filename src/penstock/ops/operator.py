@@ -1,0 +1,55 @@
+"""One operator of a stream: how its stage is opened."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from penstock.core.plan import Plan
+from penstock.core.scope import Scope
+from penstock.core.stage import Stage
+
+type Adapt = Callable[[str, Plan[Any, Any]], Plan[Any, Any]]
+"""What makes of the plan of an operator of that kind one for items that are wrapped."""
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """What the results of an operator depend on, beside its items.
+
+    Attributes:
+        title: the name of its stage.
+        fn: the user's function.
+        in_band: whether results are `Ok` or `Failed`.
+        deps: what else they depend on, as the user says.
+        memo: whether they are kept from run to run.
+    """
+
+    title: str
+    fn: Callable[..., Any]
+    in_band: bool
+    deps: object
+    memo: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Operator:
+    """How a stage is opened under another one.
+
+    Attributes:
+        name: what the operator is called.
+        open: opens its stage; what acts item by item can be told to `adapt` to items that are wrapped.
+        item_by_item: whether what it makes of an item depends on that item alone.
+        code: what its results depend on, where it runs a function of the user.
+    """
+
+    name: str
+    open: Callable[[Scope, Stage[Any], Adapt | None], Stage[Any]]
+    item_by_item: bool = False
+    code: Code | None = None
+
+
+def passing(
+    name: str, open_stage: Callable[[Scope, Stage[Any]], Stage[Any]], *, item_by_item: bool = False
+) -> Operator:
+    """An operator that runs no function on its items, or one of more than an item."""
+    return Operator(name, lambda scope, upstream, _: open_stage(scope, upstream), item_by_item)

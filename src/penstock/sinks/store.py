@@ -1,0 +1,114 @@
+"""What the stores of SQLite databases share: the lock, the one connection that writes, the journal beside the rows."""
+
+import json
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, Final, cast
+
+from penstock.core.errors import OptionError
+from penstock.durable.disks import refuse_network_disk
+from penstock.durable.journal import Journal, check_format
+from penstock.durable.lock import exclusive
+from penstock.durable.roots import Root
+from penstock.durable.sink import Durability
+from penstock.durable.sqlite import Connection, StoreError, connect_reader, connect_writer, named_errors, transaction
+
+LARGEST: Final = 50_000
+"""Rows of one commit, about: so that no reader waits long for it."""
+
+_LOG_LEFT: Final = 64 << 20
+"""Bytes of the write-ahead log that are kept: the commit of a very large root makes it as large as its rows are."""
+
+ROOT: Final = "penstock_root"
+"""The column that says which root a row came from."""
+
+
+class SqliteStore:
+    """A database that was opened for writing by one run.
+
+    Attributes:
+        path: where it is.
+        connection: the only one that writes.
+        journal: which roots are done, in the same database.
+        largest: rows of one commit, about.
+    """
+
+    def __init__(self, path: str, durability: Durability) -> None:
+        """Open it, made if there is none; `StoreError` or `HeldError` says why it cannot be written."""
+        self.path: str = path
+        self.largest: int = LARGEST
+        check_place(path)
+        refuse_network_disk(path)
+        self.check()
+        with ExitStack() as opened:
+            try:
+                opened.enter_context(exclusive(path))
+            except OSError as error:
+                raise StoreError(f"{path}: cannot be written: {(error.strerror or str(error)).lower()}") from error
+            self.check()
+            self.connection: Connection = connect_writer(path)
+            opened.callback(self.connection.close)
+            with named_errors(path):
+                self.journal: Journal = Journal(path, self.connection)
+                self.journal.check()
+                self.prepare()
+                self.connection.pragma("journal_mode", "wal")
+                self.connection.pragma("synchronous", "normal" if durability == "process" else "full")
+                self.connection.pragma("journal_size_limit", _LOG_LEFT)
+                self.journal.prepare()
+            self._opened = opened.pop_all()
+
+    def check(self) -> None:
+        """Refuse a database that is not for this, reading only: before the lock is taken, and again when it is held."""
+
+    def prepare(self) -> None:
+        """Make what a new database needs, and learn what there is; the connection is open."""
+
+    def send(self, run: str, roots: Iterable[tuple[Root, Iterable[Any]]]) -> None:
+        """Do nothing: `replace` brings the rows to where they belong."""
+
+    def replace(self, root: int, rows: Iterable[Any]) -> None:
+        """Put `rows` in the place of those of the root."""
+        raise NotImplementedError
+
+    @contextmanager
+    def transaction(self) -> Generator[None]:
+        """All of it or nothing."""
+        with named_errors(self.path), transaction(self.connection):
+            yield
+
+    def reader(self) -> Connection:
+        """A connection to the journal that only reads."""
+        connection = connect_reader(self.path)
+        check_format(self.path, connection)
+        return connection
+
+    def close(self) -> None:
+        """Close it, and let others write."""
+        self._opened.close()
+
+
+def mapping(row: Any) -> Mapping[str, Any]:
+    """`row` if it is a mapping."""
+    if not isinstance(row, Mapping):
+        raise OptionError(f"a row must be a mapping of columns to values, got {row!r}")
+    return cast("Mapping[str, Any]", row)
+
+
+def quoted(name: str) -> str:
+    """A name as SQL has it."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def stored(value: Any) -> Any:
+    """A value as a column has it: lists and dicts as JSON."""
+    return json.dumps(value) if isinstance(value, list | dict | tuple) else value
+
+
+def check_place(path: str) -> None:
+    """`StoreError` if no database can be at `path`."""
+    if Path(path).is_dir():
+        raise StoreError(f"{path}: a directory, not a database")
+    if not Path(path).parent.is_dir():
+        raise StoreError(f"{path}: its directory does not exist")

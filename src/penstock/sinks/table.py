@@ -1,0 +1,96 @@
+"""Rows in a table of an SQLite database."""
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, override
+
+from penstock.core import validate
+from penstock.core.errors import OptionError
+from penstock.durable.sink import Delivery, Durability
+from penstock.durable.sqlite import StoreError, connect_reader, named_errors
+from penstock.sinks.store import ROOT, SqliteStore, mapping, quoted, stored
+
+
+class SqliteTable:
+    """A table that rows go to, exactly once: the rows of a root and the note that it is done are one transaction.
+
+    A row is a mapping of column names to `None`, numbers, `str`, `bytes` or `bool`; lists and dicts are stored as JSON.
+    The first row says which columns the table has, if there is none yet; a column more, `penstock_root`, says which
+    root a row came from. Readers see the old rows of a root or the new ones, never a mixture. The journal of runs
+    stands in the same database.
+
+    Args:
+        path: the database, made if there is none.
+        table: the name of the table.
+        key: the column, if any, in which every row differs from all others.
+
+    Raises:
+        OptionError: an argument breaks its rule.
+    """
+
+    delivery: Delivery = "exactly once"
+
+    def __init__(self, path: str | os.PathLike[str], table: str, *, key: str | None = None) -> None:
+        self.path: str = os.fspath(path)
+        self.table: str = validate.text("table", table)
+        if table.startswith(("penstock_", "sqlite_")):
+            raise OptionError(f"table must not begin with penstock_ or sqlite_, got {table!r}")
+        self.key: str | None = None if key is None else validate.text("key", key)
+
+    def open(self, durability: Durability) -> "TableStore":
+        """Open it for writing; see `penstock.durable.sink`."""
+        return TableStore(self, durability)
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """The rows, in the order in which they came, without the column `penstock_root`."""
+        connection = connect_reader(self.path)
+        try:
+            with named_errors(self.path):
+                cursor = connection.execute(f"SELECT * FROM {quoted(self.table)} ORDER BY rowid")  # noqa: S608 -- quoted
+                for row in cursor:
+                    names = [name for name, _ in cursor.get_description()]
+                    yield {name: value for name, value in zip(names, row, strict=True) if name != ROOT}
+        finally:
+            connection.close()
+
+
+class TableStore(SqliteStore):
+    """The table, opened for writing by one run."""
+
+    def __init__(self, sink: SqliteTable, durability: Durability) -> None:
+        self._sink = sink
+        self._columns: set[str] | None = None
+        super().__init__(sink.path, durability)
+
+    @override
+    def prepare(self) -> None:
+        """Learn which columns the table has."""
+        found = {row[1] for row in self.connection.execute(f"PRAGMA table_info({quoted(self._sink.table)})")}
+        if found and ROOT not in found:
+            raise StoreError(f"{self.path}: the table {self._sink.table} was not made by a durable run")
+        self._columns = found - {ROOT} or None
+
+    @override
+    def replace(self, root: int, rows: Iterable[Any]) -> None:
+        """Put `rows` in the place of those of the root."""
+        table = quoted(self._sink.table)
+        if self._columns is not None:
+            self.connection.execute(f"DELETE FROM {table} WHERE {ROOT} = ?", (root,))  # noqa: S608 -- quoted
+        for row in map(mapping, rows):
+            columns = self._columns or self._create(row)
+            if strange := row.keys() - columns:
+                raise OptionError(f"a row has the column {min(strange)!r}, the table {self._sink.table} has not")
+            names = ", ".join(map(quoted, row))
+            places = ", ".join("?" * len(row))
+            statement = f"INSERT INTO {table} ({ROOT}, {names}) VALUES (?, {places})"  # noqa: S608 -- quoted
+            self.connection.execute(statement, (root, *map(stored, row.values())))
+
+    def _create(self, row: Mapping[str, Any]) -> set[str]:
+        table, key = quoted(self._sink.table), self._sink.key
+        if key is not None and key not in row:
+            raise OptionError(f"a row lacks the key column {key!r}, got {dict(row)!r}")
+        columns = ", ".join(quoted(name) + (" NOT NULL UNIQUE" if name == key else "") for name in row)
+        self.connection.execute(f"CREATE TABLE {table} ({ROOT} INTEGER NOT NULL, {columns})")
+        self.connection.execute(f"CREATE INDEX {quoted(f'{self._sink.table}_{ROOT}')} ON {table} ({ROOT})")
+        self._columns = set(row)
+        return self._columns

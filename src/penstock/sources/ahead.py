@@ -1,0 +1,47 @@
+"""Sources with identity that block, and are read in a thread of their own."""
+
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from typing import Any
+
+from penstock.core.scope import Scope
+from penstock.core.stage import Stage
+from penstock.durable.job import IdentifiedSource
+from penstock.durable.ledger import Identity, Ledger
+from penstock.durable.resume import Resume
+from penstock.engines.ahead import AheadStage
+from penstock.streams import Stream
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One reading of a source.
+
+    Attributes:
+        unread: to be told of a place that cannot be read, as the beginning of the keys that may be there.
+        sink: the database that the run writes to; "" if it writes to none.
+    """
+
+    unread: Callable[[str], None]
+    sink: str = ""
+
+
+def read_ahead(name: str, read: Callable[[Reading], Generator[Any]], identity: Identity) -> Stream[Any]:
+    """A stream over what `read` gives, in a thread; its items are roots in a durable run."""
+
+    def open_source(scope: Scope) -> Stage[Any]:
+        return AheadStage(scope, lambda: read(Reading(_nobody)), name)
+
+    def open_tracked(scope: Scope, ledger: Ledger, prefix: str) -> Stage[Any]:
+        reading = Reading(lambda begin: ledger.note_unread(prefix + begin), ledger.place)
+        return Resume(scope, AheadStage(scope, lambda: read(reading), name), ledger, ledger.admitting(identity, prefix))
+
+    return Stream(open_source, _never_consumed, identified=IdentifiedSource(identity.source, open_tracked))
+
+
+def _nobody(_: str) -> None:
+    """Do without being told."""
+
+
+def _never_consumed() -> None:
+    """Each reading is a fresh one."""

@@ -1,0 +1,55 @@
+"""Any source, with keys: so that a durable run knows its items from one time to the next."""
+
+from collections.abc import Callable
+from typing import Any
+
+from penstock.core import validate
+from penstock.core.scope import Scope
+from penstock.core.source import Source, SourceSpec
+from penstock.core.stage import Stage
+from penstock.durable.job import IdentifiedSource
+from penstock.durable.ledger import Identity, Ledger
+from penstock.durable.resume import Resume
+from penstock.streams import Stream
+
+
+def keyed[T](
+    source: Source[T],
+    *,
+    key: Callable[[T], str | int],
+    version: Callable[[T], str] | None = None,
+    name: str = "keyed",
+) -> Stream[T]:
+    """A stream over `source` whose items have keys, for `to`.
+
+    Args:
+        source: as for `stream`.
+        key: a plain function that gives the key of an item, a str or an int: the same from run to run, and no other
+            item's.
+        version: a plain function that gives what changes when the item does, a str; default nothing does.
+        name: what the source is called; a run keeps to the source of its name.
+
+    Example:
+        report = await penstock.keyed(users, key=lambda user: user["id"]).map(enrich).to(table, run="users")
+
+    Raises:
+        OptionError: an argument breaks its rule.
+    """
+    validate.plain_function("key", key)
+    if version is not None:
+        validate.plain_function("version", version)
+    return with_identity(SourceSpec(source), Identity(validate.text("name", name), key, version or _unchanged))
+
+
+def with_identity(spec: SourceSpec, identity: Identity) -> Stream[Any]:
+    """A stream over `spec` whose items are roots in a durable run."""
+
+    def open_tracked(scope: Scope, ledger: Ledger, prefix: str) -> Stage[Any]:
+        return Resume(scope, spec.open(scope), ledger, ledger.admitting(identity, prefix))
+
+    identified = IdentifiedSource(identity.source, open_tracked, one_shot=spec.is_one_shot)
+    return Stream(spec.open, spec.refuse_consumed, identified=identified)
+
+
+def _unchanged(_: object) -> str:
+    return ""

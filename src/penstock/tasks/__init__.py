@@ -1,0 +1,32 @@
+"""Finite work: a number of tasks, run at once within a limit, and what became of each.
+
+A task is a function without arguments, sync or async, or a coroutine object. All of it runs on the window that streams
+run on, with its promises: bounded, cancelled cleanly, nothing lost and nothing left behind.
+"""
+
+from penstock.tasks.batch_size import BatchSizes, MeasuredSize, find_batch_size
+from penstock.tasks.executor import TaskExecutor
+from penstock.tasks.feed import TaskResult
+from penstock.tasks.gathering import Partition, first_success, gather, partition, race, retry_failed, settle
+from penstock.tasks.queue import TaskQueue
+from penstock.tasks.run_tasks import TaskRun, run_tasks
+from penstock.tasks.tokens import CancelToken
+
+__all__ = [
+    "BatchSizes",
+    "CancelToken",
+    "MeasuredSize",
+    "Partition",
+    "TaskExecutor",
+    "TaskQueue",
+    "TaskResult",
+    "TaskRun",
+    "find_batch_size",
+    "first_success",
+    "gather",
+    "partition",
+    "race",
+    "retry_failed",
+    "run_tasks",
+    "settle",
+]

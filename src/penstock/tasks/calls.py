@@ -1,0 +1,183 @@
+"""The tasks of a run: where each is called, and how those are closed that never were."""
+
+import asyncio
+import inspect
+import sys
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Generator, Iterable, Iterator, Sized
+from contextlib import contextmanager
+from types import FunctionType
+from typing import Any, cast, override
+
+from penstock.core import validate
+from penstock.core.closing import close
+from penstock.core.errors import OptionError
+from penstock.core.order import OrderedWindow, UnorderedWindow
+from penstock.core.plan import Call, Plan
+from penstock.core.policy import OnError
+from penstock.core.retry import Retry, Seconds, in_time
+from penstock.core.scope import Scope
+from penstock.core.source import IteratorStage
+from penstock.core.stage import Stage
+from penstock.engines.local import kind_of
+from penstock.engines.threads import Threads
+from penstock.run import Run
+from penstock.streams import Stream
+
+type AsyncTask[T] = Callable[[], Awaitable[T]] | Coroutine[Any, Any, T]
+"""A function without arguments that returns an awaitable, or a coroutine object."""
+
+type Task[T] = Callable[[], T | Awaitable[T]] | Coroutine[Any, Any, T]
+"""A function without arguments, sync or async, or a coroutine object."""
+
+
+class Given[T](Iterator[T]):
+    """Tasks as they are pulled; closing it closes the coroutine objects that nobody has started."""
+
+    def __init__(self, tasks: Iterable[T]) -> None:
+        self._tasks = tasks
+        self._iterator = iter(tasks)
+        self._waiting: set[Coroutine[Any, Any, Any]] = set()
+
+    @override
+    def __next__(self) -> T:
+        task = next(self._iterator)
+        if inspect.iscoroutine(task):
+            self._waiting.add(task)
+        return task
+
+    def started(self, coroutine: Coroutine[Any, Any, Any]) -> None:
+        """Leave that one alone: it is awaited."""
+        self._waiting.discard(coroutine)
+
+    def close(self) -> None:
+        """Close the coroutine objects that were not started, also those behind the last task that was pulled."""
+        for coroutine in self._waiting:
+            coroutine.close()
+        self._waiting.clear()
+        if isinstance(self._tasks, Collection):
+            for task in self._iterator:
+                if inspect.iscoroutine(task):
+                    task.close()
+        else:
+            close(self._iterator)
+
+
+class Calls:
+    """Calls the tasks of one run: async ones on the loop, plain `def` functions in threads where others go on.
+
+    `arguments` are what every task is called with. A plain function runs inline where it runs alone and without
+    `timeout`; lambdas and other callables run on the loop.
+    """
+
+    def __init__(
+        self,
+        scope: Scope,
+        given: Given[Any],
+        *,
+        name: str,
+        places: int,
+        timeout: float | None,
+        arguments: tuple[object, ...] = (),
+    ) -> None:
+        self._given = given
+        self._timeout = timeout
+        self._arguments = arguments
+        self._in_thread: Callable[[Callable[..., Any]], Awaitable[Any]] | None = None
+        if places > 1 or timeout is not None:
+            threads = Threads(places, name, scope.closed)
+            scope.on_closed.append(threads.close)
+            self._in_thread = threads.bind(lambda task: task(*arguments), timeout)
+
+    async def __call__(self, task: Any) -> Any:
+        """What `task` comes to."""
+        if inspect.iscoroutine(task):
+            self._given.started(task)
+            return await self._awaited(task)
+        if not callable(task):
+            raise OptionError(f"a task must be callable or a coroutine object, got {task!r}")
+        if self._in_thread is not None and _is_plain(task):
+            return await self._in_thread(task)
+        result = task(*self._arguments)
+        return await self._awaited(cast("Awaitable[Any]", result)) if isinstance(result, Awaitable) else result
+
+    async def _awaited(self, result: Awaitable[Any]) -> Any:
+        if self._timeout is None:
+            return await result
+        return await in_time(result, asyncio.get_running_loop().time() + self._timeout, self._timeout)
+
+
+def _is_plain(task: Callable[..., object]) -> bool:
+    if type(task) is FunctionType and (task.__name__ == "<lambda>" or task.__code__.co_flags & inspect.CO_COROUTINE):
+        return False  # the usual ones: `kind_of` takes a microsecond
+    return kind_of(task) == "plain"
+
+
+def open_tasks(
+    name: str,
+    tasks: Iterable[Any],
+    *arguments: object,
+    concurrency: int,
+    ordered: bool = True,
+    timeout: Seconds | None = None,
+    retry: Retry | None = None,
+    on_error: OnError = "raise",
+    watched: Callable[[Calls], Call[Any, Any]] | None = None,
+    grace: Seconds,
+) -> Run[Any]:
+    """A run over what `tasks` come to, pulled as places free up; `watched` may wrap how they are called.
+
+    Raises:
+        OptionError: an option breaks its rule; coroutine objects among the tasks are closed.
+    """
+
+    def open_window(scope: Scope) -> Stage[Any]:
+        given = Given(tasks)
+        source = IteratorStage(scope, given, "tasks")
+        source.total = len(tasks) if isinstance(tasks, Sized) else None
+        calls = Calls(scope, given, name=name, places=places, timeout=seconds, arguments=arguments)
+        work: Call[Any, Any] = calls if watched is None else watched(calls)
+        plan: Plan[Any, Any] = Plan(
+            name=name,
+            work=work if retry is None else _repeated(work),
+            concurrency=places,
+            ordered=ordered,
+            buffer=sys.maxsize,  # what is done waits for nobody: all results are wanted
+            retry=retry,
+            on_error=on_error,
+        )
+        return (OrderedWindow if ordered else UnorderedWindow)(scope, source, plan)
+
+    with options_of(tasks):
+        places = validate.whole("concurrency", concurrency, least=1)
+        seconds = None if timeout is None else validate.seconds("timeout", timeout)
+        if retry is not None:
+            validate.instance("retry", retry, Retry, "a Retry")
+        stream: Stream[Any] = Stream(open_window, lambda: None)
+        return stream.open(grace=grace)
+
+
+@contextmanager
+def options_of(tasks: Iterable[Any]) -> Generator[None]:
+    """Check options in this block: a wrong one closes the coroutine objects among `tasks`, which nobody will start."""
+    validate.instance("tasks", tasks, Iterable, "an iterable of tasks")
+    try:
+        yield
+    except OptionError:
+        Given(tasks).close()
+        raise
+
+
+def _repeated(call: Call[Any, Any]) -> Call[Any, Any]:
+    """`call`, for tasks that may be called again."""
+
+    async def repeated(task: Any) -> Any:
+        refuse_coroutine(task, "retry")
+        return await call(task)
+
+    return repeated
+
+
+def refuse_coroutine(task: object, option: str) -> None:
+    """Refuse a coroutine object where a task may run more than once."""
+    if inspect.iscoroutine(task):
+        raise OptionError(f"{option} needs functions that can be called again, got the coroutine object {task!r}")
