@@ -1,14 +1,17 @@
-"""All that has an aim, in turn: per item, order, utilisation, memory, scaling; then one list of the aims."""
+"""All that has an aim, in turn, from an item to a resumed run; then one list of the aims."""
 
 import argparse
 
 import curve
 import memory
 import per_item
+import resume
 import scaling
 import utilisation
 from aims import print_aims
 from timing import CLOCKS
+
+import durable
 
 PROGRAMS = {
     "per item": per_item,
@@ -16,6 +19,8 @@ PROGRAMS = {
     "utilisation": utilisation,
     "memory": memory,
     "scaling": scaling,
+    "durable runs": durable,
+    "resume": resume,
 }
 PER_ITEM = (per_item, scaling)
 

@@ -34,6 +34,6 @@ def rows_of(path):
     found = connection.execute(CHUNKS if entries else NOTHING).fetchall()
     connection.close()
     return sorted(
-        (Row(*os.path.split(os.fsdecode(key)), *values) for key, *values in found),
+        (Row(*os.path.split(key), *values) for key, *values in found),
         key=lambda row: (row.directory, row.name, row.position or 0),
     )

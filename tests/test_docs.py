@@ -35,7 +35,22 @@ def test_links_lead_somewhere(path):
         assert (path.parent / link).exists(), link
 
 
-@pytest.mark.parametrize("name", ["limits.md", "tasks.md"])
+def programs(name):
+    """The programs of a document, and what stands below each."""
+    text = (DOCS / name).read_text()
+    found = re.findall(r"^```python\n(.*?)^```\n\n```text\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    assert text.count("```python\n") == len(found)
+    return found
+
+
+@pytest.mark.parametrize(("program", "output"), programs("durability.md"))
+def test_programs_of_durable_runs_print_what_stands_below_them(program, output, tmp_path):
+    command = [sys.executable, "-W", "error", "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert (done.returncode, done.stderr, done.stdout) == (0, "", output)
+
+
+@pytest.mark.parametrize("name", ["limits.md", "memo.md", "sources.md", "tasks.md"])
 def test_its_program_prints_what_stands_below_it(name):
     text = (DOCS / name).read_text()
     ((program, output),) = re.findall(r"^```python\n(.*?)^```\n\n```text\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)

@@ -416,3 +416,26 @@ async def test_what_is_downstream_of_a_failure_finishes(clock):
     with pytest.raises(ValueError, match="2"):
         await read_all()
     assert seen == [(11.0, 0), (12.0, 1)]
+
+
+@grid
+@pytest.mark.parametrize("aborts_at", [0, 1, 2])
+@pytest.mark.parametrize("items", [list, Scripted], ids=["list", "async"])
+async def test_work_that_aborts_its_run_in_its_first_step_is_cancelled_as_well(items, aborts_at):
+    """P4: it is not among what runs yet when that is cancelled."""
+    gauge, reasons = Gauge(), []
+
+    async def work(number):
+        if number == aborts_at:
+            run.abort("deadline")
+        try:
+            await asyncio.sleep(9)
+        except asyncio.CancelledError as error:
+            reasons.extend(error.args)
+            raise
+
+    run = penstock.stream(items(range(9))).map(gauge.wrap(work), concurrency=3).open()
+    async with run:
+        assert [item async for item in run] == []
+    assert (gauge.now, gauge.started) == (0, len(reasons))
+    assert set(reasons) == {"deadline"}

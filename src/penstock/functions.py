@@ -36,11 +36,16 @@ def stream[T](source: Source[T], *, total: int | None = None, engine: SourceEngi
     Raises:
         OptionError: `source` is none of these, or an option breaks its rule.
     """
+    spec = source_spec(source, total, engine)
+    return Stream(spec.open, spec.refuse_consumed)
+
+
+def source_spec(source: object, total: int | None, engine: SourceEngine | None) -> SourceSpec:
+    """What `stream` was given, checked."""
     if total is not None:
         validate.whole("total", total, least=0)
     in_thread = validate.one_of("engine", engine, SOURCE_ENGINES) == "thread"
-    spec = SourceSpec(source, total, read_in_thread if in_thread else None)
-    return Stream(spec.open, spec.refuse_consumed)
+    return SourceSpec(source, total, read_in_thread if in_thread else None)
 
 
 @overload

@@ -77,11 +77,7 @@ class Stream(Readable[T_co]):
     @override
     def identified(self) -> IdentifiedSource:
         for operator in self._operators:
-            if not operator.item_by_item:
-                raise OptionError(
-                    f"{operator.name} cannot be part of a durable run: after a resume it would mean something else, "
-                    "as it would not see the items that are done"
-                )
+            operator.check_durable()
         source, operators = self._identified, self._operators
         if source is None:
             raise OptionError("a durable run needs a source whose items have keys: see penstock.keyed")

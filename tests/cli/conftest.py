@@ -6,10 +6,11 @@ import os
 import subprocess
 import sys
 
-import apsw
 import pytest
 
 from penstock.workflows import embed
+
+from ..index_rows import rows_of  # noqa: TID252 -- tests are no package to name
 
 BOUND = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
 """Puts a command under the permissions that root ignores."""
@@ -50,18 +51,7 @@ def bound_penstock(penstock):
 @pytest.fixture
 def stored(tmp_path):
     """A function that gives the rows of an index as anybody may read them, without their ids."""
-
-    def rows(path=tmp_path / "index.db"):
-        connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
-        found = connection.execute(
-            "SELECT directory, name, size, mtime_ns, position, first_line, last_line, heading, text, vector "
-            "FROM files LEFT JOIN chunks ON chunks.file = files.id LEFT JOIN vectors ON vectors.chunk = chunks.id "
-            "ORDER BY directory, name, position"
-        ).fetchall()
-        connection.close()
-        return found
-
-    return rows
+    return lambda path=tmp_path / "index.db": rows_of(path)
 
 
 @pytest.fixture

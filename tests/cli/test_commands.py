@@ -51,6 +51,16 @@ def test_the_options_reach_the_job(penstock, docs):
     assert (report["files"], report["failed"]) == (1, 2)
 
 
+def test_memo_spares_what_has_not_changed(penstock, docs):
+    parts = [f"# Part {n}\n\n" + "word " * 200 for n in range(5)]
+    (docs / "parts.md").write_text("\n\n".join(parts))
+    first = penstock("embed", "docs", "--to", "index.db", "--memo", "--json").json
+    (docs / "parts.md").write_text("\n\n".join(["# Before\n\nThe new part.", *parts]))
+    done = penstock("embed", "docs", "--to", "index.db", "--memo")
+    assert first["recalled"] == 0
+    assert f"  {first['chunks'] - 3} chunks not embedded again: their vectors were kept\n" in done.out
+
+
 def test_on_error_raise_ends_with_the_first_failure(penstock, docs):
     (docs / "bad.txt").write_bytes(b"\0")
     done = penstock("embed", "docs", "--to", "index.db", "--on-error", "raise")
@@ -72,7 +82,7 @@ def test_on_error_raise_ends_with_the_first_failure(penstock, docs):
         ),
         (["embed", "docs", "nowhere", "--to", "i.db"], "penstock: nowhere: no such file or directory\n"),
         (["search", "i.db", "x"], "penstock: i.db: no such index; `penstock embed PATH --to i.db` makes one\n"),
-        (["search", "docs", "x"], "penstock: docs: a directory, not an index\n"),
+        (["search", "docs", "x"], "penstock: docs: a directory, not a database\n"),
         (["search", "docs/note.txt", "x"], "penstock: docs/note.txt: not "),
         (["search", "i.db", "x", "-k", "0"], "penstock: k must be an int >= 1, got 0\n"),
         (["nonsense"], "No such command"),

@@ -65,7 +65,7 @@ def test_a_second_ctrl_c_aborts_and_loses_nothing(long, penstock, started_pensto
     assert done.code == 130
     assert done.err.endswith("penstock: aborted; what was stored stays, and the same command goes on from there\n")
     assert done.out == ""
-    some = {row[1] for row in stored()}
+    some = {row.name for row in stored()}
     assert "00.txt" in some
     again = penstock("embed", "long", "--to", "index.db", "--json")
     assert (again.code, again.json["unchanged"]) == (0, len(some))
@@ -93,12 +93,12 @@ def test_a_run_that_is_killed_leaves_whole_documents_and_the_next_one_ends_alike
         running.process.kill()
         running.process.wait()
         found = stored()
-        names = {row[1] for row in found}
+        names = {row.name for row in found}
         assert 0 < len(names) < 60
         for name in names:
             chunks = split(name, (pages / name).read_text())
-            assert [row[8] for row in found if row[1] == name] == [chunk.text for chunk in chunks]
-            assert all(len(row[9]) == 4 * 1_024 for row in found if row[1] == name)
+            assert [row.text for row in found if row.name == name] == [chunk.text for chunk in chunks]
+            assert all(len(row.vector) == 4 * 1_024 for row in found if row.name == name)
     assert penstock("search", "index.db", "part 7").out.startswith("1. pages/")
     assert penstock("embed", "pages", "--to", "index.db", "--json").json["unchanged"] == len(names)
     killed = stored()

@@ -17,12 +17,13 @@ from penstock.workflows import EmbedReport
 def report(**changed):
     stages = tuple(
         StageStats(name, taken, taken - 4, 0, 1, 0, 0, peak_running=2)
-        for name, taken in (("read", 1_300), ("store", 1_200))
+        for name, taken in (("read", 1_300), ("embed", 4_000), ("store", 1_200))
     )
     values = {
         "target": "index.db",
         "files": 1_196,
         "chunks": 5_000,
+        "recalled": 0,
         "unchanged": 10,
         "failed": 1,
         "failures": (),
@@ -47,14 +48,17 @@ def test_a_table_has_a_row_per_stage():
     lines = [line.split() for line in captured.get().splitlines()]
     assert lines == [
         ["10", "s,", "10", "files", "unchanged"],
-        ["stage", "in", "in", "flight", "out", "failed", "files/s"],
-        ["read", "1,300", "3", "1,296", "1", "130"],
-        ["store", "1,200", "3", "1,196", "1", "120"],
+        ["stage", "of", "in", "in", "flight", "out", "failed", "per", "s"],
+        ["read", "files", "1,300", "3", "1,296", "1", "130"],
+        ["embed", "chunks", "4,000", "3", "3,996", "1", "400"],
+        ["store", "files", "1,200", "3", "1,196", "1", "120"],
     ]
 
 
 def test_a_plain_line_says_the_same():
-    assert progress.line(report()) == ("10 s: read 1,296 (+3), store 1,196 (+3); 1 failed, 10 unchanged; 121 files/s")
+    assert progress.line(report()) == (
+        "10 s: read 1,296 (+3), embed 3,996 (+3), store 1,196 (+3); 1 failed, 10 unchanged; 121 files/s"
+    )
 
 
 def test_plain_lines_come_at_the_first_document_and_then_regularly(monkeypatch, capsys):

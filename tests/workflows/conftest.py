@@ -1,8 +1,9 @@
 """What the tests of workflows share."""
 
-import apsw
 import numpy as np
 import pytest
+
+from ..index_rows import rows_of  # noqa: TID252 -- tests are no package to name
 
 
 class Fake:
@@ -23,15 +24,4 @@ def fake():
 @pytest.fixture
 def rows():
     """A function that gives every row of an index as a reader of another connection sees it, without its ids."""
-
-    def rows(path):
-        connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
-        found = connection.execute(
-            "SELECT directory, name, size, mtime_ns, position, first_line, last_line, heading, text, vector "
-            "FROM files LEFT JOIN chunks ON chunks.file = files.id LEFT JOIN vectors ON vectors.chunk = chunks.id "
-            "ORDER BY directory, name, position"
-        ).fetchall()
-        connection.close()
-        return found
-
-    return rows
+    return rows_of

@@ -2,18 +2,27 @@
 
 import asyncio
 import threading
+from contextlib import closing
 from pathlib import Path
 
+import apsw
 import numpy as np
 import pytest
 
 from penstock import OptionError
 from penstock.durable.lock import HeldError
 from penstock.durable.sqlite import StoreError, StoreFullError
-from penstock.sources.files import PathError
-from penstock.workflows import DocumentError, EmbedJob, HashEmbedder, embed
+from penstock.sinks.vectors import SqliteVectors, VectorStore
+from penstock.sources.walking import PathError
+from penstock.workflows import (
+    DocumentError,
+    EmbedderUnavailableError,
+    EmbedError,
+    EmbedJob,
+    HashEmbedder,
+    embed,
+)
 from penstock.workflows.documents.report import LISTED, Listed, peak_memory
-from penstock.workflows.documents.store import Store
 
 pytestmark = pytest.mark.real_time
 
@@ -31,12 +40,27 @@ def docs(tmp_path):
     return root
 
 
+@pytest.fixture
+def letters():
+    """A function that gives the dead letters of an index."""
+
+    def letters(path):
+        connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
+        found = connection.execute(
+            "SELECT key, stage, error FROM penstock_dead JOIN penstock_roots ON penstock_roots.id = root"
+        ).fetchall()
+        connection.close()
+        return found
+
+    return letters
+
+
 async def test_every_file_is_stored_once_with_what_it_became(docs, tmp_path, rows):
     report = await embed(docs, tmp_path / "i.db")
     assert (report.files, report.chunks, report.failed, report.unchanged) == (23, 22, 0, 0)
     assert [(stage.name, stage.taken, stage.delivered) for stage in report.stages] == [
         ("read", 23, 23),
-        ("embed", 23, 23),
+        ("embed", 22, 22),
         ("store", 23, 23),
     ]
     assert 0 < report.first_row_seconds <= report.seconds
@@ -54,7 +78,7 @@ async def test_what_is_unchanged_is_skipped_and_what_changed_is_redone(docs, tmp
     (docs / "new.txt").write_text("new")
     report = await embed(docs, tmp_path / "i.db")
     assert (report.files, report.unchanged) == (2, 22)
-    assert rows(tmp_path / "i.db")[0][7] == "B"
+    assert rows(tmp_path / "i.db")[0].heading == "B"
 
 
 async def test_an_empty_file_is_done_and_not_redone(docs, tmp_path):
@@ -147,7 +171,7 @@ async def test_an_embedder_that_fails_for_a_document_costs_that_document(docs, t
     assert report.files == 22
 
 
-async def test_batches_stay_inside_a_document(docs, tmp_path):
+async def test_batches_go_across_documents(docs, tmp_path):
     batches = []
 
     class Watched(HashEmbedder):
@@ -156,20 +180,148 @@ async def test_batches_stay_inside_a_document(docs, tmp_path):
             return super().embed(texts)
 
     (docs / "long.txt").write_text("\n\n".join(f"paragraph {n} {'word ' * 150}" for n in range(200)))
-    await embed(docs, tmp_path / "i.db", embedder=Watched())
-    assert all(len(set(batch)) == 1 and len(batch) <= 64 for batch in batches)
-    assert sum(batch[0] == "long" for batch in batches) > 2
+    report = await embed(docs, tmp_path / "i.db", embedder=Watched())
+    assert max(map(len, batches)) == 64
+    assert sum(map(len, batches)) == report.chunks
+    assert any(len(set(batch)) > 2 for batch in batches)
+    assert len(batches) <= report.chunks // 64 + 2
+
+
+async def test_an_embedder_may_say_how_many_texts_it_wants(docs, tmp_path):
+    batches = []
+
+    class Small(HashEmbedder):
+        batch = 5
+
+        def embed(self, texts):
+            batches.append(len(texts))
+            return super().embed(texts)
+
+    await embed(docs, tmp_path / "i.db", embedder=Small())
+    assert max(batches) == 5
+
+
+class Refusing(HashEmbedder):
+    """Refuses some texts, in the way it is told to; counts its calls."""
+
+    def __init__(self, word, error):
+        self.word, self.error, self.calls = word, error, 0
+
+    def embed(self, texts):
+        self.calls += 1
+        if any(self.word in text for text in texts):
+            raise self.error
+        return super().embed(texts)
+
+
+async def test_a_refused_text_costs_its_document_and_not_its_batch(docs, tmp_path):
+    """The batch is halved until the bad text stands alone."""
+    report = await embed(docs, tmp_path / "i.db", embedder=Refusing("text 7", EmbedError("no sevens")))
+    assert [(Path(failure.path).name, failure.reason) for failure in report.failures] == [("07.txt", "no sevens")]
+    assert (report.files, report.failed) == (22, 1)
+
+
+async def test_a_server_that_refuses_for_now_is_not_asked_for_each_text(docs, tmp_path):
+    """It has been tried again already: to halve the batch would multiply the attempts."""
+    embedder = Refusing("text", EmbedError("too many requests", transient=True))
+    report = await embed(docs / "sub", tmp_path / "i.db", embedder=embedder)
+    assert (report.files, report.failed, embedder.calls) == (0, 20, 1)
+    assert {failure.reason for failure in report.failures} == {"too many requests"}
+
+
+async def test_an_embedder_that_cannot_be_used_ends_the_run(docs, tmp_path):
+    embedder = Refusing("text", EmbedderUnavailableError("no such model"))
+    job = EmbedJob(docs / "sub", tmp_path / "i.db", embedder=embedder)
+    with pytest.raises(EmbedderUnavailableError, match="no such model"):
+        await job.run()
+    assert (embedder.calls, job.report().failed, job.report().files) == (1, 0, 0)
+
+
+class Counting(HashEmbedder):
+    """Counts the texts that it is given; after so many it is not there any more."""
+
+    def __init__(self, after=1_000_000):
+        self.after, self.texts = after, []
+
+    def embed(self, texts):
+        self.texts += texts
+        if len(self.texts) > self.after:
+            raise EmbedderUnavailableError("gone")
+        return super().embed(texts)
+
+
+@pytest.fixture
+def parts():
+    """A document of ten chunks."""
+    return [f"# Part {n}\n\n" + f"word {n} " * 130 for n in range(10)]
+
+
+async def test_with_memo_a_part_that_has_not_changed_is_not_embedded_again(parts, tmp_path, rows):
+    path, before, after = tmp_path / "a.md", Counting(), Counting()
+    path.write_text("\n\n".join(parts))
+    await embed(path, tmp_path / "i.db", memo=True, embedder=before)
+    path.write_text("\n\n".join(["# New\n\n" + "other " * 150, *parts]))
+    report = await embed(path, tmp_path / "i.db", memo=True, embedder=after)
+    assert (len(before.texts), report.chunks, report.recalled) == (10, 11, 10)
+    assert [text.split("\n")[0] for text in after.texts] == ["a New"]
+    found = rows(tmp_path / "i.db")
+    await embed(path, tmp_path / "other.db")
+    assert found == rows(tmp_path / "other.db")
+
+
+async def test_with_memo_what_was_embedded_of_documents_that_were_not_done_is_kept(parts, tmp_path):
+    """A plain run in between keeps it, too."""
+    path, first = tmp_path / "a.md", Counting(after=7)
+    first.batch = 1
+    path.write_text("\n\n".join(parts))
+    with pytest.raises(EmbedderUnavailableError):
+        await embed(path, tmp_path / "i.db", memo=True, embedder=first)
+    (tmp_path / "b.md").write_text("# B")
+    await embed(tmp_path / "b.md", tmp_path / "i.db")
+    again = Counting()
+    report = await embed(path, tmp_path / "i.db", memo=True, embedder=again)
+    assert report.chunks == 10
+    assert report.recalled >= 5
+    assert len(again.texts) == 10 - report.recalled
+
+
+async def test_without_memo_nothing_is_kept(parts, tmp_path):
+    path = tmp_path / "a.md"
+    path.write_text("\n\n".join(parts))
+    await embed(path, tmp_path / "i.db")
+    path.write_text("\n\n".join([*parts, "more"]))
+    assert (await embed(path, tmp_path / "i.db", memo=True)).recalled == 0
+
+
+async def test_a_file_that_failed_is_a_dead_letter_until_it_does_better(docs, tmp_path, letters):
+    """A later run tries it again, also where the file has not changed: what was in the way may be gone."""
+    await embed(docs, tmp_path / "i.db", embedder=Refusing("text 7", ValueError("no sevens")))
+    assert letters(tmp_path / "i.db") == [(str(docs / "sub" / "07.txt"), "embed", "ValueError: no sevens")]
+    again = await embed(docs / "a.md", tmp_path / "i.db")
+    assert (again.unchanged, again.failed) == (1, 0)
+    assert len(letters(tmp_path / "i.db")) == 1
+    again = await embed(docs, tmp_path / "i.db")
+    assert (again.files, again.unchanged, again.failed) == (1, 22, 0)
+    assert letters(tmp_path / "i.db") == []
+
+
+async def test_a_dead_letter_shows_where_not_what(docs, tmp_path):
+    await embed(docs, tmp_path / "i.db", embedder=Refusing("text 7", ValueError("no sevens")))
+    connection = apsw.Connection(str(tmp_path / "i.db"))
+    assert connection.execute("SELECT item FROM penstock_dead").get == f"lines 1 to 1 of {docs / 'sub' / '07.txt'}"
+    connection.close()
 
 
 async def test_a_full_disk_ends_the_run_and_keeps_what_was_stored(docs, tmp_path, rows, monkeypatch):
     """It is not the failure of one document: it is not collected 22 times."""
-    prepare = Store._prepare
+    prepare = VectorStore.prepare
 
-    def with_little_room(store, embedder):
-        prepare(store, embedder)
-        store._writer.pragma("max_page_count", store._writer.pragma("page_count") + 12)
+    def with_little_room(store):
+        prepare(store)
+        store.connection.pragma("max_page_count", store.connection.pragma("page_count") + 12)
 
-    monkeypatch.setattr(Store, "_prepare", with_little_room)
+    await embed(docs / "a.md", tmp_path / "i.db")
+    monkeypatch.setattr(VectorStore, "prepare", with_little_room)
     job = EmbedJob(docs, tmp_path / "i.db")
     with pytest.raises(StoreFullError, match=r"i\.db: the disk is full"):
         await job.run()
@@ -187,6 +339,8 @@ async def test_stop_finishes_and_stores_what_is_in_flight(docs, tmp_path, rows):
     loop = asyncio.get_running_loop()
 
     class Slow(HashEmbedder):
+        batch = 2
+
         def embed(self, texts):
             loop.call_soon_threadsafe(started.set)
             release.wait()
@@ -201,7 +355,7 @@ async def test_stop_finishes_and_stores_what_is_in_flight(docs, tmp_path, rows):
     assert report.interrupted
     taken = report.stages[0].taken
     assert report.files == taken == len({row[:2] for row in rows(tmp_path / "i.db")})
-    assert taken <= 2 * (2 + 2 + 2)
+    assert taken <= 2 + 2 * (2 + 1) + 2
     assert report.gone == 0
     rest = await embed(docs, tmp_path / "i.db")
     assert (rest.files, rest.unchanged, rest.interrupted) == (23 - taken, taken, False)
@@ -234,7 +388,8 @@ async def test_a_cancelled_run_leaves_whole_documents_and_no_lock(docs, tmp_path
 
 
 async def test_two_runs_on_one_index_are_told_of_each_other(docs, tmp_path, fake):
-    with Store(str(tmp_path / "i.db"), HashEmbedder()), pytest.raises(HeldError, match="is writing to it"):
+    store = SqliteVectors(tmp_path / "i.db", embedder="hash-1", dimensions=1_024).open("process")
+    with closing(store), pytest.raises(HeldError, match="is writing to it"):
         await embed(docs, tmp_path / "i.db")
 
 
@@ -264,17 +419,6 @@ async def test_the_loop_has_its_turn_while_files_are_skipped(tmp_path):
     with pytest.raises(asyncio.CancelledError):
         await beside
     assert turns >= 2_000 // 256
-
-
-async def test_one_look_into_the_index_per_directory(docs, tmp_path, monkeypatch):
-    await embed(docs, tmp_path / "i.db")
-    looks, known = [], Store.known
-    monkeypatch.setattr(Store, "known", lambda store, directory: looks.append(directory) or known(store, directory))
-    await embed(docs, tmp_path / "i.db")
-    assert looks == [str(docs), str(docs / "sub")]
-    looks.clear()
-    await embed((docs / "sub").iterdir(), tmp_path / "i.db")
-    assert looks == [str(docs / "sub")]
 
 
 @pytest.mark.parametrize(
@@ -312,9 +456,9 @@ async def test_vectors_of_a_wrong_shape_are_refused(docs, tmp_path):
     assert "the embedder hash-1 gave an array of (1, 3) for 1 texts, not (1, 1024)" in report.failures[0].reason
 
 
-def test_a_job_in_an_unwritable_place_says_so(docs):
+async def test_a_job_in_an_unwritable_place_says_so(docs):
     with pytest.raises(StoreError, match="its directory does not exist"):
-        Store("/nowhere/i.db", HashEmbedder())
+        await embed(docs, "/nowhere/i.db")
 
 
 def test_listed_counts_all_and_keeps_the_newest():

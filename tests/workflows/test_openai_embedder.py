@@ -401,7 +401,7 @@ async def test_a_run_stores_what_the_server_gives_and_search_asks_it_too(docs, t
         sizes = [len(request["input"]) for request in server.requests]
         assert max(sizes) == 64
         for row in rows(tmp_path / "i.db")[1:20]:
-            assert np.frombuffer(row[9], np.float32).tolist() == vector(f"{row[1][:2]}\n{row[8]}")
+            assert np.frombuffer(row.vector, np.float32).tolist() == vector(f"{row.name[:2]}\n{row.text}")
         asked = len(server.requests)
         assert search(tmp_path / "i.db", "aaa", embedder=embedder(server))
         assert [request["input"] for request in server.requests[asked:]] == [["aaa"]]
@@ -421,24 +421,25 @@ async def test_a_wrong_key_ends_the_run_before_anything_is_written(docs, tmp_pat
 
 async def test_a_key_that_is_revoked_ends_the_run_and_keeps_what_was_stored(docs, tmp_path):
     with Server(*[good] * 6, otherwise=error(401, "revoked")) as server:
-        job = EmbedJob(docs, tmp_path / "i.db", embedder=embedder(server))
+        job = EmbedJob(docs, tmp_path / "i.db", embedder=embedder(server, batch=1))
         with pytest.raises(EmbedderUnavailableError, match="401 Unauthorized: revoked"):
             await job.run()
         assert job.opened
         assert len(server.requests) <= 6 + 8
     stored = job.report().files
     with Server() as server:
-        again = await embed(docs, tmp_path / "i.db", embedder=embedder(server))
+        again = await embed(docs, tmp_path / "i.db", embedder=embedder(server, batch=1))
     assert again.unchanged >= stored
     assert again.files + again.unchanged == 20
 
 
 async def test_a_document_that_the_server_refuses_is_listed_and_the_others_stored(docs, tmp_path):
     def picky(request):
-        return error(400, "too many a") if "a" * 15 in request["input"][0] else good(request)
+        return error(400, "too many a") if any("a" * 15 in text for text in request["input"]) else good(request)
 
     with Server(otherwise=picky) as server:
         report = await embed(docs, tmp_path / "i.db", embedder=embedder(server))
+        assert max(len(request["input"]) for request in server.requests) > 15
     assert (report.files, report.failed) == (15, 5)
     assert {failure.reason for failure in report.failures} == {f"{server.url}/embeddings: 400 Bad Request: too many a"}
 
@@ -452,12 +453,12 @@ async def test_documents_are_embedded_side_by_side(docs, tmp_path):
         return good(request)
 
     with Server(good, *[meet] * 8) as server:
-        assert (await embed(docs, tmp_path / "i.db", embedder=embedder(server))).files == 20
+        assert (await embed(docs, tmp_path / "i.db", embedder=embedder(server, batch=1))).files == 20
 
 
 async def test_stop_gives_requests_a_while_and_no_more(docs, tmp_path):
     with Server(*[good] * 3, otherwise=HANG) as server:
-        job = EmbedJob(docs, tmp_path / "i.db", embedder=embedder(server))
+        job = EmbedJob(docs, tmp_path / "i.db", embedder=embedder(server, batch=1))
         running = asyncio.ensure_future(job.run())
         await asyncio.to_thread(server.wait_for, 4)
         job.stop(grace=0.05)
@@ -465,7 +466,7 @@ async def test_stop_gives_requests_a_while_and_no_more(docs, tmp_path):
     assert report.interrupted
     assert report.files <= 3
     with Server() as server:
-        again = await embed(docs, tmp_path / "i.db", embedder=embedder(server))
+        again = await embed(docs, tmp_path / "i.db", embedder=embedder(server, batch=1))
     assert again.files + again.unchanged == 20
 
 

@@ -1,6 +1,7 @@
 """Files that are gone leave the index when it is asked for, and no others."""
 
 import asyncio
+import os
 import shutil
 import threading
 from pathlib import Path
@@ -10,10 +11,9 @@ import pytest
 
 from penstock import OptionError
 from penstock.durable.sqlite import StoreError
-from penstock.sources.files import PathError
-from penstock.workflows import DocumentError, EmbedJob, HashEmbedder, embed
-from penstock.workflows.documents import changes
-from penstock.workflows.documents.store import Store
+from penstock.sources.walking import PathError
+from penstock.workflows import DocumentError, EmbedJob, HashEmbedder, embed, search
+from penstock.workflows.documents import files
 
 pytestmark = pytest.mark.real_time
 
@@ -37,7 +37,7 @@ def index(docs, tmp_path):
 @pytest.fixture
 def names(rows, index, docs):
     """A function that gives the files in the index, relative to the root."""
-    return lambda: {Path(row[0], row[1]).relative_to(docs).as_posix() for row in rows(index)}
+    return lambda: {Path(row.directory, row.name).relative_to(docs).as_posix() for row in rows(index)}
 
 
 ALL = {"a.md", "b.py", "c.txt", "sub/d.md", "sub/deep/e.md", "other/f.md"}
@@ -51,7 +51,8 @@ async def test_gone_files_and_directories_are_removed_with_all_their_rows(docs, 
     assert names() == ALL - {"a.md", "sub/d.md", "sub/deep/e.md"}
     connection = apsw.Connection(str(index))
     counts = [
-        connection.execute(f"SELECT count(*) FROM {table}").get for table in ("files", "chunks", "vectors", "words")
+        connection.execute(f"SELECT count(*) FROM {table}").get
+        for table in ("penstock_roots", "entries", "vectors", "words")
     ]
     assert counts == [3, 3, 3, 3]
     connection.close()
@@ -89,9 +90,10 @@ async def test_files_that_are_there_but_not_taken_stay(docs, index, names):
 
 
 @pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), OSError(5, "Input/output error")])
-async def test_what_cannot_be_examined_is_not_gone(docs, index, names, monkeypatch, error):
+@pytest.mark.parametrize("examined", [True, False])
+async def test_what_cannot_be_examined_is_not_gone(*, docs, index, names, monkeypatch, error, examined):
     """A share that went away, a directory without permission: nobody knows what is in it."""
-    real_scan, real_stat = changes.os.scandir, changes.os.stat
+    real_scan, real_stat = files.os.scandir, files.os.lstat
 
     def failing(real):
         def look(path, *args, **kwargs):
@@ -101,8 +103,10 @@ async def test_what_cannot_be_examined_is_not_gone(docs, index, names, monkeypat
 
         return look
 
-    monkeypatch.setattr(changes.os, "scandir", failing(real_scan))
-    monkeypatch.setattr(changes.os, "stat", failing(real_stat))
+    monkeypatch.setattr(files.os, "scandir", failing(real_scan))
+    if examined:
+        monkeypatch.setattr(files.os, "lstat", failing(real_stat))
+    (docs / "sub" / "d.md").unlink()
     report = await embed(docs, index, prune=True)
     monkeypatch.undo()
     assert (report.failed, report.gone, report.removed) == (1, 0, 0)
@@ -178,28 +182,14 @@ async def test_a_run_that_fails_removes_nothing(docs, index, names):
     assert names() == ALL
 
 
-async def test_a_file_that_is_back_before_it_is_removed_stays(docs, index, names, monkeypatch):
-    (docs / "a.md").unlink()
-    (docs / "b.py").unlink()
-    real = Store.remove
-
-    def late(store, files):
-        (docs / "a.md").write_text("back")
-        return real(store, files)
-
-    monkeypatch.setattr(Store, "remove", late)
-    report = await embed(docs, index, prune=True)
-    assert (report.gone, report.removed) == (2, 1)
-    assert names() == ALL - {"b.py"}
-
-
 async def test_a_removal_that_fails_takes_back_its_whole_transaction(docs, index, names):
     """All files of a transaction go, or none."""
     for name in ("a.md", "b.py", "c.txt"):
         (docs / name).unlink()
     connection = apsw.Connection(str(index))
     connection.execute(
-        "CREATE TRIGGER refuse BEFORE DELETE ON files WHEN old.name = 'c.txt' BEGIN SELECT RAISE(ABORT, 'no'); END"
+        "CREATE TRIGGER refuse BEFORE DELETE ON penstock_roots WHEN old.key LIKE '%/c.txt' "
+        "BEGIN SELECT RAISE(ABORT, 'no'); END"
     )
     connection.close()
     with pytest.raises(StoreError, match="no"):
@@ -214,6 +204,21 @@ async def test_more_files_than_one_transaction_holds_are_removed(docs, index):
     for number in range(600):
         (docs / f"{number}.txt").unlink()
     assert (await embed(docs, index, prune=True)).removed == 600
+
+
+async def test_a_name_that_is_no_utf_8_is_gone_when_its_file_is(docs, index):
+    """The key shows its bytes; a file that is called like the key is another one."""
+    odd, like_its_key = docs / os.fsdecode(b"caf\xe9.txt"), docs / "caf\\xea.txt"
+    odd.write_text("text")
+    like_its_key.write_text("text")
+    report = await embed(docs, index, prune=True)
+    assert (report.files, report.removed) == (2, 0)
+    assert search(index, "text", k=20)
+    again = await embed(docs, index, prune=True)
+    assert (again.unchanged, again.removed) == (len(ALL) + 2, 0)
+    assert {hit.path for hit in search(index, "text", k=20)} >= {str(odd)}
+    odd.unlink()
+    assert (await embed(docs, index, prune=True)).gone_files == (str(odd),)
 
 
 def test_prune_is_a_flag(docs, tmp_path):

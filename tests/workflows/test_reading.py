@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from penstock.sources.files import File
+from penstock.sources.walking import Entry
 from penstock.workflows.documents.reading import DocumentError, decode, read
 
 LIMIT = 1_000_000
@@ -13,7 +13,7 @@ LIMIT = 1_000_000
 
 def listed(path):
     status = path.stat()
-    return File(str(path.parent), path.name, status.st_size, status.st_mtime_ns)
+    return Entry(str(path.parent), path.name, status.st_size, status.st_mtime_ns)
 
 
 def reason(file, **options):

@@ -1,5 +1,6 @@
 """Searching an index."""
 
+import asyncio
 import os
 import random
 import string
@@ -11,12 +12,14 @@ import pytest
 
 from penstock import OptionError
 from penstock.durable.sqlite import StoreError
-from penstock.sources.files import File
+from penstock.sinks.vectors import SqliteVectors
+from penstock.sources.keyed import keyed
+from penstock.sources.walking import Entry
 from penstock.workflows import HashEmbedder, search
 from penstock.workflows.documents.chunking import split
+from penstock.workflows.documents.embedding import Embedding
 from penstock.workflows.documents.reading import Document
-from penstock.workflows.documents.search import fuse, snippet
-from penstock.workflows.documents.store import Store
+from penstock.workflows.documents.search import snippet
 
 TEXTS = {
     "gzip.py": 'def compress(data):\n    """Compress bytes in one shot."""\n',
@@ -26,13 +29,18 @@ TEXTS = {
 }
 
 
+def empty(path, embedder):
+    """Make an index without rows."""
+    SqliteVectors(path, embedder=embedder.name, dimensions=embedder.dimensions).open("process").close()
+
+
 @pytest.fixture
 def index(tmp_path):
     embedder = HashEmbedder()
-    with Store(str(tmp_path / "i.db"), embedder) as store:
-        for name, text in TEXTS.items():
-            document = Document(File("/docs", name, len(text), 0), tuple(split(name, text)))
-            store.replace(document, embedder.embed(document.texts(0, 100)))
+    documents = [Document(Entry("/docs", name, 0, 0), tuple(split(name, text))) for name, text in TEXTS.items()]
+    pieces = keyed(documents, key=lambda document: document.file.path).flat_map(lambda document: document.pieces())
+    sink = SqliteVectors(tmp_path / "i.db", embedder=embedder.name)
+    asyncio.run(Embedding(embedder).of(pieces, "raise").to(sink, run="embed"))
     return tmp_path / "i.db"
 
 
@@ -107,14 +115,8 @@ def test_k_bounds_the_hits(index):
 
 
 def test_an_empty_index_has_no_hits(tmp_path):
-    with Store(str(tmp_path / "i.db"), HashEmbedder()):
-        pass
+    empty(tmp_path / "i.db", HashEmbedder())
     assert search(tmp_path / "i.db", "compress") == []
-
-
-def test_ranks_are_fused_reciprocally():
-    """Cormack, Clarke and Buettcher: 1 / (60 + rank), summed."""
-    assert fuse([[7, 8], [8, 9]]) == {7: 1 / 61, 8: 1 / 62 + 1 / 61, 9: 1 / 62}
 
 
 def test_a_snippet_begins_at_the_line_with_most_of_the_words():
@@ -126,8 +128,7 @@ def test_a_snippet_begins_at_the_line_with_most_of_the_words():
 
 
 def test_an_index_with_another_embedder_is_refused(tmp_path, fake):
-    with Store(str(tmp_path / "i.db"), fake):
-        pass
+    empty(tmp_path / "i.db", fake)
     with pytest.raises(StoreError, match="made with the embedder fake"):
         search(tmp_path / "i.db", "x")
     assert search(tmp_path / "i.db", "abc", embedder=fake) == []
@@ -185,16 +186,14 @@ def test_a_read_only_directory_can_be_searched_when_the_last_run_was_killed(inde
 
 
 KILLED = """
-import os, signal, sys
-from penstock.sources.files import File
+import asyncio, os, signal, sys
+from penstock.sinks.vectors import SqliteVectors, VectorStore
+from penstock.sources.keyed import keyed
 from penstock.workflows import HashEmbedder
-from penstock.workflows.documents.chunking import split
-from penstock.workflows.documents.reading import Document
-from penstock.workflows.documents.store import Store
-store = Store(sys.argv[1], HashEmbedder())
-document = Document(File("/docs", "new.txt", 1, 1), tuple(split("new.txt", "compress bytes")))
-store.replace(document, HashEmbedder().embed(document.texts(0, 9)))
-os.kill(os.getpid(), signal.SIGKILL)
+VectorStore.close = lambda store: os.kill(os.getpid(), signal.SIGKILL)
+row = {"vector": HashEmbedder().embed(["compress bytes"])[0], "title": "new", "text": "compress bytes"}
+rows = keyed([row], key=lambda row: "/docs/new.txt")
+asyncio.run(rows.to(SqliteVectors(sys.argv[1], embedder="hash-1"), run="more"))
 """
 
 

@@ -65,6 +65,12 @@ def embed(
     prune: Annotated[
         bool, typer.Option("--prune", help="Remove from the index the files that are gone from under PATH.")
     ] = False,
+    memo: Annotated[
+        bool,
+        typer.Option(
+            "--memo", help="Keep vectors by their texts in the index, which makes it larger: none is paid for twice."
+        ),
+    ] = False,
     embedder: choosing.Name = "hash",
     model: choosing.Model = None,
     base_url: choosing.BaseURL = None,
@@ -81,6 +87,7 @@ def embed(
         "on_error": on_error,
         "max_file_size": max_file_size,
         "prune": prune,
+        "memo": memo,
     }
     given = {name: value for name, value in options.items() if value is not None}
     asked = choosing.Asked(embedder, model, base_url, api_key)
@@ -104,3 +111,50 @@ def search(
 
     asked = choosing.Asked(embedder, model, base_url, api_key)
     raise typer.Exit(run(index, question, k, asked, as_json=json))
+
+
+Database = Annotated[str, typer.Argument(metavar="DB", help="The database of a run, or the journal beside a Callback.")]
+AsJSON = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@app.command(help=manual.RUNS)
+def runs(database: Database, *, json: AsJSON = False) -> None:
+    """Run `penstock runs`."""
+    from penstock.cli.runs import list_runs  # noqa: PLC0415 -- see above
+
+    raise typer.Exit(list_runs(database, as_json=json))
+
+
+@app.command(help=manual.STATUS)
+def status(
+    database: Database,
+    run: Annotated[str | None, typer.Argument(metavar="RUN", help="The name of a run. [default: all]")] = None,
+    *,
+    json: AsJSON = False,
+) -> None:
+    """Run `penstock status`."""
+    from penstock.cli.runs import show_status  # noqa: PLC0415 -- see above
+
+    raise typer.Exit(show_status(database, run, as_json=json))
+
+
+@app.command(help=manual.DEAD)
+def dead(
+    database: Database,
+    action: Annotated[
+        str,
+        typer.Argument(
+            metavar="ACTION", show_default=False, help="list, show, retry, discard or export. [default: list]"
+        ),
+    ] = "list",
+    *,
+    run: Annotated[str | None, typer.Option("--run", metavar="NAME", help="Only those of this run.")] = None,
+    key: Annotated[
+        list[str] | None, typer.Option("--key", metavar="KEY", help="Only the root of this key; may be repeated.")
+    ] = None,
+    json: AsJSON = False,
+) -> None:
+    """Run `penstock dead`."""
+    from penstock.cli.runs import dead as run_dead  # noqa: PLC0415 -- see above
+
+    raise typer.Exit(run_dead(database, action, run, key or (), as_json=json))

@@ -1,6 +1,6 @@
 """The texts of `--help`. A backspace alone on a line keeps the paragraph below it as it is written."""
 
-PENSTOCK = "Stream documents into an index that can be searched, and search it."
+PENSTOCK = "Stream documents into an index and search it; look at durable runs, and at what has failed in them."
 
 EMBED = """
 Index the files under PATH...; files that the index already has in their present version are skipped.
@@ -11,6 +11,10 @@ have it. A file that is named is always taken.
 
 An index remembers its embedder. With openai, the texts go to the server that you name, 64 to a request; what it refuses
 for now is tried again, as late as it asks. Keep the key in OPENAI_API_KEY.
+
+A file that fails is listed, what the index has of it stays, and the next run tries it again; until it does better, it
+is among the dead letters of the index (penstock dead INDEX list). With --memo, a text whose vector is known from an
+earlier run with --memo is not embedded again: of a run that ended early, or of a file that has changed elsewhere.
 
 Files that are gone stay in the index and are listed; --prune removes them once all others are stored. Nothing is
 removed of what cannot be read, nor of a PATH that is empty.
@@ -25,7 +29,7 @@ Examples:
   penstock embed docs README.md --to index.db
   penstock embed src --to index.db --glob '*.py' --exclude tests
   penstock embed docs --to index.db --prune
-  penstock embed docs --to openai.db --embedder openai:text-embedding-3-small
+  penstock embed docs --to openai.db --embedder openai:text-embedding-3-small --memo
   penstock embed docs --to local.db --embedder openai:nomic-embed-text --base-url http://localhost:11434/v1
   penstock embed docs --to model.db --embedder sentence-transformers:models/all-MiniLM-L6-v2
 """
@@ -39,4 +43,51 @@ Examples:
   penstock search index.db "compress bytes"
   penstock search index.db "C++" -k 10 --json
   penstock search openai.db "compress bytes" --embedder openai:text-embedding-3-small
+"""
+
+RUNS = """
+List the durable runs of DB, the one begun last first. Writes nothing, and works while they run, too.
+
+DB is the database that a run writes to, or the journal beside a Callback. A run is running, complete (its source came
+to its end), stopped (before that, in order or by an error) or killed. What is not complete goes on when it is started
+again.
+
+\b
+Examples:
+  penstock runs results.db
+  penstock runs results.db --json
+"""
+
+STATUS = """
+Tell how RUN stands, or every run of DB: what it is over, who runs it or ran it last and since when, what is done and
+what is dead. Writes nothing.
+
+\b
+Examples:
+  penstock status results.db
+  penstock status results.db docs --json
+"""
+
+DEAD = """
+Look at the dead roots of DB: items of a source of which something has failed for good and was set aside, by
+on_error="collect". A run passes them over until they change or are retried.
+
+\b
+  list     a line for each thing that failed; the default
+  show     the items that failed, with the whole traceback
+  retry    have the next run do them again
+  discard  give them up: they are done, without rows, until they change
+  export   a JSON document for each root, one a line
+
+Without --run and --key, all are meant. retry and discard write to DB, so no run may; the others write nothing.
+
+Exit codes: 0 done, 2 bad usage: no such database, run or key, or a run is writing to it.
+
+\b
+Examples:
+  penstock dead results.db
+  penstock dead results.db show --run docs --key intro.md
+  penstock dead results.db retry --run docs
+  penstock dead results.db discard --key intro.md --key notes.md
+  penstock dead results.db export > dead.jsonl
 """

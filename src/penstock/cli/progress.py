@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 _EVERY = 5.0
 _LOOK = 0.05
+_OF = {"embed": "chunks"}
+"""What a stage counts, if not files."""
 
 
 class Display(Protocol):
@@ -65,12 +67,12 @@ def table(report: "EmbedReport") -> "Table":
 
     title = f"{report.seconds:.0f} s, {report.unchanged:,} files unchanged"
     shown = Table("stage", *(), title=title, title_justify="left", box=None)
-    for heading in ("in", "in flight", "out", "failed", "files/s"):
+    for heading in ("of", "in", "in flight", "out", "failed", "per s"):
         shown.add_column(heading, justify="right")
     for stage in report.stages:
         numbers = (stage.taken, stage.in_flight, stage.delivered, stage.failed)
         rate = stage.delivered / report.seconds if report.seconds else 0.0
-        shown.add_row(stage.name, *(f"{number:,}" for number in numbers), f"{rate:,.0f}")
+        shown.add_row(stage.name, _OF.get(stage.name, "files"), *(f"{number:,}" for number in numbers), f"{rate:,.0f}")
     return shown
 
 

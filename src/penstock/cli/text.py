@@ -28,6 +28,8 @@ def summary(report: "EmbedReport", *, pruned: bool = False) -> Iterator[str]:
     )
     if report.unchanged:
         yield f"  {_count(report.unchanged, 'file')} unchanged, skipped"
+    if report.recalled:
+        yield f"  {_count(report.recalled, 'chunk')} not embedded again: their vectors were kept"
     if report.replaced:
         yield f"  {_count(report.replaced, 'file')} with bytes that are no UTF-8 text, replaced by U+FFFD"
     if report.links:

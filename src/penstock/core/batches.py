@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import takewhile
 from typing import Any, override
 
 from penstock.core.clock import now
@@ -196,15 +197,9 @@ def _knowing[T](work: Call[list[T], list[Any]], gate: Gate[list[T]]) -> Call[lis
         tried = await work(unknown) if unknown else []
         if (back := place_of(tried)) is not None:  # what is known may stand behind it, and so hide it
             await back()
-        left_untried, outcomes, rest = len(tried) < len(unknown), list[Any](), iter(tried)
-        for found in known:
-            outcome = next(rest, MISSING) if found is MISSING else found
-            if outcome is MISSING:
-                break
-            outcomes.append(outcome)
-            if left_untried and isinstance(outcome, _Bad):
-                break
-        return outcomes
+        rest = iter(tried)
+        outcomes = (next(rest, MISSING) if found is MISSING else found for found in known)
+        return list(takewhile(lambda outcome: outcome is not MISSING, outcomes))
 
     return call
 

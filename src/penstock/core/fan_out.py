@@ -97,7 +97,7 @@ class FanOut[T, U](Window[T, U]):
         known = await gate(outputs.item)
         if known is MISSING:
             await attempt(outputs)
-        elif not self._stopping:
+        else:
             outputs.ready.extend(known)
 
     async def _produce_limited(self, limits: Limits, outputs: Outputs[T, U]) -> None:

@@ -75,6 +75,6 @@ def gated[T, U](work: Call[T, U], gate: Gate[T]) -> Call[T, U]:
 
     async def call(item: T) -> U:
         known = await gate(item)
-        return await work(item) if known is MISSING else known  # type: ignore[no-any-return] # a U
+        return await work(item) if known is MISSING else known
 
     return call

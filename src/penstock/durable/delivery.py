@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from functools import partial
+from operator import attrgetter
 from time import perf_counter
 from typing import Final
 
@@ -14,18 +15,22 @@ from penstock.durable.done import DoneRoots
 from penstock.durable.job import Job
 from penstock.durable.journal import Journal, Opened
 from penstock.durable.ledger import Ledger
-from penstock.durable.lock import owner
+from penstock.durable.lock import HeldError, owner
 from penstock.durable.memo import Memo
 from penstock.durable.report import GO_ON, RunReport
 from penstock.durable.roots import Key, Root, Tracked
 from penstock.durable.sink import Store
 from penstock.durable.sqlite import StoreError
 from penstock.durable.suspects import Alone, Counts, run_alone
+from penstock.durable.weights import weight
 from penstock.durable.writer import Writer
 from penstock.run import Run
 
 HELD: Final = 10_000
-"""Rows of unfinished roots that are held in memory; beyond, they wait in the store."""
+"""Rows of unfinished roots that are held in memory, by weight; beyond, they wait in the store."""
+
+_WAITS: Final = (0.01, 0.02, 0.05, 0.1)
+"""Seconds that one who holds the sink gets: the child of a process that was killed takes a moment to end, too."""
 
 
 async def deliver(job: Job) -> RunReport:
@@ -58,8 +63,8 @@ async def delivering(job: Job) -> "AsyncGenerator[Delivery]":
 
 async def _open(job: Job) -> tuple[Store, Opened, Alone]:
     """Open the run, and again when those roots have run alone that may have killed the process."""
-    store, opened = _open_once(job)
-    suspects = [] if opened.clean else store.journal.suspects(opened.id)
+    store, opened = await _open_once(job)
+    suspects = [] if opened.clean or not job.finds_killers else store.journal.suspects(opened.id)
     if opened.changed:
         LOG.warning("run %r: the code has changed since it was begun last: %s", job.name, ", ".join(opened.changed))
     if not suspects:
@@ -70,19 +75,32 @@ async def _open(job: Job) -> tuple[Store, Opened, Alone]:
     else:
         store.close()  # a connection must not be taken into a child
         alone = await run_alone(
-            suspects, opened, partial(job.sink.open, job.durability), partial(_deliver_alone, job, opened)
+            suspects,
+            opened,
+            partial(job.sink.open, job.durability),
+            partial(_deliver_alone, job, opened),
+            keeps_rows_of_dead=job.dead_for_now,
         )
-        store, again = _open_once(job)
+        store, again = await _open_once(job)
         opened = replace(again, changed=opened.changed)
-    if not alone.interrupted:
+    try:
         with store.transaction():
-            for suspect in suspects:
+            for suspect in () if alone.interrupted else suspects:
                 store.journal.acquit(opened.id, suspect.key)
+    except BaseException:
+        store.close()
+        raise
     return store, opened, alone
 
 
-def _open_once(job: Job) -> tuple[Store, Opened]:
-    store = job.sink.open(job.durability)
+async def _open_once(job: Job) -> tuple[Store, Opened]:
+    store = None
+    for wait in _WAITS:
+        with suppress(HeldError):
+            store = job.sink.open(job.durability)
+            break
+        await asyncio.sleep(wait)
+    store = store or job.sink.open(job.durability)
     try:
         with store.transaction():
             return store, store.journal.open_run(job.name, job.source, owner(), job.stages, job.on_change)
@@ -138,9 +156,10 @@ class Delivery:
         self._only = only
         self._ledger = Ledger(self._done, opened, self._finished, retries_dead=job.dead_for_now)
         self._ledger.only = only
+        self._ledger.set_aside = self._alone.dead
         self._ledger.is_full = lambda: self._writer.is_full
         self._memo = self._ledger.memo = Memo(self._reader, self._remember)
-        self._ledger.dispatch = None if opened.clean else self._dispatch
+        self._ledger.dispatch = None if opened.clean or not job.finds_killers else self._dispatch
         self._progress = asyncio.Event()
         self._writer = Writer(
             store, opened, asyncio.get_running_loop(), self._committed, keeps_rows_of_dead=job.dead_for_now
@@ -155,7 +174,9 @@ class Delivery:
             async for item in items:
                 root = item.root
                 root.rows.append(item.value)
-                self._held += 1
+                row = weight(item.value)
+                root.weight += row
+                self._held += row
                 if self._held > HELD:
                     self._stage()
                 root.settled()
@@ -211,10 +232,11 @@ class Delivery:
             path=self._job.sink.path,
             guarantee=self._job.sink.delivery,
             already_done=max(ledger.already - alone.counts.get("delivered", 0), 0),  # they were passed over after that
-            dead=self._dead + alone.dead,
-            dead_before=max(ledger.dead_before - alone.dead, 0),
+            dead=self._dead + len(alone.dead),
+            dead_before=max(ledger.dead_before - len(alone.dead), 0),
             missing=self._missing,
             removed=self._removed,
+            unread=ledger.unread,
             seconds=(self._ended or perf_counter()) - self._began,
             complete=self._complete,
             changed=self._opened.changed,
@@ -223,7 +245,7 @@ class Delivery:
         )
 
     def __str__(self) -> str:
-        times = "" if self._opened.times == 1 else f", for the {self._opened.times}. time"
+        times = "" if self._opened.times == 1 else f", begun {self._opened.times} times"
         before = "" if self._opened.clean else ", after one that was killed"
         return (
             f"run {self._job.name!r} into {self._job.sink.path}: {self._job.sink.delivery}, "
@@ -231,12 +253,12 @@ class Delivery:
         )
 
     def _finished(self, root: Root) -> None:
-        self._held -= len(root.rows)
-        if self._only is None or not (root.letters or any(stage.failed for stage in self.items.stats())):
+        self._held -= root.weight
+        if self._only is None or not root.failed:
             self._writer.add(root)
 
     def _remember(self, stage: bytes, item: bytes, value: bytes) -> None:
-        self._writer.note(lambda journal: journal.remember(stage, item, value))
+        self._writer.note(lambda journal: journal.remember(stage, item, value), weight=weight(value))
 
     def _dispatch(self, root: Root) -> Awaitable[None]:
         """Note that a root is under way; if that fails, the run is aborted, and so is who waits for it."""
@@ -249,12 +271,13 @@ class Delivery:
 
     def _stage(self) -> None:
         """Have the rows of the greatest unfinished roots wait in the store, until half of all that are held do."""
-        for root in sorted(self._ledger.unfinished(), key=lambda root: len(root.rows), reverse=True):
-            self._held -= len(root.rows)
+        for root in sorted(self._ledger.unfinished(), key=attrgetter("weight"), reverse=True):
+            self._held -= root.weight
             if root.letters:
                 root.rows.clear()
             else:
                 self._writer.stage(root)
+            root.weight = 0
             if self._held <= HELD // 2:
                 return
 

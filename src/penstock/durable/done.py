@@ -13,9 +13,11 @@ PAGE: Final = 1024
 _WORTH: Final = 8
 """How many roots of a page can be read in the time in which one is looked up by itself."""
 
-_COLUMNS = "SELECT key, id, version, state, times, position FROM penstock_roots"
-_ROOT = f"{_COLUMNS} WHERE run = ? AND key = ?"
-_PAGE = f"{_COLUMNS} WHERE run = ? AND key >= ? ORDER BY key LIMIT ?"
+_ROOT = "SELECT id, version, state, times, position FROM penstock_roots WHERE run = ? AND key = ?"
+_PAGE = (
+    "SELECT key, id, version, state, times, position FROM penstock_roots "
+    "WHERE run = ? AND key >= ? ORDER BY key LIMIT ?"
+)
 _ALL = "SELECT id, key FROM penstock_roots WHERE run = ? AND key > ? ORDER BY key LIMIT ?"
 
 type Known = tuple[int, str, int, int, int]
@@ -68,25 +70,40 @@ class Lookup:
         self._high: Key | None = None  # to here, or to the end
         self._highest: Key | None = None  # of the keys that were not found
         self._size = PAGE // 16
-        self._rising = 0  # keys, each looked up by itself, that came in order
         self._turned_at = 0
         self._not_there = 0
+        self._before: Key | None = None  # the last key that was looked up by itself
+        self._rising = 0  # how many of those came in order
         self.page: dict[Key, Known] = {}
 
     def find(self, key: Key, position: int) -> Known | None:
         """What is known of the root of that key, which does not stand in the page; `position` counts its keys."""
-        if not self._covers(key):
+        if self._size == 1 and not self._in_order_again(key):
+            known = self._one(key)
+        elif not self._covers(key):
             self._turn_to(key, position)
             known = self.page.get(key)
         elif self._highest is None or _rank(key) > _rank(self._highest):
             known = None  # it was not there when the page was read, and no run but this one settles it
         else:
-            known = next((_known(row) for row in self._connection.execute(_ROOT, (self._run, key))), None)
+            known = self._one(key)
         if known is None:
             self._not_there += 1
             if self._highest is None or _rank(key) > _rank(self._highest):
                 self._highest = key
         return known
+
+    def _one(self, key: Key) -> Known | None:
+        return self._connection.execute(_ROOT, (self._run, key)).fetchone()
+
+    def _in_order_again(self, key: Key) -> bool:
+        """Whether enough keys that were looked up by themselves came in order for a page to be worth a try."""
+        before, self._before = self._before, key
+        self._rising = self._rising + 1 if before is not None and _rank(key) > _rank(before) else 0
+        if self._rising <= _WORTH:
+            return False
+        self._size, self._low, self._rising = 2 * _WORTH, None, 0
+        return True
 
     def _covers(self, key: Key) -> bool:
         if self._low is None or _rank(key) < _rank(self._low):
@@ -95,27 +112,14 @@ class Lookup:
 
     def _turn_to(self, key: Key, position: int) -> None:
         """Read the page that begins at that key."""
-        self._choose_size(key, position)
-        self._turned_at, self._not_there = position, 0
-        one = self._size == 1
-        rows = self._connection.execute(
-            _ROOT if one else _PAGE, (self._run, key) if one else (self._run, key, self._size)
-        )
-        self.page.clear()
-        self.page.update((row[0], _known(row)) for row in rows)
-        self._low = self._high = key
-        if not one:
-            self._high = next(reversed(self.page)) if len(self.page) == self._size else None
-
-    def _choose_size(self, key: Key, position: int) -> None:
-        if self._low is None:
-            return
-        self._rising = self._rising + 1 if _rank(key) > _rank(self._low) else 0
-        if self._size > 1:
+        if self._low is not None:
             used = position - self._turned_at - self._not_there
             self._size = min(2 * self._size, PAGE) if used * _WORTH > self._size else 1
-        elif self._rising > _WORTH:
-            self._size = 2 * _WORTH
+        self._turned_at, self._not_there = position, 0
+        self.page.clear()
+        self.page.update((row[0], _known(row)) for row in self._connection.execute(_PAGE, (self._run, key, self._size)))
+        self._low = key
+        self._high = next(reversed(self.page)) if len(self.page) == self._size else None
 
 
 def _known(row: Any) -> Known:

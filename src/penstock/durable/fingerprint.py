@@ -12,14 +12,14 @@ release of Python: with another one, every function has changed.
 import functools
 import inspect
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
-from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
+from types import BuiltinFunctionType, CodeType, EllipsisType, FunctionType, MethodType, ModuleType
 from typing import Any, Final, Literal, cast
 
 from penstock.core.errors import OptionError
-from penstock.durable.values import PackError, digest, plain_stand_in, type_name
+from penstock.durable.values import PackError, digest, kind_of, plain_stand_in, type_name
 from penstock.ops.operator import Code, Operator
 
 type OnChange = Literal["continue", "restart", "refuse"]
@@ -55,7 +55,7 @@ def fingerprint(operator: str, code: Code) -> bytes:
             f"deps must be made of JSON-like values, bytes, arrays or dataclasses of them, "
             f"got {type_name(error.kind)} in {code.deps!r}"
         ) from None
-    parts = (sys.implementation.cache_tag, operator, code.in_band, code.fn, deps)
+    parts = (sys.implementation.cache_tag, operator, code.fn, deps)
     return digest(parts, _Describing().stand_in)
 
 
@@ -81,29 +81,29 @@ class _Describing:
 
     def __init__(self) -> None:
         self._seen: dict[int, object] = {}
+        self._ways: tuple[tuple[type, Callable[[Any], Any]], ...] = (
+            (CodeType, _code),
+            (functools.partial, self._partial),
+            (MethodType, lambda method: ("method", method.__func__, self._held(method.__self__))),
+            (type, lambda kind: ("class", type_name(kind))),
+            (ModuleType, lambda module: ("module", module.__name__)),
+            (BuiltinFunctionType, lambda builtin: ("builtin", str(builtin.__module__), builtin.__qualname__)),
+            (EllipsisType, lambda _: ("ellipsis",)),
+        )
 
     def stand_in(self, value: Any) -> Any:
         """What is known of it."""
-        if isinstance(value, CodeType):
-            return _code(value)
-        if isinstance(value, functools.partial):
-            part = cast("functools.partial[Any]", value)
-            keywords = {name: self._held(each) for name, each in part.keywords.items()}
-            return "partial", part.func, tuple(map(self._held, part.args)), keywords
-        if isinstance(value, MethodType):
-            return "method", value.__func__, self._held(value.__self__)
-        if isinstance(value, type):
-            return "class", type_name(value)
-        if isinstance(value, ModuleType):
-            return "module", value.__name__
-        if isinstance(value, BuiltinFunctionType):
-            return "builtin", str(value.__module__), value.__qualname__
-        if value is ...:
-            return ("ellipsis",)
+        for kind, describe in self._ways:
+            if isinstance(value, kind):
+                return describe(value)
         if id(value) in self._seen:  # what leads to itself has no end
-            return "seen", type_name(cast("type", type(value)))
+            return "seen", type_name(kind_of(value))
         self._seen[id(value)] = value
         return self._function(value) if isinstance(value, FunctionType) else self._object(value)
+
+    def _partial(self, part: functools.partial[Any]) -> Any:
+        keywords = {name: self._held(value) for name, value in part.keywords.items()}
+        return "partial", part.func, tuple(map(self._held, part.args)), keywords
 
     def _function(self, function: FunctionType) -> Any:
         name = "function", function.__module__, function.__qualname__
@@ -113,18 +113,18 @@ class _Describing:
         return name, function.__code__, defaults, named, closure
 
     def _object(self, value: Any) -> Any:
-        kind: type = type(value)
+        kind = kind_of(value)
         try:
             held = plain_stand_in(value)
         except PackError:
             held = None
-        call = inspect.getattr_static(kind, "__call__", None)  # noqa: B004 -- what it is, not whether
+        call = inspect.getattr_static(kind, "__call__", None)
         call = call if isinstance(call, FunctionType) else None
         return "object", type_name(kind), held, call, inspect.getattr_static(value, "__wrapped__", None)
 
     def _held(self, value: Any) -> Any:
         """What is known of a value that a function holds: of one that is large, or has no end, the type."""
-        kind: type = type(value)
+        kind = kind_of(value)
         large = isinstance(value, list | tuple | dict | set | frozenset) and len(cast("list[Any]", value)) > LARGE
         try:
             return ("large", type_name(kind)) if large or hasattr(kind, "dtype") else digest(value, self.stand_in)

@@ -44,6 +44,8 @@ class Job:
         stages: the code of its stages.
         on_change: what becomes of roots that were done by other code.
         one_shot: whether its source can be read only once.
+        finds_killers: whether roots that may have killed the process are run alone: in a fork of it, which not all
+            libraries put up with.
     """
 
     open_tracked: OpenTracked
@@ -59,3 +61,4 @@ class Job:
     stages: tuple[StageCode, ...] = ()
     on_change: OnChange = "continue"
     one_shot: bool = False
+    finds_killers: bool = True

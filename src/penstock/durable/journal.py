@@ -239,11 +239,12 @@ class Journal:
                 (*values, opened.id, root.key),
             )
             number = self._connection.last_insert_rowid()
-        self._connection.executemany(
-            "INSERT INTO penstock_dead (root, stage, attempts, error, traceback, item, at) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?)",
-            [(number, *_written(letter)) for letter in root.letters],
-        )
+        for letter in root.letters:
+            self._connection.execute(
+                "INSERT INTO penstock_dead (root, stage, attempts, error, traceback, item, at) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (number, *_written(letter)),
+            )
         return number
 
     def stage(self, staging: int, rows: Sequence[Any]) -> None:
@@ -257,7 +258,7 @@ class Journal:
                 part = pickle.dumps(rows[start : start + _PART], pickle.HIGHEST_PROTOCOL)
             except Exception as error:
                 raise StoreError(
-                    f"{self._path}: more than 10,000 rows wait for their roots, and these cannot be stored meanwhile: "
+                    f"{self._path}: more rows wait for their roots than are held, and these cannot be stored meanwhile: "
                     f"{error}"
                 ) from error
             self._connection.execute("INSERT INTO penstock_staged (staging, rows) VALUES (?, ?)", (staging, part))
@@ -271,6 +272,16 @@ class Journal:
     def unstage(self, staging: int) -> None:
         """Drop the rows that wait under a number."""
         self._connection.execute("DELETE FROM penstock_staged WHERE staging = ?", (staging,))
+
+    def retry(self, root: int) -> None:
+        """Have a root done again by the next run, as one that was done before the first; its rows stay until then."""
+        self._connection.execute("UPDATE penstock_roots SET times = 0 WHERE id = ?", (root,))
+        self._connection.execute("DELETE FROM penstock_dead WHERE root = ?", (root,))
+
+    def discard(self, root: int) -> None:
+        """Count a dead root as done in its version."""
+        self._connection.execute("UPDATE penstock_roots SET state = ? WHERE id = ?", (DONE, root))
+        self._connection.execute("DELETE FROM penstock_dead WHERE root = ?", (root,))
 
     def forget(self, root: int) -> None:
         """Forget a root: the next run does it again, if it is still there."""

@@ -46,9 +46,10 @@ class Ledger:
         memo: results of stages that are kept.
         dispatch: how a root is noted before it is begun, where that is to be.
         only: the key of the one root that may be taken, or None.
+        set_aside: the keys of roots that are not tried again, although they are dead.
         is_full: whether so much waits to be committed that no root may be taken.
         waiting: who is to be told when something was committed.
-        unread: places that the source could not read, as the beginnings of the keys that may be there: none is missing.
+        unread: places that the source could not read.
     """
 
     def __init__(
@@ -65,12 +66,14 @@ class Ledger:
         self.dead_before: int = 0
         self.changed: int = 0
         self.taken: int = 0
-        self.unread: list[str] = []
+        self.unread: int = 0
+        self._unread: list[str] = []  # the beginnings of the keys that may be there
         self.is_full: Callable[[], bool] = lambda: False
         self.waiting: list[Callable[[], None]] = []
         self.memo: Memo | None = None
         self.dispatch: Dispatch | None = None
         self.only: Key | None = None
+        self.set_aside: set[Key] = set()
 
     @property
     def place(self) -> str:
@@ -82,7 +85,8 @@ class Ledger:
         positions = count()
         lookup = self._done.lookup()
         key_of, version_of, page = identity.key, identity.version, lookup.page
-        seen, times, since, only = self._seen, self._opened.times, self._opened.since, self.only
+        seen, under_way, only = self._seen, self._under_way, self.only
+        times, since = self._opened.times, self._opened.since
 
         def admit(item: Any) -> Any:
             position = next(positions)
@@ -96,6 +100,8 @@ class Ledger:
                 known = page.get(key)
             except TypeError:  # it cannot be hashed
                 known = None
+            if known is None and _checked(key, position) not in under_way:
+                known = lookup.find(key, position)
             if known is not None:
                 number, version_before, state, times_before, _ = known
                 if version_before == version and state == DONE and since <= times_before != times:
@@ -104,10 +110,9 @@ class Ledger:
                         seen[place] |= bit
                         self.already += 1
                         return DROPPED
-            root = Root(_checked(key, position), _text(version, position), position, self._finished)
-            if key in self._under_way:
-                raise duplicate(key, self._under_way[key].position, position)
-            return self._admit(root, item, known or lookup.find(key, position))
+            if key in under_way:
+                raise duplicate(key, under_way[key].position, position)
+            return self._admit(Root(key, _text(version, position), position, self._finished), item, known)
 
         return admit
 
@@ -119,7 +124,8 @@ class Ledger:
             if times == self._opened.times or not self._see(number):
                 raise duplicate(key, before if times == self._opened.times else None, position)
             same = version_before == root.version and times >= self._opened.since
-            if same and not (state == DEAD and self._retries_dead):
+            again = state == DEAD and self._retries_dead and key not in self.set_aside
+            if same and not again:
                 self.already += state != DEAD
                 self.dead_before += state == DEAD
                 return DROPPED
@@ -130,9 +136,8 @@ class Ledger:
 
     def note_unread(self, begin: str) -> None:
         """Let no root be missing whose key begins like that; it may be called from any thread."""
-        self.unread.append(begin)
-        if len(self.unread) > _PLACES:
-            self.unread = [""]
+        self.unread += 1
+        self._unread = [*self._unread, begin] if self.unread <= _PLACES else [""]
 
     def committed(self, root: Root) -> None:
         """Forget a root that the journal knows now."""
@@ -160,7 +165,7 @@ class Ledger:
 
         Those of places that could not be read are not among them.
         """
-        unread, seen = tuple(self.unread), self._seen
+        unread, seen = tuple(self._unread), self._seen
         for page in self._done.all():
             yield [
                 (number, key)

@@ -31,7 +31,7 @@ def exclusive(target: str) -> Generator[None]:
         HeldError: another process holds it, or this one does already.
         OSError: the file cannot be written.
     """
-    descriptor = os.open(f"{target}.lock", os.O_RDWR | os.O_CREAT, 0o666)
+    descriptor = os.open(_lock_of(target), os.O_RDWR | os.O_CREAT, 0o666)
     _held.add(descriptor)
     try:
         if not _taken(descriptor, fcntl.LOCK_EX, _TRIES):
@@ -47,10 +47,10 @@ def exclusive(target: str) -> Generator[None]:
 
 
 def holder(target: str) -> str | None:
-    """Who holds `target`'s lock, and since when; None if nobody does."""
+    """Who holds `target`'s lock, and since when; None if nobody does, or it cannot be seen."""
     try:
-        descriptor = os.open(f"{target}.lock", os.O_RDONLY)
-    except FileNotFoundError:
+        descriptor = os.open(_lock_of(target), os.O_RDONLY)
+    except (FileNotFoundError, PermissionError):
         return None
     try:
         return None if _taken(descriptor, fcntl.LOCK_SH, 1) else _written(descriptor)
@@ -61,6 +61,11 @@ def holder(target: str) -> str | None:
 def owner() -> str:
     """Who this is."""
     return f"process {os.getpid()} on {socket.gethostname()}"
+
+
+def _lock_of(target: str) -> str:
+    """The file beside the one that `target` leads to: one lock, whatever links lead there."""
+    return f"{os.path.realpath(target)}.lock"
 
 
 def _taken(descriptor: int, kind: int, tries: int) -> bool:

@@ -5,13 +5,14 @@ there is a result, in the next commit, without waiting for the root that the ite
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from penstock.core.errors import OptionError
 from penstock.core.plan import MISSING
 from penstock.durable.fingerprint import StageCode
 from penstock.durable.roots import Tracked
-from penstock.durable.values import PackError, digest, pack, type_name, unpack
+from penstock.durable.values import PackError, UnpackError, digest, pack, type_name, unpack
 
 if TYPE_CHECKING:
     from penstock.durable.sqlite import Connection
@@ -35,10 +36,12 @@ class Memo:
         self.recalled: int = 0
 
     def find(self, stage: bytes, item: bytes) -> Any:
-        """The result of that stage for the item of that digest, or MISSING."""
-        for (value,) in self._reader.execute(_ENTRY, (stage, item)):
-            self.recalled += 1
-            return unpack(value)
+        """The result of that stage for the item of that digest, or MISSING; an entry that cannot be read is none."""
+        for (packed,) in self._reader.execute(_ENTRY, (stage, item)):
+            with suppress(UnpackError):
+                value = unpack(packed)
+                self.recalled += 1
+                return value
         return MISSING
 
 
@@ -50,7 +53,7 @@ class StageMemo:
         self._code = code
 
     def recall(self, item: Tracked) -> Any:
-        """What the function gave for this item before, or MISSING; an `OptionError` if it cannot be told from others."""
+        """What the function gave for this item before, or MISSING; `OptionError` if it cannot be told from others."""
         try:
             item.digest = digest(item.value)
         except PackError as error:

@@ -22,10 +22,11 @@ class RunReport:
         delivered: roots that were done and committed.
         already_done: roots that were done before, in this version, and were passed over.
         redone: of those delivered, roots that were there in another version.
-        dead: roots that were set aside, with what failed of them.
+        dead: roots that were set aside, with what failed of them: see `penstock.durable.dead_roots`.
         dead_before: roots that were set aside before, in this version, and were passed over.
         missing: roots that were done before and are not in the source any more.
         removed: of those missing, roots whose rows were removed.
+        unread: places of the source that could not be read and were passed over; what they hold is not missing.
         rows: rows that were stored.
         seconds: how long it took.
         commits: transactions.
@@ -54,6 +55,7 @@ class RunReport:
     failures: tuple[Failed, ...] = field(repr=False)
     recalled: int = 0
     changed: tuple[str, ...] = ()
+    unread: int = 0
 
     def __str__(self) -> str:
         parts = [
@@ -69,6 +71,8 @@ class RunReport:
             parts.append(f"code changed: {', '.join(self.changed)}")
         if self.missing:
             parts.append(f"{self.missing:,} missing" + (f", {self.removed:,} removed" if self.removed else ", kept"))
+        if self.unread:
+            parts.append(f"{self.unread:,} place{'s' if self.unread > 1 else ''} of the source not read")
         parts.append(f"{self.rows:,} rows, {self.commits:,} commits, {self.seconds:.1f} s, {self.guarantee}")
         end = "" if self.complete else f" (stopped before its end: {GO_ON})"
         return f"run {self.run!r} into {self.path}: {'; '.join(parts)}{end}"

@@ -40,10 +40,10 @@ class Resume(Through[Any, Tracked]):
             while not self._over:
                 for item in upstream.ready_items(_MANY):
                     self._taken += 1
-                    tracked = admit(item)
+                    tracked: Any = admit(item)
                     if tracked is not DROPPED:
                         self._delivered += 1
-                        return tracked
+                        return tracked  # type: ignore[no-any-return] # a Tracked
                     self._dropped += 1
                 item = upstream.pull(room)  # an item at least: a slow machine must not spin
                 if item is PENDING or item is END:
@@ -52,7 +52,7 @@ class Resume(Through[Any, Tracked]):
                 tracked = admit(item)
                 if tracked is not DROPPED:
                     self._delivered += 1
-                    return tracked
+                    return tracked  # type: ignore[no-any-return] # a Tracked
                 self._dropped += 1
                 if now() > self.scope.turn_ends:
                     self._ask_for_a_turn()

@@ -7,7 +7,7 @@ more: all of it was accepted by the sink, dropped, or has failed for good; also 
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
-type Key = str | int | bytes
+type Key = str | int
 
 DONE: Final = 0
 DEAD: Final = 1
@@ -26,12 +26,15 @@ class Root:
         letters: what failed of it for good and was set aside.
         staging: the number by which rows of it wait in the staging table, or 0.
         staged: how many rows wait there.
+        weight: how much memory `rows` take, as `penstock.durable.weights` has it.
+        failed: whether something of it has failed for good.
         dispatched: whether the journal knows that it is under way, where that is kept.
     """
 
     __slots__ = (
         "_finished",
         "dispatched",
+        "failed",
         "key",
         "letters",
         "position",
@@ -40,6 +43,7 @@ class Root:
         "staging",
         "under_way",
         "version",
+        "weight",
     )
 
     def __init__(self, key: Key, version: str, position: int, finished: "Callable[[Root], None]") -> None:
@@ -51,6 +55,8 @@ class Root:
         self.letters: list[DeadLetter] = []
         self.staging: int = 0
         self.staged: int = 0
+        self.weight: int = 0
+        self.failed: bool = False
         self.dispatched: bool = False
         self._finished = finished
 

@@ -31,7 +31,7 @@ class Store(Protocol):
 
     @property
     def largest(self) -> int:
-        """Rows of one commit, about; one root may have more."""
+        """Rows of one commit, at most; a root that has more is committed alone."""
         ...
 
     def send(self, run: str, roots: "Iterable[tuple[Root, Iterable[Any]]]") -> None:

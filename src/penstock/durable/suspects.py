@@ -12,8 +12,10 @@ import os
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Any, Final, NoReturn
 
 from penstock.core import open_runs
@@ -43,17 +45,22 @@ class Alone:
 
     Attributes:
         counts: what was delivered by children, by the names of the report.
-        dead: how many roots were set aside.
+        dead: the keys of the roots that were set aside.
         interrupted: whether there was no time for all of them.
     """
 
     counts: Counts
-    dead: int = 0
+    dead: set[Key] = field(default_factory=set[Key])
     interrupted: bool = False
 
 
 async def run_alone(
-    suspects: Sequence[Suspect], opened: Opened, open_store: Callable[[], Store], deliver: DeliverAlone
+    suspects: Sequence[Suspect],
+    opened: Opened,
+    open_store: Callable[[], Store],
+    deliver: DeliverAlone,
+    *,
+    keeps_rows_of_dead: bool = False,
 ) -> Alone:
     """Run each of the suspects in a child process; the store is closed, so that children can open it."""
     alone = Alone({})
@@ -64,7 +71,8 @@ async def run_alone(
         LOG.warning("root %r was under way when two processes died: it runs alone", suspect.key)
         status, report = await _in_child(deliver, suspect.key)
         if report is None:
-            alone.dead += _set_aside(suspect, opened, open_store, _died_of(status))
+            if _set_aside(suspect, opened, open_store, _died_of(status), keeps_rows=keeps_rows_of_dead):
+                alone.dead.add(suspect.key)
         elif "failed" in report:
             LOG.info("root %r has failed alone, and runs among the others: %s", suspect.key, report["failed"])
         else:
@@ -73,7 +81,7 @@ async def run_alone(
     return alone
 
 
-def _set_aside(before: Suspect, opened: Opened, open_store: Callable[[], Store], how: str) -> bool:
+def _set_aside(before: Suspect, opened: Opened, open_store: Callable[[], Store], how: str, *, keeps_rows: bool) -> bool:
     """Make the root a dead letter, if its work had begun in the child that died."""
     store = open_store()
     try:
@@ -87,7 +95,9 @@ def _set_aside(before: Suspect, opened: Opened, open_store: Callable[[], Store],
             root.dispatched = True
             error = ProcessDied(f"the process that worked on it alone {how}")
             root.letters.append(DeadLetter("process", suspect.attempts, error, suspect.key))
-            store.replace(store.journal.settle(opened, root), ())
+            number = store.journal.settle(opened, root)
+            if not keeps_rows:
+                store.replace(number, ())
         LOG.warning("root %r is set aside: %s", before.key, error)
         return True
     finally:
@@ -98,9 +108,10 @@ async def _in_child(deliver: DeliverAlone, key: Key) -> tuple[int, dict[str, Any
     """How the child ended, and what it has reported: nothing if it died."""
     report, report_end = os.pipe()
     lifeline_end, lifeline = os.pipe()  # at its end the parent is dead
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()
-    child = os.fork()
+    _flush()  # what waits in a buffer would be printed by both
+    with warnings.catch_warnings():  # of threads that others run: the child has none of them, and starts its own
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child = os.fork()
     if not child:
         os.close(report)
         os.close(lifeline)
@@ -111,7 +122,7 @@ async def _in_child(deliver: DeliverAlone, key: Key) -> tuple[int, dict[str, Any
     try:
         while status is None:
             await asyncio.sleep(_LOOK)
-            ended, code = os.waitpid(child, os.WNOHANG)
+            ended, code = os.waitpid(child, os.WNOHANG)  # noqa: ASYNC222 -- it does not block
             status = code if ended else None
         os.set_blocking(report, False)  # a process that the child has left behind may hold the other end
         try:
@@ -122,7 +133,7 @@ async def _in_child(deliver: DeliverAlone, key: Key) -> tuple[int, dict[str, Any
     finally:
         if status is None:
             os.kill(child, signal.SIGKILL)
-            os.waitpid(child, 0)
+            os.waitpid(child, 0)  # noqa: ASYNC222 -- what is killed is gone in a moment
         os.close(report)
         os.close(lifeline)
 
@@ -138,8 +149,7 @@ def _be_child(deliver: DeliverAlone, key: Key, report: int, lifeline: int) -> No
         worker = threading.Thread(target=run, args=(_deliver_and_report, deliver, key, report), daemon=True)
         worker.start()
         worker.join()
-        for stream in (sys.stdout, sys.stderr):
-            stream.flush()
+        _flush()
     finally:
         os._exit(0)
 
@@ -150,12 +160,19 @@ def _deliver_and_report(deliver: DeliverAlone, key: Key, report: int) -> None:
         told = dict(asyncio.run(deliver(key)))
     except BaseException as error:  # noqa: BLE001 -- it has survived: the run raises it when the root runs there
         told = {"failed": said(error)[:1000]}
-    os.write(report, json.dumps(told).encode())
+    with suppress(BrokenPipeError):  # the parent is dead, and this process in a moment
+        os.write(report, json.dumps(told).encode())
 
 
 def _die_with(lifeline: int) -> None:
     os.read(lifeline, 1)
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(AttributeError, OSError, ValueError):  # there may be none, or one that is closed
+            stream.flush()
 
 
 def _ignore(_signal: int, _frame: object) -> None:

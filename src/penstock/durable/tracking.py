@@ -181,6 +181,7 @@ def _failed(on_error: str) -> Callable[[Failed], Failed]:
     def failed(failure: Failed) -> Failed:
         """Name the root; count the item as through if the run goes on without it."""
         item: Tracked = failure.item
+        item.root.failed = True
         shown = replace(failure, item=item.value, root=item.root.key)
         if on_error == "collect":
             item.root.letters.append(DeadLetter(failure.stage, failure.attempts, failure.error, item.value))

@@ -32,9 +32,13 @@ _COMPLEX: Final = struct.Struct("<dd")
 class PackError(PenstockError):
     """A value of a type that cannot be packed; `kind` is that type."""
 
-    def __init__(self, kind: type) -> None:
+    def __init__(self, kind: type[Any]) -> None:
         super().__init__(f"{type_name(kind)} cannot be packed")
-        self.kind: type = kind
+        self.kind: type[Any] = kind
+
+
+class UnpackError(PenstockError):
+    """Bytes are not those of a packed value."""
 
 
 def pack(value: Any) -> bytes:
@@ -43,7 +47,7 @@ def pack(value: Any) -> bytes:
     try:
         _Packing(out, _none, canonical=False).add(value)
     except RecursionError:
-        raise PackError(type(value)) from None
+        raise PackError(kind_of(value)) from None
     return bytes(out)
 
 
@@ -62,18 +66,25 @@ def digest(value: Any, stand_in: StandIn | None = None) -> bytes:
     try:
         _Packing(out, plain_stand_in if stand_in is None else stand_in, canonical=True).add(value)
     except RecursionError:
-        raise PackError(type(value)) from None
+        raise PackError(kind_of(value)) from None
     return blake2b(out, digest_size=16).digest()
 
 
 def unpack(packed: bytes) -> Any:
-    """The value that was packed."""
-    return _Unpacking(packed).take()
+    """The value that was packed; `UnpackError` if it was not `pack` that made it."""
+    unpacking = _Unpacking(packed)
+    try:
+        value = unpacking.take()
+    except (ValueError, TypeError, LookupError, OverflowError, RecursionError, struct.error) as error:
+        raise UnpackError(f"not a packed value: {error}") from None
+    if not unpacking.is_at_its_end:
+        raise UnpackError("not a packed value: it goes on behind its end")
+    return value
 
 
 def plain_stand_in(value: Any) -> Any:
     """What stands for a value that is known by its type and what it holds."""
-    kind = type(value)
+    kind = kind_of(value)
     if isinstance(value, Enum):
         return type_name(kind), value.name
     if isinstance(value, PurePath):
@@ -87,7 +98,12 @@ def plain_stand_in(value: Any) -> Any:
     raise PackError(kind)
 
 
-def type_name(kind: type) -> str:
+def kind_of(value: object) -> type[Any]:
+    """The type of a value."""
+    return type(value)
+
+
+def type_name(kind: type[Any]) -> str:
     """The name of a type, with its module."""
     return f"{kind.__module__}.{kind.__qualname__}"
 
@@ -97,7 +113,7 @@ _BY_REPR: Final = {"datetime", "decimal", "fractions", "uuid"}
 
 
 def _none(value: Any) -> Any:
-    raise PackError(type(value))
+    raise PackError(kind_of(value))
 
 
 class _Packing:
@@ -109,15 +125,15 @@ class _Packing:
         self._canonical = canonical
 
     def add(self, value: Any) -> None:
-        kind: Any = type(value)
+        kind = kind_of(value)
         if kind is str:
             self._sized(b"s", value.encode("utf-8", "surrogatepass"))
         elif value is None or kind is bool:
             self._out += b"N" if value is None else b"T" if value else b"F"
         elif kind is int:
             self._add_int(value)
-        elif kind is float:
-            self._out += b"f" + _FLOAT.pack(value)
+        elif kind is float or kind is complex:
+            self._out += b"f" + _FLOAT.pack(value) if kind is float else b"c" + _COMPLEX.pack(value.real, value.imag)
         elif kind is bytes:
             self._sized(b"b", value)
         elif kind is list or kind is tuple:
@@ -127,8 +143,6 @@ class _Packing:
         elif kind is set or kind is frozenset:
             self._begin(b"S" if kind is set else b"Z", len(value))
             self._out += b"".join(sorted(map(self._alone, value)))
-        elif kind is complex:
-            self._out += b"c" + _COMPLEX.pack(value.real, value.imag)
         elif not self._add_numpy(kind, value):
             self._out += b"o"
             self.add(self._stand_in(value))
@@ -163,7 +177,7 @@ class _Packing:
             alone.add(value)
         return bytes(alone._out)
 
-    def _add_numpy(self, kind: type, value: Any) -> bool:
+    def _add_numpy(self, kind: type[Any], value: Any) -> bool:
         numpy = sys.modules.get("numpy")
         if numpy is None or not (kind is numpy.ndarray or issubclass(kind, numpy.generic)):
             return False
@@ -200,13 +214,11 @@ class _Unpacking:
             return _FLOAT.unpack(self._bytes(8))[0]
         if letter == b"c":
             return complex(*_COMPLEX.unpack(self._bytes(16)))
-        if letter in b"an":
-            return self._array(letter)
-        return self._sized(letter)
+        return self._array(letter) if letter in {b"a", b"n"} else self._sized(letter)
 
     def _sized(self, letter: bytes) -> Any:
         count = self._count()
-        if letter in b"LU":
+        if letter in {b"L", b"U"}:
             floats = _little(array("d", self._bytes(8 * count)))
             return floats.tolist() if letter == b"L" else tuple(floats)
         if letter == b"s":
@@ -223,7 +235,8 @@ class _Unpacking:
         import numpy as np  # noqa: PLC0415 -- only for those who have stored arrays
 
         kind, shape, content = self.take(), self.take(), self.take()
-        values: Any = np.frombuffer(content, kind).reshape(shape)
+        read: Any = np.frombuffer
+        values: Any = read(content, kind).reshape(shape)
         return values.copy() if letter == b"a" else values[()]
 
     def _count(self) -> int:
@@ -232,7 +245,14 @@ class _Unpacking:
     def _bytes(self, count: int) -> bytes:
         found = self._packed[self._at : self._at + count]
         self._at += count
+        if len(found) < count:
+            raise ValueError("it ends too early")
         return found
+
+    @property
+    def is_at_its_end(self) -> bool:
+        """Whether all was taken."""
+        return self._at == len(self._packed)
 
 
 _COLLECTIONS: Final[dict[bytes, Callable[[Iterable[Any]], Any]]] = {b"l": list, b"t": tuple, b"S": set, b"Z": frozenset}

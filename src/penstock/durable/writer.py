@@ -1,4 +1,4 @@
-"""One thread that writes: whatever arrived during one commit is the next one (natural group commit)."""
+"""One thread that writes: whatever arrived during one commit, or in 5 ms where that is little, is the next one."""
 
 import asyncio
 import threading
@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, count
 from typing import TYPE_CHECKING, Any, Final
 
+from penstock.core.errors import note
 from penstock.core.scope import outlast
 from penstock.durable.roots import Root
 from penstock.durable.sink import Store
@@ -15,13 +16,21 @@ if TYPE_CHECKING:
     from penstock.durable.journal import Journal, Opened
 
 WAITING: Final = 20_000
-"""Rows, and roots, that may wait to be written before the stream has to wait, too."""
+"""Rows, by weight, and roots that may wait to be written before the stream has to wait, too."""
 
-type Entry = tuple[Root, list[Any] | None]
-"""A root and rows of it that are to be staged, or None: it is finished."""
+_ENOUGH: Final = 4_000
+"""As many of them as keep the thread busy: where commits are small, as rows are large, no more wait than twice one."""
 
-type Note = tuple[Callable[["Journal"], object], Callable[[], object] | None]
-"""What is to be written in the journal, and whom to tell, on the loop, when it is committed."""
+GATHER: Final = 0.005
+"""Seconds for which the first of few roots waits for others: a commit costs as much as several of them."""
+
+_FEW: Final = 100
+
+type Entry = tuple[Root, list[Any] | None, int]
+"""A root and rows of it that are to be staged, or None: it is finished; and how much memory it takes, in rows."""
+
+type Note = tuple[Callable[["Journal"], object], Callable[[], object] | None, int]
+"""What is to be written in the journal, whom to tell when it is committed, and how much memory it takes, in rows."""
 
 
 class Writer:
@@ -44,6 +53,7 @@ class Writer:
     ) -> None:
         self._keeps_rows_of_dead = keeps_rows_of_dead
         self._store = store
+        self._most = min(WAITING, max(_ENOUGH, 2 * store.largest))
         self._opened = opened
         self.loop: asyncio.AbstractEventLoop = loop
         self._told = told
@@ -51,6 +61,7 @@ class Writer:
         self._entries: deque[Entry] = deque()
         self._notes: deque[Note] = deque()
         self._committed: deque[Root] = deque()
+        self._hurry = threading.Event()
         self._closed = False
         self._rows = 0
         self._numbers = count(1)
@@ -62,32 +73,34 @@ class Writer:
 
     def add(self, root: Root) -> None:
         """Have a finished root committed."""
-        self._enter((root, None))
+        self._enter((root, None, 1 + root.weight))
 
     def stage(self, root: Root) -> None:
         """Have the rows that a root has until now wait in the store, so that they need no memory."""
         rows, root.rows = root.rows, []
         root.staging = root.staging or next(self._numbers)
         root.staged += len(rows)
-        self._enter((root, rows))
+        self._enter((root, rows, root.weight))
 
     def _enter(self, entry: Entry) -> None:
         with self._changed:
             self._entries.append(entry)
-            self._rows += _weight(entry)
+            self._rows += entry[2]
             self._changed.notify()
 
-    def note(self, write: Callable[["Journal"], object], committed: Callable[[], object] | None = None) -> None:
+    def note(
+        self, write: Callable[["Journal"], object], committed: Callable[[], object] | None = None, *, weight: int = 1
+    ) -> None:
         """Have something written in the journal, in the next transaction; `committed()` is called then, on the loop."""
         with self._changed:
-            self._notes.append((write, committed))
-            self._rows += 1
+            self._notes.append((write, committed, weight))
+            self._rows += weight
             self._changed.notify()
 
     @property
     def is_full(self) -> bool:
         """Whether the stream has to wait."""
-        return self._rows > WAITING and self.failure is None
+        return self._rows > self._most and self.failure is None
 
     @property
     def is_idle(self) -> bool:
@@ -103,6 +116,7 @@ class Writer:
         """Have what is there committed, and wait for the end of the thread, whatever cancellation comes."""
         with self._changed:
             self._closed = True
+            self._hurry.set()
             self._changed.notify()
         try:
             await outlast(self._over)
@@ -112,7 +126,7 @@ class Writer:
     def _write(self) -> None:
         while self.failure is None and any(work := self._next()):
             batch, notes = work
-            rows = sum(map(_weight, batch)) + len(notes)
+            rows = sum(weight for _, _, weight in (*batch, *notes))
             try:
                 self._commit_notes(notes)
                 self._commit(batch)
@@ -127,13 +141,19 @@ class Writer:
         """What is there; nothing once all is committed and nothing more will come."""
         with self._changed:
             self._changed.wait_for(lambda: self._entries or self._notes or self._closed)
+            gathers = len(self._entries) < _FEW
+        if gathers:
+            self._hurry.wait(GATHER)
+        with self._changed:
+            if not self._closed:
+                self._hurry.clear()
             notes = [self._notes.popleft() for _ in range(min(len(self._notes), self._store.largest))]
             batch: list[Entry] = []
             rows = 0
-            while self._entries and rows < self._store.largest:
+            while self._entries and (not batch or rows + _length(self._entries[0]) <= self._store.largest):
                 entry = self._entries.popleft()
                 batch.append(entry)
-                rows += _weight(entry) + (entry[0].staged if entry[1] is None else 0)
+                rows += _length(entry)
             return batch, notes
 
     def _commit_notes(self, notes: list[Note]) -> None:
@@ -141,26 +161,41 @@ class Writer:
         if not notes:
             return
         with self._store.transaction():
-            for write, _ in notes:
+            for write, _, _ in notes:
                 write(self._store.journal)
         self.commits += 1
-        for _, committed in notes:
+        for _, committed, _ in notes:
             if committed is not None:
                 self.loop.call_soon_threadsafe(committed)
 
     def _commit(self, batch: list[Entry]) -> None:
         """Stage what is to be staged; then settle what is finished, each root together with its rows."""
         store, journal = self._store, self._store.journal
-        parts = [(root.staging, rows) for root, rows in batch if rows is not None]
+        parts = [(root.staging, rows) for root, rows, _ in batch if rows is not None]
         if parts:
             with store.transaction():
                 for staging, rows in parts:
                     journal.stage(staging, rows)
             self.commits += 1
-        roots = [root for root, rows in batch if rows is None]
+        roots = [root for root, rows, _ in batch if rows is None]
         if not roots:
             return
         store.send(self._opened.name, ((root, self._rows_of(root)) for root in roots if not root.letters))
+        try:
+            self._settle(roots)
+        except Exception:  # noqa: BLE001 -- it comes again below, from the root that the store refuses
+            for root in roots:  # those before it need not be done again
+                self._settle_alone(root)
+
+    def _settle_alone(self, root: Root) -> None:
+        try:
+            self._settle([root])
+        except Exception as error:
+            note(error, f"root {root.key!r}")
+            raise
+
+    def _settle(self, roots: list[Root]) -> None:
+        store, journal = self._store, self._store.journal
         with store.transaction():
             for root in roots:
                 number = journal.settle(self._opened, root)
@@ -175,7 +210,7 @@ class Writer:
         return chain(self._store.journal.staged(root.staging), root.rows) if root.staging else root.rows
 
 
-def _weight(entry: Entry) -> int:
-    """How much memory it takes, in rows."""
-    root, rows = entry
-    return 1 + len(root.rows) if rows is None else len(rows)
+def _length(entry: Entry) -> int:
+    """How many rows it brings into the store."""
+    root, rows, _ = entry
+    return root.staged + len(root.rows) if rows is None else len(rows)

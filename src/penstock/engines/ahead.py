@@ -13,12 +13,20 @@ from penstock.core.source import AsyncIteratorStage
 AHEAD: Final = 256
 """Items that may have been read while nobody has asked for them."""
 
+AHEAD_BYTES: Final = 4_000_000
+"""Bytes that these may hold together, or one item alone."""
+
 
 class AheadStage[T](AsyncIteratorStage[T]):
-    """Reads `read()` in a thread, up to `AHEAD` items ahead, and closes it there; what is read is there at once (P2)."""
+    """Reads `read()` in a thread, `AHEAD` items ahead, and closes it there; what is read is there at once (P2).
 
-    def __init__(self, scope: Scope, read: Callable[[], Generator[T]], name: str) -> None:
-        super().__init__(scope, _Lists(scope, read, name), name)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType] -- lists of what it reads
+    `size` gives the bytes of an item, if they count.
+    """
+
+    def __init__(
+        self, scope: Scope, read: Callable[[], Generator[T]], name: str, size: Callable[[T], int] | None = None
+    ) -> None:
+        super().__init__(scope, _Lists(scope, read, name, size), name)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType] -- lists of what it reads
 
     @override
     def ready_items(self, room: int) -> Iterator[T]:
@@ -27,6 +35,13 @@ class AheadStage[T](AsyncIteratorStage[T]):
             room -= 1
             self._delivered += 1
             yield inbox.popleft()
+
+    @override
+    def drain(self) -> None:
+        """Take nothing more; what was only read ahead is as if it had not been."""
+        self._discarded += len(self._inbox)
+        self._inbox.clear()
+        super().drain()
 
     @override
     async def _read(self, iterator: AsyncIterator[list[T]]) -> None:  # type: ignore[override] # pyright: ignore[reportIncompatibleMethodOverride] -- as above
@@ -50,13 +65,18 @@ class AheadStage[T](AsyncIteratorStage[T]):
 class _Lists[T](AsyncIterator[list[T]]):
     """What a thread has read since this was last asked, as lists that are not empty."""
 
-    def __init__(self, scope: Scope, read: Callable[[], Generator[T]], name: str) -> None:
+    def __init__(
+        self, scope: Scope, read: Callable[[], Generator[T]], name: str, size: Callable[[T], int] | None
+    ) -> None:
         self._loop = scope.loop
         self._read = read
+        self._size = size
         self._name = name
         self._changed = threading.Condition()
         self._items: list[T] = []
+        self._bytes = 0
         self._error: BaseException | None = None
+        self._closing_error: BaseException | None = None
         self._asked = self._ended = self._closing = False
         self._wakeup: asyncio.Future[None] | None = None
         self._over: asyncio.Future[None] = scope.loop.create_future()
@@ -71,6 +91,7 @@ class _Lists[T](AsyncIterator[list[T]]):
             with self._changed:
                 if self._items:
                     items, self._items = self._items, []
+                    self._bytes = 0
                     self._changed.notify()
                     return items
                 if self._ended:
@@ -79,12 +100,8 @@ class _Lists[T](AsyncIterator[list[T]]):
                 wakeup = self._wakeup = self._loop.create_future()
             await wakeup
         error, self._error = self._error, None
-        if error is None:
-            raise StopAsyncIteration
-        try:
-            raise error
-        finally:
-            del error  # the traceback holds this frame, and this frame would hold the error
+        _raise(error)
+        raise StopAsyncIteration
 
     async def aclose(self) -> None:
         """Have the thread close what it reads, and wait for its end, or for that of the run."""
@@ -94,18 +111,21 @@ class _Lists[T](AsyncIterator[list[T]]):
             self._closing = True
             self._changed.notify()
         await outlast(self._over)
+        error, self._closing_error = self._closing_error, None
+        _raise(error)
 
     def _work(self) -> None:
         items = self._read()
         try:
-            try:
-                for item in items:
-                    if not self._hand_on(item):
-                        break
-            finally:
-                items.close()
+            for item in items:
+                if not self._hand_on(item):
+                    break
         except BaseException as error:  # noqa: BLE001 -- raised to whoever reads, whatever it is
             self._error = error
+        try:
+            items.close()
+        except BaseException as error:  # noqa: BLE001 -- raised from leaving, whatever it is
+            self._closing_error = error
         with self._changed:
             self._ended = True
         with suppress(RuntimeError):  # the loop is closed: this was left behind
@@ -113,12 +133,14 @@ class _Lists[T](AsyncIterator[list[T]]):
 
     def _hand_on(self, item: T) -> bool:
         """Put an item where it is found; whether more is wanted."""
+        size = 0 if self._size is None else self._size(item)
         with self._changed:
             self._items.append(item)
+            self._bytes += size
             if self._asked:
                 self._asked = False
                 self._loop.call_soon_threadsafe(self._wake)
-            while len(self._items) >= AHEAD and not self._closing:
+            while (len(self._items) >= AHEAD or self._bytes >= AHEAD_BYTES) and not self._closing:
                 self._changed.wait()
             return not self._closing
 
@@ -135,3 +157,12 @@ class _Lists[T](AsyncIterator[list[T]]):
     def _is_over(self) -> None:
         if not self._over.done():
             self._over.set_result(None)
+
+
+def _raise(error: BaseException | None) -> None:
+    """Raise it, if there is one; its traceback must not lead to who holds it."""
+    try:
+        if error is not None:
+            raise error
+    finally:
+        del error

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from penstock.core.errors import OptionError
 from penstock.core.plan import Plan
 from penstock.core.scope import Scope
 from penstock.core.stage import Stage
@@ -46,6 +47,19 @@ class Operator:
     open: Callable[[Scope, Stage[Any], Adapt | None], Stage[Any]]
     item_by_item: bool = False
     code: Code | None = None
+
+    def check_durable(self) -> None:
+        """Raise OptionError if it cannot be part of a durable run."""
+        if not self.item_by_item:
+            raise OptionError(
+                f"{self.name} cannot be part of a durable run: after a resume it would mean something else, as it "
+                "would not see the items that are done"
+            )
+        if self.code is not None and self.code.in_band:
+            raise OptionError(
+                f"on_error of {self.code.title} must be 'raise', 'skip' or 'collect' in a durable run, got 'return': "
+                "rows are results, and what has failed is set aside with 'collect'"
+            )
 
 
 def passing(

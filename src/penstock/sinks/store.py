@@ -15,7 +15,7 @@ from penstock.durable.sink import Durability
 from penstock.durable.sqlite import Connection, StoreError, connect_reader, connect_writer, named_errors, transaction
 
 LARGEST: Final = 50_000
-"""Rows of one commit, about: so that no reader waits long for it."""
+"""Rows of one commit, at most, so that none takes long; a root that has more is committed alone."""
 
 _LOG_LEFT: Final = 64 << 20
 """Bytes of the write-ahead log that are kept: the commit of a very large root makes it as large as its rows are."""
@@ -31,7 +31,7 @@ class SqliteStore:
         path: where it is.
         connection: the only one that writes.
         journal: which roots are done, in the same database.
-        largest: rows of one commit, about.
+        largest: rows of one commit, at most; a root that has more is committed alone.
     """
 
     def __init__(self, path: str, durability: Durability) -> None:

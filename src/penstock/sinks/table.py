@@ -1,7 +1,9 @@
 """Rows in a table of an SQLite database."""
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from itertools import groupby
 from typing import Any, override
 
 from penstock.core import validate
@@ -60,6 +62,8 @@ class TableStore(SqliteStore):
     def __init__(self, sink: SqliteTable, durability: Durability) -> None:
         self._sink = sink
         self._columns: set[str] | None = None
+        self._inserts: dict[tuple[str, ...], str] = {}
+        self._delete: str = f"DELETE FROM {quoted(sink.table)} WHERE {ROOT} = ?"  # noqa: S608 -- quoted
         super().__init__(sink.path, durability)
 
     @override
@@ -71,26 +75,49 @@ class TableStore(SqliteStore):
         self._columns = found - {ROOT} or None
 
     @override
+    @contextmanager
+    def transaction(self) -> Generator[None]:
+        """All of it or nothing, also of what is known of the table."""
+        before = self._columns
+        try:
+            with super().transaction():
+                yield
+        except BaseException:
+            self._columns = before
+            self._inserts.clear()
+            raise
+
+    @override
     def replace(self, root: int, rows: Iterable[Any]) -> None:
         """Put `rows` in the place of those of the root."""
-        table = quoted(self._sink.table)
         if self._columns is not None:
-            self.connection.execute(f"DELETE FROM {table} WHERE {ROOT} = ?", (root,))  # noqa: S608 -- quoted
-        for row in map(mapping, rows):
-            columns = self._columns or self._create(row)
-            if strange := row.keys() - columns:
-                raise OptionError(f"a row has the column {min(strange)!r}, the table {self._sink.table} has not")
-            names = ", ".join(map(quoted, row))
-            places = ", ".join("?" * len(row))
-            statement = f"INSERT INTO {table} ({ROOT}, {names}) VALUES (?, {places})"  # noqa: S608 -- quoted
-            self.connection.execute(statement, (root, *map(stored, row.values())))
+            self.connection.execute(self._delete, (root,))
+        for names, alike in groupby(map(mapping, rows), key=_names):
+            insert = self._inserts.get(names) or self._insert(names)
+            self.connection.executemany(insert, ((root, *map(stored, row.values())) for row in alike))
 
-    def _create(self, row: Mapping[str, Any]) -> set[str]:
+    def _insert(self, names: tuple[str, ...]) -> str:
+        """The statement for rows of these columns."""
+        if strange := set(names) - (self._columns or self._create(names)):
+            raise OptionError(f"a row has the column {min(strange)!r}, the table {self._sink.table} has not")
+        columns = ", ".join((ROOT, *map(quoted, names)))
+        places = ", ".join("?" * (1 + len(names)))
+        statement = f"INSERT INTO {quoted(self._sink.table)} ({columns}) VALUES ({places})"  # noqa: S608 -- quoted
+        self._inserts[names] = statement
+        return statement
+
+    def _create(self, names: tuple[str, ...]) -> set[str]:
         table, key = quoted(self._sink.table), self._sink.key
-        if key is not None and key not in row:
-            raise OptionError(f"a row lacks the key column {key!r}, got {dict(row)!r}")
-        columns = ", ".join(quoted(name) + (" NOT NULL UNIQUE" if name == key else "") for name in row)
+        if not names:
+            raise OptionError("a row must have a column, got {}")
+        if key is not None and key not in names:
+            raise OptionError(f"a row lacks the key column {key!r}, it has {', '.join(map(repr, names))}")
+        columns = ", ".join(quoted(name) + (" NOT NULL UNIQUE" if name == key else "") for name in names)
         self.connection.execute(f"CREATE TABLE {table} ({ROOT} INTEGER NOT NULL, {columns})")
         self.connection.execute(f"CREATE INDEX {quoted(f'{self._sink.table}_{ROOT}')} ON {table} ({ROOT})")
-        self._columns = set(row)
+        self._columns = set(names)
         return self._columns
+
+
+def _names(row: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(row)

@@ -26,15 +26,22 @@ class Reading:
     sink: str = ""
 
 
-def read_ahead(name: str, read: Callable[[Reading], Generator[Any]], identity: Identity) -> Stream[Any]:
-    """A stream over what `read` gives, in a thread; its items are roots in a durable run."""
+def read_ahead(
+    name: str, read: Callable[[Reading], Generator[Any]], identity: Identity, size: Callable[[Any], int] | None = None
+) -> Stream[Any]:
+    """A stream over what `read` gives, in a thread; its items are roots in a durable run.
+
+    `size` tells how many bytes an item holds, where that can be much.
+    """
 
     def open_source(scope: Scope) -> Stage[Any]:
-        return AheadStage(scope, lambda: read(Reading(_nobody)), name)
+        return AheadStage(scope, lambda: read(Reading(_nobody)), name, size)
 
     def open_tracked(scope: Scope, ledger: Ledger, prefix: str) -> Stage[Any]:
         reading = Reading(lambda begin: ledger.note_unread(prefix + begin), ledger.place)
-        return Resume(scope, AheadStage(scope, lambda: read(reading), name), ledger, ledger.admitting(identity, prefix))
+        return Resume(
+            scope, AheadStage(scope, lambda: read(reading), name, size), ledger, ledger.admitting(identity, prefix)
+        )
 
     return Stream(open_source, _never_consumed, identified=IdentifiedSource(identity.source, open_tracked))
 

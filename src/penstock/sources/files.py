@@ -1,160 +1,161 @@
-# ruff: noqa: PTH100, PTH112, PTH116, PTH118 -- strings: a Path for every name takes longer than looking at the file
-"""Files of a tree, found lazily: the names of one directory at a time, sorted.
-
-Links to files are followed. Links to directories are not, unless they are named as a path: so no loop of links can
-hold the walk, no file is found twice through one, and no list of visited places is kept.
-"""
+"""The files of a tree, each with a key and a version."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from itertools import groupby
-from operator import attrgetter, itemgetter
-from stat import S_ISDIR, S_ISREG
-from typing import NamedTuple
+from collections.abc import Callable, Generator, Iterable
+from dataclasses import dataclass
+from errno import ELOOP, ENOENT
+from hashlib import file_digest
+from pathlib import Path
+from typing import Final, Literal
 
-from penstock.core.errors import PenstockError
-from penstock.sources.selection import Selection
+from penstock.core import validate
+from penstock.core.errors import OptionError
+from penstock.core.log import LOG
+from penstock.durable.ledger import Identity
+from penstock.sources.ahead import Reading, read_ahead
+from penstock.sources.selection import Selection, selection
+from penstock.sources.walking import PathError, in_order
+from penstock.streams import Stream
 
+type FileVersion = Literal["stat", "hash"]
+type OnUnreadable = Literal["raise", "skip"]
 
-class PathError(PenstockError, OSError):
-    """A path that was named cannot be walked."""
-
-
-class File(NamedTuple):
-    """A file as its directory showed it; size and mtime, read before the content, are its version."""
-
-    directory: str
-    name: str
-    size: int
-    mtime_ns: int
-
-    @property
-    def path(self) -> str:
-        """Where the file is."""
-        return os.path.join(self.directory, self.name)
-
-    @property
-    def version(self) -> tuple[int, int]:
-        """What changes when the content does."""
-        return self.size, self.mtime_ns
+_NOT_THERE: Final = {ENOENT, ELOOP}
+_BESIDE: Final = ("", "-wal", "-shm", "-journal", ".lock")
+"""What SQLite and the lock put beside a database: the ends of their names."""
 
 
 @dataclass(frozen=True, slots=True)
-class Roots:
-    """What was named, each place once: real directories, in order, and files as (real directory, name)."""
+class File:
+    r"""A file as its tree showed it.
 
-    directories: Mapping[str, None]
-    files: frozenset[tuple[str, str]]
-
-
-@dataclass(slots=True)
-class Listing:
-    """One directory: the wanted files, every name (None where it was not listed), and how many links were not followed.
-
-    `prefix` is the path from the root to it, with a `/` behind it: "" for the root itself.
+    Attributes:
+        path: where it is, absolute.
+        key: its path from the root of the tree, with `/`; bytes of a name that are no UTF-8 stand as `\xe9`.
+        version: what changes when the file does, taken before its content is read: a file that changes meanwhile is
+            another one to the next run.
     """
 
-    directory: str
-    prefix: str = ""
-    files: list[File] = field(default_factory=list[File])
-    names: set[str] | None = None
-    links: int = 0
+    path: str
+    key: str
+    version: str
+
+    def read_bytes(self) -> bytes:
+        """The content."""
+        return Path(self.path).read_bytes()
+
+    def read_text(self, encoding: str = "utf-8", errors: str = "strict") -> str:
+        r"""The content as text, with `\n` at the end of a line; encoding and errors are those of `open`."""
+        return Path(self.path).read_text(encoding=encoding, errors=errors)
 
 
-def roots(paths: Iterable[str]) -> Roots:
-    """The places that `paths` name; `PathError` for one that is missing or is neither a directory nor a file.
+def files(
+    root: str | os.PathLike[str],
+    glob: str | Iterable[str] = "**/*",
+    *,
+    exclude: str | Iterable[str] = (),
+    version: FileVersion = "stat",
+    on_error: OnUnreadable = "raise",
+) -> Stream[File]:
+    """A stream over the files below `root`, in the order of their keys; for `to`, each is a root.
 
-    The directory part is resolved, so that two paths to one place are one; the last part of a file's path is kept, so
-    that a link is known by its own name.
+    Names are listed a directory at a time, in a thread, and up to 256 files are looked at ahead. Links to files are
+    followed, links to directories are not. Names that begin with a dot are left, and so is the database of the sink
+    that the stream runs into. What is gone when it is its turn is passed over, with a warning in the log.
+
+    With `on_missing="delete"` a run removes nothing that lies where it could not look, and nothing at all if `root` is
+    empty, which is how a place looks where nothing is mounted.
+
+    Args:
+        root: the directory; with `glob` it is what a durable run is over.
+        glob: patterns of the files to take. One without `/` is about a name, at any depth; one with `/` about the whole
+            path from the root, where `**` stands for any number of directories. Case counts only in a pattern that has
+            capitals.
+        exclude: patterns of files and directories to leave.
+        version: "stat" takes size and time of modification, "hash" reads the content: slower, and not misled by tools
+            that set times, nor by two writes of one size within a tick of the file system's clock, 4 ms on Linux.
+        on_error: what to do at a directory or file that cannot be looked at: "raise" (end with a `SourceError`) or
+            "skip" (go on, with a warning in the log).
+
+    Example:
+        report = await penstock.files("docs", "*.md").map(summarise, concurrency=8).to(table, run="summaries")
+
+    Raises:
+        OptionError: an option breaks its rule.
     """
-    directories: dict[str, None] = {}
-    files: set[tuple[str, str]] = set()
-    for path in paths:
-        try:
-            mode = os.stat(path).st_mode
-        except OSError as error:
-            raise PathError(f"{path}: {(error.strerror or str(error)).lower()}") from error
-        if S_ISDIR(mode):
-            directories[os.path.realpath(path)] = None
-        elif S_ISREG(mode):
-            directory, name = os.path.split(os.path.abspath(path))
-            files.add((os.path.realpath(directory), name))
-        else:
-            raise PathError(f"{path}: neither a directory nor a regular file")
-    return Roots(directories, frozenset(files))
-
-
-def walk(places: Roots, selection: Selection, on_error: Callable[[str, OSError], None]) -> Iterator[Listing]:
-    """List the named files, then every directory below the roots, each place once.
-
-    A file that is named is taken whatever the selection says. What cannot be listed or examined goes to `on_error`.
-    """
-    walker = _Walker(places, selection, on_error)
-    for directory, named in groupby(sorted(places.files), key=itemgetter(0)):
-        yield walker.named(directory, [name for _, name in named])
-    for root in places.directories:
-        pending = [root]
-        while pending:
-            listing, below = walker.look(root, pending.pop())
-            yield listing
-            pending += reversed(below)
-
-
-def inside(root: str, path: str) -> str:
-    """`path`, which is `root` or lies below it, relative to `root` and written with `/`; "" for `root` itself."""
-    return path[len(root) :].lstrip(os.sep).replace(os.sep, "/")
+    patterns, left = _several("glob", glob), _several("exclude", exclude)
+    if not patterns:
+        raise OptionError("glob must have at least one pattern, got none")
+    tree = _Tree(
+        os.path.realpath(validate.path("root", root)),
+        selection(patterns, left),
+        hashed=validate.one_of("version", version, ("stat", "hash")) == "hash",
+        skips=validate.one_of("on_error", on_error, ("raise", "skip")) == "skip",
+    )
+    name = f"files {', '.join(patterns)} in {tree.root}"
+    return read_ahead("files", tree.read, Identity(name, key=_key_of, version=_version_of))
 
 
 @dataclass(frozen=True, slots=True)
-class _Walker:
-    places: Roots
+class _Tree:
+    """What `files` is to find, and where."""
+
+    root: str
     selection: Selection
-    on_error: Callable[[str, OSError], None]
+    hashed: bool
+    skips: bool
 
-    def named(self, directory: str, names: Iterable[str]) -> Listing:
-        """The files that were named in one directory."""
-        listing = Listing(directory)
-        for name in names:
-            path = os.path.join(directory, name)
+    def read(self, reading: Reading) -> Generator[File]:
+        """The files, in order; runs in a thread."""
+        if not Path(self.root).is_dir():
+            raise PathError(f"{self.root}: {'not a directory' if Path(self.root).exists() else 'no such directory'}")
+        own = {reading.sink + end for end in _BESIDE} if reading.sink else set[str]()
+        told = self._told(reading)
+        some = False
+        for relative, path, status in in_order(self.root, self.selection, told):
+            if path in own:
+                continue
+            some = True
             try:
-                listing.files.append(_file(directory, name, os.stat(path)))
+                version = _digest(path) if self.hashed else f"{status.st_size}-{status.st_mtime_ns}"
             except OSError as error:
-                self.on_error(path, error)
-        return listing
+                told(path, error)
+            else:
+                yield File(path, key_of(relative), version)
+        if not some and not os.listdir(self.root):  # noqa: PTH208 -- strings
+            LOG.warning("%s: empty: nothing of it counts as missing (is it mounted?)", self.root)
+            reading.unread("")
 
-    def look(self, root: str, directory: str) -> tuple[Listing, list[str]]:
-        """One directory and, in order, the directories in it that are to be walked."""
-        listing, below = Listing(directory, inside(root, os.path.join(directory, ""))), list[str]()
-        try:
-            with os.scandir(directory) as found:
-                entries = sorted(found, key=attrgetter("name"))
-        except OSError as error:
-            self.on_error(directory, error)
-            return listing, below
-        listing.names = {entry.name for entry in entries}
-        for entry in entries:
-            relative = listing.prefix + entry.name
-            if entry.is_dir(follow_symlinks=False):
-                if self.selection.enters(relative) and entry.path not in self.places.directories:
-                    below.append(entry.path)
-            elif self.selection.takes(relative):
-                self._take(entry, listing)
-            elif entry.is_symlink() and os.path.isdir(entry.path):
-                listing.links += 1
-        return listing, below
+    def _told(self, reading: Reading) -> Callable[[str, OSError], None]:
+        def told(path: str, error: OSError) -> None:
+            """Raise, or pass over the file or directory at `path`."""
+            reason = (error.strerror or str(error)).lower()
+            if error.errno not in _NOT_THERE and not self.skips:
+                raise PathError(f"{path}: {reason}") from error
+            LOG.warning("passed over: %s: %s", path, reason)
+            reading.unread(key_of(path[len(self.root) :].lstrip(os.sep).replace(os.sep, "/")))
 
-    def _take(self, entry: os.DirEntry[str], listing: Listing) -> None:
-        try:
-            status = entry.stat()
-        except OSError as error:
-            self.on_error(entry.path, error)
-            return
-        if S_ISDIR(status.st_mode):
-            listing.links += 1
-        elif S_ISREG(status.st_mode) and (listing.directory, entry.name) not in self.places.files:
-            listing.files.append(_file(listing.directory, entry.name, status))
+        return told
 
 
-def _file(directory: str, name: str, status: os.stat_result) -> File:
-    return File(directory, name, status.st_size, status.st_mtime_ns)
+def key_of(relative: str) -> str:
+    """The key of the file at that path from the root: every name has one, also what is no UTF-8."""
+    return os.fsencode(relative).decode("utf-8", "backslashreplace")
+
+
+def _digest(path: str) -> str:
+    with Path(path).open("rb") as content:
+        return file_digest(content, "blake2b").hexdigest()[:32]
+
+
+def _key_of(file: File) -> str:
+    return file.key
+
+
+def _version_of(file: File) -> str:
+    return file.version
+
+
+def _several(option: str, values: str | Iterable[str]) -> list[str]:
+    """One pattern, or several, as a list: a lone one is not its letters."""
+    return [validate.text(option, value) for value in ([values] if isinstance(values, str) else values)]

@@ -10,6 +10,8 @@ from penstock.core.stage import Stage
 from penstock.durable.job import IdentifiedSource
 from penstock.durable.ledger import Identity, Ledger
 from penstock.durable.resume import Resume
+from penstock.engines.local import SourceEngine
+from penstock.functions import source_spec
 from penstock.streams import Stream
 
 
@@ -19,15 +21,19 @@ def keyed[T](
     key: Callable[[T], str | int],
     version: Callable[[T], str] | None = None,
     name: str = "keyed",
+    total: int | None = None,
+    engine: SourceEngine | None = None,
 ) -> Stream[T]:
     """A stream over `source` whose items have keys, for `to`.
 
     Args:
         source: as for `stream`.
-        key: a plain function that gives the key of an item, a str or an int: the same from run to run, and no other
-            item's.
+        key: a plain function that gives the key of an item, a str or an int of at most 64 bits: the same from run to
+            run, and no other item's. Where keys come in order, it is quicker to pass over what is done.
         version: a plain function that gives what changes when the item does, a str; default nothing does.
         name: what the source is called; a run keeps to the source of its name.
+        total: as for `stream`.
+        engine: as for `stream`.
 
     Example:
         report = await penstock.keyed(users, key=lambda user: user["id"]).map(enrich).to(table, run="users")
@@ -38,7 +44,8 @@ def keyed[T](
     validate.plain_function("key", key)
     if version is not None:
         validate.plain_function("version", version)
-    return with_identity(SourceSpec(source), Identity(validate.text("name", name), key, version or _unchanged))
+    spec = source_spec(source, total, engine)
+    return with_identity(spec, Identity(validate.text("name", name), key, version or _unchanged))
 
 
 def with_identity(spec: SourceSpec, identity: Identity) -> Stream[Any]:

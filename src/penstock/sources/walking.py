@@ -101,8 +101,10 @@ def walk(places: Roots, selection: Selection, on_error: Callable[[str, OSError],
             pending += reversed(below)
 
 
-def in_order(root: str, selection: Selection, on_error: Callable[[str, OSError], None]) -> Iterator[tuple[str, Entry]]:
-    """The wanted files below the real directory `root`, in the order of their paths from there, which stand beside.
+def in_order(
+    root: str, selection: Selection, on_error: Callable[[str, OSError], None]
+) -> Iterator[tuple[str, str, os.stat_result]]:
+    """The wanted files below the real directory `root`, in the order of their paths from there: that, path and status.
 
     A file is looked at when it is its turn. What cannot be listed or examined goes to `on_error`.
     """
@@ -112,8 +114,11 @@ def in_order(root: str, selection: Selection, on_error: Callable[[str, OSError],
         relative = pending.pop()
         if not relative or relative.endswith("/"):
             pending += sorted(walker.names(root, relative), reverse=True)
-        elif (entry := walker.file(root, relative)) is not None:
-            yield relative, entry
+            continue
+        path = os.path.join(root, relative)
+        status = walker.status(path)
+        if status is not None and S_ISREG(status.st_mode):
+            yield relative, path, status
 
 
 def inside(root: str, path: str) -> str:
@@ -174,15 +179,13 @@ class _Walker:
             self.on_error(directory, error)
             return []
 
-    def file(self, root: str, relative: str) -> Entry | None:
-        """The regular file at that path from the root, or None."""
-        path = os.path.join(root, relative)
+    def status(self, path: str) -> os.stat_result | None:
+        """What the system says of a file, or None."""
         try:
-            status = os.stat(path)
+            return os.stat(path)
         except OSError as error:
             self.on_error(path, error)
             return None
-        return _file(*os.path.split(path), status) if S_ISREG(status.st_mode) else None
 
     def _take(self, entry: os.DirEntry[str], listing: Listing) -> None:
         try:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from penstock.durable.lock import HeldError
     from penstock.durable.sqlite import StoreError, StoreFullError
-    from penstock.sources.files import PathError
+    from penstock.sources.walking import PathError
     from penstock.workflows.documents.embedders import Embedder, EmbedderUnavailableError, EmbedError
     from penstock.workflows.documents.embedders.hashing import HashEmbedder
     from penstock.workflows.documents.embedders.local_model import SentenceTransformerEmbedder
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "durable.lock": ("HeldError",),
     "durable.sqlite": ("StoreError", "StoreFullError"),
-    "sources.files": ("PathError",),
+    "sources.walking": ("PathError",),
     "workflows.documents.embedders": ("EmbedError", "Embedder", "EmbedderUnavailableError"),
     "workflows.documents.embedders.hashing": ("HashEmbedder",),
     "workflows.documents.embedders.local_model": ("SentenceTransformerEmbedder",),

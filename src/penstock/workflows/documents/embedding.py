@@ -1,32 +1,60 @@
-"""The stage that embeds documents, on the loop or in threads, as the embedder is written."""
+"""From documents to rows with vectors: their pieces are embedded in batches, which go across documents."""
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
-from typing import Any, Literal, cast
+from typing import Any, Literal, NamedTuple, cast, override
 
-import numpy as np
-
+from penstock.core.plan import MISSING
+from penstock.durable.fingerprint import StageCode
+from penstock.durable.memo import Memo
+from penstock.durable.values import digest, pack
 from penstock.engines.local import kind_of
 from penstock.streams import Stream
-from penstock.workflows.documents.embedders import Embedder, EmbedderUnavailableError, Vectors
-from penstock.workflows.documents.reading import Document
+from penstock.workflows.documents.embedders import Embedder, EmbedderUnavailableError, EmbedError, Vectors
+from penstock.workflows.documents.reading import Piece
+
+type OnFailure = Literal["collect", "raise"]
 
 BATCH = 64
-"""Texts that an embedder in threads is given at once; a batch never crosses a document."""
+"""Texts that an embedder is given at once, if it does not say how many by an attribute `batch`."""
+
+WITHIN = 0.1
+"""Seconds that a batch waits for more texts after its first one: reading may be slow."""
 
 IN_THREADS, ON_LOOP = 2, 8
-"""Documents that are embedded at once, by a plain embedder and by an async one."""
+"""Batches that are embedded at once, by a plain embedder and by an async one."""
 
-type Embedded = tuple[Document, Vectors | EmbedderUnavailableError]
-"""A document with its vectors, or with the error that ends the run: as a stage's own failure it could be collected."""
+type Row = dict[str, Any]
+
+
+class Embedded(NamedTuple):
+    """A piece with its vector; before, with None, and where its whole batch has failed, with the error."""
+
+    piece: Piece
+    vector: Any = None
+    is_new: bool = True
+
+    @override
+    def __repr__(self) -> str:
+        return repr(self.piece)
 
 
 class Embedding:
-    """What a run does with its embedder."""
+    """What a run does with its embedder.
 
-    def __init__(self, embedder: Embedder) -> None:
+    Attributes:
+        on_loop: whether the embedder runs on the loop.
+        code: by what kept vectors are known, beside their texts.
+        memo: where vectors are kept, in the index, once that is open; None where they are not.
+    """
+
+    def __init__(self, embedder: Embedder, *, keeps: bool = False) -> None:
         self._embedder = embedder
+        self._keeps = keeps
+        self._size: int = getattr(embedder, "batch", BATCH)
         self.on_loop: bool = kind_of(embedder.embed) != "plain"
+        self.code: StageCode = StageCode("embed", digest(("penstock embed", embedder.name)))
+        self.memo: Memo | None = None
 
     def entered(self) -> AbstractAsyncContextManager[Any]:
         """The embedder to be entered for the time of a run, if it can be."""
@@ -34,43 +62,86 @@ class Embedding:
             return cast("AbstractAsyncContextManager[Any]", self._embedder)
         return nullcontext()
 
-    def of(self, documents: Stream[Document], on_error: Literal["collect", "raise"]) -> Stream[Embedded]:
-        """The documents with their vectors, as each is embedded."""
-        if self.on_loop:
-            return documents.map(
-                self._embed_on_loop, name="embed", concurrency=ON_LOOP, ordered=False, on_error=on_error
-            )
-        return documents.map(self._embed, name="embed", concurrency=IN_THREADS, ordered=False, on_error=on_error)
+    def of(self, pieces: Stream[Piece], on_error: OnFailure) -> Stream[Row]:
+        """The rows of the pieces, as each is embedded.
 
-    def _embed(self, document: Document) -> Embedded:
-        vectors = self._room(document)
-        for first in range(0, len(vectors), BATCH):
-            try:
-                given = self._embedder.embed(document.texts(first, BATCH))
-            except EmbedderUnavailableError as error:
-                return document, error
-            if isinstance(given, Awaitable):
-                raise TypeError(f"the embedder {self._embedder.name} gave an awaitable: make its embed an `async def`")
-            self._fill(vectors[first : first + BATCH], given)
-        return document, vectors
+        A batch that fails is halved until the bad texts stand alone; not where the error says that others would fare no
+        better. An embedder that cannot be used ends the run, whatever `on_error` says.
+        """
+        embed, places = (self._embed_on_loop, ON_LOOP) if self.on_loop else (self._embed, IN_THREADS)
+        embedded = pieces.map(self._recalled, name="recall").map_batches(
+            embed, self._size, name="embed", concurrency=places, ordered=False, within=WITHIN, on_error=on_error
+        )
+        return embedded.map(self._kept, name="vectors", on_error=on_error).map(_row, name="rows")
 
-    async def _embed_on_loop(self, document: Document) -> Embedded:
-        vectors = self._room(document)
-        if len(vectors):
-            try:
-                given = self._embedder.embed(document.texts(0, len(vectors)))
-                self._fill(vectors, await given if isinstance(given, Awaitable) else given)
-            except EmbedderUnavailableError as error:
-                return document, error
-        return document, vectors
+    def _recalled(self, piece: Piece) -> Embedded:
+        if not self._keeps or self.memo is None:
+            return Embedded(piece)
+        vector = self.memo.find(self.code.fingerprint, digest(piece.embedded_text))
+        return Embedded(piece) if vector is MISSING else Embedded(piece, vector, is_new=False)
 
-    def _room(self, document: Document) -> Vectors:
-        return np.empty((len(document.chunks), self._embedder.dimensions or 0), np.float32)
+    def _kept(self, embedded: Embedded) -> Embedded:
+        piece, vector, is_new = embedded
+        if isinstance(vector, EmbedError) and not isinstance(vector, EmbedderUnavailableError):
+            raise vector
+        if is_new and self._keeps and self.memo is not None and not isinstance(vector, EmbedError):
+            self.memo.remember(self.code.fingerprint, digest(piece.embedded_text), pack(vector))
+        return embedded
 
-    def _fill(self, room: Vectors, given: Vectors) -> None:
-        if given.shape != room.shape:  # numpy would spread one row over all
+    def _embed(self, items: list[Embedded]) -> list[Embedded]:
+        texts = _new_texts(items)
+        try:
+            given = self._embedder.embed(texts) if texts else None
+        except EmbedError as error:
+            return _all_failed(items, error)
+        if isinstance(given, Awaitable):
+            raise TypeError(f"the embedder {self._embedder.name} gave an awaitable: make its embed an `async def`")
+        return self._with_vectors(items, texts, given)
+
+    async def _embed_on_loop(self, items: list[Embedded]) -> list[Embedded]:
+        texts = _new_texts(items)
+        try:
+            given = self._embedder.embed(texts) if texts else None
+            return self._with_vectors(items, texts, await given if isinstance(given, Awaitable) else given)
+        except EmbedError as error:
+            return _all_failed(items, error)
+
+    def _with_vectors(self, items: list[Embedded], texts: Sequence[str], given: Vectors | None) -> list[Embedded]:
+        if given is None:
+            return items
+        dimensions = self._embedder.dimensions
+        wanted = (len(texts), given.shape[1] if dimensions is None and given.ndim > 1 else dimensions or 0)
+        if given.shape != wanted:
             raise ValueError(
-                f"the embedder {self._embedder.name} gave an array of {given.shape} for {len(room)} texts, "
-                f"not {room.shape}"
+                f"the embedder {self._embedder.name} gave an array of {given.shape} for {len(texts)} texts, "
+                f"not {wanted}"
             )
-        room[:] = given
+        vectors = iter(given)
+        return [Embedded(item.piece, next(vectors)) if item.is_new else item for item in items]
+
+
+def _new_texts(items: Sequence[Embedded]) -> list[str]:
+    return [item.piece.embedded_text for item in items if item.is_new]
+
+
+def _all_failed(items: Sequence[Embedded], error: EmbedError) -> list[Embedded]:
+    """The error for every new piece, where texts apart would fare no better than together."""
+    if not (error.transient or isinstance(error, EmbedderUnavailableError)):
+        raise error
+    return [Embedded(item.piece, error) if item.is_new else item for item in items]
+
+
+def _row(embedded: Embedded) -> Row:
+    piece, vector, _ = embedded
+    if isinstance(vector, EmbedderUnavailableError):
+        raise vector
+    chunk = piece.chunk
+    return {
+        "vector": vector,
+        "title": piece.title,
+        "text": chunk.text,
+        "heading": chunk.heading,
+        "first_line": chunk.first_line,
+        "last_line": chunk.last_line,
+        "position": piece.position,
+    }

@@ -3,42 +3,41 @@
 import asyncio
 import os
 from collections.abc import Iterable
-from itertools import batched
-from time import perf_counter
-from typing import Literal, TypedDict, Unpack
+from dataclasses import replace
+from threading import Lock
+from typing import Any, TypedDict, Unpack
 
 from penstock.core import validate
 from penstock.core.errors import OptionError
 from penstock.core.outcome import Failed
-from penstock.run import Run
-from penstock.sources.files import File, roots
+from penstock.core.scope import Scope
+from penstock.core.stage import Stage
+from penstock.core.stats import StageStats, Stats
+from penstock.durable.delivery import Delivery, delivering
+from penstock.durable.job import Job
+from penstock.durable.ledger import Ledger
+from penstock.durable.report import RunReport
+from penstock.sinks.vectors import SqliteVectors
 from penstock.sources.selection import selection
-from penstock.functions import stream
+from penstock.sources.walking import Entry, roots
 from penstock.streams import Stream
-from penstock.workflows.documents.changes import Changes
+from penstock.workflows.documents import index
 from penstock.workflows.documents.chunking import SUFFIXES
-from penstock.workflows.documents.embedders import Embedder, EmbedderUnavailableError, EmbedError
+from penstock.workflows.documents.embedders import Embedder, EmbedError
 from penstock.workflows.documents.embedders.hashing import HashEmbedder
-from penstock.workflows.documents.embedding import Embedded, Embedding
-from penstock.workflows.documents.reading import Document, DocumentError, read
+from penstock.workflows.documents.embedding import Embedding, OnFailure, Row
+from penstock.workflows.documents.files import Files, path_of
+from penstock.workflows.documents.reading import DocumentError, Piece, read
 from penstock.workflows.documents.report import LISTED, EmbedReport, Failure, Listed, peak_memory
-from penstock.workflows.documents.store import Store
 
 GLOB = tuple(f"*{suffix}" for suffix in SUFFIXES)
 MAX_FILE_SIZE = 2_000_000
-REMOVED = 256
-"""Files that are removed from the index in one transaction."""
+RUN = "embed"
+"""The name of the run: one for an index, whatever paths are embedded into it."""
 
 GRACE = 3.0
 
-type OnFailure = Literal["collect", "raise"]
 type Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
-
-
-_PER_DOCUMENT = ("read", "embed")
-"""The stages whose failures are those of a document; one of the store is that of the run."""
-
-_ON_FAILURE: tuple[OnFailure, ...] = ("collect", "raise")
 
 
 class EmbedOptions(TypedDict, total=False):
@@ -54,6 +53,9 @@ class EmbedOptions(TypedDict, total=False):
         prune: whether to remove from the index the files that are gone, of those that the paths and globs cover;
             default False. Nothing is removed by a run that ends early, and nothing of a directory that cannot be read
             or of a path that has become empty, both of which fail.
+        memo: whether to keep vectors by their texts in the index, which takes the same room again, so that none is paid
+            for twice: neither those of documents that were not done when a run ended early, nor those of parts that
+            have not changed in documents that have; default False.
     """
 
     glob: Iterable[str]
@@ -63,13 +65,15 @@ class EmbedOptions(TypedDict, total=False):
     max_file_size: int
     embedder: Embedder
     prune: bool
+    memo: bool
 
 
 async def embed(paths: Paths, target: str | os.PathLike[str], **options: Unpack[EmbedOptions]) -> EmbedReport:
     """Index the files under `paths` in the SQLite file `target`; what it has in its present version is skipped.
 
     A document is stored whole, in one transaction, or not at all: killed at any instant and called again, this goes on
-    where it was. A changed file replaces its former rows. Memory does not grow with the number of files.
+    where it was (P10, P11). A changed file replaces its former rows; one that fails keeps them, and is tried again by
+    the next call. Texts are embedded in batches across documents. Memory does not grow with the number of files.
 
     Raises:
         OptionError: an option breaks its rule.
@@ -97,16 +101,20 @@ class EmbedJob:
             "on_error", options.get("on_error", "collect"), ("collect", "raise")
         )
         self._embedder: Embedder = options.get("embedder") or HashEmbedder()
-        self._embedding = Embedding(self._embedder)
+        self._embedding = Embedding(self._embedder, keeps=validate.flag("memo", options.get("memo", False)))
         self._prune = validate.flag("prune", options.get("prune", False))
         self._places = roots(_at_least_one("paths", "path", paths))
+        self._files = Files(
+            self._places,
+            self._selection,
+            self._cannot_walk,
+            target=self._target,
+            knows=self._knows if self._prune else None,
+        )
         self._unreached = Listed[Failure]()
-        self._files = self._chunks = self._replaced = self._removed = 0
-        self._opened: float | None = None
-        self._closed: float | None = None
-        self._first_row: float | None = None
-        self._changes: Changes | None = None
-        self._run: Run[Document] | None = None
+        self._replaced = 0
+        self._counting = Lock()
+        self._delivery: Delivery | None = None
         self._patience: asyncio.Timeout | None = None
         self._ended_by: Failure | None = None
         self._stopped = False
@@ -114,7 +122,7 @@ class EmbedJob:
     @property
     def opened(self) -> bool:
         """Whether the index was opened: then there is something to report, also after an error."""
-        return self._opened is not None
+        return self._delivery is not None
 
     async def run(self) -> EmbedReport:
         """Do it, once; `embed` says what is raised."""
@@ -138,99 +146,97 @@ class EmbedJob:
         stored is done by the next run.
         """
         self._stopped = True
-        if self._run is not None:
-            self._run.stop()
+        if self._delivery is not None:
+            self._delivery.items.stop()
         if self._embedding.on_loop and self._patience is not None and not self._patience.expired():
-            self._patience.reschedule(asyncio.get_running_loop().time() + (grace if self._run else 0))
+            self._patience.reschedule(asyncio.get_running_loop().time() + (grace if self._delivery else 0))
 
     def report(self) -> EmbedReport:
         """What was done so far; may be called at any time, from any thread."""
-        opened = self._opened or perf_counter()
-        changes, run = self._changes, self._run
-        gone = changes.gone if changes else Listed[str]()
-        stages = run.stats().stages if run else ()
+        delivery, gone = self._delivery, self._files.gone
+        done = None if delivery is None else delivery.report()
+        failed = self._failed()
         return EmbedReport(
             target=self._target,
-            files=self._files,
-            chunks=self._chunks,
-            unchanged=changes.unchanged if changes else 0,
-            failed=self._unreached.count + sum(stage.failed for stage in stages if stage.name in _PER_DOCUMENT),
-            failures=self._failures()[-LISTED:],
+            files=done.delivered if done else 0,
+            chunks=done.rows if done else 0,
+            recalled=done.recalled if done else 0,
+            unchanged=done.already_done if done else 0,
+            failed=self._unreached.count + (len(failed) if self._on_error == "raise" or not done else done.dead),
+            failures=(*self._unreached, *failed)[-LISTED:],
             gone=gone.count,
             gone_files=tuple(gone),
-            removed=self._removed,
+            removed=done.removed if done else 0,
             replaced=self._replaced,
-            links=changes.links if changes else 0,
-            seconds=(self._closed or perf_counter()) - opened,
-            first_row_seconds=None if self._first_row is None else self._first_row - opened,
+            links=self._files.links,
+            seconds=done.seconds if done else 0.0,
+            first_row_seconds=delivery.first_row_s if delivery else None,
             peak_memory=peak_memory(),
             interrupted=self._stopped,
-            stages=stages[1:],
+            stages=_stages(delivery.items.stats(), done) if delivery and done else (),
         )
 
-    def _failures(self) -> tuple[Failure, ...]:
-        """What failed, as far as it is kept; the one that ended the run is the last."""
-        failures = [*self._unreached, *map(_failure, self._run.failures if self._run else ())]
-        if self._ended_by is not None and self._ended_by not in failures:
-            failures.append(self._ended_by)
-        return tuple(failures)
+    def _failed(self) -> list[Failure]:
+        """The files that failed, as far as they are kept; the one that ended the run is the last."""
+        failures = self._delivery.items.failures if self._delivery else ()
+        failed = {each.root: _failure(each, each.root) for each in failures if isinstance(each.root, str)}
+        return [*failed.values(), *(() if self._ended_by is None else (self._ended_by,))]
 
     async def _index(self) -> None:
         """Enter the embedder, so that one that cannot be used is told before anything is written; then do it."""
         async with self._embedding.entered():
-            with Store(self._target, self._embedder) as store:
-                self._opened = perf_counter()
-                try:
-                    await self._stream_into(store)
-                except DocumentError as error:
-                    self._ended_by = Failure(error.path, error.reason)
-                    raise
-                finally:
-                    self._closed = perf_counter()
-
-    async def _stream_into(self, store: Store) -> None:
-        self._changes = Changes(store, self._places, self._selection, self._cannot_walk, self._prune)
-        async with self._documents(store, self._changes).open() as self._run:
-            if self._stopped:
-                return
-            async for document in self._run:
-                self._files += 1
-                self._chunks += len(document.chunks)
-                self._replaced += document.replaced
-        await self._remove(store, self._changes.doomed)
-
-    async def _remove(self, store: Store, doomed: Iterable[int]) -> None:
-        removals = stream(batched(doomed, REMOVED)).map(store.remove, concurrency=2)
-        async with removals.open() as pruning:
-            while not self._stopped:
-                removed = await anext(pruning, None)
-                if removed is None:
+            index.refuse_other(self._target, self._embedder)
+            async with delivering(self._job()) as self._delivery:
+                if self._stopped:
                     return
-                self._removed += removed
+                try:
+                    await self._delivery.run()
+                except DocumentError as error:
+                    failure = Failure(error.path, error.reason)
+                    self._ended_by = None if failure in self._unreached else failure
+                    raise
 
-    def _documents(self, store: Store, changes: Changes) -> Stream[Document]:
-        """The documents, as each is stored.
+    def _job(self) -> Job:
+        source = self._rows().identified
 
-        A failing store or an embedder that cannot be used ends the run whatever `on_error` says: it is not the failure
-        of one document.
-        """
+        def open_tracked(scope: Scope, ledger: Ledger, prefix: str) -> Stage[Any]:
+            self._embedding.memo = ledger.memo
+            return source.open(scope, ledger, prefix)
 
-        def load(file: File) -> Document:
-            return read(file, max_size=self._max_file_size)
-
-        def add(embedded: Embedded) -> Document:
-            document, vectors = embedded
-            if isinstance(vectors, EmbedderUnavailableError):
-                raise vectors
-            store.replace(document, vectors)
-            self._first_row = self._first_row or perf_counter()
-            return document
-
-        documents = stream(changes.files).map(
-            load, name="read", concurrency=self._concurrency, ordered=False, on_error=self._on_error
+        return Job(
+            open_tracked=open_tracked,
+            source=source.name,
+            sink=SqliteVectors(self._target, embedder=self._embedder.name, dimensions=self._embedder.dimensions),
+            name=RUN,
+            durability="process",
+            on_missing="delete" if self._prune else "keep",
+            grace=GRACE,
+            dead_for_now=True,
+            finds_killers=False,  # models in the process
+            is_missing=self._files.is_gone,
+            stages=(self._embedding.code,),
         )
-        embedded = self._embedding.of(documents, self._on_error)
-        return embedded.map(add, name="store", concurrency=2, ordered=False)  # one writes, the next has a thread ready
+
+    def _rows(self) -> Stream[Row]:
+        pieces = self._files.stream().flat_map(
+            self._pieces,
+            name="read",
+            concurrency=self._concurrency,
+            engine="thread",
+            ordered=False,
+            on_error=self._on_error,
+        )
+        return self._embedding.of(pieces, self._on_error)
+
+    def _pieces(self, file: Entry) -> list[Piece]:
+        document = read(file, max_size=self._max_file_size)
+        if document.replaced:
+            with self._counting:
+                self._replaced += 1
+        return document.pieces()
+
+    def _knows(self, directory: str) -> bool:
+        return index.has_files_below(self._target, directory)
 
     def _cannot_walk(self, path: str, error: OSError) -> None:
         reason = (error.strerror or str(error)).lower()
@@ -239,15 +245,27 @@ class EmbedJob:
             raise DocumentError(path, reason) from error
 
 
-def _failure(failed: Failed) -> Failure:
+def _failure(failed: Failed, key: str) -> Failure:
     """The failure as a reader wants it."""
-    if isinstance(failed.error, DocumentError):
-        return Failure(failed.error.path, failed.error.reason)
-    file = failed.item.file if isinstance(failed.item, Document) else failed.item
-    reason = (
-        str(failed.error) if isinstance(failed.error, EmbedError) else f"{type(failed.error).__name__}: {failed.error}"
+    error = failed.error
+    if isinstance(error, DocumentError):
+        return Failure(error.path, error.reason)
+    return Failure(path_of(key), str(error) if isinstance(error, EmbedError) else f"{type(error).__name__}: {error}")
+
+
+def _stages(stats: Stats, done: RunReport) -> tuple[StageStats, ...]:
+    """What a reader wants to know of: files that are read, chunks that are embedded, files that are stored."""
+    if not stats.stages:
+        return ()
+    read, embed, vectors = stats["read"], stats["embed"], stats["vectors"]
+    failed = max(0, done.dead - read.failed)
+    return (
+        replace(read, delivered=read.delivered + read.dropped, dropped=0),  # an empty file was read, too
+        replace(embed, delivered=vectors.delivered, failed=embed.failed + vectors.failed),
+        StageStats(
+            "store", max(read.delivered + read.dropped, done.delivered + failed), done.delivered, 0, failed, 0, 0
+        ),
     )
-    return Failure(file.path if isinstance(file, File) else str(file), reason)
 
 
 def _at_least_one(option: str, kind: str, values: Paths) -> list[str]:

@@ -9,7 +9,7 @@ from pathlib import Path, PurePath
 from stat import S_ISREG
 
 from penstock.core.errors import PenstockError
-from penstock.sources.files import File
+from penstock.sources.walking import Entry
 from penstock.workflows.documents.chunking import split
 from penstock.workflows.documents.chunking.pieces import Chunk
 
@@ -39,21 +39,38 @@ class DocumentError(PenstockError):
 class Document:
     """A file with its chunks; `replaced` says that some of its bytes were no text and stand as U+FFFD."""
 
-    file: File
+    file: Entry
     chunks: tuple[Chunk, ...]
     replaced: bool = False
 
-    def title(self, chunk: Chunk) -> str:
-        """What the chunk is known by: the name of its file without the suffix, and its heading."""
+    def pieces(self) -> "list[Piece]":
+        """Its chunks, each with what it is known by."""
         stem = os.fsencode(PurePath(self.file.name).stem).decode(errors="replace")
-        return f"{stem} {chunk.heading}".strip()
+        return [
+            Piece(self, position, chunk, f"{stem} {chunk.heading}".strip())
+            for position, chunk in enumerate(self.chunks)
+        ]
 
-    def texts(self, first: int, count: int) -> list[str]:
-        """What is embedded of `count` chunks from `first` on: each under its title."""
-        return [f"{self.title(chunk)}\n{chunk.text}" for chunk in self.chunks[first : first + count]]
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Piece:
+    """A chunk of a document, by its position; the title is the name of the file without the suffix, and the heading."""
+
+    document: Document
+    position: int
+    chunk: Chunk
+    title: str
+
+    def __repr__(self) -> str:
+        return f"lines {self.chunk.first_line} to {self.chunk.last_line} of {self.document.file.path}"
+
+    @property
+    def embedded_text(self) -> str:
+        """What is embedded of it: its text under its title."""
+        return f"{self.title}\n{self.chunk.text}"
 
 
-def read(file: File, *, max_size: int, opener: Opener | None = None) -> Document:
+def read(file: Entry, *, max_size: int, opener: Opener | None = None) -> Document:
     """The document in `file`, whose version is that of the moment it was read; `DocumentError` if it has none.
 
     `opener` opens the file, as that of `open`.
@@ -69,7 +86,7 @@ def read(file: File, *, max_size: int, opener: Opener | None = None) -> Document
     raise DocumentError(file.path, reason)  # out here, so that no traceback keeps the content of a file that failed
 
 
-def _document(file: File, max_size: int, opener: Opener | None) -> Document:
+def _document(file: Entry, max_size: int, opener: Opener | None) -> Document:
     current, content = _content(file, max_size, opener)
     text, replaced = decode(content)
     return Document(current, tuple(split(file.name, text)), replaced)
@@ -95,7 +112,7 @@ def decode(data: bytes) -> tuple[str, bool]:
     return data.decode(encoding or "utf-8", "replace"), True
 
 
-def _content(file: File, max_size: int, opener: Opener | None) -> tuple[File, bytes]:
+def _content(file: Entry, max_size: int, opener: Opener | None) -> tuple[Entry, bytes]:
     """The bytes of the file and the version that they belong to: the same before and after they were read."""
     path = Path(file.path)
     for _ in range(_TRIES):
@@ -107,7 +124,7 @@ def _content(file: File, max_size: int, opener: Opener | None) -> tuple[File, by
         with open(path, "rb", opener=opener) as stream:
             data = stream.read(before.st_size + 1)
         if len(data) == before.st_size and _moment(path.stat()) == _moment(before):
-            return File(file.directory, file.name, before.st_size, before.st_mtime_ns), data
+            return Entry(file.directory, file.name, before.st_size, before.st_mtime_ns), data
     raise ValueError("changes while it is read; run again when it is at rest")
 
 

@@ -42,6 +42,7 @@ class EmbedReport:
     Attributes:
         target: the index.
         files, chunks: stored by this run.
+        recalled: chunks whose vectors were kept from an earlier run (`memo`).
         unchanged: files that the index already had in this version.
         failed, failures: files and directories that could not be indexed: their number, and the newest 1,000 by name.
         gone, gone_files: files of the index, under the run's paths and globs, that are no more: their number, and the
@@ -59,6 +60,7 @@ class EmbedReport:
     target: str
     files: int
     chunks: int
+    recalled: int
     unchanged: int
     failed: int
     failures: tuple[Failure, ...]

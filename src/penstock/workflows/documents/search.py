@@ -1,35 +1,25 @@
-"""Search an index: by vectors and by words, the two ranks fused. Reads only."""
+"""Search an index of documents: by vectors and by words, the two ranks fused. Reads only."""
 
 import os
-import re
 from collections.abc import Iterable
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from penstock.core import validate
+from penstock.durable.sqlite import StoreError
 from penstock.engines.local import kind_of
-from penstock.durable.sqlite import Connection, StoreError, connect_reader, named_errors
 from penstock.functions import stream
-from penstock.workflows.documents import schema
+from penstock.sinks.finding import Found, words_of
+from penstock.sinks.store import check_place
+from penstock.sinks.vectors import SqliteVectors
 from penstock.workflows.documents.embedders import Embedder, EmbedError, Vectors
 from penstock.workflows.documents.embedders.hashing import HashEmbedder
+from penstock.workflows.documents.files import path_of
+from penstock.workflows.documents.index import check_embedder
 
-_POOL = 50
-"""Hits that each of the two ways of searching contributes."""
-
-_DAMPING = 60
-_MOST_WORDS = 64
 _SNIPPET = 200
-
-_NEAREST = "SELECT chunk FROM vectors ORDER BY vec_distance_cosine(vector, ?), chunk LIMIT ?"
-_MATCHING = "SELECT rowid FROM words WHERE words MATCH ? ORDER BY bm25(words, 4.0, 1.0), rowid LIMIT ?"
-_CHUNK = """
-SELECT directory, name, first_line, last_line, heading, text
-FROM chunks JOIN files ON files.id = chunks.file WHERE chunks.id = ?
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,17 +50,17 @@ def search(index: str | os.PathLike[str], question: str, *, k: int = 5, embedder
     path = os.fspath(index)
     embedder = embedder or HashEmbedder()
     if not Path(path).is_file():
-        schema.check_place(path)
+        check_place(path)
         raise StoreError(f"{path}: no such index; `penstock embed PATH --to {path}` makes one")
-    with closing(connect_reader(path)) as connection:
-        made = schema.check(path, connection)
-        schema.check_embedder(path, made, embedder.name, embedder.dimensions)
-        if not question.strip():
-            return []
-        vector = _vector(embedder, question)
-        schema.check_embedder(path, made, embedder.name, len(vector))
-        with named_errors(path):
-            return _search(connection, question, k, vector)
+    vectors = SqliteVectors(path)
+    made = vectors.made()
+    check_embedder(path, made, embedder.name, embedder.dimensions)
+    if not question.strip():
+        return []
+    vector = _vector(embedder, question)
+    check_embedder(path, made, embedder.name, len(vector))
+    words = words_of(question)
+    return [_hit(found, words) for found in vectors.search(vector, question, k=k)]
 
 
 def _vector(embedder: Embedder, question: str) -> Vectors:
@@ -87,31 +77,17 @@ def _vector(embedder: Embedder, question: str) -> Vectors:
     return vector
 
 
-def _search(connection: Connection, question: str, k: int, vector: Vectors) -> list[Hit]:
-    words = list(dict.fromkeys(re.findall(r"\w+", question.casefold())))[:_MOST_WORDS]
-    pool = max(k, _POOL)
-    rankings = [[chunk for (chunk,) in connection.execute(_NEAREST, (vector.tobytes(), pool))]]
-    if words:
-        asked = " OR ".join(f'"{word}"' for word in words)
-        rankings.append([chunk for (chunk,) in connection.execute(_MATCHING, (asked, pool))])
-    scores = fuse(rankings)
-    best = sorted(scores, key=lambda chunk: (-scores[chunk], chunk))[:k]
-    return [_hit(connection, chunk, scores[chunk], words) for chunk in best]
-
-
-def fuse(rankings: Iterable[Iterable[int]]) -> dict[int, float]:
-    """Reciprocal rank fusion: the sum of 1 / (60 + rank) over the rankings, ranks from 1."""
-    scores = dict[int, float]()
-    for ranking in rankings:
-        for rank, item in enumerate(ranking, 1):
-            scores[item] = scores.get(item, 0.0) + 1 / (_DAMPING + rank)
-    return scores
-
-
-def _hit(connection: Connection, chunk: int, score: float, words: list[str]) -> Hit:
-    directory, name, first, last, heading, text = next(connection.execute(_CHUNK, (chunk,)))
-    path = str(Path(schema.loaded(directory), schema.loaded(name)))
-    return Hit(path, first, last, heading, score, snippet(text, words), text)
+def _hit(found: Found, words: list[str]) -> Hit:
+    row = found.row
+    return Hit(
+        path=path_of(str(found.key)),
+        first_line=row.get("first_line", 1),
+        last_line=row.get("last_line", 1),
+        heading=row.get("heading") or "",
+        score=found.score,
+        snippet=snippet(row["text"], words),
+        text=row["text"],
+    )
 
 
 def snippet(text: str, words: Iterable[str]) -> str:

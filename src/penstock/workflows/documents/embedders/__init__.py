@@ -48,7 +48,7 @@ class Embedder(Protocol):
     def embed(self, texts: Sequence[str]) -> Vectors | Awaitable[Vectors]:
         """One row per text, float32.
 
-        An `async def` runs on the loop and is given all texts of a document: how many go into a request is its affair.
-        A plain function is called from threads, with 64 texts at most.
+        Texts come in batches across documents: 64 at most, or as many as an attribute `batch` says. An `async def` runs
+        on the loop, for 8 batches at once; a plain function is called from two threads.
         """
         ...

@@ -97,6 +97,11 @@ class OpenAIEmbedder:
         return f"openai:{self._model}"
 
     @property
+    def batch(self) -> int:
+        """Texts per request."""
+        return self._batch
+
+    @property
     def dimensions(self) -> int | None:
         """The length of a vector; None before the first one, if none was asked for."""
         return self._dimensions

@@ -1,0 +1,171 @@
+"""The bodies of `penstock runs`, `status` and `dead`."""
+
+import json
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final
+
+import typer
+
+from penstock.cli.failing import BAD_USAGE, DONE, complain, guarded
+from penstock.cli.text import shown
+
+if TYPE_CHECKING:
+    from penstock.durable import DeadRoot, RunStatus
+
+
+def list_runs(database: str, *, as_json: bool) -> int:
+    """Print a line for each run, and return the exit code."""
+
+    def command() -> int:
+        from penstock.durable import runs  # noqa: PLC0415 -- its library is an extra
+
+        found = runs(database)
+        if as_json:
+            _print_json([asdict(run) for run in found])
+        elif found:
+            _print_table(
+                ("run", "state", "done", "dead", "rows", "begun", "source"),
+                ((run.name, run.state, run.done, run.dead, run.rows, _time(run.began), run.source) for run in found),
+            )
+        return DONE
+
+    return guarded(command)
+
+
+def show_status(database: str, name: str | None, *, as_json: bool) -> int:
+    """Print how one run stands, or all of them, and return the exit code."""
+
+    def command() -> int:
+        from penstock.durable import StoreError, runs  # noqa: PLC0415 -- its library is an extra
+
+        everything = runs(database)
+        found = [run for run in everything if name is None or run.name == name]
+        if name is not None and not found:
+            names = ", ".join(repr(run.name) for run in everything) or "none"
+            raise StoreError(f"{database}: no run {name!r}, there are {names}")
+        if as_json:
+            _print_json(asdict(found[0]) if name is not None else [asdict(run) for run in found])
+        else:
+            for run in found:
+                for line in _status(run, database):
+                    typer.echo(line)
+        return DONE
+
+    return guarded(command)
+
+
+def dead(database: str, action: str, run: str | None, keys: Sequence[str], *, as_json: bool) -> int:
+    """Print dead roots, or have them done again or given up, and return the exit code."""
+
+    def command() -> int:
+        from penstock.durable import dead_roots, discard, retry  # noqa: PLC0415 -- its library is an extra
+
+        ask = {"retry": retry, "discard": discard}.get(action, dead_roots)
+        found = ask(database, run=run, keys=keys)
+        if action == "export":
+            for root in found:
+                typer.echo(json.dumps(asdict(root)))
+        elif as_json:
+            _print_json([asdict(root) for root in found])
+        elif not found:
+            complain("no dead roots")
+        else:
+            ACTIONS[action](found)
+        return DONE
+
+    if action not in (*ACTIONS, "export"):
+        complain(f"the action must be one of {', '.join(ACTIONS)}, export, got {action!r}")
+        return BAD_USAGE
+    return guarded(command)
+
+
+def _list(found: Sequence["DeadRoot"]) -> None:
+    _print_table(("run", "key", "stage", "attempts", "set aside", "error"), _rows(found))
+
+
+def _show(found: Sequence["DeadRoot"]) -> None:
+    for line in _details(found):
+        typer.echo(line)
+
+
+def _tell_retried(found: Sequence["DeadRoot"]) -> None:
+    typer.echo(f"the next run does {_count(len(found), 'dead root')} again")
+
+
+def _tell_discarded(found: Sequence["DeadRoot"]) -> None:
+    typer.echo(f"gave up {_count(len(found), 'dead root')}, until they change")
+
+
+ACTIONS: Final = {"list": _list, "show": _show, "retry": _tell_retried, "discard": _tell_discarded}
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _status(run: "RunStatus", database: str) -> Iterator[str]:
+    yield f"run {shown(run.name)}: {run.state}"
+    yield f"  source  {shown(run.source)}"
+    times = "once" if run.times == 1 else f"{run.times:,} times"
+    yield f"  begun   {_time(run.began)} by {shown(run.owner)}; {times} in all"
+    if run.ended is not None:
+        yield f"  ended   {_time(run.ended)}"
+    yield f"  done    {_count(run.done, 'root')}, {_count(run.rows, 'row')}"
+    if run.dead:
+        yield f"  dead    {run.dead:,}: penstock dead {shown(database)} list --run {shown(run.name)}"
+    if run.retried:
+        yield f"  retried {run.retried:,}, by the next run"
+
+
+def _rows(roots: Iterable["DeadRoot"]) -> Iterator[tuple[object, ...]]:
+    for root in roots:
+        for letter in root.letters:
+            error = letter.error.split("\n", 1)[0]
+            yield root.run, str(root.key), letter.stage, letter.attempts, _time(letter.at), error
+
+
+def _details(roots: Iterable["DeadRoot"]) -> Iterator[str]:
+    for root in roots:
+        version = f", version {shown(root.version)}" if root.version else ""
+        yield f"root {shown(str(root.key))} of run {shown(root.run)}{version}"
+        for letter in root.letters:
+            tries = "one attempt" if letter.attempts == 1 else f"{letter.attempts:,} attempts"
+            yield f"  stage {shown(letter.stage)}, {tries}, {_time(letter.at)}"
+            yield f"  item  {shown(letter.item)}"
+            for line in letter.traceback.splitlines():
+                yield f"    {shown(line)}"
+
+
+def _print_json(document: Any) -> None:
+    typer.echo(json.dumps(document))
+
+
+def _print_table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """A table on a terminal; elsewhere lines of aligned columns. Numbers stand to the right."""
+    table = [headings, *rows]
+    lines = [[f"{cell:,}" if isinstance(cell, int) else shown(str(cell)) for cell in row] for row in table]
+    numbers = {place for place, column in enumerate(zip(*table[1:], strict=True)) if isinstance(column[0], int)}
+    if sys.stdout.isatty():
+        from rich.console import Console  # noqa: PLC0415 -- only a terminal needs it
+        from rich.table import Table  # noqa: PLC0415 -- only a terminal needs it
+        from rich.text import Text  # noqa: PLC0415 -- only a terminal needs it
+
+        drawn = Table(box=None)
+        for place, heading in enumerate(headings):
+            drawn.add_column(heading, justify="right" if place in numbers else "left", overflow="fold")
+        for line in lines[1:]:
+            drawn.add_row(*map(Text, line))
+        Console().print(drawn)
+        return
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        cells = zip(line, widths, strict=True)
+        aligned = (f"{cell:{'>' if place in numbers else '<'}{width}}" for place, (cell, width) in enumerate(cells))
+        typer.echo("  ".join(aligned).rstrip())
+
+
+def _time(seconds: float) -> str:
+    return f"{datetime.fromtimestamp(seconds):%Y-%m-%d %H:%M:%S}"  # noqa: DTZ006 -- for people, who live in local time

@@ -1,0 +1,113 @@
+"""Dead roots: what failed of them and was set aside; to be looked at, done again or given up."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
+from typing import Any
+
+from penstock.durable.journal import Journal
+from penstock.durable.lock import exclusive
+from penstock.durable.roots import Key
+from penstock.durable.sqlite import Connection, StoreError, connect_writer, named_errors, transaction
+from penstock.durable.status import reading, require_journal
+
+_DEAD = (
+    "SELECT root.id, run.name, root.key, root.version, stage, attempts, error, traceback, item, at "
+    "FROM penstock_dead AS dead JOIN penstock_roots AS root ON root.id = dead.root "
+    "JOIN penstock_runs AS run ON run.id = root.run ORDER BY root.id, dead.id"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """An item that failed for good.
+
+    Attributes:
+        stage: where.
+        attempts: how often it was tried.
+        error: why, in a line.
+        traceback: why, in full.
+        item: what it was, as `repr` has it.
+        at: when it was set aside, in seconds since 1970.
+    """
+
+    stage: str
+    attempts: int
+    error: str
+    traceback: str
+    item: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class DeadRoot:
+    """A root that was set aside: of which run, by which key, in which version, and what failed of it."""
+
+    run: str
+    key: Key
+    version: str
+    letters: tuple[Letter, ...]
+
+
+def dead_roots(path: str, *, run: str | None = None, keys: Iterable[Key] = ()) -> list[DeadRoot]:
+    """The dead roots of a journal, in the order in which they were first seen.
+
+    Args:
+        path: the database of a sink, or that beside a `Callback`.
+        run: only those of that run.
+        keys: only those of these keys; "5" is also the key 5.
+
+    Raises:
+        StoreError: there is no such journal, run or dead root, or it cannot be read.
+    """
+    with reading(path) as connection:
+        return [root for _, root in _found(path, connection, run, keys)]
+
+
+def retry(path: str, *, run: str | None = None, keys: Iterable[Key] = ()) -> list[DeadRoot]:
+    """Have the next run do dead roots again; the arguments are those of `dead_roots`, and so is what is returned.
+
+    Raises:
+        HeldError: a process is writing to it.
+        StoreError: as for `dead_roots`.
+    """
+    return _changed(path, run, keys, Journal.retry)
+
+
+def discard(path: str, *, run: str | None = None, keys: Iterable[Key] = ()) -> list[DeadRoot]:
+    """Give dead roots up: they are done, without rows, until they change; otherwise as `retry`."""
+    return _changed(path, run, keys, Journal.discard)
+
+
+def _changed(path: str, run: str | None, keys: Iterable[Key], change: Callable[[Journal, int], None]) -> list[DeadRoot]:
+    with reading(path):  # nothing is made or locked where there is no journal
+        pass
+    with exclusive(path), named_errors(path):
+        connection = connect_writer(path)
+        try:
+            with transaction(connection):
+                require_journal(path, connection)
+                journal = Journal(path, connection)
+                found = list(_found(path, connection, run, keys))
+                for number, _ in found:
+                    change(journal, number)
+            return [root for _, root in found]
+        finally:
+            connection.close()
+
+
+def _found(path: str, connection: Connection, run: str | None, keys: Iterable[Key]) -> Iterator[tuple[int, DeadRoot]]:
+    names = [name for (name,) in connection.execute("SELECT name FROM penstock_runs ORDER BY name")]
+    if run is not None and run not in names:
+        raise StoreError(f"{path}: no run {run!r}, there are {', '.join(map(repr, names))}")
+    wanted = {str(key) for key in keys}
+    rows: Iterator[Any] = connection.execute(_DEAD)
+    roots = [
+        (number, DeadRoot(name, key, version, tuple(Letter(*row[4:]) for row in group)))
+        for (number, name, key, version), group in groupby(rows, key=itemgetter(0, 1, 2, 3))
+        if (run is None or name == run) and (not wanted or str(key) in wanted)
+    ]
+    if missing := wanted - {str(root.key) for _, root in roots}:
+        raise StoreError(f"{path}: no dead root {min(missing)!r}{'' if run is None else f' in run {run!r}'}")
+    yield from roots

@@ -1,0 +1,128 @@
+"""Rows to a function: wherever it brings them, at least once."""
+
+import asyncio
+import contextvars
+import hashlib
+import json
+import os
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from concurrent.futures import CancelledError
+from dataclasses import dataclass
+from itertools import batched
+from typing import Any, override
+
+from penstock.core import validate
+from penstock.core.errors import as_failure
+from penstock.durable.roots import Key, Root
+from penstock.durable.sink import Delivery, Durability
+from penstock.engines.local import kind_of
+from penstock.sinks.store import SqliteStore
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """A row that is handed to a `Callback`.
+
+    Attributes:
+        id: the same whenever this row of this version of its root is delivered, and that of no other row.
+        key: the key of its root.
+        version: the version of its root.
+        index: its position among the rows of its root, from 0.
+        row: the row.
+    """
+
+    id: str
+    key: Key
+    version: str
+    index: int
+    row: Any
+
+
+class Callback:
+    """A function that rows are handed to, at least once: the roots are noted as done after it has returned.
+
+    `fn` is called with rows of finished roots: each root's together and in order, roots as they finish, one call at a
+    time. Roots that finish during a call are delivered by the next one. What it raises ends the run. The rows of that
+    call come again when the run goes on, and so do those of the last call before a kill (of a root with more rows than
+    `size`: all of its rows); by the `id` of a row the other side can tell that it has it. Nothing is taken back: rows
+    of a version before stay where they were brought.
+
+    Args:
+        fn: takes a sequence of `Delivered`. An async function, or whatever else is no plain `def`, runs on the loop; a
+            plain `def` in the thread that writes the journal.
+        journal: the database, made if there is none, that knows which roots are done; one for each place that rows go
+            to.
+        size: rows of a call, at most.
+
+    Example:
+        async def send(rows):
+            response = await client.post("/bulk", json=[{"id": row.id, **row.row} for row in rows])
+            response.raise_for_status()
+
+        report = await users.map(enrich).to(penstock.Callback(send, journal="sent.db"), run="users")
+
+    Raises:
+        OptionError: an argument breaks its rule.
+    """
+
+    delivery: Delivery = "at least once"
+
+    def __init__(
+        self, fn: Callable[[Sequence[Delivered]], object], *, journal: str | os.PathLike[str], size: int = 1_000
+    ) -> None:
+        validate.function("fn", fn)
+        self.fn: Callable[[Sequence[Delivered]], object] = fn
+        self.path: str = os.fspath(journal)
+        self.size: int = validate.whole("size", size, least=1)
+
+    def open(self, durability: Durability) -> "CallbackStore":
+        """Open its journal for writing; see `penstock.durable.sink`."""
+        return CallbackStore(self, durability)
+
+
+class CallbackStore(SqliteStore):
+    """The journal beside a function."""
+
+    def __init__(self, sink: Callback, durability: Durability) -> None:
+        super().__init__(sink.path, durability)
+        self.largest: int = sink.size
+        self._fn = sink.fn
+        self._plain = kind_of(sink.fn) == "plain"
+        self._loop = asyncio.get_running_loop()
+        self._context = contextvars.copy_context()
+
+    @override
+    def send(self, run: str, roots: Iterable[tuple[Root, Iterable[Any]]]) -> None:
+        """Hand the rows over; what the function raises is raised."""
+        for rows in batched(_delivered(run, roots), self.largest):
+            try:
+                self._call(rows)
+            except BaseException as error:  # noqa: BLE001 -- whatever it is, it ends the run
+                failure = as_failure(asyncio.CancelledError() if isinstance(error, CancelledError) else error)
+                try:
+                    raise failure from failure.__cause__
+                finally:
+                    del failure  # the traceback holds this frame, and this frame would hold the error
+
+    def _call(self, rows: Sequence[Delivered]) -> None:
+        if self._plain:
+            self._context.run(self._fn, rows)
+        else:
+            self._context.run(asyncio.run_coroutine_threadsafe, self._handed_over(rows), self._loop).result()
+
+    async def _handed_over(self, rows: Sequence[Delivered]) -> None:
+        result = self._fn(rows)
+        if isinstance(result, Awaitable):
+            await result
+
+    @override
+    def replace(self, root: int, rows: Iterable[Any]) -> None:
+        """Do nothing: the rows are where the function brought them."""
+
+
+def _delivered(run: str, roots: Iterable[tuple[Root, Iterable[Any]]]) -> Iterator[Delivered]:
+    for root, rows in roots:
+        name = json.dumps([run, root.key, root.version]).encode()
+        prefix = hashlib.blake2b(name, digest_size=16).hexdigest()
+        for index, row in enumerate(rows):
+            yield Delivered(f"{prefix}-{index}", root.key, root.version, index, row)

@@ -1,0 +1,98 @@
+"""Finding rows of an index: by the nearness of vectors, by words, and by both."""
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from penstock.durable.roots import Key
+from penstock.durable.sqlite import Connection
+from penstock.sinks.store import ROOT
+
+POOL = 50
+"""Rows that each of the two ways contributes at least."""
+
+_DAMPING = 60
+_MOST_WORDS = 64
+
+_NEAREST = """
+SELECT id, 1 - distance FROM (SELECT id, vec_distance_cosine(vector, ?) AS distance FROM vectors)
+WHERE distance IS NOT NULL ORDER BY distance, id LIMIT ?
+"""
+_MATCHING = """
+SELECT rowid, -bm25(words, 4.0, 1.0) AS score FROM words WHERE words MATCH ? ORDER BY score DESC, rowid LIMIT ?
+"""
+_ROW = f"""
+SELECT entries.*, penstock_roots.key FROM entries JOIN penstock_roots ON penstock_roots.id = {ROOT} WHERE entries.id = ?
+"""  # noqa: S608 -- a constant
+_ROWS = "SELECT entries.*, vector FROM entries JOIN vectors USING (id) ORDER BY id"
+
+type Scores = Sequence[tuple[int, float]]
+"""Ids of rows with their scores, the best first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A row that was found.
+
+    Attributes:
+        key: of the root that it came from.
+        score: how good it is: the greater, the better; of use for comparing rows of one question.
+        row: its columns, without the vector.
+    """
+
+    key: Key
+    score: float
+    row: dict[str, Any]
+
+
+def words_of(text: str) -> list[str]:
+    """The words of any text that are looked for: each once, the first 64."""
+    return list(dict.fromkeys(re.findall(r"\w+", text.casefold())))[:_MOST_WORDS]
+
+
+def near(connection: Connection, vector: bytes, count: int) -> Scores:
+    """The rows whose vectors are nearest, with the cosine."""
+    return list(connection.execute(_NEAREST, (vector, count)))
+
+
+def having(connection: Connection, words: Sequence[str], count: int) -> Scores:
+    """The rows that have some of the words, with the score of BM25."""
+    asked = " OR ".join(f'"{word}"' for word in words)
+    return list(connection.execute(_MATCHING, (asked, count))) if words else []
+
+
+def fused(connection: Connection, vector: bytes, words: Sequence[str], count: int) -> Scores:
+    """The best of both ways."""
+    pool = max(count, POOL)
+    rankings = (near(connection, vector, pool), having(connection, words, pool))
+    scores = fuse([number for number, _ in ranking] for ranking in rankings)
+    return sorted(scores.items(), key=lambda each: (-each[1], each[0]))[:count]
+
+
+def fuse(rankings: Iterable[Iterable[int]]) -> dict[int, float]:
+    """Reciprocal rank fusion: the sum of 1 / (60 + rank) over the rankings, ranks from 1."""
+    scores = dict[int, float]()
+    for ranking in rankings:
+        for rank, item in enumerate(ranking, 1):
+            scores[item] = scores.get(item, 0.0) + 1 / (_DAMPING + rank)
+    return scores
+
+
+def found(connection: Connection, scores: Scores) -> list[Found]:
+    """The rows of these ids."""
+    return [Found(key, score, row) for number, score in scores for row, key in _read(connection, _ROW, (number,))]
+
+
+def rows(connection: Connection) -> Iterator[tuple[dict[str, Any], bytes]]:
+    """Every row with its vector, in the order in which they came."""
+    if list(connection.execute("PRAGMA table_info(entries)")):
+        yield from _read(connection, _ROWS)
+
+
+def _read(connection: Connection, statement: str, values: tuple[Any, ...] = ()) -> Iterator[tuple[dict[str, Any], Any]]:
+    """The columns that the user gave, and the last one."""
+    cursor = connection.execute(statement, values)
+    for row in cursor:
+        names = [name for name, _ in cursor.get_description()]
+        yield dict(zip(names[2:-1], row[2:-1], strict=True)), row[-1]

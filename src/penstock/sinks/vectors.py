@@ -1,0 +1,344 @@
+"""Rows with vectors in an SQLite database, and three ways to find them again: by nearness, by words, by both."""
+
+import os
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
+from itertools import batched
+from pathlib import Path
+from typing import Any, override
+
+import numpy as np
+from numpy.typing import NDArray
+
+from penstock.core import validate
+from penstock.core.errors import OptionError
+from penstock.durable.sink import Delivery, Durability
+from penstock.durable.sqlite import Connection, StoreError, connect_reader, named_errors, transaction
+from penstock.sinks import finding
+from penstock.sinks.finding import Found
+from penstock.sinks.store import ROOT, SqliteStore, mapping, quoted, stored
+
+type Vector = NDArray[np.float32]
+type VectorLike = NDArray[Any] | Sequence[float]
+
+APPLICATION = 0x70_65_6E_73  # "pens", in the header of the file
+FORMAT = 2
+
+_TABLES = """
+CREATE TABLE made (embedder TEXT, dimensions INTEGER);
+INSERT INTO made VALUES (NULL, NULL);
+CREATE TABLE vectors (id INTEGER PRIMARY KEY, vector BLOB NOT NULL);
+CREATE VIRTUAL TABLE words USING fts5(
+    title, text, content='', contentless_delete=1, tokenize="porter unicode61 remove_diacritics 2");
+"""
+_FIRST_ID = "SELECT coalesce(max(id), 0) + 1 FROM vectors"
+_OF_ROOT = f"(SELECT id FROM entries WHERE {ROOT} = ?)"  # noqa: S608 -- a constant
+_WAIT = 3_000
+"""Milliseconds that readers of a closed index, who lock it, are waited for."""
+
+_AT_ONCE = 1_000
+_LARGEST = 2_000
+"""Rows of one commit, about: a vector may take as much room as a hundred other values."""
+
+_RESERVED = frozenset(("id", "vector", ROOT))
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """With what the vectors of an index were made; None is what is not known yet."""
+
+    embedder: str | None = None
+    dimensions: int | None = None
+
+
+class SqliteVectors:
+    """An index that rows with vectors go to, exactly once, and in which they can be found.
+
+    A row is a mapping with a `vector` (a sequence of finite numbers, or an array), a `text` (a str) and any other
+    columns: `None`, numbers, `str`, `bytes` or `bool`; lists and dicts are stored as JSON. The first row says which
+    columns there are and how long vectors are, all others are held to it; a column that a row lacks is `None` there. Of
+    a `title` (a str), if rows have one, words count four times as much as those of the text.
+
+    The index is a database of its own, with the journal of runs in it. The rows of a root and the note that it is done
+    are one transaction, so readers see the old rows of a root or the new ones, never a mixture.
+
+    Args:
+        path: the database, made if there is none.
+        embedder: the name of what makes the vectors, which an index is then held to; default it is not recorded.
+        dimensions: the length of vectors, an int >= 1; default that of the first one.
+
+    Example:
+        index = penstock.SqliteVectors("index.db", embedder="all-MiniLM-L6-v2")
+        await files.flat_map(split).map_batches(embed, 64, concurrency=4).to(index, run="docs")
+        for found in index.search(vector_of(question), question, k=5):
+            print(found.score, found.key, found.row["text"])
+
+    Raises:
+        OptionError: an argument breaks its rule.
+    """
+
+    delivery: Delivery = "exactly once"
+
+    def __init__(
+        self, path: str | os.PathLike[str], *, embedder: str | None = None, dimensions: int | None = None
+    ) -> None:
+        self.path: str = os.fspath(path)
+        self.embedder: str | None = None if embedder is None else validate.text("embedder", embedder)
+        self.dimensions: int | None = None if dimensions is None else validate.whole("dimensions", dimensions, least=1)
+
+    def open(self, durability: Durability) -> "VectorStore":
+        """Open it for writing; see `penstock.durable.sink`.
+
+        Raises:
+            HeldError: another process is writing to it.
+            StoreError: it cannot be written, is no index, or was made with another embedder.
+        """
+        return VectorStore(self, durability)
+
+    def made(self) -> Made:
+        """With what its vectors were made.
+
+        Raises:
+            StoreError: there is no index at the path.
+        """
+        with closing(connect_reader(self.path)) as connection:
+            return look(self.path, connection)
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """The rows, in the order in which they came."""
+        with closing(connect_reader(self.path)) as connection, named_errors(self.path):
+            self._look(connection)
+            for row, vector in finding.rows(connection):
+                yield {**row, "vector": np.frombuffer(vector, np.float32)}
+
+    def nearest(self, vector: VectorLike, *, k: int = 10) -> list[Found]:
+        """The `k` rows (an int >= 1) whose vectors point most nearly where `vector` does, the best first.
+
+        The score is the cosine of the angle, -1 to 1. To a vector of zeros nothing is near.
+
+        Raises:
+            OptionError: an argument breaks its rule, or `vector` is not as long as those of the index.
+            StoreError: there is no index at the path, or it was made with another embedder.
+        """
+        validate.whole("k", k, least=1)
+        asked = vector_of(vector)
+        with closing(connect_reader(self.path)) as connection, named_errors(self.path):
+            self._look(connection, len(asked))
+            return finding.found(connection, finding.near(connection, asked.tobytes(), k))
+
+    def matching(self, text: str, *, k: int = 10) -> list[Found]:
+        """The `k` rows (an int >= 1) that have words of `text`, any text, the best first.
+
+        The score is that of Okapi BM25, greater than 0.
+
+        Raises:
+            OptionError, StoreError: as for `nearest`.
+        """
+        validate.whole("k", k, least=1)
+        with closing(connect_reader(self.path)) as connection, named_errors(self.path):
+            self._look(connection)
+            return finding.found(connection, finding.having(connection, finding.words_of(text), k))
+
+    def search(self, vector: VectorLike, text: str, *, k: int = 10) -> list[Found]:
+        """The `k` best of both ways, ranked apart and fused by reciprocal rank.
+
+        The score is the sum of 1 / (60 + rank) over both (Cormack, Clarke and Buettcher, SIGIR 2009).
+
+        Raises:
+            OptionError, StoreError: as for `nearest`.
+        """
+        validate.whole("k", k, least=1)
+        asked = vector_of(vector)
+        with closing(connect_reader(self.path)) as connection, named_errors(self.path):
+            self._look(connection, len(asked))
+            return finding.found(connection, finding.fused(connection, asked.tobytes(), finding.words_of(text), k))
+
+    def _look(self, connection: Connection, dimensions: int | None = None) -> None:
+        """Begin to read; what is read from here on is of one moment."""
+        connection.execute("BEGIN")
+        made = look(self.path, connection)
+        self.compare(made)
+        if dimensions is not None and made.dimensions not in {None, dimensions}:
+            raise OptionError(f"vector has {dimensions} dimensions, those of {self.path} have {made.dimensions}")
+
+    def compare(self, made: Made) -> None:
+        """`StoreError` if an index that was `made` so is not this one; what is not known is not compared."""
+        dimensions = made.dimensions if self.dimensions is None else self.dimensions
+        embedder = made.embedder if self.embedder is None else self.embedder
+        if made.dimensions is not None and made != Made(embedder, dimensions):
+            own = "" if self.dimensions is None else f" ({self.dimensions})"
+            raise StoreError(
+                f"{self.path}: made with the embedder {made.embedder or 'of no name'} ({made.dimensions} dimensions), "
+                f"not {embedder or 'of no name'}{own}; use that one, or name another index"
+            )
+
+
+class VectorStore(SqliteStore):
+    """The index, opened for writing by one run."""
+
+    def __init__(self, sink: SqliteVectors, durability: Durability) -> None:
+        self._sink = sink
+        self._columns: tuple[str, ...] = ()
+        self._dimensions: int | None = None
+        super().__init__(sink.path, durability)
+        self.connection.set_busy_timeout(0)
+        self.largest: int = _LARGEST
+
+    @override
+    def check(self) -> None:
+        if _is_empty(self.path):
+            return
+        connect_reader(self.path).close()  # which may empty it: whoever made it was killed at once
+        if not _is_empty(self.path):
+            self._sink.compare(self._sink.made())
+
+    @override
+    def prepare(self) -> None:
+        connection, sink = self.connection, self._sink
+        connection.set_busy_timeout(_WAIT)
+        with transaction(connection):
+            if not list(connection.execute("PRAGMA table_info(made)")):
+                connection.execute(_TABLES)
+                connection.pragma("application_id", APPLICATION)
+                connection.pragma("user_version", FORMAT)
+            connection.execute(
+                "UPDATE made SET embedder = ?, dimensions = ? WHERE dimensions IS NULL",
+                (sink.embedder, sink.dimensions),
+            )
+            self._dimensions = look(self.path, connection).dimensions
+        found = [row[1] for row in connection.execute("PRAGMA table_info(entries)")]
+        self._columns = tuple(name for name in found if name not in _RESERVED)
+
+    @override
+    @contextmanager
+    def transaction(self) -> Generator[None]:
+        """All of it or nothing, also of what is known of the rows."""
+        before = self._columns, self._dimensions
+        try:
+            with super().transaction():
+                yield
+        except BaseException:
+            self._columns, self._dimensions = before
+            raise
+
+    @override
+    def replace(self, root: int, rows: Iterable[Any]) -> None:
+        """Put `rows` in the place of those of the root."""
+        if self._columns:
+            for table, column in (("words", "rowid"), ("vectors", "id")):
+                self.connection.execute(f"DELETE FROM {table} WHERE {column} IN {_OF_ROOT}", (root,))  # noqa: S608 -- constants
+            self.connection.execute(f"DELETE FROM entries WHERE {ROOT} = ?", (root,))  # noqa: S608 -- a constant
+        for some in batched(enumerate(map(mapping, rows)), _AT_ONCE):
+            self._insert(root, some)
+
+    def _insert(self, root: int, rows: Iterable[tuple[int, Mapping[str, Any]]]) -> None:
+        ((least,),) = self.connection.execute(_FIRST_ID)
+        entries: list[tuple[Any, ...]] = []
+        vectors: list[tuple[int, bytes]] = []
+        words: list[tuple[int, str, str]] = []
+        for number, (position, row) in enumerate(rows, least):
+            try:
+                vectors.append((number, self._vector(row).tobytes()))
+                words.append((number, _text(row, "title", ""), _text(row, "text")))
+                self._check_columns(row)
+            except OptionError as error:
+                ((key,),) = self.connection.execute("SELECT key FROM penstock_roots WHERE id = ?", (root,))
+                raise OptionError(f"row {position} of {key!r}: {error}") from None
+            entries.append((number, root, *(stored(row.get(name)) for name in self._columns)))
+        places = ", ".join("?" * (len(self._columns) + 2))
+        self.connection.executemany(f"INSERT INTO entries VALUES ({places})", entries)  # noqa: S608 -- places
+        self.connection.executemany("INSERT INTO vectors VALUES (?, ?)", vectors)
+        self.connection.executemany("INSERT INTO words(rowid, title, text) VALUES (?, ?, ?)", words)
+
+    def _vector(self, row: Mapping[str, Any]) -> Vector:
+        if "vector" not in row:
+            raise OptionError(f"it lacks the column 'vector', got the columns {', '.join(map(repr, row))}")
+        vector = vector_of(row["vector"])
+        if self._dimensions is None:
+            self._dimensions = len(vector)
+            self.connection.execute("UPDATE made SET dimensions = ?", (len(vector),))
+        if len(vector) != self._dimensions:
+            raise OptionError(f"vector has {len(vector)} dimensions, those of {self.path} have {self._dimensions}")
+        return vector
+
+    def _check_columns(self, row: Mapping[str, Any]) -> None:
+        if not self._columns:
+            self._columns = tuple(name for name in row if name != "vector")
+            if reserved := _RESERVED.intersection(self._columns):
+                raise OptionError(f"a column must not be called {min(reserved)!r}")
+            columns = ", ".join(map(quoted, self._columns))
+            self.connection.execute(
+                f"CREATE TABLE entries (id INTEGER PRIMARY KEY, {ROOT} INTEGER NOT NULL, {columns})"
+            )
+            self.connection.execute(f"CREATE INDEX entries_{ROOT} ON entries ({ROOT})")
+        elif strange := row.keys() - {"vector", *self._columns}:
+            raise OptionError(f"it has the column {min(strange)!r}, the rows of {self.path} have not")
+
+    @override
+    def close(self) -> None:
+        """Close it; where nobody reads just now, as a single file that can be read in a place that cannot be written.
+
+        It waits for nobody: while someone reads, or when the disk is full, the rows stay where they are committed, in
+        the `-wal` beside it, and the next run folds them in.
+        """
+        with suppress(StoreError), named_errors(self.path):
+            self.connection.pragma("journal_mode", "delete")
+        super().close()
+
+
+def _is_empty(path: str) -> bool:
+    return not Path(path).exists() or not Path(path).stat().st_size
+
+
+def look(path: str, connection: Connection) -> Made:
+    """With what the vectors of an index were made; `StoreError` if this is no index, or one of another format."""
+    with named_errors(path):
+        application, version = connection.pragma("application_id"), connection.pragma("user_version")
+        if not application and connection.pragma("page_count") and not connection.pragma("schema_version"):
+            return Made()  # nothing was ever made in it: whoever began was stopped at once
+        if application != APPLICATION:
+            raise StoreError(f"{path}: not an index of penstock")
+        if version != FORMAT:
+            advice = "; make another one" if version < FORMAT else ""
+            raise StoreError(f"{path}: an index of format {version}; this penstock reads format {FORMAT}{advice}")
+        ((embedder, dimensions),) = connection.execute("SELECT embedder, dimensions FROM made")
+        return Made(embedder, dimensions)
+
+
+def vector_of(value: object) -> Vector:
+    """`value` as a vector; `OptionError` if it is none."""
+    array: NDArray[Any]
+    try:
+        array = np.asarray(value)
+    except ValueError:  # of lists of unlike length
+        array = np.empty((0, 0))
+    if array.ndim != 1 or not array.size or array.dtype.kind not in "fiu":
+        shown = f"an array of {array.dtype} {array.shape}" if isinstance(value, np.ndarray) else _shown(value)
+        raise OptionError(f"vector must be a sequence of numbers, got {shown}")
+    with np.errstate(over="ignore"):
+        vector: Vector = array.astype(np.float32, copy=False)
+    if not np.isfinite(vector).all():
+        place = int(np.flatnonzero(~np.isfinite(vector))[0])
+        raise OptionError(f"vector must have finite numbers that a float32 can hold, got {array[place]} at {place}")
+    return vector
+
+
+def _shown(value: object) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= 100 else f"{shown[:100]}..."  # noqa: PLR2004 -- about a line
+
+
+def _text(row: Mapping[str, Any], name: str, default: str | None = None) -> str:
+    text: object = row.get(name, default)
+    if text is None and default is not None:
+        return default
+    if not isinstance(text, str):
+        raise OptionError(f"{name} must be a str, got {_shown(text) if name in row else 'none'}")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise OptionError(
+            f"{name} must be text that UTF-8 can hold, got {text[error.start]!r} at {error.start}"
+        ) from None
+    return text

@@ -1,0 +1,123 @@
+"""Lines of JSON, each with its place in the file as key."""
+
+import json
+import os
+from collections.abc import Generator
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, Final
+
+from penstock.core import validate
+from penstock.core.errors import SourceError
+from penstock.core.log import LOG
+from penstock.core.policy import OutOfBand
+from penstock.durable.ledger import Identity
+from penstock.sources.ahead import Reading, read_ahead
+from penstock.streams import Stream
+
+MAX_LINE: Final = 100_000_000
+_BOM: Final = b"\xef\xbb\xbf"
+
+
+def jsonl(
+    path: str | os.PathLike[str], *, growing: bool = True, on_error: OutOfBand = "raise", max_line: int = MAX_LINE
+) -> Stream[Any]:
+    """A stream over the values in a file of JSON lines, in UTF-8; for `to`, each line is a root.
+
+    The key of a line is the byte at which it begins, its version a digest of it: lines that are appended are new, a
+    line that was edited is done again, and so is all behind one whose length has changed. Empty lines are passed over.
+    The file is read in a thread, up to 256 lines or 4 MB ahead.
+
+    Args:
+        path: the file.
+        growing: whether the file may still be written to: then a last line that has no newline is left for the next
+            run, with a warning in the log; it may be half of what it is going to be. False takes it as it stands.
+        on_error: what to do at a line that is no JSON, as for operators. The `SourceError` names file, line and column.
+        max_line: bytes that a line may have, an int >= 1; a longer one ends the run with a `SourceError`.
+
+    Example:
+        report = await penstock.jsonl("events.jsonl").map(enrich, concurrency=32).to(table, run="events")
+
+    Raises:
+        OptionError: an option breaks its rule.
+    """
+    lines = _Lines(
+        os.path.realpath(validate.path("path", path)),
+        growing=validate.flag("growing", growing),
+        longest=validate.whole("max_line", max_line, least=1),
+    )
+    identity = Identity(f"jsonl {lines.path}", key=_offset, version=_digest)
+    return read_ahead("jsonl", lines.read, identity, size=_size).map(_value, name="json", on_error=on_error)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class _Line:
+    """A line of a file; lines are counted from 1."""
+
+    path: str
+    number: int
+    offset: int
+    data: bytes
+
+    def __repr__(self) -> str:
+        return f"{self.path}, line {self.number}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Lines:
+    """What `jsonl` is to read."""
+
+    path: str
+    growing: bool
+    longest: int
+
+    def read(self, reading: Reading) -> Generator[_Line]:
+        """The lines that are not empty; runs in a thread."""
+        try:
+            file = Path(self.path).open("rb")  # noqa: SIM115 -- its errors are others than those of reading
+        except OSError as error:
+            raise SourceError(f"{self.path}: {(error.strerror or str(error)).lower()}") from error
+        with file:
+            number = offset = 0
+            while data := file.readline(self.longest + 1):
+                number += 1
+                if not data.endswith(b"\n"):
+                    if len(data) > self.longest:
+                        raise SourceError(f"{self.path}, line {number}: longer than {self.longest:,} bytes (max_line)")
+                    if self.growing:
+                        LOG.warning("%s, line %s: has no newline yet: left for the next run", self.path, number)
+                        reading.unread(str(offset))
+                        return
+                line = data.rstrip()
+                if not offset:
+                    line = line.removeprefix(_BOM)
+                if line:
+                    yield _Line(self.path, number, offset, line)
+                offset += len(data)
+
+
+def _value(line: _Line) -> Any:
+    try:
+        return json.loads(line.data.decode())
+    except UnicodeDecodeError as error:
+        reason = f"column {error.start + 1}: not UTF-8"
+    except json.JSONDecodeError as error:
+        reason = f"column {error.colno}: not JSON: {error.msg[:1].lower()}{error.msg[1:]}"
+    except RecursionError:
+        reason = "nested too deeply"
+    except ValueError as error:  # a number of too many digits
+        reason = str(error)
+    raise SourceError(f"{line!r}, {reason}")
+
+
+def _offset(line: _Line) -> int:
+    return line.offset
+
+
+def _digest(line: _Line) -> str:
+    return blake2b(line.data, digest_size=16).hexdigest()
+
+
+def _size(line: _Line) -> int:
+    return len(line.data)

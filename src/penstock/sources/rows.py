@@ -1,0 +1,121 @@
+"""Rows of an SQLite database, one column of which is the key."""
+
+import marshal
+import os
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from hashlib import blake2b
+from importlib.util import find_spec
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any
+
+from penstock.core import validate
+from penstock.core.errors import OptionError
+from penstock.durable.ledger import Identity
+from penstock.sources.ahead import Reading, read_ahead
+from penstock.streams import Stream
+
+if TYPE_CHECKING:
+    from penstock.durable.sqlite import Connection
+
+type Parameters = Sequence[Any] | Mapping[str, Any]
+
+
+def rows(
+    database: str | os.PathLike[str],
+    sql: str,
+    *,
+    key: str,
+    version: str | None = None,
+    parameters: Parameters = (),
+) -> Stream[dict[str, Any]]:
+    """A stream over the rows of a query on an SQLite database, as dicts; for `to`, each is a root.
+
+    The query is run once, on a connection that only reads, and its rows are put aside in a temporary file of SQLite's
+    before the first is handed on: so a run of hours sees one state of the database, and keeps no lock on it. It may be
+    the database of the sink. Rows are read in a thread, up to 256 or 4 MB ahead. `ORDER BY` the key makes it quicker
+    to pass over what is done.
+
+    Args:
+        database: the file.
+        sql: a query; each of its columns needs a name of its own.
+        key: the column by which a row is known from run to run: text or integers, each once.
+        version: the column that changes when the row does; default a digest of the whole row.
+        parameters: what stands for `?` or `:name` in the query; they do not count for what the source of a run is.
+
+    Example:
+        users = penstock.rows("app.db", "SELECT id, name FROM users ORDER BY id", key="id")
+
+    Raises:
+        OptionError: an option breaks its rule; in the run, if the query has no such column.
+        ModuleNotFoundError: apsw is not installed.
+        StoreError: in the run, if the database cannot be read, or the query is wrong.
+    """
+    for module in ("apsw", "sqlite_vec"):
+        if find_spec(module) is None:
+            raise ModuleNotFoundError(f"penstock.rows needs {module}: pip install 'penstock[durable]'", name=module)
+    query = _Query(
+        os.path.realpath(validate.path("database", database)),
+        validate.text("sql", sql).strip().rstrip(";"),
+        validate.text("key", key),
+        None if version is None else validate.text("version", version),
+        parameters,
+    )
+    identity = Identity(
+        f"rows of {query.path}: {' '.join(query.sql.split())}",
+        key=itemgetter(key),
+        version=_digest if version is None else lambda row: _text(row[version]),
+    )
+    return read_ahead("rows", query.read, identity, size=_size)
+
+
+@dataclass(frozen=True, slots=True)
+class _Query:
+    """What `rows` is to read."""
+
+    path: str
+    sql: str
+    key: str
+    version: str | None
+    parameters: Parameters
+
+    def read(self, _: Reading) -> Generator[dict[str, Any]]:
+        """The rows; runs in a thread."""
+        from penstock.durable.sqlite import connect_reader, named_errors  # noqa: PLC0415 -- an extra
+
+        with closing(connect_reader(self.path)) as connection, named_errors(self.path):
+            names = self._columns(connection)
+            columns = ", ".join(f"c{number}" for number in range(len(names)))
+            connection.execute(f"CREATE TEMP TABLE penstock_rows ({columns})")
+            connection.execute(f"INSERT INTO temp.penstock_rows {self.sql}", self.parameters)
+            for row in connection.execute("SELECT * FROM temp.penstock_rows ORDER BY rowid"):
+                yield dict(zip(names, row, strict=True))
+
+    def _columns(self, connection: "Connection") -> list[str]:
+        from apsw.ext import query_info  # noqa: PLC0415 -- an extra
+
+        found = query_info(connection, self.sql, self.parameters)
+        names = [name for name, _ in found.description]
+        if found.query_remaining or not names:
+            raise OptionError(f"sql must be one query, got {self.sql!r}")
+        for option, column in (("key", self.key), ("version", self.version)):
+            if column is not None and column not in names:
+                raise OptionError(
+                    f"{option} must name a column of the query, got {column!r}: it has {', '.join(names)}"
+                )
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise OptionError(f"sql must give each column a name of its own, got {twice!r} twice")
+        return names
+
+
+def _digest(row: dict[str, Any]) -> str:
+    return blake2b(marshal.dumps(list(row.values()), 2), digest_size=16).hexdigest()
+
+
+def _text(value: object) -> str:
+    return value.hex() if isinstance(value, bytes) else str(value)
+
+
+def _size(row: dict[str, Any]) -> int:
+    return sum(len(value) for value in row.values() if isinstance(value, str | bytes))

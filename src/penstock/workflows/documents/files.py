@@ -1,0 +1,122 @@
+"""The files that a run is about: finds them, knows them from run to run, and says which are gone."""
+
+import os
+import re
+from collections.abc import Callable, Iterator
+from errno import ENOENT
+from pathlib import Path
+
+from penstock.core.source import SourceSpec
+from penstock.durable.ledger import Identity
+from penstock.durable.roots import Key
+from penstock.sources.files import key_of
+from penstock.sources.keyed import with_identity
+from penstock.sources.selection import Selection
+from penstock.sources.walking import Entry, Roots, inside, walk
+from penstock.streams import Stream
+from penstock.workflows.documents.report import Listed
+
+_BYTE = re.compile(rb"\\x([89a-f][0-9a-f])")
+_EMPTY = "empty, while the index has files of it: nothing of them is removed (is it mounted?)"
+
+
+class Files:
+    """Walks the places, once; counts what it passes over.
+
+    A file is gone if the system says that it is not there: not if it or its directory cannot be examined, and, with
+    `prune`, not if the whole place is empty, which is how one looks where nothing is mounted.
+
+    Attributes:
+        links: links to directories, which are not followed.
+        gone: the files that `is_gone` was said of.
+    """
+
+    def __init__(
+        self,
+        places: Roots,
+        selection: Selection,
+        on_error: Callable[[str, OSError], None],
+        *,
+        target: str,
+        knows: Callable[[str], bool] | None,
+    ) -> None:
+        """Say what is to be walked.
+
+        `target` is the index; neither it nor what stands beside it is indexed. `knows` says whether it has files below
+        a directory, if those of an empty place are to be spared.
+        """
+        self.links: int = 0
+        self.gone: Listed[str] = Listed()
+        self._places = places
+        self._selection = selection
+        self._on_error = on_error
+        self._knows = knows
+        self._unlisted: set[str] = set()
+        self._own_directory, self._own_name = os.path.split(Path(target).resolve())
+
+    def stream(self) -> Stream[Entry]:
+        """The files, as roots of a durable run."""
+        return with_identity(SourceSpec(self._found, name="files"), Identity("files", _key_of, _version_of))
+
+    def is_gone(self, key: Key) -> bool:
+        """Whether a file of the index that was not found is one of these places, and is no more."""
+        path = path_of(str(key))
+        if not any(self._covers(root, path) for root in self._places.directories):
+            return False
+        if any(_is_below(path, directory) for directory in self._unlisted):
+            return False
+        if any(_may_be_there(name) for name in {path, str(key)}):
+            return False
+        self.gone.add(path)
+        return True
+
+    def _found(self) -> Iterator[Entry]:
+        for listing in walk(self._places, self._selection, self._failed):
+            self.links += listing.links
+            if self._knows is not None and not listing.prefix and listing.names == set():
+                self._note_empty(listing.directory, self._knows)
+            if listing.directory == self._own_directory:
+                yield from (file for file in listing.files if not file.name.startswith(self._own_name))
+            else:
+                yield from listing.files
+
+    def _failed(self, path: str, error: OSError) -> None:
+        self._unlisted.add(path)
+        self._on_error(path, error)
+
+    def _note_empty(self, root: str, knows: Callable[[str], bool]) -> None:
+        if knows(root):
+            self._failed(root, OSError(ENOENT, _EMPTY))
+
+    def _covers(self, root: str, path: str) -> bool:
+        return _is_below(path, root) and self._selection.covers(inside(root, path))
+
+
+def path_of(key: str) -> str:
+    """The path that has this key; where a name is no UTF-8, the key shows its bytes."""
+    if "\\x" not in key:
+        return key
+    return os.fsdecode(_BYTE.sub(lambda byte: bytes((int(byte[1], 16),)), os.fsencode(key)))
+
+
+def _key_of(file: Entry) -> str:
+    return key_of(file.path)
+
+
+def _version_of(file: Entry) -> str:
+    return f"{file.size}-{file.mtime_ns}"
+
+
+def _may_be_there(path: str) -> bool:
+    """Whether there is something, or may be: what cannot be examined is not gone."""
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        pass
+    return True
+
+
+def _is_below(path: str, directory: str) -> bool:
+    return path == directory or path.startswith(f"{directory.rstrip(os.sep)}{os.sep}")

@@ -1,0 +1,50 @@
+"""An index of documents: `penstock.sinks.vectors`, with the embedder that it was made with, and files for roots."""
+
+import os
+from contextlib import closing
+from pathlib import Path
+
+from penstock.durable.sqlite import StoreError, connect_reader, named_errors
+from penstock.sinks.vectors import Made, SqliteVectors
+from penstock.sources.files import key_of
+from penstock.workflows.documents.embedders import Embedder
+
+_OPTIONS = {
+    "hash-1": "--embedder hash",
+    "openai": "--embedder {}",
+    "sentence-transformers": "--embedder sentence-transformers:PATH with the model of that digest",
+}
+"""How an index's embedder is asked for, by the first part of its name."""
+
+_BELOW = "SELECT EXISTS (SELECT 1 FROM penstock_roots WHERE key > ? AND key < ?)"
+
+
+def refuse_other(path: str, embedder: Embedder) -> None:
+    """`StoreError` if there is something else than an index at `path`, or one that was made with another embedder."""
+    if Path(path).is_file() and Path(path).stat().st_size:
+        check_embedder(path, SqliteVectors(path).made(), embedder.name, embedder.dimensions)
+
+
+def check_embedder(path: str, made: Made, name: str, dimensions: int | None) -> None:
+    """`StoreError` if the vectors of an index `made` with one embedder are not those of the one that is wanted now.
+
+    Dimensions that are not known yet are not compared.
+    """
+    if made.dimensions is None or made == Made(name, made.dimensions if dimensions is None else dimensions):
+        return
+    known = "" if dimensions is None else f" ({dimensions})"
+    option = _OPTIONS.get((made.embedder or "").partition(":")[0], "")
+    advice = f"use {option.format(made.embedder)}" if option else "use that one"
+    raise StoreError(
+        f"{path}: made with the embedder {made.embedder} ({made.dimensions} dimensions), not {name}{known}; "
+        f"{advice}, or name another index"
+    )
+
+
+def has_files_below(path: str, directory: str) -> bool:
+    """Whether the index at `path` has files below `directory`."""
+    within = key_of(directory.rstrip(os.sep))
+    limits = (f"{within}{os.sep}", f"{within}{chr(ord(os.sep) + 1)}")
+    with closing(connect_reader(path)) as connection, named_errors(path):
+        ((found,),) = connection.execute(_BELOW, limits)
+        return bool(found)

@@ -1,0 +1,67 @@
+"""P10, P11: runs that are killed again and again lose nothing, deliver nothing twice and redo nothing that is done."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from .killing import TIME, TORN, WRITE
+from .programs import PROGRAMS
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def campaign(program, seed, kills, twin=""):
+    command = [sys.executable, "-m", "tests.durable.killing", program, str(seed), str(kills), twin]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout), done.stderr
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_a_run_that_is_killed_again_and_again_comes_to_the_rows_of_plain_list_code(program):
+    """P10, P11: at named points, at writes, in the middle of writes and at random times; see `killing`."""
+    found, errors = campaign(program, 1, 6)
+    assert found["problems"] == [], errors
+    assert sum(tally["kills"] for tally in found["tallies"].values()) == 6
+
+
+def test_kills_come_at_every_point():
+    """The matrix reaches each point of the protocol, before it and after it."""
+    found, errors = campaign("vanishing, deleted", 2, 40)
+    assert found["problems"] == [], errors
+    assert found["tallies"].keys() >= {
+        "before the migration",
+        "after the migration",
+        "before the dispatch of a root",
+        "after the dispatch of a root",
+        "before a row is accepted",
+        "after a row is accepted",
+        "inside a transaction",
+        "before a commit",
+        "after a commit",
+        "before the acknowledgement",
+        "after the acknowledgement",
+        "before the removal of a missing root",
+        "after the close of the run",
+        WRITE,
+        TORN,
+        TIME,
+    }
+
+
+@pytest.mark.parametrize(
+    ("twin", "program", "found"),
+    [
+        ("done before rows", "fan-out", "rows lost"),
+        ("rows before done", "fan-out", "lost, "),
+        ("lock is inherited", "grandchild", "ended with 1"),
+        ("rows are added", "changing", "duplicated"),
+        ("commits come at the end", "unordered", "acknowledged and not there"),
+    ],
+)
+def test_the_kills_find_what_is_wrong(twin, program, found):
+    """Each wrong way to do it is found: the oracle can fail (traps 43, 48)."""
+    assert found in str(campaign(program, 1, 60, twin)[0]["problems"])

@@ -1,0 +1,80 @@
+"""P7: the memory of a durable run does not grow with its input."""
+
+import asyncio
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from penstock.durable.ledger import Ledger
+from penstock.durable.writer import WAITING, Writer
+from penstock.sinks.table import SqliteTable
+from penstock.sources.keyed import keyed
+from penstock.testing import run_in_real_time
+
+REPOSITORY = Path(__file__).parent.parent.parent
+
+
+def peak(kind, megabytes):
+    command = [sys.executable, "-m", "tests.durable.flood", kind, str(megabytes)]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    return float(done.stdout.split()[0])
+
+
+@pytest.mark.parametrize(("kind", "little", "much"), [("big", 5, 500), ("one", 2, 20), ("small", 1, 5)])
+def test_the_peak_stays_where_it_was_when_the_input_is_many_times_larger(kind, little, much):
+    """Generated items, of which nothing is kept: megabytes each; one root with all the rows; a hundred bytes each."""
+    assert peak(kind, much) < peak(kind, little) + 25
+
+
+@pytest.mark.parametrize("dropped", [True, False], ids=["dropped", "delivered"])
+def test_a_slow_disk_holds_up_roots_with_rows_and_roots_without(tmp_path, monkeypatch, dropped):
+    """Roots that came to nothing wait to be committed, too: the source is not read ahead of the disk without bound."""
+    moved, held = threading.Event(), []
+    commit, taken = Writer._commit, []
+
+    def slow_commit(self, batch):
+        moved.wait()
+        commit(self, batch)
+
+    monkeypatch.setattr(Writer, "_commit", slow_commit)
+    committed = Ledger.committed
+
+    def note(self, root):
+        committed(self, root)
+        held.append(root.key)
+
+    monkeypatch.setattr(Ledger, "committed", note)
+
+    def source():
+        for number in range(4 * WAITING):
+            taken.append(number)
+            if len(taken) - len(held) > 3 * WAITING:
+                moved.set()
+            yield number
+
+    async def watch():
+        """Let the disk go on when nothing more is read."""
+        before = -1
+        while len(taken) != before or not taken:
+            before = len(taken)
+            for _ in range(100):
+                await asyncio.sleep(0)
+        moved.set()
+
+    async def main():
+        watching = asyncio.ensure_future(watch())
+        stream = keyed(source, key=lambda number: number).filter(lambda _: not dropped)
+        report = await stream.map(lambda number: {"n": number}).to(SqliteTable(tmp_path / "run.db", "rows"), run="run")
+        await watching
+        return report, len(taken)
+
+    at_the_stop = []
+    set_ = moved.set
+    monkeypatch.setattr(moved, "set", lambda: (at_the_stop.append(len(taken)), set_()))
+    report, read = run_in_real_time(main())
+    assert report.complete
+    assert read == 4 * WAITING
+    assert at_the_stop[0] <= WAITING + 100

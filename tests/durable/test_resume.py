@@ -1,0 +1,232 @@
+"""What is done is passed over: in any order, in flat memory, with the loop free for others; and what comes twice."""
+
+import asyncio
+import random
+import time
+import tracemalloc
+from contextlib import asynccontextmanager, suppress
+
+import apsw
+import pytest
+
+import penstock
+from penstock.durable import done
+from penstock.durable.ledger import Identity
+from penstock.sinks.table import SqliteTable
+from penstock.sources.ahead import read_ahead
+
+pytestmark = pytest.mark.real_time
+
+
+@pytest.fixture
+def table(tmp_path):
+    return SqliteTable(tmp_path / "out.db", "items")
+
+
+def itself(item):
+    return item
+
+
+def no_rows(_):
+    return ()
+
+
+def run(source, table, *, name="r", version=None, **options):
+    """Roots that come to no rows: the journal alone knows them."""
+    return penstock.keyed(source, key=itself, version=version).flat_map(no_rows).to(table, run=name, **options)
+
+
+def orders(number):
+    """The keys of so many roots, in several orders."""
+    keys = [f"k{key:05}" for key in range(number)]
+    dice = random.Random(number)
+    shuffled = dice.sample(keys, number)
+    blocks = [keys[at : at + 50] for at in range(0, number, 50)]
+    dice.shuffle(blocks)
+    return {
+        "in order": keys,
+        "backwards": keys[::-1],
+        "shuffled": shuffled,
+        "block by block": [key for block in blocks for key in block],
+        "in order, then not, then in order": [*keys[: number // 3], *shuffled[:40], *keys[number // 3 :]],
+    }
+
+
+@pytest.mark.parametrize("order", orders(0))
+async def test_what_is_done_is_passed_over_in_any_order(table, order):
+    keys = list(dict.fromkeys(orders(3000)[order]))
+    assert (await run(keys[:2500], table)).delivered == 2500
+    changed = set(keys[::7])
+    report = await run(keys, table, version=lambda key: "new" * (key in changed))
+    assert report.already_done == 2500 - len(changed & set(keys[:2500]))
+    assert report.redone == len(changed & set(keys[:2500]))
+    assert report.delivered == report.redone + 500
+    assert report.missing == 0
+
+
+async def test_keys_of_both_kinds_can_stand_in_one_source(table):
+    keys = [key for number in range(500) for key in (number - 250, str(number))]
+    await run(keys, table)
+    assert (await run(keys, table)).already_done == 1000
+    assert (await run(sorted(keys, key=str), table)).already_done == 1000
+
+
+@pytest.mark.parametrize("gap", [2, 7, 300])
+async def test_a_source_that_has_lost_items_and_gained_others_is_compared_right(table, gap):
+    old = [f"k{key:05}" for key in range(0, 4000, 2)]
+    await run(old, table)
+    new = sorted([*old[::gap], *(f"k{key:05}" for key in range(1, 4000, 2))])
+    report = await run(new, table)
+    assert report.already_done == len(old[::gap])
+    assert report.delivered == 2000
+    assert report.missing == 2000 - len(old[::gap])
+
+
+@pytest.mark.parametrize("again", [0, 700, 1499, 1999, 2999])
+@pytest.mark.parametrize("before", [0, 1500, 3000])
+async def test_a_key_that_comes_twice_is_an_error_wherever_it_comes(table, before, again):
+    """Among roots that were done before, are under way, or were done in this run."""
+    keys = [f"k{key:05}" for key in range(3000)]
+    await run(keys[:before], table)
+    with pytest.raises(penstock.DuplicateKeyError, match=f"the key '{keys[again]}' stands twice .* at item 3000"):
+        await run([*keys, keys[again]], table)
+
+
+async def test_a_key_that_comes_twice_names_both_places(table):
+    with pytest.raises(penstock.DuplicateKeyError, match="twice in the source: at item 1 and at item 3"):
+        await run(["a", "b", "c", "b"], table)
+
+
+async def test_a_changed_root_that_comes_twice_is_done_once(table):
+    """Also long after its page was read, and after it was committed."""
+    keys = [f"k{key:05}" for key in range(2000)]
+    await run(keys, table)
+    with pytest.raises(penstock.DuplicateKeyError, match="'k00005' stands twice"):
+        await run([*keys, "k00005"], table, version=lambda key: "new" * (key < "k00010"))
+
+
+async def test_a_new_key_that_came_out_of_order_is_known_when_it_comes_again(table):
+    """Also when it was committed after a page was read that says that it is not there."""
+    keys = [f"k{key:05}" for key in range(3000)]
+    await run(keys, table)
+    gate = asyncio.Event()
+
+    def is_known(key):
+        connection = apsw.Connection(str(table.path), flags=apsw.SQLITE_OPEN_READONLY)
+        try:
+            return bool(list(connection.execute("SELECT 1 FROM penstock_roots WHERE key = ?", (key,))))
+        finally:
+            connection.close()
+
+    async def source():
+        for key in random.Random(3).sample(keys[:200], 200):
+            yield key
+        yield "k9"
+        for key in keys[200:]:
+            yield key
+        gate.set()
+        while not is_known("k9"):  # noqa: ASYNC110 -- another thread writes it
+            await asyncio.sleep(0.001)
+        yield "k9"
+
+    async def work(_):
+        await gate.wait()
+        return ()
+
+    stream = penstock.keyed(source, key=itself).flat_map(work, concurrency=2, ordered=False)
+    with pytest.raises(penstock.DuplicateKeyError, match="the key 'k9' stands twice"):
+        await stream.to(table, run="r")
+
+
+async def test_runs_and_joined_sources_do_not_see_each_others_roots(table):
+    keys = [f"k{key:05}" for key in range(1500)]
+    await run(keys, table, name="one")
+    assert (await run(keys, table, name="two")).delivered == 1500
+    sources = [penstock.keyed(keys, key=itself), penstock.keyed(keys[::-1], key=itself)]
+    both = penstock.merge(*sources).flat_map(no_rows)
+    assert (await both.to(table, run="both")).delivered == 3000
+    assert (await both.to(table, run="both")).already_done == 3000
+
+
+async def test_keys_in_order_are_read_a_page_at_a_time(table, monkeypatch):
+    """The index is read along with them: few queries, and none that is long."""
+    keys = [f"k{key:05}" for key in range(20_000)]
+    await run(keys, table)
+    asked = []
+
+    def counted(method):
+        return lambda self, key, *rest: asked.append(key) or method(self, key, *rest)
+
+    for name in ("_turn_to", "_one"):
+        monkeypatch.setattr(done.Lookup, name, counted(getattr(done.Lookup, name)))
+    await run(keys, table)
+    assert len(asked) < 30
+    asked.clear()
+    await run(["k19999", *keys[:-1]], table)  # one that is out of order is no lasting matter
+    assert len(asked) < 60
+
+
+@asynccontextmanager
+async def watched():
+    """Gives a function that says for how long nobody else had the loop, in processor time of its thread."""
+    longest = 0.0
+
+    async def watch():
+        nonlocal longest
+        before = time.thread_time()
+        while True:
+            await asyncio.sleep(0)
+            longest, before = max(longest, time.thread_time() - before), time.thread_time()
+
+    watching = asyncio.create_task(watch())
+    yield lambda: longest
+    watching.cancel()
+    with suppress(asyncio.CancelledError):
+        await watching
+
+
+async def test_others_get_the_loop_while_much_is_passed_over(table):
+    """P9, and while what is missing is looked for."""
+    keys = [f"k{key:06}" for key in range(60_000)]
+    await run(keys, table)
+    async with watched() as longest:
+        await run(keys[:40_000], table)
+    assert longest() < 0.010
+
+
+async def test_others_get_the_loop_where_keys_take_long(table):
+    """Also where many items are there at once, read by a thread."""
+
+    def key(number):
+        until = time.thread_time() + 0.0002
+        while time.thread_time() < until:
+            pass
+        return number
+
+    stream = read_ahead("numbers", lambda _: (n for n in range(600)), Identity("numbers", key, str)).flat_map(no_rows)
+    await stream.to(table, run="r")
+    async with watched() as longest:
+        await stream.to(table, run="r")
+    assert longest() < 0.010
+
+
+async def test_memory_does_not_grow_with_what_is_done(table):
+    """A bit for each root; pages of the index; nothing else."""
+
+    def keys(number):
+        return (f"k{key:06}" for key in range(number))
+
+    peaks = []
+    for number in (20_000, 80_000):
+        await run(list(keys(number)), table)
+        tracemalloc.start()
+        await run(lambda number=number: keys(number // 2), table)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < peaks[0] + 100_000
+
+
+async def test_a_stream_of_done_roots_has_its_statistics(table):
+    await run(["a", "b", "c"], table)
+    async with penstock.keyed(["a"], key=itself).open() as items:
+        assert [stage.name for stage in items.stats().stages] == ["source"]

@@ -1,0 +1,591 @@
+"""A root that kills the process is found and set aside; one that was merely under way at every kill never is."""
+
+import asyncio
+import ctypes
+import faulthandler
+import os
+import signal
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
+from dataclasses import replace
+
+import pytest
+
+from penstock import drain_on_signals, merge
+from penstock.durable.delivery import deliver
+from penstock.durable.job import Job
+from penstock.durable.lock import HeldError, exclusive
+from penstock.sinks.callback import Callback
+from penstock.sinks.table import SqliteTable
+from penstock.sources.keyed import keyed
+
+from .dying import append, ask, kill_this, life, lines, until, wait_until
+
+pytestmark = pytest.mark.real_time
+
+
+@pytest.fixture
+def sink(tmp_path):
+    return SqliteTable(tmp_path / "out.db", "rows")
+
+
+def roots(items, version=""):
+    return keyed(items, key=lambda item: item, version=lambda _: version)
+
+
+def found(sink):
+    return sorted(row["item"] for row in sink.rows())
+
+
+def dead(sink):
+    return ask(
+        sink.path,
+        "SELECT key, stage, attempts, error, item FROM penstock_dead JOIN penstock_roots ON root = penstock_roots.id",
+    )
+
+
+def under_way(sink):
+    return [key for (key,) in ask(sink.path, "SELECT key FROM penstock_dispatched ORDER BY key")]
+
+
+def is_clean(sink):
+    return bool(ask(sink.path, "SELECT clean FROM penstock_runs")[0][0])
+
+
+def crash():
+    faulthandler.disable()
+    ctypes.string_at(0)
+
+
+def leave():
+    os._exit(7)
+
+
+def survive():
+    """Do nothing."""
+
+
+class Deadly:
+    """A row of an item, unless it is the one that kills; an object, so that its state is no part of the code."""
+
+    def __init__(self, poison=3, how=kill_this):
+        self.poison = poison
+        self.how = how
+
+    async def row(self, item):
+        await asyncio.sleep(0)
+        if item == self.poison:
+            self.how()
+        return {"item": item}
+
+    def plain_row(self, item):
+        if item == self.poison:
+            self.how()
+        return {"item": item}
+
+    async def rows(self, items):
+        return [await self.row(item) for item in items]
+
+    async def row_or_none(self, item):
+        yield await self.row(item)
+
+    async def keep(self, item):
+        await self.row(item)
+        return True
+
+
+def run(stream, sink, **options):
+    """A life of the run, for `life`."""
+    return lambda: stream.to(sink, run="run", **options)
+
+
+def report_of(stream, sink, **options):
+    async def go():
+        return await stream.to(sink, run="run", **options)
+
+    return asyncio.run(go())
+
+
+@pytest.mark.parametrize(
+    ("how", "code", "said"),
+    [
+        (kill_this, -signal.SIGKILL, "was killed by SIGKILL"),
+        (crash, -signal.SIGSEGV, "was killed by SIGSEGV"),
+        (leave, 7, "exited with status 7"),
+    ],
+)
+def test_a_root_that_kills_the_process_is_set_aside(sink, how, code, said):
+    stream = roots(range(8)).map(Deadly(how=how).row, concurrency=3)
+    assert life(run(stream, sink)) == code
+    assert under_way(sink) == []  # nothing is noted where nothing has died
+    assert life(run(stream, sink)) == code
+    assert 3 in under_way(sink)
+    report = report_of(stream, sink)
+    assert (report.complete, report.dead, report.dead_before) == (True, 1, 0)
+    assert report.delivered + report.already_done == 7
+    assert found(sink) == [0, 1, 2, 4, 5, 6, 7]
+    assert dead(sink) == [(3, "process", 2, f"ProcessDied: the process that worked on it alone {said}", "3")]
+    assert under_way(sink) == []
+    report = report_of(stream, sink)
+    assert (report.dead, report.dead_before, report.already_done) == (0, 1, 7)
+
+
+@pytest.mark.parametrize(
+    "add",
+    [
+        lambda base, deadly: base.map(deadly.row, concurrency=3),
+        lambda base, deadly: base.map(deadly.row, concurrency=3, ordered=False),
+        lambda base, deadly: base.map(deadly.plain_row),
+        lambda base, deadly: base.map(deadly.plain_row, engine="thread", concurrency=3),
+        lambda base, deadly: base.filter(deadly.keep, concurrency=3).map(as_row),
+        lambda base, deadly: base.map_batches(deadly.rows, 3),
+        lambda base, deadly: base.flat_map(deadly.row_or_none, concurrency=3),
+        lambda base, deadly: base.prefetch(2).map(as_row).tap(lambda row: deadly.plain_row(row["item"])),
+    ],
+    ids=["map", "unordered", "plain", "thread", "filter", "map_batches", "flat_map", "further down"],
+)
+def test_whatever_operator_it_dies_in(sink, add):
+    stream = add(roots(range(8)), Deadly())
+    for _ in range(2):
+        assert life(run(stream, sink)) == -signal.SIGKILL
+    report = report_of(stream, sink)
+    assert (report.complete, report.dead) == (True, 1)
+    assert found(sink) == [0, 1, 2, 4, 5, 6, 7]
+
+
+def as_row(item):
+    return {"item": item}
+
+
+def test_each_of_several_is_found(sink):
+    class Deadlier(Deadly):
+        async def row(self, item):
+            await asyncio.sleep(0)
+            if item in {2, 5, 6}:
+                kill_this()
+            return {"item": item}
+
+    stream = roots(range(8)).map(Deadlier().row, concurrency=8, ordered=False)
+    lives = 0
+    while life(run(stream, sink)):
+        lives += 1
+        assert lives < 10
+    assert found(sink) == [0, 1, 3, 4, 7]
+    assert [key for key, *_ in dead(sink)] == [2, 5, 6]
+
+
+def test_work_begins_when_it_is_written_that_it_does(sink):
+    """A root that killed the process before that would never be a suspect."""
+    seen = []
+
+    class Looking:
+        async def row(self, item):
+            seen.append((item, item in under_way(sink)))
+            return {"item": item}
+
+        def keep(self, item):
+            seen.append((item, item in under_way(sink)))
+            return True
+
+    looking = Looking()
+    for add in (
+        lambda base: base.map(looking.row),
+        lambda base: base.filter(looking.keep).map(as_row),
+        lambda base: base.map_batches(lambda items: [looking.keep(item) and as_row(item) for item in items], 2),
+    ):
+        sink = SqliteTable(f"{sink.path}x", "rows")
+        assert life(run(roots([0]).map(Deadly(0).row), sink)) == -signal.SIGKILL
+        seen.clear()
+        report_of(add(roots(range(1, 5))), sink)
+        assert seen == [(1, True), (2, True), (3, True), (4, True)]
+        assert under_way(sink) == []
+        assert is_clean(sink)
+
+
+class Slow:
+    """Work on one item that takes until there is the file `go`; who works on it is written in `begun`."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    async def row(self, item):
+        if item == 1:
+            append(self.folder / "begun", os.getpid())
+            await until((self.folder / "go").exists)
+        return {"item": item}
+
+
+def lives_until(main, holds):
+    """Run it in a child, and kill that when it holds; its process id."""
+    child = os.fork()
+    if not child:
+        with suppress(BaseException):
+            asyncio.run(main())
+        os._exit(0)
+    try:
+        wait_until(holds)
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    return child
+
+
+def is_alive(pid):
+    with suppress(ProcessLookupError):
+        os.kill(pid, 0)
+        return True
+    return False
+
+
+def test_a_slow_root_that_is_under_way_at_every_kill_is_never_set_aside(sink, tmp_path):
+    """Also when the kill comes while it runs alone; and its child ends with its parent."""
+    stream = roots(range(4)).map(Slow(tmp_path).row, concurrency=2)
+
+    def begun():
+        return [int(pid) for pid in lines(tmp_path / "begun")]
+
+    for number in range(1, 6):
+        parent = lives_until(run(stream, sink), lambda: len(begun()) == number)  # noqa: B023 -- used at once
+        worker = begun()[-1]
+        assert (worker != parent) == (number > 2)  # from the third on it runs alone, in a child
+        wait_until(lambda: not is_alive(worker))  # noqa: B023
+    assert dead(sink) == []
+    (tmp_path / "go").touch()
+    report = report_of(stream, sink)
+    assert (report.complete, report.dead) == (True, 0)
+    assert len(begun()) == 6
+    assert found(sink) == [0, 1, 2, 3]
+
+
+def suspected(stream, sink, folder):
+    """Have root 1, on which `Slow` works, run alone in the next opening."""
+    for number in (1, 2):
+        lives_until(run(stream, sink), lambda: len(lines(folder / "begun")) == number)  # noqa: B023 -- used at once
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_all_processes_is_for_the_parent(sink, tmp_path, number):
+    """Ctrl-C and a service manager signal the child too; it must not die of that, as its root would be to blame."""
+    stream = roots(range(4)).map(Slow(tmp_path).row, concurrency=2)
+    suspected(stream, sink, tmp_path)
+
+    async def main():
+        task = asyncio.ensure_future(stream.to(sink, run="run"))
+        await until(lambda: len(lines(tmp_path / "begun")) == 3)
+        os.kill(int(lines(tmp_path / "begun")[-1]), number)
+        await asyncio.sleep(0.05)
+        (tmp_path / "go").touch()
+        return await task
+
+    report = asyncio.run(main())
+    assert (report.complete, report.dead) == (True, 0)
+    assert len(lines(tmp_path / "begun")) == 3
+
+
+def test_the_child_reads_no_further_than_to_its_root(sink, tmp_path):
+    read = tmp_path / "read"
+    deadly = Deadly()
+
+    def items():
+        for item in range(100):
+            append(read, f"{os.getpid()} {item}")
+            yield item
+
+    stream = roots(items).map(deadly.row)
+    for _ in range(2):
+        assert life(run(stream, sink)) == -signal.SIGKILL
+    before = len(lines(read))
+    deadly.how = survive
+    assert report_of(stream, sink).delivered >= 97
+    alone = [line for line in lines(read)[before:] if not line.startswith(f"{os.getpid()} ")]
+    assert 4 <= len(alone) <= 5 * 4
+
+
+async def test_one_who_is_about_to_let_go_of_the_sink_is_waited_for(sink):
+    """The child of a process that was killed may end a moment after it."""
+    with ExitStack() as held:
+        held.enter_context(exclusive(sink.path))
+        asyncio.get_running_loop().call_later(0.05, held.close)
+        assert (await roots([1]).map(as_row).to(sink, run="run")).delivered == 1
+    with exclusive(sink.path), pytest.raises(HeldError, match=r"out\.db"):
+        await roots([1]).map(as_row).to(sink, run="run")
+
+
+def test_what_was_under_way_beside_it_is_delivered_alone_and_once(sink, tmp_path):
+    """Its rows, its calls and its place in the report are those of any other root."""
+    calls = tmp_path / "calls"
+
+    class Beside(Deadly):
+        async def row(self, item):
+            append(calls, item)
+            if item != self.poison:
+                return [{"item": item * 10}, {"item": item * 10 + 1}]
+            kill_this()
+            return []
+
+    deadly = Beside(3)
+    stream = roots(range(4)).flat_map(deadly.row, concurrency=1)
+    for _ in range(2):
+        assert life(run(stream, sink)) == -signal.SIGKILL
+    suspects = under_way(sink)
+    before = len(lines(calls))
+    report = report_of(stream, sink)
+    assert sorted(map(int, lines(calls)[before:])) == suspects
+    assert report.delivered == len(suspects) - 1
+    assert report.already_done == 4 - len(suspects)
+    assert report.rows == 2 * report.delivered
+    assert found(sink) == [0, 1, 10, 11, 20, 21]
+
+
+@pytest.mark.parametrize("on_error", ["raise", "skip", "collect"])
+def test_one_that_fails_alone_fails_among_the_others(sink, tmp_path, on_error):
+    """A failure in the child may be one of its being a child: what is shared with the parent may not work there."""
+    calls = tmp_path / "calls"
+
+    class Failing(Deadly):
+        async def row(self, item):
+            append(calls, os.getpid())
+            if item == 1:
+                self.how()
+                if os.getpid() != self.parent:
+                    raise ValueError(item)
+            return {"item": item}
+
+    failing = Failing()
+    failing.parent = 0
+    stream = roots(range(3)).map(failing.row, on_error=on_error)
+    for _ in range(2):
+        assert life(run(stream, sink)) == -signal.SIGKILL
+    failing.how = survive
+    failing.parent = os.getpid()
+    report = report_of(stream, sink)
+    assert (report.complete, report.dead) == (True, 0)
+    assert found(sink) == [0, 1, 2]
+    assert {str(os.getpid())} < set(lines(calls))
+
+
+def test_a_source_that_can_be_read_once_is_run_as_ever(sink, caplog):
+    deadly = Deadly()
+    for _ in range(2):
+        assert life(run(roots(iter(range(5))).map(deadly.row), sink)) == -signal.SIGKILL
+    deadly.how = survive
+    report = report_of(roots(iter(range(5))).map(deadly.row), sink)
+    assert "run 'run': a root may have killed the process, but its source cannot be read twice" in caplog.messages
+    assert (report.complete, report.dead) == (True, 0)
+    assert found(sink) == [0, 1, 2, 3, 4]
+
+
+def test_a_root_of_a_merged_stream_is_known_by_its_prefix(sink):
+    deadly = Deadly()
+    stream = merge(roots(range(2)).map(as_row), roots(range(5)).map(deadly.row))
+    for _ in range(2):
+        assert life(run(stream, sink)) == -signal.SIGKILL
+    report = report_of(stream, sink)
+    assert (report.complete, report.dead) == (True, 1)
+    assert [key for key, *_ in dead(sink)] == ["1:3"]
+
+
+def test_roots_that_are_settled_are_no_suspects(sink):
+    def die_when_three_are_there():
+        wait_until(lambda: ask(sink.path, "SELECT count(*) FROM penstock_roots") == [(3,)])
+        kill_this()
+
+    deadly = Deadly()
+    assert life(run(roots(range(5)).map(Deadly(0).row), sink)) == -signal.SIGKILL
+    deadly.how = die_when_three_are_there
+    assert life(run(roots(range(5)).map(deadly.row), sink)) == -signal.SIGKILL
+    assert under_way(sink) == [3]
+
+
+def test_a_root_is_not_to_blame_where_it_was_not_begun(sink, caplog):
+    """Its child died of reading the source."""
+    deadly = Deadly()
+    parent = os.getpid()
+    begun = []
+
+    def read():
+        if begun and os.getpid() != parent:
+            leave()
+        return range(5)
+
+    for _ in range(2):
+        assert life(run(roots(read).map(deadly.row), sink)) == -signal.SIGKILL
+    begun.append(True)
+    deadly.how = survive
+    report = report_of(roots(read).map(deadly.row), sink)
+    assert (report.complete, report.dead) == (True, 0)
+    assert "the process that was to work on root 3 alone exited with status 7 before it did" in caplog.messages
+
+
+def test_rows_that_go_to_a_function_go_there_from_the_child(tmp_path):
+    deadly = Deadly(0)
+
+    async def bring(rows):
+        for row in rows:
+            append(tmp_path / "brought", row.row["item"])
+
+    sink = Callback(bring, journal=tmp_path / "journal.db")
+    stream = roots(range(4)).map(deadly.row, concurrency=4)
+    for _ in range(2):
+        assert life(run(stream, sink)) == -signal.SIGKILL
+    report = report_of(stream, sink)
+    assert (report.complete, report.dead, report.delivered) == (True, 1, 3)
+    assert lines(tmp_path / "brought") == ["1", "2", "3"]
+
+
+def test_a_root_that_is_gone_is_no_suspect(sink):
+    deadly = Deadly()
+    for _ in range(2):
+        assert life(run(roots(range(5)).map(deadly.row), sink)) == -signal.SIGKILL
+    report = report_of(roots(range(3)).map(deadly.row), sink)
+    assert (report.complete, report.dead) == (True, 0)
+    assert under_way(sink) == []
+
+
+def test_a_root_that_was_set_aside_is_tried_again_when_it_has_changed(sink):
+    deadly = Deadly()
+    for _ in range(2):
+        assert life(run(roots(range(5)).map(deadly.row), sink)) == -signal.SIGKILL
+    assert report_of(roots(range(5)).map(deadly.row), sink).dead == 1
+    deadly.how = survive
+    report = report_of(roots(range(5), "2").map(deadly.row), sink)
+    assert (report.dead, report.dead_before, report.redone) == (0, 0, 5)
+    assert found(sink) == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("ends", ["raises", "is cancelled", "is stopped"])
+def test_a_run_that_is_left_in_order_has_no_suspects(sink, ends):
+    deadly = Deadly()
+    assert life(run(roots(range(5)).map(deadly.row), sink)) == -signal.SIGKILL
+
+    async def main():
+        task = asyncio.current_task()
+
+        def leave_run():
+            if ends == "raises":
+                raise ValueError("on purpose")
+            if ends == "is cancelled":
+                task.cancel()
+            else:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        deadly.how = leave_run
+        with drain_on_signals():
+            return await roots(range(100)).map(deadly.row).to(sink, run="run")
+
+    if ends == "is stopped":
+        assert not asyncio.run(main()).complete
+    else:
+        with pytest.raises((ValueError, asyncio.CancelledError)):
+            asyncio.run(main())
+    assert is_clean(sink)
+    assert under_way(sink) == []
+
+
+def test_suspects_wait_where_the_run_is_stopped_before_their_turn(sink):
+    deadly = Deadly()
+    stream = roots(range(5)).map(deadly.row)
+    for _ in range(2):
+        assert life(run(stream, sink)) == -signal.SIGKILL
+    suspects = under_way(sink)
+
+    async def stopped():
+        with drain_on_signals():
+            os.kill(os.getpid(), signal.SIGTERM)
+            await asyncio.sleep(0.01)
+            return await stream.to(sink, run="run")
+
+    assert not asyncio.run(stopped()).complete
+    assert under_way(sink) == suspects
+    assert report_of(stream, sink).dead == 1
+
+
+def test_a_cancelled_run_takes_the_child_with_it(sink, tmp_path):
+    stream = roots(range(4)).map(Slow(tmp_path).row, concurrency=2)
+    begun = tmp_path / "begun"
+    suspected(stream, sink, tmp_path)
+
+    async def main():
+        task = asyncio.ensure_future(stream.to(sink, run="run"))
+        await until(lambda: len(lines(begun)) == 3)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(main())
+    assert not is_alive(int(lines(begun)[-1]))
+    assert 1 in under_way(sink)
+    assert not is_clean(sink)
+
+
+@pytest.mark.parametrize("loop", ["uvloop", "thread"])
+def test_on_whatever_loop_and_thread_the_run_is(sink, loop):
+    """With other threads about, `os.fork` would warn; the parent's loop is of no use to the child."""
+    deadly = Deadly()
+    stream = roots(range(5)).map(deadly.row)
+
+    def go():
+        if loop == "uvloop":
+            return pytest.importorskip("uvloop").run(run(stream, sink)())
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(asyncio.run, run(stream, sink)()).result()
+
+    for _ in range(2):
+        assert life(run(stream, sink)) == -signal.SIGKILL
+    report = go()
+    assert (report.complete, report.dead) == (True, 1)
+    assert found(sink) == [0, 1, 2, 4]
+
+
+def test_what_is_printed_is_printed_once(sink, tmp_path):
+    """What waits in a buffer is in the memory of the child as well."""
+    out = tmp_path / "out"
+
+    class Printing(Deadly):
+        async def row(self, item):
+            sys.stdout.write(f"work on {item}\n")
+            return await super().row(item)
+
+    stream = roots(range(4)).map(Printing(0).row, concurrency=4)
+
+    async def print_and_run():
+        with out.open("w") as sys.stdout:
+            sys.stdout.write("before\n")
+            await stream.to(sink, run="run")
+
+    for _ in range(2):
+        assert life(run(stream, sink)) == -signal.SIGKILL
+    assert under_way(sink) == [0, 1, 2, 3]
+    assert life(print_and_run) == 0
+    printed = lines(out)
+    assert printed.count("before") == 1
+    assert all(printed.count(f"work on {item}") == 1 for item in (1, 2, 3))
+
+
+def test_a_root_that_is_done_again_by_every_run_when_it_is_dead_is_not_done_by_this_one(sink):
+    """It would kill the process that has just found out."""
+    deadly = Deadly()
+    stream = roots(range(5)).map(deadly.row)
+    source = stream.identified
+    job = Job(
+        open_tracked=source.open,
+        source=source.name,
+        sink=sink,
+        name="run",
+        durability="process",
+        on_missing="keep",
+        grace=5,
+        dead_for_now=True,
+        stages=source.stages,
+    )
+    deadly.how = survive
+    asyncio.run(deliver(job))
+    deadly.how = kill_this
+    changed = roots(range(5), "2").map(deadly.row).identified
+    job = replace(job, open_tracked=changed.open)
+    for _ in range(2):
+        assert life(lambda: deliver(job)) == -signal.SIGKILL
+    report = asyncio.run(deliver(job))
+    assert (report.complete, report.dead) == (True, 1)
+    assert found(sink) == [0, 1, 2, 3, 4]  # it keeps the row of the version before
