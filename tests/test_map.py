@@ -281,7 +281,12 @@ async def test_each_item_has_its_own_task_context():
 @pytest.mark.parametrize("give", [list, iter, penstock.stream, Scripted, lambda items: lambda: iter(items)])
 async def test_parallel_map(give):
     gauge = Gauge()
-    results = penstock.parallel_map(give(range(6)), gauge.wrap(double), concurrency=2, ordered=True, name="twice")
+
+    async def double_later(number):
+        await asyncio.sleep(1)
+        return number * 2
+
+    results = penstock.parallel_map(give(range(6)), gauge.wrap(double_later), concurrency=2, ordered=True, name="twice")
     async with results.open() as items:
         assert [item async for item in items] == [0, 2, 4, 6, 8, 10]
         assert items.stats()["twice"].delivered == 6

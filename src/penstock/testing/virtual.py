@@ -53,6 +53,7 @@ class VirtualLoop(_RealLoop):
         self._anything_scheduled = False
         self._passes = 0
         self._stuck: Exception | None = None
+        self._is_stopping = False
         self._workers: Executor | None = None
         self.jobs: Jobs = Jobs()
         self._no_jobs = asyncio.Event()
@@ -113,12 +114,15 @@ class VirtualLoop(_RealLoop):
 
     @override
     def stop(self) -> None:
-        self._anything_scheduled = True  # uvloop stops in a pass of its own
+        self._is_stopping = True  # uvloop stops in a pass of its own, or later
         super().stop()
 
     @override
     def run_forever(self) -> None:
-        super().run_forever()
+        try:
+            super().run_forever()
+        finally:
+            self._is_stopping = False
         stuck, self._stuck = self._stuck, None
         if stuck is not None:
             raise stuck
@@ -140,7 +144,7 @@ class VirtualLoop(_RealLoop):
         self._start_ticking()
 
     def _let_time_pass(self) -> bool:
-        if self._time_stands_still:
+        if self._time_stands_still or self._is_stopping:
             return False
         when = self.timers.next_time()
         if when is None or math.isinf(when):
