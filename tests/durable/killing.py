@@ -8,6 +8,7 @@ One process that has everything imported forks a child for each life of a run, s
 
 import asyncio
 import ctypes
+import importlib.util
 import json
 import os
 import random
@@ -32,6 +33,7 @@ from penstock.sinks.callback import CallbackStore
 from penstock.sinks.store import SqliteStore
 from penstock.sinks.table import TableStore
 from penstock.sinks.vectors import VectorStore
+from penstock.testing.loops import new_real_loop
 from penstock.testing.processes import children
 
 from .looking import copied, look
@@ -64,6 +66,8 @@ WRITE, TORN, TIME = "write to a file", "write, half of it", "random time"
 PR_SET_CHILD_SUBREAPER = 36
 
 PLACE = "/dev/shm" if Path("/dev/shm").is_dir() else None  # a kill loses nothing of what the system has, on disk or not
+
+LOOPS = ("asyncio", "asyncio", "uvloop") if importlib.util.find_spec("uvloop") else ("asyncio",)
 
 ROOTS = 24
 LIMIT = 60.0
@@ -168,7 +172,9 @@ def live(program, items, folder, number, seed, death):
     Ledger.committed = acknowledged
     if program.held:
         delivery.HELD = program.held
-    report = asyncio.run(run_to_the_end(program, life, items))
+    loop = LOOPS[int(seed * 1000) % len(LOOPS)]
+    with asyncio.Runner(loop_factory=partial(new_real_loop, loop)) as runner:
+        report = runner.run(run_to_the_end(program, life, items))
     roots = report.delivered + report.already_done + report.dead + report.dead_before
     (folder / "end").write_text(json.dumps({"seen": points.seen, "complete": report.complete, "roots": roots}))
 

@@ -327,6 +327,13 @@ PROGRAMS = {
         to=(("on_missing", "delete"),),
     ),
     "function": Program(fan_out, pieces, changes=0.1, sink=into_a_function),
+    "remembered": Program(
+        lambda life, items: items.flat_map(life.split, concurrency=4).map(
+            life.work, concurrency=8, memo=True, deps="the same"
+        ),
+        pieces,
+        changes=0.1,
+    ),
     "grandchild": Program(lambda life, items: items.map(life.forking, concurrency=4), whole),
     "power": Program(fan_out, pieces, changes=0.1, to=(("durability", "power"),)),
 }

@@ -10,6 +10,8 @@ import pytest
 from .killing import TIME, TORN, WRITE
 from .programs import PROGRAMS
 
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="adopting orphans is Linux's")
+
 ROOT = Path(__file__).parent.parent.parent
 
 

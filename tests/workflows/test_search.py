@@ -17,7 +17,7 @@ from penstock.sources.keyed import keyed
 from penstock.sources.walking import Entry
 from penstock.workflows import HashEmbedder, search
 from penstock.workflows.documents.chunking import split
-from penstock.workflows.documents.embedding import Embedding
+from penstock.workflows.documents.embedding import Embedded, Embedding
 from penstock.workflows.documents.reading import Document
 from penstock.workflows.documents.search import snippet
 
@@ -29,6 +29,10 @@ TEXTS = {
 }
 
 
+def embeddable(document):
+    return [Embedded(piece) for piece in document.pieces()]
+
+
 def empty(path, embedder):
     """Make an index without rows."""
     SqliteVectors(path, embedder=embedder.name, dimensions=embedder.dimensions).open("process").close()
@@ -38,7 +42,7 @@ def empty(path, embedder):
 def index(tmp_path):
     embedder = HashEmbedder()
     documents = [Document(Entry("/docs", name, 0, 0), tuple(split(name, text))) for name, text in TEXTS.items()]
-    pieces = keyed(documents, key=lambda document: document.file.path).flat_map(lambda document: document.pieces())
+    pieces = keyed(documents, key=lambda document: document.file.path).flat_map(embeddable)
     sink = SqliteVectors(tmp_path / "i.db", embedder=embedder.name)
     asyncio.run(Embedding(embedder).of(pieces, "raise").to(sink, run="embed"))
     return tmp_path / "i.db"

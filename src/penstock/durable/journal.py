@@ -258,8 +258,8 @@ class Journal:
                 part = pickle.dumps(rows[start : start + _PART], pickle.HIGHEST_PROTOCOL)
             except Exception as error:
                 raise StoreError(
-                    f"{self._path}: more rows wait for their roots than are held, and these cannot be stored meanwhile: "
-                    f"{error}"
+                    f"{self._path}: more rows wait for their roots than are held, and these cannot be stored meanwhile"
+                    f": {error}"
                 ) from error
             self._connection.execute("INSERT INTO penstock_staged (staging, rows) VALUES (?, ?)", (staging, part))
 

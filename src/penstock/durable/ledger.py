@@ -122,7 +122,7 @@ class Ledger:
         if known is not None:
             number, version_before, state, times, before = known
             if times == self._opened.times or not self._see(number):
-                raise duplicate(key, before if times == self._opened.times else None, position)
+                raise duplicate(key, before, position, is_of_now=times == self._opened.times)
             same = version_before == root.version and times >= self._opened.since
             again = state == DEAD and self._retries_dead and key not in self.set_aside
             if same and not again:
@@ -176,9 +176,9 @@ class Ledger:
             ]
 
 
-def duplicate(key: Key, before: int | None, position: int) -> DuplicateKeyError:
-    """The error for a key that came twice."""
-    first = "earlier in this run" if before is None else f"at item {before}"
+def duplicate(key: Key, before: int, position: int, *, is_of_now: bool = True) -> DuplicateKeyError:
+    """The error for a key that came twice; of a root that was passed over only its place in an earlier run is known."""
+    first = f"at item {before}" if is_of_now else f"earlier (item {before} when its root was done)"
     return DuplicateKeyError(f"the key {key!r} stands twice in the source: {first} and at item {position}")
 
 

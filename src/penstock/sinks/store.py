@@ -106,6 +106,25 @@ def stored(value: Any) -> Any:
     return json.dumps(value) if isinstance(value, list | dict | tuple) else value
 
 
+def refuse_what_cannot_be_stored(row: Mapping[str, Any]) -> None:
+    """`OptionError` for the first value of `row` that no column can have."""
+    for name, value in row.items():
+        try:
+            given = stored(value)
+            fits = given is None or isinstance(given, int | float | str | bytes)
+            if isinstance(given, int):
+                given.to_bytes(8, signed=True)
+            elif isinstance(given, str):
+                given.encode()
+        except (TypeError, ValueError, OverflowError):
+            fits = False
+        if not fits:
+            raise OptionError(
+                f"the column {name!r} must have None, an int of 64 bits, float, str, bytes or what is JSON, "
+                f"got {value!r}"
+            )
+
+
 def check_place(path: str) -> None:
     """`StoreError` if no database can be at `path`."""
     if Path(path).is_dir():

@@ -4,22 +4,22 @@ import os
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import groupby
-from typing import Any, override
+from typing import Any, cast, override
 
 from penstock.core import validate
 from penstock.core.errors import OptionError
 from penstock.durable.sink import Delivery, Durability
 from penstock.durable.sqlite import StoreError, connect_reader, named_errors
-from penstock.sinks.store import ROOT, SqliteStore, mapping, quoted, stored
+from penstock.sinks.store import ROOT, SqliteStore, mapping, quoted, refuse_what_cannot_be_stored, stored
 
 
 class SqliteTable:
     """A table that rows go to, exactly once: the rows of a root and the note that it is done are one transaction.
 
-    A row is a mapping of column names to `None`, numbers, `str`, `bytes` or `bool`; lists and dicts are stored as JSON.
-    The first row says which columns the table has, if there is none yet; a column more, `penstock_root`, says which
-    root a row came from. Readers see the old rows of a root or the new ones, never a mixture. The journal of runs
-    stands in the same database.
+    A row is a mapping of column names to `None`, numbers, `str`, `bytes` or `bool`; lists and dicts are stored as JSON,
+    a NaN as NULL (SQLite has none). The first row says which columns the table has, if there is none yet; a column
+    more, `penstock_root`, says which root a row came from. Readers see the old rows of a root or the new ones, never a
+    mixture. The journal of runs stands in the same database.
 
     Args:
         path: the database, made if there is none.
@@ -63,6 +63,7 @@ class TableStore(SqliteStore):
         self._sink = sink
         self._columns: set[str] | None = None
         self._inserts: dict[tuple[str, ...], str] = {}
+        self._row: Mapping[str, Any] = {}  # the last that was to be stored, for the error if it could not be
         self._delete: str = f"DELETE FROM {quoted(sink.table)} WHERE {ROOT} = ?"  # noqa: S608 -- quoted
         super().__init__(sink.path, durability)
 
@@ -94,10 +95,28 @@ class TableStore(SqliteStore):
             self.connection.execute(self._delete, (root,))
         for names, alike in groupby(map(mapping, rows), key=_names):
             insert = self._inserts.get(names) or self._insert(names)
-            self.connection.executemany(insert, ((root, *map(stored, row.values())) for row in alike))
+            self._row = {}
+            try:
+                self.connection.executemany(insert, self._values(root, alike))
+            except (TypeError, ValueError, OverflowError):
+                refuse_what_cannot_be_stored(self._row)
+                raise
+
+    def _values(self, root: int, rows: Iterable[Mapping[str, Any]]) -> Iterator[tuple[Any, ...]]:
+        for self._row in rows:
+            yield root, *map(stored, self._row.values())
 
     def _insert(self, names: tuple[str, ...]) -> str:
         """The statement for rows of these columns."""
+        if not names:
+            raise OptionError("a row must have a column, got {}")
+        for name in cast("tuple[object, ...]", names):
+            if not isinstance(name, str):
+                raise OptionError(f"the name of a column must be a str, got {name!r}")
+        if len({name.lower() for name in names}) < len(names):
+            raise OptionError(f"columns must differ in more than upper and lower case, got {', '.join(names)}")
+        if ROOT in names:
+            raise OptionError(f"a row must have no column {ROOT!r}, which says what root a row came from")
         if strange := set(names) - (self._columns or self._create(names)):
             raise OptionError(f"a row has the column {min(strange)!r}, the table {self._sink.table} has not")
         columns = ", ".join((ROOT, *map(quoted, names)))
@@ -108,8 +127,6 @@ class TableStore(SqliteStore):
 
     def _create(self, names: tuple[str, ...]) -> set[str]:
         table, key = quoted(self._sink.table), self._sink.key
-        if not names:
-            raise OptionError("a row must have a column, got {}")
         if key is not None and key not in names:
             raise OptionError(f"a row lacks the key column {key!r}, it has {', '.join(map(repr, names))}")
         columns = ", ".join(quoted(name) + (" NOT NULL UNIQUE" if name == key else "") for name in names)

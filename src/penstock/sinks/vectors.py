@@ -33,6 +33,7 @@ CREATE VIRTUAL TABLE words USING fts5(
     title, text, content='', contentless_delete=1, tokenize="porter unicode61 remove_diacritics 2");
 """
 _FIRST_ID = "SELECT coalesce(max(id), 0) + 1 FROM vectors"
+_HAS_ROWS = f"SELECT 1 FROM entries WHERE {ROOT} = ? LIMIT 1"  # noqa: S608 -- a constant
 _OF_ROOT = f"(SELECT id FROM entries WHERE {ROOT} = ?)"  # noqa: S608 -- a constant
 _WAIT = 3_000
 """Milliseconds that readers of a closed index, who lock it, are waited for."""
@@ -225,7 +226,7 @@ class VectorStore(SqliteStore):
     @override
     def replace(self, root: int, rows: Iterable[Any]) -> None:
         """Put `rows` in the place of those of the root."""
-        if self._columns:
+        if self._columns and list(self.connection.execute(_HAS_ROWS, (root,))):  # else a delete costs, too
             for table, column in (("words", "rowid"), ("vectors", "id")):
                 self.connection.execute(f"DELETE FROM {table} WHERE {column} IN {_OF_ROOT}", (root,))  # noqa: S608 -- constants
             self.connection.execute(f"DELETE FROM entries WHERE {ROOT} = ?", (root,))  # noqa: S608 -- a constant

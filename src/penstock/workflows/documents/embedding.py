@@ -62,29 +62,31 @@ class Embedding:
             return cast("AbstractAsyncContextManager[Any]", self._embedder)
         return nullcontext()
 
-    def of(self, pieces: Stream[Piece], on_error: OnFailure) -> Stream[Row]:
+    def of(self, pieces: Stream[Embedded], on_error: OnFailure) -> Stream[Row]:
         """The rows of the pieces, as each is embedded.
 
         A batch that fails is halved until the bad texts stand alone; not where the error says that others would fare no
         better. An embedder that cannot be used ends the run, whatever `on_error` says.
         """
         embed, places = (self._embed_on_loop, ON_LOOP) if self.on_loop else (self._embed, IN_THREADS)
-        embedded = pieces.map(self._recalled, name="recall").map_batches(
+        if self._keeps:
+            pieces = pieces.map(self._recalled, name="recall")
+        embedded = pieces.map_batches(
             embed, self._size, name="embed", concurrency=places, ordered=False, within=WITHIN, on_error=on_error
         )
         return embedded.map(self._kept, name="vectors", on_error=on_error).map(_row, name="rows")
 
-    def _recalled(self, piece: Piece) -> Embedded:
-        if not self._keeps or self.memo is None:
-            return Embedded(piece)
-        vector = self.memo.find(self.code.fingerprint, digest(piece.embedded_text))
-        return Embedded(piece) if vector is MISSING else Embedded(piece, vector, is_new=False)
+    def _recalled(self, item: Embedded) -> Embedded:
+        assert self.memo is not None
+        vector = self.memo.find(self.code.fingerprint, digest(item.piece.embedded_text))
+        return item if vector is MISSING else Embedded(item.piece, vector, is_new=False)
 
     def _kept(self, embedded: Embedded) -> Embedded:
         piece, vector, is_new = embedded
         if isinstance(vector, EmbedError) and not isinstance(vector, EmbedderUnavailableError):
             raise vector
-        if is_new and self._keeps and self.memo is not None and not isinstance(vector, EmbedError):
+        if is_new and self._keeps and not isinstance(vector, EmbedError):
+            assert self.memo is not None
             self.memo.remember(self.code.fingerprint, digest(piece.embedded_text), pack(vector))
         return embedded
 

@@ -25,9 +25,9 @@ from penstock.workflows.documents import index
 from penstock.workflows.documents.chunking import SUFFIXES
 from penstock.workflows.documents.embedders import Embedder, EmbedError
 from penstock.workflows.documents.embedders.hashing import HashEmbedder
-from penstock.workflows.documents.embedding import Embedding, OnFailure, Row
+from penstock.workflows.documents.embedding import Embedded, Embedding, OnFailure, Row
 from penstock.workflows.documents.files import Files, path_of
-from penstock.workflows.documents.reading import DocumentError, Piece, read
+from penstock.workflows.documents.reading import DocumentError, read
 from penstock.workflows.documents.report import LISTED, EmbedReport, Failure, Listed, peak_memory
 
 GLOB = tuple(f"*{suffix}" for suffix in SUFFIXES)
@@ -228,12 +228,12 @@ class EmbedJob:
         )
         return self._embedding.of(pieces, self._on_error)
 
-    def _pieces(self, file: Entry) -> list[Piece]:
+    def _pieces(self, file: Entry) -> list[Embedded]:
         document = read(file, max_size=self._max_file_size)
         if document.replaced:
             with self._counting:
                 self._replaced += 1
-        return document.pieces()
+        return [Embedded(piece) for piece in document.pieces()]
 
     def _knows(self, directory: str) -> bool:
         return index.has_files_below(self._target, directory)

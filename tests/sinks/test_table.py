@@ -1,0 +1,122 @@
+"""`SqliteTable`: what a row may be, and what comes back."""
+
+import datetime as dt
+import math
+
+import pytest
+
+import penstock
+from penstock import OptionError, SqliteTable
+from penstock.durable.sqlite import StoreError
+
+pytestmark = pytest.mark.real_time
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "t.db"
+
+
+async def put(table, roots, run="rows"):
+    """Store rows by root."""
+    source = penstock.keyed(roots.items(), key=lambda item: item[0], version=lambda item: repr(item[1]))
+    return await source.flat_map(lambda item: item[1]).to(table, run=run)
+
+
+VALUES = {
+    "nothing": None,
+    "whole": -(2**63),
+    "real": 0.5,
+    "text": "ä\x00b",
+    "raw": b"\x00\xff",
+    "json": [1, {"a": None}],
+}
+
+
+async def test_rows_come_back_as_they_were_given(path):
+    table = SqliteTable(path, "t")
+    await put(table, {"a": [VALUES, dict.fromkeys(VALUES)], "b": [VALUES]})
+    given = VALUES | {"json": '[1, {"a": null}]'}
+    assert list(table.rows()) == [given, dict.fromkeys(VALUES), given]
+
+
+async def test_a_bool_is_a_number_and_nan_is_null(path):
+    table = SqliteTable(path, "t")
+    await put(table, {"a": [{"yes": True, "nan": math.nan}]})
+    assert list(table.rows()) == [{"yes": 1, "nan": None}]
+
+
+async def test_a_row_may_lack_columns_and_have_them_in_another_order(path):
+    table = SqliteTable(path, "t")
+    await put(table, {"a": [{"x": 1, "y": 2}, {"y": 3}, {"y": 4, "x": 5}]})
+    assert list(table.rows()) == [{"x": 1, "y": 2}, {"x": None, "y": 3}, {"x": 5, "y": 4}]
+
+
+async def test_names_are_quoted(path):
+    table = SqliteTable(path, 'from "here"', key='select "1"')
+    row = {'select "1"': 1, "drop table": 2, "--": 3}
+    await put(table, {"a": [row]})
+    await put(table, {"a": [row | {"--": 4}]})
+    assert list(table.rows()) == [row | {"--": 4}]
+
+
+async def test_two_tables_and_runs_share_a_database(path):
+    one, two = SqliteTable(path, "one"), SqliteTable(path, "two")
+    await put(one, {"a": [{"x": 1}]}, run="first")
+    await put(two, {"a": [{"y": 2}]}, run="second")
+    await put(one, {"a": [{"x": 3}]}, run="first")
+    assert (list(one.rows()), list(two.rows())) == ([{"x": 3}], [{"y": 2}])
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (3, "a row must be a mapping of columns to values, got 3"),
+        ({}, "a row must have a column, got {}"),
+        ({1: 2}, "the name of a column must be a str, got 1"),
+        ({"x": 1, "X": 2}, "columns must differ in more than upper and lower case, got x, X"),
+        ({"penstock_root": 1}, "a row must have no column 'penstock_root'"),
+        ({"y": 1}, "a row has the column 'y', the table t has not"),
+        ({"x": 2**63}, "the column 'x' must have .* got 9223372036854775808"),
+        ({"x": "\ud800"}, r"the column 'x' must have .* got '\\ud800'"),
+        ({"x": dt.date(2020, 1, 2)}, r"the column 'x' must have .* got datetime\.date\(2020, 1, 2\)"),
+        ({"x": [object]}, r"the column 'x' must have .* got \[<class 'object'>\]"),
+    ],
+)
+async def test_a_row_that_cannot_be_stored_is_named_with_its_root_and_nothing_of_that_is_there(path, row, message):
+    table = SqliteTable(path, "t")
+    await put(table, {"good": [{"x": 1}]})
+    with pytest.raises(OptionError, match=message) as raised:
+        await put(table, {"good": [{"x": 1}], "bad": [{"x": 2}, row]})
+    assert "penstock: root 'bad'" in raised.value.__notes__
+    assert list(table.rows()) == [{"x": 1}]
+
+
+async def test_a_first_row_that_cannot_be_stored_makes_no_table(path):
+    table = SqliteTable(path, "t")
+    with pytest.raises(OptionError, match="the column 'x' must have"):
+        await put(table, {"a": [{"x": object()}]})
+    assert (await put(table, {"a": [{"z": 1}]})).delivered == 1
+    assert list(table.rows()) == [{"z": 1}]
+
+
+async def test_no_two_rows_have_one_key(path):
+    table = SqliteTable(path, "t", key="id")
+    with pytest.raises(StoreError, match=r"UNIQUE constraint failed: t\.id"):
+        await put(table, {"a": [{"id": 1}], "b": [{"id": 1}]})
+
+
+async def test_a_row_without_the_key_is_refused(path):
+    with pytest.raises(OptionError, match="a row lacks the key column 'id', it has 'x'"):
+        await put(SqliteTable(path, "t", key="id"), {"a": [{"x": 1}]})
+
+
+@pytest.mark.parametrize("name", ["penstock_x", "sqlite_x"])
+def test_names_that_belong_to_others_are_refused(path, name):
+    with pytest.raises(OptionError, match=f"table must not begin with penstock_ or sqlite_, got '{name}'"):
+        SqliteTable(path, name)
+
+
+def test_there_is_nothing_to_read_where_no_run_has_been(path):
+    with pytest.raises(StoreError, match=r"t\.db: cannot be opened"):
+        list(SqliteTable(path, "t").rows())
