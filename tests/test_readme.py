@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 README = Path(__file__).parent.parent / "README.md"
 TEXT = README.read_text()
 
@@ -13,11 +15,12 @@ def blocks(language):
     return re.findall(rf"^```{language}\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
 
 
-def test_the_program_prints_what_the_readme_shows():
-    (program,) = blocks("python")
-    done = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, check=False)
+@pytest.mark.parametrize("number", [0, 1], ids=["a first stream", "a run that can be killed"])
+def test_a_program_prints_what_the_readme_shows(number, tmp_path):
+    command = [sys.executable, "-W", "error", "-c", blocks("python")[number]]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == blocks("text")[0]
+    assert done.stdout == blocks("text")[number]
 
 
 def test_the_two_commands_stand_alone_and_exist():
