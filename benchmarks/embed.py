@@ -290,7 +290,7 @@ def killed_at(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--files", type=int, default=2_000, help="documents of five chunks each (2,000)")
+    parser.add_argument("--files", type=int, default=500, help="documents of five chunks each (500)")
     parser.add_argument("--latency", type=float, nargs="+", default=[0.0, 0.05], help="seconds more a call (0 0.05)")
     parser.add_argument("--rounds", type=int, default=3, help="of whole runs (3)")
     parser.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS))

@@ -372,8 +372,7 @@ class World:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         wait_for_orphans(nobody)
-        if not self.problems:
-            shutil.rmtree(self.folder)
+        shutil.rmtree(self.folder)
 
     def _grandchildren(self):
         listing = self.folder / "grandchildren"

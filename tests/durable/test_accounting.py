@@ -73,9 +73,8 @@ def explore(seed, folder):
         path.unlink()
 
 
-@pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_every_root_comes_to_what_list_code_says(memory):
-    """Fan-out, filters, batches across roots, merges, retries; what fails is skipped, set aside, raised; cancelled runs."""
+    """Fan-out, filters, batches across roots, merges, retries; failures skipped, set aside, raised; runs cancelled."""
     for seed in range(PIPELINES):
         explore(seed, memory)
 

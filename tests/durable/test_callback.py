@@ -11,6 +11,7 @@ import threading
 import pytest
 
 import penstock
+from penstock import durable
 from penstock.durable import delivery
 from penstock.sinks.callback import Callback, Delivered
 from penstock.sources.keyed import keyed
@@ -124,6 +125,68 @@ async def test_a_failure_is_noticed_while_nothing_arrives(journal):
     with pytest.raises(ConnectionError):
         await keyed([1, 2, 3], key=int).map(work, concurrency=3).to(Callback(send, journal=journal), run="r")
     assert cancelled == [2, 3]
+
+
+@pytest.mark.grid
+async def test_a_call_that_does_not_end_is_cancelled_after_the_grace_of_a_run_that_is_left(journal):
+    """P4: a deadline around the run holds, also where its sink does not answer."""
+    began, cancelled = asyncio.Event(), []
+
+    async def send(rows):
+        began.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            cancelled.append([row.key for row in rows])
+            raise
+
+    async def work(root):
+        if root == 2:
+            await began.wait()
+            raise ValueError(root)
+        return root
+
+    with pytest.raises(ValueError, match="2"):
+        await keyed(range(3), key=int).map(work).to(Callback(send, journal=journal, size=1), run="r", grace=0)
+    assert cancelled == [[0]]
+    (status,) = durable.runs(str(journal))
+    assert (status.state, status.done) == ("stopped", 0)
+
+
+async def test_a_call_in_progress_may_end_within_the_grace(journal):
+    began, left, sent = asyncio.Event(), asyncio.Event(), []
+
+    async def send(rows):
+        began.set()
+        await left.wait()
+        sent.extend(row.key for row in rows)
+
+    async def work(root):
+        if root == 2:
+            await began.wait()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                left.set()
+        return root
+
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(None) as deadline:
+            stream = keyed(range(3), key=int).map(work, concurrency=2)
+            began_watch = asyncio.get_running_loop().create_task(began.wait())
+            began_watch.add_done_callback(lambda _: deadline.reschedule(asyncio.get_running_loop().time()))
+            await stream.to(Callback(send, journal=journal), run="r", grace=30)
+    assert sent == [0, 1]
+    assert durable.runs(str(journal))[0].done == 2
+
+
+async def test_a_run_whose_function_failed_was_stopped_not_killed(journal):
+    async def send(rows):
+        raise ConnectionError("refused")
+
+    with pytest.raises(ConnectionError):
+        await numbers([1]).to(Callback(send, journal=journal), run="r")
+    assert durable.runs(str(journal))[0].state == "stopped"
 
 
 @pytest.mark.parametrize("raised", [StopIteration("s"), asyncio.CancelledError("c"), StopAsyncIteration("a")])

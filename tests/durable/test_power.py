@@ -6,7 +6,7 @@ from .looking import look
 from .recording import after_a_power_failure, applied, recorded, written
 from .scenes import LIVES, Scene, acknowledged, expected
 
-FAILURES = 150
+FAILURES = 100
 
 
 def missing(found, beginning):

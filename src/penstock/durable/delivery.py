@@ -196,10 +196,12 @@ class Delivery:
             self._complete = True
 
     async def close(self) -> None:
-        """Commit what is finished, whatever happened."""
+        """Commit what is finished, whatever happened; a sink that has not taken it after the grace is aborted."""
+        timer = self._writer.loop.call_later(self._job.grace, self._store.abort)
         try:
             await self._writer.close()
         finally:
+            timer.cancel()
             self._committed()
             if self._ended is None:
                 self._ended = perf_counter()
@@ -208,7 +210,8 @@ class Delivery:
 
     def _leave(self) -> None:
         """Note that nothing is under way any more, unless there are roots that are still to run alone."""
-        if self._only is None and not (self._complete or self._alone.interrupted or self._writer.failure):
+        is_broken = isinstance(self._writer.failure, StoreError)
+        if self._only is None and not (self._complete or self._alone.interrupted or is_broken):
             with suppress(StoreError), self._store.transaction():  # what it is for has worse to say then
                 self._store.journal.leave_run(self._opened.id)
 

@@ -50,6 +50,13 @@ class Store(Protocol):
         """A new connection to the journal that only reads."""
         ...
 
+    def abort(self) -> None:
+        """Give up what `send` is at, if it can be given up, and all that it is still asked for: it raises then.
+
+        Called on the loop, when a run was left by an error or a cancellation and its grace is over.
+        """
+        ...
+
     def close(self) -> None:
         """Close everything, and let others write."""
         ...

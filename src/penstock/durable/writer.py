@@ -121,7 +121,8 @@ class Writer:
         try:
             await outlast(self._over)
         finally:
-            self._thread.join()
+            if self._over.done():  # else the loop was interrupted, and the thread waits for what runs there
+                self._thread.join()
 
     def _write(self) -> None:
         while self.failure is None and any(work := self._next()):

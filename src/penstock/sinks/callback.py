@@ -45,7 +45,8 @@ class Callback:
     time. Roots that finish during a call are delivered by the next one. What it raises ends the run. The rows of that
     call come again when the run goes on, and so do those of the last call before a kill (of a root with more rows than
     `size`: all of its rows); by the `id` of a row the other side can tell that it has it. Nothing is taken back: rows
-    of a version before stay where they were brought.
+    of a version before stay where they were brought. When a run is left by an error or a cancellation, what is finished
+    is delivered within its grace; then a call that runs on the loop is cancelled.
 
     Args:
         fn: takes a sequence of `Delivered`. An async function, or whatever else is no plain `def`, runs on the loop; a
@@ -90,6 +91,8 @@ class CallbackStore(SqliteStore):
         self._plain = kind_of(sink.fn) == "plain"
         self._loop = asyncio.get_running_loop()
         self._context = contextvars.copy_context()
+        self._sending: asyncio.Task[Any] | None = None
+        self._aborted = False
 
     @override
     def send(self, run: str, roots: Iterable[tuple[Root, Iterable[Any]]]) -> None:
@@ -104,16 +107,31 @@ class CallbackStore(SqliteStore):
                 finally:
                     del failure  # the traceback holds this frame, and this frame would hold the error
 
+    @override
+    def abort(self) -> None:
+        """Cancel the call that runs on the loop, and make no more."""
+        self._aborted = True
+        if self._sending is not None:
+            self._sending.cancel()
+
     def _call(self, rows: Sequence[Delivered]) -> None:
+        if self._aborted:
+            raise asyncio.CancelledError("the grace of the run is over")
         if self._plain:
             self._context.run(self._fn, rows)
         else:
             self._context.run(asyncio.run_coroutine_threadsafe, self._handed_over(rows), self._loop).result()
 
     async def _handed_over(self, rows: Sequence[Delivered]) -> None:
-        result = self._fn(rows)
-        if isinstance(result, Awaitable):
-            await result
+        if self._aborted:
+            raise asyncio.CancelledError("the grace of the run is over")
+        self._sending = asyncio.current_task()
+        try:
+            result = self._fn(rows)
+            if isinstance(result, Awaitable):
+                await result
+        finally:
+            self._sending = None
 
     @override
     def replace(self, root: int, rows: Iterable[Any]) -> None:

@@ -84,6 +84,9 @@ class SqliteStore:
         check_format(self.path, connection)
         return connection
 
+    def abort(self) -> None:
+        """Do nothing: what is finished is soon written."""
+
     def close(self) -> None:
         """Close it, and let others write."""
         self._opened.close()
