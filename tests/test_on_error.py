@@ -107,6 +107,26 @@ async def test_what_is_no_exception_of_the_work_still_ends_the_run():
         await stream([0]).map(stops, on_error="return").to_list()
 
 
+@pytest.mark.parametrize("on_error", ["raise", "skip", "collect", "return"])
+def test_an_interrupt_that_meets_work_while_it_is_stopped_is_not_lost_behind_the_cancellation(on_error):
+    """A second Ctrl-C is raised in whatever runs: that can be work that cleans up."""
+
+    async def work(_):
+        try:
+            await asyncio.sleep(9)
+        finally:
+            raise KeyboardInterrupt
+
+    async def main():
+        async with stream(range(3)).map(work, concurrency=3, on_error=on_error).open() as items:
+            asyncio.get_running_loop().call_later(0.01, asyncio.current_task().cancel)
+            async for _ in items:
+                pass
+
+    with pytest.raises(KeyboardInterrupt):
+        asyncio.run(main())
+
+
 @pytest.mark.parametrize("on_error", ["skip", "collect"])
 @pytest.mark.parametrize(
     ("options", "item"), [({"max_failures": 2}, 5), ({"max_failures": 0}, 1), ({"max_failure_rate": 0.4}, 3)]

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 KEPT_FAILURES = 1000
 """How many of the newest failures a run keeps; the rest are counted."""
 
+_ENDING = (KeyboardInterrupt, SystemExit)
+
 NOTED_FAILURES = 10
 """How many of the other failures stand in the notes of the one that is raised."""
 
@@ -254,10 +256,16 @@ class Scope:
             warnings.warn(message, UnstoppedWorkWarning, stacklevel=3)
 
     def raise_cleanup_errors(self, on_its_way: BaseException | None) -> None:
-        """Raise the first error of cleanup, or note it on the error that is on its way."""
+        """Raise the first error of cleanup, or note it on the error that is on its way.
+
+        One that is to end the program (Ctrl-C while work was being stopped) goes before all others.
+        """
         errors, self._cleanup_errors = self._cleanup_errors, []
         if not errors:
             return
+        if not isinstance(on_its_way, _ENDING):
+            errors.sort(key=lambda error: not isinstance(error, _ENDING))
+            on_its_way = None if isinstance(errors[0], _ENDING) else on_its_way
         error, others = (errors[0], errors[1:]) if on_its_way is None else (on_its_way, errors)
         for other in others:
             if other is not error:
