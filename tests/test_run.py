@@ -439,3 +439,15 @@ async def test_work_that_aborts_its_run_in_its_first_step_is_cancelled_as_well(i
         assert [item async for item in run] == []
     assert (gauge.now, gauge.started) == (0, len(reasons))
     assert set(reasons) == {"deadline"}
+
+
+@grid
+@pytest.mark.parametrize("end", ["stop", "abort", "aclose"])
+async def test_a_run_that_was_ended_before_it_is_entered_reads_nothing(end):
+    source = Scripted(range(3))
+    run = penstock.stream(source).map(slow).open()
+    if (closing := getattr(run, end)()) is not None:
+        await closing
+    async with run as items:
+        assert [item async for item in items] == []
+    assert (source.taken, run.was_stopped) == (0, True)

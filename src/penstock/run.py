@@ -59,7 +59,8 @@ class Run[T](AsyncIterator[T]):
 
     async def __aenter__(self) -> Self:
         try:
-            self._start()
+            if not self._over:
+                self._start()
         except BaseException as error:
             await self._leave(error)
             raise
