@@ -1,7 +1,7 @@
 """What the stores of SQLite databases share: the lock, the one connection that writes, the journal beside the rows."""
 
 import json
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final, cast
@@ -107,6 +107,15 @@ def quoted(name: str) -> str:
 def stored(value: Any) -> Any:
     """A value as a column has it: lists and dicts as JSON."""
     return json.dumps(value) if isinstance(value, list | dict | tuple) else value
+
+
+def check_names(names: Sequence[object]) -> None:
+    """`OptionError` if these cannot be the names of columns of one table."""
+    for name in names:
+        if not isinstance(name, str):
+            raise OptionError(f"the name of a column must be a str, got {name!r}")
+    if len({str(name).lower() for name in names}) < len(names):
+        raise OptionError(f"columns must differ in more than upper and lower case, got {', '.join(map(str, names))}")
 
 
 def refuse_what_cannot_be_stored(row: Mapping[str, Any]) -> None:

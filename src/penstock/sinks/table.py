@@ -4,13 +4,13 @@ import os
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import groupby
-from typing import Any, cast, override
+from typing import Any, override
 
 from penstock.core import validate
 from penstock.core.errors import OptionError
 from penstock.durable.sink import Delivery, Durability
 from penstock.durable.sqlite import StoreError, connect_reader, named_errors
-from penstock.sinks.store import ROOT, SqliteStore, mapping, quoted, refuse_what_cannot_be_stored, stored
+from penstock.sinks.store import ROOT, SqliteStore, check_names, mapping, quoted, refuse_what_cannot_be_stored, stored
 
 
 class SqliteTable:
@@ -110,11 +110,7 @@ class TableStore(SqliteStore):
         """The statement for rows of these columns."""
         if not names:
             raise OptionError("a row must have a column, got {}")
-        for name in cast("tuple[object, ...]", names):
-            if not isinstance(name, str):
-                raise OptionError(f"the name of a column must be a str, got {name!r}")
-        if len({name.lower() for name in names}) < len(names):
-            raise OptionError(f"columns must differ in more than upper and lower case, got {', '.join(names)}")
+        check_names(names)
         if ROOT in names:
             raise OptionError(f"a row must have no column {ROOT!r}, which says what root a row came from")
         if strange := set(names) - (self._columns or self._create(names)):

@@ -17,7 +17,7 @@ from penstock.durable.sink import Delivery, Durability
 from penstock.durable.sqlite import Connection, StoreError, connect_reader, named_errors, transaction
 from penstock.sinks import finding
 from penstock.sinks.finding import Found
-from penstock.sinks.store import ROOT, SqliteStore, mapping, quoted, stored
+from penstock.sinks.store import ROOT, SqliteStore, check_names, mapping, quoted, refuse_what_cannot_be_stored, stored
 
 type Vector = NDArray[np.float32]
 type VectorLike = NDArray[Any] | Sequence[float]
@@ -231,7 +231,14 @@ class VectorStore(SqliteStore):
                 self.connection.execute(f"DELETE FROM {table} WHERE {column} IN {_OF_ROOT}", (root,))  # noqa: S608 -- constants
             self.connection.execute(f"DELETE FROM entries WHERE {ROOT} = ?", (root,))  # noqa: S608 -- a constant
         for some in batched(enumerate(map(mapping, rows)), _AT_ONCE):
-            self._insert(root, some)
+            try:
+                self._insert(root, some)
+            except OptionError:
+                raise
+            except (TypeError, ValueError, OverflowError):
+                for _, row in some:
+                    refuse_what_cannot_be_stored({name: row.get(name) for name in self._columns})
+                raise
 
     def _insert(self, root: int, rows: Iterable[tuple[int, Mapping[str, Any]]]) -> None:
         ((least,),) = self.connection.execute(_FIRST_ID)
@@ -266,6 +273,7 @@ class VectorStore(SqliteStore):
     def _check_columns(self, row: Mapping[str, Any]) -> None:
         if not self._columns:
             self._columns = tuple(name for name in row if name != "vector")
+            check_names(self._columns)
             if reserved := _RESERVED.intersection(self._columns):
                 raise OptionError(f"a column must not be called {min(reserved)!r}")
             columns = ", ".join(map(quoted, self._columns))
