@@ -123,7 +123,7 @@ async def test_columns_of_all_kinds(sink):
         ({"vector": [1, 2], "text": "x", "number": 1, "title": 1}, "title must be a str, got 1"),
         ({"vector": [1, 2], "text": "x", "number": 2**63}, "the column 'number' must have .*, got 9223372036854775808"),
         (
-            {"vector": [1, 2], "text": "x", "number": [object]},
+            {"vector": np.ones(2), "text": "x", "number": [object]},
             r"the column 'number' must have .*, got \[<class 'object'>\]",
         ),
     ],
