@@ -24,18 +24,29 @@ class Server(ThreadingHTTPServer):
 
 @contextmanager
 def serving(answers: Mapping[str, Any]) -> Iterator[str]:
-    """The URL of a server that answers GET by path: with JSON, with an `HTTPStatus`, or `NEVER`; else not found."""
+    """The URL of a server that answers GET by path: with bytes, with JSON, an `HTTPStatus`, or `NEVER`; else not found.
+
+    What is PUT is there from then on.
+    """
+    known = dict(answers)
     over = threading.Event()
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            answer = answers.get(self.path, HTTPStatus.NOT_FOUND)
+            answer = known.get(self.path, HTTPStatus.NOT_FOUND)
             if answer is NEVER:
                 over.wait()
                 return
             failure = isinstance(answer, HTTPStatus)
-            body = b"" if failure else json.dumps(answer).encode()
-            self.send_response(answer if failure else HTTPStatus.OK)
+            body = b"" if failure else answer if isinstance(answer, bytes) else json.dumps(answer).encode()
+            self._answer(answer if failure else HTTPStatus.OK, body)
+
+        def do_PUT(self) -> None:
+            known[self.path] = self.rfile.read(int(self.headers["Content-Length"]))
+            self._answer(HTTPStatus.CREATED, b"")
+
+        def _answer(self, status: HTTPStatus, body: bytes) -> None:
+            self.send_response(status)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)

@@ -14,6 +14,7 @@ import pytest
 EXAMPLES = Path(__file__).parent.parent / "examples"
 PROGRAMS = sorted(path for path in EXAMPLES.glob("*.py") if "__main__" in path.read_text())
 
+needs_pillow = pytest.mark.skipif(find_spec("PIL") is None, reason="needs Pillow")
 needs_httpx = pytest.mark.skipif(find_spec("httpx") is None, reason="needs httpx")
 
 # fsync waits for the end of stdin: until then, a file is written and not yet in its place
@@ -185,6 +186,23 @@ def test_check_health_says_of_each_service_how_it_is_and_how_long_that_took():
         ("stock", "down: no connection"),
     ]
     assert int(rows[1][1]) >= 1000
+
+
+@needs_httpx
+@needs_pillow
+def test_resize_images_uploads_three_sizes_of_each_but_the_broken_one():
+    done = run("resize_images.py")
+    assert re.fullmatch(r"33 uploaded, \d+ bytes\n", done.stdout)
+    assert re.fullmatch(r"stage 'flat_map\(thumbnails\)', item 11: UnidentifiedImageError\(.+\)\n", done.stderr)
+    assert done.returncode == 1
+
+
+@needs_httpx
+@needs_pillow
+def test_resize_images_names_the_images_that_there_are_not():
+    done = run("resize_images.py", "http://127.0.0.1:1", "cat.png")
+    assert (done.returncode, done.stdout) == (1, "0 uploaded, 0 bytes\n")
+    assert "item 0, attempt 3: ConnectError" in done.stderr
 
 
 @pytest.mark.parametrize(
