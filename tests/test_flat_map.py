@@ -427,3 +427,19 @@ async def test_what_a_failed_attempt_held_in_the_buffer_is_room_for_others(clock
     stream = penstock.stream([0, 1, 2]).flat_map(outputs, concurrency=3, buffer=3, retry=retry).map(slowly)
     assert await stream.to_list() == [(0, 0), (1, 0), (1, 1), (1, 2), (2, 0), (2, 1), (2, 2)]
     assert [when for when, number, _ in made if number == 2] == [0, 0, 0]
+
+
+async def test_what_closing_a_generator_raises_in_a_thread_that_came_back_late_is_an_error_of_cleanup(clock):
+    """Its item has failed in time, and keeps its place until the thread is back."""
+
+    def pages(_):
+        try:
+            clock.sleep(3)
+            yield 1
+        finally:
+            raise KeyError("closing")
+
+    with pytest.raises(KeyError, match="closing"):
+        async with penstock.stream([1]).flat_map(pages, concurrency=2, timeout=1, on_error="collect").open() as items:
+            assert [item async for item in items] == []
+    assert [str(failed.error) for failed in items.failures][:1] == ["timed out after 1 s"]

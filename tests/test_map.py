@@ -2,11 +2,14 @@
 
 import asyncio
 import functools
+import itertools
 import logging
+import sys
 
 import pytest
 
 import penstock
+from penstock.core import clock as clocks
 from penstock.testing import Gauge, Scripted
 
 NUMBERS = penstock.stream(range(6))
@@ -361,3 +364,37 @@ async def test_leaving_stops_a_stream_inside_the_work_of_another():
             await asyncio.wait_for(anext(items), 1)
     assert (gauge.now, gauge.cancelled) == (0, 6)
     assert [source.closed for source in sources] == [1, 1, 1]
+
+
+async def test_a_task_factory_may_start_some_tasks_at_once_and_others_later():
+    loop, eager = asyncio.get_running_loop(), itertools.cycle([False, True])
+
+    def factory(loop, coroutine, **options):
+        return asyncio.Task(coroutine, loop=loop, **{**options, "eager_start": next(eager)})
+
+    before = loop.get_task_factory()
+    loop.set_task_factory(factory)
+    try:
+        assert await penstock.stream(range(9)).map(double, concurrency=4).to_list() == [2 * n for n in range(9)]
+    finally:
+        loop.set_task_factory(before)
+
+
+@pytest.mark.grid
+@pytest.mark.parametrize("passes", range(8))
+async def test_a_coroutine_whose_task_waits_for_its_turn_is_closed_when_the_run_is_left(passes, monkeypatch):
+    """Or Python warns that it was never awaited."""
+    real, time = clocks.now, itertools.count()
+    for name, module in list(sys.modules.items()):
+        if name.startswith("penstock.") and getattr(module, "now", None) is real:
+            monkeypatch.setattr(module, "now", lambda: next(time))  # no turn lasts for longer than a look
+
+    def work(number):
+        return double(number)
+
+    async with penstock.stream(range(9)).map(work).open() as items:
+        reading = asyncio.ensure_future(anext(items))
+        for _ in range(passes):
+            await asyncio.sleep(0)
+        reading.cancel()
+        await asyncio.wait([reading])

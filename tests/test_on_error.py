@@ -107,6 +107,23 @@ async def test_what_is_no_exception_of_the_work_still_ends_the_run():
         await stream([0]).map(stops, on_error="return").to_list()
 
 
+async def test_an_interrupt_on_its_way_is_not_replaced_by_an_error_of_cleanup():
+    async def work(_):
+        try:
+            await asyncio.sleep(9)
+        finally:
+            raise KeyError("cleanup")
+
+    with pytest.raises(KeyboardInterrupt) as raised:
+        async with stream([0, 1]).filter(lambda number: number).map(work, concurrency=2).open() as items:
+            asyncio.get_running_loop().call_later(1, items.stop)
+            reading = asyncio.ensure_future(anext(items))
+            await asyncio.sleep(2)
+            reading.cancel()
+            raise KeyboardInterrupt
+    assert any("cleanup also failed: KeyError('cleanup')" in note for note in raised.value.__notes__)
+
+
 @pytest.mark.parametrize("on_error", ["raise", "skip", "collect", "return"])
 def test_an_interrupt_that_meets_work_while_it_is_stopped_is_not_lost_behind_the_cancellation(on_error):
     """A second Ctrl-C is raised in whatever runs: that can be work that cleans up."""

@@ -80,7 +80,9 @@ class Stream(Readable[T_co]):
             operator.check_durable()
         source, operators = self._identified, self._operators
         if source is None:
-            raise OptionError("a durable run needs a source whose items have keys: see penstock.keyed")
+            raise OptionError(
+                "a durable run needs a source whose items have keys: see penstock.keyed; what chain and zip give has none"
+            )
 
         codes = [stage_code(operator) for operator in operators]
 

@@ -3,12 +3,49 @@
 import apsw
 import pytest
 
+import penstock
 from penstock.core.errors import OptionError
 from penstock.durable.sqlite import StoreError
 from penstock.sinks.table import SqliteTable
 from penstock.sources.keyed import keyed
 
 pytestmark = pytest.mark.real_time
+
+
+OPERATORS = {
+    "take": lambda stream: stream.take(3),
+    "skip": lambda stream: stream.skip(1),
+    "take_while": lambda stream: stream.take_while(bool),
+    "skip_while": lambda stream: stream.skip_while(bool),
+    "distinct": lambda stream: stream.distinct(),
+    "enumerate": lambda stream: stream.enumerate(),
+    "batch": lambda stream: stream.batch(2),
+}
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+async def test_operators_that_would_mean_something_else_after_a_resume_are_refused_by_name(name, tmp_path):
+    stream = OPERATORS[name](keyed(range(9), key=int))
+    with pytest.raises(
+        OptionError, match=rf"{name}(\(1\))? cannot be part of a durable run: after a resume it would mean"
+    ):
+        await stream.to(SqliteTable(tmp_path / "run.db", "rows"), run="run")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "stream",
+    [
+        penstock.stream([1]),
+        keyed([1], key=int).zip(keyed([2], key=int)),
+        keyed([1], key=int).chain(keyed([2], key=int)),
+        keyed([1], key=int).merge(penstock.stream([2])),
+    ],
+    ids=["stream", "zip", "chain", "merge of both kinds"],
+)
+async def test_items_without_keys_are_refused(stream, tmp_path):
+    with pytest.raises(OptionError, match=r"a durable run needs a source whose items have keys: see penstock\.keyed"):
+        await stream.to(SqliteTable(tmp_path / "run.db", "rows"), run="run")
 
 
 async def test_failures_in_band_are_refused_and_nothing_is_made(tmp_path):

@@ -415,6 +415,4 @@ class FanOut[T, U](Window[T, U]):
         super().close()
         del self._attempt
         for outputs in list(self.finished.values()):
-            if outputs.iterator is not None:
-                self._close_iterator(outputs)
             self._discard(outputs)

@@ -35,6 +35,10 @@ class SourceStage[T](Stage[T]):
         self._closed: bool = False
         scope.sources.append(self)
 
+    def drain(self) -> None:
+        """Take nothing more; what was taken goes its way."""
+        raise NotImplementedError
+
     def release(self) -> None:
         """Close the iterator: no work is left that could want it."""
         raise NotImplementedError
@@ -129,7 +133,9 @@ class IteratorStage[T](SourceStage[T]):
     def stop(self) -> None:
         self._ended = True
 
-    drain = stop
+    @override
+    def drain(self) -> None:
+        self._ended = True
 
     @override
     def release(self) -> None:

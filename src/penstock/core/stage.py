@@ -67,10 +67,6 @@ class Stage[T]:
         """Cancel work and pull no more, here and upstream; what is finished and next in order may still be pulled."""
         raise NotImplementedError
 
-    def drain(self) -> None:
-        """Take nothing more from the sources upstream; what was taken goes its way."""
-        raise NotImplementedError
-
     def busy(self) -> str | None:
         """Name the work that still runs, or None."""
         return None
@@ -109,7 +105,3 @@ class Through[T, U](Stage[U]):
     @override
     def stop(self) -> None:
         self.upstream.stop()
-
-    @override
-    def drain(self) -> None:
-        self.upstream.drain()

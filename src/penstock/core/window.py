@@ -392,10 +392,6 @@ class Window[T, U](Places[U]):
         self._tell()
 
     @override
-    def drain(self) -> None:
-        self.upstream.drain()
-
-    @override
     def close(self) -> None:
         self.meter.wait_for(Wait.NOTHING)
         del self.work, self.measured_work, self._unbegun  # they hold this window

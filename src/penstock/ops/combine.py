@@ -23,11 +23,6 @@ class _Joint[T](Stage[T]):
         for upstream in self._upstreams:
             upstream.stop()
 
-    @override
-    def drain(self) -> None:
-        for upstream in self._upstreams:
-            upstream.drain()
-
 
 PASSES = 2
 """Passes of the loop between two rounds while a source has nothing: one to wake it, one for it to give an item."""
