@@ -34,3 +34,23 @@ async def test_a_call_that_no_task_is_made_for_fails_for_each_of_its_items(order
         (2, 2, "no more tasks"),
         (3, 3, "no more tasks"),
     ]
+
+
+@pytest.mark.grid
+async def test_lists_whose_tasks_never_begin_are_cancelled_item_by_item():
+    """P5: with a lazy task factory a task may be cancelled before its first step."""
+    began = []
+
+    async def work(numbers):
+        began.extend(numbers)
+        await asyncio.sleep(9)
+        return numbers
+
+    async with penstock.stream(range(6)).map_batches(work, 3, concurrency=2).open() as items:
+        reading = asyncio.ensure_future(anext(items))
+        await asyncio.sleep(0)
+        items.abort("deadline")
+        with pytest.raises(StopAsyncIteration):
+            await reading
+    books = items.stats()["map_batches(work)"]
+    assert (books.cancelled, books.failed, books.started) == (books.taken, 0, len(began))

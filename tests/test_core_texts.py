@@ -2,6 +2,7 @@
 
 import pytest
 
+from penstock.core.errors import said
 from penstock.core.outcome import Failed
 from penstock.core.policy import Tolerance
 from penstock.core.stage import name_work
@@ -123,3 +124,12 @@ def test_a_table_leaves_out_columns_that_are_empty_or_nought():
 )
 def test_a_tolerance_is_exceeded_by_one_failure_more(tolerance, failed, settled, broken):
     assert tolerance.exceeded(failed, settled) == broken
+
+
+class Unspeakable(Exception):
+    def __repr__(self):
+        return str(1 // 0)
+
+
+def test_an_error_whose_repr_raises_is_named_by_its_type_with_that_of_what_was_raised():
+    assert said(Unspeakable()) == "<Unspeakable, whose repr raised ZeroDivisionError>"

@@ -442,4 +442,27 @@ async def test_what_closing_a_generator_raises_in_a_thread_that_came_back_late_i
     with pytest.raises(KeyError, match="closing"):
         async with penstock.stream([1]).flat_map(pages, concurrency=2, timeout=1, on_error="collect").open() as items:
             assert [item async for item in items] == []
-    assert [str(failed.error) for failed in items.failures][:1] == ["timed out after 1 s"]
+    assert [(str(failed.error), failed.index, failed.stage) for failed in items.failures] == [
+        ("timed out after 1 s", 0, "flat_map(pages)"),
+        ("'closing'", 0, "flat_map(pages)"),
+    ]
+
+
+async def test_an_error_of_closing_an_iterator_names_the_input_that_it_came_from():
+    def pages(number):
+        try:
+            yield from range(3)
+        finally:
+            raise KeyError(number)
+
+    with pytest.raises(KeyError):
+        async with penstock.stream("abc").flat_map(pages).open() as items:
+            await anext(items)
+    assert [(failed.item, failed.index) for failed in items.failures] == [("a", 0)]
+
+
+async def test_an_input_without_outputs_takes_a_place_all_the_same():
+    async with penstock.stream(range(3)).flat_map(lambda _: []).open() as items:
+        assert [item async for item in items] == []
+    books = items.stats()["flat_map(<lambda>)"]
+    assert (books.peak_running, books.dropped) == (1, 3)

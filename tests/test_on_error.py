@@ -121,7 +121,22 @@ async def test_an_interrupt_on_its_way_is_not_replaced_by_an_error_of_cleanup():
             await asyncio.sleep(2)
             reading.cancel()
             raise KeyboardInterrupt
-    assert any("cleanup also failed: KeyError('cleanup')" in note for note in raised.value.__notes__)
+    (note,) = raised.value.__notes__
+    told = "KeyError('cleanup'): penstock: while it was being stopped: stage 'map(work)', item 0"
+    assert note == f"penstock: cleanup also failed: {told}"
+
+
+async def test_an_interrupt_goes_before_errors_of_cleanup_that_came_earlier():
+    async def work(number):
+        try:
+            await asyncio.sleep(9)
+        finally:
+            raise KeyError("cleanup") if number < 2 else KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        async with stream(range(4)).map(work, concurrency=4).open() as items:
+            async with asyncio.timeout(1):
+                await anext(items)
 
 
 @pytest.mark.parametrize("on_error", ["raise", "skip", "collect", "return"])

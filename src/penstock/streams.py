@@ -81,7 +81,7 @@ class Stream(Readable[T_co]):
         source, operators = self._identified, self._operators
         if source is None:
             raise OptionError(
-                "a durable run needs a source whose items have keys: see penstock.keyed; what chain and zip give has none"
+                "a durable run needs a source whose items have keys: see penstock.keyed (chain and zip give none)"
             )
 
         codes = [stage_code(operator) for operator in operators]

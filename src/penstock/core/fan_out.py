@@ -273,7 +273,6 @@ class FanOut[T, U](Window[T, U]):
                 output = outputs.take()
             except BaseException as error:  # noqa: BLE001 -- any exception is the item's outcome
                 outputs.iterator = None
-                outputs.produced = True
                 self._raised(outputs.index, outputs.item, error)
                 continue
             if output is MISSING:
@@ -408,7 +407,7 @@ class FanOut[T, U](Window[T, U]):
             outputs.settled = True
             self._discarded += 1
         self._drop_outputs(outputs)
-        self.finished.pop(outputs.index, None)
+        del self.finished[outputs.index]
 
     @override
     def close(self) -> None:
