@@ -465,4 +465,4 @@ async def test_an_input_without_outputs_takes_a_place_all_the_same():
     async with penstock.stream(range(3)).flat_map(lambda _: []).open() as items:
         assert [item async for item in items] == []
     books = items.stats()["flat_map(<lambda>)"]
-    assert (books.peak_running, books.dropped) == (1, 3)
+    assert (books.peak_running, books.peak_in_flight, books.dropped) == (1, 1, 3)
