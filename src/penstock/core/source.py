@@ -193,6 +193,7 @@ class AsyncIteratorStage[T](SourceStage[T]):
         if self._pulling and self._task is not None and not self._interrupted:
             self._interrupted = True  # once: a second cancellation would hit the iterator's cleanup
             self._task.cancel(self.scope.reason)
+        self._tell()
 
     @override
     def release(self) -> None:
