@@ -273,6 +273,7 @@ class FanOut[T, U](Window[T, U]):
                 output = outputs.take()
             except BaseException as error:  # noqa: BLE001 -- any exception is the item's outcome
                 outputs.iterator = None
+                outputs.produced = True
                 self._raised(outputs.index, outputs.item, error)
                 continue
             if output is MISSING:
@@ -407,7 +408,7 @@ class FanOut[T, U](Window[T, U]):
             outputs.settled = True
             self._discarded += 1
         self._drop_outputs(outputs)
-        del self.finished[outputs.index]
+        self.finished.pop(outputs.index, None)  # it may be gone: what swallowed its cancellation came back late
 
     @override
     def close(self) -> None:
