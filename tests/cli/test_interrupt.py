@@ -87,6 +87,8 @@ def test_a_run_that_is_killed_leaves_whole_documents_and_the_next_one_ends_alike
     *, pages, penstock, started_penstock, indexed, stored, tmp_path
 ):
     """Killed at any instant: every document is there whole or not at all, and the rest comes with the next run."""
+    for number in range(60, 1_000):  # more than are stored while the kill is on its way
+        (pages / f"{number:03}.md").write_text((pages / f"{number % 60:03}.md").read_text())
     for _ in range(2):
         running = started_penstock("embed", "pages", "--to", "index.db")
         running.wait_for("first document stored")
@@ -94,7 +96,7 @@ def test_a_run_that_is_killed_leaves_whole_documents_and_the_next_one_ends_alike
         running.process.wait()
         found = stored()
         names = {row.name for row in found}
-        assert names  # all of them, where the machine is faster than the kill
+        assert 0 < len(names) < 1_000
         for name in names:
             chunks = split(name, (pages / name).read_text())
             assert [row.text for row in found if row.name == name] == [chunk.text for chunk in chunks]
