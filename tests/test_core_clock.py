@@ -1,12 +1,15 @@
 """Which clock a run measures by, and what it counts when tasks never begin."""
 
 import asyncio
+import itertools
+import sys
 from time import monotonic
 
 import pytest
 
 import penstock
 from penstock import testing
+from penstock.core import clock as clocks
 from penstock.core.clock import clock_of
 
 
@@ -47,3 +50,33 @@ def test_what_never_began_was_not_started(tasks, concurrency):
     assert began == [0]
     assert (stage.started, stage.failed, stage.succeeded) == (1, 1, 0)
     assert stage.cancelled == (concurrency - 1 if tasks == "lazy" else 0)
+
+
+@pytest.mark.parametrize(("lists", "step"), [(False, 1), (True, 0.002)], ids=["items", "lists"])
+def test_what_was_cancelled_while_it_waited_for_its_turn_was_not_started(lists, step, monkeypatch):
+    """P5: also where each look at the clock takes so long that turns are over before the next task has begun."""
+    real, time, began = clocks.now, itertools.count(step=step), []
+    for name, module in list(sys.modules.items()):
+        if name.startswith("penstock.") and getattr(module, "now", None) is real:
+            monkeypatch.setattr(module, "now", lambda: next(time))
+
+    async def work(number):
+        began.append(number)
+        await asyncio.sleep(9)
+        return number
+
+    async def main():
+        source = penstock.stream(range(9))
+        options = {"concurrency": 3, "name": "work"}
+        stream = source.map_batches(work, 2, **options) if lists else source.map(work, **options)
+        async with stream.open() as items:
+            reading = asyncio.ensure_future(anext(items))
+            for _ in range(6):
+                await asyncio.sleep(0)
+            reading.cancel()
+            await asyncio.wait([reading])
+        return items.stats()["work"]
+
+    stage = testing.run(main(), tasks="lazy")
+    assert stage.started == sum(len(each) if lists else 1 for each in began)
+    assert stage.cancelled == stage.taken > 0

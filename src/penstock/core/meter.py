@@ -59,7 +59,7 @@ class Meter:
     Attributes:
         retried: attempts after the first.
         failures: items whose work has failed.
-        never_began: items whose task was cancelled before its first step.
+        never_began: items whose task was cancelled before it called the function.
         peak_running, peak_in_flight, peak_buffered: the most that there were at once.
         last_settled: the index of the item that was dropped or failed last.
         first_result: when the first result was there.

@@ -245,10 +245,10 @@ class Window[T, U](Places[U]):
         try:
             if self._unbegun:
                 await self._unbegun.begin()
-        except BaseException as error:  # noqa: BLE001 -- a cancellation, and the item's outcome
+        except asyncio.CancelledError:
             if isinstance(work, Later):
                 work.close()
-            await self._failed_call(index, item, error)
+            self._never_began(index, item)
         else:
             await self._call(index, item, work)
 
@@ -302,8 +302,8 @@ class Window[T, U](Places[U]):
             self._settled()
 
     def _never_began(self, index: int, item: T) -> None:
-        """Settle an item whose task was cancelled before its first step."""
-        del self.running[index]
+        """Settle an item whose task was cancelled before it called the function."""
+        self.running.pop(index, None)
         self.meter.never_began += 1
         self._raised(index, item, asyncio.CancelledError())
 
