@@ -187,7 +187,7 @@ CONSUMERS = st.builds(
     pauses=st.lists(st.sampled_from([None, None, 0, 0.5, 2, 9]), min_size=1, max_size=4).map(tuple),
     patience=st.sampled_from([None, None, 0.05, 0.3, 1]),
 )
-TURNS = st.sampled_from([0.0, 0.0, 0.001])
+TURNS = st.sampled_from([0.0, 0.0, 0.0, 0.0006, 0.001, 0.002])
 
 LEAVES = st.one_of(
     st.tuples(st.sampled_from(["break", "error", "aclose"]), st.integers(0, 8)),

@@ -7,6 +7,7 @@ from .exploring import PLACES
 from .schedules import ALWAYS, Act, Consumer, Schedule, Script, Step
 
 NOW = Act()
+FAILS = Act(failures=ALWAYS)
 FAILS_LATER = Act(delay=1, failures=ALWAYS)
 FAILS_LAST = Act(delay=2, failures=ALWAYS)
 FAILS_SOON = Act(delay=0.5, failures=ALWAYS)
@@ -24,6 +25,11 @@ LEFT = {
         (Step("flat_iterator", acts=(SWALLOWS,), concurrency=3, attempts=2),),
         Consumer(leave=("timeout", 1)),
     ),
+    "an input was discarded once more when work that swallowed its cancellation came back after the grace": Schedule(
+        Script(count=1, kind="plain"),
+        (Step("flat_iterator", acts=(Act(delay=0.5, stubborn=20, swallows=True),), on_error="skip"),),
+        Consumer(leave=("cancel twice", 0, 0, None)),
+    ),
 }
 
 FAILED = {
@@ -35,6 +41,14 @@ FAILED = {
     "half a list was called after the end, when the call of the other half had swallowed its cancellation": Schedule(
         Script(count=7, kind="async"),
         (Step("batches", acts=(NOW, SWALLOWS_LONG, FAILS_SOON), concurrency=2, size=2),),
+    ),
+    "lazily begun work overtook that of the item before it where a look at the clock takes a millisecond": Schedule(
+        Script(count=7, kind="plain"),
+        (
+            Step("map", acts=(NOW, Act(delay=0)), concurrency=2, on_error="skip"),
+            Step("map", acts=(NOW, NOW, FAILS), concurrency=2, ordered=False),
+        ),
+        turn=0.001,
     ),
 }
 
@@ -58,7 +72,7 @@ ENDED = {
 @pytest.mark.parametrize("place", PLACES.values(), ids=PLACES)
 @pytest.mark.parametrize("schedule", LEFT.values(), ids=LEFT)
 def test_left(schedule, place):
-    """P4: work that swallows its cancellation and comes back within the grace is waited for, and is over then."""
+    """P4, P5: work that swallows its cancellation is over when it comes back, and is counted once."""
     driving.run(schedule, place, driving.leaves_nothing)
 
 

@@ -241,15 +241,14 @@ def turns(step):
         time += step
         return time
 
-    modules = [
-        module
-        for name, module in list(sys.modules.items())
-        if name.startswith("penstock.") and getattr(module, "now", None) is real
-    ]
-    for module in modules:
-        module.now = now
+    _replace_clock(real, now)
     try:
         yield
     finally:
-        for module in modules:
-            module.now = real
+        _replace_clock(now, real)  # also where a module was imported meanwhile
+
+
+def _replace_clock(old, new):
+    for name, module in list(sys.modules.items()):
+        if name.startswith("penstock.") and getattr(module, "now", None) is old:
+            module.now = new

@@ -333,13 +333,18 @@ async def test_tasks_in_threads_see_their_token():
 
 
 async def test_a_token_signalled_from_a_thread_ends_the_run():
-    token = CancelToken()
+    token, running = CancelToken(), threading.Event()
 
     def signals(_):
+        assert running.wait(60)
         token.cancel()
         return "signalled"
 
-    run = await run_tasks([signals, answering], cancel=token)
+    async def answers(token):
+        running.set()
+        return await answering(token)
+
+    run = await run_tasks([signals, answers], cancel=token)
     assert run.aborted
     assert run.results == ["signalled", "so far: caller cancelled"]
 

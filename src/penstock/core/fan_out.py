@@ -273,7 +273,6 @@ class FanOut[T, U](Window[T, U]):
                 output = outputs.take()
             except BaseException as error:  # noqa: BLE001 -- any exception is the item's outcome
                 outputs.iterator = None
-                outputs.produced = True
                 self._raised(outputs.index, outputs.item, error)
                 continue
             if output is MISSING:

@@ -17,6 +17,7 @@ class LazyTasks[T, U]:
         self._scope = scope
         self._never_began = never_began
         self._items: dict[asyncio.Task[None], tuple[int, T, Call[T, U]]] = {}
+        self._waiting: dict[asyncio.Task[None] | None, None] = {}  # those that have begun too late in a turn, in order
 
     def __len__(self) -> int:
         return len(self._items)
@@ -30,13 +31,17 @@ class LazyTasks[T, U]:
             task.add_done_callback(self._done)
 
     async def begin(self) -> None:
-        """Begin the current task; when the turn is over, in a later pass of the loop (P9)."""
+        """Begin the current task, after those before it; when the turn is over, in a later pass of the loop (P9)."""
         task = asyncio.current_task()
         if task is not None and self._items.pop(task, None) is not None:
             task.remove_done_callback(self._done)
-        while now() > self._scope.turn_ends:
-            self._scope.request_turn()
-            await asyncio.sleep(0)
+        self._waiting[task] = None
+        try:
+            while next(iter(self._waiting)) is not task or now() > self._scope.turn_ends:
+                self._scope.request_turn()
+                await asyncio.sleep(0)
+        finally:
+            del self._waiting[task]
 
     def _done(self, task: asyncio.Task[None]) -> None:
         index, item, work = self._items.pop(task)

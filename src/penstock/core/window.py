@@ -393,5 +393,4 @@ class Window[T, U](Places[U]):
 
     @override
     def close(self) -> None:
-        self.meter.wait_for(Wait.NOTHING)
         del self.work, self.measured_work, self._unbegun  # they hold this window
