@@ -4,23 +4,25 @@ For users: how runs stand (`runs`), what failed of them and was set aside (`dead
 their sinks raise.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from penstock.core.extras import imported
+from penstock.core.exports import exports
 
 if TYPE_CHECKING:
     from penstock.durable.dead import DeadRoot, Letter, dead_roots, discard, retry
     from penstock.durable.lock import HeldError
     from penstock.durable.sqlite import StoreError, StoreFullError
     from penstock.durable.status import RunStatus, runs
-
-_HOMES = {
-    "dead": ("DeadRoot", "Letter", "dead_roots", "discard", "retry"),
-    "lock": ("HeldError",),
-    "sqlite": ("StoreError", "StoreFullError"),
-    "status": ("RunStatus", "runs"),
-}
-_HOME_OF = {name: f"penstock.durable.{home}" for home, names in _HOMES.items() for name in names}
+else:
+    __getattr__, __dir__ = exports(
+        __name__,
+        {
+            "penstock.durable.dead": ("DeadRoot", "Letter", "dead_roots", "discard", "retry"),
+            "penstock.durable.lock": ("HeldError",),
+            "penstock.durable.sqlite": ("StoreError", "StoreFullError"),
+            "penstock.durable.status": ("RunStatus", "runs"),
+        },
+    )
 
 __all__ = [
     "DeadRoot",
@@ -34,15 +36,3 @@ __all__ = [
     "retry",
     "runs",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    """Import a name when it is first used: the library behind it is an extra."""
-    if name not in _HOME_OF:
-        raise AttributeError(f"module 'penstock.durable' has no attribute {name!r}")
-    value = globals()[name] = imported("penstock.durable", name, _HOME_OF[name])
-    return value
-
-
-def __dir__() -> list[str]:
-    return __all__

@@ -1,7 +1,8 @@
 """Ready-made jobs: `embed` documents into an index, `search` it."""
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from penstock.core.exports import exports
 
 if TYPE_CHECKING:
     from penstock.durable.lock import HeldError
@@ -16,23 +17,25 @@ if TYPE_CHECKING:
     from penstock.workflows.documents.reading import DocumentError
     from penstock.workflows.documents.report import EmbedReport, Failure
     from penstock.workflows.documents.search import Hit, search
-
-_HOMES = {
-    "durable.lock": ("HeldError",),
-    "durable.sqlite": ("StoreError", "StoreFullError"),
-    "sources.walking": ("PathError",),
-    "workflows.documents.embedders": ("EmbedError", "Embedder", "EmbedderUnavailableError"),
-    "workflows.documents.embedders.hashing": ("HashEmbedder",),
-    "workflows.documents.embedders.local_model": ("SentenceTransformerEmbedder",),
-    "workflows.documents.embedders.named": ("embedder_named",),
-    "workflows.documents.embedders.openai": ("OpenAIEmbedder",),
-    "workflows.documents.job": ("EmbedJob", "EmbedOptions", "embed"),
-    "workflows.documents.reading": ("DocumentError",),
-    "workflows.documents.report": ("EmbedReport", "Failure"),
-    "workflows.documents.search": ("Hit", "search"),
-}
-_EXTRAS = {"apsw": "embed", "sqlite_vec": "embed", "numpy": "embed", "lxml": "embed", "httpx": "openai"}
-_HOME_OF = {name: f"penstock.{home}" for home, names in _HOMES.items() for name in names}
+else:
+    __getattr__, __dir__ = exports(
+        __name__,
+        {
+            "penstock.durable.lock": ("HeldError",),
+            "penstock.durable.sqlite": ("StoreError", "StoreFullError"),
+            "penstock.sources.walking": ("PathError",),
+            "penstock.workflows.documents.embedders": ("EmbedError", "Embedder", "EmbedderUnavailableError"),
+            "penstock.workflows.documents.embedders.hashing": ("HashEmbedder",),
+            "penstock.workflows.documents.embedders.local_model": ("SentenceTransformerEmbedder",),
+            "penstock.workflows.documents.embedders.named": ("embedder_named",),
+            "penstock.workflows.documents.embedders.openai": ("OpenAIEmbedder",),
+            "penstock.workflows.documents.job": ("EmbedJob", "EmbedOptions", "embed"),
+            "penstock.workflows.documents.reading": ("DocumentError",),
+            "penstock.workflows.documents.report": ("EmbedReport", "Failure"),
+            "penstock.workflows.documents.search": ("Hit", "search"),
+        },
+        extras={"apsw": "embed", "sqlite_vec": "embed", "numpy": "embed", "lxml": "embed", "httpx": "openai"},
+    )
 
 __all__ = [
     "DocumentError",
@@ -55,24 +58,3 @@ __all__ = [
     "embedder_named",
     "search",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    """Import a name when it is first used: the libraries behind it are an extra."""
-    if name not in _HOME_OF:
-        raise AttributeError(f"module 'penstock.workflows' has no attribute {name!r}")
-    try:
-        value = getattr(import_module(_HOME_OF[name]), name)
-    except ModuleNotFoundError as error:
-        if error.name in _EXTRAS:
-            raise ModuleNotFoundError(
-                f"penstock.workflows.{name} needs {error.name}: pip install 'penstock[{_EXTRAS[error.name]}]'",
-                name=error.name,
-            ) from error
-        raise
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return __all__

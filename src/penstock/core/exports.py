@@ -1,0 +1,35 @@
+"""Names of a package that are imported when they are first used: the libraries behind them are slow, or extras."""
+
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from importlib import import_module
+from typing import Any, Final
+
+_EXTRAS: Final = {"apsw": "durable", "sqlite_vec": "durable", "numpy": "embed"}
+
+
+def exports(
+    package: str, homes: Mapping[str, Iterable[str]], extras: Mapping[str, str] = _EXTRAS
+) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+    """`__getattr__` and `__dir__` of `package`, whose names live in the modules that are the keys of `homes`.
+
+    Where a library is missing that stands in `extras`, the error says which extra to install.
+    """
+    home_of = {name: home for home, names in homes.items() for name in names}
+
+    def imported(name: str) -> Any:
+        if name not in home_of:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        try:
+            value = getattr(import_module(home_of[name]), name)
+        except ModuleNotFoundError as error:
+            extra = extras.get(error.name or "")
+            if extra is None:
+                raise
+            raise ModuleNotFoundError(
+                f"{package}.{name} needs {error.name}: pip install 'penstock[{extra}]'", name=error.name
+            ) from error
+        setattr(sys.modules[package], name, value)
+        return value
+
+    return imported, lambda: sorted(home_of)
