@@ -97,6 +97,23 @@ def run(request, place):
     return runner(request.node, place)
 
 
+@pytest.fixture
+def read_until_error():
+    """Read an opened stream; gives the items, and the error that ended them, or None."""
+
+    async def read(items):
+        seen = []
+        try:
+            async with items:
+                async for item in items:
+                    seen.append(item)  # noqa: PERF401 -- a comprehension would lose them at the error
+        except BaseException as error:  # noqa: BLE001 -- it is what the test looks at
+            return seen, error
+        return seen, None
+
+    return read
+
+
 def runner(item, place):
     run = testing.run_in_real_time if item.get_closest_marker("real_time") else testing.run
     return functools.partial(run, loop=place.loop, tasks=place.tasks)

@@ -174,22 +174,6 @@ def failure(number):
     return [(number, part) for part in range(3)]
 
 
-@pytest.fixture
-def read_until_error():
-    """Read a run; gives the items, and the error that ended them, or None."""
-
-    async def read(items):
-        seen = []
-        try:
-            async for item in items:
-                seen.append(item)  # noqa: PERF401 -- a comprehension would lose them at the error
-        except Exception as error:  # noqa: BLE001 -- it is what the test looks at
-            return seen, error
-        return seen, None
-
-    return read
-
-
 @grid
 @both_orders
 @pytest.mark.parametrize(("fn", "made"), [(two_then_failure, 2), (two_then_failure_async, 2), (failure, 0)])

@@ -1,20 +1,27 @@
 """What the tests of traps share."""
 
+import asyncio
+
 import pytest
 
 
 @pytest.fixture
-def read_until_error():
-    """Read a stream; gives the items, and the error that ended them, or None."""
+def raising():
+    """Make a function that raises `base` for item 2, of one of the kinds that run in different places."""
 
-    async def read(stream):
-        seen = []
-        try:
-            async with stream.open() as items:
-                async for item in items:
-                    seen.append(item)  # noqa: PERF401 -- a comprehension would lose them at the error
-        except BaseException as error:  # noqa: BLE001 -- it is what the test looks at
-            return seen, error
-        return seen, None
+    def make(base, kind):
+        def plain(number):
+            if number == 2:
+                raise base("mine")
+            return number
 
-    return read
+        async def coroutine(number):
+            await asyncio.sleep(0)
+            return plain(number)
+
+        async def at_once(number):
+            return plain(number)
+
+        return {"plain": plain, "async": coroutine, "async, at once": at_once, "lambda": lambda item: plain(item)}[kind]
+
+    return make

@@ -67,7 +67,7 @@ async def test_source_error_after_k_items(count, ordered, asynchronous, read_unt
 
     script = Scripted(range(10), fail_at=count)
     source = script if asynchronous else script.sync()
-    seen, error = await read_until_error(penstock.stream(source).map(slow, concurrency=4, ordered=ordered))
+    seen, error = await read_until_error(penstock.stream(source).map(slow, concurrency=4, ordered=ordered).open())
     assert sorted(seen) == list(range(count))
     assert str(error) == f"the script fails at item {count}"
     assert error.__notes__ == [f"penstock: stage 'source', item {count}"]

@@ -11,33 +11,15 @@ CONTROL_FLOW = [asyncio.CancelledError, StopIteration, StopAsyncIteration, Gener
 control_flow = pytest.mark.parametrize("base", CONTROL_FLOW)
 
 
-def raising(base, kind):
-    """A function that raises `base` for item 2, of one of the kinds that run in different places."""
-
-    def plain(number):
-        if number == 2:
-            raise base("mine")
-        return number
-
-    async def coroutine(number):
-        await asyncio.sleep(0)
-        return plain(number)
-
-    async def at_once(number):
-        return plain(number)
-
-    return {"plain": plain, "async": coroutine, "async, at once": at_once, "lambda": lambda item: plain(item)}[kind]
-
-
 @control_flow
 @pytest.mark.parametrize(
     ("kind", "concurrency"),
     [("plain", 1), ("async", 1), ("async", 3), ("async, at once", 1), ("async, at once", 3), ("lambda", 3)],
 )
-async def test_trap_14_work_raises_control_flow(base, kind, concurrency, read_until_error):
+async def test_trap_14_work_raises_control_flow(base, kind, concurrency, read_until_error, raising):
     """Trap 14 (streamable): work that raised CancelledError or StopIteration itself hung the run, or ended it early."""
     results = penstock.stream(range(6)).map(raising(base, kind), concurrency=concurrency)
-    seen, error = await read_until_error(results)
+    seen, error = await read_until_error(results.open())
     assert seen == [0, 1]
     assert isinstance(error, penstock.WorkRaised)
     assert type(error.__cause__) is base
@@ -47,7 +29,7 @@ async def test_trap_14_work_raises_control_flow(base, kind, concurrency, read_un
 @control_flow
 @pytest.mark.parametrize("kind", ["plain", "async", "async, at once", "lambda"])
 @pytest.mark.parametrize("operator", ["map", "filter", "tap"])
-async def test_trap_14_control_flow_is_that_items_failure(base, kind, operator):
+async def test_trap_14_control_flow_is_that_items_failure(base, kind, operator, raising):
     """Trap 14 (streamable): the other items are delivered; the one that raised has failed."""
     fn = raising(base, kind)
     results = getattr(penstock.stream([1, 2, 3]), operator)(fn, concurrency=2, on_error="collect")
@@ -90,7 +72,7 @@ async def test_trap_14_outputs_raise_control_flow(base, asynchronous, read_until
         iterable = Raises(base)
         return aiter(iterable) if asynchronous else SyncOnly(iterable)
 
-    seen, error = await read_until_error(penstock.stream([0]).flat_map(outputs))
+    seen, error = await read_until_error(penstock.stream([0]).flat_map(outputs).open())
     assert seen == [1, 2]
     assert isinstance(error, penstock.WorkRaised)
     assert type(error.__cause__) is base
@@ -115,7 +97,7 @@ async def test_trap_14_the_source_raises_control_flow(base, asynchronous, read_u
     """Trap 14 (streamable): a source that raises CancelledError itself fails, it does not end and does not cancel."""
     iterable = Raises(base)
     source = aiter(iterable) if asynchronous else SyncOnly(iterable)
-    seen, error = await read_until_error(penstock.stream(source))
+    seen, error = await read_until_error(penstock.stream(source).open())
     assert seen == [1, 2]
     assert isinstance(error, penstock.WorkRaised)
     assert type(error.__cause__) is base

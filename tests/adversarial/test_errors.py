@@ -13,24 +13,6 @@ from penstock.testing import Gauge, Scripted
 both_orders = pytest.mark.parametrize("ordered", [True, False], ids=["ordered", "unordered"])
 
 
-def raising(base, kind):
-    """A function that raises `base` for item 2, of one of the kinds that run in different places."""
-
-    def plain(number):
-        if number == 2:
-            raise base("mine")
-        return number
-
-    async def coroutine(number):
-        await asyncio.sleep(0)
-        return plain(number)
-
-    async def at_once(number):
-        return plain(number)
-
-    return {"plain": plain, "async": coroutine, "async, at once": at_once, "lambda": lambda item: plain(item)}[kind]
-
-
 @both_orders
 async def test_trap_21_first_failure_is_masked(ordered):
     """Trap 21 (golang #27837): the failure was masked by the cancellations, and by the errors, that it had caused."""
@@ -175,7 +157,7 @@ async def test_trap_23_failure_is_charged_to_the_wrong_item(ordered):
     ],
 )
 @pytest.mark.parametrize("kind", ["plain", "async", "lambda"])
-async def test_trap_24_a_raising_callback_hangs_or_disappears(build, concurrency, kind):
+async def test_trap_24_a_raising_callback_hangs_or_disappears(build, concurrency, kind, raising):
     """Trap 24 (several peers): a predicate or callback that raised hung the run, or nobody heard of it."""
     fails = raising(ZeroDivisionError, kind)
     with pytest.raises(ZeroDivisionError) as raised:
@@ -236,7 +218,7 @@ def raises_at_two(number):
 async def test_trap_24_a_raising_key(build, before, read_until_error):
     """Trap 24 (several peers): a key, weight or condition that raises ends the run at its item."""
     source = Scripted(range(9))
-    seen, error = await read_until_error(build(penstock.stream(source)))
+    seen, error = await read_until_error(build(penstock.stream(source)).open())
     assert seen == before
     assert isinstance(error, ZeroDivisionError | TypeError)
     assert "item 2" in error.__notes__[0]
@@ -305,7 +287,7 @@ async def test_trap_26_a_timed_out_item_disappears():
     assert "item 1" in "\n".join(raised.value.__notes__)
 
 
-async def test_trap_26_failed_items_are_skipped_by_default():
+async def test_trap_26_failed_items_are_skipped_by_default(raising):
     """Trap 26 (SPDL): by default a failed item was left out, and the run looked fine."""
     with pytest.raises(ValueError, match="2"):
         await penstock.stream(range(5)).map(raising(ValueError, "async")).map(str).to_list()

@@ -235,7 +235,7 @@ async def test_trap_18_exits_escape_from_an_eager_start(base, read_until_error):
         return number
 
     results = penstock.stream(source).map(leave, concurrency=2, on_error="collect")
-    seen, error = await read_until_error(results)
+    seen, error = await read_until_error(results.open())
     assert seen == [0, 1, 2]
     assert type(error) is base
     assert source.closed == 1

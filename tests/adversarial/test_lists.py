@@ -165,7 +165,7 @@ async def test_trap_33_an_error_swallows_the_partial_list(within, read_until_err
 
     source = Scripted(range(5), fail_at=5)
     results = penstock.stream(source).map_batches(work, 3, within=within, concurrency=2)
-    seen, error = await read_until_error(results)
+    seen, error = await read_until_error(results.open())
     assert seen == [0, 10, 20, 30, 40]
     assert str(error) == "the script fails at item 5"
 

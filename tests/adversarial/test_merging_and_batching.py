@@ -208,7 +208,7 @@ async def test_trap_32_timer_and_item_race_in_a_merge():
 async def test_trap_33_an_error_swallows_the_partial_batch(within, read_until_error):
     """Trap 33 (several peers): the items before an error of the source come first, then the error."""
     source = Scripted(range(5), fail_at=5)
-    seen, error = await read_until_error(penstock.stream(source).batch(3, within=within))
+    seen, error = await read_until_error(penstock.stream(source).batch(3, within=within).open())
     assert seen == [[0, 1, 2], [3, 4]]
     assert str(error) == "the script fails at item 5"
 
@@ -222,7 +222,7 @@ async def test_trap_33_an_error_of_work_swallows_the_partial_batch(read_until_er
             raise ValueError(number)
         return number
 
-    seen, error = await read_until_error(penstock.stream(range(9)).map(work, concurrency=3).batch(3))
+    seen, error = await read_until_error(penstock.stream(range(9)).map(work, concurrency=3).batch(3).open())
     assert seen == [[0, 1, 2], [3]]
     assert error.args == (4,)
 

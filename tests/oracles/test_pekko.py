@@ -121,7 +121,7 @@ async def test_a_failure_in_the_middle_of_ready_results(ordered, read_until_erro
     promises = futures(6)
 
     async def read():
-        return await read_until_error(penstock.stream(promises).map(wait_for, concurrency=5, ordered=ordered))
+        return await read_until_error(penstock.stream(promises).map(wait_for, concurrency=5, ordered=ordered).open())
 
     reading = asyncio.ensure_future(read())
     await asyncio.sleep(1)
