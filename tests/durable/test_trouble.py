@@ -11,8 +11,10 @@ from pathlib import Path
 import apsw
 import pytest
 
+from penstock import PenstockError
 from penstock.durable import journal
 from penstock.durable.lock import HeldError
+from penstock.durable.roots import Root
 from penstock.durable.sqlite import StoreError, StoreFullError
 from penstock.sinks.table import SqliteTable
 from penstock.sources.keyed import keyed
@@ -341,3 +343,22 @@ os.kill(os.getpid(), signal.SIGKILL)
             ] == list(range(30))
     assert deliver(tmp_path / "run.db", 31).delivered == 1
     assert numbers(tmp_path / "run.db") == list(range(31))
+
+
+def test_a_root_that_was_lost_sight_of_does_not_pass_for_done(tmp_path, monkeypatch):
+    """P11: a defect, here of an operator that forgets what it drops, is told, and the next run does the root."""
+    settled, forgets = Root.settled, [3, 5]
+
+    def forgetful(root):
+        if root.key not in forgets:
+            settled(root)
+
+    monkeypatch.setattr(Root, "settled", forgetful)
+    database = tmp_path / "rows.db"
+    with pytest.raises(PenstockError, match="but 2 of its roots have not, the first of them 3: a defect of penstock"):
+        deliver(database, 9)
+    assert numbers(database) == [0, 1, 2, 4, 6, 7, 8]
+    forgets.clear()
+    report = deliver(database, 9)
+    assert (report.delivered, report.already_done, report.complete) == (2, 7, True)
+    assert numbers(database) == [*range(9)]

@@ -9,7 +9,7 @@ from operator import attrgetter
 from time import perf_counter
 from typing import Final
 
-from penstock.core.errors import note
+from penstock.core.errors import PenstockError, note
 from penstock.core.log import LOG
 from penstock.durable.done import DoneRoots
 from penstock.durable.job import Job
@@ -187,6 +187,7 @@ class Delivery:
         await self._committing(lambda: self._writer.is_idle)
         if self._writer.failure is not None:
             raise self._writer.failure
+        self._refuse_unfinished()
         whole = self._only is None
         if whole and not self.items.was_stopped:
             await self._look_for_missing()
@@ -194,6 +195,14 @@ class Delivery:
             with self._store.transaction():
                 self._store.journal.close_run(self._opened.id)
             self._complete = True
+
+    def _refuse_unfinished(self) -> None:
+        """Raise if the stream has ended and a root has not: it must not pass for a complete run."""
+        if lost := self._ledger.unfinished():
+            raise PenstockError(
+                f"the stream has ended, but {len(lost)} of its roots have not, the first of them {lost[0].key!r}: "
+                "a defect of penstock; they count as not done"
+            )
 
     async def close(self) -> None:
         """Commit what is finished, whatever happened; a sink that has not taken it after the grace is aborted."""

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, C
 from dataclasses import dataclass, replace
 from typing import Any, Final, cast
 
+from penstock.core.closing import aclose, close
 from penstock.core.outcome import Failed
 from penstock.core.plan import DROPPED, MISSING, Call, Gate, Later, Plan
 from penstock.durable.fingerprint import StageCode
@@ -142,7 +143,7 @@ def _outputs(item: Tracked, fan: Iterable[Any], memo: StageMemo | None) -> Itera
                 parts.append(memo.packed(value))  # now: stages below may change it
             yield _output(item, value)
     finally:
-        _close(iterator)
+        close(iterator)
     if memo is not None:
         memo.keep(item, pack_list(parts))
     item.root.settled()
@@ -157,9 +158,7 @@ async def _async_outputs(item: Tracked, fan: AsyncIterable[Any], memo: StageMemo
                 parts.append(memo.packed(value))
             yield _output(item, value)
     finally:
-        close = getattr(iterator, "aclose", None)
-        if close is not None:
-            await close()
+        await aclose(iterator)
     if memo is not None:
         memo.keep(item, pack_list(parts))
     item.root.settled()
@@ -169,12 +168,6 @@ def _output(item: Tracked, value: Any) -> Tracked:
     item.made += 1
     item.root.under_way += 1
     return item.now(value)
-
-
-def _close(iterator: Iterator[Any]) -> None:
-    close = getattr(iterator, "close", None)
-    if close is not None:
-        close()
 
 
 def _failed(on_error: str) -> Callable[[Failed], Failed]:
