@@ -273,7 +273,7 @@ def flat_map_runs_ahead():
     FanOut._may_make = lambda self, outputs: True
 
 
-@twin("gives up a whole list for one bad item", "test_map_batches.py")
+@twin("gives up a whole list for one bad item", "test_map_batches_failing.py")
 def one_bad_item_costs_a_list():
     async def call(self, items):
         try:
