@@ -1,6 +1,7 @@
 """`flat_map` and `flatten`."""
 
 import asyncio
+from collections.abc import Collection
 
 import pytest
 
@@ -450,3 +451,26 @@ async def test_an_input_without_outputs_takes_a_place_all_the_same():
         assert [item async for item in items] == []
     books = items.stats()["flat_map(<lambda>)"]
     assert (books.peak_running, books.peak_in_flight, books.dropped) == (1, 1, 3)
+
+
+@grid
+@both_orders
+async def test_what_makes_its_items_when_it_is_read_is_not_copied(ordered):
+    """P7: a range, a view, a query that knows its length: a collection need not be in memory."""
+    made = []
+
+    class Rows:
+        def __len__(self):
+            return 10**6
+
+        def __contains__(self, row):
+            return True
+
+        def __iter__(self):
+            for row in range(10**6):
+                made.append(row)
+                yield row
+
+    assert isinstance(Rows(), Collection)
+    assert await penstock.stream([0]).flat_map(lambda _: Rows(), ordered=ordered).take(3).to_list() == [0, 1, 2]
+    assert made == [0, 1, 2]

@@ -20,6 +20,10 @@ class Dead(Exception):
     """In list code: an item of the root was set aside."""
 
 
+class Interrupted(ConnectionError):
+    """What work makes of its cancellation that takes it ill, as drivers do."""
+
+
 @dataclass(frozen=True, slots=True)
 class StageOf:
     """One operator and its options."""
@@ -60,6 +64,7 @@ class Pipeline:
         self.sources = chances.choice((1, 1, 2))
         self.stages = [self._stage(chances, name) for name in "abcd"[: chances.randint(1, 4)]]
         self.heals = False
+        self.takes_cancellations_ill = chances.random() < 0.5
         self._tried = set()
 
     def _stage(self, chances, name):
@@ -150,8 +155,13 @@ class Pipeline:
         return getattr(made, stage.operator)(self._single(stage), **options)
 
     async def _passes(self):
-        for _ in range(self._chances.choice((0, 0, 1, 2, 5, 20))):
-            await asyncio.sleep(0)
+        try:
+            for _ in range(self._chances.choice((0, 0, 1, 2, 5, 20))):
+                await asyncio.sleep(0)
+        except asyncio.CancelledError:
+            if self.takes_cancellations_ill:
+                raise Interrupted from None
+            raise
 
     def _check(self, stage, *texts):
         """Raise if an item is bad, and at the first attempt where another is made."""
@@ -171,7 +181,12 @@ class Pipeline:
 
     def _single(self, stage):
         async def single(text):
-            await self._passes()
+            try:
+                await self._passes()
+            except Interrupted:
+                if stage.operator == "filter":
+                    return False
+                raise
             self._check(stage, text)
             made = self._made(stage, text)
             return bool(made) if stage.operator == "filter" else made[0]
@@ -188,7 +203,10 @@ class Pipeline:
 
     def _list(self, stage):
         async def fan(text):
-            await self._passes()
+            try:
+                await self._passes()
+            except Interrupted:
+                return []
             self._check(stage, text)
             return self._made(stage, text)
 
@@ -204,7 +222,10 @@ class Pipeline:
     def _async_generator(self, stage):
         async def fan(text):
             for output in self._made(stage, text):
-                await self._passes()
+                try:
+                    await self._passes()
+                except Interrupted:
+                    return
                 yield output
             self._check_end(stage, text)
 

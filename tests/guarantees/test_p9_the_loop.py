@@ -153,6 +153,39 @@ async def test_others_get_their_turns_between_the_outputs_of_one_input(turn_cloc
             assert await longest_wait(turn_clock, built, 200) <= LONGEST
 
 
+WAITING = 300
+"""Results that wait when they are read."""
+
+STOCKED = {
+    "map": lambda ordered: stream(range(WAITING)).map(at_once, concurrency=1, buffer=WAITING, ordered=ordered),
+    "return": lambda ordered: stream(range(WAITING)).map(
+        at_once, buffer=WAITING, ordered=ordered, on_error="return", concurrency=2
+    ),
+    "map_batches": lambda ordered: stream(range(WAITING)).map_batches(unchanged, WAITING, ordered=ordered),
+    "prefetch": lambda _: stream(range(WAITING)).prefetch(WAITING),
+    "flat_map": lambda ordered: stream([0]).flat_map(lambda _: [0] * WAITING, ordered=ordered),
+    "flat_map, range": lambda ordered: stream([0]).flat_map(lambda _: range(WAITING), ordered=ordered),
+    "flatten": lambda _: stream([[0] * WAITING]).flatten(),
+    "flatten, two": lambda _: stream([range(WAITING), [0] * WAITING]).flatten(),
+    "batch": lambda ordered: stream(range(2 * WAITING)).map(at_once, buffer=WAITING, ordered=ordered).batch(2),
+}
+
+
+@grid(built=STOCKED, ordered=ORDERS)
+async def test_others_get_their_turns_while_results_that_wait_are_read(built, ordered, turn_clock):
+    """What takes time is the consumer, which never suspends."""
+    async with STOCKED[built](ordered).open() as results:
+        await anext(results)
+        for _ in range(50):
+            await asyncio.sleep(0)
+        rival = Rival(turn_clock)
+        await asyncio.sleep(0)
+        for _ in range(WAITING - 1):
+            turn_clock.now += MILLISECOND / 4
+            await anext(results)
+        assert await rival.longest_wait() <= LONGEST
+
+
 async def test_others_get_their_turns_while_two_runs_are_busy(turn_clock):
     """Each run keeps its half of the time."""
 
@@ -193,7 +226,11 @@ PIPELINES = {
 
 
 async def at_once(item):
-    pass
+    return item
+
+
+async def unchanged(items):
+    return items
 
 
 def print_nothing(item):

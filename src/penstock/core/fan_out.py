@@ -7,7 +7,7 @@ may make one output when it has none. A plain iterable is read as its outputs ar
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from functools import partial
 from typing import Any, cast, override
 
@@ -16,12 +16,12 @@ from penstock.core.closing import aclose, close
 from penstock.core.errors import AttemptTimeout, OptionError, as_failure
 from penstock.core.limited import Hold, Limits
 from penstock.core.outcome import Failed, Ok
-from penstock.core.outputs import EXHAUSTED, Outputs
+from penstock.core.outputs import AT_HAND, EXHAUSTED, Outputs
 from penstock.core.plan import MISSING, Call, Gate, Plan
 from penstock.core.retry import retrying
 from penstock.core.scope import Scope
 from penstock.core.stage import Stage
-from penstock.core.window import Window
+from penstock.core.window import LOOK, Window
 
 type Fan[U] = Iterable[U] | AsyncIterable[U]
 
@@ -41,7 +41,6 @@ class FanOut[T, U](Window[T, U]):
         self._held = 0
         self._holding = 0
         self._outputs_waiting = 0
-        self._last_turn = 0.0
         self._available: deque[Outputs[T, U]] = deque()
         self._waiting: dict[int, Outputs[T, U]] = {}
         self._attempt: Callable[[Outputs[T, U]], Awaitable[None]] = self._produce
@@ -115,9 +114,9 @@ class FanOut[T, U](Window[T, U]):
                 fan = await cast("Awaitable[Any]", self.work(outputs.item))
                 if isinstance(fan, AsyncIterable):
                     await self._read(outputs, aiter(cast("AsyncIterable[U]", fan)))
-                elif isinstance(fan, Collection):
+                elif isinstance(fan, AT_HAND):
                     if not self._stopping:  # else it has swallowed its cancellation
-                        outputs.ready.extend(cast("Collection[U]", fan))
+                        outputs.ready.extend(cast("Iterable[U]", fan))
                 elif isinstance(fan, Iterable):
                     await self._begin_reading(outputs, iter(cast("Iterable[U]", fan)))
                 else:
@@ -177,6 +176,7 @@ class FanOut[T, U](Window[T, U]):
 
     def _produced(self, outputs: Outputs[T, U]) -> None:
         outputs.produced = True
+        outputs.complete = outputs.iterator is None and not self._stopping
         if self._stopping and not outputs.ready:
             self._close_iterator(outputs)
             self._discard(outputs)
@@ -263,12 +263,8 @@ class FanOut[T, U](Window[T, U]):
     @override
     def _hand_over(self) -> Any:
         while (outputs := self._first()) is not None:
-            if outputs.iterator is not None:
-                turn = self.scope.turn_ends
-                if now() > turn and self._last_turn == turn:  # an output a turn at least, as a source gives an item
-                    self._schedule()
-                    return MISSING
-                self._last_turn = turn
+            if (outputs.iterator is not None or not len(outputs.ready) & LOOK) and self._turn_is_over():
+                return MISSING
             try:
                 output = outputs.take()
             except BaseException as error:  # noqa: BLE001 -- any exception is the item's outcome
@@ -279,6 +275,7 @@ class FanOut[T, U](Window[T, U]):
                 return MISSING
             self._count_waiting(outputs, min(outputs.waiting, len(outputs.ready)))
             if output is EXHAUSTED:
+                outputs.complete = outputs.complete or outputs.iterator is not None
                 outputs.iterator = None
                 self._close_input(outputs)
                 continue
@@ -333,6 +330,8 @@ class FanOut[T, U](Window[T, U]):
                 self._delivered += 1
             else:
                 self._dropped += 1
+            if outputs.complete and self.plan.on_through is not None:
+                self.plan.on_through(outputs.item)
         self._forget(outputs)
         if not self._scheduled and not self._exhausted:
             self._schedule()

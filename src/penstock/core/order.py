@@ -6,7 +6,7 @@ from typing import Any, override
 from penstock.core.plan import MISSING, Plan
 from penstock.core.scope import Scope
 from penstock.core.stage import Pulled, Stage
-from penstock.core.window import Window
+from penstock.core.window import LOOK, Window
 
 
 class Arrivals(deque[Any]):
@@ -26,7 +26,7 @@ class UnorderedWindow[T, U](Window[T, U]):
 
     @override
     def _hand_over(self) -> Any:
-        if not self.finished:
+        if not self.finished or (not self._delivered & LOOK and self._turn_is_over()):
             return MISSING
         self._delivered += 1
         return self.finished.popleft()
@@ -54,7 +54,7 @@ class OrderedWindow[T, U](Window[T, U]):
     def pull(self, room: int) -> Pulled[U]:
         """Do what `Window.pull` does, by hand where the next result is there: a tenth of a microsecond less an item."""
         value: Any = self.finished.pop(self.head, MISSING)
-        if value is MISSING or self.in_band:
+        if value is MISSING or self.in_band or (not self.head & LOOK and self._turn_is_over()):
             if value is not MISSING:
                 self.finished[self.head] = value
             return super().pull(room)
@@ -66,11 +66,9 @@ class OrderedWindow[T, U](Window[T, U]):
 
     @override
     def _hand_over(self) -> Any:
-        value: Any = self.finished.pop(self.head, MISSING)
-        if value is MISSING:
-            if not self._has_next():
-                return MISSING
-            value = self.finished.pop(self.head)
+        if not self._has_next() or (not self.head & LOOK and self._turn_is_over()):
+            return MISSING
+        value = self.finished.pop(self.head)
         self.head += 1
         self._delivered += 1
         return value

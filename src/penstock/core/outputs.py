@@ -8,6 +8,9 @@ from typing import Any, Final
 from penstock.core.limited import Hold
 from penstock.core.plan import MISSING
 
+AT_HAND: Final = (list, tuple, set, frozenset, dict, deque)
+"""Iterables whose items are in memory already; what else there is (`range`, a query) may make them when it is read."""
+
 EXHAUSTED: Final[Any] = object()
 """What an input gives when its last output has been taken."""
 
@@ -16,6 +19,7 @@ class Outputs[T, U]:
     """An open input and what it has come to so far."""
 
     __slots__ = (
+        "complete",
         "failure",
         "handed_on",
         "held",
@@ -45,6 +49,7 @@ class Outputs[T, U]:
         self.hold: Hold | None = None
         self.making: bool = False
         self.produced: bool = False
+        self.complete: bool = False  # whether nothing was cut off: its last output was made before the end of the run
         self.handed_on: bool = False
         self.queued: bool = False
         self.settled: bool = False

@@ -16,7 +16,7 @@ import asyncio
 from asyncio import Task
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any, cast, override
+from typing import Any, Final, cast, override
 
 from penstock.core.clock import now
 from penstock.core.errors import as_failure, note
@@ -30,6 +30,9 @@ from penstock.core.plan import DROPPED, MISSING, Call, Later, Plan, gated
 from penstock.core.retry import Exhausted, retrying, thread_back, timed
 from penstock.core.scope import Scope
 from penstock.core.stage import END, PENDING, Pulled, Stage
+
+LOOK: Final = 7
+"""Results that are handed on between two looks at the clock, as a mask of their number: a look takes 40 ns."""
 
 
 class Window[T, U](Places[U]):
@@ -56,6 +59,7 @@ class Window[T, U](Places[U]):
         if plan.gate is not None:
             self.work, self.measured_work = gated(self.work, plan.gate), gated(self.measured_work, plan.gate)
         self._stopping = self._exhausted = self._asked = self._scheduled = self._pumping = False
+        self._last_turn = 0.0
         self._unbegun: LazyTasks[T, U] = LazyTasks(scope, self._never_began)
         upstream.on_ready = self._schedule
 
@@ -79,15 +83,15 @@ class Window[T, U](Places[U]):
         value = self._hand_over()
         if value is MISSING:
             self._pump()
-            if now() > self.scope.turn_ends and not self._is_over():
-                self._asked = True  # what the pump has made can wait: others have calls of their own
-                self._schedule()
-                return PENDING
-            value = self._hand_over()
+            turn_is_over = now() > self.scope.turn_ends  # then what the pump has made can wait: others have calls too
+            value = MISSING if turn_is_over else self._hand_over()
             if value is MISSING:
-                if self._is_over():
+                has_next = self._has_next()
+                if self._is_over() and not has_next:
                     return END
                 self._asked = True
+                if turn_is_over or has_next:
+                    self._schedule()
                 return PENDING
         if not self._scheduled and not self._exhausted:
             self._schedule()
@@ -95,6 +99,14 @@ class Window[T, U](Places[U]):
             self._delivered -= 1
             self._failed += 1
         return value  # type: ignore[no-any-return]  # pyright: ignore[reportReturnType] # a U; Any spares a cast per item
+
+    def _turn_is_over(self) -> bool:
+        """Whether the next result is to wait for another turn (P9); each turn has one at least."""
+        turn = self.scope.turn_ends
+        if now() > turn and self._last_turn == turn:
+            return True
+        self._last_turn = turn
+        return False
 
     def _is_over(self) -> bool:
         return self._stopping or (self._exhausted and not self.running and not self._waiting_results)
@@ -222,7 +234,7 @@ class Window[T, U](Places[U]):
         if isinstance(value, Later):
             self._run(index, item, cast("Later[U]", value))
         else:
-            self._returned(index, value)
+            self._returned(index, item, value)
 
     def _run(self, index: int, item: T, work: Call[T, U]) -> None:
         call = self._call_in_turn(index, item, work)
@@ -265,13 +277,13 @@ class Window[T, U](Places[U]):
         # `_returned` by hand, where there is nothing special: a tenth of a microsecond an item.
         if self._pumping:
             if value is DROPPED or self.in_band or self._stopping:
-                self._returned(index, value)
+                self._returned(index, item, value)
             else:
                 self._waiting_results[index] = value
             return
         del self.running[index]
         if value is DROPPED or self.in_band or self._stopping:
-            self._returned(index, value)
+            self._returned(index, item, value)
             return
         self._waiting_results[index] = value
         if len(self._waiting_results) > self.meter.peak_buffered:
@@ -309,12 +321,14 @@ class Window[T, U](Places[U]):
 
     # Settling
 
-    def _returned(self, index: int, value: U) -> None:
+    def _returned(self, index: int, item: T, value: U) -> None:
         if self._stopping:
             self._discarded += 1
         elif value is DROPPED:
             self._dropped += 1
             self.meter.last_settled = index
+            if self.plan.on_through is not None:
+                self.plan.on_through(item)
         else:
             self._keep(index, Ok(value, index) if self.in_band else value)
         if not self._pumping:
@@ -334,6 +348,7 @@ class Window[T, U](Places[U]):
 
     def _fail(self, failed: Failed) -> None:
         self.meter.failures += 1
+        as_taken = failed
         if self.plan.on_failed is not None:
             failed = self.plan.on_failed(failed)
         if self.in_band and not self._stopping and isinstance(failed.error, Exception):
@@ -353,7 +368,14 @@ class Window[T, U](Places[U]):
             note(failed.error, f"{self._failed} items of stage {self.name!r} have failed, more than {broken} allows")
             self.scope.fail(failed)
             self._halt(failed.index)
-        elif self.plan.on_error == "collect":
+        else:
+            self._pass_over(as_taken, failed)
+
+    def _pass_over(self, as_taken: Failed, failed: Failed) -> None:
+        """Go on without an item; `as_taken` has the item as it came, if the failure is known otherwise."""
+        if self.plan.on_passed_over is not None:
+            self.plan.on_passed_over(as_taken)
+        if self.plan.on_error == "collect":
             self.scope.keep(failed)
         else:
             LOG.warning("skipped: %s", str(failed))  # as text: a handler that keeps records must not keep items

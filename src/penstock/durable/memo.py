@@ -4,6 +4,7 @@ An entry is known by the fingerprint of its stage and the digest of its input; i
 there is a result, in the next commit, without waiting for the root that the item belongs to.
 """
 
+import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
@@ -64,8 +65,10 @@ class StageMemo:
         return self._memo.find(self._code.fingerprint, item.digest)
 
     def keep(self, item: Tracked, packed: bytes) -> None:
-        """Have the result of this item written."""
-        self._memo.remember(self._code.fingerprint, item.digest, packed)
+        """Have the result of this item written, unless its call was cancelled: it may be what there was by then."""
+        task = asyncio.current_task()
+        if task is None or not task.cancelling():
+            self._memo.remember(self._code.fingerprint, item.digest, packed)
 
     def packed(self, result: Any) -> bytes:
         """A result as it is kept; an `OptionError` if it could not be read back exactly."""

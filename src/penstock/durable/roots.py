@@ -60,15 +60,11 @@ class Root:
         self.dispatched: bool = False
         self._finished = finished
 
-    def became(self, items: int) -> None:
-        """Count that one item of it became so many others."""
-        self.under_way += items - 1
-        if not self.under_way:
-            self._finished(self)
-
     def settled(self) -> None:
         """Count that one item of it is through."""
-        self.became(0)
+        self.under_way -= 1
+        if not self.under_way:
+            self._finished(self)
 
 
 class DeadLetter:
@@ -101,8 +97,12 @@ class Tracked:
         """What it has become, one for one."""
         return Tracked(self.root, value)
 
+    def output(self, value: Any) -> "Tracked":
+        """One of several that it becomes; it is under way itself until all of them are made and handed on."""
+        self.made += 1
+        self.root.under_way += 1
+        return Tracked(self.root, value)
+
     def outputs(self, values: Iterable[Any]) -> "list[Tracked]":
         """What it has become, one for several."""
-        made = [Tracked(self.root, value) for value in values]
-        self.root.became(len(made))
-        return made
+        return [self.output(value) for value in values]

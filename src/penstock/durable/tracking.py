@@ -1,11 +1,13 @@
 """Operators on tracked items: the user's functions see values, the roots see what became of them."""
 
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Final, cast
 
 from penstock.core.closing import aclose, close
 from penstock.core.outcome import Failed
+from penstock.core.outputs import AT_HAND
 from penstock.core.plan import DROPPED, MISSING, Call, Gate, Later, Plan
 from penstock.durable.fingerprint import StageCode
 from penstock.durable.ledger import Dispatch, Ledger
@@ -34,7 +36,9 @@ def tracked_plan(
     return plan.replaced(
         work=kind.wrap(plan.work, memo),
         inline=None if plan.inline is None or gate is not None else _single_inline(plan.inline),
-        on_failed=_failed(plan.on_error),
+        on_failed=_shown,
+        on_passed_over=partial(_passed_over, plan.on_error),
+        on_through=_through,
         gate=gate,
     )
 
@@ -100,10 +104,7 @@ async def _awaited(item: Tracked, result: Awaitable[Any]) -> Any:
 
 
 def _became(item: Tracked, value: Any) -> Any:
-    if value is DROPPED:
-        item.root.settled()
-        return DROPPED
-    return item.now(value)
+    return value if value is DROPPED else item.now(value)
 
 
 def _listed(call: Call[list[Any], list[Any]], memo: StageMemo | None) -> Call[list[Tracked], list[Tracked]]:
@@ -124,8 +125,8 @@ def _fanned(call: Call[Any, Any], memo: StageMemo | None) -> Call[Any, Any]:
         fan = await call(item.value)
         if isinstance(fan, AsyncIterable):
             return _async_outputs(item, cast("AsyncIterable[Any]", fan), memo)
-        if isinstance(fan, Collection):
-            values = list(cast("Collection[Any]", fan))
+        if isinstance(fan, AT_HAND):
+            values = list(cast("Iterable[Any]", fan))
             if memo is not None:
                 memo.keep(item, memo.packed(values))
             return item.outputs(values)
@@ -141,12 +142,11 @@ def _outputs(item: Tracked, fan: Iterable[Any], memo: StageMemo | None) -> Itera
         for value in iterator:
             if memo is not None:
                 parts.append(memo.packed(value))  # now: stages below may change it
-            yield _output(item, value)
+            yield item.output(value)
     finally:
         close(iterator)
     if memo is not None:
         memo.keep(item, pack_list(parts))
-    item.root.settled()
 
 
 async def _async_outputs(item: Tracked, fan: AsyncIterable[Any], memo: StageMemo | None) -> AsyncIterator[Tracked]:
@@ -156,33 +156,30 @@ async def _async_outputs(item: Tracked, fan: AsyncIterable[Any], memo: StageMemo
         async for value in iterator:
             if memo is not None:
                 parts.append(memo.packed(value))
-            yield _output(item, value)
+            yield item.output(value)
     finally:
         await aclose(iterator)
     if memo is not None:
         memo.keep(item, pack_list(parts))
+
+
+def _shown(failure: Failed) -> Failed:
+    """Name the root, and show the item as the user knows it."""
+    item: Tracked = failure.item
+    item.root.failed = True
+    return replace(failure, item=item.value, root=item.root.key)
+
+
+def _passed_over(on_error: str, failure: Failed) -> None:
+    """Count the item as through: the run goes on without it."""
+    item: Tracked = failure.item
+    if on_error == "collect":
+        item.root.letters.append(DeadLetter(failure.stage, failure.attempts, failure.error, item.value))
     item.root.settled()
 
 
-def _output(item: Tracked, value: Any) -> Tracked:
-    item.made += 1
-    item.root.under_way += 1
-    return item.now(value)
-
-
-def _failed(on_error: str) -> Callable[[Failed], Failed]:
-    def failed(failure: Failed) -> Failed:
-        """Name the root; count the item as through if the run goes on without it."""
-        item: Tracked = failure.item
-        item.root.failed = True
-        shown = replace(failure, item=item.value, root=item.root.key)
-        if on_error == "collect":
-            item.root.letters.append(DeadLetter(failure.stage, failure.attempts, failure.error, item.value))
-        if on_error in {"skip", "collect"} and isinstance(failure.error, Exception):
-            item.root.settled()
-        return shown
-
-    return failed
+def _through(item: Tracked) -> None:
+    item.root.settled()
 
 
 def _sifted(item: Tracked, keep: Any) -> Any:
