@@ -13,7 +13,8 @@ from dataclasses import replace
 import pytest
 
 from penstock import drain_on_signals, merge
-from penstock.durable.delivery import deliver
+from penstock.durable import writer
+from penstock.durable.delivery import deliver, delivering
 from penstock.durable.job import Job
 from penstock.durable.lock import HeldError, exclusive
 from penstock.sinks.callback import Callback
@@ -563,12 +564,9 @@ def test_what_is_printed_is_printed_once(sink, tmp_path):
     assert all(printed.count(f"work on {item}") == 1 for item in (1, 2, 3))
 
 
-def test_a_root_that_is_done_again_by_every_run_when_it_is_dead_is_not_done_by_this_one(sink):
-    """It would kill the process that has just found out."""
-    deadly = Deadly()
-    stream = roots(range(5)).map(deadly.row)
+def job_of(stream, sink, **options):
     source = stream.identified
-    job = Job(
+    return Job(
         open_tracked=source.open,
         source=source.name,
         sink=sink,
@@ -576,9 +574,24 @@ def test_a_root_that_is_done_again_by_every_run_when_it_is_dead_is_not_done_by_t
         durability="process",
         on_missing="keep",
         grace=5,
-        dead_for_now=True,
         stages=source.stages,
+        **options,
     )
+
+
+async def test_a_root_that_waits_to_be_noted_waits_for_no_company(sink, monkeypatch):
+    """Where roots are begun one by one, as `jsonl` does, each would wait for the 5 ms in which others may come."""
+    monkeypatch.setattr(writer, "GATHER", 3600)
+    noted = asyncio.get_running_loop().create_future()
+    async with delivering(job_of(roots(range(5)), sink)) as delivery:
+        delivery._writer.note(lambda journal: None, lambda: noted.set_result(None))
+        await noted
+
+
+def test_a_root_that_is_done_again_by_every_run_when_it_is_dead_is_not_done_by_this_one(sink):
+    """It would kill the process that has just found out."""
+    deadly = Deadly()
+    job = job_of(roots(range(5)).map(deadly.row), sink, dead_for_now=True)
     deadly.how = survive
     asyncio.run(deliver(job))
     deadly.how = kill_this

@@ -91,11 +91,16 @@ class Writer:
     def note(
         self, write: Callable[["Journal"], object], committed: Callable[[], object] | None = None, *, weight: int = 1
     ) -> None:
-        """Have something written in the journal, in the next transaction; `committed()` is called then, on the loop."""
+        """Have something written in the journal, in the next transaction; `committed()` is called then, on the loop.
+
+        Somebody waits for `committed`, so that the transaction waits for no company.
+        """
         with self._changed:
             self._notes.append((write, committed, weight))
             self._rows += weight
             self._changed.notify()
+            if committed is not None:
+                self._hurry.set()
 
     @property
     def is_full(self) -> bool:
