@@ -53,6 +53,11 @@ async def test_a_version_is_a_str(table, version):
         await run(["a"], table, version=lambda _: version)
 
 
+async def test_a_version_can_be_written_as_utf_8(table):
+    with pytest.raises(penstock.OptionError, match=r"version must give .* written as UTF-8, got 'v\\udce9' for item 0"):
+        await run(["a"], table, version=lambda _: "v\udce9")
+
+
 async def test_an_item_without_a_version_is_done_once(table):
     assert (await run(["a", "b"], table)).delivered == 2
     assert (await run(["b", "a", "c"], table)).already_done == 2

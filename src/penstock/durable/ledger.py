@@ -188,7 +188,7 @@ def _checked(key: object, position: int) -> Key:
         raise OptionError(f"key must give a str or an int, got {key!r} for item {position}")
     if isinstance(key, int) and not _LEAST <= key <= _MOST:
         raise OptionError(f"key must give an int of at most 64 bits, got {key!r} for item {position}")
-    if isinstance(key, str) and not key.isascii() and key != key.encode(errors="replace").decode():
+    if isinstance(key, str) and not _is_utf_8(key):
         raise OptionError(f"key must give a str that can be written as UTF-8, got {key!r} for item {position}")
     return key
 
@@ -196,4 +196,10 @@ def _checked(key: object, position: int) -> Key:
 def _text(version: object, position: int) -> str:
     if not isinstance(version, str):
         raise OptionError(f"version must give a str, got {version!r} for item {position}")
+    if not _is_utf_8(version):
+        raise OptionError(f"version must give a str that can be written as UTF-8, got {version!r} for item {position}")
     return version
+
+
+def _is_utf_8(text: str) -> bool:
+    return text.isascii() or text == text.encode(errors="replace").decode()
