@@ -14,6 +14,7 @@ import penstock
 SOURCE = Path(penstock.__file__).parent
 
 FLOORS = (
+    ("exports",),
     ("core",),
     ("testing",),
     ("engines",),

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from penstock.core.exports import exports
+from penstock.exports import exports
 
 if TYPE_CHECKING:
     from penstock.core.errors import (
@@ -84,6 +84,7 @@ else:
             "penstock.sources.rows": ("rows",),
             "penstock.streams": ("Stream",),
         },
+        extras={"apsw": "durable", "sqlite_vec": "durable", "numpy": "embed"},
     )
 
 __all__ = [

@@ -6,7 +6,7 @@ their sinks raise.
 
 from typing import TYPE_CHECKING
 
-from penstock.core.exports import exports
+from penstock.exports import exports
 
 if TYPE_CHECKING:
     from penstock.durable.dead import DeadRoot, Letter, dead_roots, discard, retry
@@ -22,6 +22,7 @@ else:
             "penstock.durable.sqlite": ("StoreError", "StoreFullError"),
             "penstock.durable.status": ("RunStatus", "runs"),
         },
+        extras={"apsw": "durable"},
     )
 
 __all__ = [

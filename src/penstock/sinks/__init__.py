@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from penstock.core.exports import exports
+from penstock.exports import exports
 
 if TYPE_CHECKING:
     from penstock.durable.sink import Delivery, Durability, Sink, Store
@@ -22,6 +22,7 @@ else:
             "penstock.sinks.table": ("SqliteTable",),
             "penstock.sinks.vectors": ("Made", "SqliteVectors"),
         },
+        extras={"apsw": "durable", "sqlite_vec": "durable", "numpy": "embed"},
     )
 
 __all__ = [

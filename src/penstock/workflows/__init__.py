@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from penstock.core.exports import exports
+from penstock.exports import exports
 
 if TYPE_CHECKING:
     from penstock.durable.lock import HeldError

@@ -3,17 +3,15 @@
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
-from typing import Any, Final
-
-_EXTRAS: Final = {"apsw": "durable", "sqlite_vec": "durable", "numpy": "embed"}
+from typing import Any
 
 
 def exports(
-    package: str, homes: Mapping[str, Iterable[str]], extras: Mapping[str, str] = _EXTRAS
+    package: str, homes: Mapping[str, Iterable[str]], extras: Mapping[str, str]
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
     """`__getattr__` and `__dir__` of `package`, whose names live in the modules that are the keys of `homes`.
 
-    Where a library is missing that stands in `extras`, the error says which extra to install.
+    `extras` says of libraries which extra of penstock brings them: where one is missing, the error says so.
     """
     home_of = {name: home for home, names in homes.items() for name in names}
 
