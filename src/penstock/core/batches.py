@@ -82,7 +82,7 @@ class BatchWindow[T](Window[list[T], Any]):
             self.running.pop(index, None)
             self._raised(index, item, error)
             return
-        await self._settle(index, partial(self._came_to, index, item, outcomes), place_of(outcomes))
+        await self._settle(index, partial(self._came_to, index, item, outcomes), thread_left_by(outcomes))
         outcomes.clear()  # the traceback of a failure leads to the frames that hold this list
 
     @override
@@ -156,7 +156,7 @@ class _Halving[T]:
 
     async def _try(self, call: Call[list[T], Any], items: list[T], attempts: int, outcomes: list[Any]) -> bool:
         """Add the outcomes of `items` to `outcomes`; whether to go on. The attempt is so many-th of each item."""
-        if outcomes and (back := place_of(outcomes)) is not None:
+        if outcomes and (back := thread_left_by(outcomes)) is not None:
             await back()
         if now() > self.stage.scope.turn_ends:
             await asyncio.sleep(0)
@@ -195,7 +195,7 @@ def _knowing[T](work: Call[list[T], list[Any]], gate: Gate[list[T]]) -> Call[lis
             return await work(items)
         unknown = [item for item, found in zip(items, known, strict=True) if found is MISSING]
         tried = await work(unknown) if unknown else []
-        if (back := place_of(tried)) is not None:  # what is known may stand behind it, and so hide it
+        if (back := thread_left_by(tried)) is not None:  # what is known may stand behind it, and so hide it
             await back()
         rest = iter(tried)
         outcomes = (next(rest, MISSING) if found is MISSING else found for found in known)
@@ -204,7 +204,7 @@ def _knowing[T](work: Call[list[T], list[Any]], gate: Gate[list[T]]) -> Call[lis
     return call
 
 
-def place_of(outcomes: Sequence[Any]) -> Callable[[], Awaitable[None]] | None:
+def thread_left_by(outcomes: Sequence[Any]) -> Callable[[], Awaitable[None]] | None:
     """How to wait for the thread that the last item has left running, or None."""
     last = outcomes[-1] if outcomes else None
     return thread_back(last.error) if isinstance(last, _Bad) else None
