@@ -66,6 +66,23 @@ def test_its_first_lines_say_how_to_run_it(path):
     assert f"python examples/{path.name}" in path.read_text().split('"""')[1]
 
 
+@pytest.mark.parametrize("path", PROGRAMS, ids=lambda path: path.name)
+def test_help_tells_what_it_takes(path):
+    for library in re.findall(r"^(?:import|from) (httpx|PIL)\b", path.read_text(), re.MULTILINE):
+        pytest.importorskip(library)
+    done = run(path.name, "--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"usage: {path.name}")
+
+
+@pytest.mark.parametrize("name", ["index_documents.py", "tidy_files.py"])
+def test_without_what_it_needs_it_says_so(name):
+    done = run(name)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"usage: {name}")
+    assert "the following arguments are required" in done.stderr
+
+
 @pytest.fixture
 def folder(tmp_path):
     """Twenty files of 20 KB that need to be tidied."""
@@ -210,6 +227,7 @@ def test_resize_images_names_the_images_that_there_are_not():
     [
         (["tidy_files.py", "/nowhere/at/all"], "/nowhere/at/all is not a folder"),
         (["tidy_files.py", EXAMPLES, "--concurrency", "0"], "--concurrency must be at least 1, got 0"),
+        (["index_documents.py", "/nowhere/at/all", "what?"], "/nowhere/at/all is not a folder"),
         pytest.param(["check_health.py", "shop"], "a service must be NAME=URL", marks=needs_httpx),
         pytest.param(["check_health.py", "--timeout", "0"], "--timeout must be > 0, got 0.0", marks=needs_httpx),
     ],
