@@ -7,6 +7,7 @@ import pytest
 
 import penstock
 from penstock.sinks.table import SqliteTable
+from penstock.testing import FakeClient
 
 pytestmark = pytest.mark.real_time
 
@@ -65,6 +66,20 @@ async def test_an_edited_line_is_done_again(path, table):
     report = await run(path, table)
     assert (report.redone, report.already_done) == (1, 2)
     assert sorted(stored(table)) == [11, 33, 99]
+
+
+@pytest.mark.parametrize(("on_missing", "rows"), [("keep", [1, 3, 22, 3]), ("delete", [1, 22, 3])])
+async def test_behind_a_line_of_another_length_all_is_new(path, table, on_missing, rows):
+    """Keys are offsets: rows under those of before stay, or go as missing; with `memo`, no call is made again."""
+    client = FakeClient(delay=0, reply=lambda value: {"value": value})
+    stream = penstock.jsonl(path).map(client, memo=True)
+    append(path, 1, 2, 3)
+    await stream.to(table, run="r", on_missing=on_missing)
+    path.write_bytes(b"1\n22\n3\n")
+    report = await stream.to(table, run="r", on_missing=on_missing)
+    assert (report.delivered, report.already_done, report.missing) == (2, 1, 1)
+    assert (report.recalled, client.calls) == (1, [1, 2, 3, 22])
+    assert stored(table) == rows
 
 
 async def test_a_torn_last_line_waits_for_the_next_run(path, table, caplog):

@@ -26,8 +26,10 @@ def jsonl(
     """A stream over the values in a file of JSON lines, in UTF-8; for `to`, each line is a root.
 
     The key of a line is the byte at which it begins, its version a digest of it: lines that are appended are new, a
-    line that was edited is done again, and so is all behind one whose length has changed. Empty lines are passed over.
-    The file is read in a thread, up to 256 lines or 4 MB ahead.
+    line that was edited is done again, and so is all behind one whose length has changed. The rows under the old keys
+    stay beside the new ones unless the run has `on_missing="delete"`: give it wherever lines are edited, not only
+    appended. `memo=True` spares the calls. Empty lines are passed over. The file is read in a thread, up to 256 lines
+    or 4 MB ahead.
 
     Args:
         path: the file.
