@@ -56,3 +56,15 @@ def test_its_program_prints_what_stands_below_it(name):
     ((program, output),) = re.findall(r"^```python\n(.*?)^```\n\n```text\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     done = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr, done.stdout) == (0, "", output)
+
+
+@pytest.mark.real_time
+async def test_stages_that_users_have_not_made_are_explained(tmp_path):
+    """Every stage of a run over lines of JSON that bears no name of the stream is one that statistics.md names."""
+    (tmp_path / "lines.jsonl").write_text("1\n")
+    lines = penstock.jsonl(tmp_path / "lines.jsonl").map_batches(lambda numbers: [{"n": n} for n in numbers], 64)
+    report = await lines.to(penstock.SqliteTable(tmp_path / "out.db", "numbers"), run="lines")
+    own = [stage.name for stage in report.stats][:-1]
+    text = (DOCS / "statistics.md").read_text()
+    assert own == ["jsonl", "resume", "json", "batch(64)"]
+    assert all(f"`{name}`" in text for name in own)

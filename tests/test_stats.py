@@ -98,6 +98,25 @@ async def test_peaks(ordered):
     assert (stage.running, stage.in_flight, stage.buffered) == (0, 0, 0)
 
 
+async def test_what_waits_for_a_limit_or_its_next_attempt_counts_as_running(clock):
+    """P1: it has a place; of four that do, one runs, one waits for its next attempt and two for the limiter."""
+    gauge, retry = Gauge(), penstock.Retry(on=OSError, initial=10, jitter=0)
+
+    async def work(number):
+        if number == 0:
+            raise OSError
+        await asyncio.sleep(1)
+
+    stream = penstock.stream(range(4)).map(
+        gauge.wrap(work), concurrency=4, ordered=False, limit=penstock.Limiter(1), retry=retry
+    )
+    async with stream.open() as results:
+        reading = asyncio.ensure_future(anext(results))
+        await asyncio.sleep(0.5)
+        assert (results.stats()[1].running, gauge.now) == (4, 1)
+        await reading
+
+
 @grid
 async def test_peaks_of_calls_that_drop_their_item_at_once(place):
     async with penstock.stream(range(9)).filter(lambda _: False, concurrency=3).open() as results:
