@@ -1,0 +1,268 @@
+"""docs/reference.md has every public name, operator, option and default, and nothing that does not exist."""
+
+import importlib
+import inspect
+import json
+import re
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+import penstock
+from penstock import durable, sinks, tasks, testing, workflows
+from penstock.core import errors
+from penstock.core.limits import Limiter
+from penstock.core.rates import RateLimit
+from penstock.core.stats import _HEAD, Latency, StageStats, Stats
+from penstock.ops.work import AllOptions, work
+from penstock.progress import _table
+from penstock.readable import Readable
+from penstock.sync import SyncRun
+from penstock.workflows.documents.job import EmbedOptions
+
+TEXT = (Path(__file__).parent.parent / "docs" / "reference.md").read_text()
+MODULES = penstock, tasks, sinks, durable, workflows, testing
+PUBLIC = {name: getattr(module, name) for module in MODULES for name in module.__all__}
+NOT_PUBLIC = Stats, StageStats, Latency, SyncRun
+"""Types that users meet and do not make: none of a module's names."""
+
+FOR_THE_LIBRARY = {
+    Limiter: {"bind", "check", "give_back", "take", "wait", "weigh"},
+    RateLimit: {"bind", "charge", "end_turn", "turn", "weigh"},
+    Readable: {"identified", "open_stage", "refuse_opening"},
+    penstock.Stream: {"has_keys", "identified", "open_stage"},
+    penstock.SqliteTable: {"open"},
+    penstock.SqliteVectors: {"compare", "open"},
+}
+"""Members that are not private, and not for users either."""
+
+
+def section(heading):
+    (found,) = re.findall(rf"^## {re.escape(heading)}\n(.*?)(?=^## |\Z)", TEXT, re.MULTILINE | re.DOTALL)
+    return found
+
+
+def rows(heading):
+    """The rows of its tables, as lists of cells, without their heads."""
+    lines = [line.strip("|").split("|") for line in section(heading).splitlines() if line.startswith("|")]
+    cells = [[cell.strip() for cell in line] for line in lines]
+    heads = {number - 1 for number, line in enumerate(cells) if set(line[0]) == {"-"}}
+    return [line for number, line in enumerate(cells) if number not in heads and set(line[0]) != {"-"}]
+
+
+def codes(cell):
+    return re.findall(r"`([^`]+)`", cell)
+
+
+def entries(heading):
+    """What the first cells name, in order."""
+    return [code for row in rows(heading) for code in codes(row[0])]
+
+
+def defaults(heading):
+    """What a table of options says: the default of each, None where there is none."""
+    return {codes(row[0])[0]: (codes(cell) or [None])[0] for row in rows(heading) for cell in row[-2:-1]}
+
+
+def said(value):
+    """A default as the page writes it."""
+    match value:
+        case str():
+            return json.dumps(value)
+        case bool() | None | tuple():
+            return repr(value)
+        case int():
+            return f"{value:_}"
+        case float():
+            return f"{value:g}"
+        case penstock.Retry():
+            own = {each.name: getattr(value, each.name) for each in fields(value)}
+            usual = {each.name: each.default for each in fields(value)}
+            shown = ", ".join(f"{name}={said(each)}" for name, each in own.items() if each != usual[name])
+            return f"Retry({shown})"
+        case Callable():
+            return value.__name__
+    raise AssertionError(value)
+
+
+def signature(name, function, *, skipped=0):
+    """`name(a, b=1, *, c)`, without types."""
+    parts, starred = [], False
+    for each in list(inspect.signature(function).parameters.values())[skipped:]:
+        if each.kind is each.VAR_KEYWORD:
+            parts.append(f"**{each.name}")
+            continue
+        if each.kind is each.VAR_POSITIONAL:
+            parts.append(f"*{each.name}")
+            starred = True
+            continue
+        if each.kind is each.KEYWORD_ONLY and not starred:
+            parts.append("*")
+            starred = True
+        optional = each.default is not each.empty and type(each.default) is not object
+        parts.append(f"{each.name}={said(each.default)}" if optional else each.name)
+    return f"{name}({', '.join(parts)})"
+
+
+def members(kind, *, inherited=False):
+    """The public methods of `kind`, as calls, and its public properties."""
+    found = set()
+    names = dir(kind) if inherited else vars(kind)
+    for name in set(names) - FOR_THE_LIBRARY.get(kind, set()):
+        value = inspect.getattr_static(kind, name)
+        if name.startswith("_"):
+            continue
+        if inspect.isfunction(value):
+            found.add(signature(name, value, skipped=1))
+        elif isinstance(value, property):
+            found.add(name)
+    return found
+
+
+def made(*names):
+    return {signature(name, PUBLIC[name]) for name in names}
+
+
+def names_of(kind):
+    return {each.name for each in fields(kind)}
+
+
+def functions(module, but=()):
+    return {name for name in module.__all__ if inspect.isfunction(getattr(module, name)) and name not in but}
+
+
+FOR_EACH = signature("for_each", penstock.Stream.for_each, skipped=1)
+
+SECTIONS = {
+    "Sources": made(*functions(penstock, but={"drain_on_signals"})),
+    "Operators": members(penstock.Stream) - {FOR_EACH},
+    "Ends": members(Readable) | {FOR_EACH},
+    "Runs": members(penstock.Run),
+    "Limits": made("Limiter", "RateLimit") | members(Limiter) | members(RateLimit),
+    "Outcomes": made("Ok", "Failed", "Cancelled", "NotStarted"),
+    "Statistics": names_of(StageStats) | {"in_flight"},
+    "Sinks": made("SqliteTable", "SqliteVectors", "Callback")
+    | members(penstock.SqliteTable)
+    | members(penstock.SqliteVectors),
+    "RunReport": names_of(penstock.RunReport),
+    "Journals": made(*functions(durable)),
+    "Finite work": made(*functions(tasks)),
+    "Members of a TaskExecutor": members(tasks.TaskExecutor),
+    "Tokens and queues": made("CancelToken", "TaskQueue") | members(tasks.CancelToken) | members(tasks.TaskQueue),
+}
+
+OPTIONS = {
+    "Options of operators": [work],
+    "Options of ends": [penstock.Stream.open, penstock.Stream.sync, penstock.Stream.to],
+    "Retry": [penstock.Retry],
+    "TaskExecutor": [tasks.TaskExecutor],
+}
+
+
+def options_of(function):
+    """The options that it takes by name, or by place with a default, and how the page writes their defaults."""
+    return {
+        name: None if each.default is each.empty else said(each.default)
+        for name, each in inspect.signature(function).parameters.items()
+        if each.kind is each.KEYWORD_ONLY
+        or (each.kind is each.POSITIONAL_OR_KEYWORD and each.default is not each.empty)
+    }
+
+
+@pytest.mark.parametrize("heading", SECTIONS)
+def test_a_section_has_what_the_code_has(heading):
+    found = entries(heading)
+    assert len(found) == len(set(found))
+    assert set(found) == SECTIONS[heading]
+
+
+@pytest.mark.parametrize("heading", OPTIONS)
+def test_a_table_of_options_has_those_of_the_code_with_their_defaults(heading):
+    options = {name: default for function in OPTIONS[heading] for name, default in options_of(function).items()}
+    assert defaults(heading) == options
+
+
+def test_the_options_of_operators_are_those_that_type_checkers_know():
+    assert set(defaults("Options of operators")) == AllOptions.__optional_keys__
+
+
+def test_an_end_has_the_options_that_the_table_says():
+    for row in rows("Options of ends"):
+        (option,) = codes(row[0])
+        for end in ("open", "sync", "to"):
+            assert (end in codes(row[1])) == (option in options_of(getattr(penstock.Stream, end))), (option, end)
+
+
+def test_the_options_of_finite_work_are_explained():
+    taken = {name for function in functions(tasks) for name in options_of(PUBLIC[function])} - {"sizes"}
+    assert set(entries("Options of finite work")) == taken
+
+
+def test_the_options_of_embed_are_explained():
+    options = {code for row in rows("Documents") if len(row) == 4 for code in codes(row[0])}
+    assert options == EmbedOptions.__optional_keys__
+
+
+def test_every_public_name_has_a_row_and_every_call_is_written_as_the_code_has_it():
+    headings = re.findall(r"^## (.+)$", TEXT, re.MULTILINE)
+    elsewhere = {code for heading in SECTIONS | OPTIONS for code in entries(heading)}
+    rest = [code for heading in headings if heading not in SECTIONS | OPTIONS for code in entries(heading)]
+    options = set(entries("Options of finite work")) | EmbedOptions.__optional_keys__
+    known = PUBLIC | {kind.__name__: kind for kind in NOT_PUBLIC}
+    for code in set(rest) - options:
+        name = code.partition("(")[0]
+        assert name in known, code
+        if "(" in code:
+            assert code == signature(name, known[name])
+    named = {code.partition("(")[0] for code in elsewhere | set(rest)} | set(headings) | {"drain_on_signals"}
+    in_errors = {name for name, each in vars(errors).items() if isinstance(each, type) and issubclass(each, Exception)}
+    assert set(PUBLIC) - in_errors <= named
+
+
+def test_errors_come_from_where_the_table_says():
+    for row in rows("Errors"):
+        (name,), (module,) = codes(row[0]), codes(row[1])
+        assert issubclass(getattr(importlib.import_module(module), name), Exception)
+
+
+def test_the_columns_of_the_table_of_statistics_are_those_that_are_printed():
+    assert tuple(column for row in rows("Statistics") for column in row[1].split(", ") if column) == _HEAD
+
+
+def test_the_columns_of_the_progress_table_are_those_that_are_shown():
+    pytest.importorskip("rich")
+    assert [row[0] for row in rows("Progress")] == [column.header for column in _table(Stats()).columns]
+
+
+def test_a_plain_run_has_the_members_that_the_table_says():
+    said_to_have = {codes(row[0])[0] for row in rows("Runs") if row[2] == "yes"}
+    assert said_to_have == members(SyncRun)
+
+
+SAMPLES = {
+    "map_batches": (list, 2),
+    "flatten": (),
+    "take": (1,),
+    "skip": (1,),
+    "distinct": (),
+    "enumerate": (),
+    "batch": (2,),
+    "prefetch": (2,),
+    "through": (lambda stream: stream,),
+}
+"""What operators are given, that take anything else than a function of an item or another stream."""
+
+
+@pytest.mark.parametrize("row", rows("Operators"), ids=lambda row: codes(row[0])[0].partition("(")[0])
+def test_an_operator_can_be_part_of_a_durable_run_if_the_table_says_so(row):
+    name = codes(row[0])[0].partition("(")[0]
+    stream, other = (penstock.keyed([[1]], key=str, name=each) for each in "ab")
+    given = SAMPLES.get(name, (other,) if name in {"merge", "chain", "zip"} else (bool,))
+    result = getattr(stream, name)(*given)
+    if row[2] == "yes":
+        assert result.identified
+    else:
+        with pytest.raises(penstock.OptionError):
+            _ = result.identified
