@@ -50,10 +50,11 @@ def test_programs_of_durable_runs_print_what_stands_below_them(program, output, 
     assert (done.returncode, done.stderr, done.stdout) == (0, "", output)
 
 
-@pytest.mark.parametrize("name", ["limits.md", "memo.md", "sources.md", "tasks.md"])
-def test_its_program_prints_what_stands_below_it(name):
-    text = (DOCS / name).read_text()
-    ((program, output),) = re.findall(r"^```python\n(.*?)^```\n\n```text\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+@pytest.mark.parametrize(
+    ("program", "output"),
+    [each for name in ("limits.md", "memo.md", "sources.md", "tasks.md") for each in programs(name)],
+)
+def test_other_programs_print_what_stands_below_them(program, output):
     done = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr, done.stdout) == (0, "", output)
 
