@@ -35,6 +35,15 @@ def test_links_lead_somewhere(path):
         assert (path.parent / link).exists(), link
 
 
+@pytest.mark.parametrize("path", [DOCS.parent / "README.md", *sorted(DOCS.glob("*.md"))], ids=lambda path: path.name)
+def test_links_to_headings_lead_to_one(path):
+    for link, anchor in re.findall(r"\]\(([^)#:]*)#([^)]+)\)", path.read_text()):
+        text = ((path.parent / link) if link else path).read_text()
+        prose = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+        headings = re.findall(r"^##+ (.+)$", prose.lower(), re.MULTILINE)
+        assert anchor in {re.sub(r"[^\w\- ]", "", heading).replace(" ", "-") for heading in headings}, link
+
+
 def programs(name):
     """The programs of a document, and what stands below each."""
     text = (DOCS / name).read_text()
@@ -52,7 +61,11 @@ def test_programs_of_durable_runs_print_what_stands_below_them(program, output, 
 
 @pytest.mark.parametrize(
     ("program", "output"),
-    [each for name in ("limits.md", "memo.md", "sources.md", "tasks.md") for each in programs(name)],
+    [
+        pytest.param(*each, id=f"{name}-{number}")
+        for name in ("limits.md", "memo.md", "sources.md", "tasks.md")
+        for number, each in enumerate(programs(name), 1)
+    ],
 )
 def test_other_programs_print_what_stands_below_them(program, output):
     done = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, check=False)
