@@ -33,3 +33,10 @@ def test_the_two_commands_stand_alone_and_exist():
 def test_links_lead_somewhere():
     for link in re.findall(r"\]\(([^)#:]+)\)", TEXT):
         assert (README.parent / link).exists(), link
+
+
+def test_what_it_imports_in_passing_is_there():
+    lines = re.findall(r"`(from penstock\S* import [^`]+)`", TEXT)
+    assert lines
+    for line in lines:
+        exec(line, {})
