@@ -63,7 +63,10 @@ class Store(Protocol):
 
 
 class Sink(Protocol):
-    """A place for rows."""
+    """A place for rows.
+
+    It may also have an `identity`, a str that tells it from other places at the same path: see `identity_of`.
+    """
 
     @property
     def delivery(self) -> Delivery:
@@ -83,3 +86,9 @@ class Sink(Protocol):
             StoreError: it cannot be written.
         """
         ...
+
+
+def identity_of(sink: Sink) -> str:
+    """What names a sink among those at its path: its `identity` if it has one, else the name of its class."""
+    identity: object = getattr(sink, "identity", None)
+    return identity if isinstance(identity, str) else type(sink).__name__

@@ -67,6 +67,7 @@ class Callback:
     """
 
     delivery: Delivery = "at least once"
+    identity: str = "callback"
 
     def __init__(
         self, fn: Callable[[Sequence[Delivered]], object], *, journal: str | os.PathLike[str], size: int = 1_000

@@ -104,6 +104,11 @@ def quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
+def lowered(name: str) -> str:
+    """A name as SQLite compares names: the letters from a to z, and only those, have no case."""
+    return "".join(letter.lower() if letter.isascii() else letter for letter in name)
+
+
 def stored(value: Any) -> Any:
     """A value as a column has it: lists and dicts as JSON."""
     return json.dumps(value) if isinstance(value, list | dict | tuple) else value

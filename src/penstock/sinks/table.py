@@ -10,7 +10,16 @@ from penstock.core import validate
 from penstock.core.errors import OptionError
 from penstock.durable.sink import Delivery, Durability
 from penstock.durable.sqlite import StoreError, connect_reader, named_errors
-from penstock.sinks.store import ROOT, SqliteStore, check_names, mapping, quoted, refuse_what_cannot_be_stored, stored
+from penstock.sinks.store import (
+    ROOT,
+    SqliteStore,
+    check_names,
+    lowered,
+    mapping,
+    quoted,
+    refuse_what_cannot_be_stored,
+    stored,
+)
 
 
 class SqliteTable:
@@ -38,6 +47,11 @@ class SqliteTable:
         if table.startswith(("penstock_", "sqlite_")):
             raise OptionError(f"table must not begin with penstock_ or sqlite_, got {table!r}")
         self.key: str | None = None if key is None else validate.text("key", key)
+
+    @property
+    def identity(self) -> str:
+        """The table, as SQLite tells tables apart: whatever the case of its letters from a to z."""
+        return f"table {lowered(self.table)}"
 
     def open(self, durability: Durability) -> "TableStore":
         """Open it for writing; see `penstock.durable.sink`."""

@@ -80,6 +80,7 @@ class SqliteVectors:
     """
 
     delivery: Delivery = "exactly once"
+    identity: str = "vectors"
 
     def __init__(
         self, path: str | os.PathLike[str], *, embedder: str | None = None, dimensions: int | None = None
