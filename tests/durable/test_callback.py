@@ -2,6 +2,7 @@
 
 import asyncio
 import contextvars
+import functools
 import os
 import signal
 import subprocess
@@ -291,6 +292,154 @@ async def test_an_async_function_runs_on_the_loop_and_a_plain_one_in_a_thread(tm
         if name != "plain":
             assert seen.pop("async") == (True, "the caller's")
     assert seen == {"plain": ("penstock writer", "the caller's")}
+
+
+async def test_an_awaitable_that_a_plain_function_returns_is_awaited_on_the_loop(journal):
+    variable = contextvars.ContextVar("variable", default="none")
+    variable.set("the caller's")
+    loop, sent, threads = asyncio.get_running_loop(), [], []
+
+    async def bring(rows):
+        await asyncio.sleep(0)
+        assert asyncio.get_running_loop() is loop
+        sent.extend((row.row, variable.get()) for row in rows)
+
+    def send(rows):
+        threads.append(threading.current_thread().name)
+        return bring(rows)
+
+    await numbers([1]).to(Callback(send, journal=journal), run="r")
+    assert (sent, threads) == ([("1.0", "the caller's")], ["penstock writer"])
+
+
+async def test_what_that_awaitable_raises_ends_the_run(journal):
+    async def bring(rows):
+        raise ConnectionError("refused")
+
+    def send(rows):
+        return bring(rows)
+
+    with pytest.raises(ConnectionError, match="refused"):
+        await numbers([1]).to(Callback(send, journal=journal), run="r")
+    assert durable.runs(str(journal))[0].done == 0
+
+
+async def test_that_awaitable_is_cancelled_after_the_grace(journal):
+    """P4: a deadline around the run holds, also where what a plain function returns does not end."""
+    began, cancelled = asyncio.Event(), []
+
+    async def bring(rows):
+        began.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            cancelled.append([row.key for row in rows])
+            raise
+
+    def send(rows):
+        return bring(rows)
+
+    async def work(root):
+        if root == 2:
+            await began.wait()
+            raise ValueError(root)
+        return root
+
+    with pytest.raises(ValueError, match="2"):
+        await keyed(range(3), key=int).map(work).to(Callback(send, journal=journal, size=1), run="r", grace=0)
+    assert cancelled == [[0]]
+
+
+async def test_an_awaitable_that_comes_back_after_the_grace_is_cancelled(journal):
+    """Nobody may be left with a coroutine that was never awaited, and what it is for does not end."""
+    began, aborted, brought = asyncio.Event(), threading.Event(), []
+    loop = asyncio.get_running_loop()
+
+    async def bring(rows):
+        await asyncio.Event().wait()
+        brought.extend(rows)
+
+    def send(rows):
+        loop.call_soon_threadsafe(began.set)
+        aborted.wait()
+        return bring(rows)
+
+    async def work(root):
+        if root == 1:
+            await began.wait()
+            raise ValueError(root)
+        return root
+
+    class Aborting(Callback):
+        def open(self, durability):
+            store = super().open(durability)
+            abort = store.abort
+            store.abort = lambda: (abort(), aborted.set())
+            return store
+
+    with pytest.raises(ValueError, match="1"):
+        await keyed(range(2), key=int).map(work).to(Aborting(send, journal=journal), run="r", grace=0)
+    assert brought == []
+    assert durable.runs(str(journal))[0].done == 0
+
+
+def yielding(rows):
+    yield rows
+
+
+async def yielding_async(rows):
+    yield rows
+
+
+class Yields:
+    def __call__(self, rows):
+        yield rows
+
+    def send(self, rows):
+        yield rows
+
+
+@pytest.mark.parametrize(
+    "fn",
+    [yielding, yielding_async, lambda rows: (yield rows), functools.partial(yielding), Yields(), Yields().send],
+    ids=["generator", "async generator", "lambda", "partial", "object", "method"],
+)
+def test_a_function_that_yields_is_refused(journal, fn):
+    """A call of it would do nothing, and its rows would count as delivered."""
+    with pytest.raises(penstock.OptionError, match="fn must do its work when it is called, not yield, got "):
+        Callback(fn, journal=journal)
+
+
+@pytest.mark.parametrize("inner", [yielding, yielding_async])
+@pytest.mark.parametrize("kind", ["plain", "lambda", "async"])
+async def test_a_generator_that_comes_back_is_an_error(journal, inner, kind):
+    def plain(rows):
+        return inner(rows)
+
+    async def send(rows):
+        return inner(rows)
+
+    fn = {"plain": plain, "lambda": lambda rows: inner(rows), "async": send}[kind]
+    with pytest.raises(penstock.OptionError, match=r"fn must do its work .* but it returned <.*yielding"):
+        await numbers([1]).to(Callback(fn, journal=journal), run="r")
+    assert durable.runs(str(journal))[0].done == 0
+
+
+async def test_a_wrapper_that_reads_a_generator_is_none(journal):
+    sent = []
+
+    def each(rows):
+        for row in rows:
+            sent.append(row.row)
+            yield row
+
+    @functools.wraps(each)
+    def send(rows):
+        for _ in each(rows):
+            pass
+
+    await numbers([2]).to(Callback(send, journal=journal), run="r")
+    assert sent == ["2.0", "2.1"]
 
 
 async def test_dead_roots_are_not_delivered(journal):

@@ -3,16 +3,17 @@
 import asyncio
 import contextvars
 import hashlib
+import inspect
 import json
 import os
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from itertools import batched
-from typing import Any, override
+from typing import Any, cast, override
 
 from penstock.core import validate
-from penstock.core.errors import as_failure
+from penstock.core.errors import OptionError, as_failure
 from penstock.durable.roots import Key, Root
 from penstock.durable.sink import Delivery, Durability
 from penstock.engines.local import kind_of
@@ -50,7 +51,8 @@ class Callback:
 
     Args:
         fn: takes a sequence of `Delivered`. An async function, or whatever else is no plain `def`, runs on the loop; a
-            plain `def` in the thread that writes the journal.
+            plain `def` in the thread that writes the journal. An awaitable that it returns is awaited, on the loop. It
+            must not `yield`: a call of it would do nothing.
         journal: the database, made if there is none, that knows which roots are done; one for each place that rows go
             to.
         size: rows of a call, at most.
@@ -73,6 +75,8 @@ class Callback:
         self, fn: Callable[[Sequence[Delivered]], object], *, journal: str | os.PathLike[str], size: int = 1_000
     ) -> None:
         validate.function("fn", fn)
+        if _yields(fn):
+            raise OptionError(f"fn must do its work when it is called, not yield, got {fn!r}")
         self.fn: Callable[[Sequence[Delivered]], object] = fn
         self.path: str = os.fspath(journal)
         self.size: int = validate.whole("size", size, least=1)
@@ -116,23 +120,35 @@ class CallbackStore(SqliteStore):
             self._sending.cancel()
 
     def _call(self, rows: Sequence[Delivered]) -> None:
-        if self._aborted:
-            raise asyncio.CancelledError("the grace of the run is over")
-        if self._plain:
-            self._context.run(self._fn, rows)
-        else:
-            self._context.run(asyncio.run_coroutine_threadsafe, self._handed_over(rows), self._loop).result()
+        self._refuse_once_aborted()
+        if not self._plain:
+            result = self._on_loop(self._called(rows))
+        elif isinstance(result := self._context.run(self._fn, rows), Awaitable):
+            result = self._on_loop(self._awaited(cast("Awaitable[object]", result)))
+        if isinstance(result, Generator | AsyncGenerator):
+            raise OptionError(f"fn must do its work when it is called, but it returned {cast('object', result)!r}")
 
-    async def _handed_over(self, rows: Sequence[Delivered]) -> None:
-        if self._aborted:
-            raise asyncio.CancelledError("the grace of the run is over")
+    def _on_loop(self, work: Coroutine[Any, Any, object]) -> object:
+        return self._context.run(asyncio.run_coroutine_threadsafe, work, self._loop).result()
+
+    async def _called(self, rows: Sequence[Delivered]) -> object:
+        self._refuse_once_aborted()
+        result = self._fn(rows)
+        return await self._awaited(cast("Awaitable[object]", result)) if isinstance(result, Awaitable) else result
+
+    async def _awaited(self, result: Awaitable[object]) -> object:
+        """Wait for it; it is cancelled by `abort`, also if that was called before."""
         self._sending = asyncio.current_task()
         try:
-            result = self._fn(rows)
-            if isinstance(result, Awaitable):
-                await result
+            if self._aborted:
+                self.abort()
+            return await result
         finally:
             self._sending = None
+
+    def _refuse_once_aborted(self) -> None:
+        if self._aborted:
+            raise asyncio.CancelledError("the grace of the run is over")
 
     @override
     def replace(self, root: int, rows: Iterable[Any]) -> None:
@@ -145,3 +161,9 @@ def _delivered(run: str, roots: Iterable[tuple[Root, Iterable[Any]]]) -> Iterato
         prefix = hashlib.blake2b(name, digest_size=16).hexdigest()
         for index, row in enumerate(rows):
             yield Delivered(f"{prefix}-{index}", root.key, root.version, index, row)
+
+
+def _yields(fn: Callable[..., object]) -> bool:
+    """Whether a call of it only makes a generator; what wraps such a function may read it."""
+    called = (fn, None if isinstance(fn, type) else getattr(fn, "__call__", None))  # noqa: B004 -- the bound method itself is wanted
+    return any(inspect.isgeneratorfunction(each) or inspect.isasyncgenfunction(each) for each in called)
