@@ -1,8 +1,10 @@
 """`SqliteTable`: what a row may be, and what comes back."""
 
+import array
 import datetime as dt
 import math
 
+import numpy as np
 import pytest
 
 import penstock
@@ -46,6 +48,33 @@ async def test_a_bool_is_a_number_and_nan_is_null(path):
     assert list(table.rows()) == [{"yes": 1, "nan": None}]
 
 
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        (np.int64(3), 3),
+        (np.uint8(255), 255),
+        (np.float32(0.5), 0.5),
+        (np.float64(0.5), 0.5),
+        (np.float16(0.5), 0.5),
+        (np.bool_(1), 1),
+        (np.str_("ä"), "ä"),
+        (np.bytes_(b"x"), b"x"),
+        (np.float32(math.nan), None),
+    ],
+    ids=repr,
+)
+async def test_a_number_of_numpy_is_one_of_python(path, given, found):
+    table = SqliteTable(path, "t")
+    await put(table, {"a": [{"x": given}]})
+    assert list(table.rows()) == [{"x": found}]
+
+
+async def test_whatever_holds_bytes_comes_back_as_bytes(path):
+    table = SqliteTable(path, "t")
+    await put(table, {"a": [{"x": bytearray(b"x")}, {"x": memoryview(b"y")}]})
+    assert list(table.rows()) == [{"x": b"x"}, {"x": b"y"}]
+
+
 async def test_a_row_may_lack_columns_and_have_them_in_another_order(path):
     table = SqliteTable(path, "t")
     await put(table, {"a": [{"x": 1, "y": 2}, {"y": 3}, {"y": 4, "x": 5}]})
@@ -80,6 +109,13 @@ async def test_two_tables_and_runs_share_a_database(path):
         ({"x": 2**63}, "the column 'x' must have .* got 9223372036854775808"),
         ({"x": "\ud800"}, r"the column 'x' must have .* got '\\ud800'"),
         ({"x": dt.date(2020, 1, 2)}, r"the column 'x' must have .* got datetime\.date\(2020, 1, 2\)"),
+        ({"x": np.array([1.5])}, r"the column 'x' must have .* got array\(\[1\.5\]\)"),
+        ({"x": np.longdouble(1)}, r"the column 'x' must have .* got np\.longdouble"),
+        ({"x": np.complex64(1)}, r"the column 'x' must have .* got np\.complex64"),
+        ({"x": np.datetime64(1, "ns")}, r"the column 'x' must have .* got np\.datetime64"),
+        ({"x": np.uint64(2**63)}, r"the column 'x' must have .* got np\.uint64"),
+        ({"x": np.void(b"xy")}, r"the column 'x' must have .* got np\.void"),
+        ({"x": array.array("d", [1.5])}, r"the column 'x' must have .* got array\('d', \[1\.5\]\)"),
         ({"x": [object]}, r"the column 'x' must have .* got \[<class 'object'>\]"),
     ],
 )

@@ -55,6 +55,14 @@ def counts(sink):
     return found
 
 
+async def test_a_number_of_numpy_in_a_column_is_one_of_python(sink):
+    await put(
+        sink, {"a": [{"vector": np.ones(2, np.float32), "text": "x", "page": np.int64(3), "of": np.float32(0.5)}]}
+    )
+    ((page, of),) = [(row["page"], row["of"]) for row in sink.rows()]
+    assert (page, of) == (3, 0.5)
+
+
 def test_rows_come_back_as_they_were_given(sink):
     fill(sink)
     assert stored(sink) == [
@@ -125,6 +133,10 @@ async def test_columns_of_all_kinds(sink):
         (
             {"vector": np.ones(2), "text": "x", "number": [object]},
             r"the column 'number' must have .*, got \[<class 'object'>\]",
+        ),
+        (
+            {"vector": [1, 2], "text": "x", "number": np.array([1.5])},
+            r"the column 'number' must have .*, got array\(\[1\.5\]\)",
         ),
     ],
 )

@@ -1,7 +1,8 @@
 """What the stores of SQLite databases share: the lock, the one connection that writes, the journal beside the rows."""
 
 import json
-from collections.abc import Generator, Iterable, Mapping, Sequence
+import sys
+from collections.abc import Buffer, Generator, Iterable, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final, cast
@@ -19,6 +20,10 @@ LARGEST: Final = 50_000
 
 _LOG_LEFT: Final = 64 << 20
 """Bytes of the write-ahead log that are kept: the commit of a very large root makes it as large as its rows are."""
+
+_PLAIN: Final = frozenset((type(None), bool, int, float, str, bytes))
+_BYTES: Final = (bytes, bytearray, memoryview)
+_NUMBERS_AND_TEXT: Final = "biufSU"
 
 ROOT: Final = "penstock_root"
 """The column that says which root a row came from."""
@@ -110,8 +115,21 @@ def lowered(name: str) -> str:
 
 
 def stored(value: Any) -> Any:
-    """A value as a column has it: lists and dicts as JSON."""
-    return json.dumps(value) if isinstance(value, list | dict | tuple) else value
+    """A value as a column has it: lists and dicts as JSON, the numbers of numpy as those of Python.
+
+    `TypeError` for what SQLite would take for the bytes that it is in memory: arrays.
+    """
+    if type(value) in _PLAIN:
+        return value
+    if isinstance(value, list | dict | tuple):
+        return json.dumps(value)
+    numpy = sys.modules.get("numpy")
+    if numpy is not None and isinstance(value, numpy.generic) and value.dtype.kind in _NUMBERS_AND_TEXT:
+        value = value.item()
+    given: object = value
+    if isinstance(given, Buffer) and not isinstance(given, _BYTES):
+        raise TypeError("not bytes")
+    return value
 
 
 def check_names(names: Sequence[object]) -> None:
@@ -128,7 +146,7 @@ def refuse_what_cannot_be_stored(row: Mapping[str, Any]) -> None:
     for name, value in row.items():
         try:
             given = stored(value)
-            fits = given is None or isinstance(given, int | float | str | bytes)
+            fits = given is None or isinstance(given, (int, float, str, *_BYTES))
             if isinstance(given, int):
                 given.to_bytes(8, signed=True)
             elif isinstance(given, str):

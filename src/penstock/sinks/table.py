@@ -25,10 +25,11 @@ from penstock.sinks.store import (
 class SqliteTable:
     """A table that rows go to, exactly once: the rows of a root and the note that it is done are one transaction.
 
-    A row is a mapping of column names to `None`, numbers, `str`, `bytes` or `bool`; lists and dicts are stored as JSON,
-    a NaN as NULL (SQLite has none). The first row says which columns the table has, if there is none yet; a column
-    more, `penstock_root`, says which root a row came from. Readers see the old rows of a root or the new ones, never a
-    mixture. The journal of runs stands in the same database.
+    A row is a mapping of column names to `None`, numbers (also numpy's), `str`, `bytes` or `bool`; lists and dicts are
+    stored as JSON, a NaN as NULL (SQLite has none). Arrays are refused: `tolist` or `tobytes` says which is meant. The
+    first row says which columns the table has, if there is none yet; a column more, `penstock_root`, says which root a
+    row came from. Readers see the old rows of a root or the new ones, never a mixture. The journal of runs stands in
+    the same database.
 
     Args:
         path: the database, made if there is none.

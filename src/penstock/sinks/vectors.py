@@ -57,9 +57,10 @@ class SqliteVectors:
     """An index that rows with vectors go to, exactly once, and in which they can be found.
 
     A row is a mapping with a `vector` (a sequence of finite numbers, or an array), a `text` (a str) and any other
-    columns: `None`, numbers, `str`, `bytes` or `bool`; lists and dicts are stored as JSON. The first row says which
-    columns there are and how long vectors are, all others are held to it; a column that a row lacks is `None` there. Of
-    a `title` (a str), if rows have one, words count four times as much as those of the text.
+    columns: `None`, numbers (also numpy's), `str`, `bytes` or `bool`; lists and dicts are stored as JSON, arrays are
+    refused. The first row says which columns there are and how long vectors are, all others are held to it; a column
+    that a row lacks is `None` there. Of a `title` (a str), if rows have one, words count four times as much as those of
+    the text.
 
     The index is a database of its own, with the journal of runs in it. The rows of a root and the note that it is done
     are one transaction, so readers see the old rows of a root or the new ones, never a mixture.
