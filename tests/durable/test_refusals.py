@@ -5,7 +5,6 @@ import pytest
 
 import penstock
 from penstock.core.errors import OptionError
-from penstock.durable.sqlite import StoreError
 from penstock.sinks.table import SqliteTable
 from penstock.sources.keyed import keyed
 
@@ -57,18 +56,11 @@ async def test_failures_in_band_are_refused_and_nothing_is_made(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("row", "error"),
-    [
-        ({"other": 1}, OptionError),
-        ({"n": 2**70}, OptionError),
-        ({"n": "\udcff"}, OptionError),
-        ({"n": object()}, OptionError),
-        ({"n": 1}, StoreError),
-        (5, OptionError),
-    ],
+    "row",
+    [{"other": 1}, {"n": 2**70}, {"n": "\udcff"}, {"n": object()}, {"n": 1}, 5],
     ids=["unknown column", "too large", "no text", "no value", "key that is there", "no mapping"],
 )
-async def test_a_row_that_the_store_refuses_costs_no_root_that_came_before(tmp_path, row, error):
+async def test_a_row_that_the_store_refuses_costs_no_root_that_came_before(tmp_path, row):
     """P10: the error names the root; what is committed with it by chance is not done again by every run that fails."""
     begun = []
 
@@ -80,11 +72,11 @@ async def test_a_row_that_the_store_refuses_costs_no_root_that_came_before(tmp_p
         stream = keyed(range(100), key=lambda number: number).map(to_rows)
         return await stream.to(SqliteTable(tmp_path / "run.db", "rows", key="n"), run="run")
 
-    with pytest.raises(error) as raised:
+    with pytest.raises(OptionError) as raised:
         await run()
     assert "penstock: root 50" in raised.value.__notes__
     begun.clear()
-    with pytest.raises(error):
+    with pytest.raises(OptionError):
         await run()
     assert begun[0] == 50
     connection = apsw.Connection(str(tmp_path / "run.db"))

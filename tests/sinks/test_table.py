@@ -3,13 +3,17 @@
 import array
 import datetime as dt
 import math
+import re
+from contextlib import closing
 
+import apsw
 import numpy as np
 import pytest
 
 import penstock
-from penstock import OptionError, SqliteTable
+from penstock import OptionError, SqliteTable, durable
 from penstock.durable.sqlite import StoreError
+from penstock.durable.writer import Writer
 
 pytestmark = pytest.mark.real_time
 
@@ -136,10 +140,109 @@ async def test_a_first_row_that_cannot_be_stored_makes_no_table(path):
     assert list(table.rows()) == [{"z": 1}]
 
 
-async def test_no_two_rows_have_one_key(path):
+async def test_no_two_rows_of_a_root_have_one_key(path):
     table = SqliteTable(path, "t", key="id")
-    with pytest.raises(StoreError, match=r"UNIQUE constraint failed: t\.id"):
+    with pytest.raises(OptionError, match="'id' must differ in every row, got 1, which another row of this root has"):
+        await put(table, {"a": [{"id": 1}, {"id": 1}]})
+
+
+async def test_the_root_that_has_a_key_already_is_named_and_what_is_to_be_done(path):
+    """It is an error of the rows, not of the database: no root is suspected to kill the process."""
+    table = SqliteTable(path, "t", key="id")
+    await put(table, {"old.md": [{"id": "x", "n": 1}, {"id": "y", "n": 1}]})
+    moved = {"new.md": [{"id": "x", "n": 2}]}
+    with pytest.raises(OptionError, match=r"must differ in every row, got 'x', which a row of root 'old\.md' has") as e:
+        await put(table, moved)
+    assert "penstock: root 'new.md'" in e.value.__notes__
+    assert durable.runs(path)[0].state == "stopped"
+    advice = re.search(
+        'if that root is gone or has changed, (DELETE FROM "t" WHERE penstock_root = 1), and', str(e.value)
+    )
+    with closing(apsw.Connection(str(path))) as connection:
+        connection.execute(advice[1])
+    await put(table, moved)
+    assert list(table.rows()) == [{"id": "x", "n": 2}]
+
+
+async def test_a_row_with_none_for_a_key_is_refused(path):
+    with pytest.raises(OptionError, match=r"the key column 'id' must have a value in every row, got {'id': None}"):
+        await put(SqliteTable(path, "t", key="id"), {"a": [{"id": None}]})
+
+
+async def test_a_constraint_that_is_not_of_the_key_is_told_by_sqlite(path):
+    table = SqliteTable(path, "t", key="id")
+    await put(table, {"a": [{"id": 1, "x": 1}]})
+    with closing(apsw.Connection(str(path))) as connection:
+        connection.execute("CREATE UNIQUE INDEX own ON t (x)")
+    with pytest.raises(StoreError, match=r"UNIQUE constraint failed: t\.x"):
+        await put(table, {"b": [{"id": 2, "x": 1}]})
+
+
+@pytest.fixture
+def two_at_once(monkeypatch):
+    """Have two roots committed together."""
+    alone = Writer._next
+
+    def both(self):
+        with self._changed:
+            self._changed.wait_for(lambda: len(self._entries) >= 2 or self._closed)
+        return alone(self)
+
+    monkeypatch.setattr(Writer, "_next", both)
+
+
+@pytest.mark.usefixtures("two_at_once")
+async def test_roots_that_are_stored_together_may_swap_keys(path):
+    table = SqliteTable(path, "t", key="id")
+    await put(table, {"a": [{"id": 1}, {"id": 2}], "b": [{"id": 3}]})
+    report = await put(table, {"a": [{"id": 3}], "b": [{"id": 2}, {"id": 1}]})
+    assert (report.complete, report.redone) == (True, 2)
+    assert list(table.rows()) == [{"id": 3}, {"id": 2}, {"id": 1}]
+
+
+@pytest.mark.usefixtures("two_at_once")
+async def test_of_roots_that_are_stored_together_those_before_a_bad_one_are_kept(path):
+    table = SqliteTable(path, "t", key="id")
+    with pytest.raises(OptionError, match="got 1, which a row of root 'a' has"):
         await put(table, {"a": [{"id": 1}], "b": [{"id": 1}]})
+    assert list(table.rows()) == [{"id": 1}]
+
+
+async def test_a_table_that_is_there_gets_its_key(path):
+    await put(SqliteTable(path, "t"), {"a": [{"id": 1, "x": 1}]})
+    table = SqliteTable(path, "t", key="id")
+    for _ in range(2):
+        with pytest.raises(OptionError, match="'id' must differ in every row, got 1, which a row of root 'a' has"):
+            await put(table, {"b": [{"id": 1}]})
+    with pytest.raises(OptionError, match="a row lacks the key column 'id', it has 'x'"):
+        await put(table, {"b": [{"x": 2}]})
+    await put(SqliteTable(path, "t"), {"b": [{"id": 2}]})
+    with pytest.raises(StoreError, match="UNIQUE constraint failed"):
+        await put(SqliteTable(path, "t"), {"c": [{"id": 2}]})
+
+
+async def test_a_table_that_was_made_with_its_key_gets_no_other_index(path):
+    table = SqliteTable(path, "t", key="id")
+    await put(table, {"a": [{"id": 1}]})
+    await put(table, {"b": [{"id": 2}]})
+    with closing(apsw.Connection(str(path))) as connection:
+        assert len(list(connection.execute("PRAGMA index_list(t)"))) == 2
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("id", "the column 'id' cannot be the key of the table t: 2 of its rows have 7 there"),
+        ("x", "the column 'x' cannot be the key of the table t: 1 of its rows have None there"),
+        ("ID", "the table t has no column 'ID', which is to be its key"),
+    ],
+)
+async def test_a_table_that_cannot_have_the_key_is_left_as_it_is(path, key, message):
+    rows = [{"id": 7, "x": 1}, {"id": 7, "x": None}]
+    await put(SqliteTable(path, "t"), {"a": rows})
+    with pytest.raises(StoreError, match=message):
+        await put(SqliteTable(path, "t", key=key), {"b": [{"id": 8}]})
+    assert list(SqliteTable(path, "t").rows()) == rows
 
 
 async def test_a_row_without_the_key_is_refused(path):

@@ -16,6 +16,7 @@ import sqlite_vec  # type: ignore[import-untyped] # pyright: ignore[reportMissin
 from penstock.core.errors import PenstockError
 
 type Connection = apsw.Connection
+ConstraintError = apsw.ConstraintError
 
 _REASONS: tuple[tuple[type[apsw.Error], str], ...] = (
     (apsw.NotADBError, "not an SQLite database"),

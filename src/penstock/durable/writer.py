@@ -190,6 +190,17 @@ class Writer:
         try:
             self._settle(roots)
         except Exception:  # noqa: BLE001 -- it comes again below, from the root that the store refuses
+            self._settle_again(roots)
+
+    def _settle_again(self, roots: list[Root]) -> None:
+        """Settle them after the store refused one: all once more, or one by one, up to that one.
+
+        A row that moves from one root to another can be in the way of itself, where it must be the only one of its key:
+        so the rows of all roots are removed first.
+        """
+        try:
+            self._settle(roots, emptied=True)
+        except Exception:  # noqa: BLE001 -- it comes again below
             for root in roots:  # those before it need not be done again
                 self._settle_alone(root)
 
@@ -200,17 +211,24 @@ class Writer:
             note(error, f"root {root.key!r}")
             raise
 
-    def _settle(self, roots: list[Root]) -> None:
+    def _settle(self, roots: list[Root], *, emptied: bool = False) -> None:
         store, journal = self._store, self._store.journal
         with store.transaction():
+            for root in roots if emptied else ():
+                number = journal.settle(self._opened, root)
+                if not self._keeps_rows_of(root):
+                    store.replace(number, ())
             for root in roots:
                 number = journal.settle(self._opened, root)
-                if not (root.letters and self._keeps_rows_of_dead):
+                if not self._keeps_rows_of(root):
                     store.replace(number, () if root.letters else self._rows_of(root))
                 if root.staging:
                     journal.unstage(root.staging)
         self.commits += 1
         self._committed.extend(roots)
+
+    def _keeps_rows_of(self, root: Root) -> bool:
+        return self._keeps_rows_of_dead and bool(root.letters)
 
     def _rows_of(self, root: Root) -> Iterable[Any]:
         return chain(self._store.journal.staged(root.staging), root.rows) if root.staging else root.rows

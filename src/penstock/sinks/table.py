@@ -9,7 +9,7 @@ from typing import Any, override
 from penstock.core import validate
 from penstock.core.errors import OptionError
 from penstock.durable.sink import Delivery, Durability
-from penstock.durable.sqlite import StoreError, connect_reader, named_errors
+from penstock.durable.sqlite import ConstraintError, StoreError, connect_reader, named_errors
 from penstock.sinks.store import (
     ROOT,
     SqliteStore,
@@ -34,7 +34,11 @@ class SqliteTable:
     Args:
         path: the database, made if there is none.
         table: the name of the table.
-        key: the column, if any, in which every row differs from all others.
+        key: the column, if any, in which every row differs from all others; a table that is there already is held to it
+            from now on, which is an error where its rows do not differ.
+
+    Rows may move from root to root, key and all, where those roots are stored in one transaction, and nowhere else: a
+    root with the key of a row that another root has is refused, by an error that says what to do.
 
     Raises:
         OptionError: an argument breaks its rule.
@@ -89,6 +93,30 @@ class TableStore(SqliteStore):
         if found and ROOT not in found:
             raise StoreError(f"{self.path}: the table {self._sink.table} was not made by a durable run")
         self._columns = found - {ROOT} or None
+        if self._columns and self._sink.key is not None and not self._is_unique(self._sink.key):
+            self._make_unique(self._sink.key)
+
+    def _is_unique(self, column: str) -> bool:
+        indexes = self.connection.execute(f"PRAGMA index_list({quoted(self._sink.table)})")
+        whole = [name for _, name, unique, _, partial in indexes if unique and not partial]
+        parts = ([part[2] for part in self.connection.execute(f"PRAGMA index_info({quoted(name)})")] for name in whole)
+        return [column] in parts
+
+    def _make_unique(self, column: str) -> None:
+        table, name = self._sink.table, quoted(column)
+        if column not in (self._columns or ()):
+            raise StoreError(f"{self.path}: the table {table} has no column {column!r}, which is to be its key")
+        several = (
+            f"SELECT {name}, count(*) FROM {quoted(table)} "  # noqa: S608 -- quoted
+            f"GROUP BY {name} HAVING count(*) > 1 OR {name} IS NULL LIMIT 1"
+        )
+        for value, times in self.connection.execute(several):
+            raise StoreError(
+                f"{self.path}: the column {column!r} cannot be the key of the table {table}: "
+                f"{times} of its rows have {value!r} there"
+            )
+        index = quoted(f"penstock_key_{table}.{column}")
+        self.connection.execute(f"CREATE UNIQUE INDEX {index} ON {quoted(table)} ({name})")
 
     @override
     @contextmanager
@@ -116,10 +144,35 @@ class TableStore(SqliteStore):
             except (TypeError, ValueError, OverflowError):
                 refuse_what_cannot_be_stored(self._row)
                 raise
+            except ConstraintError:
+                self._refuse_the_key_of_another(root)
+                raise
 
     def _values(self, root: int, rows: Iterable[Mapping[str, Any]]) -> Iterator[tuple[Any, ...]]:
         for self._row in rows:
             yield root, *map(stored, self._row.values())
+
+    def _refuse_the_key_of_another(self, root: int) -> None:
+        """`OptionError` if the last row has no key, or one that a row has that is there."""
+        key, table = self._sink.key, quoted(self._sink.table)
+        if key is None:
+            return
+        value = stored(self._row[key])
+        if value is None:
+            raise OptionError(f"the key column {key!r} must have a value in every row, got {self._row!r}")
+        found = self.connection.execute(
+            f"SELECT {ROOT}, (SELECT key FROM penstock_roots WHERE id = {ROOT}) FROM {table} "  # noqa: S608 -- quoted
+            f"WHERE {quoted(key)} = ?",
+            (value,),
+        )
+        for owner, name in found:
+            cure = f"DELETE FROM {table} WHERE {ROOT} = {owner}"  # noqa: S608 -- for people
+            whose = (
+                "another row of this root has"
+                if owner == root
+                else f"a row of root {name!r} has; if that root is gone or has changed, {cure}, and run it again"
+            )
+            raise OptionError(f"the key column {key!r} must differ in every row, got {value!r}, which {whose}")
 
     def _insert(self, names: tuple[str, ...]) -> str:
         """The statement for rows of these columns."""
@@ -128,6 +181,9 @@ class TableStore(SqliteStore):
         check_names(names)
         if ROOT in names:
             raise OptionError(f"a row must have no column {ROOT!r}, which says what root a row came from")
+        key = self._sink.key
+        if key is not None and key not in names:
+            raise OptionError(f"a row lacks the key column {key!r}, it has {', '.join(map(repr, names))}")
         if strange := set(names) - (self._columns or self._create(names)):
             raise OptionError(f"a row has the column {min(strange)!r}, the table {self._sink.table} has not")
         columns = ", ".join((ROOT, *map(quoted, names)))
@@ -138,8 +194,6 @@ class TableStore(SqliteStore):
 
     def _create(self, names: tuple[str, ...]) -> set[str]:
         table, key = quoted(self._sink.table), self._sink.key
-        if key is not None and key not in names:
-            raise OptionError(f"a row lacks the key column {key!r}, it has {', '.join(map(repr, names))}")
         columns = ", ".join(quoted(name) + (" NOT NULL UNIQUE" if name == key else "") for name in names)
         self.connection.execute(f"CREATE TABLE {table} ({ROOT} INTEGER NOT NULL, {columns})")
         self.connection.execute(f"CREATE INDEX {quoted(f'{self._sink.table}_{ROOT}')} ON {table} ({ROOT})")
