@@ -109,6 +109,9 @@ async def test_two_tables_and_runs_share_a_database(path):
         ({1: 2}, "the name of a column must be a str, got 1"),
         ({"x": 1, "X": 2}, "columns must differ in more than upper and lower case, got x, X"),
         ({"penstock_root": 1}, "a row must have no column 'penstock_root'"),
+        ({"PENSTOCK_ROOT": 1}, "a row must have no column 'penstock_root'"),
+        ({"a\0b": 1}, r"the name of a column must be text that UTF-8 can hold, without NUL, got 'a\\x00b'"),
+        ({"\ud800": 1}, r"the name of a column must be text that UTF-8 can hold, without NUL, got '\\ud800'"),
         ({"y": 1}, "a row has the column 'y', the table t has not"),
         ({"x": 2**63}, "the column 'x' must have .* got 9223372036854775808"),
         ({"x": "\ud800"}, r"the column 'x' must have .* got '\\ud800'"),
@@ -250,10 +253,51 @@ async def test_a_row_without_the_key_is_refused(path):
         await put(SqliteTable(path, "t", key="id"), {"a": [{"x": 1}]})
 
 
-@pytest.mark.parametrize("name", ["penstock_x", "sqlite_x"])
+@pytest.mark.parametrize("name", ["penstock_x", "sqlite_x", "PENSTOCK_ROOTS"])
 def test_names_that_belong_to_others_are_refused(path, name):
     with pytest.raises(OptionError, match=f"table must not begin with penstock_ or sqlite_, got '{name}'"):
         SqliteTable(path, name)
+
+
+@pytest.mark.parametrize("option", ["table", "key"])
+@pytest.mark.parametrize("name", ["a\0b", "\ud800"], ids=ascii)
+def test_names_that_sql_cannot_have_are_refused(path, option, name):
+    with pytest.raises(OptionError, match=f"{option} must be text that UTF-8 can hold, without NUL, got "):
+        SqliteTable(path, **{"table": "t", option: name})
+
+
+async def test_a_table_may_be_called_like_the_column_of_another(path):
+    """Whatever else is made for a table has a name that no table can have."""
+    one, two = SqliteTable(path, "t"), SqliteTable(path, "t_penstock_root")
+    await put(one, {"a": [{"x": 1}]}, run="one")
+    await put(two, {"a": [{"x": 2}]}, run="two")
+    assert (list(one.rows()), list(two.rows())) == ([{"x": 1}], [{"x": 2}])
+
+
+@pytest.mark.parametrize("names", [("rowid",), ("RowID", "_rowid_"), ("oid", "rowid"), ("_rowid_", "OID")])
+async def test_rows_come_in_order_whatever_columns_are_called(path, names):
+    rows = [dict.fromkeys(names, -number) for number in range(3)]
+    table = SqliteTable(path, "t")
+    await put(table, {"a": rows})
+    assert list(table.rows()) == rows
+
+
+async def test_all_names_of_the_place_of_a_row_are_too_many(path):
+    with pytest.raises(OptionError, match="columns must not be called rowid, _rowid_ and oid at once"):
+        await put(SqliteTable(path, "t"), {"a": [{"rowid": 1, "OID": 2, "_rowid_": 3}]})
+
+
+async def test_after_a_run_without_rows_there_are_none(path):
+    table = SqliteTable(path, "t")
+    await put(table, {"a": []})
+    assert list(table.rows()) == []
+
+
+def test_a_database_in_which_no_run_has_been_has_no_rows_to_read(path):
+    with closing(apsw.Connection(str(path))) as connection:
+        connection.execute("CREATE TABLE other (x)")
+    with pytest.raises(StoreError, match="no such table: t"):
+        list(SqliteTable(path, "t").rows())
 
 
 def test_there_is_nothing_to_read_where_no_run_has_been(path):

@@ -148,7 +148,7 @@ async def test_a_bad_row_is_told_and_its_root_is_not_stored(sink, row, message):
     assert (await put(sink, {"a": [good]})).delivered == 1
 
 
-@pytest.mark.parametrize("name", ["id", "penstock_root"])
+@pytest.mark.parametrize("name", ["id", "penstock_root", "ID", "Vector", "PENSTOCK_ROOT"])
 async def test_names_of_our_own_columns_are_refused(sink, name):
     with pytest.raises(OptionError, match=f"a column must not be called '{name}'"):
         await put(sink, {"a": [{"vector": [1], "text": "x", name: 1}]})

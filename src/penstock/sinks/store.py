@@ -109,6 +109,11 @@ def quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
+def columns_of(connection: Connection, table: str) -> list[str]:
+    """The names of the columns of a table, in order; none if there is no such table."""
+    return [row[1] for row in connection.execute(f"PRAGMA table_info({quoted(table)})")]
+
+
 def lowered(name: str) -> str:
     """A name as SQLite compares names: the letters from a to z, and only those, have no case."""
     return "".join(letter.lower() if letter.isascii() else letter for letter in name)
@@ -132,11 +137,27 @@ def stored(value: Any) -> Any:
     return value
 
 
+def check_name(option: str, name: str) -> None:
+    """`OptionError` if SQL cannot have the name of a table or column."""
+    if "\0" in name or not is_utf8(name):
+        raise OptionError(f"{option} must be text that UTF-8 can hold, without NUL, got {name!r}")
+
+
+def is_utf8(text: str) -> bool:
+    """Whether UTF-8 can hold it: half of a pair of surrogates it cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def check_names(names: Sequence[object]) -> None:
     """`OptionError` if these cannot be the names of columns of one table."""
     for name in names:
         if not isinstance(name, str):
             raise OptionError(f"the name of a column must be a str, got {name!r}")
+        check_name("the name of a column", name)
     if len({str(name).lower() for name in names}) < len(names):
         raise OptionError(f"columns must differ in more than upper and lower case, got {', '.join(map(str, names))}")
 

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Generator, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from itertools import groupby
 from typing import Any, override
 
@@ -13,7 +13,9 @@ from penstock.durable.sqlite import ConstraintError, StoreError, connect_reader,
 from penstock.sinks.store import (
     ROOT,
     SqliteStore,
+    check_name,
     check_names,
+    columns_of,
     lowered,
     mapping,
     quoted,
@@ -49,9 +51,11 @@ class SqliteTable:
     def __init__(self, path: str | os.PathLike[str], table: str, *, key: str | None = None) -> None:
         self.path: str = os.fspath(path)
         self.table: str = validate.text("table", table)
-        if table.startswith(("penstock_", "sqlite_")):
+        check_name("table", table)
+        if lowered(table).startswith(("penstock_", "sqlite_")):
             raise OptionError(f"table must not begin with penstock_ or sqlite_, got {table!r}")
         self.key: str | None = None if key is None else validate.text("key", key)
+        check_name("key", key or "")
 
     @property
     def identity(self) -> str:
@@ -63,16 +67,21 @@ class SqliteTable:
         return TableStore(self, durability)
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """The rows, in the order in which they came, without the column `penstock_root`."""
-        connection = connect_reader(self.path)
-        try:
-            with named_errors(self.path):
-                cursor = connection.execute(f"SELECT * FROM {quoted(self.table)} ORDER BY rowid")  # noqa: S608 -- quoted
-                for row in cursor:
-                    names = [name for name, _ in cursor.get_description()]
-                    yield {name: value for name, value in zip(names, row, strict=True) if name != ROOT}
-        finally:
-            connection.close()
+        """The rows, in the order in which they came, without the column `penstock_root`.
+
+        There are none where runs have been and none has had a row for this table.
+
+        Raises:
+            StoreError: no run has been there.
+        """
+        with closing(connect_reader(self.path)) as connection, named_errors(self.path):
+            columns = columns_of(connection, self.table)
+            if not columns and columns_of(connection, "penstock_journal"):
+                return
+            cursor = connection.execute(f"SELECT * FROM {quoted(self.table)} ORDER BY {_place(columns)}")  # noqa: S608 -- quoted
+            for row in cursor:
+                names = [name for name, _ in cursor.get_description()]
+                yield {name: value for name, value in zip(names, row, strict=True) if name != ROOT}
 
 
 class TableStore(SqliteStore):
@@ -89,7 +98,7 @@ class TableStore(SqliteStore):
     @override
     def prepare(self) -> None:
         """Learn which columns the table has."""
-        found = {row[1] for row in self.connection.execute(f"PRAGMA table_info({quoted(self._sink.table)})")}
+        found = set(columns_of(self.connection, self._sink.table))
         if found and ROOT not in found:
             raise StoreError(f"{self.path}: the table {self._sink.table} was not made by a durable run")
         self._columns = found - {ROOT} or None
@@ -179,7 +188,7 @@ class TableStore(SqliteStore):
         if not names:
             raise OptionError("a row must have a column, got {}")
         check_names(names)
-        if ROOT in names:
+        if ROOT in map(lowered, names):
             raise OptionError(f"a row must have no column {ROOT!r}, which says what root a row came from")
         key = self._sink.key
         if key is not None and key not in names:
@@ -194,12 +203,23 @@ class TableStore(SqliteStore):
 
     def _create(self, names: tuple[str, ...]) -> set[str]:
         table, key = quoted(self._sink.table), self._sink.key
+        _place(names)
         columns = ", ".join(quoted(name) + (" NOT NULL UNIQUE" if name == key else "") for name in names)
         self.connection.execute(f"CREATE TABLE {table} ({ROOT} INTEGER NOT NULL, {columns})")
-        self.connection.execute(f"CREATE INDEX {quoted(f'{self._sink.table}_{ROOT}')} ON {table} ({ROOT})")
+        index = quoted(f"{ROOT}_of_{self._sink.table}")
+        self.connection.execute(f"CREATE INDEX {index} ON {table} ({ROOT})")
         self._columns = set(names)
         return self._columns
 
 
 def _names(row: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(row)
+
+
+def _place(columns: Iterable[str]) -> str:
+    """What SQL calls the place of a row, which a column of the same name hides."""
+    taken = set(map(lowered, columns))
+    for name in ("rowid", "_rowid_", "oid"):
+        if name not in taken:
+            return name
+    raise OptionError("columns must not be called rowid, _rowid_ and oid at once: one of them is the place of a row")

@@ -17,7 +17,17 @@ from penstock.durable.sink import Delivery, Durability
 from penstock.durable.sqlite import Connection, StoreError, connect_reader, named_errors, transaction
 from penstock.sinks import finding
 from penstock.sinks.finding import Found
-from penstock.sinks.store import ROOT, SqliteStore, check_names, mapping, quoted, refuse_what_cannot_be_stored, stored
+from penstock.sinks.store import (
+    ROOT,
+    SqliteStore,
+    check_names,
+    columns_of,
+    lowered,
+    mapping,
+    quoted,
+    refuse_what_cannot_be_stored,
+    stored,
+)
 
 type Vector = NDArray[np.float32]
 type VectorLike = NDArray[Any] | Sequence[float]
@@ -210,8 +220,7 @@ class VectorStore(SqliteStore):
                 (sink.embedder, sink.dimensions),
             )
             self._dimensions = look(self.path, connection).dimensions
-        found = [row[1] for row in connection.execute("PRAGMA table_info(entries)")]
-        self._columns = tuple(name for name in found if name not in _RESERVED)
+        self._columns = tuple(name for name in columns_of(connection, "entries") if name not in _RESERVED)
 
     @override
     @contextmanager
@@ -276,7 +285,7 @@ class VectorStore(SqliteStore):
         if not self._columns:
             self._columns = tuple(name for name in row if name != "vector")
             check_names(self._columns)
-            if reserved := _RESERVED.intersection(self._columns):
+            if reserved := [name for name in self._columns if lowered(name) in _RESERVED]:
                 raise OptionError(f"a column must not be called {min(reserved)!r}")
             columns = ", ".join(map(quoted, self._columns))
             self.connection.execute(
