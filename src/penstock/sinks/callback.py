@@ -17,7 +17,7 @@ from penstock.core.errors import OptionError, as_failure
 from penstock.durable.roots import Key, Root
 from penstock.durable.sink import Delivery, Durability
 from penstock.engines.local import kind_of
-from penstock.sinks.store import SqliteStore
+from penstock.sinks.store import SqliteStore, database
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ class Callback:
         if _yields(fn):
             raise OptionError(f"fn must do its work when it is called, not yield, got {fn!r}")
         self.fn: Callable[[Sequence[Delivered]], object] = fn
-        self.path: str = os.fspath(journal)
+        self.path: str = database("journal", journal)
         self.size: int = validate.whole("size", size, least=1)
 
     def open(self, durability: Durability) -> "CallbackStore":

@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final, cast
 
+from penstock.core import validate
 from penstock.core.errors import OptionError
 from penstock.durable.disks import refuse_network_disk
 from penstock.durable.journal import Journal, check_format
@@ -41,7 +42,7 @@ class SqliteStore:
 
     def __init__(self, path: str, durability: Durability) -> None:
         """Open it, made if there is none; `StoreError` or `HeldError` says why it cannot be written."""
-        self.path: str = path
+        self.path: str = database("path", path)
         self.largest: int = LARGEST
         check_place(path)
         refuse_network_disk(path)
@@ -179,6 +180,16 @@ def refuse_what_cannot_be_stored(row: Mapping[str, Any]) -> None:
                 f"the column {name!r} must have None, an int of 64 bits, float, str, bytes or what is JSON, "
                 f"got {value!r}"
             )
+
+
+def database(option: str, value: object) -> str:
+    """`value` as the path of a database; `OptionError` if it is none, or what SQLite takes for something else."""
+    path = validate.path(option, value)
+    if "\0" in path or not is_utf8(path):
+        raise OptionError(f"{option} must be a path that UTF-8 can hold, without NUL, got {value!r}")
+    if path == ":memory:" or path.startswith("file:"):
+        raise OptionError(f"{option} must be the path of a file that the next run finds again, got {value!r}")
+    return path
 
 
 def check_place(path: str) -> None:

@@ -16,6 +16,7 @@ from penstock.sinks.store import (
     check_name,
     check_names,
     columns_of,
+    database,
     lowered,
     mapping,
     quoted,
@@ -49,7 +50,7 @@ class SqliteTable:
     delivery: Delivery = "exactly once"
 
     def __init__(self, path: str | os.PathLike[str], table: str, *, key: str | None = None) -> None:
-        self.path: str = os.fspath(path)
+        self.path: str = database("path", path)
         self.table: str = validate.text("table", table)
         check_name("table", table)
         if lowered(table).startswith(("penstock_", "sqlite_")):

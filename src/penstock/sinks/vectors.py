@@ -22,6 +22,7 @@ from penstock.sinks.store import (
     SqliteStore,
     check_names,
     columns_of,
+    database,
     lowered,
     mapping,
     quoted,
@@ -96,7 +97,7 @@ class SqliteVectors:
     def __init__(
         self, path: str | os.PathLike[str], *, embedder: str | None = None, dimensions: int | None = None
     ) -> None:
-        self.path: str = os.fspath(path)
+        self.path: str = database("path", path)
         self.embedder: str | None = None if embedder is None else validate.text("embedder", embedder)
         self.dimensions: int | None = None if dimensions is None else validate.whole("dimensions", dimensions, least=1)
 

@@ -1,0 +1,61 @@
+"""Where the database of a sink can be: said when the sink is built, before anything is made there."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+import penstock
+from penstock import Callback, OptionError, SqliteTable, SqliteVectors
+from penstock.sinks import SqliteStore
+
+SINKS = {
+    "table": (lambda path: SqliteTable(path, "t"), "path"),
+    "vectors": (SqliteVectors, "path"),
+    "callback": (lambda path: Callback(print, journal=path), "journal"),
+}
+
+
+@pytest.mark.parametrize("sink", SINKS)
+@pytest.mark.parametrize(
+    ("path", "rule"),
+    [
+        (None, "must be a path, got None"),
+        ("", "must be a path, got ''"),
+        (3, "must be a path, got 3"),
+        (b"x.db", "must be a path, got b'x.db'"),
+        ("a\0b", r"must be a path that UTF-8 can hold, without NUL, got 'a\\x00b'"),
+        (Path(os.fsdecode(b"\xe9.db")), "must be a path that UTF-8 can hold, without NUL, got PosixPath"),
+        (":memory:", "must be the path of a file that the next run finds again, got ':memory:'"),
+        (Path(":memory:"), "must be the path of a file that the next run finds again, got PosixPath"),
+        ("file:x.db?mode=rwc", "must be the path of a file that the next run finds again, got 'file:x.db"),
+    ],
+    ids=ascii,
+)
+def test_what_is_no_path_of_a_database_is_refused(sink, path, rule):
+    make, option = SINKS[sink]
+    with pytest.raises(OptionError, match=f"^{option} {rule}"):
+        make(path)
+
+
+@pytest.mark.parametrize("sink", SINKS)
+def test_a_path_is_a_str_or_a_path(sink):
+    make, _ = SINKS[sink]
+    assert (make("x.db").path, make(Path("x.db")).path, make("./file:x").path) == ("x.db", "x.db", "./file:x")
+
+
+@pytest.mark.real_time
+async def test_a_sink_of_ones_own_is_held_to_it_when_it_is_opened(tmp_path, monkeypatch):
+    """SQLite would make a database in memory, and nothing would be left but the lock."""
+
+    class Own:
+        delivery = "exactly once"
+        path = ":memory:"
+
+        def open(self, durability):
+            return SqliteStore(self.path, durability)
+
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(OptionError, match="path must be the path of a file"):
+        await penstock.keyed([1], key=int).to(Own(), run="r")
+    assert list(tmp_path.iterdir()) == []
