@@ -1,6 +1,7 @@
 """`open(progress=True)`: a live table on a terminal, plain lines elsewhere, both on stderr."""
 
 import asyncio
+import io
 import os
 import pty
 import re
@@ -64,6 +65,50 @@ async def test_it_ends_with_the_run(leave, capsys):
     assert len(lines) == 1
     await asyncio.sleep(100)
     assert capsys.readouterr().err == ""
+
+
+class Stderr(io.StringIO):
+    """Whoever reads it goes away: `error` is raised by what is written then."""
+
+    def __init__(self, *, terminal):
+        super().__init__()
+        self.terminal = terminal
+        self.error = None
+        self.failed = 0
+
+    def isatty(self):
+        return self.terminal
+
+    def write(self, text):
+        if self.error is not None:
+            self.failed += 1
+            raise self.error
+        return super().write(text)
+
+
+@pytest.mark.parametrize("terminal", [False, True], ids=["lines", "table"])
+@pytest.mark.parametrize("gone_at", [0, 2])
+@pytest.mark.parametrize("error", [OSError(5, "Input/output error"), ValueError("I/O operation on closed file")])
+async def test_a_run_goes_on_when_nobody_can_be_shown_how(terminal, gone_at, error, monkeypatch):
+    """Nothing more is shown after the first failure, and what rich has put in the place of stderr is taken away."""
+    stderr = Stderr(terminal=terminal)
+    monkeypatch.setattr(sys, "stderr", stderr)
+    failed = []
+    stderr.error = None if gone_at else error
+    async with penstock.stream(range(12)).map(second, on_error="skip").open(progress=True) as results:
+        async for number in results:
+            if number == gone_at:
+                stderr.error = error
+            failed.append(stderr.failed)
+    assert len(failed) == 11
+    assert 0 < failed[6] == stderr.failed
+    assert sys.stderr is stderr
+
+
+async def test_without_stderr_nothing_is_shown(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stderr", None)
+    await read(penstock.stream(range(12)).map(second, on_error="skip"))
+    assert capsys.readouterr().out == ""
 
 
 def test_the_table():

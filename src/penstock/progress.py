@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+from contextlib import suppress
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Protocol
 
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
 
 _REDRAW_S = 0.25
 _LINE_S = 5.0
+
+_UNSEEN = (OSError, ValueError)
+"""What a stderr raises that nobody reads any more, or that is closed."""
 
 
 class _Display(Protocol):
@@ -37,19 +41,22 @@ def require_rich() -> None:
 
 
 def show_progress(scope: Scope) -> None:
-    """Show how the run of `scope` goes until it is closed."""
-    display: _Display
-    if sys.stderr.isatty():
-        from rich.console import Console  # noqa: PLC0415 -- an extra
+    """Show how the run of `scope` goes until it is closed or nobody can be shown: no run fails for that."""
+    if sys.stderr is not None:  # as it is in a program without a console
+        with suppress(*_UNSEEN):
+            _Ticker(scope, _display())
 
-        display = LiveTable(Console(stderr=True))
-    else:
-        display = PlainLines()
-    _Ticker(scope, display)
+
+def _display() -> _Display:
+    if not sys.stderr.isatty():
+        return PlainLines()
+    from rich.console import Console  # noqa: PLC0415 -- an extra
+
+    return LiveTable(Console(stderr=True))
 
 
 class _Ticker:
-    """Has a display show the statistics of a run regularly, and at its end."""
+    """Has a display show the statistics of a run regularly, and at its end; after the first failure no more."""
 
     def __init__(self, scope: Scope, display: _Display) -> None:
         self._scope = scope
@@ -59,14 +66,28 @@ class _Ticker:
         self._tick()
 
     def _tick(self) -> None:
-        self._display.show(self._scope.stats())
-        self._timer = self._scope.loop.call_later(self._display.every, self._tick)
+        self._timer = None
+        if self._show():
+            self._timer = self._scope.loop.call_later(self._display.every, self._tick)
 
     def _close(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._display.show(self._scope.stats())
-        self._display.close()
+            if self._show():
+                self._close_display()
+
+    def _show(self) -> bool:
+        """Show how things stand; whether that was possible."""
+        try:
+            self._display.show(self._scope.stats())
+        except _UNSEEN:
+            self._close_display()
+            return False
+        return True
+
+    def _close_display(self) -> None:
+        with suppress(*_UNSEEN):
+            self._display.close()
 
 
 class LiveTable:
