@@ -454,3 +454,21 @@ async def test_a_run_that_was_ended_before_it_is_entered_reads_nothing(end):
     async with run as items:
         assert [item async for item in items] == []
     assert (source.taken, run.was_stopped) == (0, True)
+
+
+@grid
+@pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt])
+async def test_an_error_at_the_very_end_is_raised_and_keeps_nobody_waiting(error):
+    """P4: whatever else is to be done at the end is done."""
+    called = []
+
+    def fails():
+        raise error("at the end")
+
+    run = NUMBERS.map(slow).open()
+    with pytest.raises(error, match="at the end"):
+        async with run as items:
+            items._scope.on_closed += [fails, lambda: called.append("after")]
+            await anext(items)
+    assert called == ["after"]
+    assert [str(failed) for failed in items.failures] == [f"stage 'end of the run', item 0: {error('at the end')!r}"]

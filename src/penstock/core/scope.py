@@ -215,13 +215,21 @@ class Scope:
         if self._grace_timer is not None:
             self._grace_timer.cancel()
             self._grace_timer = None
-        for stage in self.stages:
-            stage.close()
-        for callback in self.on_closed:
+        try:
+            for stage in self.stages:
+                stage.close()
+            for callback in self.on_closed:
+                self._call_at_the_end(callback)
+            self._let_go()
+        finally:  # or who leaves would wait for ever
+            self.closed.set_result(None)
+            open_runs.closed(self)
+
+    def _call_at_the_end(self, callback: Callable[[], None]) -> None:
+        try:
             callback()
-        self._let_go()
-        self.closed.set_result(None)
-        open_runs.closed(self)
+        except BaseException as error:  # noqa: BLE001 -- raised from leaving, whatever it is
+            self.cleanup_failed(Failed(as_failure(error), 0, None, "end of the run"))
 
     @property
     def left_work_behind(self) -> bool:
