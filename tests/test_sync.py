@@ -81,6 +81,18 @@ def test_a_stream_that_cannot_be_opened_leaves_no_thread():
         pytest.fail("there is nothing to read")
 
 
+def test_a_thread_that_cannot_be_started_leaves_no_loop(monkeypatch):
+    def start(_):
+        raise RuntimeError("can't start new thread")
+
+    items = stream(range(3)).sync()
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="can't start new thread"):
+        patch.setattr(threading.Thread, "start", start)
+        items.__enter__()
+    with items:
+        assert list(items) == [0, 1, 2]
+
+
 def test_a_one_shot_iterator_is_read_once():
     numbers = stream(iter([1]))
     with numbers.sync() as items:

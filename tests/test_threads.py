@@ -290,3 +290,46 @@ async def test_a_thread_that_is_stuck_is_left_behind_and_keeps_nobody_from_leavi
         gate.set()
     for thread in stuck:
         thread.join()
+
+
+@pytest.fixture
+def no_threads(monkeypatch):
+    """The system has no thread left for those whose name has this in it; put `None` there, and it has."""
+    real = threading.Thread.start
+    lacking = {"name": "penstock"}
+
+    def start(thread):
+        if lacking["name"] is not None and lacking["name"] in thread.name:
+            raise RuntimeError("can't start new thread")
+        real(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    return lacking
+
+
+@grid
+@pytest.mark.usefixtures("no_threads")
+async def test_a_thread_that_cannot_be_started_fails_the_run():
+    with pytest.raises(RuntimeError, match="can't start new thread") as raised:
+        await penstock.stream(range(3)).map(thread_of, concurrency=2).to_list()
+    assert raised.value.__notes__[0] == "penstock: stage 'map(thread_of)', item 0"
+    assert not any("cleanup" in note or "end of the run" in note for note in raised.value.__notes__)
+
+
+@grid
+async def test_an_item_that_no_thread_can_be_started_for_fails_and_the_next_ones_have_another_try(no_threads):
+    release = threading.Event()
+
+    def work(number):
+        if number == 0:
+            release.wait()
+        return number
+
+    no_threads["name"] = "_1"
+    stream = penstock.stream(range(4)).map(work, concurrency=2, ordered=False, on_error="return")
+    async with stream.open() as results:
+        first = await anext(results)
+        assert (first.index, str(first.error)) == (1, "can't start new thread")
+        no_threads["name"] = None
+        release.set()
+        assert sorted([(await anext(results)).value for _ in range(3)]) == [0, 2, 3]

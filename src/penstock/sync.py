@@ -27,9 +27,14 @@ class SyncRun[T](Iterator[T]):
         self._thread: Thread | None = None
 
     def __enter__(self) -> Self:
-        loop = self._loop = asyncio.new_event_loop()
-        self._thread = Thread(target=self._serve, args=(loop,), name="penstock sync", daemon=True)
-        self._thread.start()
+        loop = asyncio.new_event_loop()
+        thread = Thread(target=self._serve, args=(loop,), name="penstock sync", daemon=True)
+        try:
+            thread.start()
+        except BaseException:
+            loop.close()
+            raise
+        self._loop, self._thread = loop, thread
         try:
             self._call(self._run.__aenter__())
         except BaseException:

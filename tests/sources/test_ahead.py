@@ -138,6 +138,18 @@ async def test_a_run_that_was_never_read_starts_no_thread():
         pass
 
 
+async def test_a_thread_that_cannot_be_started_fails_the_run(monkeypatch):
+    """Nobody waits for it to close what it has not opened."""
+
+    def start(_):
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="can't start new thread"):
+        patch.setattr(threading.Thread, "start", start)
+        async with reading(lambda: iter_of(3)).open(grace=0.01) as items:
+            await anext(items)
+
+
 async def test_an_error_of_the_source_is_raised_after_what_was_read():
     error = OSError("disk")
 

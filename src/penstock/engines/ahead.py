@@ -85,8 +85,9 @@ class _Lists[T](AsyncIterator[list[T]]):
 
     async def __anext__(self) -> list[T]:
         if self._thread is None:
-            self._thread = threading.Thread(target=self._work, name=f"penstock {self._name}", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._work, name=f"penstock {self._name}", daemon=True)
+            thread.start()
+            self._thread = thread
         while True:
             with self._changed:
                 if self._items:

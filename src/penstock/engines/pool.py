@@ -31,11 +31,11 @@ class DaemonThreads(Executor):
         with self._lock:
             if self._over:
                 raise RuntimeError("the threads have been let go")
-            self._unfinished += 1
-            if self._unfinished > len(self._threads) < self._most:
+            if self._unfinished >= len(self._threads) < self._most:
                 thread = threading.Thread(target=self._work, name=f"{self._name}_{len(self._threads)}", daemon=True)
-                self._threads.add(thread)
                 thread.start()
+                self._threads.add(thread)
+            self._unfinished += 1
         self._jobs.put((future, lambda: fn(*args, **kwargs)))
         return future
 
