@@ -3,10 +3,12 @@
 import asyncio
 import contextvars
 import threading
+from queue import SimpleQueue
 
 import pytest
 
 import penstock
+from penstock.engines.pool import DaemonThreads
 from penstock.testing import Gauge
 
 grid = pytest.mark.grid
@@ -290,6 +292,37 @@ async def test_a_thread_that_is_stuck_is_left_behind_and_keeps_nobody_from_leavi
         gate.set()
     for thread in stuck:
         thread.join()
+
+
+class HeldUntilTheEnd(SimpleQueue):
+    """Whoever has fetched a job is held until the pool tells its threads to go."""
+
+    def __init__(self):
+        super().__init__()
+        self.fetched, self.over = threading.Event(), threading.Event()
+
+    def get(self):
+        job = super().get()
+        self.fetched.set()
+        self.over.wait()
+        return job
+
+    def put(self, job):
+        super().put(job)
+        if job is None:
+            self.over.set()
+
+
+def test_a_call_that_a_thread_has_fetched_and_not_begun_is_cancelled_when_the_threads_are_let_go():
+    """Nobody waits any more, least of all whoever lets them go: it would be for the whole call."""
+    called = []
+    pool = DaemonThreads(1, "held")
+    pool._jobs = jobs = HeldUntilTheEnd()
+    call = pool.submit(called.append, 1)
+    jobs.fetched.wait()
+    (thread,) = pool._threads
+    pool.shutdown()
+    assert (called, call.cancelled(), thread.is_alive()) == ([], True, False)
 
 
 @pytest.fixture

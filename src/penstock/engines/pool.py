@@ -44,7 +44,10 @@ class DaemonThreads(Executor):
         while (job := self._jobs.get()) is not None:
             future, call = job
             with self._lock:
-                self._at_work.add(thread)
+                if self._over:
+                    future.cancel()
+                else:
+                    self._at_work.add(thread)
             result, error = None, None
             if future.set_running_or_notify_cancel():
                 try:
@@ -62,7 +65,7 @@ class DaemonThreads(Executor):
 
     @override
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Let the threads go; with `wait`, join those that are not inside a call."""
+        """Let the threads go; what none of them has begun is cancelled. With `wait`, join those that are in no call."""
         with self._lock:
             self._over = True
             free = self._threads - self._at_work
