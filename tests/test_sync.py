@@ -93,6 +93,15 @@ def test_a_thread_that_cannot_be_started_leaves_no_loop(monkeypatch):
         assert list(items) == [0, 1, 2]
 
 
+def test_a_run_is_entered_once():
+    """P4: a second loop and a second thread would be left behind; the first goes on."""
+    with stream(range(3)).sync() as items:
+        assert next(items) == 0
+        with pytest.raises(RuntimeError, match=r"stream\.sync\(\) of its own"), items:
+            pytest.fail("it is read already")
+        assert list(items) == [1, 2]
+
+
 def test_a_one_shot_iterator_is_read_once():
     numbers = stream(iter([1]))
     with numbers.sync() as items:

@@ -27,6 +27,8 @@ class SyncRun[T](Iterator[T]):
         self._thread: Thread | None = None
 
     def __enter__(self) -> Self:
+        if self._loop is not None:
+            raise RuntimeError("this run is being read already: a second `with` block needs a stream.sync() of its own")
         loop = asyncio.new_event_loop()
         thread = Thread(target=self._serve, args=(loop,), name="penstock sync", daemon=True)
         try:
