@@ -3,6 +3,7 @@
 import asyncio
 import contextvars
 import threading
+from collections import deque
 from queue import SimpleQueue
 
 import pytest
@@ -229,6 +230,80 @@ async def test_a_generator_of_flat_map_runs_in_a_thread(ordered):
     outputs = await penstock.stream(["ab", "c", ""]).flat_map(letters, concurrency=2, ordered=ordered).to_list()
     assert sorted(outputs) == ["a", "b", "c"]
     assert threading.main_thread() not in seen
+
+
+class Query:
+    """Lazy, and no iterator: a cursor, a paginator, a query; `seen` are the threads that have read and closed it."""
+
+    def __init__(self, rows, seconds=0.0, clock=None):
+        self.rows = rows
+        self.seconds = seconds
+        self.clock = clock
+        self.seen = set()
+
+    def __iter__(self):
+        try:
+            for row in self.rows:
+                if self.clock is not None:
+                    self.clock.sleep(self.seconds)
+                self.seen.add(threading.current_thread())
+                yield row
+        finally:
+            self.seen.add(threading.current_thread())
+
+
+class SizedQuery(Query):
+    def __len__(self):
+        return len(self.rows)
+
+    def __contains__(self, row):
+        return row in self.rows
+
+
+def its(query):
+    return query
+
+
+async def its_later(query):
+    return query
+
+
+def later(query):
+    return its_later(query)
+
+
+@grid
+@pytest.mark.parametrize("kind", [Query, SizedQuery])
+@pytest.mark.parametrize("fn", [its, later])
+async def test_a_lazy_iterable_of_flat_map_is_read_in_a_thread(kind, fn):
+    """It blocks while it is read, whether or not it is an iterator and whether or not it knows its length."""
+    queries = [kind("ab"), kind("c"), kind("")]
+    assert await penstock.stream(queries).flat_map(fn, engine="thread").to_list() == ["a", "b", "c"]
+    for query in queries:
+        assert query.seen
+        assert threading.main_thread() not in query.seen
+
+
+@grid
+@pytest.mark.parametrize("kind", [Query, SizedQuery])
+async def test_a_timeout_covers_the_reading_of_a_lazy_iterable(kind, clock):
+    query = kind("abc", 2, clock)
+    async with penstock.stream([query]).flat_map(its, engine="thread", timeout=5, on_error="return").open() as results:
+        got = [result async for result in results]
+    assert [result.value for result in got[:-1]] == (["a", "b"] if kind is Query else [])
+    assert str(got[-1].error) == "timed out after 5 s"
+
+
+@grid
+@pytest.mark.parametrize("kind", [bytes.decode, bytes, list, tuple, set, frozenset, dict.fromkeys, deque, range])
+async def test_what_is_there_in_memory_is_handed_on_as_it_is(kind, monkeypatch):
+    """A hop between threads for each of its items would be for nothing."""
+    some = kind(2) if kind is range else kind(b"ab")
+    loop, hops = asyncio.get_running_loop(), []
+    run_in_executor = loop.run_in_executor
+    monkeypatch.setattr(loop, "run_in_executor", lambda *args: hops.append(args) or run_in_executor(*args))
+    assert await penstock.stream([some]).flat_map(its, engine="thread").to_list() == list(some)
+    assert len(hops) == 1
 
 
 @grid

@@ -2,7 +2,8 @@
 
 import asyncio
 import contextvars
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections import deque
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator
 from functools import partial
 from itertools import islice
 from typing import Any, Final, cast
@@ -14,6 +15,9 @@ from penstock.engines.pool import DaemonThreads
 
 type _Outcome = list[Any]
 """What a call returned, and what it raised; one of them is None."""
+
+_NEVER_BLOCKS: Final = (list, tuple, set, frozenset, deque, dict, str, bytes, bytearray, range, AsyncIterable)
+"""What is read on the loop: it is there in memory, or waits as the loop does."""
 
 
 class Threads:
@@ -38,13 +42,17 @@ class Threads:
         return call
 
     def bind_reading[T](self, fn: Callable[[T], Any], timeout: float | None) -> Callable[[T], Awaitable[Any]]:
-        """`fn`, which gives iterables, as an async function: the items of one that is lazy are made in a thread too."""
+        """`fn`, which gives iterables, as an async function: what may block as it is read is read in a thread too."""
 
         async def read(item: T) -> Any:
             limit = Budget(timeout)
             with limit:
                 fan = await self._awaited(limit, fn, item)
-            return InThread(cast("Iterator[Any]", fan), self, limit) if isinstance(fan, Iterator) else fan
+                if isinstance(fan, _NEVER_BLOCKS) or not isinstance(fan, Iterable):
+                    return cast("Any", fan)
+                if isinstance(fan, Collection):  # read at once, as everywhere
+                    return await self.run(limit, list, fan)
+            return InThread(cast("Iterable[Any]", fan), self, limit)
 
         return read
 
