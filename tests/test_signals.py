@@ -28,8 +28,11 @@ def endless():
 
 async def receive(signals, number):
     os.kill(os.getpid(), number)
-    while signals.received is None:  # noqa: ASYNC110 -- a handler has nobody to tell
+    for _ in range(1000):
+        if signals.received is not None:
+            return
         await asyncio.sleep(0)
+    pytest.fail(f"{number.name} was not received")
 
 
 @pytest.mark.grid
@@ -155,3 +158,65 @@ async def test_it_can_be_closed_twice():
     signals = penstock.drain_on_signals()
     signals.close()
     signals.close()
+
+
+@pytest.mark.grid
+@pytest.mark.parametrize("inner_first", [True, False])
+async def test_blocks_may_be_nested(inner_first):
+    """The end of one is not that of the other, whichever ends first; then all is as before."""
+    before = [signal.getsignal(each) for each in SIGNALS]
+    first, second = penstock.drain_on_signals(), penstock.drain_on_signals()
+    if inner_first:
+        first, second = second, first
+    first.close()
+    first.close()
+    await receive(second, signal.SIGTERM)
+    with penstock.drain_on_signals() as third:
+        assert third.received is signal.SIGTERM
+    assert await penstock.stream(range(3)).map(at_once).to_list() == []
+    second.close()
+    assert [signal.getsignal(each) for each in SIGNALS] == before
+    assert await penstock.stream(range(3)).map(at_once).to_list() == [0, 1, 2]
+    with penstock.drain_on_signals() as signals:
+        assert signals.received is None
+
+
+@pytest.mark.grid
+@pytest.mark.parametrize("number", SIGNALS)
+async def test_a_handler_of_the_loop_is_left_alone(number):
+    """It could not be put back, as a loop does not tell what it calls."""
+    loop, called = asyncio.get_running_loop(), asyncio.Event()
+    other = next(each for each in SIGNALS if each is not number)
+    before = [signal.getsignal(each) for each in SIGNALS]
+    loop.add_signal_handler(number, called.set)
+    try:
+        with pytest.raises(RuntimeError, match=rf"^{number.name} .* loop\.remove_signal_handler\({number.name}\)"):
+            penstock.drain_on_signals()
+        os.kill(os.getpid(), number)
+        await called.wait()
+        assert signal.getsignal(other) == before[SIGNALS.index(other)]
+    finally:
+        loop.remove_signal_handler(number)
+        signal.signal(number, before[SIGNALS.index(number)])
+    with penstock.drain_on_signals() as signals:
+        await receive(signals, number)
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_loop_that_was_closed_meanwhile_is_in_nobodys_way(loop):
+    """Its handlers went with it: those of the next loop are new, and have received nothing."""
+    before = [signal.getsignal(each) for each in SIGNALS]
+
+    async def main():
+        signals = penstock.drain_on_signals()
+        assert signals.received is None
+        await receive(signals, signal.SIGTERM)
+
+    if loop == "uvloop":
+        pytest.importorskip("uvloop")
+    try:
+        for _ in range(2):
+            asyncio.run(main(), loop_factory=eval(LOOPS[loop]))
+    finally:
+        for number, handler in zip(SIGNALS, before, strict=True):
+            signal.signal(number, handler)

@@ -2,11 +2,15 @@
 
 import asyncio
 import signal
+import threading
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self
+from weakref import WeakKeyDictionary
 
 from penstock.core import open_runs
 from penstock.core.log import LOG
+
+_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
 def drain_on_signals() -> "DrainOnSignals":
@@ -17,7 +21,9 @@ def drain_on_signals() -> "DrainOnSignals":
     `SystemExit` with 128 + the signal's number out of the loop: work is then cancelled and awaited, as whenever a run
     is left (P4). Works where the program was started with SIGINT ignored, as shells do with background jobs.
 
-    It is in force from the call on, until the loop is closed; as a context manager, until its block is left.
+    It is in force from the call on, until the loop is closed; as a context manager, until its block is left: then the
+    handlers that were there before are back. Blocks may be nested, as in a library and the program that calls it: a
+    signal is for all of them, and draining goes on until the last of them is left.
 
     Example:
         async def main():
@@ -29,30 +35,26 @@ def drain_on_signals() -> "DrainOnSignals":
                 print("stopped early")
 
     Raises:
-        RuntimeError: no loop is running, or it runs in another than the main thread, where signals do not arrive.
+        RuntimeError: no loop is running, or it runs in another than the main thread, where signals do not arrive; or
+            `loop.add_signal_handler` has set a handler for one of them, as some web servers do: a loop cannot be asked
+            for it to put it back. Remove it before, or have it call `Run.stop` and leave out `drain_on_signals`.
     """
     return DrainOnSignals(asyncio.get_running_loop())
 
 
 class DrainOnSignals:
-    """Handlers of signals on a loop, made by `drain_on_signals`.
-
-    Attributes:
-        received: the signal that made the runs drain, or None.
-    """
+    """Handlers of signals on a loop, made by `drain_on_signals`."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.received: signal.Signals | None = None
         self._loop = loop
-        self._before: dict[signal.Signals, Any] = {}
-        try:
-            for each in (signal.SIGINT, signal.SIGTERM):
-                before = signal.getsignal(each)
-                loop.add_signal_handler(each, self._receive, each)
-                self._before[each] = before
-        except (ValueError, RuntimeError) as error:
-            self.close()
-            raise RuntimeError("drain_on_signals() works on a loop in the main thread only") from error
+        self._handlers = _installed.get(loop) or _Handlers(loop)
+        self._handlers.users += 1
+        self._closed = False
+
+    @property
+    def received(self) -> signal.Signals | None:
+        """The signal that made the runs drain, or None."""
+        return self._handlers.received
 
     def __enter__(self) -> Self:
         return self
@@ -61,19 +63,58 @@ class DrainOnSignals:
         self.close()
 
     def close(self) -> None:
-        """Put back the handlers that were there before; may be called twice."""
+        """Put back the handlers that were there before, unless others still want these; may be called twice."""
+        if self._closed:
+            return
+        self._closed = True
+        self._handlers.users -= 1
+        if not self._handlers.users:
+            self._handlers.remove(self._loop)
+            open_runs.end_draining(self._loop)
+
+
+class _Handlers:
+    """The handlers of one loop, for all who want them; does not hold the loop, which is how they are found."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            raise RuntimeError("drain_on_signals() works on a loop in the main thread only")
+        self.received: signal.Signals | None = None
+        self.users = 0
+        self._before = {each: _handler_to_put_back(each) for each in _SIGNALS}
+        for each in _SIGNALS:
+            loop.add_signal_handler(each, self._receive, each)
+        _installed[loop] = self
+
+    def remove(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Put back what was there before."""
+        del _installed[loop]
         for each, before in self._before.items():
-            self._loop.remove_signal_handler(each)
+            loop.remove_signal_handler(each)
             if before is not None:  # one that Python has not set cannot be put back
                 signal.signal(each, before)
-        self._before.clear()
-        open_runs.end_draining(self._loop)
 
     def _receive(self, number: signal.Signals) -> None:
         if self.received is None:
             self.received = number
             LOG.warning("%s: what is in flight is finished; once more aborts", number.name)
-            open_runs.drain(self._loop)
+            open_runs.drain(asyncio.get_running_loop())
             return
         LOG.warning("%s: aborted", number.name)
         raise KeyboardInterrupt if number is signal.SIGINT else SystemExit(128 + number)
+
+
+_installed: "WeakKeyDictionary[asyncio.AbstractEventLoop, _Handlers]" = WeakKeyDictionary()
+
+
+def _handler_to_put_back(number: signal.Signals) -> Any:
+    """What Python calls at that signal; of what a loop calls then, it knows only that there is something."""
+    handler: Any = signal.getsignal(number)
+    owner = getattr(handler, "__self__", None)
+    of_uvloop = isinstance(owner, asyncio.AbstractEventLoop) and not owner.is_closed()
+    if of_uvloop or getattr(handler, "__module__", None) == "asyncio.unix_events":
+        raise RuntimeError(
+            f"{number.name} has a handler of loop.add_signal_handler(), which drain_on_signals() could not put back: "
+            f"remove it before, by loop.remove_signal_handler({number.name}), or have it call run.stop() instead"
+        )
+    return handler
