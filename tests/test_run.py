@@ -377,19 +377,45 @@ async def test_work_stops_its_own_run():
 
 
 @grid
-async def test_work_closes_its_own_run(clock):
-    """It is waited for as long as work that ignores its cancellation, then named."""
+@pytest.mark.parametrize("seconds", [None, 0, 1], ids=["first step", "next step", "later"])
+@pytest.mark.parametrize("ordered", [True, False])
+async def test_work_that_closes_its_own_run_is_refused(seconds, ordered, clock):
+    """P4: it would wait for itself; so it fails as other work does, and the run is closed by whoever reads it."""
+    source, gauge = Scripted(range(9)), Gauge()
 
+    @gauge.wrap
     async def closes(number):
-        await asyncio.sleep(1)
-        await items.aclose()
-        return number
+        if number != 1:
+            await asyncio.sleep(60)
+        if seconds is not None:
+            await asyncio.sleep(seconds)
+        await run.aclose()
 
-    items = penstock.stream([1]).map(closes).open()
-    with pytest.warns(penstock.UnstoppedWorkWarning, match=r"stage 'map\(closes\)', item 0"):
-        assert await anext(items, "ended") == "ended"
-    assert clock.now <= 10.0
-    await asyncio.sleep(1)
+    run = penstock.stream(source).map(closes, concurrency=3, ordered=ordered).open()
+    with pytest.raises(penstock.ConcurrentReadError, match=r"would wait for itself.* abort\(\)") as raised:
+        async with run:
+            await anext(run)
+    assert raised.value.__notes__ == ["penstock: stage 'map(closes)', item 1"]
+    assert (gauge.now, source.closed, clock.now) == (0, 1, seconds or 0)
+
+
+@grid
+async def test_work_closes_the_run_around_its_own_in_a_task_that_nobody_waits_for(clock):
+    """P4: that work is stopped like all other."""
+    closing = []
+
+    async def work(number):
+        closing.append(asyncio.create_task(close()))
+        await asyncio.sleep(60)
+
+    async def close():
+        await asyncio.sleep(1)
+        await run.aclose()
+
+    async with penstock.stream(range(3)).map(work).open() as run:
+        assert [item async for item in run] == []
+        await closing[0]
+    assert (len(closing), clock.now) == (1, 1.0)
 
 
 @grid

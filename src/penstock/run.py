@@ -12,6 +12,7 @@ from typing import Any, Literal, Self
 from penstock.core import open_runs
 from penstock.core.errors import ConcurrentReadError, UnclosedStreamWarning
 from penstock.core.outcome import Failed, Reason
+from penstock.core.places import Places
 from penstock.core.scope import Scope, outlast
 from penstock.core.stage import END, PENDING, Pulled, Signal, Stage
 from penstock.core.stats import Stats
@@ -32,6 +33,12 @@ class Outlet:
         """Let the consumer look again."""
         if self.waiter is not None and not self.waiter.done():
             self.waiter.set_result(None)
+
+
+def _is_work_of(scope: Scope) -> bool:
+    """Whether who asks is part of what the run waits for; in its first step, work is not among what runs yet."""
+    task = asyncio.current_task()
+    return scope.entered or any(isinstance(stage, Places) and task in stage.running.values() for stage in scope.stages)
 
 
 def _at_the_end(_room: int) -> Literal[Signal.END]:
@@ -147,9 +154,13 @@ class Run[T](AsyncIterator[T]):
         return self._stage
 
     async def _leave(self, error: BaseException | None) -> None:
+        scope = self._scope
+        if scope is not None and _is_work_of(scope):
+            raise ConcurrentReadError(
+                "work that leaves the run that it is part of would wait for itself: to end that run, call its abort()"
+            )
         self._over = True
         self._pull = None
-        scope = self._scope
         if scope is None:
             return
         scope.begin_close(error)
@@ -166,7 +177,10 @@ class Run[T](AsyncIterator[T]):
     async def aclose(self) -> None:
         """Stop and await all work in flight, close the source; then nothing of this run is left (P4).
 
+        Work of this run cannot do so, as it would wait for itself; it can `abort` or `stop` the run.
+
         Raises:
+            ConcurrentReadError: work of this run asks.
             Exception: the first error of cleanup or of closing the source, with the others in its notes.
         """
         await self._leave(None)
@@ -184,7 +198,10 @@ class Run[T](AsyncIterator[T]):
         return self._over if self._scope is None else self._scope.drained
 
     def abort(self, reason: Reason = "caller cancelled") -> None:
-        """Cancel what is in flight, take nothing more; what has finished is still delivered, then the run ends (P4)."""
+        """Cancel what is in flight, take nothing more; what has finished is still delivered, then the run ends (P4).
+
+        Work of this run may do so: it is in flight like the rest, and cancelled where it waits next.
+        """
         if self._stage is None:
             self._over = True
         elif not self._over:

@@ -101,6 +101,11 @@ class Scope:
         finally:
             self._entered = False
 
+    @property
+    def entered(self) -> bool:
+        """Whether a turn or a pump of the run is under way: who asks is in the first step of work that it starts."""
+        return self._entered
+
     def begin_turn(self) -> None:
         """Say that others just had the loop: the run may keep it for another TURN."""
         self.turn_ends = now() + TURN
