@@ -2,13 +2,13 @@
 
 import asyncio
 import contextvars
-from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from functools import partial
 from itertools import islice
 from typing import Any, Final, cast
 
 from penstock.core.errors import as_failure
+from penstock.core.outputs import AT_HAND
 from penstock.core.retry import ThreadTimeout, in_time
 from penstock.core.scope import Scope, outlast
 from penstock.engines.pool import DaemonThreads
@@ -16,7 +16,8 @@ from penstock.engines.pool import DaemonThreads
 type _Outcome = list[Any]
 """What a call returned, and what it raised; one of them is None."""
 
-_NEVER_BLOCKS: Final = (list, tuple, set, frozenset, deque, dict, str, bytes, bytearray, range, AsyncIterable)
+_VIEWS: Final = (type({}.keys()), type({}.values()), type({}.items()))
+_NEVER_BLOCKS: Final = (*AT_HAND, *_VIEWS, str, bytes, bytearray, range, AsyncIterable)
 """What is read on the loop: it is there in memory, or waits as the loop does."""
 
 
@@ -50,8 +51,6 @@ class Threads:
                 fan = await self._awaited(limit, fn, item)
                 if isinstance(fan, _NEVER_BLOCKS) or not isinstance(fan, Iterable):
                     return cast("Any", fan)
-                if isinstance(fan, Collection):  # read at once, as everywhere
-                    return await self.run(limit, list, fan)
             return InThread(cast("Iterable[Any]", fan), self, limit)
 
         return read
