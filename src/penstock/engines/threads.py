@@ -16,7 +16,8 @@ from penstock.engines.pool import DaemonThreads
 type _Outcome = list[Any]
 """What a call returned, and what it raised; one of them is None."""
 
-_VIEWS: Final = (type({}.keys()), type({}.values()), type({}.items()))
+_A_DICT: Final[dict[str, str]] = {}
+_VIEWS: Final = (type(_A_DICT.keys()), type(_A_DICT.values()), type(_A_DICT.items()))
 _NEVER_BLOCKS: Final = (*AT_HAND, *_VIEWS, str, bytes, bytearray, range, AsyncIterable)
 """What is read on the loop: it is there in memory, or waits as the loop does."""
 
