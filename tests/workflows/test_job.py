@@ -400,6 +400,14 @@ async def test_the_index_does_not_index_itself(tmp_path):
         assert (report.files + report.unchanged, report.failed) == (1, 0)
 
 
+async def test_a_file_that_begins_with_the_name_of_the_index_is_indexed(tmp_path, rows):
+    for name in ("index.html", "index.md", "index-old.txt"):
+        (tmp_path / name).write_text("a")
+    for _ in range(2):
+        await embed(tmp_path, tmp_path / "index", glob="*")
+    assert {row.name for row in rows(tmp_path / "index")} == {"index.html", "index.md", "index-old.txt"}
+
+
 async def test_the_loop_has_its_turn_while_files_are_skipped(tmp_path):
     """P9: a tree without changes is walked without a word to the stream, and others must still run."""
     for number in range(2_000):

@@ -109,7 +109,7 @@ class _Tree:
         """The files, in order; runs in a thread."""
         if not Path(self.root).is_dir():
             raise PathError(f"{self.root}: {'not a directory' if Path(self.root).exists() else 'no such directory'}")
-        own = {reading.sink + end for end in _BESIDE} if reading.sink else set[str]()
+        own = database_files(reading.sink) if reading.sink else frozenset[str]()
         told = self._told(reading)
         some = False
         for relative, path, status in in_order(self.root, self.selection, told):
@@ -141,6 +141,11 @@ class _Tree:
 def key_of(relative: str) -> str:
     """The key of the file at that path from the root: every name has one, also what is no UTF-8."""
     return os.fsencode(relative).decode("utf-8", "backslashreplace")
+
+
+def database_files(path: str) -> frozenset[str]:
+    """Where the database at `path` is, and what SQLite and the lock put beside it: no source has these as its files."""
+    return frozenset(path + end for end in _BESIDE)
 
 
 def _digest(path: str) -> str:

@@ -4,12 +4,11 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from errno import ENOENT
-from pathlib import Path
 
 from penstock.core.source import SourceSpec
 from penstock.durable.ledger import Identity
 from penstock.durable.roots import Key
-from penstock.sources.files import key_of
+from penstock.sources.files import database_files, key_of
 from penstock.sources.keyed import with_identity
 from penstock.sources.selection import Selection
 from penstock.sources.walking import Entry, Roots, inside, walk
@@ -52,7 +51,7 @@ class Files:
         self._on_error = on_error
         self._knows = knows
         self._unlisted: set[str] = set()
-        self._own_directory, self._own_name = os.path.split(Path(target).resolve())
+        self._own = database_files(os.path.realpath(target))
 
     def stream(self) -> Stream[Entry]:
         """The files, as roots of a durable run."""
@@ -75,10 +74,7 @@ class Files:
             self.links += listing.links
             if self._knows is not None and not listing.prefix and listing.names == set():
                 self._note_empty(listing.directory, self._knows)
-            if listing.directory == self._own_directory:
-                yield from (file for file in listing.files if not file.name.startswith(self._own_name))
-            else:
-                yield from listing.files
+            yield from (file for file in listing.files if file.path not in self._own)
 
     def _failed(self, path: str, error: OSError) -> None:
         self._unlisted.add(path)
