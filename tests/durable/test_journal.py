@@ -228,6 +228,32 @@ async def test_a_run_keeps_to_its_source(table):
         await penstock.keyed("ab", key=str, name="letters").to(table, run="r")
 
 
+class Other(SqliteTable):
+    """A table that says what it is."""
+
+    identity = "the other rows"
+
+
+@pytest.mark.parametrize("kind", [Other, lambda path, _: Callback(lambda rows: None, journal=path)])
+async def test_a_run_keeps_to_its_sink(table, kind):
+    """Else what is done would count as done where nothing of it is."""
+    await deliver(table)
+    other = kind(table.path, "more")
+    with pytest.raises(StoreError, match=r"the run 'r' is into .*, not into .*; give this one another name"):
+        await deliver(other)
+    assert (await deliver(table)).already_done == 3
+
+
+async def test_a_run_of_the_first_format_is_bound_to_the_sink_that_comes_next(table):
+    await deliver(table)
+    connection = apsw.Connection(table.path)
+    connection.execute("UPDATE penstock_journal SET format = 1; ALTER TABLE penstock_runs DROP COLUMN sink")
+    connection.close()
+    assert (await deliver(table)).already_done == 3
+    with pytest.raises(StoreError, match=r"not into the other rows; give this one another name"):
+        await deliver(Other(table.path, "more"))
+
+
 MOUNTS = """\
 22 27 0:21 / /proc rw,relatime - proc proc rw
 27 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw

@@ -102,8 +102,11 @@ async def _open_once(job: Job) -> tuple[Store, Opened]:
         await asyncio.sleep(wait)
     store = store or job.sink.open(job.durability)
     try:
+        sink = getattr(job.sink, "identity", type(job.sink).__name__)
         with store.transaction():
-            return store, store.journal.open_run(job.name, job.source, owner(), job.stages, job.on_change)
+            return store, store.journal.open_run(
+                job.name, job.source, sink, owner(), stages=job.stages, on_change=job.on_change
+            )
     except BaseException:
         store.close()
         raise

@@ -11,9 +11,9 @@ from penstock.durable.fingerprint import OnChange, StageCode, changes
 from penstock.durable.roots import DEAD, DONE, DeadLetter, Key, Root
 from penstock.durable.sqlite import Connection, StoreError, transaction
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 
-_MIGRATIONS: Final[Mapping[int, str]] = {}
+_MIGRATIONS: Final[Mapping[int, str]] = {1: "ALTER TABLE penstock_runs ADD COLUMN sink TEXT NOT NULL DEFAULT ''"}
 """What makes a journal of format n one of format n + 1."""
 
 _PART: Final = 1_000
@@ -24,7 +24,7 @@ CREATE TABLE penstock_journal (format INTEGER NOT NULL);
 CREATE TABLE penstock_runs (
     id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, source TEXT NOT NULL,
     times INTEGER NOT NULL, since INTEGER NOT NULL DEFAULT 1, clean INTEGER NOT NULL, owner TEXT NOT NULL,
-    began REAL NOT NULL, ended REAL);
+    began REAL NOT NULL, ended REAL, sink TEXT NOT NULL DEFAULT '');
 CREATE TABLE penstock_stages (
     run INTEGER NOT NULL REFERENCES penstock_runs, number INTEGER NOT NULL, name TEXT NOT NULL,
     fingerprint BLOB NOT NULL, PRIMARY KEY (run, number)) WITHOUT ROWID;
@@ -118,32 +118,40 @@ class Journal:
         self,
         name: str,
         source: str,
+        sink: str,
         owner: str,
+        *,
         stages: Sequence[StageCode] = (),
         on_change: OnChange = "continue",
     ) -> Opened:
         """Begin the run of that name, or begin it once more, with the code that its stages have now.
 
         Raises:
-            StoreError: it is over another source, or its code has changed and that is to be refused.
+            StoreError: it is over another source or into another sink, or its code has changed and that is to be
+                refused.
         """
         found = list(
             self._connection.execute(
-                "SELECT id, times, since, clean, source FROM penstock_runs WHERE name = ?", (name,)
+                "SELECT id, times, since, clean, source, sink FROM penstock_runs WHERE name = ?", (name,)
             )
         )
         if not found:
             self._connection.execute(
-                "INSERT INTO penstock_runs (name, source, times, clean, owner, began) VALUES (?, ?, 1, 0, ?, ?)",
-                (name, source, owner, time()),
+                "INSERT INTO penstock_runs (name, source, sink, times, clean, owner, began) "
+                "VALUES (?, ?, ?, 1, 0, ?, ?)",
+                (name, source, sink, owner, time()),
             )
             opened = Opened(self._connection.last_insert_rowid(), name, times=1, clean=True)
             self._put_stages(opened.id, stages)
             return opened
-        ((run, times, since, clean, source_before),) = found
+        ((run, times, since, clean, source_before, sink_before),) = found
         if source_before != source:
             raise StoreError(
                 f"{self._path}: the run {name!r} is over {source_before}, not over {source}; give this one another name"
+            )
+        if sink_before not in {sink, ""}:  # a journal of format 1 does not say
+            raise StoreError(
+                f"{self._path}: the run {name!r} is into {sink_before}, not into {sink}; give this one another name"
             )
         changed = changes(self._stages(run), stages)
         if changed and on_change == "refuse":
@@ -154,9 +162,9 @@ class Journal:
         if changed and on_change == "restart":
             since = times + 1
         self._connection.execute(
-            "UPDATE penstock_runs SET times = times + 1, since = ?, clean = 0, owner = ?, began = ?, ended = NULL "
-            "WHERE id = ?",
-            (since, owner, time(), run),
+            "UPDATE penstock_runs SET sink = ?, times = times + 1, since = ?, clean = 0, owner = ?, began = ?, "
+            "ended = NULL WHERE id = ?",
+            (sink, since, owner, time(), run),
         )
         if changed:
             self._put_stages(run, stages)
