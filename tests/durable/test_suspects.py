@@ -17,6 +17,7 @@ from penstock.durable import writer
 from penstock.durable.delivery import deliver, delivering
 from penstock.durable.job import Job
 from penstock.durable.lock import HeldError, exclusive
+from penstock.durable.sqlite import StoreError
 from penstock.sinks.callback import Callback
 from penstock.sinks.table import SqliteTable
 from penstock.sources.keyed import keyed
@@ -482,6 +483,17 @@ def test_a_run_that_is_left_in_order_has_no_suspects(sink, ends):
             asyncio.run(main())
     assert is_clean(sink)
     assert under_way(sink) == []
+
+
+def test_a_row_that_the_store_refuses_makes_no_suspects(tmp_path):
+    """What the process has survived has not killed it: whatever the error, it is left in order."""
+    sink = SqliteTable(tmp_path / "t.db", "rows", key="n")
+    twice = roots(range(5)).map(lambda _: {"n": 1})
+    for _ in range(2):
+        with pytest.raises(StoreError):
+            asyncio.run(twice.to(sink, run="run"))
+        assert is_clean(sink)
+        assert under_way(sink) == []
 
 
 def test_suspects_wait_where_the_run_is_stopped_before_their_turn(sink):

@@ -222,8 +222,7 @@ class Delivery:
 
     def _leave(self) -> None:
         """Note that nothing is under way any more, unless there are roots that are still to run alone."""
-        is_broken = isinstance(self._writer.failure, StoreError)
-        if self._only is None and not (self._complete or self._alone.interrupted or is_broken):
+        if self._only is None and not (self._complete or self._alone.interrupted):
             with suppress(StoreError), self._store.transaction():  # what it is for has worse to say then
                 self._store.journal.leave_run(self._opened.id)
 
