@@ -50,6 +50,46 @@ async def test_a_letter_says_where_why_and_what_it_was(table):
     assert "src/penstock" not in letter.traceback
 
 
+class Detached:
+    """An item that cannot be shown."""
+
+    def __repr__(self):
+        raise RuntimeError("no session")
+
+
+class UnsayableError(Exception):
+    def __str__(self):
+        return self.args[5]
+
+
+@pytest.mark.parametrize(
+    ("item", "error", "shown"),
+    [
+        ("caf\udce9", ValueError("caf\udce9"), ("ValueError: caf\\udce9", "'caf\\udce9'")),
+        (Detached(), ValueError("no"), ("ValueError: no", "<Detached, whose repr raised RuntimeError>")),
+        (
+            "a",
+            UnsayableError("no"),
+            ("UnsayableError: <UnsayableError, whose str raised IndexError>", "'a'"),
+        ),
+        ("a" * 64_100, ValueError("b" * 100_000), ("b... (36,000 more)", "a... (102 more)")),
+    ],
+    ids=["surrogates", "repr raises", "str raises", "long"],
+)
+async def test_whatever_fails_is_set_aside_with_what_can_be_said_of_it(table, item, error, shown):
+    """Else one letter that cannot be written would end the run each time."""
+
+    def fail(_):
+        raise error
+
+    roots = penstock.keyed([1, 2], key=int).map(lambda _: item)
+    report = await roots.map(fail, name="fail", on_error="collect").to(table, run="r")
+    assert (report.dead, report.complete) == (2, True)
+    (letter,) = durable.dead_roots(table.path, keys=[1])[0].letters
+    assert (letter.error.endswith(shown[0]), letter.item.endswith(shown[1])) == (True, True)
+    assert "in fail" in letter.traceback
+
+
 async def test_several_things_that_fail_of_one_root_are_one_dead_root(table):
     async def fail(row):
         if row["letter"] != "b":

@@ -2,7 +2,7 @@
 
 import pickle
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from time import time
 from typing import Any, Final
@@ -18,6 +18,9 @@ _MIGRATIONS: Final[Mapping[int, str]] = {1: "ALTER TABLE penstock_runs ADD COLUM
 
 _PART: Final = 1_000
 """Rows that are staged, and read back, together."""
+
+_LONGEST: Final = 64_000
+"""Characters of a text in a dead letter."""
 
 _TABLES = """
 CREATE TABLE penstock_journal (format INTEGER NOT NULL);
@@ -318,6 +321,21 @@ def _format(connection: Connection) -> int:
 
 
 def _written(letter: DeadLetter) -> tuple[str, int, str, str, str, float]:
-    error = letter.error
-    trace = "".join(traceback.format_exception(error))
-    return letter.stage, letter.attempts, f"{type(error).__name__}: {error}", trace, repr(letter.item), time()
+    """A letter as texts that can be stored, whatever was thrown with whatever item."""
+    error, item = letter.error, letter.item
+    trace = _text(lambda: "".join(traceback.format_exception(error)), "traceback", error)
+    said = f"{type(error).__name__}: {_text(lambda: str(error), 'str', error)}"
+    return _utf8(letter.stage), letter.attempts, said, trace, _text(lambda: repr(item), "repr", item), time()
+
+
+def _text(make: Callable[[], str], what: str, of: object) -> str:
+    """The text, cut where it is very long; a word on whose it is if it cannot be made: that is code of others."""
+    try:
+        text = make()
+    except Exception as failure:  # noqa: BLE001 -- it must not hide the error that the letter is about
+        return f"<{type(of).__name__}, whose {what} raised {type(failure).__name__}>"
+    return _utf8(text if len(text) <= _LONGEST else f"{text[:_LONGEST]}... ({len(text) - _LONGEST:,} more)")
+
+
+def _utf8(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()
