@@ -47,6 +47,14 @@ async def test_items_without_keys_are_refused(stream, tmp_path):
         await stream.to(SqliteTable(tmp_path / "run.db", "rows"), run="run")
 
 
+@pytest.mark.parametrize(("run", "name"), [("r\udce9", "keyed"), ("run", "numbers \udce9")])
+async def test_names_that_cannot_be_written_are_refused_and_nothing_is_made(tmp_path, run, name):
+    stream = keyed([1], key=int, name=name).map(lambda number: {"n": number})
+    with pytest.raises(OptionError, match=r"must be a str that can be written as UTF-8, got '.*\\udce9'"):
+        await stream.to(SqliteTable(tmp_path / "run.db", "rows"), run=run)
+    assert list(tmp_path.iterdir()) == []
+
+
 async def test_failures_in_band_are_refused_and_nothing_is_made(tmp_path):
     """A row is a result; an `Ok` round it, or a `Failed`, would not know its root."""
     stream = keyed([1], key=lambda number: number).map(lambda number: {"n": number}, on_error="return", name="wrap")

@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 
 import penstock
+from penstock.durable.status import runs
 from penstock.sinks.table import SqliteTable
 from penstock.sources import files as module
+from penstock.sources.files import key_of, path_of
 from penstock.sources.walking import PathError
 
 pytestmark = pytest.mark.real_time
@@ -143,6 +145,32 @@ async def test_names_that_are_no_utf_8_have_keys_too(docs, table):
     assert report.delivered == 2
     assert stored(table) == {"caf\\xe9.txt": "latin", "caf\xe9.txt": "utf-8"}
     assert (await stream.to(table, run="r")).already_done == 2
+
+
+@pytest.mark.parametrize(
+    ("path", "key"),
+    [
+        (rb"a\b/c\x41\xgg", r"a\b/c\x41\xgg"),
+        (b"caf\xe9", r"caf\xe9"),
+        (rb"caf\xe9", r"caf\\xe9"),
+        (rb"caf\\xe9", r"caf\\\\xe9"),
+        (b"a\\\xe9", r"a\\\xe9"),
+        (rb"a\b/" + b"\xe9/c\\d", r"a\b/\xe9/c\d"),
+    ],
+)
+def test_no_two_paths_have_one_key(path, key):
+    assert key_of(os.fsdecode(path)) == key
+    assert path_of(key) == os.fsdecode(path)
+
+
+async def test_a_place_may_have_a_name_that_is_no_utf_8(docs, table):
+    place = docs / os.fsdecode(b"caf\xe9")
+    place.mkdir()
+    (place / "a").write_text("x")
+    stream = penstock.files(place, [os.fsdecode(b"\xe9"), "a"]).map(row)
+    assert (await stream.to(table, run="r")).delivered == 1
+    assert (await stream.to(table, run="r")).already_done == 1
+    assert runs(table.path)[0].source == rf"files \xe9, a in {docs}/caf\xe9"
 
 
 async def test_a_changed_file_is_done_again(docs, table):

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 
 import pytest
 
@@ -185,6 +186,12 @@ def peak():
 async def test_a_missing_file_is_named(path):
     with pytest.raises(penstock.SourceError, match=r"events\.jsonl: no such file or directory"):
         await penstock.jsonl(path).drain()
+
+
+async def test_a_file_may_have_a_name_that_is_no_utf_8(tmp_path, table):
+    path = tmp_path / os.fsdecode(b"\xe9.jsonl")
+    append(path, {"a": 1})
+    assert (await penstock.jsonl(path).to(table, run="r")).complete
 
 
 async def test_a_run_keeps_to_its_file(path, table, tmp_path):

@@ -1,6 +1,7 @@
 """`penstock.rows`: rows of an SQLite database, which may be that of the sink."""
 
 import importlib.util
+import os
 import subprocess
 import sys
 
@@ -86,6 +87,12 @@ async def test_a_changed_row_is_done_again(users, table):
     report = await copy(stream, table, on_missing="delete")
     assert (report.delivered, report.redone, report.already_done, report.removed) == (2, 1, 3, 1)
     assert {row["id"]: row["name"] for row in table.rows()} == {2: "bea", 3: 3.5, 4: b"\x00\xff", 5: "007", 6: "cy"}
+
+
+async def test_a_database_may_have_a_name_that_is_no_utf_8(users, table, tmp_path):
+    odd = tmp_path / os.fsdecode(b"\xe9.db")
+    os.rename(users, odd)  # noqa: PTH104 -- one call
+    assert (await copy(penstock.rows(odd, USERS, key="id"), table)).delivered == 5
 
 
 async def test_a_column_can_be_the_version(users, table):

@@ -9,7 +9,7 @@ from operator import attrgetter
 from time import perf_counter
 from typing import Final
 
-from penstock.core.errors import PenstockError, note
+from penstock.core.errors import OptionError, PenstockError, note
 from penstock.core.log import LOG
 from penstock.durable.done import DoneRoots
 from penstock.durable.job import Job
@@ -47,6 +47,9 @@ async def deliver(job: Job) -> RunReport:
 @asynccontextmanager
 async def delivering(job: Job) -> "AsyncGenerator[Delivery]":
     """One opening of the run, for those who want to watch it or to stop it; it is done by its `run`."""
+    for name, text in (("run", job.name), ("the name of the source", job.source)):
+        if text != text.encode(errors="replace").decode():
+            raise OptionError(f"{name} must be a str that can be written as UTF-8, got {text!r}")
     began = perf_counter()
     store, opened, alone = await _open(job)
     try:

@@ -1,6 +1,7 @@
 """The files of a tree, each with a key and a version."""
 
 import os
+import re
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from errno import ELOOP, ENOENT
@@ -24,6 +25,10 @@ _NOT_THERE: Final = {ENOENT, ELOOP}
 _BESIDE: Final = ("", "-wal", "-shm", "-journal", ".lock")
 """What SQLite and the lock put beside a database: the ends of their names."""
 
+_BYTE: Final = re.compile(r"\\x[89a-f][0-9a-f]")
+_ESCAPED: Final = re.compile(rb"\\\\|\\x([89a-f][0-9a-f])")
+"""A byte as it stands in a key, and what else stands for another thing there."""
+
 
 @dataclass(frozen=True, slots=True)
 class File:
@@ -31,7 +36,8 @@ class File:
 
     Attributes:
         path: where it is, absolute.
-        key: its path from the root of the tree, with `/`; bytes of a name that are no UTF-8 stand as `\xe9`.
+        key: its path from the root of the tree, with `/`; bytes of a name that are no UTF-8 stand as `\xe9`, and each
+            backslash of a name that has these, or reads as if it had, as two.
         version: what changes when the file does, taken before its content is read: a file that changes meanwhile is
             another one to the next run.
     """
@@ -92,7 +98,7 @@ def files(
         hashed=validate.one_of("version", version, ("stat", "hash")) == "hash",
         skips=validate.one_of("on_error", on_error, ("raise", "skip")) == "skip",
     )
-    name = f"files {', '.join(patterns)} in {tree.root}"
+    name = key_of(f"files {', '.join(patterns)} in {tree.root}")
     return read_ahead("files", tree.read, Identity(name, key=_key_of, version=_version_of))
 
 
@@ -138,9 +144,33 @@ class _Tree:
         return told
 
 
-def key_of(relative: str) -> str:
-    """The key of the file at that path from the root: every name has one, also what is no UTF-8."""
-    return os.fsencode(relative).decode("utf-8", "backslashreplace")
+def key_of(path: str) -> str:
+    r"""The key of the file at that path, with `/`: every name has one, also what is no UTF-8, and none has another's.
+
+    A byte that is no UTF-8 stands as `\xe9`; in a name that has any, or reads as if it had, each backslash is two.
+    """
+    plain = os.fsencode(path).decode("utf-8", "backslashreplace")
+    return "/".join(map(_key_of_name, path.split("/"))) if _BYTE.search(plain) else plain
+
+
+def path_of(key: str) -> str:
+    """The path that has this key."""
+    return "/".join(map(_name_of, key.split("/"))) if _BYTE.search(key) else key
+
+
+def _key_of_name(name: str) -> str:
+    plain = os.fsencode(name).decode("utf-8", "backslashreplace")
+    if not _BYTE.search(plain):
+        return plain
+    return os.fsencode(name.replace("\\", r"\\")).decode("utf-8", "backslashreplace")
+
+
+def _name_of(key: str) -> str:
+    if not _BYTE.search(key):
+        return key
+    return os.fsdecode(
+        _ESCAPED.sub(lambda found: bytes.fromhex(found[1].decode()) if found[1] else b"\\", key.encode())
+    )
 
 
 def database_files(path: str) -> frozenset[str]:

@@ -14,6 +14,7 @@ from penstock.core.log import LOG
 from penstock.core.policy import OutOfBand
 from penstock.durable.ledger import Identity
 from penstock.sources.ahead import Reading, read_ahead
+from penstock.sources.files import key_of
 from penstock.streams import Stream
 
 MAX_LINE: Final = 100_000_000
@@ -49,7 +50,7 @@ def jsonl(
         growing=validate.flag("growing", growing),
         longest=validate.whole("max_line", max_line, least=1),
     )
-    identity = Identity(f"jsonl {lines.path}", key=_offset, version=_digest)
+    identity = Identity(f"jsonl {key_of(lines.path)}", key=_offset, version=_digest)
     return read_ahead("jsonl", lines.read, identity, size=_size).map(_value, name="json", on_error=on_error)
 
 

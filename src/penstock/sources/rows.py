@@ -14,6 +14,7 @@ from penstock.core import validate
 from penstock.core.errors import OptionError
 from penstock.durable.ledger import Identity
 from penstock.sources.ahead import Reading, read_ahead
+from penstock.sources.files import key_of
 from penstock.streams import Stream
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def rows(
         parameters,
     )
     identity = Identity(
-        f"rows of {query.path}: {' '.join(query.sql.split())}",
+        f"rows of {key_of(query.path)}: {' '.join(query.sql.split())}",
         key=itemgetter(key),
         version=_digest if version is None else lambda row: _text(row[version]),
     )

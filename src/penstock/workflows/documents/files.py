@@ -1,21 +1,19 @@
 """The files that a run is about: finds them, knows them from run to run, and says which are gone."""
 
 import os
-import re
 from collections.abc import Callable, Iterator
 from errno import ENOENT
 
 from penstock.core.source import SourceSpec
 from penstock.durable.ledger import Identity
 from penstock.durable.roots import Key
-from penstock.sources.files import database_files, key_of
+from penstock.sources.files import database_files, key_of, path_of
 from penstock.sources.keyed import with_identity
 from penstock.sources.selection import Selection
 from penstock.sources.walking import Entry, Roots, inside, walk
 from penstock.streams import Stream
 from penstock.workflows.documents.report import Listed
 
-_BYTE = re.compile(rb"\\x([89a-f][0-9a-f])")
 _EMPTY = "empty, while the index has files of it: nothing of them is removed (is it mounted?)"
 
 
@@ -64,7 +62,7 @@ class Files:
             return False
         if any(_is_below(path, directory) for directory in self._unlisted):
             return False
-        if any(_may_be_there(name) for name in {path, str(key)}):
+        if _may_be_there(path):
             return False
         self.gone.add(path)
         return True
@@ -86,13 +84,6 @@ class Files:
 
     def _covers(self, root: str, path: str) -> bool:
         return _is_below(path, root) and self._selection.covers(inside(root, path))
-
-
-def path_of(key: str) -> str:
-    """The path that has this key; where a name is no UTF-8, the key shows its bytes."""
-    if "\\x" not in key:
-        return key
-    return os.fsdecode(_BYTE.sub(lambda byte: bytes((int(byte[1], 16),)), os.fsencode(key)))
 
 
 def _key_of(file: Entry) -> str:

@@ -18,6 +18,7 @@ from penstock.durable.job import Job
 from penstock.durable.ledger import Ledger
 from penstock.durable.report import RunReport
 from penstock.sinks.vectors import SqliteVectors
+from penstock.sources.files import path_of
 from penstock.sources.selection import selection
 from penstock.sources.walking import Entry, roots
 from penstock.streams import Stream
@@ -26,7 +27,7 @@ from penstock.workflows.documents.chunking import SUFFIXES
 from penstock.workflows.documents.embedders import Embedder, EmbedError
 from penstock.workflows.documents.embedders.hashing import HashEmbedder
 from penstock.workflows.documents.embedding import Embedded, Embedding, OnFailure, Row
-from penstock.workflows.documents.files import Files, path_of
+from penstock.workflows.documents.files import Files
 from penstock.workflows.documents.reading import DocumentError, read
 from penstock.workflows.documents.report import LISTED, EmbedReport, Failure, Listed, peak_memory
 

@@ -14,9 +14,9 @@ from penstock.functions import stream
 from penstock.sinks.finding import Found, words_of
 from penstock.sinks.store import check_place
 from penstock.sinks.vectors import SqliteVectors
+from penstock.sources.files import path_of
 from penstock.workflows.documents.embedders import Embedder, EmbedError, Vectors
 from penstock.workflows.documents.embedders.hashing import HashEmbedder
-from penstock.workflows.documents.files import path_of
 from penstock.workflows.documents.index import check_embedder
 
 _SNIPPET = 200
