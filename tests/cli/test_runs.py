@@ -4,6 +4,8 @@ import asyncio
 import json
 import os
 import pty
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -184,6 +186,14 @@ def test_the_journal_beside_a_callback_is_a_database_like_others(penstock, sent)
     assert penstock("dead", "sent.db", "retry").out == "the next run does 1 dead root again\n"
 
 
+FOREIGN = {
+    "empty.db": "CREATE TABLE penstock_journal (format)",
+    "foreign.db": "CREATE TABLE penstock_journal (name); INSERT INTO penstock_journal VALUES ('a')",
+    "odd.db": "CREATE TABLE penstock_journal (format); INSERT INTO penstock_journal VALUES ('a')",
+}
+"""Databases that have a table of the name by other hands."""
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -198,19 +208,56 @@ def test_the_journal_beside_a_callback_is_a_database_like_others(penstock, sent)
         (["dead", "results.db", "retry", "--run", "x"], "results.db: no run 'x', there are 'docs', 'others'"),
         (["dead", "results.db", "show", "--key", "a"], "results.db: no dead root 'a'"),
         (["dead", "results.db", "list", "--run", "others", "--key", "a"], "no dead root 'a' in run 'others'"),
+        (["runs", "fifo"], "fifo: not a regular file"),
+        (["dead", "fifo", "retry"], "fifo: not a regular file"),
+        (["runs", "empty.db"], "empty.db: its table penstock_journal was not made by a durable run"),
+        (["dead", "foreign.db", "retry"], "foreign.db: its table penstock_journal was not made by a durable run"),
+        (["dead", "odd.db"], "odd.db: its table penstock_journal was not made by a durable run"),
+        (["dead", "unlocked.db", "retry"], "unlocked.db: cannot be written: is a directory"),
         (["dead", "results.db", "eat"], "the action must be one of list, show, retry, discard, export, got 'eat'"),
     ],
 )
 def test_bad_usage_is_one_clear_line_and_2_and_makes_nothing(penstock, database, tmp_path, arguments, message):
     (tmp_path / "text").write_text("some text that is no database at all" * 100)
     apsw.Connection(str(tmp_path / "other.db")).execute("CREATE TABLE rows (number)")
+    for name, made in FOREIGN.items():
+        apsw.Connection(str(tmp_path / name)).execute(made)
+    os.mkfifo(tmp_path / "fifo")
+    shutil.copy(database, tmp_path / "unlocked.db")
+    apsw.Connection(str(tmp_path / "unlocked.db")).pragma("journal_mode", "delete")
+    (tmp_path / "unlocked.db.lock").mkdir()
     passing = {tmp_path / f"results.db{end}" for end in ("-shm", "-wal", ".lock")}  # how SQLite reads; who had the lock
-    before = {path: path.read_bytes() for path in tmp_path.iterdir() if path not in passing}
-    done = penstock(*arguments)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file() and path not in passing}
+    done = penstock(*arguments, timeout=60)
     assert (done.code, done.out) == (2, "")
     assert done.err.startswith("penstock: ")
     assert done.err.endswith(f"{message}\n")
-    assert {path: path.read_bytes() for path in tmp_path.iterdir() if path not in passing} == before
+    after = {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file() and path not in passing}
+    assert after == before
+
+
+@pytest.mark.parametrize("arguments", [["runs"], ["status"], ["dead"], ["dead", "show"], ["dead", "export"]])
+def test_a_reader_that_leaves_early_is_no_error(database, tmp_path, arguments):
+    command, *rest = arguments
+    ours, theirs = os.pipe()
+    os.close(ours)
+    done = subprocess.run(
+        [sys.executable, "-m", "penstock", command, "results.db", *rest],
+        cwd=tmp_path,
+        stdout=theirs,
+        stderr=subprocess.PIPE,
+        check=False,
+    )
+    os.close(theirs)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, b"")
+
+
+def test_the_command_that_status_gives_can_be_copied(penstock, tmp_path):
+    odd = "it's a run.db"
+    deliver(library.SqliteTable(tmp_path / odd, "rows"), "the docs", ["bad"])
+    line = next(line for line in penstock("status", odd).out.splitlines() if line.startswith("  dead "))
+    _, *command = shlex.split(line.partition(": ")[2])
+    assert penstock(*command).out.splitlines()[1].split()[:3] == ["the", "docs", "bad"]
 
 
 def test_a_newer_journal_is_refused(penstock, database):

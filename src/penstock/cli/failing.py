@@ -1,12 +1,14 @@
 """Errors as a reader of a terminal wants them: one line, and an exit code."""
 
+import os
 import sys
 from collections.abc import Callable
 
 from penstock.cli.text import shown
 from penstock.core.errors import PenstockError
 
-DONE, SOME_FAILED, BAD_USAGE, INTERRUPTED = 0, 1, 2, 130
+DONE, SOME_FAILED, BAD_USAGE, INTERRUPTED, UNREAD = 0, 1, 2, 130, 141
+"""The last is what a shell says of a command that SIGPIPE has ended."""
 
 
 def complain(message: object) -> None:
@@ -22,6 +24,9 @@ def guarded(command: Callable[[], int]) -> int:
         if "pip install" not in str(error):
             raise
         complain(error)
+    except BrokenPipeError:  # who reads has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still to be flushed goes there
+        return UNREAD
     except (PenstockError, OSError) as error:
         complain(error)
     except KeyboardInterrupt:

@@ -1,6 +1,15 @@
 """The texts of `--help`. A backspace alone on a line keeps the paragraph below it as it is written."""
 
-PENSTOCK = "Stream documents into an index and search it; look at durable runs, and at what has failed in them."
+PENSTOCK = """
+Stream documents into an index and search it; look at durable runs, and at what has failed in them.
+
+\b
+Examples:
+  penstock embed docs --to index.db
+  penstock search index.db "compress bytes"
+  penstock status results.db
+  penstock dead results.db list
+"""
 
 EMBED = """
 Index the files under PATH...; files that the index already has in their present version are skipped.

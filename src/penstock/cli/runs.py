@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from datetime import datetime
+from shlex import quote
 from typing import TYPE_CHECKING, Any, Final
 
 import typer
@@ -115,7 +116,7 @@ def _status(run: "RunStatus", database: str) -> Iterator[str]:
         yield f"  ended   {_time(run.ended)}"
     yield f"  done    {_count(run.done, 'root')}, {_count(run.rows, 'row')}"
     if run.dead:
-        yield f"  dead    {run.dead:,}: penstock dead {shown(database)} list --run {shown(run.name)}"
+        yield f"  dead    {run.dead:,}: penstock dead {shown(quote(database))} list --run {shown(quote(run.name))}"
     if run.retried:
         yield f"  retried {run.retried:,}, by the next run"
 

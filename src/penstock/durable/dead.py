@@ -1,6 +1,7 @@
 """Dead roots: what failed of them and was set aside; to be looked at, done again or given up."""
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
@@ -83,18 +84,21 @@ def discard(path: str, *, run: str | None = None, keys: Iterable[Key] = ()) -> l
 def _changed(path: str, run: str | None, keys: Iterable[Key], change: Callable[[Journal, int], None]) -> list[DeadRoot]:
     with reading(path):  # nothing is made or locked where there is no journal
         pass
-    with exclusive(path), named_errors(path):
-        connection = connect_writer(path)
+    with ExitStack() as opened:
         try:
-            with transaction(connection):
-                require_journal(path, connection)
-                journal = Journal(path, connection)
-                found = list(_found(path, connection, run, keys))
-                for number, _ in found:
-                    change(journal, number)
-            return [root for _, root in found]
-        finally:
-            connection.close()
+            opened.enter_context(exclusive(path))
+        except OSError as error:
+            raise StoreError(f"{path}: cannot be written: {(error.strerror or str(error)).lower()}") from error
+        opened.enter_context(named_errors(path))
+        connection = connect_writer(path)
+        opened.callback(connection.close)
+        with transaction(connection):
+            require_journal(path, connection)
+            journal = Journal(path, connection)
+            found = list(_found(path, connection, run, keys))
+            for number, _ in found:
+                change(journal, number)
+        return [root for _, root in found]
 
 
 def _found(path: str, connection: Connection, run: str | None, keys: Iterable[Key]) -> Iterator[tuple[int, DeadRoot]]:

@@ -103,7 +103,7 @@ class Journal:
             if not self._exists():
                 connection.execute(_TABLES)
                 connection.execute("INSERT INTO penstock_journal VALUES (?)", (FORMAT,))
-            for format_before in range(_format(connection), FORMAT):
+            for format_before in range(_format(self._path, connection), FORMAT):
                 connection.execute(_MIGRATIONS[format_before])
             check_newer(self._path, connection)
             connection.execute("UPDATE penstock_journal SET format = ? WHERE format < ?", (FORMAT, FORMAT))
@@ -303,21 +303,25 @@ class Journal:
 def check_format(path: str, connection: Connection) -> None:
     """`StoreError` if the journal is of another format than this one."""
     check_newer(path, connection)
-    found = _format(connection)
+    found = _format(path, connection)
     if found < FORMAT:
         raise StoreError(f"{path}: a journal of format {found}; the next run into it makes it one of format {FORMAT}")
 
 
 def check_newer(path: str, connection: Connection) -> None:
     """`StoreError` if a newer penstock made the journal."""
-    found = _format(connection)
+    found = _format(path, connection)
     if found > FORMAT:
         raise StoreError(f"{path}: a journal of format {found}; this penstock knows formats up to {FORMAT}")
 
 
-def _format(connection: Connection) -> int:
-    ((found,),) = connection.execute("SELECT format FROM penstock_journal")
-    return int(found)
+def _format(path: str, connection: Connection) -> int:
+    """The format of the journal; `StoreError` if the table that is called like one is none."""
+    if any(name == "format" for _, name, *_ in connection.execute("PRAGMA table_info(penstock_journal)")):
+        found = list(connection.execute("SELECT format FROM penstock_journal"))
+        if len(found) == 1 and isinstance(found[0][0], int):
+            return found[0][0]
+    raise StoreError(f"{path}: its table penstock_journal was not made by a durable run")
 
 
 def _written(letter: DeadLetter) -> tuple[str, int, str, str, str, float]:

@@ -50,7 +50,7 @@ def holder(target: str) -> str | None:
     """Who holds `target`'s lock, and since when; None if nobody does, or it cannot be seen."""
     try:
         descriptor = os.open(_lock_of(target), os.O_RDONLY)
-    except (FileNotFoundError, PermissionError):
+    except OSError:
         return None
     try:
         return None if _taken(descriptor, fcntl.LOCK_SH, 1) else _written(descriptor)

@@ -97,6 +97,8 @@ def reading(path: str) -> Generator[Connection]:
         raise StoreError(f"{path}: a directory, not a database")
     if not Path(path).exists():
         raise StoreError(f"{path}: no such database")
+    if not Path(path).is_file():
+        raise StoreError(f"{path}: not a regular file")
     with named_errors(path):
         connection = connect_reader(path)
         try:
