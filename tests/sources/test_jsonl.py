@@ -111,6 +111,23 @@ async def test_a_line_that_was_done_and_is_torn_now_is_not_missing(path, table):
     assert (report.missing, stored(table)) == (0, [1, 2])
 
 
+@pytest.mark.parametrize("merged", [False, True])
+async def test_what_lies_behind_a_torn_line_is_not_missing_and_nothing_else_is_spared(path, table, merged):
+    """The file is being written anew: what lay behind may come again; keys of lines are no texts."""
+    path.write_bytes(b"\n" * 5 + b"1\n\n\n" + b"2\n" * 100)
+
+    def deliver(**options):
+        lines = penstock.jsonl(path)
+        lines = lines.merge(penstock.keyed([], key=str)) if merged else lines
+        return lines.map(lambda value: {"value": value}).to(table, run="r", **options)
+
+    assert (await deliver()).delivered == 101
+    path.write_bytes(b"\n" * 50 + b"2")
+    report = await deliver(on_missing="delete")
+    assert (report.unread, report.missing, report.removed) == (1, 22, 22)
+    assert stored(table) == [2] * 79
+
+
 async def test_a_file_that_was_cut_has_missing_lines(path, table):
     append(path, 1, 2, 3)
     await run(path, table)

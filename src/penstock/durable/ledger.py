@@ -68,6 +68,7 @@ class Ledger:
         self.taken: int = 0
         self.unread: int = 0
         self._unread: list[str] = []  # the beginnings of the keys that may be there
+        self._unread_from: list[tuple[str, int]] = []  # the same, and the least number that goes on from there
         self.is_full: Callable[[], bool] = lambda: False
         self.waiting: list[Callable[[], None]] = []
         self.memo: Memo | None = None
@@ -134,10 +135,16 @@ class Ledger:
         self.taken += 1
         return Tracked(root, item)
 
-    def note_unread(self, begin: str) -> None:
-        """Let no root be missing whose key begins like that; it may be called from any thread."""
+    def note_unread(self, begin: str, least: int | None = None) -> None:
+        """Let no root be missing whose key begins like that; it may be called from any thread.
+
+        With `least`, the key is of a source of numbers, and only one of at least that is spared.
+        """
         self.unread += 1
-        self._unread = [*self._unread, begin] if self.unread <= _PLACES else [""]
+        if least is None:
+            self._unread = [*self._unread, begin] if self.unread <= _PLACES else [""]
+        else:
+            self._unread_from = [*self._unread_from, (begin, least)]
 
     def committed(self, root: Root) -> None:
         """Forget a root that the journal knows now."""
@@ -165,7 +172,7 @@ class Ledger:
 
         Those of places that could not be read are not among them.
         """
-        unread, seen = tuple(self._unread), self._seen
+        unread, numbers, seen = tuple(self._unread), self._unread_from, self._seen
         for page in self._done.all():
             yield [
                 (number, key)
@@ -173,6 +180,7 @@ class Ledger:
                 if number <= self._last_id
                 and not seen[number >> 3] & 1 << (number & 7)
                 and not (unread and str(key).startswith(unread))
+                and not any(_goes_on(str(key), begin, least) for begin, least in numbers)
             ]
 
 
@@ -191,6 +199,10 @@ def _checked(key: object, position: int) -> Key:
     if isinstance(key, str) and not _is_utf_8(key):
         raise OptionError(f"key must give a str that can be written as UTF-8, got {key!r} for item {position}")
     return key
+
+
+def _goes_on(key: str, begin: str, least: int) -> bool:
+    return key.startswith(begin) and int(key.removeprefix(begin)) >= least
 
 
 def _text(version: object, position: int) -> str:

@@ -18,11 +18,12 @@ class Reading:
     """One reading of a source.
 
     Attributes:
-        unread: to be told of a place that cannot be read, as the beginning of the keys that may be there.
+        unread: to be told of a place that cannot be read, as the beginning of the keys that may be there, or, where
+            keys are numbers, as the least of them.
         sink: the database that the run writes to; "" if it writes to none.
     """
 
-    unread: Callable[[str], None]
+    unread: Callable[[str | int], None]
     sink: str = ""
 
 
@@ -38,7 +39,13 @@ def read_ahead(
         return AheadStage(scope, lambda: read(Reading(_nobody)), name, size)
 
     def open_tracked(scope: Scope, ledger: Ledger, prefix: str) -> Stage[Any]:
-        reading = Reading(lambda begin: ledger.note_unread(prefix + begin), ledger.place)
+        def unread(place: str | int) -> None:
+            if isinstance(place, int):
+                ledger.note_unread(prefix, place)
+            else:
+                ledger.note_unread(prefix + place)
+
+        reading = Reading(unread, ledger.place)
         return Resume(
             scope, AheadStage(scope, lambda: read(reading), name, size), ledger, ledger.admitting(identity, prefix)
         )
@@ -46,7 +53,7 @@ def read_ahead(
     return Stream(open_source, _never_consumed, identified=IdentifiedSource(identity.source, open_tracked))
 
 
-def _nobody(_: str) -> None:
+def _nobody(_: str | int) -> None:
     """Do without being told."""
 
 

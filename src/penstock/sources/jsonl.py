@@ -35,7 +35,8 @@ def jsonl(
     Args:
         path: the file.
         growing: whether the file may still be written to: then a last line that has no newline is left for the next
-            run, with a warning in the log; it may be half of what it is going to be. False takes it as it stands.
+            run, with a warning in the log; it may be half of what it is going to be, and no line from there on counts
+            as missing. False takes it as it stands.
         on_error: what to do at a line that is no JSON, as for operators. The `SourceError` names file, line and column.
         max_line: bytes that a line may have, an int >= 1; a longer one ends the run with a `SourceError`.
 
@@ -90,7 +91,7 @@ class _Lines:
                         raise SourceError(f"{self.path}, line {number}: longer than {self.longest:,} bytes (max_line)")
                     if self.growing:
                         LOG.warning("%s, line %s: has no newline yet: left for the next run", self.path, number)
-                        reading.unread(str(offset))
+                        reading.unread(offset)
                         return
                 line = data.rstrip()
                 if not offset:
