@@ -1,7 +1,10 @@
 """What is done is passed over: in any order, in flat memory, with the loop free for others; and what comes twice."""
 
 import asyncio
+import os
 import random
+import signal
+import threading
 import time
 import tracemalloc
 from contextlib import asynccontextmanager, suppress
@@ -10,9 +13,10 @@ import apsw
 import pytest
 
 import penstock
+from penstock import drain_on_signals
 from penstock.durable import done
 from penstock.durable.ledger import Identity
-from penstock.sinks.table import SqliteTable
+from penstock.sinks.table import SqliteTable, TableStore
 from penstock.sources.ahead import read_ahead
 
 pytestmark = pytest.mark.real_time
@@ -230,3 +234,65 @@ async def test_a_stream_of_done_roots_has_its_statistics(table):
     await run(["a", "b", "c"], table)
     async with penstock.keyed(["a"], key=itself).open() as items:
         assert [stage.name for stage in items.stats().stages] == ["source"]
+
+
+class Watched(SqliteTable):
+    """A table of small commits that notes who removes how many roots in each."""
+
+    def __init__(self, path, during=lambda: None):
+        super().__init__(path, "items")
+        self.removed = []
+        self.during = during
+
+    def open(self, durability):
+        store = TableStore(self, durability)
+        store.largest = 10
+        replace, transaction = store.replace, store.transaction
+
+        def watched_replace(root, rows):
+            if rows == ():
+                self.removed[-1].append(threading.current_thread().name)
+                self.during()
+            replace(root, rows)
+
+        def watched_transaction():
+            self.removed.append([])
+            return transaction()
+
+        store.replace, store.transaction = watched_replace, watched_transaction
+        return store
+
+
+def rows_of(keys, sink, **options):
+    rows = penstock.keyed(keys, key=itself).flat_map(lambda key: [{"key": key}] * 3)
+    return rows.to(sink, run="r", **options)
+
+
+async def test_roots_that_are_missing_are_removed_beside_the_loop_a_few_at_a_time(tmp_path):
+    """P9: no transaction is longer than one commit may be, and none holds the loop."""
+    sink = Watched(tmp_path / "out.db")
+    await rows_of(range(20), sink)
+    sink.removed.clear()
+    report = await rows_of(range(2), sink, on_missing="delete")
+    assert (report.missing, report.removed, report.complete) == (18, 18, True)
+    commits = [commit for commit in sink.removed if commit]
+    assert [len(commit) for commit in commits] == [3] * 6  # of a root and three rows each
+    assert {name for commit in commits for name in commit} == {"penstock writer"}
+    assert [row["key"] for row in sink.rows()] == [0] * 3 + [1] * 3
+
+
+async def test_a_run_that_is_stopped_removes_no_more(tmp_path):
+    """A signal is answered between two commits; the next run goes on."""
+    sink = Watched(tmp_path / "out.db")
+    await rows_of(range(20), sink)
+
+    def stop():
+        sink.during = lambda: None
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    sink.during = stop
+    with drain_on_signals():
+        report = await rows_of([], sink, on_missing="delete")
+    assert (report.removed in {3, 6}, report.complete) == (True, False)  # one more may have begun
+    again = await rows_of([], sink, on_missing="delete")
+    assert (again.removed, again.complete) == (20 - report.removed, True)

@@ -9,11 +9,12 @@ from operator import attrgetter
 from time import perf_counter
 from typing import Final
 
+from penstock.core import open_runs
 from penstock.core.errors import OptionError, PenstockError, note
 from penstock.core.log import LOG
 from penstock.durable.done import DoneRoots
 from penstock.durable.job import Job
-from penstock.durable.journal import Journal, Opened
+from penstock.durable.journal import Journal, Opened, unused_memo
 from penstock.durable.ledger import Ledger
 from penstock.durable.lock import HeldError, owner
 from penstock.durable.memo import Memo
@@ -195,12 +196,18 @@ class Delivery:
             raise self._writer.failure
         self._refuse_unfinished()
         whole = self._only is None
-        if whole and not self.items.was_stopped:
+        if whole:
             await self._look_for_missing()
-        if whole and not self.items.was_stopped:
+            await self._drop_memos()
+        if whole and not self._was_stopped:
             with self._store.transaction():
                 self._store.journal.close_run(self._opened.id)
             self._complete = True
+
+    @property
+    def _was_stopped(self) -> bool:
+        """Whether to begin nothing more, also when the stream is over."""
+        return self.items.was_stopped or open_runs.is_draining(self._writer.loop)
 
     def _refuse_unfinished(self) -> None:
         """Raise if the stream has ended and a root has not: it must not pass for a complete run."""
@@ -319,18 +326,38 @@ class Delivery:
             await self._progress.wait()
 
     async def _look_for_missing(self) -> None:
+        if self._was_stopped:
+            return
         for page in self._ledger.missing():
             await asyncio.sleep(0)
-            if self.items.was_stopped:
+            if self._was_stopped:
                 return
             gone = [number for number, key in page if self._job.is_missing(key)]
             self._missing += len(gone)
-            if gone and self._job.on_missing == "delete":
-                with self._store.transaction():
-                    for number in gone:
-                        self._store.replace(number, ())
-                        self._store.journal.forget(number)
-                self._removed += len(gone)
+            while gone and self._job.on_missing == "delete" and not self._was_stopped:
+                before = len(gone)
+                await self._write(partial(self._remove, gone))
+                self._removed += before - len(gone)
+
+    def _remove(self, gone: list[int], journal: Journal) -> None:
+        """Remove roots and their rows, as much as one commit may hold; runs in the thread that writes."""
+        rows = 0
+        while gone and rows < self._store.largest:
+            number = gone.pop()
+            self._store.replace(number, ())
+            rows += 1 + journal.forget(number)
+
+    async def _drop_memos(self) -> None:
+        """Drop what is kept for stages that are part of no run any more."""
+        while not self._was_stopped and (stage := unused_memo(self._reader)) is not None:
+            await self._write(partial(Journal.drop_memo, stage=stage))
+
+    async def _write(self, write: Callable[[Journal], object]) -> None:
+        """Have that done in a transaction of its own, by the thread that writes: the loop is free meanwhile."""
+        self._writer.note(write)
+        await self._committing(lambda: self._writer.is_idle)
+        if self._writer.failure is not None:
+            raise self._writer.failure
 
 
 def _tell(committed: asyncio.Future[None]) -> None:

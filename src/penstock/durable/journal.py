@@ -185,20 +185,14 @@ class Journal:
         )
 
     def close_run(self, run: int) -> None:
-        """Note that the run came to its end; drop what is kept for stages that are part of no run any more."""
+        """Note that the run came to its end."""
         self.leave_run(run)
         self._connection.execute("UPDATE penstock_runs SET ended = ? WHERE id = ?", (time(), run))
-        stages = "SELECT DISTINCT fingerprint FROM penstock_stages"
-        used = {fingerprint for (fingerprint,) in self._connection.execute(stages)}
-        last = b""
-        while (stage := self._next_memo(last)) is not None:
-            if stage not in used:
-                self._connection.execute("DELETE FROM penstock_memo WHERE stage = ?", (stage,))
-            last = stage
 
-    def _next_memo(self, stage: bytes) -> bytes | None:
-        ((following,),) = self._connection.execute("SELECT min(stage) FROM penstock_memo WHERE stage > ?", (stage,))
-        return following  # type: ignore[no-any-return] # bytes or None
+    def drop_memo(self, stage: bytes) -> None:
+        """Drop entries of what is kept for a stage, no more than take a moment."""
+        entries = "SELECT id FROM penstock_memo WHERE stage = ? LIMIT ?"
+        self._connection.execute(f"DELETE FROM penstock_memo WHERE id IN ({entries})", (stage, 10 * _PART))  # noqa: S608 -- constants
 
     def leave_run(self, run: int) -> None:
         """Note that nothing of the run is under way."""
@@ -294,10 +288,22 @@ class Journal:
         self._connection.execute("UPDATE penstock_roots SET state = ? WHERE id = ?", (DONE, root))
         self._connection.execute("DELETE FROM penstock_dead WHERE root = ?", (root,))
 
-    def forget(self, root: int) -> None:
-        """Forget a root: the next run does it again, if it is still there."""
+    def forget(self, root: int) -> int:
+        """Forget a root: the next run does it again, if it is still there; how many rows were stored of it."""
         self._connection.execute("DELETE FROM penstock_dead WHERE root = ?", (root,))
-        self._connection.execute("DELETE FROM penstock_roots WHERE id = ?", (root,))
+        ((rows,),) = self._connection.execute("DELETE FROM penstock_roots WHERE id = ? RETURNING rows", (root,))
+        return int(rows)
+
+
+def unused_memo(connection: Connection) -> bytes | None:
+    """The first of the stages that something is kept for and that are part of no run any more, if there is any."""
+    used = {stage for (stage,) in connection.execute("SELECT DISTINCT fingerprint FROM penstock_stages")}
+    stage: bytes | None = b""
+    while stage is not None:
+        ((stage,),) = connection.execute("SELECT min(stage) FROM penstock_memo WHERE stage > ?", (stage,))
+        if stage not in used:
+            return stage
+    return None
 
 
 def check_format(path: str, connection: Connection) -> None:
