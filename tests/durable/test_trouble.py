@@ -312,6 +312,30 @@ def test_a_log_that_was_removed_takes_no_half_root_along(tmp_path, holder):
 # Clocks
 
 
+@pytest.mark.parametrize("look", [0, 3600])
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_database_that_is_removed_or_replaced_is_told(tmp_path, monkeypatch, look, replaced):
+    """Rows go on to a file that nobody will find: the run must not pass for complete."""
+    monkeypatch.setattr(journal, "_LOOK", look)
+    database = tmp_path / "run.db"
+
+    def remove(number):
+        if number == 20:
+            database.unlink()
+            if replaced:
+                database.write_bytes(b"")
+
+    with pytest.raises(StoreError, match=r"run\.db: was removed or replaced while the run wrote to it"):
+        deliver(database, 40, told=remove)
+    assert database.exists() == replaced
+
+
+def test_a_database_may_be_where_a_link_leads_and_its_path_relative(tmp_path, monkeypatch):
+    (tmp_path / "link.db").symlink_to("run.db")
+    monkeypatch.chdir(tmp_path)
+    assert deliver("link.db", 40, told=lambda _: os.chdir("/")).complete
+
+
 def test_nothing_depends_on_the_wall_clock(tmp_path, monkeypatch):
     """Times are written for readers, and are never compared."""
     now = iter(range(10**9, 0, -86_400))

@@ -4,7 +4,8 @@ import pickle
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from time import time
+from pathlib import Path
+from time import monotonic, time
 from typing import Any, Final
 
 from penstock.durable.fingerprint import OnChange, StageCode, changes
@@ -48,6 +49,9 @@ CREATE TABLE penstock_memo (
     id INTEGER PRIMARY KEY, stage BLOB NOT NULL, item BLOB NOT NULL, value BLOB NOT NULL, UNIQUE (stage, item));
 """
 
+_LOOK: Final = 1.0
+"""Seconds between two looks whether the database is still where it was opened."""
+
 _ROOT: Final = "SELECT id FROM penstock_roots WHERE run = ? AND key = ?"
 
 
@@ -89,6 +93,8 @@ class Journal:
     def __init__(self, path: str, connection: Connection) -> None:
         self._path = path
         self._connection = connection
+        self._file: tuple[int, int] | None = None
+        self._looked = monotonic()
 
     def prepare(self) -> None:
         """Make the tables where there are none, or bring them to this format, in one transaction.
@@ -108,6 +114,7 @@ class Journal:
             check_newer(self._path, connection)
             connection.execute("UPDATE penstock_journal SET format = ? WHERE format < ?", (FORMAT, FORMAT))
             connection.execute("DELETE FROM penstock_staged")
+        self._file = self._file_there()
 
     def check(self) -> None:
         """`StoreError` if a newer penstock made the journal; outside of any transaction."""
@@ -185,9 +192,27 @@ class Journal:
         )
 
     def close_run(self, run: int) -> None:
-        """Note that the run came to its end."""
+        """Note that the run came to its end.
+
+        Raises:
+            StoreError: the database is not where it was opened any more.
+        """
+        self._refuse_other_file()
         self.leave_run(run)
         self._connection.execute("UPDATE penstock_runs SET ended = ? WHERE id = ?", (time(), run))
+
+    def _file_there(self) -> tuple[int, int] | None:
+        try:
+            found = Path(self._connection.filename).stat()
+        except FileNotFoundError:
+            return None
+        return found.st_dev, found.st_ino
+
+    def _refuse_other_file(self) -> None:
+        """`StoreError` if the rows go to a file that nobody will find: SQLite does not notice."""
+        self._looked = monotonic()
+        if self._file_there() != self._file:
+            raise StoreError(f"{self._path}: was removed or replaced while the run wrote to it")
 
     def drop_memo(self, stage: bytes) -> None:
         """Drop entries of what is kept for a stage, no more than take a moment."""
@@ -224,7 +249,13 @@ class Journal:
         )
 
     def settle(self, opened: Opened, root: Root) -> int:
-        """Note that a root is done, or dead; its id, which stays the same from version to version."""
+        """Note that a root is done, or dead; its id, which stays the same from version to version.
+
+        Raises:
+            StoreError: the database is not where it was opened any more, as seen at most once in a second.
+        """
+        if monotonic() - self._looked > _LOOK:
+            self._refuse_other_file()
         state = DEAD if root.letters else DONE
         values = (root.version, state, root.position, opened.times, 0 if root.letters else len(root.rows) + root.staged)
         if root.dispatched:
