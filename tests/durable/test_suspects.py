@@ -18,6 +18,7 @@ from penstock.durable.delivery import deliver, delivering
 from penstock.durable.job import Job
 from penstock.durable.lock import HeldError, exclusive
 from penstock.durable.sqlite import StoreError
+from penstock.durable.status import runs
 from penstock.sinks.callback import Callback
 from penstock.sinks.table import SqliteTable
 from penstock.sources.keyed import keyed
@@ -512,6 +513,25 @@ def test_suspects_wait_where_the_run_is_stopped_before_their_turn(sink):
     assert not asyncio.run(stopped()).complete
     assert under_way(sink) == suspects
     assert report_of(stream, sink).dead == 1
+
+
+def test_a_run_is_running_while_a_root_of_it_runs_alone(sink, tmp_path):
+    stream = roots(range(4)).map(Slow(tmp_path).row, concurrency=2)
+    suspected(stream, sink, tmp_path)
+
+    async def main():
+        task = asyncio.ensure_future(stream.to(sink, run="run"))
+        await until(lambda: len(lines(tmp_path / "begun")) == 3)
+        (status,) = runs(sink.path)
+        with pytest.raises(HeldError, match=f"process {os.getpid()} on .* is writing to it"):
+            sink.open("process")
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        return status
+
+    status = asyncio.run(main())
+    assert (status.state, status.owner.split()[1]) == ("running", str(os.getpid()))
 
 
 def test_a_cancelled_run_takes_the_child_with_it(sink, tmp_path):

@@ -18,6 +18,9 @@ _BETWEEN_S: Final = 0.005
 _held: set[int] = set()
 """The descriptors of the locks that this process holds."""
 
+_spoken_for: list[str] = []
+"""Whom this process writes for, if not for itself."""
+
 
 class HeldError(PenstockError):
     """Another process holds the lock; the message says which."""
@@ -60,7 +63,12 @@ def holder(target: str) -> str | None:
 
 def owner() -> str:
     """Who this is."""
-    return f"process {os.getpid()} on {socket.gethostname()}"
+    return _spoken_for[-1] if _spoken_for else f"process {os.getpid()} on {socket.gethostname()}"
+
+
+def write_for(parent: str) -> None:
+    """Be `parent`, its `owner()`, to all who ask: a child that does a part of its run."""
+    _spoken_for.append(parent)
 
 
 def _lock_of(target: str) -> str:

@@ -21,6 +21,7 @@ from typing import Any, Final, NoReturn
 from penstock.core import open_runs
 from penstock.core.errors import PenstockError, said
 from penstock.core.log import LOG
+from penstock.durable import lock
 from penstock.durable.journal import Opened, Suspect
 from penstock.durable.roots import DeadLetter, Key, Root
 from penstock.durable.sink import Store
@@ -108,6 +109,7 @@ async def _in_child(deliver: DeliverAlone, key: Key) -> tuple[int, dict[str, Any
     """How the child ended, and what it has reported: nothing if it died."""
     report, report_end = os.pipe()
     lifeline_end, lifeline = os.pipe()  # at its end the parent is dead
+    parent = lock.owner()
     _flush()  # what waits in a buffer would be printed by both
     with warnings.catch_warnings():  # of threads that others run: the child has none of them, and starts its own
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -115,6 +117,7 @@ async def _in_child(deliver: DeliverAlone, key: Key) -> tuple[int, dict[str, Any
     if not child:
         os.close(report)
         os.close(lifeline)
+        lock.write_for(parent)
         _be_child(deliver, key, report_end, lifeline_end)
     os.close(report_end)
     os.close(lifeline_end)
