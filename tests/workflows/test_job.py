@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from penstock import OptionError
+from penstock.durable import discard, runs
 from penstock.durable.lock import HeldError
 from penstock.durable.sqlite import StoreError, StoreFullError
 from penstock.sinks.vectors import SqliteVectors, VectorStore
@@ -155,6 +156,19 @@ async def test_a_file_that_fails_keeps_its_former_rows(docs, tmp_path, rows):
     assert rows(tmp_path / "i.db") == before
     (docs / "a.md").write_text("# A\n")
     assert (await embed(docs, tmp_path / "i.db")).files == 1
+
+
+async def test_the_rows_that_a_file_keeps_are_counted(docs, tmp_path, rows):
+    """Also when it is given up: nothing of it is taken away."""
+    index = str(tmp_path / "i.db")
+    await embed(docs, index)
+    before = runs(index)[0].rows
+    (docs / "a.md").write_bytes(b"\0")
+    await embed(docs, index)
+    assert (runs(index)[0].dead, runs(index)[0].rows) == (1, before)
+    assert len(discard(index)) == 1
+    assert (runs(index)[0].dead, runs(index)[0].rows) == (0, before)
+    assert before == len([row for row in rows(index) if row.text is not None])
 
 
 async def test_an_embedder_that_fails_for_a_document_costs_that_document(docs, tmp_path):

@@ -85,7 +85,8 @@ on_error="collect". A run passes them over until they change or are retried.
   list     a line for each thing that failed; the default
   show     the items that failed, with the whole traceback
   retry    have the next run do them again
-  discard  give them up: they are done, without rows, until they change
+  discard  give them up: they are done, without rows, until they change (in an
+           index, with what it has of an earlier version)
   export   a JSON document for each root, one a line
 
 Without --run and --key, all are meant. retry and discard write to DB, so no run may; the others write nothing.

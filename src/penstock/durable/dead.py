@@ -77,7 +77,10 @@ def retry(path: str, *, run: str | None = None, keys: Iterable[Key] = ()) -> lis
 
 
 def discard(path: str, *, run: str | None = None, keys: Iterable[Key] = ()) -> list[DeadRoot]:
-    """Give dead roots up: they are done, without rows, until they change; otherwise as `retry`."""
+    """Give dead roots up: they are done, without rows, until they change; otherwise as `retry`.
+
+    In an index of documents, one that had rows in a version before keeps these.
+    """
     return _changed(path, run, keys, Journal.discard)
 
 

@@ -108,9 +108,10 @@ async def _open_once(job: Job) -> tuple[Store, Opened]:
     try:
         sink = getattr(job.sink, "identity", type(job.sink).__name__)
         with store.transaction():
-            return store, store.journal.open_run(
+            opened = store.journal.open_run(
                 job.name, job.source, sink, owner(), stages=job.stages, on_change=job.on_change
             )
+            return store, replace(opened, keeps_rows_of_dead=job.dead_for_now)
     except BaseException:
         store.close()
         raise

@@ -74,6 +74,7 @@ class Opened:
         clean: whether the one before was left in order, not killed.
         since: the first opening by whose code what is done counts as done.
         changed: the stages whose code is not what it was in the opening before.
+        keeps_rows_of_dead: whether a root that fails keeps the rows of the version before.
     """
 
     id: int
@@ -82,6 +83,7 @@ class Opened:
     clean: bool
     since: int = 1
     changed: tuple[str, ...] = ()
+    keeps_rows_of_dead: bool = False
 
 
 class Journal:
@@ -257,22 +259,25 @@ class Journal:
         if monotonic() - self._looked > _LOOK:
             self._refuse_other_file()
         state = DEAD if root.letters else DONE
-        values = (root.version, state, root.position, opened.times, 0 if root.letters else len(root.rows) + root.staged)
+        rows = 0 if root.letters else len(root.rows) + root.staged
+        values = (root.version, state, root.position, opened.times)
+        kept = root.letters and opened.keeps_rows_of_dead
         if root.dispatched:
             self.acquit(opened.id, root.key)
         known = list(self._connection.execute(_ROOT, (opened.id, root.key)))
         if known:
             number: int = known[0][0]
             self._connection.execute(
-                "UPDATE penstock_roots SET version = ?, state = ?, position = ?, times = ?, rows = ? WHERE id = ?",
-                (*values, number),
+                "UPDATE penstock_roots SET version = ?, state = ?, position = ?, times = ?, rows = coalesce(?, rows) "
+                "WHERE id = ?",
+                (*values, None if kept else rows, number),
             )
             self._connection.execute("DELETE FROM penstock_dead WHERE root = ?", (number,))
         else:
             self._connection.execute(
                 "INSERT INTO penstock_roots (version, state, position, times, rows, run, key) "
                 "VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (*values, opened.id, root.key),
+                (*values, rows, opened.id, root.key),
             )
             number = self._connection.last_insert_rowid()
         for letter in root.letters:
@@ -315,7 +320,7 @@ class Journal:
         self._connection.execute("DELETE FROM penstock_dead WHERE root = ?", (root,))
 
     def discard(self, root: int) -> None:
-        """Count a dead root as done in its version."""
+        """Count a dead root as done in its version, with what rows there are of it."""
         self._connection.execute("UPDATE penstock_roots SET state = ? WHERE id = ?", (DONE, root))
         self._connection.execute("DELETE FROM penstock_dead WHERE root = ?", (root,))
 
