@@ -179,10 +179,30 @@ async def test_a_key_must_be_text_or_a_number_and_stand_once(users, table):
 
 async def test_a_run_keeps_to_its_query(users, table):
     await copy(penstock.rows(users, USERS, key="id"), table)
-    spaced = USERS.replace(" ", "\n  ")
-    assert (await copy(penstock.rows(users, spaced, key="id"), table)).already_done == 5
+    commented = USERS.replace(", ", ",/* ; */ ")
+    for same in (USERS.replace(" ", "\n  "), f"-- all of them\n{commented} ; -- by id", f"{USERS}-- x"):
+        assert (await copy(penstock.rows(users, same, key="id"), table)).already_done == 5
     with pytest.raises(penstock.PenstockError, match=r"is over rows of .*app\.db: SELECT id, name FROM users"):
         await copy(penstock.rows(users, "SELECT id, name FROM users", key="id"), table)
+
+
+async def test_what_is_quoted_is_part_of_the_query_as_it_is(users, table):
+    """Two spaces in a text are no one space, and `--` in a text is no comment."""
+    query = "SELECT id, 'a  b -- c' AS [x  y], ';' AS \"--\", `name` FROM users /* to the end"
+    found = await penstock.rows(users, query, key="id").first()
+    assert found == {"id": 1, "x  y": "a  b -- c", "--": ";", "name": "ada"}
+    await copy(penstock.rows(users, query, key="id"), table)
+    with pytest.raises(penstock.PenstockError, match="give this one another name"):
+        await copy(penstock.rows(users, query.replace("a  b", "a b"), key="id"), table)
+
+
+async def test_text_that_is_not_utf_8_is_named(users):
+    execute(users, "UPDATE users SET name = CAST(x'e9' AS TEXT) WHERE id = 3")
+    stream = penstock.rows(users, USERS, key="id")
+    with pytest.raises(penstock.SourceError, match=r"app\.db: the column 'name' of row 3 holds text that is not UTF-8"):
+        await stream.drain()
+    read = await penstock.rows(users, USERS.replace("name", "CAST(name AS BLOB) AS name"), key="id").to_list()
+    assert read[2]["name"] == b"\xe9"
 
 
 @pytest.mark.parametrize(

@@ -2,16 +2,18 @@
 
 import marshal
 import os
+import re
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from hashlib import blake2b
 from importlib.util import find_spec
+from itertools import groupby
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from penstock.core import validate
-from penstock.core.errors import OptionError
+from penstock.core.errors import OptionError, SourceError
 from penstock.durable.ledger import Identity
 from penstock.sources.ahead import Reading, read_ahead
 from penstock.sources.files import key_of
@@ -19,6 +21,11 @@ from penstock.streams import Stream
 
 if TYPE_CHECKING:
     from penstock.durable.sqlite import Connection
+
+_PART: Final = re.compile(
+    r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|`(?:[^`]|``)*`|\[[^\]]*\]|--[^\n]*|/\*.*?(?:\*/|\Z)|\s+|.""", re.DOTALL
+)
+"""A literal or a name in quotes, a comment, space, or a character of anything else: as SQLite has them."""
 
 type Parameters = Sequence[Any] | Mapping[str, Any]
 
@@ -51,6 +58,7 @@ def rows(
     Raises:
         OptionError: an option breaks its rule; in the run, if the query has no such column.
         ModuleNotFoundError: apsw is not installed.
+        SourceError: in the run, at a text that is not UTF-8.
         StoreError: in the run, if the database cannot be read, or the query is wrong.
     """
     for module in ("apsw", "sqlite_vec"):
@@ -58,13 +66,13 @@ def rows(
             raise ModuleNotFoundError(f"penstock.rows needs {module}: pip install 'penstock[durable]'", name=module)
     query = _Query(
         os.path.realpath(validate.path("database", database)),
-        validate.text("sql", sql).strip().rstrip(";"),
+        _plain(validate.text("sql", sql)),
         validate.text("key", key),
         None if version is None else validate.text("version", version),
         parameters,
     )
     identity = Identity(
-        f"rows of {key_of(query.path)}: {' '.join(query.sql.split())}",
+        f"rows of {key_of(query.path)}: {query.sql}",
         key=itemgetter(key),
         version=_digest if version is None else lambda row: _text(row[version]),
     )
@@ -90,8 +98,25 @@ class _Query:
             columns = ", ".join(f"c{number}" for number in range(len(names)))
             connection.execute(f"CREATE TEMP TABLE penstock_rows ({columns})")
             connection.execute(f"INSERT INTO temp.penstock_rows {self.sql}", self.parameters)
-            for row in connection.execute("SELECT * FROM temp.penstock_rows ORDER BY rowid"):
-                yield dict(zip(names, row, strict=True))
+            found, number = connection.execute("SELECT * FROM temp.penstock_rows ORDER BY rowid"), 0
+            try:
+                for number, row in enumerate(found, 1):  # noqa: B007 -- for the error
+                    yield dict(zip(names, row, strict=True))
+            except UnicodeDecodeError as error:
+                raise self._no_text(connection, names, number + 1) from error
+
+    def _no_text(self, connection: "Connection", names: list[str], number: int) -> SourceError:
+        """The error for a row of which a text cannot be read."""
+        for place, name in enumerate(names):
+            value = f"SELECT c{place} FROM temp.penstock_rows WHERE rowid = ?"  # noqa: S608 -- a number
+            try:
+                list(connection.execute(value, (number,)))
+            except UnicodeDecodeError:
+                return SourceError(
+                    f"{self.path}: the column {name!r} of row {number:,} holds text that is not UTF-8: "
+                    "CAST(... AS BLOB) gives its bytes"
+                )
+        raise AssertionError(number)
 
     def _columns(self, connection: "Connection") -> list[str]:
         from apsw.ext import query_info  # noqa: PLC0415 -- an extra
@@ -108,6 +133,12 @@ class _Query:
         if twice := next((name for name in names if names.count(name) > 1), None):
             raise OptionError(f"sql must give each column a name of its own, got {twice!r} twice")
         return names
+
+
+def _plain(sql: str) -> str:
+    """The query without comments, with one space where there is any; the end of a statement is no part of it."""
+    parts = (" " if part.isspace() or part.startswith(("--", "/*")) else part for part in _PART.findall(sql))
+    return "".join(" " if is_space else "".join(run) for is_space, run in groupby(parts, " ".__eq__)).strip(" ;")
 
 
 def _digest(row: dict[str, Any]) -> str:
