@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import typer
 
 from penstock.cli.failing import BAD_USAGE, DONE, complain, guarded
-from penstock.cli.text import shown
+from penstock.cli.text import counted, shown
 
 if TYPE_CHECKING:
     from penstock.durable import DeadRoot, RunStatus
@@ -93,18 +93,14 @@ def _show(found: Sequence["DeadRoot"]) -> None:
 
 
 def _tell_retried(found: Sequence["DeadRoot"]) -> None:
-    typer.echo(f"the next run does {_count(len(found), 'dead root')} again")
+    typer.echo(f"the next run does {counted(len(found), 'dead root')} again")
 
 
 def _tell_discarded(found: Sequence["DeadRoot"]) -> None:
-    typer.echo(f"gave up {_count(len(found), 'dead root')}, until they change")
+    typer.echo(f"gave up {counted(len(found), 'dead root')}, until they change")
 
 
 ACTIONS: Final = {"list": _list, "show": _show, "retry": _tell_retried, "discard": _tell_discarded}
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _status(run: "RunStatus", database: str) -> Iterator[str]:
@@ -114,7 +110,7 @@ def _status(run: "RunStatus", database: str) -> Iterator[str]:
     yield f"  begun   {_time(run.began)} by {shown(run.owner)}; {times} in all"
     if run.ended is not None:
         yield f"  ended   {_time(run.ended)}"
-    yield f"  done    {_count(run.done, 'root')}, {_count(run.rows, 'row')}"
+    yield f"  done    {counted(run.done, 'root')}, {counted(run.rows, 'row')}"
     if run.dead:
         yield f"  dead    {run.dead:,}: penstock dead {shown(quote(database))} list --run {shown(quote(run.name))}"
     if run.retried:

@@ -15,6 +15,11 @@ def shown(text: str) -> str:
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)
 
 
+def counted(number: int, noun: str) -> str:
+    """So many of them."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def place(path: str) -> str:
     """`path`, relative where it lies below the current directory."""
     return shown(path.removeprefix(f"{Path.cwd()}/"))
@@ -23,23 +28,23 @@ def place(path: str) -> str:
 def summary(report: "EmbedReport", *, pruned: bool = False) -> Iterator[str]:
     """What a run did, in lines."""
     yield (
-        f"{shown(report.target)}: {_count(report.files, 'file')} and {_count(report.chunks, 'chunk')} stored in "
+        f"{shown(report.target)}: {counted(report.files, 'file')} and {counted(report.chunks, 'chunk')} stored in "
         f"{report.seconds:.1f} s ({report.files_per_second:,.0f} files/s)"
     )
     if report.unchanged:
-        yield f"  {_count(report.unchanged, 'file')} unchanged, skipped"
+        yield f"  {counted(report.unchanged, 'file')} unchanged, skipped"
     if report.recalled:
-        yield f"  {_count(report.recalled, 'chunk')} not embedded again: their vectors were kept"
+        yield f"  {counted(report.recalled, 'chunk')} not embedded again: their vectors were kept"
     if report.replaced:
-        yield f"  {_count(report.replaced, 'file')} with bytes that are no UTF-8 text, replaced by U+FFFD"
+        yield f"  {counted(report.replaced, 'file')} with bytes that are no UTF-8 text, replaced by U+FFFD"
     if report.links:
-        yield f"  {_count(report.links, 'link')} to directories, not followed"
+        yield f"  {counted(report.links, 'link')} to directories, not followed"
     if report.gone:
         left = f"{report.removed:,} removed from the index" if pruned else "still in the index (--prune removes them)"
-        yield f"  {_count(report.gone, 'file')} gone since, {left}:"
+        yield f"  {counted(report.gone, 'file')} gone since, {left}:"
         yield from _listed((place(path) for path in report.gone_files), report.gone)
     if report.failed:
-        yield f"  {_count(report.failed, 'file')} failed:"
+        yield f"  {counted(report.failed, 'file')} failed:"
         yield from _listed((f"{place(f.path)}: {shown(f.reason)}" for f in report.failures), report.failed)
     memory = "" if report.peak_memory is None else f"peak memory {report.peak_memory / 1e6:,.0f} MB"
     first = "" if report.first_row_seconds is None else f"first document stored after {report.first_row_seconds:.2f} s"
@@ -52,10 +57,6 @@ def hits(found: Iterable["Hit"]) -> Iterator[str]:
         heading = f"  {shown(hit.heading)}" if hit.heading else ""
         yield f"{number}. {place(hit.path)}:{hit.first_line}{heading}  ({hit.score:.4f})"
         yield f"   {shown(hit.snippet)}"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _listed(lines: Iterable[str], count: int) -> Iterator[str]:

@@ -14,7 +14,7 @@ from penstock.core.errors import OptionError
 from penstock.core.log import LOG
 from penstock.durable.ledger import Identity
 from penstock.sources.ahead import Reading, read_ahead
-from penstock.sources.selection import Selection, selection
+from penstock.sources.selection import Selection, selection, several
 from penstock.sources.walking import PathError, in_order
 from penstock.streams import Stream
 
@@ -89,7 +89,8 @@ def files(
     Raises:
         OptionError: an option breaks its rule.
     """
-    patterns, left = _several("glob", glob), _several("exclude", exclude)
+    patterns = [validate.text("glob", pattern) for pattern in several(glob)]
+    left = [validate.text("exclude", pattern) for pattern in several(exclude)]
     if not patterns:
         raise OptionError("glob must have at least one pattern, got none")
     tree = _Tree(
@@ -189,8 +190,3 @@ def _key_of(file: File) -> str:
 
 def _version_of(file: File) -> str:
     return file.version
-
-
-def _several(option: str, values: str | Iterable[str]) -> list[str]:
-    """One pattern, or several, as a list: a lone one is not its letters."""
-    return [validate.text(option, value) for value in ([values] if isinstance(values, str) else values)]

@@ -1,5 +1,6 @@
 """Which files of a tree are meant: globs to take, globs to leave."""
 
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -36,6 +37,11 @@ class Selection:
     def _leaves(self, relative: str) -> bool:
         name = relative[relative.rfind("/") + 1 :]
         return name.startswith(".") or (self.left is not None and self.left.match(relative) is not None)
+
+
+def several(values: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[str | os.PathLike[str]]:
+    """One path or pattern, or several, as a list: a lone one is not its letters."""
+    return [values] if isinstance(values, str | os.PathLike) else list(values)
 
 
 def selection(glob: Iterable[str], exclude: Iterable[str] = ()) -> Selection:

@@ -19,7 +19,7 @@ from penstock.durable.ledger import Ledger
 from penstock.durable.report import RunReport
 from penstock.sinks.vectors import SqliteVectors
 from penstock.sources.files import path_of
-from penstock.sources.selection import selection
+from penstock.sources.selection import selection, several
 from penstock.sources.walking import Entry, roots
 from penstock.streams import Stream
 from penstock.workflows.documents import index
@@ -94,7 +94,7 @@ class EmbedJob:
         """Check options and paths; nothing is written before `run`."""
         self._target = os.fspath(target)
         self._selection = selection(
-            _at_least_one("glob", "pattern", options.get("glob", GLOB)), _several(options.get("exclude", ()))
+            _at_least_one("glob", "pattern", options.get("glob", GLOB)), _paths(options.get("exclude", ()))
         )
         self._concurrency = validate.whole("concurrency", options.get("concurrency", 4), least=1)
         self._max_file_size = validate.whole("max_file_size", options.get("max_file_size", MAX_FILE_SIZE), least=1)
@@ -270,14 +270,11 @@ def _stages(stats: Stats, done: RunReport) -> tuple[StageStats, ...]:
 
 
 def _at_least_one(option: str, kind: str, values: Paths) -> list[str]:
-    found = _several(values)
+    found = _paths(values)
     if not found:
         raise OptionError(f"{option} must have at least one {kind}, got {found!r}")
     return found
 
 
-def _several(values: Paths) -> list[str]:
-    """One path or pattern, or several, as a list: a lone one is not its letters."""
-    if isinstance(values, str | os.PathLike):
-        return [os.fspath(values)]
-    return [os.fspath(value) for value in values]
+def _paths(values: Paths) -> list[str]:
+    return [os.fspath(value) for value in several(values)]
