@@ -32,7 +32,7 @@ class RunReport:
         commits: transactions.
         recalled: results that were known from before (`memo=True`), and not paid for again.
         changed: the stages whose code is not what it was when the run was begun last.
-        complete: whether the source came to its end and everything of it is settled.
+        complete: whether the source came to its end and everything of it is settled; what was `unread` is not counted.
         stats: what every stage has counted and measured, as `Run.stats`.
         failures: items that failed and did not end the run, as `Run.failures`: the newest 1,000.
     """
