@@ -330,6 +330,25 @@ def test_a_database_that_is_removed_or_replaced_is_told(tmp_path, monkeypatch, l
     assert database.exists() == replaced
 
 
+@needs_permissions
+def test_a_database_that_cannot_be_looked_at_any_more_is_not_taken_for_one_that_is_gone(tmp_path):
+    place = tmp_path / "place"
+    place.mkdir()
+    (place / "run.db").touch()
+    closed = f"number == 20 and os.chmod({str(place)!r}, 0)"
+    process = child(
+        place / "run.db",
+        40,
+        before="import penstock.durable.journal as j; j._LOOK = 0",
+        told=closed,
+        prefix=UNPRIVILEGED,
+    )
+    with process:
+        assert process.wait(timeout=60) == 0
+    place.chmod(0o755)
+    assert numbers(place / "run.db") == list(range(40))
+
+
 def test_a_database_may_be_where_a_link_leads_and_its_path_relative(tmp_path, monkeypatch):
     (tmp_path / "link.db").symlink_to("run.db")
     monkeypatch.chdir(tmp_path)

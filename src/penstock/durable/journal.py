@@ -206,8 +206,10 @@ class Journal:
     def _file_there(self) -> tuple[int, int] | None:
         try:
             found = Path(self._connection.filename).stat()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
+        except OSError:  # what cannot be looked at is not known to be gone
+            return self._file
         return found.st_dev, found.st_ino
 
     def _refuse_other_file(self) -> None:
