@@ -259,6 +259,104 @@ async def test_every_attempt_is_a_start(clock):
     assert starts == [0, 1, 2, 3]
 
 
+def tried(operator, work, **options):
+    """An unordered stage that comes to what `work(number)` does, for three numbers at once."""
+    options |= {"concurrency": 3, "ordered": False}
+
+    async def of_list(numbers):
+        return [await work(number) for number in numbers]
+
+    async def outputs(number):
+        yield await work(number)
+
+    stream = penstock.stream(range(3))
+    if operator == "map_batches":
+        return stream.map_batches(of_list, 1, **options)
+    return stream.flat_map(outputs, **options) if operator == "flat_map" else stream.map(work, **options)
+
+
+on_those_with_retries_of_their_own = pytest.mark.parametrize("operator", ["map", "flat_map", "map_batches"])
+
+
+@on_those_with_retries_of_their_own
+async def test_the_deadline_counts_from_the_first_try_and_not_from_the_wait_before_it(operator, clock):
+    """Who had to wait for a limit for longer than the deadline is tried again, as the others are."""
+    limiter, log = Limiter(1), []
+
+    async def fails_once(number):
+        log.append((clock.now, number))
+        if len(log) <= 3:
+            raise ConnectionError
+        return number
+
+    retry = Retry(on=ConnectionError, initial=5, jitter=0, deadline=5)
+    stream = tried(operator, fails_once, limit=limiter, retry=retry)
+    async with limiter:
+        results = asyncio.ensure_future(stream.to_list())
+        await asyncio.sleep(100)
+    assert await results == [0, 1, 2]
+    assert log == [(100, 0), (100, 1), (100, 2), (105, 0), (105, 1), (105, 2)]
+
+
+@on_those_with_retries_of_their_own
+async def test_a_try_that_would_wait_for_a_limit_beyond_the_deadline_is_not_begun(operator, clock):
+    """At the deadline its item fails with what its last try raised; it leaves the line, and is charged nothing."""
+    limiter, rate, log = Limiter(1), RateLimit(1, 10), []
+
+    async def fails(number):
+        log.append((clock.now, number))
+        raise ConnectionError(number)
+
+    retry = Retry(on=ConnectionError, initial=0, deadline=25)
+    stream = tried(operator, fails, limit=[limiter, rate], retry=retry, on_error="collect")
+    async with stream.open() as items:
+        assert [item async for item in items] == []
+    assert log == [(0, 0), (10, 1), (20, 2), (30, 1), (40, 2)]
+    assert [(str(failed.error), failed.attempts) for failed in items.failures] == [("0", 1), ("1", 2), ("2", 2)]
+    assert (clock.now, limiter.in_use, limiter.waiting) == (45, 0, 0)
+    await rate.acquire()
+    assert clock.now == 50
+
+
+async def test_a_try_that_gives_up_its_wait_for_a_limiter_leaves_its_turn_at_the_rate(clock):
+    """Others that use the rate go on; one that waits behind it holds them up no longer."""
+    limiter, rate = Limiter(1), RateLimit(1, 1)
+
+    async def fails_and_is_overtaken(_):
+        overtaking.append(asyncio.ensure_future(limiter.run(asyncio.sleep, 100)))
+        raise ConnectionError
+
+    overtaking = []
+    retry = Retry(on=ConnectionError, initial=1, jitter=0, deadline=25)
+    await penstock.stream([1]).map(fails_and_is_overtaken, limit=[limiter, rate], retry=retry, on_error="skip").drain()
+    assert clock.now == 25
+    await rate.acquire()
+    assert (clock.now, limiter.in_use) == (25, 1)
+    await asyncio.gather(*overtaking)
+
+
+async def test_a_try_that_got_its_limit_in_time_may_take_longer_than_the_deadline(clock):
+    async def work(number):
+        if clock.now == 0:
+            raise ConnectionError
+        await asyncio.sleep(60)
+        return number
+
+    retry = Retry(on=ConnectionError, initial=0, deadline=25)
+    assert await penstock.stream([1]).map(work, limit=RateLimit(1, 10), retry=retry).to_list() == [1]
+    assert clock.now == 70
+
+
+async def test_a_timeout_of_the_work_is_no_deadline(clock):
+    async def work(_):
+        raise TimeoutError("mine")
+
+    retry = Retry(on=TimeoutError, attempts=3, initial=0, deadline=25)
+    with pytest.raises(TimeoutError, match="mine") as raised:
+        await penstock.stream([1]).map(work, limit=RateLimit(1, 10), retry=retry).to_list()
+    assert raised.value.__notes__ == ["penstock: stage 'map(work)', item 0, attempt 3"]
+
+
 async def test_a_waiting_retry_keeps_its_place(clock):
     """P1: there are two places, and one of them belongs to the item that waits."""
     limiter, log = Limiter(1), []

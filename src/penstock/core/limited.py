@@ -14,7 +14,7 @@ from typing import Any, cast
 from penstock.core.errors import OptionError
 from penstock.core.limits import Limiter
 from penstock.core.rates import RateLimit
-from penstock.core.retry import ThreadTimeout
+from penstock.core.retry import ThreadTimeout, tries_of_this_task
 
 type Limit = Limiter | RateLimit | Sequence[Limiter | RateLimit]
 
@@ -76,6 +76,13 @@ class Hold:
         return result
 
     async def _begin(self) -> None:
+        tries = tries_of_this_task()
+        await (self._wait() if tries is None else tries.begin_after(self._wait))
+        for rate, cost in self._costs:
+            rate.charge(cost)
+
+    async def _wait(self) -> None:
+        """Wait for a turn at each rate, then take the limiters."""
         turns: list[RateLimit] = []
         try:
             for rate, cost in self._costs:
@@ -86,8 +93,6 @@ class Hold:
             for rate in turns:
                 rate.end_turn()
             raise
-        for rate, cost in self._costs:
-            rate.charge(cost)
 
     async def resume(self) -> None:
         """Take the limiters, in order."""

@@ -5,6 +5,7 @@ import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any, Self
 
 from penstock.core import validate
 from penstock.core.errors import AttemptTimeout, OptionError, said
@@ -39,7 +40,8 @@ class Retry:
         max: the longest wait in seconds, >= 0.
         jitter: 0 (none) to 1; how far a wait may stray, as a share of itself.
         wait: gives the seconds to wait after an exception (from a Retry-After header, say), or None for the backoff.
-        deadline: seconds after the first try began beyond which no further try is begun, > 0.
+        deadline: seconds after the first try began beyond which no further try is begun, > 0. A try begins when it has
+            what it needs of the stage's `limit`; one that would have to wait for that beyond the deadline does not.
 
     Raises:
         OptionError: an argument breaks its rule.
@@ -82,6 +84,52 @@ class Retry:
         return self.backoff(failures) if said is None else validate.seconds("wait(exception)", said, zero=True)
 
 
+class Tries:
+    """The tries of one call under a deadline; while they last, they are known by the task that makes them."""
+
+    __slots__ = ("_last", "_loop", "_seconds", "_task", "_until")
+
+    def __init__(self, seconds: float) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._task = asyncio.current_task()
+        self._seconds = seconds
+        self._until = self._loop.time() + seconds
+        self._last: Exhausted | None = None
+
+    def __enter__(self) -> Self:
+        _TRIES[self._task] = self
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        del _TRIES[self._task]
+        self._last = None  # the traceback of its error leads to the frame that holds this
+
+    def may_follow(self, last: Exhausted, pause: float) -> bool:
+        """Whether a try `pause` seconds from now is in time; what came of the `last` one is what counts until then."""
+        self._last = last
+        return self._loop.time() + pause <= self._until
+
+    async def begin_after(self, wait: Callable[[], Awaitable[None]]) -> None:
+        """Begin a try after `wait()`; where it is not the first and not in time, raise what came of the last."""
+        if self._last is None:
+            await wait()
+            self._until = self._loop.time() + self._seconds
+            return
+        try:
+            async with asyncio.timeout_at(self._until):
+                await wait()
+        except TimeoutError:
+            raise self._last from None
+
+
+_TRIES: dict[asyncio.Task[Any] | None, Tries] = {}
+
+
+def tries_of_this_task() -> Tries | None:
+    """The tries under a deadline that the current task is making."""
+    return _TRIES.get(asyncio.current_task())
+
+
 def retrying[T, U](
     work: Callable[[T], Awaitable[U]],
     retry: Retry,
@@ -98,37 +146,44 @@ def retrying[T, U](
     worth_retrying = validate.predicate_or_types("on", retry.on)
     deadline = None if retry.deadline is None else validate.seconds("deadline", retry.deadline)
 
-    async def attempts(item: T) -> U:
-        loop = asyncio.get_running_loop()
-        began = loop.time()
+    def pause_after(error: Exception, failures: int, item: T) -> float | None:
+        """Seconds to wait before the next try, or None: there is none."""
+        if failures < retry.attempts and may_retry(item) and worth_retrying(error):
+            return retry.pause(error, failures)
+        return None
+
+    async def attempts(item: T, tries: Tries | None = None) -> U:
         failures = 0
         while True:
             try:
                 return await work(item)
-            except OptionError:  # the same again would come of it
+            except (OptionError, Exhausted):  # the same again would come of it; the time was over before a try began
                 raise
             except Exception as error:
                 failures += 1
-                back = thread_back(error)
                 try:
-                    again = failures < retry.attempts and may_retry(item) and worth_retrying(error)
-                    pause = retry.pause(error, failures) if again else 0.0
-                except BaseException:
-                    if back is not None:  # that error does not lead to the thread
-                        await back()
+                    pause = pause_after(error, failures, item)
+                except BaseException:  # it does not lead to the thread, as the error does
+                    await _thread_is_back(error)
                     raise
-                if not again:
-                    raise Exhausted(error, failures) from error
-                if back is not None:
-                    await back()
-                if deadline is not None and loop.time() - began + pause > deadline:
+                if pause is not None:
+                    await _thread_is_back(error)
+                if pause is None or (tries is not None and not tries.may_follow(Exhausted(error, failures), pause)):
                     raise Exhausted(error, failures) from error
                 forget(item)
                 LOG.info("stage %r: attempt %d failed, the next in %.3g s: %s", stage, failures, pause, said(error))
             await asyncio.sleep(pause)
             on_retry()
 
-    return attempts
+    return attempts if deadline is None else _with_deadline(attempts, deadline)
+
+
+def _with_deadline[T, U](attempts: Callable[[T, Tries], Awaitable[U]], deadline: float) -> Callable[[T], Awaitable[U]]:
+    async def attempts_in_time(item: T) -> U:
+        with Tries(deadline) as tries:
+            return await attempts(item, tries)
+
+    return attempts_in_time
 
 
 def timed[T, U](work: Callable[[T], Awaitable[U]], timeout: float) -> Callable[[T], Awaitable[U]]:
@@ -166,3 +221,9 @@ def thread_back(error: BaseException) -> Callable[[], Awaitable[None]] | None:
     if isinstance(error, Exhausted):
         error = error.error
     return error.back if isinstance(error, ThreadTimeout) else None
+
+
+async def _thread_is_back(error: BaseException) -> None:
+    """Wait for the thread that `error` left running, if it did."""
+    if (back := thread_back(error)) is not None:
+        await back()
