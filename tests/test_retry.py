@@ -56,6 +56,30 @@ async def test_attempts_are_total_tries():
 
 
 @grid
+@pytest.mark.parametrize("operator", ["map", "map_batches"])
+@pytest.mark.parametrize("option", ["on", "wait"])
+async def test_the_attempts_before_a_callback_that_raised_are_counted(option, operator):
+    """P5: what `on` or `wait` raises is the failure of the item, after as many attempts as there were."""
+    calls = itertools.count(1)
+
+    def breaks(error):
+        if str(error) == "3":
+            raise KeyError("mine")
+        return 1 if option == "wait" else True
+
+    async def work(_):
+        raise ConnectionError(next(calls))
+
+    retry = Retry(**{"on": ConnectionError, "attempts": 5, option: breaks})
+    stream = penstock.stream([1])
+    tried = stream.map(work, retry=retry) if operator == "map" else stream.map_batches(work, 1, retry=retry)
+    with pytest.raises(KeyError, match="mine") as raised:
+        await tried.to_list()
+    assert isinstance(raised.value.__context__, ConnectionError)
+    assert raised.value.__notes__ == [f"penstock: stage '{operator}(work)', item 0, attempt 3"]
+
+
+@grid
 async def test_attempts_of_one_is_no_retry(clock):
     with pytest.raises(ConnectionError):
         await penstock.stream([1]).map(failing(1), retry=Retry(on=ConnectionError, attempts=1)).to_list()

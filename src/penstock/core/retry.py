@@ -18,7 +18,7 @@ type Seconds = float | timedelta
 class Exhausted(Exception):
     """An item failed for good after more than one attempt."""
 
-    def __init__(self, error: Exception, attempts: int) -> None:
+    def __init__(self, error: BaseException, attempts: int) -> None:
         super().__init__()
         self.error = error
         self.attempts = attempts
@@ -30,10 +30,11 @@ class Retry:
 
     The wait before try k+1 is `min(max, initial * factor**(k-1) * U(1-jitter, 1+jitter))` seconds: exponential backoff
     with proportional jitter, as Effect's `Schedule.jittered` has it. A waiting retry keeps its place in the window.
-    Cancellation is never retried (P8).
+    Only an `Exception` is retried, so cancellation never is (P8); nor is an `OptionError`: the same would come of it
+    again. What `on` or `wait` raises is the failure of the item.
 
     Args:
-        on: exception types to retry, or a predicate that is asked once per failure.
+        on: types of `Exception` to retry, or a plain function that is asked once per failure.
         attempts: total tries, the first included; an int >= 1.
         initial: seconds before the second try, >= 0.
         factor: growth from one wait to the next, >= 1.
@@ -163,9 +164,9 @@ def retrying[T, U](
                 failures += 1
                 try:
                     pause = pause_after(error, failures, item)
-                except BaseException:  # it does not lead to the thread, as the error does
-                    await _thread_is_back(error)
-                    raise
+                except BaseException as own:
+                    await _thread_is_back(error)  # to which its own error does not lead
+                    raise Exhausted(own, failures) from own
                 if pause is not None:
                     await _thread_is_back(error)
                 if pause is None or (tries is not None and not tries.may_follow(Exhausted(error, failures), pause)):
