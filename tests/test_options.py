@@ -329,6 +329,7 @@ def test_an_unknown_option(operator):
         ("key", lambda fn: NUMBERS.distinct(key=fn)),
         ("weight", lambda fn: NUMBERS.batch(2, weight=fn, max_weight=1)),
         ("wait", lambda fn: penstock.Retry(on=ValueError, wait=fn)),
+        ("on", lambda fn: penstock.Retry(on=fn)),
     ],
 )
 def test_where_nothing_is_awaited_an_async_function_is_refused(option, build):

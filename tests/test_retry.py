@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 import penstock
-from penstock import Retry
+from penstock import OptionError, Retry
 from penstock.testing import Gauge
 
 grid = pytest.mark.grid
@@ -285,6 +285,22 @@ async def test_context_of_the_error_is_the_users():
         await penstock.stream([1]).map(work, retry=Retry(on=ConnectionError)).to_list()
     assert isinstance(raised.value.__cause__, KeyError)
     assert raised.value.__cause__.__context__ is None
+
+
+@pytest.mark.parametrize(
+    "on",
+    [KeyboardInterrupt, SystemExit, GeneratorExit, asyncio.CancelledError, (ConnectionError, asyncio.CancelledError)],
+)
+def test_an_exception_type_that_is_never_retried_is_refused(on):
+    """P8: as an Exception is all that is retried, it would never match."""
+    kind = on[-1] if isinstance(on, tuple) else on
+    with pytest.raises(OptionError, match=f"^on must name subclasses of Exception, .*{kind.__name__}"):
+        Retry(on=on)
+
+
+@pytest.mark.parametrize("on", [BaseException, BaseExceptionGroup, (BaseException, KeyError)])
+def test_an_exception_type_that_has_exceptions_among_others_is_taken(on):
+    assert Retry(on=on).on == on
 
 
 def test_a_retry_is_a_value():

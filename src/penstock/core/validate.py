@@ -116,13 +116,21 @@ def path(option: str, value: object) -> str:
 
 
 def predicate_or_types(option: str, value: object) -> Callable[[BaseException], bool]:
-    """A test for exceptions, from an exception type, a tuple of them, or a predicate."""
+    """A test for exceptions, from an exception type, a tuple of them, or a plain predicate; it is given Exceptions."""
     kinds = cast("tuple[Any, ...]", value if isinstance(value, tuple) else (value,))
     if kinds and all(isinstance(kind, type) and issubclass(kind, BaseException) for kind in kinds):
+        if any(not issubclass(kind, Exception) and kind not in _WITH_EXCEPTIONS for kind in kinds):
+            raise OptionError(f"{option} must name subclasses of Exception, as nothing else is retried, got {value!r}")
         return lambda error: isinstance(error, kinds)
-    if callable(cast("Any", value)) and not isinstance(value, type):
-        return cast("Callable[[BaseException], bool]", value)
+    predicate = cast("Any", value)
+    if callable(predicate) and not isinstance(predicate, type):
+        plain_function(option, predicate)
+        return cast("Callable[[BaseException], bool]", predicate)
     raise OptionError(f"{option} must be an exception type, a tuple of them or a predicate, got {value!r}")
+
+
+_WITH_EXCEPTIONS = {BaseException, BaseExceptionGroup}
+"""Types that are no Exceptions, and have some among their instances."""
 
 
 def share(option: str, value: object) -> float:
