@@ -135,9 +135,23 @@ async def test_an_async_generator_is_no_iterable():
         await penstock.stream(range(2)).map_batches(lambda _: nothing(), 2).to_list()
 
 
+class Unsized(list):
+    """Has a `__len__` and no length."""
+
+    def __len__(self):
+        raise TypeError
+
+
 @grid
 @pytest.mark.parametrize(
-    ("fn", "got"), [(lambda items: items[1:], 0), (lambda items: [*items, 9], 2), (lambda _: [], 0), (lambda _: (), 0)]
+    ("fn", "got"),
+    [
+        (lambda items: items[1:], 0),
+        (lambda items: [*items, 9], 2),
+        (lambda items: Unsized([*items, 9]), "more"),
+        (lambda _: [], 0),
+        (lambda _: (), 0),
+    ],
 )
 async def test_one_result_per_item(fn, got):
     """Too few and too many are a failure like any other: in the end of an item that stands alone."""

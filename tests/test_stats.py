@@ -364,6 +364,25 @@ async def test_stages_by_position_slice_and_name():
         stats["wrok"]
 
 
+class Unsized:
+    """An iterable that has a `__len__` and no length: `tqdm(generator)`, torch's DataLoader of an IterableDataset."""
+
+    def __init__(self, *items):
+        self.items = items
+
+    def __iter__(self):
+        return iter(self.items)
+
+    def __len__(self):
+        raise TypeError("object of type 'generator' has no len()")
+
+
+async def test_a_source_whose_length_raises_is_run_as_one_without():
+    async with penstock.stream(Unsized(1, 2)).open() as items:
+        assert [item async for item in items] == [1, 2]
+        assert items.stats()[0].total is None
+
+
 async def test_the_source_knows_its_total():
     async with penstock.stream([1, 2]).open() as items:
         await anext(items)

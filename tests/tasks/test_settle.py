@@ -33,6 +33,20 @@ async def test_an_outcome_for_each_task_in_their_order():
     ]
 
 
+class Unsized(list):
+    """Has a `__len__` and no length."""
+
+    def __len__(self):
+        raise TypeError
+
+
+async def test_tasks_whose_length_raises_are_run_as_those_without():
+    """Those that were never pulled are not known of."""
+    assert await settle(Unsized([lambda: 1, lambda: 2]), concurrency=1) == [Ok(1, 0), Ok(2, 1)]
+    token = CancelToken()
+    assert await settle(Unsized([token.cancel, lambda: 2]), concurrency=1, cancel=token) == [Ok(None, 0)]
+
+
 async def test_at_most_so_many_at_once():
     """P1."""
     gauge = Gauge()

@@ -343,8 +343,9 @@ class SourceSpec:
             source = source()
             if not isinstance(source, Iterable | AsyncIterable):
                 raise OptionError(f"the source function must return an iterable or an async iterable, got {source!r}")
-        stage = self._stage(scope, cast("Iterable[Any] | AsyncIterable[Any]", source))
-        stage.total = len(cast("Sized", source)) if self._total is None and isinstance(source, Sized) else self._total
+        iterable = cast("Iterable[Any] | AsyncIterable[Any]", source)
+        stage = self._stage(scope, iterable)
+        stage.total = length_of(iterable) if self._total is None else self._total
         return stage
 
     def _stage(self, scope: Scope, source: Iterable[Any] | AsyncIterable[Any]) -> SourceStage[Any]:
@@ -358,6 +359,14 @@ class SourceSpec:
     def _refuse_thread(self, source: object) -> None:
         if self._in_thread is not None:
             raise OptionError(f'engine="thread" is for a source that blocks, got the async iterable {source!r}')
+
+
+def length_of(iterable: object) -> int | None:
+    """How many items `iterable` says it has, if it does: wrappers of iterators may have a `__len__` that raises."""
+    try:
+        return len(iterable) if isinstance(iterable, Sized) else None
+    except Exception:  # noqa: BLE001 -- whatever it is, there is no length
+        return None
 
 
 def _is_closed_generator(source: object) -> bool:

@@ -1,7 +1,7 @@
 """Operators that run a user's function on every item: `map`, `filter`, `tap`, `flat_map`."""
 
 import inspect
-from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, Sized
+from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -18,6 +18,7 @@ from penstock.core.plan import DROPPED, Later, Plan
 from penstock.core.policy import ON_ERROR, OnError, Tolerance
 from penstock.core.retry import Retry, Seconds
 from penstock.core.scope import Scope
+from penstock.core.source import length_of
 from penstock.core.stage import Stage
 from penstock.engines.local import ENGINES, Engine, Kind, kind_of, on_loop
 from penstock.engines.threads import Threads
@@ -238,7 +239,8 @@ def _checked(items: list[Any], results: Any) -> list[Any]:
     wanted = len(items)
     outputs = list(islice(cast("Iterable[Any]", results), wanted + 1))
     if len(outputs) != wanted:
-        given = len(results) if isinstance(results, Sized) else "more" if len(outputs) > wanted else len(outputs)
+        length = length_of(cast("object", results))
+        given = length if length is not None else "more" if len(outputs) > wanted else len(outputs)
         raise ResultCountError(f"the function of map_batches must return one result per item, got {given} for {wanted}")
     return outputs
 

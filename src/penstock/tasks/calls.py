@@ -3,7 +3,7 @@
 import asyncio
 import inspect
 import sys
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Generator, Iterable, Iterator, Sized
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from types import FunctionType
 from typing import Any, cast, override
@@ -16,7 +16,7 @@ from penstock.core.plan import Call, Plan
 from penstock.core.policy import OnError
 from penstock.core.retry import Retry, Seconds, in_time
 from penstock.core.scope import Scope
-from penstock.core.source import IteratorStage
+from penstock.core.source import IteratorStage, length_of
 from penstock.core.stage import Stage
 from penstock.engines.local import kind_of
 from penstock.engines.threads import Threads
@@ -133,7 +133,7 @@ def open_tasks(
     def open_window(scope: Scope) -> Stage[Any]:
         given = Given(tasks)
         source = IteratorStage(scope, given, "tasks")
-        source.total = len(tasks) if isinstance(tasks, Sized) else None
+        source.total = length_of(tasks)
         calls = Calls(scope, given, name=name, places=places, timeout=seconds, arguments=arguments)
         work: Call[Any, Any] = calls if watched is None else watched(calls)
         plan: Plan[Any, Any] = Plan(

@@ -1,7 +1,7 @@
 """Runs tasks that can be stopped before their end, and knows what became of each."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Sized
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from penstock.core import validate
@@ -9,6 +9,7 @@ from penstock.core.errors import WorkRaised
 from penstock.core.outcome import Cancelled, Failed, NotStarted, Outcome, Reason
 from penstock.core.plan import Call
 from penstock.core.retry import Retry, Seconds
+from penstock.core.source import length_of
 from penstock.run import Run
 from penstock.tasks.calls import Calls, Given, open_tasks
 from penstock.tasks.tokens import CancelToken, in_loop
@@ -121,9 +122,8 @@ class Runner[T]:
                 self._note(failed)
         for index in range(taken):
             self._outcomes.setdefault(index, Cancelled(index, reason))
-        if isinstance(tasks, Sized):
-            for index in range(taken, len(tasks)):
-                self._outcomes.setdefault(index, NotStarted(index))
+        for index in range(taken, length_of(tasks) or 0):
+            self._outcomes.setdefault(index, NotStarted(index))
 
 
 def _is_cancellation(error: BaseException) -> bool:
