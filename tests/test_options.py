@@ -330,6 +330,7 @@ def test_an_unknown_option(operator):
         ("weight", lambda fn: NUMBERS.batch(2, weight=fn, max_weight=1)),
         ("wait", lambda fn: penstock.Retry(on=ValueError, wait=fn)),
         ("on", lambda fn: penstock.Retry(on=fn)),
+        ("fn", NUMBERS.through),
     ],
 )
 def test_where_nothing_is_awaited_an_async_function_is_refused(option, build):
@@ -342,3 +343,19 @@ def test_where_nothing_is_awaited_an_async_function_is_refused(option, build):
 async def test_reduce_takes_no_async_function():
     with pytest.raises(OptionError, match="fn must be a plain function, got the async"):
         await NUMBERS.reduce(work, 0)
+
+
+@pytest.mark.parametrize("operator", ["chain", "zip", "merge"])
+@pytest.mark.parametrize("other", [[2], iter("ab"), None, penstock.stream])
+def test_what_is_no_stream_is_not_combined(operator, other):
+    """`penstock.merge` makes streams of plain sources; the operators take streams only, and say so when built."""
+    with pytest.raises(OptionError) as raised:
+        getattr(NUMBERS, operator)(NUMBERS, other)
+    assert str(raised.value) == f"others must be streams (see penstock.stream), got {other!r}"
+
+
+@pytest.mark.parametrize("made", [None, [1], NUMBERS.open])
+def test_through_gives_a_stream(made):
+    with pytest.raises(OptionError) as raised:
+        NUMBERS.through(lambda _: made)
+    assert str(raised.value) == f"fn(stream) must be a Stream, got {made!r}"

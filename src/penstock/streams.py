@@ -332,8 +332,8 @@ class Stream(Readable[T_co]):
 
     def through[U](self, fn: "Callable[[Stream[T_co]], Stream[U]]", /) -> "Stream[U]":
         """`fn(self)`: apply a function that adds operators, so that chains can be given names."""
-        validate.function("fn", fn)
-        return fn(self)
+        validate.plain_function("fn", fn)
+        return validate.instance("fn(stream)", fn(self), Stream, "a Stream")
 
     @overload
     def chain[A, B](self, other: "Stream[A]", another: "Stream[B]", /) -> "Stream[T_co | A | B]": ...
@@ -382,6 +382,8 @@ class Stream(Readable[T_co]):
 
 def combined(operator: Callable[[Scope, Sequence[Stage[Any]]], Stage[Any]], *streams: Stream[Any]) -> Stream[Any]:
     """A stream whose first stage joins those of several streams."""
+    for each in streams:
+        validate.instance("others", each, Stream, "streams (see penstock.stream)")
 
     def open_combined(scope: Scope) -> Stage[Any]:
         return operator(scope, [each.open_stage(scope) for each in streams])

@@ -94,10 +94,11 @@ def plain_function(option: str, value: object) -> None:
         raise OptionError(f"{option} must be a plain function, got the async {value!r}")
 
 
-def instance(option: str, value: object, kind: type, form: str) -> None:
-    """Refuse what is no `kind`; `form` says what is expected."""
+def instance[T](option: str, value: T, kind: type, form: str) -> T:
+    """`value` if it is a `kind`; `form` says what is expected."""
     if not isinstance(value, kind):
         raise OptionError(f"{option} must be {form}, got {value!r}")
+    return value
 
 
 def text(option: str, value: object) -> str:
