@@ -281,6 +281,36 @@ async def test_cancelling_it_stops_and_awaits_all_and_is_raised():
     assert not token._callbacks
 
 
+async def test_cancelling_it_tells_the_tasks_before_they_are_cancelled():
+    """P8: the token says that the caller was cancelled, not that a task failed, and says it first."""
+    log = []
+
+    async def task(token):
+        token.on_cancel(lambda: log.append(f"token: {token.reason}"))
+        try:
+            await asyncio.sleep(99)
+        except asyncio.CancelledError as cancelled:
+            log.append(f"task: {cancelled}")
+            raise
+
+    caller = asyncio.create_task(run_tasks([task, task]))
+    await asyncio.sleep(1)
+    caller.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await caller
+    assert log == ["token: caller cancelled"] * 2 + ["task: caller cancelled"] * 2
+
+
+async def test_cancelling_it_after_a_failure_cuts_the_answers_short(clock):
+    """P4: who waits for it waits no longer for the tasks to answer."""
+    caller = asyncio.create_task(run_tasks([failing(1, ValueError), after(99, 1)], grace=50))
+    await asyncio.sleep(2)
+    caller.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await caller
+    assert clock.now == 2
+
+
 async def test_an_iterable_is_pulled_as_places_free_up():
     """P2, P7."""
     pulled = []

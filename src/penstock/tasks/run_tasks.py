@@ -84,7 +84,8 @@ async def run_tasks(
     Each task is called with a `CancelToken` of this run. The first failure, and the caller's token, signal it; nothing
     is started any more, and what runs may return a result of its own. After `grace` seconds it is cancelled and waited
     for, and after as many again it is named in a warning and left behind. A task that answers with `CancelledError` is
-    `Cancelled`. Nothing is raised for a task that fails; a cancellation of `run_tasks` itself stops all and is raised.
+    `Cancelled`. Nothing is raised for a task that fails. A cancellation of `run_tasks` itself is raised: the token says
+    "caller cancelled", and the tasks are cancelled there and then.
 
     Args:
         tasks: functions of a token, sync or async, pulled as places free up. Plain `def` functions run in threads

@@ -72,8 +72,7 @@ class Runner[T]:
                 loop = asyncio.get_running_loop()
                 forget = self._cancel.on_cancel(lambda: in_loop(loop, self._caller_cancels))
             async with run as results:
-                async for outcome in results:
-                    self._note(outcome)
+                await self._read(results)
         except Exception as error:
             if all(failed.error is not error for failed in run.failures):
                 raise
@@ -82,6 +81,14 @@ class Runner[T]:
             if self._timer is not None:
                 self._timer.cancel()
             self._finish(tasks)
+
+    async def _read(self, results: Run[Any]) -> None:
+        try:
+            async for outcome in results:
+                self._note(outcome)
+        except asyncio.CancelledError:  # the caller's: tasks hear of it before leaving the run cancels them
+            self.stop("caller cancelled")
+            raise
 
     def stop(self, reason: Reason) -> None:
         """Start nothing more, signal the token, and cancel what has not answered in time; the first reason counts."""
