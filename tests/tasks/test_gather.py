@@ -4,6 +4,7 @@ import asyncio
 import gc
 import threading
 import weakref
+from dataclasses import dataclass
 from functools import partial
 
 import pytest
@@ -109,6 +110,28 @@ async def test_the_context_that_an_error_has_is_kept():
         await gather([fails_when_stopped, caused], concurrency=2)
     assert isinstance(raised.value.__context__, KeyError)
     assert isinstance(raised.value.__context__.__context__, ExceptionGroup)
+
+
+async def test_other_failures_are_shown_with_one_that_is_immutable():
+    """P5: a frozen dataclass forbids to set what Python sets on every exception; it is raised itself all the same."""
+
+    @dataclass(frozen=True)
+    class Frozen(Exception):
+        number: int
+
+    first = Frozen(1)
+
+    async def fails_when_stopped():
+        try:
+            await asyncio.sleep(9)
+        finally:
+            raise Frozen(2)
+
+    with pytest.raises(Frozen) as raised:
+        await gather([fails_when_stopped, partial(failing, 1, first)], concurrency=2)
+    assert raised.value is first
+    assert isinstance(first.__context__, ExceptionGroup)
+    assert first.__context__.exceptions == (Frozen(2),)
 
 
 async def test_tasks_are_pulled_as_places_free_up():

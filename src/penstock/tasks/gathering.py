@@ -79,7 +79,8 @@ def _show_others(error: BaseException, failures: list[BaseException]) -> None:
     while (before := last.__context__) is not None and id(before) not in seen:
         last = before
         seen.add(id(last))
-    last.__context__ = BaseExceptionGroup("other tasks failed as well", others[:NOTED_FAILURES])
+    group = BaseExceptionGroup("other tasks failed as well", others[:NOTED_FAILURES])
+    BaseException.__setattr__(last, "__context__", group)  # as Python does: the class may forbid it
 
 
 @overload
