@@ -2,7 +2,7 @@
 
 import pytest
 
-from penstock.core.errors import said
+from penstock.core.errors import note, said
 from penstock.core.outcome import Failed
 from penstock.core.policy import Tolerance
 from penstock.core.stage import name_work
@@ -133,3 +133,20 @@ class Unspeakable(Exception):
 
 def test_an_error_whose_repr_raises_is_named_by_its_type_with_that_of_what_was_raised():
     assert said(Unspeakable()) == "<Unspeakable, whose repr raised ZeroDivisionError>"
+
+
+def test_a_note_that_is_there_is_not_added_again():
+    """P7: an exception object may be one for the whole module, and be raised by run after run."""
+    error = ValueError()
+    for _ in range(3):
+        for text in ("stage 'get', item 0", "stage 'get', item 1"):
+            note(error, text)
+    assert error.__notes__ == ["penstock: stage 'get', item 0", "penstock: stage 'get', item 1"]
+
+
+@pytest.mark.parametrize("notes", [None, 3])
+def test_an_error_whose_notes_are_no_list_is_left_as_it_is(notes):
+    error = ValueError()
+    error.__notes__ = notes
+    note(error, "stage 'get', item 0")
+    assert error.__notes__ is notes

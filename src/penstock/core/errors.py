@@ -119,9 +119,11 @@ def _is_converted(error: RuntimeError) -> bool:
 
 
 def note(error: BaseException, text: str) -> None:
-    """Add a note of ours to the user's exception, if it lets us."""
+    """Add a note of ours to the user's exception, if it lets us and has not got it: one object may fail many runs."""
+    ours = f"penstock: {text}"
     with suppress(Exception):
-        error.add_note(f"penstock: {text}")
+        if ours not in getattr(error, "__notes__", ()):
+            error.add_note(ours)
 
 
 def said(error: BaseException) -> str:
