@@ -75,6 +75,31 @@ def test_the_bottleneck_is_who_was_waited_for(upstream, consumer, bottleneck):
     assert Stats((stage("source"), *stages), 10.0).bottleneck == bottleneck
 
 
+@pytest.mark.parametrize("name", ["map(<lambda>)", "the consumer", "source"])
+def test_stages_of_one_name_are_told_apart(name):
+    """The one that held the run up is marked, and no other, whatever they are called."""
+    slow = stage(name, concurrency=1, upstream_wait_s=1.0, consumer_wait_s=1.0)
+    fast = stage(name, concurrency=1, upstream_wait_s=4.0, consumer_wait_s=5.0)
+    for place, order in (1, [slow, fast]), (2, [fast, slow]):
+        stats = Stats((stage("source"), *order), 10.0)
+        assert stats.bottleneck == name
+        marks = [line[0] for line in str(stats).splitlines()[2:-1]]
+        assert [number for number, mark in enumerate(marks) if mark == ">"] == [place]
+
+
+def test_of_several_sources_one_is_marked():
+    inputs = [stage("source"), stage("source"), stage("merge")]
+    stats = Stats((*inputs, stage("get", concurrency=1, upstream_wait_s=8.0)), 10.0)
+    assert [line[0] for line in str(stats).splitlines()[2:-1]] == [">", " ", " ", " "]
+
+
+def test_a_stage_called_as_the_consumer_is_not_taken_for_it():
+    """No row is marked when nothing but the consumer held the run up."""
+    stats = Stats((stage("source"), stage("the consumer", concurrency=1, consumer_wait_s=8.0)), 10.0)
+    assert stats.bottleneck == "the consumer"
+    assert ">" not in str(stats)
+
+
 def test_every_column_of_the_table_has_its_head():
     counts = dict.fromkeys(("taken", "delivered", "dropped", "failed", "cancelled", "discarded"), 1)
     whole = StageStats(

@@ -81,6 +81,7 @@ class StageStats:
 class Stats(Sequence[StageStats]):
     """The stages of a run, from the source down; look one up by position or by name. `str()` of it is a table.
 
+    Where several have one name, as two lambdas have or two sources, the name finds the first; `name=` tells them apart.
     `seconds` is the time since the run was opened, until it was closed.
     """
 
@@ -112,20 +113,29 @@ class Stats(Sequence[StageStats]):
         A stage held the run up while its places were in use: while it waited neither for items nor for its results to
         be taken. The source did while the first stage waited for it, the consumer while the last one did.
         """
-        working = [stage for stage in self.stages if stage.concurrency is not None]
+        place = self._bottleneck()
+        if place is None:
+            return None
+        return self.stages[place].name if place < len(self.stages) else "the consumer"
+
+    def _bottleneck(self) -> int | None:
+        """The position of what held the run up most: names may repeat. Behind the last stage stands the consumer."""
+        working = [place for place, stage in enumerate(self.stages) if stage.concurrency is not None]
         if not working or self.seconds <= 0:
             return None
-        held = {self.stages[0].name: working[0].upstream_wait_s, "the consumer": working[-1].consumer_wait_s}
-        for stage in working:
-            held[stage.name] = self.seconds - stage.upstream_wait_s - stage.consumer_wait_s
-        return max(held, key=lambda name: held[name])
+        first, last = self.stages[working[0]], self.stages[working[-1]]
+        held = {0: first.upstream_wait_s, len(self.stages): last.consumer_wait_s}
+        for place in working:
+            held[place] = self.seconds - self.stages[place].upstream_wait_s - self.stages[place].consumer_wait_s
+        return max(held, key=lambda place: held[place])
 
     def __str__(self) -> str:
         if not self.stages:
             return "nothing has run"
-        rows = [_row(stage, "> " if stage.name == self.bottleneck else "  ") for stage in self.stages]
+        slowest = self._bottleneck()
+        rows = [_row(stage, "> " if place == slowest else "  ") for place, stage in enumerate(self.stages)]
         lines = [f"{self.seconds:.1f} s", table(_HEAD, rows)]
-        if self.bottleneck is not None:
+        if slowest is not None:
             lines.append(f"bottleneck: {self.bottleneck}{self._advice()}")
         return "\n".join(lines)
 
