@@ -122,7 +122,7 @@ async def test_results_that_is_failed_calls_failures():
     failed = run.failures[1]
     assert isinstance(failed.error, ResultFailed)
     assert failed.error.result == "bad"
-    assert str(failed.error) == "is_failed says so of 'bad'"
+    assert str(failed.error) == "is_failed called the result 'bad' a failure"
     assert run.outcomes[2] == Cancelled(2, "sibling failed")
 
 

@@ -50,7 +50,7 @@ class ResultFailed(PenstockError):
     """A task returned a result that `is_failed` calls a failure; `result` is that result."""
 
     def __init__(self, result: object) -> None:
-        super().__init__(f"is_failed says so of {result!r}")
+        super().__init__(f"is_failed called the result {result!r} a failure")
         self.result: object = result
 
 
