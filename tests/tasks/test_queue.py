@@ -97,6 +97,19 @@ def test_a_clock_is_a_function():
         TaskQueue(clock=0.0)
 
 
+@pytest.mark.parametrize("ageing", [5e-324, 1e-300, 0.9e-6])
+def test_ageing_is_not_so_fast_that_priorities_vanish_beside_the_clock(ageing):
+    """The quotient of the two was infinite for every item: they came in any order but that of their priorities."""
+    with pytest.raises(OptionError, match=f"ageing must be a finite number >= 1e-06, got {ageing!r}"):
+        TaskQueue(ageing=ageing)
+
+
+def test_the_fastest_ageing_leaves_priorities_apart():
+    a_century = 3.2e9
+    queue = filled(("low", 1), ("high", 2), ageing=timedelta(microseconds=1), clock=lambda: a_century)
+    assert emptied(queue) == ["high", "low"]
+
+
 @pytest.mark.parametrize(("waited", "first"), [(49, "new"), (50, "old"), (51, "old")])
 def test_an_item_gains_a_point_of_priority_for_every_ageing_seconds(waited, first):
     """Five points are made up for in fifty seconds; then it is an equal, and was there first."""

@@ -44,8 +44,8 @@ class TaskExecutor:
         timeout: seconds that one attempt may take, > 0, or None. A function in a thread cannot be stopped: its attempt
             fails in time, but it keeps its place until the thread is back, and the next attempt waits for that.
         retry: when to try a failed task again, or None; by default every `Exception`, three tries in all.
-        ageing: seconds of waiting that are worth a point of priority, > 0, so that no task waits for ever behind more
-            urgent ones; default none.
+        ageing: seconds of waiting that are worth a point of priority, at least a microsecond, so that no task waits for
+            ever behind more urgent ones; default none.
         grace: seconds that work which ignores its cancellation gets, >= 0; then a warning names it.
         name: of the executor, in statistics, warnings and names of threads.
 

@@ -4,9 +4,13 @@ import time
 from collections import deque
 from collections.abc import Callable
 from heapq import heappop, heappush
+from typing import Final
 
 from penstock.core import validate
 from penstock.core.retry import Seconds
+
+_FASTEST: Final = 1e-6
+"""Seconds: beside a clock that is divided by less, priorities would be rounded away."""
 
 
 class TaskQueue[T]:
@@ -20,7 +24,7 @@ class TaskQueue[T]:
     O(log p) of p different priorities (with `ageing`, nearly all differ). For one thread.
 
     Args:
-        ageing: seconds of waiting that are worth a point of priority, > 0; default none.
+        ageing: seconds of waiting that are worth a point of priority, at least a microsecond; default none.
         clock: the seconds by which items age.
 
     Example:
@@ -37,7 +41,9 @@ class TaskQueue[T]:
 
     def __init__(self, *, ageing: Seconds | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         validate.plain_function("clock", clock)
-        self._ageing = None if ageing is None else validate.seconds("ageing", ageing)
+        self._ageing: float | None = None
+        if ageing is not None:
+            self._ageing = validate.number("ageing", validate.seconds("ageing", ageing), least=_FASTEST)
         self._clock = clock
         self._keys: list[float] = []
         self._alone: dict[float, T] = {}  # the items that are alone with their key: a line would be ten times as large
