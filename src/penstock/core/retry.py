@@ -191,9 +191,14 @@ def timed[T, U](work: Callable[[T], Awaitable[U]], timeout: float) -> Callable[[
     """`work`, cancelled after `timeout` seconds; then the attempt fails with `AttemptTimeout`."""
 
     async def attempt(item: T) -> U:
-        return await in_time(work(item), asyncio.get_running_loop().time() + timeout, timeout)
+        return await within(timeout, work(item))
 
     return attempt
+
+
+def within[U](seconds: float, result: Awaitable[U]) -> Awaitable[U]:
+    """`result`, to be awaited for so many seconds from now; then it is cancelled and fails with `AttemptTimeout`."""
+    return in_time(result, asyncio.get_running_loop().time() + seconds, seconds)
 
 
 async def in_time[U](result: Awaitable[U], when: float | None, seconds: float | None) -> U:

@@ -5,7 +5,7 @@ import math
 import os
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any, cast
+from typing import Any, TypeGuard, cast
 
 from penstock.core.errors import OptionError
 
@@ -26,21 +26,21 @@ def integer(option: str, value: object) -> int:
 
 def positive(option: str, value: object) -> float:
     """`value` as a finite float above 0."""
-    if not isinstance(value, int | float) or isinstance(value, bool) or not _is_finite(value) or value <= 0:
+    if not _is_number(value) or value <= 0:
         raise OptionError(f"{option} must be a finite number > 0, got {value!r}")
     return float(value)
 
 
 def number(option: str, value: object, *, least: float) -> float:
     """`value` as a finite float of at least `least`."""
-    if not isinstance(value, int | float) or isinstance(value, bool) or not _is_finite(value) or value < least:
+    if not _is_number(value) or value < least:
         raise OptionError(f"{option} must be a finite number >= {least:g}, got {value!r}")
     return float(value)
 
 
 def finite(option: str, value: object) -> float:
     """`value`, as it is, if it is a finite number."""
-    if not isinstance(value, int | float) or isinstance(value, bool) or not _is_finite(value):
+    if not _is_number(value):
         raise OptionError(f"{option} must be a finite number, got {value!r}")
     return value
 
@@ -49,21 +49,18 @@ def seconds(option: str, value: object, *, zero: bool = False) -> float:
     """A duration, in seconds or as a timedelta, as seconds: positive, or also 0 where `zero` allows it."""
     amount = value.total_seconds() if isinstance(value, timedelta) else value
     rule = ">= 0" if zero else "> 0"
-    if (
-        not isinstance(amount, int | float)
-        or isinstance(amount, bool)
-        or not _is_finite(amount)
-        or amount < 0
-        or (amount == 0 and not zero)
-    ):
+    if not _is_number(amount) or amount < 0 or (amount == 0 and not zero):
         raise OptionError(f"{option} must be a finite number of seconds {rule} or a timedelta, got {value!r}")
     return float(amount)
 
 
-def _is_finite(value: float) -> bool:
+def _is_number(value: object) -> TypeGuard[float]:
+    """Whether `value` is a finite number; a bool is none, and neither is an int beyond all floats."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
     try:
         return math.isfinite(value)
-    except OverflowError:  # an int beyond all floats
+    except OverflowError:
         return False
 
 
@@ -136,6 +133,6 @@ _WITH_EXCEPTIONS = {BaseException, BaseExceptionGroup}
 
 def share(option: str, value: object) -> float:
     """`value` as a float from 0 to 1."""
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 1:
+    if not _is_number(value) or not 0 <= value <= 1:
         raise OptionError(f"{option} must be a number from 0 to 1, got {value!r}")
     return float(value)

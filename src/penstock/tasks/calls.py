@@ -1,6 +1,5 @@
 """The tasks of a run: where each is called, and how those are closed that never were."""
 
-import asyncio
 import inspect
 import sys
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Generator, Iterable, Iterator
@@ -14,7 +13,7 @@ from penstock.core.errors import OptionError
 from penstock.core.order import OrderedWindow, UnorderedWindow
 from penstock.core.plan import Call, Plan
 from penstock.core.policy import OnError
-from penstock.core.retry import Retry, Seconds, in_time
+from penstock.core.retry import Retry, Seconds, within
 from penstock.core.scope import Scope
 from penstock.core.source import IteratorStage, length_of
 from penstock.core.stage import Stage
@@ -101,9 +100,7 @@ class Calls:
         return await self._awaited(cast("Awaitable[Any]", result)) if isinstance(result, Awaitable) else result
 
     async def _awaited(self, result: Awaitable[Any]) -> Any:
-        if self._timeout is None:
-            return await result
-        return await in_time(result, asyncio.get_running_loop().time() + self._timeout, self._timeout)
+        return await (result if self._timeout is None else within(self._timeout, result))
 
 
 def _is_plain(task: Callable[..., object]) -> bool:
