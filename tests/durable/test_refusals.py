@@ -89,6 +89,8 @@ async def test_a_row_that_the_store_refuses_costs_no_root_that_came_before(tmp_p
     assert begun[0] == 50
     connection = apsw.Connection(str(tmp_path / "run.db"))
     try:
-        assert [n for (n,) in connection.execute("SELECT n FROM rows ORDER BY rowid")] == list(range(50))
+        stored = [n for (n,) in connection.execute("SELECT n FROM rows ORDER BY rowid")]
+        after = range(51, 100) if row == {"n": 1} else ()  # it waits whether the root that has its key gives it up
+        assert stored == [*range(50), *after]
     finally:
         connection.close()

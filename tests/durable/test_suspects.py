@@ -7,9 +7,10 @@ import os
 import signal
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
 
+import apsw
 import pytest
 
 from penstock import drain_on_signals, merge
@@ -488,7 +489,10 @@ def test_a_run_that_is_left_in_order_has_no_suspects(sink, ends):
 
 def test_a_row_that_the_store_refuses_makes_no_suspects(tmp_path):
     """What the process has survived has not killed it: whatever the error, it is left in order."""
-    sink = SqliteTable(tmp_path / "t.db", "rows", key="n")
+    sink = SqliteTable(tmp_path / "t.db", "rows")
+    report_of(roots([]).map(as_row), sink)
+    with closing(apsw.Connection(sink.path)) as connection:
+        connection.execute("CREATE TABLE rows (penstock_root INTEGER, n UNIQUE)")
     twice = roots(range(5)).map(lambda _: {"n": 1})
     for _ in range(2):
         with pytest.raises(StoreError):

@@ -20,7 +20,7 @@ from penstock.durable.lock import HeldError, owner
 from penstock.durable.memo import Memo
 from penstock.durable.report import GO_ON, RunReport
 from penstock.durable.roots import Key, Root, Tracked
-from penstock.durable.sink import Store
+from penstock.durable.sink import Store, identity_of
 from penstock.durable.sqlite import StoreError
 from penstock.durable.suspects import Alone, Counts, run_alone
 from penstock.durable.weights import weight
@@ -106,10 +106,9 @@ async def _open_once(job: Job) -> tuple[Store, Opened]:
         await asyncio.sleep(wait)
     store = store or job.sink.open(job.durability)
     try:
-        sink = getattr(job.sink, "identity", type(job.sink).__name__)
         with store.transaction():
             opened = store.journal.open_run(
-                job.name, job.source, sink, owner(), stages=job.stages, on_change=job.on_change
+                job.name, job.source, identity_of(job.sink), owner(), stages=job.stages, on_change=job.on_change
             )
             return store, replace(opened, keeps_rows_of_dead=job.dead_for_now)
     except BaseException:
@@ -192,15 +191,15 @@ class Delivery:
                     await self._committing(lambda: not self._writer.is_full)
                 if self._writer.failure is not None:
                     break
-        await self._committing(lambda: self._writer.is_idle)
-        if self._writer.failure is not None:
-            raise self._writer.failure
+        await self._written()
         self._refuse_unfinished()
         whole = self._only is None
         if whole:
             await self._look_for_missing()
             await self._drop_memos()
         if whole and not self._was_stopped:
+            self._writer.settle_put_off()
+            await self._written()
             with self._store.transaction():
                 self._store.journal.close_run(self._opened.id)
             self._complete = True
@@ -326,6 +325,12 @@ class Delivery:
             self._progress.clear()
             await self._progress.wait()
 
+    async def _written(self) -> None:
+        """Wait until all that was given to the writer is committed; raise why it is not."""
+        await self._committing(lambda: self._writer.is_idle)
+        if self._writer.failure is not None:
+            raise self._writer.failure
+
     async def _look_for_missing(self) -> None:
         if self._was_stopped:
             return
@@ -356,9 +361,7 @@ class Delivery:
     async def _write(self, write: Callable[[Journal], object]) -> None:
         """Have that done in a transaction of its own, by the thread that writes: the loop is free meanwhile."""
         self._writer.note(write)
-        await self._committing(lambda: self._writer.is_idle)
-        if self._writer.failure is not None:
-            raise self._writer.failure
+        await self._written()
 
 
 def _tell(committed: asyncio.Future[None]) -> None:

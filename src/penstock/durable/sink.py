@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from penstock.core.errors import OptionError
+
 if TYPE_CHECKING:
     from penstock.durable.journal import Journal
     from penstock.durable.roots import Root
@@ -15,6 +17,10 @@ if TYPE_CHECKING:
 
 type Delivery = Literal["exactly once", "at least once"]
 type Durability = Literal["process", "power"]
+
+
+class KeyTakenError(OptionError):
+    """A row has a key that a row of another root has, which may still give it up in this run."""
 
 
 class Store(Protocol):
@@ -43,7 +49,11 @@ class Store(Protocol):
         ...
 
     def replace(self, root: int, rows: Iterable[Any]) -> None:
-        """Put `rows` in the place of all rows of the root of that id, in the transaction that is open."""
+        """Put `rows` in the place of all rows of the root of that id, in the transaction that is open.
+
+        Raises:
+            KeyTakenError: as rows of other roots are; it is tried again when those are settled, or are gone.
+        """
         ...
 
     def reader(self) -> "Connection":

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from penstock.core.errors import note
 from penstock.core.scope import outlast
 from penstock.durable.roots import Root
-from penstock.durable.sink import Store
+from penstock.durable.sink import KeyTakenError, Store
 
 if TYPE_CHECKING:
     from penstock.durable.journal import Journal, Opened
@@ -61,6 +61,8 @@ class Writer:
         self._entries: deque[Entry] = deque()
         self._notes: deque[Note] = deque()
         self._committed: deque[Root] = deque()
+        self._put_off: list[Root] = []
+        self._is_last = False
         self._hurry = threading.Event()
         self._closed = False
         self._rows = 0
@@ -101,6 +103,14 @@ class Writer:
             self._changed.notify()
             if committed is not None:
                 self._hurry.set()
+
+    def settle_put_off(self) -> None:
+        """Have the roots committed that wait for others, all at once: nothing else comes any more."""
+        with self._changed:
+            self._is_last = True
+            self._entries.extend((root, None, 1) for root in self._put_off)
+            self._rows += len(self._put_off)
+            self._changed.notify()
 
     @property
     def is_full(self) -> bool:
@@ -156,7 +166,9 @@ class Writer:
             notes = [self._notes.popleft() for _ in range(min(len(self._notes), self._store.largest))]
             batch: list[Entry] = []
             rows = 0
-            while self._entries and (not batch or rows + _length(self._entries[0]) <= self._store.largest):
+            while self._entries and (
+                self._is_last or not batch or rows + _length(self._entries[0]) <= self._store.largest
+            ):
                 entry = self._entries.popleft()
                 batch.append(entry)
                 rows += _length(entry)
@@ -208,8 +220,21 @@ class Writer:
         try:
             self._settle([root])
         except Exception as error:
+            if isinstance(error, KeyTakenError) and not self._is_last:
+                self._have_wait(root)
+                return
             note(error, f"root {root.key!r}")
             raise
+
+    def _have_wait(self, root: Root) -> None:
+        """Have the rows of a root wait in the store for roots that are in its way."""
+        rows, root.rows, root.weight = root.rows, [], 0
+        if rows:
+            root.staging = root.staging or next(self._numbers)
+            root.staged += len(rows)
+            with self._store.transaction():
+                self._store.journal.stage(root.staging, rows)
+        self._put_off.append(root)
 
     def _settle(self, roots: list[Root], *, emptied: bool = False) -> None:
         store, journal = self._store, self._store.journal

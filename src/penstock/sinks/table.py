@@ -8,7 +8,7 @@ from typing import Any, override
 
 from penstock.core import validate
 from penstock.core.errors import OptionError
-from penstock.durable.sink import Delivery, Durability
+from penstock.durable.sink import Delivery, Durability, KeyTakenError
 from penstock.durable.sqlite import ConstraintError, StoreError, connect_reader, named_errors
 from penstock.sinks.store import (
     ROOT,
@@ -40,8 +40,8 @@ class SqliteTable:
         key: the column, if any, in which every row differs from all others; a table that is there already is held to it
             from now on, which is an error where its rows do not differ.
 
-    Rows may move from root to root, key and all, where those roots are stored in one transaction, and nowhere else: a
-    root with the key of a row that another root has is refused, by an error that says what to do.
+    Rows may move from root to root, key and all: a root with the key of a row that another root has waits until that
+    one has changed, too, or is gone (`on_missing="delete"`); if it does neither, the run ends with an error.
 
     Raises:
         OptionError: an argument breaks its rule.
@@ -171,18 +171,15 @@ class TableStore(SqliteStore):
         if value is None:
             raise OptionError(f"the key column {key!r} must have a value in every row, got {self._row!r}")
         found = self.connection.execute(
-            f"SELECT {ROOT}, (SELECT key FROM penstock_roots WHERE id = {ROOT}) FROM {table} "  # noqa: S608 -- quoted
-            f"WHERE {quoted(key)} = ?",
-            (value,),
+            f"SELECT owner.id, owner.key, owner.run = own.run AND owner.times < own.times FROM {table} AS there "  # noqa: S608 -- quoted
+            f"JOIN penstock_roots AS owner ON owner.id = there.{ROOT} JOIN penstock_roots AS own ON own.id = ? "
+            f"WHERE there.{quoted(key)} = ?",
+            (root, value),
         )
-        for owner, name in found:
-            cure = f"DELETE FROM {table} WHERE {ROOT} = {owner}"  # noqa: S608 -- for people
-            whose = (
-                "another row of this root has"
-                if owner == root
-                else f"a row of root {name!r} has; if that root is gone or has changed, {cure}, and run it again"
-            )
-            raise OptionError(f"the key column {key!r} must differ in every row, got {value!r}, which {whose}")
+        for owner, name, may_give_it_up in found:
+            whose = "another row of this root" if owner == root else f"a row of root {name!r}"
+            kind = KeyTakenError if may_give_it_up else OptionError
+            raise kind(f"the key column {key!r} must differ in every row, got {value!r}, which {whose} has")
 
     def _insert(self, names: tuple[str, ...]) -> str:
         """The statement for rows of these columns."""
