@@ -159,14 +159,15 @@ class Readable(Generic[T_co]):  # noqa: UP046 -- inferred variance would be inva
             DuplicateKeyError: two items of the source have one key.
             HeldError: another process is writing to the sink.
             ModuleNotFoundError: `progress` needs rich, and it is not installed.
-            StoreError: the sink cannot be written, or knows the run as one over another source, or as one of other code
-                with `on_change="refuse"`.
+            StoreError: the sink cannot be written, or knows the run as one over another source or into another sink, or
+                as one of other code with `on_change="refuse"`.
         """
         from penstock.durable.delivery import deliver  # noqa: PLC0415 -- it needs apsw, which streams do not
 
         validate.text("run", run)
         if validate.flag("progress", progress):
             require_rich()
+        _check_sink(sink)
         if on_missing == "delete" and sink.delivery != "exactly once":
             raise OptionError(f"on_missing='delete' needs a sink that can remove rows, got {sink!r}")
         source = self.identified
@@ -185,3 +186,8 @@ class Readable(Generic[T_co]):  # noqa: UP046 -- inferred variance would be inva
                 progress=progress,
             )
         )
+
+
+def _check_sink(sink: object) -> None:
+    if isinstance(sink, type) or not all(hasattr(sink, name) for name in ("delivery", "path", "open")):
+        raise OptionError(f"sink must be a sink, as penstock.SqliteTable('rows.db', 'rows') is, got {sink!r}")

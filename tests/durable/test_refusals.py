@@ -32,6 +32,14 @@ async def test_operators_that_would_mean_something_else_after_a_resume_are_refus
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("sink", [None, "rows.db", SqliteTable, object()], ids=repr)
+async def test_what_is_no_sink_is_refused(sink):
+    with pytest.raises(
+        OptionError, match=r"sink must be a sink, as penstock\.SqliteTable\('rows\.db', 'rows'\) is, got"
+    ):
+        await keyed([1], key=int).to(sink, run="run")
+
+
 @pytest.mark.parametrize(
     "stream",
     [
