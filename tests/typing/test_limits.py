@@ -52,6 +52,8 @@ async def rates() -> None:
 
 def options(urls: Stream[str], several: Sequence[Limiter | RateLimit], rates: list[RateLimit]) -> None:
     limiter, rate = Limiter(3), RateLimit(500, 60)
+    both = [limiter, rate]
+    assert_type(urls.map(fetch, limit=both), Stream[bytes])
     assert_type(urls.map(fetch, limit=limiter), Stream[bytes])
     assert_type(urls.map(fetch, limit=[limiter, rate]), Stream[bytes])
     assert_type(urls.map(fetch, limit=(rate, rate)), Stream[bytes])

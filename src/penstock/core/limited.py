@@ -12,11 +12,12 @@ from functools import partial
 from typing import Any, cast
 
 from penstock.core.errors import OptionError
-from penstock.core.limits import Limiter
+from penstock.core.limits import Limiter, Shared
 from penstock.core.rates import RateLimit
 from penstock.core.retry import ThreadTimeout, tries_of_this_task
 
-type Limit = Limiter | RateLimit | Sequence[Limiter | RateLimit]
+type Limit = Shared | Sequence[Shared]
+"""The option `limit`. `Shared` is what type checkers make of a list with both kinds of limit in it."""
 
 
 @dataclass(frozen=True, slots=True)
