@@ -168,6 +168,51 @@ async def test_blocked_by_the_head():
 
 
 @grid
+@pytest.mark.parametrize("operator", ["map", "flat_map", "map_batches"])
+async def test_waiting_for_a_limit(operator, clock):
+    """The time in which anybody waits: 0, 1 and 2 start at once, as many as the rate has saved up; others one a second."""
+
+    async def work(item):
+        await asyncio.sleep(0.1)
+        return [item] if operator == "flat_map" else item
+
+    size = (1,) if operator == "map_batches" else ()
+    options = {"concurrency": 8, "name": "work", "limit": penstock.RateLimit(1, 1, burst=3)}
+    stream = getattr(penstock.stream(range(10)), operator)(work, *size, **options)
+    async with stream.open() as results:
+        await anext(results)
+        assert results.stats()["work"].limit_wait_s == approximately(0.1)
+        async for _ in results:
+            pass
+    stats = results.stats()
+    assert stats["work"].limit_wait_s == approximately(7)
+    assert "calls of work waited for its limit 99% of the time" in str(stats)
+    assert "limit" in str(stats).splitlines()[1].split()
+
+
+@grid
+async def test_an_ordered_stage_is_not_told_of_its_head_where_its_limit_holds_it_up(clock):
+    """A buffer would not help."""
+    retry = penstock.Retry(on=OSError, initial=3, jitter=0)
+    failing = {3, 13}
+
+    async def work(number):
+        await asyncio.sleep(0.01)
+        if number in failing:
+            failing.remove(number)
+            raise OSError
+
+    options = {"concurrency": 4, "limit": penstock.RateLimit(1, 1), "retry": retry, "name": "work"}
+    async with penstock.stream(range(20)).map(work, **options).open() as results:
+        async for _ in results:
+            pass
+    stats = results.stats()
+    assert stats["work"].blocked_by_head_s > 1
+    assert "its head" not in str(stats)
+    assert "calls of work waited for its limit" in str(stats)
+
+
+@grid
 async def test_a_stage_that_is_busy_waits_for_nobody():
     async with penstock.stream(range(8)).map(second, concurrency=2).open() as results:
         async for _ in results:

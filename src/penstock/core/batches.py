@@ -39,7 +39,7 @@ class BatchWindow[T](Window[list[T], Any]):
         super().__init__(scope, upstream, plan.replaced(gate=None), finished)
         once = self.meter.timing(plan.work if plan.timeout is None else timed(plan.work, plan.timeout))
         if plan.limits is not None:
-            once = limited(once, plan.limits, plan.name)
+            once = limited(once, plan.limits, plan.name, self.meter)
         self.work: Call[list[T], Any] = _Halving(
             self, self.measured_work, once, lambda: self._stopping, plan.on_error == "raise"
         )

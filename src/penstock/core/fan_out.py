@@ -100,7 +100,7 @@ class FanOut[T, U](Window[T, U]):
             outputs.ready.extend(known)
 
     async def _produce_limited(self, limits: Limits, outputs: Outputs[T, U]) -> None:
-        outputs.hold = Hold(limits, self.name, outputs.item)
+        outputs.hold = Hold(limits, self.name, outputs.item, self.meter)
         await outputs.hold.during(self._produce, outputs)
 
     async def _produce(self, outputs: Outputs[T, U]) -> None:

@@ -13,6 +13,7 @@ from typing import Any, cast
 
 from penstock.core.errors import OptionError
 from penstock.core.limits import Limiter, Shared
+from penstock.core.meter import Meter
 from penstock.core.rates import RateLimit
 from penstock.core.retry import ThreadTimeout, tries_of_this_task
 
@@ -54,10 +55,11 @@ def limits_of(limit: object) -> Limits | None:
 class Hold:
     """What one attempt of a call takes of the limits of its stage."""
 
-    __slots__ = ("_costs", "_held", "_stage", "_weights")
+    __slots__ = ("_costs", "_held", "_meter", "_stage", "_weights")
 
-    def __init__(self, limits: Limits, stage: str, item: object) -> None:
+    def __init__(self, limits: Limits, stage: str, item: object, meter: Meter) -> None:
         self._stage = stage
+        self._meter = meter
         self._costs = [(rate, rate.weigh(item)) for rate in limits.rates]
         self._weights = [(limiter, limiter.weigh(item)) for limiter in limits.limiters]
         self._held: list[tuple[Limiter, int]] = []
@@ -87,7 +89,7 @@ class Hold:
         turns: list[RateLimit] = []
         try:
             for rate, cost in self._costs:
-                await rate.turn(cost)
+                await self._meter.limited(rate.turn(cost))
                 turns.append(rate)
             await self.resume()
         except BaseException:
@@ -100,7 +102,7 @@ class Hold:
         try:
             for limiter, weight in self._weights:
                 if not limiter.take(weight, self._stage):
-                    await limiter.wait(weight, self._stage)
+                    await self._meter.limited(limiter.wait(weight, self._stage))
                 self._held.append((limiter, weight))
         except BaseException:
             self.pause()
@@ -119,10 +121,12 @@ class Hold:
             self.pause()
 
 
-def limited[T, U](work: Callable[[T], Awaitable[U]], limits: Limits, stage: str) -> Callable[[T], Awaitable[U]]:
+def limited[T, U](
+    work: Callable[[T], Awaitable[U]], limits: Limits, stage: str, meter: Meter
+) -> Callable[[T], Awaitable[U]]:
     """`work`, each attempt of it under `limits`."""
 
     async def attempt(item: T) -> U:
-        return await Hold(limits, stage, item).during(work, item)
+        return await Hold(limits, stage, item, meter).during(work, item)
 
     return attempt

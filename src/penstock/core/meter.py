@@ -72,6 +72,9 @@ class Meter:
     __slots__ = (
         "_clock",
         "_limit",
+        "_limited",
+        "_limited_s",
+        "_limited_since",
         "_next_sample",
         "_opened",
         "_since",
@@ -99,6 +102,8 @@ class Meter:
         self.slow: bool = True
         self.times_all: bool = False
         self._waits = [0.0] * len(Wait)
+        self._limited = 0
+        self._limited_since = self._limited_s = 0.0
         self.retried: int = 0
         self.failures: int = 0
         self.never_began: int = 0
@@ -121,6 +126,22 @@ class Meter:
         """Seconds of waiting for `what` until now."""
         going_on = self._clock() - self._since if what is self.waits_for else 0.0
         return self._waits[what] + going_on
+
+    async def limited(self, permit: Awaitable[None]) -> None:
+        """Await `permit` of a limit; the time counts in which one call or more does so."""
+        if not self._limited:
+            self._limited_since = self._clock()
+        self._limited += 1
+        try:
+            await permit
+        finally:
+            self._limited -= 1
+            if not self._limited:
+                self._limited_s += self._clock() - self._limited_since
+
+    def waited_for_limits(self) -> float:
+        """Seconds in which a call or more has waited for a limit until now."""
+        return self._limited_s + (self._clock() - self._limited_since if self._limited else 0.0)
 
     def note_peaks(self, running: int, in_flight: int, buffered: int) -> None:
         """Note how much there is."""
@@ -160,6 +181,7 @@ class Meter:
             upstream_wait_s=self.waited(Wait.UPSTREAM),
             consumer_wait_s=self.waited(Wait.CONSUMER),
             blocked_by_head_s=self.waited(Wait.HEAD),
+            limit_wait_s=self.waited_for_limits(),
             first_result_s=None if self.first_result is None else self.first_result - self._opened,
             latency=self._latency(succeeded),
         )

@@ -42,6 +42,7 @@ class StageStats:
         consumer_wait_s: seconds in which a place was free and could not be used, because the next result was not taken.
         blocked_by_head_s: seconds in which a place was free and could not be used, because results wait for an earlier
             one that still runs; `buffer=` or `ordered=False` make it less.
+        limit_wait_s: seconds in which one call or more waited for a `limit=`.
         first_result_s: seconds from the opening of the run to the first result.
         latency: of the work function, one attempt; None before the first call has returned.
         concurrency: the option of that name.
@@ -66,6 +67,7 @@ class StageStats:
     upstream_wait_s: float = 0.0
     consumer_wait_s: float = 0.0
     blocked_by_head_s: float = 0.0
+    limit_wait_s: float = 0.0
     first_result_s: float | None = None
     latency: Latency | None = None
     concurrency: int | None = None
@@ -141,15 +143,19 @@ class Stats(Sequence[StageStats]):
 
     def _advice(self) -> str:
         blocked = max(self.stages, key=lambda stage: stage.blocked_by_head_s)
-        if blocked.blocked_by_head_s < self.seconds / 10:
+        limited = max(self.stages, key=lambda stage: stage.limit_wait_s)
+        if max(blocked.blocked_by_head_s, limited.limit_wait_s) < self.seconds / 10:
             return ""
+        if limited.limit_wait_s >= blocked.blocked_by_head_s:
+            share = limited.limit_wait_s / self.seconds
+            return f"; calls of {limited.name} waited for its limit {share:.0%} of the time"
         share = blocked.blocked_by_head_s / self.seconds
         return f"; {blocked.name} was blocked by its head {share:.0%} of the time: buffer= or ordered=False would help"
 
 
 _HEAD = (
     "stage", "taken", "delivered", "dropped", "failed", "cancelled", "discarded", "retried",
-    "running (peak)", "buffered (peak)", "wait upstream", "consumer", "head", "p50", "p95", "p99", "timed",
+    "running (peak)", "buffered (peak)", "wait upstream", "consumer", "head", "limit", "p50", "p95", "p99", "timed",
 )  # fmt: skip
 
 
@@ -159,7 +165,7 @@ def _row(stage: StageStats, mark: str) -> tuple[str, ...]:
     )  # fmt: skip
     name = mark + stage.name
     if stage.concurrency is None:
-        return (name, *(f"{count:,}" for count in counts), *[""] * 9)
+        return (name, *(f"{count:,}" for count in counts), *[""] * 10)
     waits = (stage.upstream_wait_s, stage.consumer_wait_s, stage.blocked_by_head_s)
     latency = stage.latency
     return (
@@ -168,6 +174,7 @@ def _row(stage: StageStats, mark: str) -> tuple[str, ...]:
         f"{stage.running:,} ({stage.peak_running:,})",
         f"{stage.buffered:,} ({stage.peak_buffered:,})",
         *map(duration, waits),
+        duration(stage.limit_wait_s) if stage.limit_wait_s else "",
         *(["", "", "", ""] if latency is None else _latency(latency)),
     )
 

@@ -49,7 +49,7 @@ class Window[T, U](Places[U]):
         self.work: Call[T, U] = plan.work if plan.timeout is None else timed(plan.work, plan.timeout)
         self.measured_work: Call[T, U] = self.meter.timing(self.work)
         if plan.limits is not None:
-            self.work = self.measured_work = limited(self.measured_work, plan.limits, plan.name)
+            self.work = self.measured_work = limited(self.measured_work, plan.limits, plan.name, self.meter)
             self.meter.times_all = True
         if plan.retry is not None:
             self.work = self.measured_work = retrying(
