@@ -32,7 +32,7 @@ async def test_operators_that_would_mean_something_else_after_a_resume_are_refus
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("sink", [None, "rows.db", SqliteTable, object()], ids=repr)
+@pytest.mark.parametrize("sink", [None, "rows.db", SqliteTable, 3.5], ids=repr)
 async def test_what_is_no_sink_is_refused(sink):
     with pytest.raises(
         OptionError, match=r"sink must be a sink, as penstock\.SqliteTable\('rows\.db', 'rows'\) is, got"
