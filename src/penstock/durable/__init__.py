@@ -22,7 +22,7 @@ else:
             "penstock.durable.sqlite": ("StoreError", "StoreFullError"),
             "penstock.durable.status": ("RunStatus", "runs"),
         },
-        extras={"apsw": "durable"},
+        extras={"apsw": "durable", "sqlite_vec": "durable"},
     )
 
 __all__ = [
