@@ -170,7 +170,7 @@ async def test_blocked_by_the_head():
 @grid
 @pytest.mark.parametrize("operator", ["map", "flat_map", "map_batches"])
 async def test_waiting_for_a_limit(operator, clock):
-    """The time in which anybody waits: 0, 1 and 2 start at once, as many as the rate has saved up; others one a second."""
+    """The time in which anybody waits: three start at once, as the rate has saved up; the others one a second."""
 
     async def work(item):
         await asyncio.sleep(0.1)
