@@ -1,12 +1,11 @@
 # ruff: noqa: INP001, S603, T201 -- a program that prints, and starts itself
 """Kill durable runs so often, start them again, and compare what they deliver with plain list code.
 
-    tools/kill_matrix.py [KILLS] [SEED]      10,000 kills unless told; a random seed
-
 Prints a line for each campaign (a kind of run, a seed) while it goes on, then two tables, by kind and by point; Ctrl-C
 ends it after what was done. Exits with 1 if a row was lost or duplicated, or anything else was wrong.
 """
 
+import argparse
 import json
 import random
 import subprocess
@@ -68,8 +67,11 @@ def table(title: str, lines: dict[str, Counter[str]]) -> None:
 
 def main() -> int:
     """Run campaigns until there were so many kills; the exit code."""
-    kills = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000
-    seed = int(sys.argv[2]) if len(sys.argv) > 2 else random.randrange(10**6)  # noqa: PLR2004, S311 -- no secret
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("kills", nargs="?", type=int, default=10_000, help="how often (%(default)d)")
+    parser.add_argument("seed", nargs="?", type=int, default=random.randrange(10**6), help="of the first campaigns")  # noqa: S311 -- no secret
+    options = parser.parse_args()
+    kills, seed = options.kills, options.seed
     began, matrix = monotonic(), Matrix()
     each = min(EACH, -(-kills // len(PROGRAMS)))
     with suppress(KeyboardInterrupt):

@@ -1,13 +1,11 @@
 # ruff: noqa: INP001, T201 -- a program that prints
 """Run random schedules of the properties in tests/properties, with fresh seeds, for so many minutes.
 
-    tools/soak.py [MINUTES]                       20 unless told
-    tools/soak.py --again PROPERTY PLACE SEED N   the N schedules that follow from a seed once more
-
 Prints each seed, and for one that fails the smallest schedule that does and the command that runs it again. Exits with
 1 if one failed. Ctrl-C ends it after the seed that runs, a second one at once.
 """
 
+import argparse
 import importlib.util
 import itertools
 import random
@@ -82,16 +80,22 @@ def places() -> list[str]:
     return [place for place in PLACES if has_uvloop or not place.startswith("uvloop")]
 
 
-def main(arguments: list[str]) -> int:
+def main() -> int:
     """Soak, or run a seed once more."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("minutes", nargs="?", type=float, default=20, help="how long (%(default)g)")
+    parser.add_argument(
+        "--again", nargs=4, metavar=("PROPERTY", "PLACE", "SEED", "N"), help="the N schedules of a seed once more"
+    )
+    options = parser.parse_args()
     soak = Soak()
     soak.listen()
     try:
-        if arguments[:1] == ["--again"]:
-            name, place, seed, schedules = arguments[1:]
+        if options.again:
+            name, place, seed, schedules = options.again
             soak.run(name, place, int(seed), int(schedules))
         else:
-            until = monotonic() + 60 * float(arguments[0] if arguments else 20)
+            until = monotonic() + 60 * options.minutes
             for name, place in itertools.cycle(itertools.product(PROPERTIES, places())):
                 if soak.interrupted or monotonic() > until:
                     break
@@ -102,4 +106,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())
