@@ -30,13 +30,19 @@ def long(tmp_path):
     return root
 
 
-def test_ctrl_c_finishes_what_is_in_flight_and_says_how_to_go_on(many, penstock, started_penstock, stored):
+@pytest.mark.parametrize(
+    ("number", "code", "again"), [(signal.SIGINT, 130, "Ctrl-C"), (signal.SIGTERM, 143, "SIGTERM")]
+)
+def test_a_signal_finishes_what_is_in_flight_and_says_how_to_go_on(
+    *, many, penstock, started_penstock, stored, number, code, again
+):
     running = started_penstock("embed", "many", "--to", "index.db")
     running.wait_for("first document stored")
-    running.process.send_signal(signal.SIGINT)
+    running.process.send_signal(number)
     done = running.finish()
-    assert done.code == 130
-    assert "stopping: what is in flight is finished and stored; Ctrl-C again aborts\n" in done.err
+    assert done.code == code
+    assert f"stopping: what is in flight is finished and stored; {again} again aborts\n" in done.err
+    assert " stopped " in penstock("runs", "index.db").out
     assert "ended early; what was stored is in index.db, and the same command goes on from there\n" in done.err
     some = len(stored())
     assert 0 < some < 1_500
@@ -55,14 +61,15 @@ def test_an_interrupted_run_still_prints_one_json_document(many, started_penstoc
     assert done.json["files"] == len(stored())
 
 
-def test_a_second_ctrl_c_aborts_and_loses_nothing(long, penstock, started_penstock, stored):
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_second_signal_aborts_and_loses_nothing(*, long, penstock, started_penstock, stored, number, code):
     running = started_penstock("embed", "long", "--to", "index.db")
     running.wait_for("first document stored")
     running.process.send_signal(signal.SIGINT)
     running.wait_for("stopping:")
-    running.process.send_signal(signal.SIGINT)
+    running.process.send_signal(number)
     done = running.finish()
-    assert done.code == 130
+    assert done.code == code
     assert done.err.endswith("penstock: aborted; what was stored stays, and the same command goes on from there\n")
     assert done.out == ""
     some = {row.name for row in stored()}

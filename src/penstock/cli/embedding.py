@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import typer
 
 from penstock.cli.choosing import Asked, embedder
-from penstock.cli.failing import BAD_USAGE, DONE, INTERRUPTED, SOME_FAILED, complain, guarded
+from penstock.cli.failing import BAD_USAGE, DONE, SOME_FAILED, complain, ended_by, guarded
 from penstock.cli.progress import Display, display
 from penstock.cli.text import summary
 from penstock.core.errors import PenstockError
@@ -26,7 +26,7 @@ def run(paths: list[str], target: str, options: dict[str, Any], asked: Asked, *,
         from penstock.workflows import EmbedJob  # noqa: PLC0415 -- its libraries are an extra
 
         job = EmbedJob(paths, target, **options, embedder=embedder(asked))
-        failure = asyncio.run(_watched(job))
+        failure, stopped_by = asyncio.run(_watched(job))
         if failure is not None:
             complain(failure)
             if not job.opened:
@@ -35,46 +35,48 @@ def run(paths: list[str], target: str, options: dict[str, Any], asked: Asked, *,
         _print(report, pruned=options["prune"], as_json=as_json)
         if failure is not None or report.interrupted:
             complain(f"ended early; what was stored is in {report.target}, and the same command goes on from there")
-        if report.interrupted:
-            return INTERRUPTED
+        if stopped_by is not None:
+            return ended_by(stopped_by)
         return SOME_FAILED if failure is not None or report.failed else DONE
 
     return guarded(command)
 
 
-async def _watched(job: "EmbedJob") -> PenstockError | None:
-    """Run the job under a display; the error that ended it, if one did."""
-    interrupts = _Interrupts(job)
-    asyncio.get_running_loop().add_signal_handler(signal.SIGINT, interrupts)
-    with display(job.report) as interrupts.shown:
+async def _watched(job: "EmbedJob") -> tuple[PenstockError | None, signal.Signals | None]:
+    """Run the job under a display; the error that ended it and the signal that stopped it, if there was one."""
+    stopping = _Stopping(job)
+    for each in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(each, stopping, each)
+    with display(job.report) as stopping.shown:
         try:
             await job.run()
         except PenstockError as error:
-            return error
-    return None
+            return error, stopping.received
+    return None, stopping.received
 
 
-class _Interrupts:
-    """Stops the job cleanly at the first Ctrl-C; leaves at once at the second, as a kill would, which loses nothing."""
+class _Stopping:
+    """Stops the job cleanly at the first signal; leaves at once at the second, as a kill would, which loses nothing."""
 
     def __init__(self, job: "EmbedJob") -> None:
         self.shown: Display | None = None
+        self.received: signal.Signals | None = None
         self._job = job
-        self._pressed = False
 
-    def __call__(self) -> None:
-        if self._pressed:
-            self._abort()
-        self._pressed = True
+    def __call__(self, number: signal.Signals) -> None:
+        if self.received is not None:
+            self._abort(number)
+        self.received = number
         self._job.stop()
         if self.shown is not None:
-            self.shown.say("stopping: what is in flight is finished and stored; Ctrl-C again aborts")
+            again = "Ctrl-C" if number is signal.SIGINT else number.name
+            self.shown.say(f"stopping: what is in flight is finished and stored; {again} again aborts")
 
-    def _abort(self) -> NoReturn:
+    def _abort(self, number: signal.Signals) -> NoReturn:
         if self.shown is not None:
             self.shown.close()
         complain("aborted; what was stored stays, and the same command goes on from there")
-        os._exit(INTERRUPTED)
+        os._exit(ended_by(number))
 
 
 def _print(report: "EmbedReport", *, pruned: bool, as_json: bool) -> None:

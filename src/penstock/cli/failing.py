@@ -1,14 +1,19 @@
 """Errors as a reader of a terminal wants them: one line, and an exit code."""
 
 import os
+import signal
 import sys
 from collections.abc import Callable
 
 from penstock.cli.text import shown
 from penstock.core.errors import PenstockError
 
-DONE, SOME_FAILED, BAD_USAGE, INTERRUPTED, UNREAD = 0, 1, 2, 130, 141
-"""The last is what a shell says of a command that SIGPIPE has ended."""
+DONE, SOME_FAILED, BAD_USAGE = 0, 1, 2
+
+
+def ended_by(number: signal.Signals) -> int:
+    """What a shell says of a command that this signal has ended."""
+    return 128 + number
 
 
 def complain(message: object) -> None:
@@ -26,10 +31,10 @@ def guarded(command: Callable[[], int]) -> int:
         complain(error)
     except BrokenPipeError:  # who reads has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still to be flushed goes there
-        return UNREAD
+        return ended_by(signal.SIGPIPE)
     except (PenstockError, OSError) as error:
         complain(error)
     except KeyboardInterrupt:
         complain("interrupted")
-        return INTERRUPTED
+        return ended_by(signal.SIGINT)
     return BAD_USAGE

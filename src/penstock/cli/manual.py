@@ -28,10 +28,10 @@ earlier run with --memo is not embedded again: of a run that ended early, or of 
 Files that are gone stay in the index and are listed; --prune removes them once all others are stored. Nothing is
 removed of what cannot be read, nor of a PATH that is empty.
 
-Ctrl-C finishes what is in flight and stops (a request to a server has three seconds for that); the same command then
-goes on. A second Ctrl-C aborts; nothing that was stored is lost.
+Ctrl-C or SIGTERM finishes what is in flight and stops (a request to a server has three seconds for that); the same
+command then goes on. A second one aborts; nothing that was stored is lost.
 
-Exit codes: 0 done, 1 some files failed, 2 bad usage, 130 interrupted.
+Exit codes: 0 done, 1 some files failed, 2 bad usage, 130 ended by Ctrl-C, 143 by SIGTERM.
 
 \b
 Examples:
