@@ -3,6 +3,7 @@
 import asyncio
 import ctypes
 import faulthandler
+import logging
 import os
 import signal
 import sys
@@ -14,7 +15,8 @@ import apsw
 import pytest
 
 from penstock import drain_on_signals, merge
-from penstock.durable import writer
+from penstock.core.log import LOG
+from penstock.durable import suspects, writer
 from penstock.durable.delivery import deliver, delivering
 from penstock.durable.job import Job
 from penstock.durable.lock import HeldError, exclusive
@@ -598,6 +600,53 @@ def test_what_is_printed_is_printed_once(sink, tmp_path):
     printed = lines(out)
     assert printed.count("before") == 1
     assert all(printed.count(f"work on {item}") == 1 for item in (1, 2, 3))
+
+
+def four_suspects(sink):
+    """A stream of four roots that all were under way when two processes died; it kills no more."""
+    deadly = Deadly(0)
+    stream = roots(range(4)).map(deadly.row, concurrency=4)
+    for _ in range(2):
+        assert life(run(stream, sink)) == -signal.SIGKILL
+    assert under_way(sink) == [0, 1, 2, 3]
+    deadly.how = survive
+    return stream
+
+
+@pytest.mark.parametrize(("every", "told"), [(0.0, 4), (3600.0, 1)])
+def test_progress_tells_how_many_have_run_alone(sink, monkeypatch, capsys, every, told):
+    monkeypatch.setattr(suspects, "_EVERY", every)
+    stream = four_suspects(sink)
+    capsys.readouterr()
+    report_of(stream, sink, progress=True)
+    alone = [line for line in capsys.readouterr().err.splitlines() if "alone" in line]
+    assert (
+        alone
+        == [f"{n} of 4 roots that were under way when two processes died, each alone" for n in (1, 2, 3, 4)][:told]
+    )
+
+
+def test_the_log_tells_how_many_have_run_alone(sink, caplog):
+    report_of(four_suspects(sink), sink)
+    assert "root 2 was under way when two processes died: it runs alone (3 of 4)" in caplog.messages
+
+
+def test_what_a_child_logs_is_for_debugging(sink, tmp_path):
+    """Its statistics are those of one root; what the whole run tells at INFO are those of all."""
+    for level, tables in ((logging.INFO, 1), (logging.DEBUG, 5)):
+        sink = SqliteTable(tmp_path / f"{level}.db", "rows")
+        log = tmp_path / f"{level}.log"
+        stream = four_suspects(sink)
+        handler = logging.FileHandler(log)
+        LOG.addHandler(handler)
+        LOG.setLevel(level)
+        try:
+            report_of(stream, sink)
+        finally:
+            LOG.setLevel(logging.NOTSET)
+            LOG.removeHandler(handler)
+            handler.close()
+        assert log.read_text().count("run over:") == tables
 
 
 def job_of(stream, sink, **options):

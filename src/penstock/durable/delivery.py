@@ -84,6 +84,7 @@ async def _open(job: Job) -> tuple[Store, Opened, Alone]:
             partial(job.sink.open, job.durability),
             partial(_deliver_alone, job, opened),
             keeps_rows_of_dead=job.dead_for_now,
+            progress=job.progress,
         )
         store, again = await _open_once(job)
         opened = replace(again, changed=opened.changed)

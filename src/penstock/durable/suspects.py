@@ -8,6 +8,7 @@ aside; one that was merely under way, however often, comes to its end there, or 
 import asyncio
 import contextvars
 import json
+import logging
 import os
 import signal
 import sys
@@ -16,6 +17,7 @@ import warnings
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from time import monotonic
 from typing import Any, Final, NoReturn
 
 from penstock.core import open_runs
@@ -28,6 +30,9 @@ from penstock.durable.sink import Store
 
 _LOOK: Final = 0.01
 """Seconds between two looks whether a child has ended."""
+
+_EVERY: Final = 5.0
+"""Seconds between two lines of progress."""
 
 _PIPE: Final = 1 << 16
 
@@ -62,14 +67,20 @@ async def run_alone(
     deliver: DeliverAlone,
     *,
     keeps_rows_of_dead: bool = False,
+    progress: bool = False,
 ) -> Alone:
     """Run each of the suspects in a child process; the store is closed, so that children can open it."""
     alone = Alone({})
-    for suspect in suspects:
+    shown = -_EVERY
+    for number, suspect in enumerate(suspects, 1):
         if open_runs.is_draining(asyncio.get_running_loop()):
             alone.interrupted = True
             break
-        LOG.warning("root %r was under way when two processes died: it runs alone", suspect.key)
+        so_far = f"{number:,} of {len(suspects):,}"
+        LOG.warning("root %r was under way when two processes died: it runs alone (%s)", suspect.key, so_far)
+        if progress and monotonic() - shown >= _EVERY:
+            shown = monotonic()
+            _show(f"{so_far} roots that were under way when two processes died, each alone")
         status, report = await _in_child(deliver, suspect.key)
         if report is None:
             if _set_aside(suspect, opened, open_store, _died_of(status), keeps_rows=keeps_rows_of_dead):
@@ -147,6 +158,7 @@ def _be_child(deliver: DeliverAlone, key: Key, report: int, lifeline: int) -> No
         signal.set_wakeup_fd(-1)
         for each in (signal.SIGINT, signal.SIGTERM):  # the parent decides, and this process ends with it
             signal.signal(each, _ignore)
+        LOG.addFilter(_less_important)
         threading.Thread(target=_die_with, args=(lifeline,), daemon=True).start()
         run = contextvars.copy_context().run
         worker = threading.Thread(target=run, args=(_deliver_and_report, deliver, key, report), daemon=True)
@@ -170,6 +182,19 @@ def _deliver_and_report(deliver: DeliverAlone, key: Key, report: int) -> None:
 def _die_with(lifeline: int) -> None:
     os.read(lifeline, 1)
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _less_important(record: logging.LogRecord) -> bool:
+    """Make of what a whole run tells at INFO what its part tells at DEBUG."""
+    if record.levelno == logging.INFO:
+        record.levelno, record.levelname = logging.DEBUG, logging.getLevelName(logging.DEBUG)
+    return LOG.isEnabledFor(record.levelno)
+
+
+def _show(line: str) -> None:
+    if sys.stderr is not None:  # as it is in a program without a console
+        with suppress(OSError, ValueError):  # nobody reads it any more, or it is closed
+            print(line, file=sys.stderr, flush=True)  # noqa: T201 -- its purpose
 
 
 def _flush() -> None:
