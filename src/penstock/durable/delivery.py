@@ -22,7 +22,7 @@ from penstock.durable.report import GO_ON, RunReport
 from penstock.durable.roots import Key, Root, Tracked
 from penstock.durable.sink import Store, identity_of
 from penstock.durable.sqlite import StoreError
-from penstock.durable.suspects import Alone, Counts, run_alone
+from penstock.durable.suspects import Alone, Counts, run_alone, suspect_again
 from penstock.durable.weights import weight
 from penstock.durable.writer import Writer
 from penstock.run import Run
@@ -68,7 +68,7 @@ async def delivering(job: Job) -> "AsyncGenerator[Delivery]":
 async def _open(job: Job) -> tuple[Store, Opened, Alone]:
     """Open the run, and again when those roots have run alone that may have killed the process."""
     store, opened = await _open_once(job)
-    suspects = [] if opened.clean or not job.finds_killers else store.journal.suspects(opened.id)
+    suspects = store.journal.suspects(opened.id) if job.finds_killers else []
     if opened.changed:
         LOG.warning("run %r: the code has changed since it was begun last: %s", job.name, ", ".join(opened.changed))
     if not suspects:
@@ -78,6 +78,7 @@ async def _open(job: Job) -> tuple[Store, Opened, Alone]:
         alone = Alone({})
     else:
         store.close()  # a connection must not be taken into a child
+        opened = replace(opened, clean=False)  # also after a stop: what begins is noted while there are suspects
         alone = await run_alone(
             suspects,
             opened,
@@ -232,10 +233,13 @@ class Delivery:
                 self._leave()
 
     def _leave(self) -> None:
-        """Note that nothing is under way any more, unless there are roots that are still to run alone."""
-        if self._only is None and not (self._complete or self._alone.interrupted):
-            with suppress(StoreError), self._store.transaction():  # what it is for has worse to say then
-                self._store.journal.leave_run(self._opened.id)
+        """Note that nothing of the run is under way any more; roots that have not run alone yet stay suspects."""
+        if self._only is not None or self._complete:
+            return
+        with suppress(StoreError), self._store.transaction():  # what it is for has worse to say then
+            waiting = self._store.journal.suspects(self._opened.id) if self._alone.interrupted else []
+            self._store.journal.leave_run(self._opened.id)
+            suspect_again(self._store.journal, self._opened, waiting)
 
     def counts(self) -> Counts:
         """What was delivered."""

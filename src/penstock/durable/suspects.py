@@ -24,7 +24,7 @@ from penstock.core import open_runs
 from penstock.core.errors import PenstockError, said
 from penstock.core.log import LOG
 from penstock.durable import lock
-from penstock.durable.journal import Opened, Suspect
+from penstock.durable.journal import Journal, Opened, Suspect
 from penstock.durable.roots import DeadLetter, Key, Root
 from penstock.durable.sink import Store
 
@@ -103,7 +103,7 @@ def _set_aside(before: Suspect, opened: Opened, open_store: Callable[[], Store],
                 LOG.warning("the process that was to work on root %r alone %s before it did", before.key, how)
                 return False
             (suspect,) = found
-            root = Root(suspect.key, suspect.version, suspect.position, lambda _: None)
+            root = _root(suspect)
             root.dispatched = True
             error = ProcessDied(f"the process that worked on it alone {how}")
             root.letters.append(DeadLetter("process", suspect.attempts, error, suspect.key))
@@ -114,6 +114,17 @@ def _set_aside(before: Suspect, opened: Opened, open_store: Callable[[], Store],
         return True
     finally:
         store.close()
+
+
+def suspect_again(journal: Journal, opened: Opened, waiting: Sequence[Suspect]) -> None:
+    """Note those again that have not run alone yet, as often as they were under way."""
+    for suspect in waiting:
+        for _ in range(suspect.attempts):
+            journal.dispatch(opened.id, _root(suspect))
+
+
+def _root(suspect: Suspect) -> Root:
+    return Root(suspect.key, suspect.version, suspect.position, lambda _: None)
 
 
 async def _in_child(deliver: DeliverAlone, key: Key) -> tuple[int, dict[str, Any] | None]:
