@@ -131,6 +131,8 @@ def test_a_read_only_directory_is_refused_but_can_be_searched(bound_penstock, do
         ("docs/text.db", "docs/text.db: not an SQLite database"),
         ("docs/other.db", "docs/other.db: not an index of penstock"),
         ("nowhere/index.db", "nowhere/index.db: its directory does not exist"),
+        ("nowhere/", "nowhere/: a directory, not a database"),
+        ("/dev/null", "/dev/null: not a regular file"),
     ],
 )
 def test_a_target_that_is_no_index_is_refused_and_left_alone(penstock, docs, target, message):

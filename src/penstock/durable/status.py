@@ -93,6 +93,8 @@ def _state(owner: str, held_by: str, *, clean: bool, ended: bool) -> State:
 @contextmanager
 def reading(path: str) -> Generator[Connection]:
     """A connection to a journal that only reads."""
+    if not path:
+        raise StoreError("'': no such database")
     if Path(path).is_dir():
         raise StoreError(f"{path}: a directory, not a database")
     if not Path(path).exists():

@@ -1,6 +1,7 @@
 """What the stores of SQLite databases share: the lock, the one connection that writes, the journal beside the rows."""
 
 import json
+import os
 import sys
 from collections.abc import Buffer, Generator, Iterable, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -21,6 +22,9 @@ LARGEST: Final = 50_000
 
 _LOG_LEFT: Final = 64 << 20
 """Bytes of the write-ahead log that are kept: the commit of a very large root makes it as large as its rows are."""
+
+_PAGE: Final = 512
+"""The least that a database takes."""
 
 _PLAIN: Final = frozenset((type(None), bool, int, float, str, bytes))
 _BYTES: Final = (bytes, bytearray, memoryview)
@@ -193,8 +197,16 @@ def database(option: str, value: object) -> str:
 
 
 def check_place(path: str) -> None:
-    """`StoreError` if no database can be at `path`."""
-    if Path(path).is_dir():
+    """`StoreError` if no database can be at `path`, or something else is there; reads only."""
+    if path.endswith(os.sep) or Path(path).is_dir():
         raise StoreError(f"{path}: a directory, not a database")
     if not Path(path).parent.is_dir():
         raise StoreError(f"{path}: its directory does not exist")
+    if not Path(path).exists():
+        return
+    if not Path(path).is_file():
+        raise StoreError(f"{path}: not a regular file")
+    if Path(path).stat().st_size:
+        connect_reader(path).close()  # not `open`: its end would take the locks of a run in this process
+        if 0 < Path(path).stat().st_size < _PAGE:  # SQLite would take it for an empty one
+            raise StoreError(f"{path}: not an SQLite database")

@@ -17,6 +17,7 @@ from penstock.durable.delivery import Delivery, delivering
 from penstock.durable.job import Job
 from penstock.durable.ledger import Ledger
 from penstock.durable.report import RunReport
+from penstock.sinks.store import database
 from penstock.sinks.vectors import SqliteVectors
 from penstock.sources.files import path_of
 from penstock.sources.selection import selection, several
@@ -92,7 +93,7 @@ class EmbedJob:
 
     def __init__(self, paths: Paths, target: str | os.PathLike[str], **options: Unpack[EmbedOptions]) -> None:
         """Check options and paths; nothing is written before `run`."""
-        self._target = os.fspath(target)
+        self._target = database("target", target)
         self._selection = selection(
             _at_least_one("glob", "pattern", options.get("glob", GLOB)), _paths(options.get("exclude", ()))
         )

@@ -12,7 +12,7 @@ from penstock.durable.sqlite import StoreError
 from penstock.engines.local import kind_of
 from penstock.functions import stream
 from penstock.sinks.finding import Found, words_of
-from penstock.sinks.store import check_place
+from penstock.sinks.store import check_place, database
 from penstock.sinks.vectors import SqliteVectors
 from penstock.sources.files import path_of
 from penstock.workflows.documents.embedders import Embedder, EmbedError, Vectors
@@ -47,7 +47,7 @@ def search(index: str | os.PathLike[str], question: str, *, k: int = 5, embedder
         EmbedError: the embedder could not embed the question.
     """
     validate.whole("k", k, least=1)
-    path = os.fspath(index)
+    path = database("index", index)
     embedder = embedder or HashEmbedder()
     if not Path(path).is_file():
         check_place(path)
