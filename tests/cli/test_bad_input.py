@@ -105,7 +105,7 @@ def test_a_read_only_index_is_refused(bound_penstock, docs, tmp_path, indexed, s
     indexed(docs / "note.txt")
     (tmp_path / "index.db").chmod(0o444)
     done = bound_penstock("embed", "docs", "--to", "index.db")
-    assert (done.code, done.out) == (2, "")
+    assert (done.code, done.out) == (3, "")
     assert done.err == "penstock: index.db: cannot be written\n"
     assert len(stored()) == 1
 
@@ -119,7 +119,7 @@ def test_a_read_only_directory_is_refused_but_can_be_searched(bound_penstock, do
         found = bound_penstock("search", "index.db", "compress bytes")
     finally:
         tmp_path.chmod(0o755)
-    assert (done.code, done.err) == (2, "penstock: index.db: cannot be written: permission denied\n")
+    assert (done.code, done.err) == (3, "penstock: index.db: cannot be written: permission denied\n")
     assert (found.code, found.err) == (0, "")
     assert found.out.startswith("1. docs/gzip.py:1")
 
@@ -173,10 +173,20 @@ def test_an_index_of_another_format_is_refused_and_left_alone(*, penstock, docs,
     assert (tmp_path / "index.db").read_bytes() == before
 
 
+@pytest.mark.parametrize("command", [["embed", "docs", "--to", "index.db"], ["search", "index.db", "x"]])
+def test_an_index_that_is_damaged_is_told(penstock, docs, tmp_path, indexed, command):
+    indexed(docs)
+    index = bytearray((tmp_path / "index.db").read_bytes())
+    index[100:] = b"\xff" * (len(index) - 100)
+    (tmp_path / "index.db").write_bytes(index)
+    done = penstock(*command)
+    assert (done.code, done.out, done.err) == (3, "", "penstock: index.db: the database is damaged\n")
+
+
 def test_two_runs_on_one_index_are_told_of_each_other(penstock, docs, tmp_path, empty):
     with closing(empty.open("process")):
         done = penstock("embed", "docs", "--to", "index.db")
-        assert (done.code, done.out) == (2, "")
+        assert (done.code, done.out) == (3, "")
         assert f"penstock: index.db: process {os.getpid()} " in done.err
         assert "is writing to it" in done.err
         assert penstock("search", "index.db", "x").code == 0
@@ -211,7 +221,7 @@ def small_disk(tmp_path):
 def test_a_full_disk_is_told_and_what_was_stored_stays(penstock, pages, small_disk, stored):
     assert penstock("embed", "pages", "--to", "disk/index.db", "--glob", "00*").code == 0
     done = penstock("embed", "pages", "--to", "disk/index.db")
-    assert done.code == 1
+    assert done.code == 3
     assert "penstock: disk/index.db: the disk is full\n" in done.err
     assert "the same command goes on from there\n" in done.err
     assert " failed" not in done.out
@@ -232,7 +242,7 @@ def test_a_disk_without_any_room_is_told(penstock, pages, small_disk):
     with contextlib.suppress(OSError):
         (small_disk / "filler").write_bytes(b"x" * 1_000_000)
     done = penstock("embed", "pages", "--to", "disk/index.db")
-    assert (done.code, done.out) == (2, "")
+    assert (done.code, done.out) == (3, "")
     assert done.err.count("\n") == 1
     assert "disk/index.db: " in done.err
 
@@ -242,7 +252,7 @@ def test_a_file_size_limit_is_told_and_what_was_stored_stays(penstock, pages, st
     limit = {"preexec_fn": lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (600_000, 600_000))}
     assert penstock("embed", "pages", "--to", "index.db", "--glob", "00*").code == 0
     done = penstock("embed", "pages", "--to", "index.db", **limit)
-    assert done.code == 1
+    assert done.code == 3
     assert "penstock: index.db: " in done.err
     some = len({row.name for row in stored()})
     assert 0 < some < 40

@@ -54,7 +54,7 @@ def test_a_wrong_key_is_told_in_one_line_and_nothing_is_written(penstock, docs, 
     with Server(otherwise=refused_without("another")) as server:
         done = penstock("embed", "docs", "--to", "index.db", *OPENAI, server.url)
         assert len(server.requests) == 1
-    assert (done.code, done.out) == (2, "")
+    assert (done.code, done.out) == (3, "")
     message = "401 Unauthorized: Incorrect API key provided: Bearer ***"
     assert done.err == f"penstock: {server.url}/embeddings: {message}\n"
     assert_silent(tmp_path, done)
@@ -65,7 +65,7 @@ def test_a_key_that_is_revoked_ends_the_run_which_goes_on_later(penstock, many, 
     environment("OPENAI_API_KEY", KEY)
     with Server(good, good, otherwise=error(401, f"{KEY} is revoked")) as server:
         done = penstock("embed", "many", "--to", "index.db", *OPENAI, server.url)
-    assert done.code == 1
+    assert done.code == 3
     assert f"penstock: {server.url}/embeddings: 401 Unauthorized: *** is revoked\n" in done.err
     assert "ended early; what was stored is in index.db, and the same command goes on from there\n" in done.err
     with Server() as server:
@@ -98,7 +98,6 @@ def test_a_search_with_another_embedder_is_told_which_one_to_use(docs, indexed, 
             "got one with them for h",
         ),
         (["--embedder", "openai:m", f"--api-keys={KEY}"], "No such option"),
-        (["--embedder", "sentence-transformers:none"], "none: no directory with a model"),
     ],
 )
 def test_bad_usage_is_told_without_the_key(penstock, docs, tmp_path, options, message):
@@ -107,6 +106,12 @@ def test_bad_usage_is_told_without_the_key(penstock, docs, tmp_path, options, me
         assert (done.code, done.out) == (2, "")
         assert message in done.err
         assert KEY not in done.err
+    assert list(tmp_path.iterdir()) == [docs]
+
+
+def test_a_model_that_is_not_there_is_told(penstock, docs, tmp_path):
+    done = penstock("embed", "docs", "--to", "i.db", "--embedder", "sentence-transformers:none")
+    assert (done.code, done.out, done.err) == (3, "", "penstock: none: no directory with a model\n")
     assert list(tmp_path.iterdir()) == [docs]
 
 

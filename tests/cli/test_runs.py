@@ -213,7 +213,6 @@ FOREIGN = {
         (["runs", "empty.db"], "empty.db: its table penstock_journal was not made by a durable run"),
         (["dead", "foreign.db", "retry"], "foreign.db: its table penstock_journal was not made by a durable run"),
         (["dead", "odd.db"], "odd.db: its table penstock_journal was not made by a durable run"),
-        (["dead", "unlocked.db", "retry"], "unlocked.db: cannot be written: is a directory"),
         (["dead", "results.db", "eat"], "the action must be one of list, show, retry, discard, export, got 'eat'"),
     ],
 )
@@ -223,9 +222,6 @@ def test_bad_usage_is_one_clear_line_and_2_and_makes_nothing(penstock, database,
     for name, made in FOREIGN.items():
         apsw.Connection(str(tmp_path / name)).execute(made)
     os.mkfifo(tmp_path / "fifo")
-    shutil.copy(database, tmp_path / "unlocked.db")
-    apsw.Connection(str(tmp_path / "unlocked.db")).pragma("journal_mode", "delete")
-    (tmp_path / "unlocked.db.lock").mkdir()
     passing = {tmp_path / f"results.db{end}" for end in ("-shm", "-wal", ".lock")}  # how SQLite reads; who had the lock
     before = {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file() and path not in passing}
     done = penstock(*arguments, timeout=60)
@@ -274,10 +270,18 @@ def test_retry_and_discard_are_refused_while_a_run_writes(penstock, database, tm
     with running(tmp_path, "third") as process:
         for action in ("retry", "discard"):
             done = penstock("dead", "results.db", action)
-            assert (done.code, done.out) == (2, "")
+            assert (done.code, done.out) == (3, "")
             assert f"results.db: process {process.pid} on " in done.err
             assert " is writing to it, since 20" in done.err
         assert penstock("dead", "results.db", "list").code == 0
+
+
+def test_a_lock_that_cannot_be_taken_is_told(penstock, database, tmp_path):
+    shutil.copy(database, tmp_path / "unlocked.db")
+    apsw.Connection(str(tmp_path / "unlocked.db")).pragma("journal_mode", "delete")
+    (tmp_path / "unlocked.db.lock").mkdir()
+    done = penstock("dead", "unlocked.db", "retry")
+    assert (done.code, done.out, done.err) == (3, "", "penstock: unlocked.db: cannot be written: is a directory\n")
 
 
 def test_what_only_reads_writes_nothing(bound_penstock, database, tmp_path):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import typer
 
 from penstock.cli.choosing import Asked, embedder
-from penstock.cli.failing import BAD_USAGE, DONE, SOME_FAILED, complain, ended_by, guarded
+from penstock.cli.failing import DONE, NOT_DONE, SOME_FAILED, code_of, complain, ended_by, guarded
 from penstock.cli.progress import Display, display
 from penstock.cli.text import summary
 from penstock.core.errors import PenstockError
@@ -30,16 +30,24 @@ def run(paths: list[str], target: str, options: dict[str, Any], asked: Asked, *,
         if failure is not None:
             complain(failure)
             if not job.opened:
-                return BAD_USAGE
+                return code_of(failure)
         report = job.report()
         _print(report, pruned=options["prune"], as_json=as_json)
         if failure is not None or report.interrupted:
             complain(f"ended early; what was stored is in {report.target}, and the same command goes on from there")
         if stopped_by is not None:
             return ended_by(stopped_by)
+        if failure is not None and not _is_of_a_file(failure):
+            return NOT_DONE
         return SOME_FAILED if failure is not None or report.failed else DONE
 
     return guarded(command)
+
+
+def _is_of_a_file(failure: PenstockError) -> bool:
+    from penstock.workflows import DocumentError, EmbedderUnavailableError, EmbedError  # noqa: PLC0415 -- as above
+
+    return isinstance(failure, DocumentError | EmbedError) and not isinstance(failure, EmbedderUnavailableError)
 
 
 async def _watched(job: "EmbedJob") -> tuple[PenstockError | None, signal.Signals | None]:

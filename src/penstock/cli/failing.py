@@ -6,9 +6,9 @@ import sys
 from collections.abc import Callable
 
 from penstock.cli.text import shown
-from penstock.core.errors import PenstockError
+from penstock.core.errors import OptionError, PenstockError
 
-DONE, SOME_FAILED, BAD_USAGE = 0, 1, 2
+DONE, SOME_FAILED, BAD_USAGE, NOT_DONE = 0, 1, 2, 3
 
 
 def ended_by(number: signal.Signals) -> int:
@@ -21,8 +21,24 @@ def complain(message: object) -> None:
     print(f"penstock: {shown(str(message))}", file=sys.stderr)  # noqa: T201 -- this is what it is for
 
 
+def code_of(error: BaseException) -> int:
+    """Whether something else has to be asked for, or the same again when the server, disk or other process allows it.
+
+    Behind an error of the store is what SQLite or the system has refused; if nothing is, the wrong place was named.
+    """
+    if isinstance(error, OptionError):
+        return BAD_USAGE
+    from apsw import NotADBError  # noqa: PLC0415 -- an extra, which a command has by now
+
+    from penstock.durable.sqlite import StoreError  # noqa: PLC0415 -- as above
+    from penstock.sources.walking import PathError  # noqa: PLC0415 -- only for errors
+
+    refused = error.__cause__ is not None and not isinstance(error.__cause__, NotADBError)
+    return BAD_USAGE if isinstance(error, PathError) or (isinstance(error, StoreError) and not refused) else NOT_DONE
+
+
 def guarded(command: Callable[[], int]) -> int:
-    """The command's exit code; what it raises becomes one line and the code for bad usage."""
+    """The command's exit code; what it raises becomes one line and a code that says whose fault it is."""
     try:
         return command()
     except ModuleNotFoundError as error:
@@ -34,6 +50,7 @@ def guarded(command: Callable[[], int]) -> int:
         return ended_by(signal.SIGPIPE)
     except (PenstockError, OSError) as error:
         complain(error)
+        return code_of(error)
     except KeyboardInterrupt:
         complain("interrupted")
         return ended_by(signal.SIGINT)

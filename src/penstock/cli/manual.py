@@ -31,7 +31,8 @@ removed of what cannot be read, nor of a PATH that is empty.
 Ctrl-C or SIGTERM finishes what is in flight and stops (a request to a server has three seconds for that); the same
 command then goes on. A second one aborts; nothing that was stored is lost.
 
-Exit codes: 0 done, 1 some files failed, 2 bad usage, 130 ended by Ctrl-C, 143 by SIGTERM.
+Exit codes: 0 done, 1 some files failed, 2 bad usage, 3 it could not be done (the server, the disk, a damaged INDEX, or
+another process that writes to it), 130 ended by Ctrl-C, 143 by SIGTERM.
 
 \b
 Examples:
@@ -46,6 +47,8 @@ Examples:
 SEARCH = """
 Find the chunks of INDEX that are nearest to QUESTION, by their vectors (with the embedder hash, that is likeness of
 spelling) and by words. Writes nothing. The embedder has to be the one that the index was made with.
+
+Exit codes: 0 done, 2 bad usage, 3 it could not be done (the server, or a damaged INDEX).
 
 \b
 Examples:
@@ -91,7 +94,8 @@ on_error="collect". A run passes them over until they change or are retried.
 
 Without --run and --key, all are meant. retry and discard write to DB, so no run may; the others write nothing.
 
-Exit codes: 0 done, 2 bad usage: no such database, run or key, or a run is writing to it.
+Exit codes: 0 done, 2 bad usage (no such database, run or key), 3 it could not be done (a run is writing to DB, or it is
+damaged).
 
 \b
 Examples:
