@@ -2,11 +2,13 @@
 
 import asyncio
 import logging
+from pathlib import Path
 from typing import TypeAliasType
 
 import pytest
 
 import penstock
+from penstock.durable import retry
 from penstock.durable.sqlite import StoreError
 from penstock.sinks.callback import Callback
 from penstock.sinks.table import SqliteTable
@@ -46,8 +48,17 @@ async def test_it_says_what_was_there_before(table):
     assert "5 delivered; 14 already done; 0 dead (1 from before); 5 missing, kept; 5 rows" in str(report)
     report = await stream([5], version="2").to(table, run="r", on_missing="delete")
     assert (report.redone, report.missing, report.removed) == (1, 24, 24)
-    assert "1 delivered (1 again, changed)" in str(report)
+    assert ": 1 delivered; 1 begun again (changed or retried); 0 already done; 0 dead;" in str(report)
     assert "24 missing, 24 removed" in str(report)
+
+
+async def test_a_root_that_is_retried_and_fails_again_was_not_delivered(table):
+    await stream([13], on_error="collect").to(table, run="r")
+    retry(table.path)
+    report = await stream([13], on_error="collect").to(table, run="r")
+    assert ": 0 delivered; 1 begun again (changed or retried); 0 already done; 1 dead; 0 rows, 1 commit, " in str(
+        report
+    )
 
 
 async def test_it_has_the_statistics_of_every_stage(table):
@@ -86,6 +97,24 @@ async def test_a_run_that_could_not_be_opened_has_no_such_note(table):
     await stream(range(3)).to(table, run="r")
     with pytest.raises(StoreError) as caught:
         await penstock.keyed("abc", key=str, name="letters").to(table, run="r")
+    assert not hasattr(caught.value, "__notes__")
+
+
+@pytest.mark.parametrize("then", ["removed", "replaced"])
+async def test_nobody_is_told_to_go_on_where_the_database_is_gone(table, tmp_path, then):
+    """P10: what was finished is gone with it."""
+
+    def gone(number):
+        path = Path(table.path)
+        if then == "replaced":
+            (tmp_path / "copy").write_bytes(path.read_bytes())
+            (tmp_path / "copy").replace(path)
+        else:
+            path.unlink()
+        return {"number": number}
+
+    with pytest.raises(StoreError, match="was removed or replaced") as caught:
+        await penstock.keyed([1], key=int).map(gone).to(table, run="r")
     assert not hasattr(caught.value, "__notes__")
 
 

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from operator import attrgetter
+from pathlib import Path
 from time import perf_counter
 from typing import Final
 
@@ -37,12 +38,23 @@ _WAITS: Final = (0.01, 0.02, 0.05, 0.1)
 async def deliver(job: Job) -> RunReport:
     """Run it to its end, or until it is stopped or fails; what is finished by then is committed."""
     async with delivering(job) as delivery:
+        file = _file(job.sink.path)
         try:
             await delivery.run()
         except Exception as error:
-            note(error, f"run {job.name!r} into {job.sink.path} has failed: {GO_ON}")
+            if _file(job.sink.path) == file:  # or what was finished is gone with it
+                note(error, f"run {job.name!r} into {job.sink.path} has failed: {GO_ON}")
             raise
     return delivery.report()
+
+
+def _file(path: str) -> tuple[int, int] | None:
+    """What tells a file from another one that takes its place; None if there is none."""
+    try:
+        found = Path(path).stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 @asynccontextmanager

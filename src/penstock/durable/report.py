@@ -21,7 +21,8 @@ class RunReport:
         guarantee: what the sink promises over any number of kills.
         delivered: roots that were done and committed.
         already_done: roots that were done before, in this version, and were passed over.
-        redone: of those delivered, roots that were there in another version.
+        redone: roots that were settled before and were begun again: in another version, by code that has changed, or
+            because they were dead and are retried. They count where they came to this time: delivered, or dead.
         dead: roots that were set aside, with what failed of them: see `penstock.durable.dead_roots`.
         dead_before: roots that were set aside before, in this version, and were passed over.
         missing: roots that were done before and are not in the source any more.
@@ -59,20 +60,25 @@ class RunReport:
 
     def __str__(self) -> str:
         parts = [
-            f"{self.delivered:,} delivered ({self.redone:,} again, changed)"
-            if self.redone
-            else f"{self.delivered:,} delivered",
+            f"{self.delivered:,} delivered",
+            *([f"{self.redone:,} begun again (changed or retried)"] if self.redone else []),
             f"{self.already_done:,} already done",
             f"{self.dead:,} dead" + (f" ({self.dead_before:,} from before)" if self.dead_before else ""),
         ]
         if self.recalled:
-            parts.append(f"{self.recalled:,} results recalled")
+            parts.append(f"{_counted(self.recalled, 'result')} recalled")
         if self.changed:
             parts.append(f"code changed: {', '.join(self.changed)}")
         if self.missing:
             parts.append(f"{self.missing:,} missing" + (f", {self.removed:,} removed" if self.removed else ", kept"))
         if self.unread:
-            parts.append(f"{self.unread:,} place{'s' if self.unread > 1 else ''} of the source not read")
-        parts.append(f"{self.rows:,} rows, {self.commits:,} commits, {self.seconds:.1f} s, {self.guarantee}")
+            parts.append(f"{_counted(self.unread, 'place')} of the source not read")
+        parts.append(
+            f"{_counted(self.rows, 'row')}, {_counted(self.commits, 'commit')}, {self.seconds:.1f} s, {self.guarantee}"
+        )
         end = "" if self.complete else f" (stopped before its end: {GO_ON})"
         return f"run {self.run!r} into {self.path}: {'; '.join(parts)}{end}"
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
