@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from datetime import datetime
+from difflib import get_close_matches
 from shlex import quote
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,6 +16,10 @@ from penstock.cli.text import counted, shown
 
 if TYPE_CHECKING:
     from penstock.durable import DeadRoot, RunStatus
+
+
+_NAMED: Final = 5
+"""Keys that are named in place of one that is not there."""
 
 
 def list_runs(database: str, *, as_json: bool) -> int:
@@ -65,6 +70,9 @@ def dead(database: str, action: str, run: str | None, keys: Sequence[str], *, as
         from penstock.durable import dead_roots, discard, retry  # noqa: PLC0415 -- its library is an extra
 
         ask = {"retry": retry, "discard": discard}.get(action, dead_roots)
+        if keys:
+            known = [str(root.key) for root in dead_roots(database, run=run)]
+            _require(keys, known, database, "" if run is None else f" in run {run!r}")
         found = ask(database, run=run, keys=keys)
         if action == "export":
             for root in found:
@@ -83,6 +91,18 @@ def dead(database: str, action: str, run: str | None, keys: Sequence[str], *, as
     return guarded(command)
 
 
+def _require(keys: Sequence[str], known: Sequence[str], database: str, where: str) -> None:
+    """Name keys that are like one that is not there."""
+    from penstock.durable import StoreError  # noqa: PLC0415 -- its library is an extra
+
+    for key in keys:
+        if key not in known:
+            like = [each for each in known if each.endswith(key)] or get_close_matches(key, known) or known
+            names = ", ".join(map(repr, like[:_NAMED])) or "none"
+            more = f" and {len(known) - _NAMED:,} more" if like is known and len(known) > _NAMED else ""
+            raise StoreError(f"{database}: no dead root {key!r}{where}, there are {names}{more}")
+
+
 def _list(found: Sequence["DeadRoot"]) -> None:
     _print_table(("run", "key", "stage", "attempts", "set aside", "error"), _rows(found))
 
@@ -97,7 +117,9 @@ def _tell_retried(found: Sequence["DeadRoot"]) -> None:
 
 
 def _tell_discarded(found: Sequence["DeadRoot"]) -> None:
-    typer.echo(f"gave up {counted(len(found), 'dead root')}, until they change")
+    typer.echo(
+        f"gave up {counted(len(found), 'dead root')}, until {'it changes' if len(found) == 1 else 'they change'}"
+    )
 
 
 ACTIONS: Final = {"list": _list, "show": _show, "retry": _tell_retried, "discard": _tell_discarded}
