@@ -13,7 +13,7 @@ def test_embed_then_search(penstock, docs):
     done = penstock("embed", "docs", "--to", "index.db")
     assert done.code == 0
     assert done.out.startswith("index.db: 3 files and 3 chunks stored in ")
-    assert "first document stored after 0." in done.out
+    assert (done.out + done.err).count("first document stored") <= 1
     assert "peak memory" in done.out
     found = penstock("search", "index.db", "compress bytes", "-k", "1")
     assert found.code == 0
@@ -27,7 +27,7 @@ def test_a_second_run_skips_what_is_unchanged(penstock, docs, indexed):
     (docs / "note.txt").unlink()
     done = penstock("embed", "docs", "--to", "index.db")
     assert done.code == 0
-    assert "0 files and 0 chunks stored" in done.out
+    assert re.match(r"index\.db: 0 files and 0 chunks stored in \d+\.\d s\n", done.out)
     assert "  2 files unchanged, skipped\n" in done.out
     assert "  1 file gone since, still in the index (--prune removes them):\n    docs/note.txt\n" in done.out
 
@@ -75,17 +75,28 @@ def test_on_error_raise_ends_with_the_first_failure(penstock, docs):
     [
         (["embed", "docs"], "Missing option '--to'"),
         (["embed", "--to", "i.db"], "Missing argument 'PATH"),
-        (["embed", "docs", "--to", "i.db", "--concurrency", "0"], "penstock: concurrency must be an int >= 1, got 0\n"),
+        (
+            ["embed", "docs", "--to", "i.db", "--concurrency", "0"],
+            "penstock: --concurrency must be an int >= 1, got 0\n",
+        ),
         (["embed", "docs", "--to", "i.db", "--concurrency", "x"], "Error: Invalid value for '--concurrency'"),
         (
             ["embed", "docs", "--to", "i.db", "--on-error", "skip"],
-            "on_error must be one of 'collect', 'raise', got 'skip'",
+            "penstock: --on-error must be one of 'collect', 'raise', got 'skip'",
         ),
+        (
+            ["embed", "docs", "--to", "i.db", "--max-file-size", "0"],
+            "penstock: --max-file-size must be an int >= 1, got",
+        ),
+        (["embed", "docs", "--to", ""], "penstock: --to must be a path, got ''\n"),
+        (["search", "", "x"], "penstock: INDEX must be a path, got ''\n"),
+        (["search", "i.db", ""], "penstock: the question is empty: nothing was asked\n"),
+        (["search", "i.db", " ", "--json"], "penstock: the question is empty: nothing was asked\n"),
         (["embed", "docs", "nowhere", "--to", "i.db"], "penstock: nowhere: no such file or directory\n"),
         (["search", "i.db", "x"], "penstock: i.db: no such index; `penstock embed PATH --to i.db` makes one\n"),
         (["search", "docs", "x"], "penstock: docs: a directory, not a database\n"),
         (["search", "docs/note.txt", "x"], "penstock: docs/note.txt: not "),
-        (["search", "i.db", "x", "-k", "0"], "penstock: k must be an int >= 1, got 0\n"),
+        (["search", "i.db", "x", "-k", "0"], "penstock: -k must be an int >= 1, got 0\n"),
         (["nonsense"], "No such command"),
     ],
 )
@@ -97,12 +108,20 @@ def test_bad_usage_is_one_clear_line_and_2(penstock, docs, tmp_path, arguments, 
     assert not (tmp_path / "i.db").exists()
 
 
-@pytest.mark.parametrize("question", ["", " "])
-def test_an_empty_question_is_answered_with_nothing(penstock, docs, indexed, question):
-    indexed(docs)
-    done = penstock("search", "index.db", question)
-    assert (done.code, done.out, done.err) == (0, "", "penstock: the question is empty: nothing was asked\n")
-    assert penstock("search", "index.db", question, "--json").json == []
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ([], "matches *.md *.txt *.rst *.py *.html (--glob)\n"),
+        (["--glob", "*.a", "--glob", "*.b"], "matches *.a *.b (--glob)\n"),
+        (["--exclude", "*.md"], "(--glob) and is not left out (--exclude)\n"),
+    ],
+)
+def test_where_nothing_matches_it_says_so(penstock, tmp_path, options, words):
+    (tmp_path / "empty").mkdir()
+    done = penstock("embed", "empty", "--to", "index.db", *options)
+    assert done.code == 0
+    assert done.err.startswith("penstock: no file under empty matches ")
+    assert done.err.endswith(words)
 
 
 @pytest.mark.parametrize("question", ['"C++ AND', "NEAR(", "caf\udce9 🙂"])
@@ -145,7 +164,7 @@ def test_the_version_is_that_of_the_package(penstock):
     assert penstock("--version").out == f"penstock {version('penstock')}\n"
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["embed", "--help"], ["search", "--help"]])
+@pytest.mark.parametrize("arguments", [["--help"], ["-h"], ["embed", "--help"], ["search", "-h"]])
 def test_help_shows_examples_and_needs_nothing_heavy(penstock, arguments):
     """Help must be quick: what takes long to import comes with the work."""
     code = (

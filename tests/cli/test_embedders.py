@@ -88,11 +88,14 @@ def test_a_search_with_another_embedder_is_told_which_one_to_use(docs, indexed, 
     ("options", "message"),
     [
         (["--embedder", "word2vec"], "embedder must be 'hash', 'openai', 'openai:MODEL' or"),
-        (["--embedder", "openai"], "the embedder 'openai' needs a model"),
-        (["--embedder", "openai:m"], "the embedder 'openai' needs a key (OPENAI_API_KEY)"),
-        (["--embedder", "openai:m", "--base-url", "h"], "base_url must be an http or https address"),
-        (["--api-key", KEY], "key goes with the embedder 'openai', got the embedder 'hash'"),
-        (["--embedder", "openai:m", "--api-key", f"{KEY} {KEY}"], "key must be printable ASCII without spaces"),
+        (["--embedder", "openai"], "needs a model: 'openai:MODEL', the option --model or OPENAI_"),
+        (["--embedder", "openai:m"], "needs a key (OPENAI_API_KEY), or the option --base-url for a server"),
+        (["--embedder", "openai:m", "--base-url", "h"], "penstock: --base-url must be an http or https address"),
+        (["--api-key", KEY], "penstock: --api-key goes with the embedder 'openai', got the embedder 'hash'"),
+        (
+            ["--embedder", "openai:m", "--api-key", f"{KEY} {KEY}"],
+            "penstock: --api-key must be printable ASCII without spaces",
+        ),
         (
             ["--embedder", "openai:m", "--api-key", KEY, "--base-url", f"http://me:{KEY}@h/v1"],
             "got one with them for h",
@@ -113,6 +116,20 @@ def test_a_model_that_is_not_there_is_told(penstock, docs, tmp_path):
     done = penstock("embed", "docs", "--to", "i.db", "--embedder", "sentence-transformers:none")
     assert (done.code, done.out, done.err) == (3, "", "penstock: none: no directory with a model\n")
     assert list(tmp_path.iterdir()) == [docs]
+
+
+def test_a_request_that_is_made_again_is_told(penstock, docs, environment):
+    environment("OPENAI_API_KEY", KEY)
+    with Server(error(500, f"{KEY} boom")) as server:
+        done = penstock("embed", "docs", "--to", "index.db", *OPENAI, server.url)
+        assert done.code == 0
+        assert "penstock: attempt 1 failed, the next in 0." in done.err
+        assert "500 Internal Server Error: *** boom" in done.err
+        assert_silent(docs, done)
+    with Server(error(500, "boom")) as server:
+        done = penstock("search", "index.db", "x", *OPENAI, server.url)
+    assert done.code == 0
+    assert done.err.startswith("penstock: attempt 1 failed, the next in 0.")
 
 
 # A server that hangs
@@ -177,7 +194,8 @@ def test_ctrl_c_before_the_server_has_said_a_word_leaves_nothing(many, started_p
         running = started_penstock("embed", "many", "--to", "index.db", *OPENAI, server.url)
         server.wait_for()
         running.process.send_signal(signal.SIGINT)
-        assert running.finish().code == 130
+        done = running.finish()
+    assert (done.code, done.err.splitlines()[-1]) == (130, "penstock: ended early, before anything was stored")
     assert list(tmp_path.iterdir()) == [many]
 
 

@@ -57,7 +57,7 @@ def test_a_table_has_a_row_per_stage():
 
 def test_a_plain_line_says_the_same():
     assert progress.line(report()) == (
-        "10 s: read 1,296 (+3), embed 3,996 (+3), store 1,196 (+3); 1 failed, 10 unchanged; 121 files/s"
+        "10 s: read 1,296 (+3), embed 3,996 (+3), store 1,196 (+3); 1 failed, 10 unchanged; 120 files/s"
     )
 
 

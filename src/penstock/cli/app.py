@@ -12,6 +12,7 @@ app: typer.Typer = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
 
@@ -96,8 +97,8 @@ def embed(
 
 @app.command(help=manual.SEARCH)
 def search(
-    index: Annotated[str, typer.Argument(help="An index that `penstock embed` made.")],
-    question: Annotated[str, typer.Argument(help="Any text.")],
+    index: Annotated[str, typer.Argument(metavar="INDEX", help="An index that `penstock embed` made.")],
+    question: Annotated[str, typer.Argument(metavar="QUESTION", help="Any text.")],
     *,
     k: Annotated[int, typer.Option("-k", metavar="N", help="Hits to print.")] = 5,
     embedder: choosing.Name = "hash",

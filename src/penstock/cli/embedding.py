@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 
+from penstock.cli import retries
 from penstock.cli.choosing import Asked, embedder
 from penstock.cli.failing import DONE, NOT_DONE, SOME_FAILED, code_of, complain, ended_by, guarded
 from penstock.cli.progress import Display, display
@@ -33,8 +34,12 @@ def run(paths: list[str], target: str, options: dict[str, Any], asked: Asked, *,
                 return code_of(failure)
         report = job.report()
         _print(report, pruned=options["prune"], as_json=as_json)
-        if failure is not None or report.interrupted:
+        if not job.opened:
+            complain("ended early, before anything was stored")
+        elif failure is not None or report.interrupted:
             complain(f"ended early; what was stored is in {report.target}, and the same command goes on from there")
+        elif not (report.files or report.unchanged or report.failed):
+            complain(_nothing_matches(paths, options))
         if stopped_by is not None:
             return ended_by(stopped_by)
         if failure is not None and not _is_of_a_file(failure):
@@ -42,6 +47,13 @@ def run(paths: list[str], target: str, options: dict[str, Any], asked: Asked, *,
         return SOME_FAILED if failure is not None or report.failed else DONE
 
     return guarded(command)
+
+
+def _nothing_matches(paths: list[str], options: dict[str, Any]) -> str:
+    from penstock.workflows.documents.job import GLOB  # noqa: PLC0415 -- as above
+
+    left = " and is not left out (--exclude)" if options.get("exclude") else ""
+    return f"no file under {' '.join(paths)} matches {' '.join(options.get('glob', GLOB))} (--glob){left}"
 
 
 def _is_of_a_file(failure: PenstockError) -> bool:
@@ -55,7 +67,7 @@ async def _watched(job: "EmbedJob") -> tuple[PenstockError | None, signal.Signal
     stopping = _Stopping(job)
     for each in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(each, stopping, each)
-    with display(job.report) as stopping.shown:
+    with display(job.report) as stopping.shown, retries.told():
         try:
             await job.run()
         except PenstockError as error:

@@ -1,6 +1,7 @@
 """Errors as a reader of a terminal wants them: one line, and an exit code."""
 
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable
@@ -14,6 +15,26 @@ DONE, SOME_FAILED, BAD_USAGE, NOT_DONE = 0, 1, 2, 3
 def ended_by(number: signal.Signals) -> int:
     """What a shell says of a command that this signal has ended."""
     return 128 + number
+
+
+_OPTIONS = {
+    "target": "--to",
+    "key": "--api-key",
+    "k": "-k",
+    "paths": "PATH",
+    "index": "INDEX",
+    **{
+        name: f"--{name.replace('_', '-')}"
+        for name in ("glob", "exclude", "concurrency", "on_error", "max_file_size", "embedder", "model", "base_url")
+    },
+}
+_OPTION = re.compile(rf"(?:^|(?<=the option ))({'|'.join(_OPTIONS)})(?= |,)")
+
+
+def spelled(error: OptionError) -> str:
+    """What it says, with the options as the command line has them."""
+    rule, got, value = str(error).partition(", got ")
+    return _OPTION.sub(lambda found: _OPTIONS[found[1]], rule) + got + value
 
 
 def complain(message: object) -> None:
@@ -49,7 +70,7 @@ def guarded(command: Callable[[], int]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still to be flushed goes there
         return ended_by(signal.SIGPIPE)
     except (PenstockError, OSError) as error:
-        complain(error)
+        complain(spelled(error) if isinstance(error, OptionError) else error)
         return code_of(error)
     except KeyboardInterrupt:
         complain("interrupted")

@@ -22,7 +22,8 @@ An index remembers its embedder. With openai, the texts go to the server that yo
 for now is tried again, as late as it asks. Keep the key in OPENAI_API_KEY.
 
 A file that fails is listed, what the index has of it stays, and the next run tries it again; until it does better, it
-is among the dead letters of the index (penstock dead INDEX list). With --memo, a text whose vector is known from an
+is among the dead letters of the index (penstock dead INDEX list), unless it could not even be looked at, as a link that
+leads nowhere. With --memo, a text whose vector is known from an
 earlier run with --memo is not embedded again: of a run that ended early, or of a file that has changed elsewhere.
 
 Files that are gone stay in the index and are listed; --prune removes them once all others are stored. Nothing is
@@ -91,6 +92,8 @@ on_error="collect". A run passes them over until they change or are retried.
   discard  give them up: they are done, without rows, until they change (in an
            index, with what it has of an earlier version)
   export   a JSON document for each root, one a line
+
+A key is written as list shows it: for a file of an index it is the whole path.
 
 Without --run and --key, all are meant. retry and discard write to DB, so no run may; the others write nothing.
 

@@ -5,8 +5,9 @@ from dataclasses import asdict
 
 import typer
 
+from penstock.cli import retries
 from penstock.cli.choosing import Asked, embedder
-from penstock.cli.failing import DONE, complain, guarded
+from penstock.cli.failing import BAD_USAGE, DONE, complain, guarded
 from penstock.cli.text import hits
 
 
@@ -14,13 +15,17 @@ def run(index: str, question: str, k: int, asked: Asked, *, as_json: bool) -> in
     """Search, print, and return the exit code."""
 
     def command() -> int:
+        if not question.strip():
+            complain("the question is empty: nothing was asked")
+            return BAD_USAGE
         from penstock.workflows import search  # noqa: PLC0415 -- its libraries are an extra
 
-        found = search(index, question, k=k, embedder=embedder(asked))
+        with retries.told():
+            found = search(index, question, k=k, embedder=embedder(asked))
         if as_json:
             typer.echo(json.dumps([asdict(hit) for hit in found]))
         elif not found:
-            complain("nothing found" if question.strip() else "the question is empty: nothing was asked")
+            complain("nothing found")
         for line in () if as_json else hits(found):
             typer.echo(line)
         return DONE

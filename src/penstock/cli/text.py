@@ -27,9 +27,10 @@ def place(path: str) -> str:
 
 def summary(report: "EmbedReport", *, pruned: bool = False) -> Iterator[str]:
     """What a run did, in lines."""
+    rate = f" ({report.files_per_second:,.0f} files/s)" if report.files else ""
     yield (
         f"{shown(report.target)}: {counted(report.files, 'file')} and {counted(report.chunks, 'chunk')} stored in "
-        f"{report.seconds:.1f} s ({report.files_per_second:,.0f} files/s)"
+        f"{report.seconds:.1f} s{rate}"
     )
     if report.unchanged:
         yield f"  {counted(report.unchanged, 'file')} unchanged, skipped"
@@ -46,9 +47,8 @@ def summary(report: "EmbedReport", *, pruned: bool = False) -> Iterator[str]:
     if report.failed:
         yield f"  {counted(report.failed, 'file')} failed:"
         yield from _listed((f"{place(f.path)}: {shown(f.reason)}" for f in report.failures), report.failed)
-    memory = "" if report.peak_memory is None else f"peak memory {report.peak_memory / 1e6:,.0f} MB"
-    first = "" if report.first_row_seconds is None else f"first document stored after {report.first_row_seconds:.2f} s"
-    yield "  " + "; ".join(filter(None, (first, memory)))
+    if report.peak_memory is not None:
+        yield f"  peak memory {report.peak_memory / 1e6:,.0f} MB"
 
 
 def hits(found: Iterable["Hit"]) -> Iterator[str]:

@@ -77,8 +77,8 @@ class EmbedReport:
 
     @property
     def files_per_second(self) -> float:
-        """Files stored or found unchanged, per second."""
-        return (self.files + self.unchanged) / self.seconds if self.seconds else 0.0
+        """Files stored, per second."""
+        return self.files / self.seconds if self.seconds else 0.0
 
 
 def peak_memory() -> int | None:

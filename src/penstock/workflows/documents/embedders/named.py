@@ -47,11 +47,13 @@ def _openai(named: str | None, model: str | None, base_url: str | None, key: Sec
         raise OptionError(f"model must be {named!r}, as the embedder 'openai:{named}' says, got {model!r}")
     model = named or model or os.environ.get(_MODEL)
     if not model:
-        raise OptionError(f"the embedder 'openai' needs a model: 'openai:MODEL', model or {_MODEL}")
+        raise OptionError(f"the embedder 'openai' needs a model: 'openai:MODEL', the option model or {_MODEL}")
     key = key or Secret.of(os.environ.get(_KEY))
     base_url = base_url or os.environ.get(_URL)
     if base_url:
         return OpenAIEmbedder(model, base_url=base_url, key=key)
     if key is None:
-        raise OptionError(f"the embedder 'openai' needs a key ({_KEY}), or the base_url of a server that wants none")
+        raise OptionError(
+            f"the embedder 'openai' needs a key ({_KEY}), or the option base_url for a server that wants none"
+        )
     return OpenAIEmbedder(model, key=key)

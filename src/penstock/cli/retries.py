@@ -1,0 +1,42 @@
+"""Tells of requests that are made again: a server that is in trouble would else look like a command that hangs."""
+
+import logging
+from collections.abc import Generator
+from contextlib import contextmanager
+from time import monotonic
+from typing import Final, override
+
+from penstock.cli.failing import complain
+from penstock.core.log import LOG
+
+_EVERY: Final = 1.0
+"""Seconds between two lines, at least: several requests are on the way at once."""
+
+_ABOUT: Final = "stage 'request': "
+
+
+@contextmanager
+def told() -> Generator[None]:
+    """Print what the log says of requests that have failed and are made again."""
+    handler, level = _Retries(), LOG.level
+    LOG.addHandler(handler)
+    LOG.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        LOG.setLevel(level)
+        LOG.removeHandler(handler)
+
+
+class _Retries(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__(logging.INFO)
+        self._last = -_EVERY
+
+    @override
+    def emit(self, record: logging.LogRecord) -> None:
+        if str(record.msg).startswith("stage %r: ") and monotonic() - self._last >= _EVERY:
+            message = record.getMessage()
+            if message.startswith(_ABOUT):
+                self._last = monotonic()
+                complain(message.removeprefix(_ABOUT))
