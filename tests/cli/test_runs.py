@@ -173,6 +173,12 @@ def test_what_is_retried_is_done_again_by_the_next_run(penstock, database, tmp_p
     assert sorted(row["name"] for row in table(tmp_path).rows()) == ["a", "b", "bad one", "bad two"]
 
 
+def test_one_that_is_discarded_is_one(penstock, database):
+    assert (
+        penstock("dead", "results.db", "discard", "--key", "bad one").out == "gave up 1 dead root, until it changes\n"
+    )
+
+
 def test_what_is_discarded_is_done_until_it_changes(penstock, database, tmp_path):
     done = penstock("dead", "results.db", "discard", "--key", "bad one", "--key", "bad two")
     assert (done.code, done.out) == (0, "gave up 2 dead roots, until they change\n")
