@@ -270,7 +270,7 @@ async def test_more_failures_than_allowed_are_raised():
             async for result in results:
                 given.append(result)  # noqa: PERF401 -- what came before the error counts
     assert raised.value.args == (6,)
-    assert "3 items of stage 'map_batches(on_loop)' have failed, more than max_failures=2" in raised.value.__notes__[0]
+    assert "map_batches(on_loop)': 3, more than max_failures=2" in raised.value.__notes__[0]
     assert given == texts([0, 2, 4, 5])
     assert [failed.index for failed in results.failures] == [1, 3]
     assert books(results.stats()["map_batches(on_loop)"])["failed"] == 3

@@ -365,7 +365,7 @@ class Window[T, U](Places[U]):
             self.scope.fail(failed)
             self._halt(failed.index)
         elif broken := self.plan.tolerance.exceeded(self._failed, self._delivered + self._dropped + self._failed):
-            note(failed.error, f"{self._failed} items of stage {self.name!r} have failed, more than {broken} allows")
+            note(failed.error, f"failures of stage {self.name!r}: {self._failed}, more than {broken} allows")
             self.scope.fail(failed)
             self._halt(failed.index)
         else:
