@@ -1,6 +1,7 @@
 """Which clock a run measures by, and what it counts when tasks never begin."""
 
 import asyncio
+import inspect
 import itertools
 import sys
 from time import monotonic
@@ -50,6 +51,62 @@ def test_what_never_began_was_not_started(tasks, concurrency):
     assert began == [0]
     assert (stage.started, stage.failed, stage.succeeded) == (1, 1, 0)
     assert stage.cancelled == (concurrency - 1 if tasks == "lazy" else 0)
+
+
+@pytest.mark.parametrize("concurrency", [2, 3])
+def test_lists_that_never_began_are_cancelled_item_by_item(concurrency):
+    """P5: also where it is the first list that fails in its first step."""
+
+    async def work(numbers):
+        raise penstock.OptionError(numbers)
+
+    async def main():
+        stream = penstock.stream(range(9)).map_batches(work, 2, concurrency=concurrency)
+        async with stream.open() as items:
+            with pytest.raises(penstock.OptionError):
+                await anext(items)
+        return items.stats()[-1]
+
+    stage = testing.run(main(), tasks="lazy")
+    assert (stage.taken, stage.started, stage.failed) == (2 * concurrency, 2, 1)
+    assert (stage.cancelled, stage.in_flight) == (2 * concurrency - 1, 0)
+
+
+def test_what_nobody_will_await_any_more_is_closed():
+    """P4: a plain function may have returned a coroutine that is cancelled before its first step."""
+    made = []
+
+    async def fails(number):
+        raise ValueError(number)
+
+    def work(number):
+        made.append(fails(number))
+        return made[-1]
+
+    async def main():
+        async with penstock.stream(range(9)).map(work, engine="inline", concurrency=3).open() as items:
+            with pytest.raises(ValueError, match="0"):
+                await anext(items)
+
+    testing.run(main(), tasks="lazy")
+    assert [inspect.getcoroutinestate(each) for each in made] == [inspect.CORO_CLOSED] * 3
+
+
+def test_to_wait_for_a_turn_takes_no_time(clock, monkeypatch):
+    """P9: tasks that begin in a later pass of the loop begin in the next one."""
+    real, time = clocks.now, itertools.count(step=0.002)
+    for name, module in list(sys.modules.items()):
+        if name.startswith("penstock.") and getattr(module, "now", None) is real:
+            monkeypatch.setattr(module, "now", lambda: next(time))
+
+    async def work(number):
+        return number
+
+    async def main():
+        return await penstock.stream(range(9)).map(work, concurrency=3).to_list()
+
+    assert testing.run(main(), tasks="lazy", clock=clock) == list(range(9))
+    assert clock.now == 0
 
 
 @pytest.mark.parametrize(("lists", "step"), [(False, 1), (True, 0.002)], ids=["items", "lists"])
