@@ -6,6 +6,11 @@ import pytest
 
 import penstock
 from penstock import testing
+from penstock.core.batches import _knowing
+from penstock.core.plan import MISSING
+from penstock.testing import Gauge
+
+grid = pytest.mark.grid
 
 
 @pytest.mark.parametrize("ordered", [True, False])
@@ -36,7 +41,7 @@ async def test_a_call_that_no_task_is_made_for_fails_for_each_of_its_items(order
     ]
 
 
-@pytest.mark.grid
+@grid
 async def test_lists_whose_tasks_never_begin_are_cancelled_item_by_item():
     """P5: with a lazy task factory a task may be cancelled before its first step."""
     began = []
@@ -54,3 +59,63 @@ async def test_lists_whose_tasks_never_begin_are_cancelled_item_by_item():
             await reading
     books = items.stats()["map_batches(work)"]
     assert (books.cancelled, books.failed, books.started) == (books.taken, 0, len(began))
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+async def test_of_a_call_that_no_task_is_made_for_one_item_fails_where_that_ends_the_run(ordered):
+    """P5: the rest of its list is cancelled, and the one error is not raised with itself in its notes."""
+    loop = asyncio.get_running_loop()
+
+    def fails(loop, coroutine, **_):
+        raise OSError("no more tasks")
+
+    async def work(numbers):
+        raise AssertionError("there is no task to run it in")
+
+    stream = penstock.stream(range(6)).map_batches(work, 3, ordered=ordered)
+    loop.set_task_factory(fails)
+    try:
+        items = stream.open()
+        with pytest.raises(OSError, match="no more tasks") as raised:
+            await anext(items)
+    finally:
+        loop.set_task_factory(None)
+    assert raised.value.__notes__ == ["penstock: stage 'map_batches(work)', item 0"]
+    stage = items.stats()[-1]
+    assert (stage.taken, stage.failed, stage.cancelled, items.failures) == (3, 1, 2, ())
+
+
+async def test_what_is_known_behind_what_was_not_tried_is_left_out():
+    """P5: the items from the first untried one on are cancelled: nothing is made up for them."""
+
+    async def gate(items):
+        return ["known", MISSING, MISSING, "known"]
+
+    async def work(items):
+        return items[:1]
+
+    assert await _knowing(work, gate)(["a", "b", "c", "d"]) == ["known", "b"]
+
+
+@grid
+@pytest.mark.parametrize("ordered", [True, False])
+async def test_a_half_is_tried_when_the_thread_of_the_half_before_it_is_back(ordered, clock):
+    """P1: a thread that goes on after its timeout is the call that runs."""
+    gauge, times = Gauge(), []
+
+    def work(numbers):
+        with gauge:
+            times.append((clock.now, numbers))
+            if len(numbers) > 1:
+                raise ValueError(numbers)
+            clock.sleep(9 if numbers == [0] else 1)
+            return numbers
+
+    stream = penstock.stream(range(2)).map_batches(
+        work, 2, engine="thread", timeout=5, ordered=ordered, on_error="collect"
+    )
+    async with stream.open() as items:
+        assert [item async for item in items] == [1]
+    assert [(failed.index, str(failed.error)) for failed in items.failures] == [(0, "timed out after 5 s")]
+    assert times == [(0.0, [0, 1]), (0.0, [0]), (9.0, [1])]
+    assert gauge.peak == 1
