@@ -121,6 +121,26 @@ async def test_trap_20_items_outlive_a_run_that_was_left():
 
 
 @pytest.mark.usefixtures("no_collector")
+@pytest.mark.parametrize("ordered", [True, False])
+@pytest.mark.parametrize("operator", ["map", "flat_map", "map_batches"])
+async def test_trap_20_items_live_as_long_as_the_handle_of_their_run(operator, ordered):
+    """Trap 20 (streamable #95): a run that is over holds no items, however long its handle is kept."""
+    items = []
+
+    async def work(what):
+        await asyncio.sleep(60 if len(items) > 3 else 0)
+        return what if operator == "map_batches" else [what]
+
+    options = {"concurrency": 4, "ordered": ordered, "buffer": 2}
+    size = [2] if operator == "map_batches" else []
+    stream = getattr(penstock.stream(items_to_watch(items, 9)), operator)(work, *size, **options)
+    async with stream.open() as run:
+        await anext(run)
+    assert await left_alive(items) == []
+    assert run.stats()[-1].taken >= 4
+
+
+@pytest.mark.usefixtures("no_collector")
 @pytest.mark.parametrize("fail", [False, True])
 async def test_trap_20_the_window_outlives_the_run(fail):
     """Trap 20 (streamable #95): the stages of a run die with its handle, also after a failure."""
@@ -157,3 +177,23 @@ async def test_trap_20_the_exception_outlives_its_handling():
     except Error as error:
         raised = weakref.ref(error)
     assert await left_alive([raised]) == []
+
+
+@pytest.mark.usefixtures("no_collector")
+async def test_trap_20_a_run_outlives_the_work_that_it_has_left_behind():
+    """Trap 20 (streamable #95): when work that ignored its cancellation ends after all, nothing of its run is left."""
+
+    async def stubborn(_):
+        for _ in range(2):
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(60)
+
+    run = penstock.stream([1]).map(stubborn).open(grace=1)
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(anext(run), 1)
+    with pytest.warns(penstock.UnstoppedWorkWarning):
+        await run.aclose()
+    scope = weakref.ref(run._scope)
+    del run
+    await asyncio.sleep(60)
+    assert await left_alive([scope]) == []

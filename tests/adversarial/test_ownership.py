@@ -308,3 +308,18 @@ async def test_trap_20f_an_exception_keeps_an_abandoned_run():
         del run
     assert watched() is None
     await asyncio.sleep(1)
+
+
+async def test_trap_20b_a_source_is_read_in_the_context_of_who_happens_to_read():
+    """Trap 20b (hand-over of `anext`): a source sees the context in which its run was opened, whoever reads."""
+    user, seen = contextvars.ContextVar("user", default="nobody"), []
+
+    async def source():
+        seen.append(user.get())
+        yield 1
+
+    user.set("opener")
+    async with penstock.stream(source).open() as run:
+        user.set("reader")
+        assert [item async for item in run] == [1]
+    assert seen == ["opener"]
