@@ -299,7 +299,9 @@ async def test_fast_calls_are_timed_rarely_and_slow_ones_always():
     async with penstock.stream(range(3200)).map(at_once).open() as results:
         async for _ in results:
             pass
-    assert 1 <= results.stats()[1].latency.samples <= 3200 / RARELY
+    latency = results.stats()[1].latency
+    assert 1 <= latency.samples <= 3200 / RARELY
+    assert latency.share == latency.samples / 3200
     async with penstock.stream(range(3200)).map(at_once).open(timing=True) as results:
         async for _ in results:
             pass
@@ -536,3 +538,54 @@ async def test_a_clock_that_jumps_makes_no_wait_negative(clock):
     assert min(stage.upstream_wait_s, stage.consumer_wait_s, stage.blocked_by_head_s) >= 0
     assert stage.upstream_wait_s <= results.stats().seconds
     assert stage.latency.samples == 3
+
+
+@grid
+@pytest.mark.parametrize("count", [1, 4])
+async def test_all_calls_of_a_slow_function_are_timed_whatever_their_number(count):
+    for stream in (
+        penstock.stream(range(count)).map(second),
+        penstock.stream(range(count)).map_batches(second, 4),
+        penstock.stream(range(count)).map(second, limit=penstock.Limiter(1)),
+    ):
+        async with stream.open() as results:
+            async for _ in results:
+                pass
+        assert results.stats()[-1].latency.share == 1.0
+
+
+async def test_no_more_than_all_calls_are_timed():
+    """A plain function has returned when what it returned is still to be awaited, and may fail then."""
+
+    async def fails():
+        raise ValueError
+
+    def work(_):
+        return fails()
+
+    async with penstock.stream(range(3)).map(work, engine="inline", on_error="skip").open(timing=True) as results:
+        assert [result async for result in results] == []
+    assert (results.stats()[1].latency.samples, results.stats()[1].latency.share) == (3, 1.0)
+
+
+@grid
+@pytest.mark.parametrize("ordered", ORDERS)
+async def test_a_flat_map_without_outputs_has_no_first_result(ordered):
+    async def nothing(number):
+        await asyncio.sleep(number)
+        return []
+
+    async with penstock.stream(range(3)).flat_map(nothing, ordered=ordered).open() as results:
+        assert [result async for result in results] == []
+    stage = results.stats()[1]
+    assert (stage.first_result_s, stage.peak_buffered, stage.dropped) == (None, 0, 3)
+
+
+async def test_a_stage_that_runs_no_function_measures_nothing():
+    async with penstock.stream(range(3)).take(2).open() as results:
+        assert [result async for result in results] == [0, 1]
+    for stage in results.stats():
+        counts = (stage.started, stage.succeeded, stage.retried, stage.running, stage.peak_running, stage.buffered)
+        waits = (stage.upstream_wait_s, stage.consumer_wait_s, stage.blocked_by_head_s)
+        assert {*counts, *waits, stage.peak_in_flight, stage.peak_buffered} == {0}
+        assert (stage.first_result_s, stage.latency, stage.concurrency) == (None, None, None)
