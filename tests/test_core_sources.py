@@ -62,8 +62,10 @@ async def test_a_run_that_is_stopped_before_it_reads_does_not_open_its_source():
 
 async def test_draining_a_loop_without_runs_stops_those_to_come():
     loop = asyncio.get_running_loop()
+    assert open_runs.is_draining(loop) is False
     open_runs.drain(loop)
     try:
+        assert open_runs.is_draining(loop) is True
         assert await penstock.stream(range(3)).to_list() == []
     finally:
         open_runs.end_draining(loop)
@@ -79,3 +81,30 @@ async def test_a_wait_that_was_abandoned_gives_in_to_a_cancellation():
     with pytest.raises(asyncio.CancelledError):
         await waiting
     never.cancel()
+
+
+class Stubborn:
+    """An async iterator that goes on for a minute and a half although it is cancelled."""
+
+    def __aiter__(self):
+        return self
+
+    async def __anext__(self):
+        try:
+            await asyncio.sleep(9)
+        except asyncio.CancelledError:
+            await asyncio.sleep(90)
+        raise StopAsyncIteration
+
+
+async def test_a_run_that_is_stopped_waits_no_longer_than_the_grace_for_what_its_source_is_busy_with(clock):
+    """P4: a source that ignores its cancellation is left behind."""
+    async with penstock.stream(Stubborn()).map(str).open(grace=5) as items:
+        asyncio.get_running_loop().call_later(1, items.stop)
+        with (
+            pytest.warns(penstock.UnstoppedWorkWarning, match="closing of 'source'"),
+            pytest.raises(StopAsyncIteration),
+        ):
+            await anext(items)
+        assert clock.now == 6.0
+    await asyncio.sleep(90)

@@ -474,3 +474,43 @@ async def test_what_makes_its_items_when_it_is_read_is_not_copied(ordered):
     assert isinstance(Rows(), Collection)
     assert await penstock.stream([0]).flat_map(lambda _: Rows(), ordered=ordered).take(3).to_list() == [0, 1, 2]
     assert made == [0, 1, 2]
+
+
+async def test_a_permit_that_a_cancelled_input_will_not_use_is_given_back():
+    """P1: an input that is cancelled by others in the moment of its permit takes no more of the buffer than it has."""
+    made, tasks = [], {}
+
+    async def pages(name):
+        tasks[name] = asyncio.current_task()
+        if name == "b":
+            await asyncio.sleep(1)
+        for page in range(9):
+            made.append(f"{name}{page}")
+            yield made[-1]
+
+    options = {"concurrency": 2, "buffer": 2, "ordered": False, "on_error": "collect"}
+    async with penstock.stream("ab").flat_map(pages, **options).open() as items:
+        assert await anext(items) == "a0"
+        tasks["a"].cancel()
+        await asyncio.sleep(9)
+        assert made == ["a0", "a1", "a2", "b0", "b1"]
+        assert [type(failed.error) for failed in items.failures] == [penstock.WorkRaised]
+
+
+@both_orders
+async def test_an_error_of_closing_an_iterator_says_of_which_item_it_is(ordered):
+    class Pages:
+        def __iter__(self):
+            return self
+
+        def __next__(self):
+            return "page"
+
+        def close(self):
+            raise OSError("close")
+
+    async with penstock.stream(["a"]).flat_map(lambda _: Pages(), ordered=ordered).open() as items:
+        assert await anext(items) == "page"
+        with pytest.raises(OSError, match="close"):
+            await items.aclose()
+    assert [(failed.index, failed.item) for failed in items.failures] == [(0, "a")]

@@ -1,6 +1,8 @@
 """`on_error="return"`, and failures that become too many."""
 
 import asyncio
+import traceback
+import types
 
 import pytest
 
@@ -187,3 +189,15 @@ def test_bad_options(options, message):
     with pytest.raises(OptionError) as raised:
         stream([]).map(odd_fails, **options)
     assert str(raised.value) == message
+
+
+async def test_the_traceback_of_a_failure_begins_in_the_work():
+    """P7: frames of ours would hold the stages; and work of a module without a name has a traceback as well."""
+
+    async def work(number):
+        raise ValueError(number)
+
+    for fn in (work, types.FunctionType(work.__code__, {})):
+        async with stream([1]).map(fn, on_error="collect").open() as items:
+            assert [item async for item in items] == []
+        assert traceback.extract_tb(items.failures[0].error.__traceback__)[0].name == "work"

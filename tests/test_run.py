@@ -471,6 +471,35 @@ async def test_work_that_aborts_its_run_in_its_first_step_is_cancelled_as_well(i
 
 
 @grid
+async def test_a_list_whose_work_aborts_its_run_in_its_first_step_is_told_why():
+    """P8: what was started just now is cancelled with the reason of the rest."""
+    reasons = []
+
+    async def work(_):
+        run.abort("deadline")
+        try:
+            await asyncio.sleep(9)
+        except asyncio.CancelledError as error:
+            reasons.extend(error.args)
+            raise
+
+    run = NUMBERS.map_batches(work, 2).open()
+    async with run:
+        assert [item async for item in run] == []
+    assert (reasons, run.stats()[-1].cancelled) == (["deadline"], 2)
+
+
+@grid
+@pytest.mark.parametrize("items", [list, Scripted], ids=["list", "async"])
+async def test_a_run_without_work_that_is_aborted_reads_no_further(items):
+    async with penstock.stream(items(range(9))).open() as run:
+        assert await anext(run) == 0
+        run.abort()
+        assert [item async for item in run] == []
+    assert run.stats()["source"].taken == 1
+
+
+@grid
 @pytest.mark.parametrize("end", ["stop", "abort", "aclose"])
 async def test_a_run_that_was_ended_before_it_is_entered_reads_nothing(end):
     source = Scripted(range(3))

@@ -94,3 +94,26 @@ async def test_errors_of_closing_several_sources_are_all_seen():
         await items.aclose()
     other = errors[1 - errors.index(raised.value)]
     assert any(str(other) in note for note in raised.value.__notes__)
+
+
+async def test_the_note_of_an_error_of_closing_has_its_own_notes():
+    late = OSError("close")
+    late.add_note("mine")
+    body = Boom("body")
+    with pytest.raises(Boom):
+        async with stream(Scripted(range(9), close_error=late)).open() as items:
+            await anext(items)
+            raise body
+    place = "penstock: while it was being stopped: stage 'source', item 1"
+    assert body.__notes__ == [f"penstock: cleanup also failed: OSError('close'): mine; {place}"]
+
+
+async def test_an_exit_that_is_on_its_way_is_not_replaced_by_that_of_closing():
+    """An exit goes before other errors, and the first exit before the next."""
+    first = SystemExit("body")
+    with pytest.raises(SystemExit) as raised:
+        async with stream(Scripted(range(9), close_error=SystemExit("close"))).open() as items:
+            await anext(items)
+            raise first
+    assert raised.value is first
+    assert any("close" in note for note in first.__notes__)
