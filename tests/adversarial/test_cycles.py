@@ -122,7 +122,7 @@ async def test_trap_20_items_outlive_a_run_that_was_left():
 
 @pytest.mark.usefixtures("no_collector")
 @pytest.mark.parametrize("ordered", [True, False])
-@pytest.mark.parametrize("operator", ["map", "flat_map", "map_batches"])
+@pytest.mark.parametrize("operator", ["map", "flat_map", "map_batches", "flat_map of pages"])
 async def test_trap_20_items_live_as_long_as_the_handle_of_their_run(operator, ordered):
     """Trap 20 (streamable #95): a run that is over holds no items, however long its handle is kept."""
     items = []
@@ -131,9 +131,17 @@ async def test_trap_20_items_live_as_long_as_the_handle_of_their_run(operator, o
         await asyncio.sleep(60 if len(items) > 3 else 0)
         return what if operator == "map_batches" else [what]
 
-    options = {"concurrency": 4, "ordered": ordered, "buffer": 2}
-    size = [2] if operator == "map_batches" else []
-    stream = getattr(penstock.stream(items_to_watch(items, 9)), operator)(work, *size, **options)
+    async def pages(_):
+        while True:
+            yield "page"
+
+    source, options = penstock.stream(items_to_watch(items, 9)), {"concurrency": 4, "ordered": ordered, "buffer": 2}
+    if operator == "map_batches":
+        stream = source.map_batches(work, 2, **options)
+    elif operator == "map":
+        stream = source.map(work, **options)
+    else:
+        stream = source.flat_map(work if operator == "flat_map" else pages, **options)
     async with stream.open() as run:
         await anext(run)
     assert await left_alive(items) == []
@@ -177,6 +185,26 @@ async def test_trap_20_the_exception_outlives_its_handling():
     except Error as error:
         raised = weakref.ref(error)
     assert await left_alive([raised]) == []
+
+
+@pytest.mark.usefixtures("no_collector")
+async def test_trap_20_items_that_nobody_took_live_as_long_as_the_handle_of_their_run(place):
+    """Trap 20 (streamable #95): what an async source has read ahead is let go when the run is over."""
+    items = []
+
+    async def source():
+        for item in items_to_watch(items, 9):
+            yield item
+
+    async def work(_):
+        run.abort()
+
+    run = penstock.stream(source).map(work, concurrency=4).open()
+    async with run:
+        assert [result async for result in run] == []
+    nobody_took = 0 if place.tasks == "lazy" else 3  # there, nothing of it begins before all places are taken
+    assert (len(items), run.stats()["source"].discarded) == (4, nobody_took)
+    assert await left_alive(items) == []
 
 
 @pytest.mark.usefixtures("no_collector")
