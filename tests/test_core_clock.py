@@ -92,6 +92,32 @@ def test_what_nobody_will_await_any_more_is_closed():
     assert [inspect.getcoroutinestate(each) for each in made] == [inspect.CORO_CLOSED] * 3
 
 
+def test_a_source_whose_task_has_not_begun_when_the_run_is_stopped_is_closed():
+    """P4: its task is not cancelled, as it alone can close what it reads."""
+    closed = []
+
+    class Endless:
+        def __aiter__(self):
+            return self
+
+        async def __anext__(self):
+            raise AssertionError("the run was stopped before")
+
+        async def aclose(self):
+            closed.append(1)
+
+    async def main():
+        async with penstock.stream(Endless()).open() as items:
+            reading = asyncio.ensure_future(anext(items))
+            await asyncio.sleep(0)
+            items.stop()
+            with pytest.raises(StopAsyncIteration):
+                await reading
+
+    testing.run(main(), tasks="lazy")
+    assert closed == [1]
+
+
 def test_to_wait_for_a_turn_takes_no_time(clock, monkeypatch):
     """P9: tasks that begin in a later pass of the loop begin in the next one."""
     real, time = clocks.now, itertools.count(step=0.002)

@@ -6,7 +6,11 @@ import random
 import pytest
 
 import penstock
+from penstock.core.fan_out import FanOut
 from penstock.core.meter import RARELY, SLOW, Meter, Sketch
+from penstock.core.plan import MISSING, Plan
+from penstock.core.source import SourceSpec
+from penstock.run import Run
 from penstock.testing import Gauge, Scripted
 
 grid = pytest.mark.grid
@@ -566,6 +570,22 @@ async def test_no_more_than_all_calls_are_timed():
     async with penstock.stream(range(3)).map(work, engine="inline", on_error="skip").open(timing=True) as results:
         assert [result async for result in results] == []
     assert (results.stats()[1].latency.samples, results.stats()[1].latency.share) == (3, 1.0)
+
+
+@grid
+async def test_of_inputs_whose_outputs_are_known_no_call_is_made_or_missed():
+    async def gate(number):
+        return MISSING if number == 3 else [number]
+
+    async def work(number):
+        return [await second(number)]
+
+    plan = Plan("work", work, gate=gate)
+    numbers = SourceSpec(range(4))
+    results = Run(lambda scope: FanOut(scope, numbers.open(scope), plan), 5.0, timing=False, progress=False)
+    async with results:
+        assert [result async for result in results] == [0, 1, 2, 3]
+    assert (results.stats()[1].latency.samples, results.stats()[1].latency.share) == (1, 1.0)
 
 
 @grid

@@ -117,3 +117,17 @@ async def test_an_exit_that_is_on_its_way_is_not_replaced_by_that_of_closing():
             raise first
     assert raised.value is first
     assert any("close" in note for note in first.__notes__)
+
+
+async def test_an_error_of_closing_that_takes_no_notes_is_a_note_all_the_same():
+    class Immutable(Exception):
+        def add_note(self, note):
+            raise AttributeError(note)
+
+    body = Boom("body")
+    with pytest.raises(Boom) as raised:
+        async with stream(Scripted(range(9), close_error=Immutable("close"))).open() as items:
+            await anext(items)
+            raise body
+    assert raised.value is body
+    assert [note for note in body.__notes__ if "Immutable('close')" in note]
