@@ -118,6 +118,23 @@ def test_a_source_whose_task_has_not_begun_when_the_run_is_stopped_is_closed():
     assert closed == [1]
 
 
+@pytest.mark.parametrize("operator", ["map", "flat_map", "map_batches"])
+async def test_work_begins_in_the_moment_in_which_its_item_is_taken(operator):
+    """P2: without a task factory that has it otherwise."""
+    began = []
+
+    async def work(what):
+        began.append(what)
+        return [what]
+
+    source, size = penstock.stream(["item"]), [1] if operator == "map_batches" else []
+    async with getattr(source, operator)(work, *size).open() as items:
+        reading = asyncio.ensure_future(anext(items))
+        await asyncio.sleep(0)
+        assert began == [["item"] if size else "item"]
+        await reading
+
+
 def test_to_wait_for_a_turn_takes_no_time(clock, monkeypatch):
     """P9: tasks that begin in a later pass of the loop begin in the next one."""
     real, time = clocks.now, itertools.count(step=0.002)

@@ -6,6 +6,10 @@ from collections.abc import Collection
 import pytest
 
 import penstock
+from penstock.core.fan_out import FanOut
+from penstock.core.plan import Plan
+from penstock.core.source import SourceSpec
+from penstock.run import Run
 from penstock.testing import Gauge, Scripted
 
 grid = pytest.mark.grid
@@ -514,3 +518,20 @@ async def test_an_error_of_closing_an_iterator_says_of_which_item_it_is(ordered)
         with pytest.raises(OSError, match="close"):
             await items.aclose()
     assert [(failed.index, failed.item) for failed in items.failures] == [(0, "a")]
+
+
+@grid
+@both_orders
+async def test_an_input_that_is_done_has_one_outcome_also_where_that_ends_the_run(ordered):
+    """P5: it was delivered, and is not discarded as well."""
+
+    async def work(number):
+        return [number]
+
+    plan = Plan("work", work, ordered=ordered, on_through=lambda _: run.abort())
+    numbers = SourceSpec(range(4))
+    run = Run(lambda scope: FanOut(scope, numbers.open(scope), plan), 5.0, timing=False, progress=False)
+    async with run:
+        assert [item async for item in run] == [0]
+    stage = run.stats()[-1]
+    assert (stage.taken, stage.delivered, stage.discarded) == (1, 1, 0)
