@@ -95,15 +95,15 @@ class _Maker:
         """Every node with what may stand in its place, and the outermost function that it is in."""
         if isinstance(node, SKIPPED) or _is_for_types(node):
             return
+        if isinstance(node, cst.Call) and _name(node.func) == "cast":
+            yield from self._changes(node.args[1], names, function)
+            return
         for kind, operator in OPERATORS:
             if isinstance(node, kind):
                 for number, change in enumerate(operator(node)):
                     if operator is operator_string and number:
                         break  # in capitals or not: one way to spoil a text is enough
                     yield *(change if isinstance(change, tuple) else (node, change)), function
-        if isinstance(node, cst.Call) and _name(node.func) == "cast":
-            yield from self._changes(node.args[1], names, function)
-            return
         if isinstance(node, cst.ClassDef | cst.FunctionDef):
             names = (*names, node.name.value)
         for child in node.children:
