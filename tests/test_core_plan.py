@@ -1,7 +1,14 @@
-"""What the plan of a window says where nobody has said anything else."""
+"""What the plan of a window says where nobody has said anything else, and who hears of its items."""
 
-from penstock.core.plan import Plan
+import asyncio
+
+import pytest
+
+from penstock.core.order import OrderedWindow, UnorderedWindow
+from penstock.core.plan import DROPPED, Plan
 from penstock.core.policy import ANY_NUMBER
+from penstock.core.source import SourceSpec
+from penstock.run import Run
 
 
 async def work(item):
@@ -15,3 +22,22 @@ def test_by_default_a_window_makes_one_call_at_a_time_in_order_and_once():
     assert (plan.timeout, plan.retry, plan.limits) == (None, None, None)
     assert (plan.on_error, plan.tolerance) == ("raise", ANY_NUMBER)
     assert (plan.on_failed, plan.on_passed_over, plan.on_through) == (None, None, None)
+
+
+@pytest.mark.grid
+@pytest.mark.parametrize("window", [OrderedWindow, UnorderedWindow])
+async def test_who_is_told_of_items_that_come_to_nothing_is_told_which(window):
+    """P5: a durable run counts them as done."""
+    done = []
+
+    async def keeps_odd(number):
+        if number % 3:
+            await asyncio.sleep(number)
+        return number if number % 2 else DROPPED
+
+    plan = Plan("work", keeps_odd, concurrency=2, on_through=done.append)
+    numbers = SourceSpec(range(8))
+    run = Run(lambda scope: window(scope, numbers.open(scope), plan), 5.0, timing=False, progress=False)
+    async with run:
+        assert sorted([item async for item in run]) == [1, 3, 5, 7]
+    assert sorted(done) == [0, 2, 4, 6]
