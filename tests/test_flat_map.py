@@ -535,3 +535,45 @@ async def test_an_input_that_is_done_has_one_outcome_also_where_that_ends_the_ru
         assert [item async for item in run] == [0]
     stage = run.stats()[-1]
     assert (stage.taken, stage.delivered, stage.discarded) == (1, 1, 0)
+
+
+async def test_a_permit_that_was_given_back_is_room_in_the_buffer_when_its_input_is_gone(clock):
+    """P1, P2: the next head has one output and the whole buffer again."""
+    made, tasks = [], {}
+
+    async def pages(name):
+        tasks[name] = asyncio.current_task()
+        for page in range(9):
+            made.append(f"{name}{page}")
+            yield made[-1]
+
+    options = {"concurrency": 2, "buffer": 2, "on_error": "collect"}
+    async with penstock.stream("ab").flat_map(pages, **options).open() as items:
+        assert await anext(items) == "a0"
+        tasks["a"].cancel()
+        await asyncio.sleep(1)
+        assert [await anext(items) for _ in range(3)] == ["a1", "a2", "b0"]
+        await asyncio.sleep(1)
+        assert made == ["a0", "a1", "a2", "b0", "b1", "b2", "b3"]
+
+
+@grid
+@both_orders
+@pytest.mark.parametrize("value", [None, False, 0, (), NotImplemented, ...], ids=repr)
+async def test_any_value_is_an_output(value, ordered):
+    """P6."""
+
+    async def pages(number):
+        yield value
+        yield number
+
+    for fn in (pages, lambda number: [value, number], lambda number: iter([value, number])):
+        assert await penstock.stream([7]).flat_map(fn, ordered=ordered).to_list() == [value, 7]
+
+    async def gate(number):
+        return [value, number]
+
+    plan, numbers = Plan("known", pages, ordered=ordered, gate=gate), SourceSpec([7])
+    run = Run(lambda scope: FanOut(scope, numbers.open(scope), plan), 5.0, timing=False, progress=False)
+    async with run:
+        assert [item async for item in run] == [value, 7]

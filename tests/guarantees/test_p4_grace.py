@@ -110,3 +110,22 @@ async def test_cancellation_while_threads_run_waits_for_them(operator, clock):
     assert consumer.cancelled()
     assert clock.now == 8.0
     assert (gauge.now, gauge.started) == (0, 3)
+
+
+async def test_all_stages_with_work_that_is_left_behind_are_named():
+    """Trap 16."""
+
+    async def stubborn(item):
+        for _ in range(2):
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(60)
+
+    async def first(item):
+        return await stubborn(item) if item else item
+
+    run = stream(range(2)).map(first, name="first").map(stubborn, name="second").open(grace=2)
+    with suppress(TimeoutError):
+        await asyncio.wait_for(anext(run), 1)
+    with pytest.warns(UnstoppedWorkWarning, match="left behind: stage 'first', item 1; stage 'second', item 0$"):
+        await run.aclose()
+    await asyncio.sleep(60)
