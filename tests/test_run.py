@@ -490,6 +490,27 @@ async def test_a_list_whose_work_aborts_its_run_in_its_first_step_is_told_why():
 
 
 @grid
+@pytest.mark.parametrize("ordered", [True, False])
+async def test_an_input_whose_work_aborts_its_run_in_its_first_step_has_one_outcome(ordered):
+    """P5: it is cancelled, with the reason that was given, and not discarded as well."""
+    reasons = []
+
+    async def work(_):
+        run.abort("deadline")
+        try:
+            await asyncio.sleep(9)
+        except asyncio.CancelledError as error:
+            reasons.extend(error.args)
+            raise
+
+    run = NUMBERS.flat_map(work, ordered=ordered).open()
+    async with run:
+        assert [item async for item in run] == []
+    stage = run.stats()[-1]
+    assert (stage.taken, stage.cancelled, stage.discarded, reasons) == (1, 1, 0, ["deadline"])
+
+
+@grid
 @pytest.mark.parametrize("items", [list, Scripted], ids=["list", "async"])
 async def test_a_run_without_work_that_is_aborted_reads_no_further(items):
     async with penstock.stream(items(range(9))).open() as run:

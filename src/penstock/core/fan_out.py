@@ -391,7 +391,7 @@ class FanOut[T, U](Window[T, U]):
         for outputs in list(self.finished.values()):
             if self._ordered and outputs.index > last:
                 self._drop_outputs(outputs)
-            if outputs.index not in self.running and not outputs.ready and outputs.index != index:
+            if outputs.produced and not outputs.ready and outputs.index != index:
                 self._discard(outputs)
 
     def _close_iterator(self, outputs: Outputs[T, U]) -> None:
