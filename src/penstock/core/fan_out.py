@@ -144,7 +144,7 @@ class FanOut[T, U](Window[T, U]):
 
     async def _read(self, outputs: Outputs[T, U], iterator: AsyncIterator[U]) -> None:
         try:
-            while True:
+            while not self._stopping:  # else it has swallowed its cancellation
                 await self._permission(outputs)
                 try:
                     output = await anext(iterator)
