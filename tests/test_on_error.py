@@ -201,3 +201,27 @@ async def test_the_traceback_of_a_failure_begins_in_the_work():
         async with stream([1]).map(fn, on_error="collect").open() as items:
             assert [item async for item in items] == []
         assert traceback.extract_tb(items.failures[0].error.__traceback__)[0].name == "work"
+
+
+@ORDERS
+@pytest.mark.parametrize("outputs", [0, 1])
+@pytest.mark.parametrize("kind", ["async", "lazy"])
+@pytest.mark.parametrize("on_error", ["raise", "skip", "collect", "return"])
+async def test_an_input_of_flat_map_that_raises_an_exit_has_failed_and_that_is_all(on_error, kind, outputs, ordered):
+    """P5: an exit ends the run whatever `on_error` says; its input has one outcome."""
+
+    def exits(number):
+        yield from [number] * outputs
+        raise SystemExit(number)
+
+    async def exits_async(number):
+        for output in exits(number):
+            yield output
+
+    fn = exits_async if kind == "async" else exits
+    async with stream(range(3)).flat_map(fn, on_error=on_error, ordered=ordered).open() as items:
+        with pytest.raises(SystemExit):
+            while True:
+                await anext(items)
+    stage = items.stats()[1]
+    assert (stage.taken, stage.failed, stage.in_flight) == (1, 1, 0)

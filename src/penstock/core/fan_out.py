@@ -18,7 +18,7 @@ from penstock.core.limited import Hold, Limits
 from penstock.core.outcome import Failed, Ok
 from penstock.core.outputs import AT_HAND, EXHAUSTED, Outputs
 from penstock.core.plan import MISSING, Call, Gate, Plan
-from penstock.core.retry import retrying
+from penstock.core.retry import Exhausted, retrying
 from penstock.core.scope import Scope
 from penstock.core.stage import Stage
 from penstock.core.window import LOOK, Window
@@ -342,7 +342,8 @@ class FanOut[T, U](Window[T, U]):
         if outputs is not None:
             outputs.produced = True
             outputs.limit = None  # it knows the task, which may end with an error that leads here
-            outputs.settled = not self.in_band or self._stopping
+            cause = as_failure(error.error if isinstance(error, Exhausted) else error)
+            outputs.settled = not self.in_band or self._stopping or not isinstance(cause, Exception)
             if outputs.settled and not outputs.ready:
                 self._forget(outputs)
         super()._raised(index, item, error)
