@@ -9,12 +9,14 @@ import functools
 import gc
 import importlib.util
 import inspect
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from penstock import testing
+from penstock.core import clock as clocks
 
 GRID_FOLDERS = {"guarantees", "adversarial", "oracles"}
 
@@ -90,6 +92,28 @@ def place(request):
 @pytest.fixture
 def clock():
     return testing.Clock()
+
+
+class TurnClock:
+    """Stands in for `penstock.core.clock.now`; `step()` gives the seconds that a look at it takes."""
+
+    def __init__(self):
+        self.now = 0.0
+        self.step = lambda: 0.0
+
+    def __call__(self):
+        self.now += self.step()
+        return self.now
+
+
+@pytest.fixture
+def turn_clock(monkeypatch):
+    """The clock by which a run gives others their turns stands still: a busy machine changes no order of events."""
+    real, fake = clocks.now, TurnClock()
+    for name, module in list(sys.modules.items()):
+        if name.startswith("penstock.") and getattr(module, "now", None) is real:
+            monkeypatch.setattr(module, "now", fake)
+    return fake
 
 
 @pytest.fixture

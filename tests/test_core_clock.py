@@ -2,15 +2,12 @@
 
 import asyncio
 import inspect
-import itertools
-import sys
 from time import monotonic
 
 import pytest
 
 import penstock
 from penstock import testing
-from penstock.core import clock as clocks
 from penstock.core.clock import clock_of
 
 
@@ -135,12 +132,9 @@ async def test_work_begins_in_the_moment_in_which_its_item_is_taken(operator):
         await reading
 
 
-def test_to_wait_for_a_turn_takes_no_time(clock, monkeypatch):
+def test_to_wait_for_a_turn_takes_no_time(clock, turn_clock):
     """P9: tasks that begin in a later pass of the loop begin in the next one."""
-    real, time = clocks.now, itertools.count(step=0.002)
-    for name, module in list(sys.modules.items()):
-        if name.startswith("penstock.") and getattr(module, "now", None) is real:
-            monkeypatch.setattr(module, "now", lambda: next(time))
+    turn_clock.step = lambda: 0.002
 
     async def work(number):
         return number
@@ -153,12 +147,9 @@ def test_to_wait_for_a_turn_takes_no_time(clock, monkeypatch):
 
 
 @pytest.mark.parametrize(("lists", "step"), [(False, 1), (True, 0.002)], ids=["items", "lists"])
-def test_what_was_cancelled_while_it_waited_for_its_turn_was_not_started(lists, step, monkeypatch):
+def test_what_was_cancelled_while_it_waited_for_its_turn_was_not_started(lists, step, turn_clock):
     """P5: also where each look at the clock takes so long that turns are over before the next task has begun."""
-    real, time, began = clocks.now, itertools.count(step=step), []
-    for name, module in list(sys.modules.items()):
-        if name.startswith("penstock.") and getattr(module, "now", None) is real:
-            monkeypatch.setattr(module, "now", lambda: next(time))
+    turn_clock.step, began = lambda: step, []
 
     async def work(number):
         began.append(number)

@@ -381,7 +381,7 @@ async def test_leaving_an_async_generator_with_a_task_group_round_its_yield_is_n
 
 @grid
 @both_orders
-async def test_what_a_failed_attempt_has_made_is_not_handed_on_while_the_next_is_waited_for(ordered):
+async def test_what_a_failed_attempt_has_made_is_not_handed_on_while_the_next_is_waited_for(ordered, turn_clock):
     """P5: an attempt that fails takes its outputs along; held until the next one starts, they would come twice."""
     attempts = []
 

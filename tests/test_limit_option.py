@@ -299,7 +299,7 @@ async def test_the_deadline_counts_from_the_first_try_and_not_from_the_wait_befo
 
 
 @on_those_with_retries_of_their_own
-async def test_a_try_that_would_wait_for_a_limit_beyond_the_deadline_is_not_begun(operator, clock):
+async def test_a_try_that_would_wait_for_a_limit_beyond_the_deadline_is_not_begun(operator, clock, turn_clock):
     """At the deadline its item fails with what its last try raised; it leaves the line, and is charged nothing."""
     limiter, rate, log = Limiter(1), RateLimit(1, 10), []
 

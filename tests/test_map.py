@@ -4,12 +4,10 @@ import asyncio
 import functools
 import itertools
 import logging
-import sys
 
 import pytest
 
 import penstock
-from penstock.core import clock as clocks
 from penstock.testing import Gauge, Scripted
 
 NUMBERS = penstock.stream(range(6))
@@ -382,12 +380,9 @@ async def test_a_task_factory_may_start_some_tasks_at_once_and_others_later():
 
 @pytest.mark.grid
 @pytest.mark.parametrize("passes", range(8))
-async def test_a_coroutine_whose_task_waits_for_its_turn_is_closed_when_the_run_is_left(passes, monkeypatch):
+async def test_a_coroutine_whose_task_waits_for_its_turn_is_closed_when_the_run_is_left(passes, turn_clock):
     """Or Python warns that it was never awaited."""
-    real, time = clocks.now, itertools.count()
-    for name, module in list(sys.modules.items()):
-        if name.startswith("penstock.") and getattr(module, "now", None) is real:
-            monkeypatch.setattr(module, "now", lambda: next(time))  # no turn lasts for longer than a look
+    turn_clock.step = lambda: 1  # no turn lasts for longer than a look
 
     def work(number):
         return double(number)

@@ -1,12 +1,10 @@
 """`map_batches`: a list that fails is tried again and halved, until the bad items stand alone."""
 
 import asyncio
-import sys
 
 import pytest
 
 import penstock
-from penstock.core import clock as clocks
 from penstock.testing import Scripted
 
 from .mapping_lists import ORDERS, Bad, Calls, books, texts
@@ -153,16 +151,12 @@ async def test_a_failed_item_is_the_one_that_was_given():
     assert [(failed.index, failed.item) for failed in results.failures] == list(enumerate("abcd"))
 
 
-async def test_others_get_a_turn_between_the_calls_of_a_halving(monkeypatch):
+async def test_others_get_a_turn_between_the_calls_of_a_halving(turn_clock):
     """P9: calls that never suspend, each of which uses up a turn."""
-    passes, seen, time = 0, [], [0.0]
-    real = clocks.now
-    for name, module in list(sys.modules.items()):
-        if name.startswith("penstock.") and getattr(module, "now", None) is real:
-            monkeypatch.setattr(module, "now", lambda: time[0])
+    passes, seen = 0, []
 
     def work(_):
-        time[0] += 1
+        turn_clock.now += 1
         seen.append(passes)
         raise Bad
 
