@@ -7,7 +7,7 @@ its trampolines are frames that our tests of tracebacks, warnings and costs see.
 
 Mutants are run in an order that is random, but always the same: whenever the time is up, those that have run are a
 sample of all. Results are kept in `.mutate`; the next run goes on, and tries survivors again if the tests have changed.
-A survivor that no test can kill is explained in explained.toml.
+A survivor that no test can kill is explained in explained.toml, and not tried again.
 """
 
 # ruff: noqa: T201 -- a program that prints
@@ -162,9 +162,11 @@ class Ledger:
     def of(self, mutant: Mutant) -> dict[str, str] | None:
         return self._results.get((mutant.key, mutant.body))
 
-    def is_open(self, mutant: Mutant) -> bool:
+    def is_open(self, mutant: Mutant, *, is_explained: bool) -> bool:
         result = self.of(mutant)
-        return result is None or (result["outcome"] == "survived" and result["tests"] != self._tests)
+        if result is None:
+            return True
+        return result["outcome"] == "survived" and result["tests"] != self._tests and not is_explained
 
 
 class Loop:
@@ -184,7 +186,7 @@ class Run(Loop):
         self, mutants: list[Mutant], explained: dict[str, str], ledger: Ledger, ends: float, jobs: int
     ) -> None:
         self._explained, self._ledger, self._ends, self._jobs = explained, ledger, ends, jobs
-        pending = [mutant for mutant in mutants if ledger.is_open(mutant)]
+        pending = [mutant for mutant in mutants if ledger.is_open(mutant, is_explained=mutant.key in explained)]
         self._todo = deque(sorted(pending, key=lambda mutant: hashlib.sha256(mutant.key.encode()).digest()))
         self._sources = {mutant.module: source_of(mutant) for mutant in mutants}
         self._killers: Counter[str] = Counter()
