@@ -4,5 +4,5 @@ import pytest
 
 
 @pytest.fixture(autouse=True)
-def clock_of_turns(turn_clock):
-    """It stands still, unless the test moves it on."""
+def still(turn_clock):
+    """The clock of turns stands still, unless the test moves it on."""

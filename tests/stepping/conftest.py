@@ -8,10 +8,6 @@ import pytest
 
 from penstock import testing
 
-from ..guarantees.conftest import turn_clock  # noqa: TID252 -- test folders are not packages
-
-__all__ = ["turn_clock"]
-
 PLACES = list(itertools.product(testing.LOOPS, testing.TASK_FACTORIES))
 
 
