@@ -63,12 +63,8 @@ class Plan[T, U]:
     on_error: OnError = "raise"
     tolerance: Tolerance = ANY_NUMBER
     on_failed: Callable[[Failed], Failed] | None = None  # told of every failure; gives what is to be known of it
-    on_passed_over: Callable[[Failed], None] | None = (
-        None  # told of those that do not end the run, nor come after its end
-    )
-    on_through: Callable[[T], None] | None = (
-        None  # told of items of which nothing is handed on any more, if none was cut
-    )
+    on_passed_over: Callable[[Failed], None] | None = None  # told of those without which the run goes on
+    on_through: Callable[[T], None] | None = None  # told of items that give nothing more, unless the end cut them off
     gate: Gate[T] | None = None  # with it, there is no inline work
 
     def replaced(self, **changes: Any) -> "Plan[T, U]":

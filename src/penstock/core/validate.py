@@ -98,6 +98,15 @@ def instance[T](option: str, value: T, kind: type, form: str) -> T:
     return value
 
 
+def is_utf8(value: str) -> bool:
+    """Whether UTF-8 can hold it: half of a pair of surrogates it cannot."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def text(option: str, value: object) -> str:
     """`value` if it is a non-empty str."""
     if not isinstance(value, str) or not value:

@@ -10,7 +10,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Final
 
-from penstock.core import open_runs
+from penstock.core import open_runs, validate
 from penstock.core.errors import OptionError, PenstockError, note
 from penstock.core.log import LOG
 from penstock.durable.done import DoneRoots
@@ -61,7 +61,7 @@ def _file(path: str) -> tuple[int, int] | None:
 async def delivering(job: Job) -> "AsyncGenerator[Delivery]":
     """One opening of the run, for those who want to watch it or to stop it; it is done by its `run`."""
     for name, text in (("run", job.name), ("the name of the source", job.source)):
-        if text != text.encode(errors="replace").decode():
+        if not validate.is_utf8(text):
             raise OptionError(f"{name} must be a str that can be written as UTF-8, got {text!r}")
     began = perf_counter()
     store, opened, alone = await _open(job)

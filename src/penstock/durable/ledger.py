@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
+from penstock.core import validate
 from penstock.core.errors import DuplicateKeyError, OptionError
 from penstock.core.plan import DROPPED
 from penstock.durable.roots import DEAD, DONE, Key, Root, Tracked
@@ -196,7 +197,7 @@ def _checked(key: object, position: int) -> Key:
         raise OptionError(f"key must give a str or an int, got {key!r} for item {position}")
     if isinstance(key, int) and not _LEAST <= key <= _MOST:
         raise OptionError(f"key must give an int of at most 64 bits, got {key!r} for item {position}")
-    if isinstance(key, str) and not _is_utf_8(key):
+    if isinstance(key, str) and not validate.is_utf8(key):
         raise OptionError(f"key must give a str that can be written as UTF-8, got {key!r} for item {position}")
     return key
 
@@ -208,10 +209,6 @@ def _goes_on(key: str, begin: str, least: int) -> bool:
 def _text(version: object, position: int) -> str:
     if not isinstance(version, str):
         raise OptionError(f"version must give a str, got {version!r} for item {position}")
-    if not _is_utf_8(version):
+    if not validate.is_utf8(version):
         raise OptionError(f"version must give a str that can be written as UTF-8, got {version!r} for item {position}")
     return version
-
-
-def _is_utf_8(text: str) -> bool:
-    return text.isascii() or text == text.encode(errors="replace").decode()

@@ -144,17 +144,8 @@ def stored(value: Any) -> Any:
 
 def check_name(option: str, name: str) -> None:
     """`OptionError` if SQL cannot have the name of a table or column."""
-    if "\0" in name or not is_utf8(name):
+    if "\0" in name or not validate.is_utf8(name):
         raise OptionError(f"{option} must be text that UTF-8 can hold, without NUL, got {name!r}")
-
-
-def is_utf8(text: str) -> bool:
-    """Whether UTF-8 can hold it: half of a pair of surrogates it cannot."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def check_names(names: Sequence[object]) -> None:
@@ -189,7 +180,7 @@ def refuse_what_cannot_be_stored(row: Mapping[str, Any]) -> None:
 def database(option: str, value: object) -> str:
     """`value` as the path of a database; `OptionError` if it is none, or what SQLite takes for something else."""
     path = validate.path(option, value)
-    if "\0" in path or not is_utf8(path):
+    if "\0" in path or not validate.is_utf8(path):
         raise OptionError(f"{option} must be a path that UTF-8 can hold, without NUL, got {value!r}")
     if path == ":memory:" or path.startswith("file:"):
         raise OptionError(f"{option} must be the path of a file that the next run finds again, got {value!r}")
