@@ -400,7 +400,8 @@ class FanOut[T, U](Window[T, U]):
         try:
             close(iterator)
         except BaseException as error:  # noqa: BLE001 -- raised from leaving, whatever it is
-            self.scope.cleanup_failed(Failed(as_failure(error), outputs.index, outputs.item, self.name))
+            failed = Failed(as_failure(error), outputs.index, outputs.item, self.name)
+            self.scope.cleanup_failed(self._shown(failed))
 
     def _discard(self, outputs: Outputs[T, U]) -> None:
         if not outputs.settled:

@@ -23,10 +23,11 @@ type Limit = Shared | Sequence[Shared]
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The limits of a stage, each kind in the order of all."""
+    """The limits of a stage, each kind in the order of all; `seen` makes of an item what its cost is asked of."""
 
     rates: tuple[RateLimit, ...]
     limiters: tuple[Limiter, ...]
+    seen: Callable[[Any], Any] | None = None
 
     def bind(self, loop: asyncio.AbstractEventLoop) -> None:
         """Refuse to be used on another loop than before."""
@@ -60,6 +61,7 @@ class Hold:
     def __init__(self, limits: Limits, stage: str, item: object, meter: Meter) -> None:
         self._stage = stage
         self._meter = meter
+        item = item if limits.seen is None else limits.seen(item)
         self._costs = [(rate, rate.weigh(item)) for rate in limits.rates]
         self._weights = [(limiter, limiter.weigh(item)) for limiter in limits.limiters]
         self._held: list[tuple[Limiter, int]] = []

@@ -348,9 +348,7 @@ class Window[T, U](Places[U]):
 
     def _fail(self, failed: Failed) -> None:
         self.meter.failures += 1
-        as_taken = failed
-        if self.plan.on_failed is not None:
-            failed = self.plan.on_failed(failed)
+        as_taken, failed = failed, self._shown(failed)
         if self.in_band and not self._stopping and isinstance(failed.error, Exception):
             self._keep(failed.index, failed)
             self._note_results()
@@ -370,6 +368,10 @@ class Window[T, U](Places[U]):
             self._halt(failed.index)
         else:
             self._pass_over(as_taken, failed)
+
+    def _shown(self, failed: Failed) -> Failed:
+        """A failure as the user is to know it."""
+        return failed if self.plan.on_failed is None else self.plan.on_failed(failed)
 
     def _pass_over(self, as_taken: Failed, failed: Failed) -> None:
         """Go on without an item; `as_taken` has the item as it came, if the failure is known otherwise."""

@@ -30,12 +30,16 @@ def tracking(operator: Operator, code: StageCode | None, ledger: Ledger) -> Adap
 def tracked_plan(
     operator: str, plan: Plan[Any, Any], memo: StageMemo | None = None, dispatch: Dispatch | None = None
 ) -> Plan[Any, Any]:
-    """`plan` for tracked items; a stream without a durable end has none of this."""
+    """`plan` for tracked items; a stream without a durable end has none of this.
+
+    This is the one place where what users see is unwrapped: what their functions, costs and failures are given.
+    """
     kind = _KINDS.get(operator, _SINGLE)
     gate = _gate(kind, memo, dispatch)
     return plan.replaced(
         work=kind.wrap(plan.work, memo),
         inline=None if plan.inline is None or gate is not None else _single_inline(plan.inline),
+        limits=None if plan.limits is None else replace(plan.limits, seen=_seen),
         on_failed=_shown,
         on_passed_over=partial(_passed_over, plan.on_error),
         on_through=_through,
@@ -109,7 +113,7 @@ def _became(item: Tracked, value: Any) -> Any:
 
 def _listed(call: Call[list[Any], list[Any]], memo: StageMemo | None) -> Call[list[Tracked], list[Tracked]]:
     async def listed(items: list[Tracked]) -> list[Tracked]:
-        values = await call([item.value for item in items])
+        values = await call(_seen(items))
         if memo is not None:
             for item, value in zip(items, values, strict=True):
                 memo.keep(item, memo.packed(value))
@@ -163,11 +167,16 @@ async def _async_outputs(item: Tracked, fan: AsyncIterable[Any], memo: StageMemo
         memo.keep(item, pack_list(parts))
 
 
+def _seen(item: Any) -> Any:
+    """An item, or a list of items, as the user knows it."""
+    return [each.value for each in cast("list[Tracked]", item)] if isinstance(item, list) else item.value
+
+
 def _shown(failure: Failed) -> Failed:
     """Name the root, and show the item as the user knows it."""
     item: Tracked = failure.item
     item.root.failed = True
-    return replace(failure, item=item.value, root=item.root.key)
+    return replace(failure, item=_seen(item), root=item.root.key)
 
 
 def _passed_over(on_error: str, failure: Failed) -> None:
