@@ -228,6 +228,16 @@ class Refusing(HashEmbedder):
         return super().embed(texts)
 
 
+class OnLoop:
+    """An embedder, called on the loop."""
+
+    def __init__(self, embedder):
+        self._embedder, self.name, self.dimensions = embedder, embedder.name, embedder.dimensions
+
+    async def embed(self, texts):
+        return self._embedder.embed(texts)
+
+
 async def test_a_refused_text_costs_its_document_and_not_its_batch(docs, tmp_path):
     """The batch is halved until the bad text stands alone."""
     report = await embed(docs, tmp_path / "i.db", embedder=Refusing("text 7", EmbedError("no sevens")))
@@ -235,12 +245,33 @@ async def test_a_refused_text_costs_its_document_and_not_its_batch(docs, tmp_pat
     assert (report.files, report.failed) == (22, 1)
 
 
-async def test_a_server_that_refuses_for_now_is_not_asked_for_each_text(docs, tmp_path):
-    """It has been tried again already: to halve the batch would multiply the attempts."""
-    embedder = Refusing("text", EmbedError("too many requests", transient=True))
-    report = await embed(docs / "sub", tmp_path / "i.db", embedder=embedder)
-    assert (report.files, report.failed, embedder.calls) == (0, 20, 1)
-    assert {failure.reason for failure in report.failures} == {"too many requests"}
+@pytest.mark.parametrize("on_loop", [False, True])
+async def test_a_text_that_fails_for_now_every_time_costs_its_document_and_not_its_batch(docs, tmp_path, on_loop):
+    """As a model that gives NaN for one text does: its server says 500, and would for ever."""
+    embedder = Refusing("text 7", EmbedError("500", transient=True))
+    report = await embed(docs, tmp_path / "i.db", embedder=OnLoop(embedder) if on_loop else embedder)
+    assert [(Path(failure.path).name, failure.reason) for failure in report.failures] == [("07.txt", "500")]
+    assert (report.files, report.failed) == (22, 1)
+
+
+@pytest.mark.parametrize("on_loop", [False, True])
+async def test_a_server_that_is_in_trouble_is_not_asked_for_each_text(docs, tmp_path, on_loop):
+    """It has been tried again already, and another text fares no better: halves of the batch would not, either."""
+    embedder = Refusing("", EmbedError("503", transient=True))
+    report = await embed(docs / "sub", tmp_path / "i.db", embedder=OnLoop(embedder) if on_loop else embedder)
+    assert (report.files, report.failed, embedder.calls) == (0, 20, 2)
+    assert {failure.reason for failure in report.failures} == {"503"}
+
+
+async def test_an_embedder_that_is_gone_when_a_batch_has_failed_ends_the_run(docs, tmp_path):
+    class Leaving(Refusing):
+        def embed(self, texts):
+            if texts == ["penstock"]:
+                raise EmbedderUnavailableError("gone")
+            return super().embed(texts)
+
+    with pytest.raises(EmbedderUnavailableError, match="gone"):
+        await embed(docs / "sub", tmp_path / "i.db", embedder=Leaving("text", EmbedError("503", transient=True)))
 
 
 async def test_an_embedder_that_cannot_be_used_ends_the_run(docs, tmp_path):

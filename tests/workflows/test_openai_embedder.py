@@ -240,15 +240,16 @@ NOW = datetime(2030, 1, 1, 12, tzinfo=UTC)
         ({}, None),
         ({"retry-after": "7"}, 7),
         ({"retry-after": "0.5"}, 0.5),
-        ({"retry-after": "0"}, 0),
-        ({"retry-after": "-3"}, 0),
+        ({"retry-after": "0"}, None),
+        ({"retry-after": "-3"}, None),
         ({"retry-after": "86400"}, 60),
-        ({"retry-after": "inf"}, 60),
+        ({"retry-after": "9" * 10_000}, 60),
+        ({"retry-after": "inf"}, None),
         ({"retry-after": "nan"}, None),
         ({"retry-after": "soon"}, None),
         ({"retry-after": ""}, None),
         ({"retry-after": format_datetime(NOW + timedelta(seconds=20), usegmt=True)}, 20),
-        ({"retry-after": format_datetime(NOW - timedelta(days=1), usegmt=True)}, 0),
+        ({"retry-after": format_datetime(NOW - timedelta(days=1), usegmt=True)}, None),
         ({"retry-after": format_datetime(NOW + timedelta(days=1), usegmt=True)}, 60),
         ({"retry-after": "Tue, 01 Jan 2030 12:00:05 -0000"}, 5),
         ({"retry-after": "Tue, 99 Jan 2030 12:00:05 GMT"}, None),
@@ -349,7 +350,7 @@ def test_a_key_that_no_header_can_carry_is_refused_without_showing_it(key):
     ours = caught.value.with_traceback(caught.value.__traceback__.tb_next)  # the frame of the test has the key
     shown = "".join(traceback.TracebackException.from_exception(ours, capture_locals=True).format())
     assert "key must be " in shown
-    assert "made = " in shown
+    assert "self = <secret>" in shown
     assert repr(key) not in shown
 
 

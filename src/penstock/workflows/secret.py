@@ -1,7 +1,5 @@
 """Texts that are used and never shown."""
 
-from typing import Self
-
 
 class Secret:
     """A key: its repr, and so a traceback that lists local variables, says nothing of it."""
@@ -12,25 +10,11 @@ class Secret:
         self._text = text.strip()
 
     @classmethod
-    def of(cls, value: object) -> Self | None:
-        """`value`, a str, a secret or None, as a secret; None for an empty one.
-
-        Raises:
-            OptionError: it is something else, or no header can carry it; the message does not show it.
-        """
-        from penstock.core.errors import OptionError  # noqa: PLC0415 -- brings asyncio, and `--help` must be quick
-
-        text = value.reveal() if isinstance(value, Secret) else value
-        made = cls(text or "") if isinstance(text, str | None) else None
-        kind = type(text).__name__
-        del value, text  # the frame of an error may be shown
-        if made is None:
-            raise OptionError(f"key must be a str, got a {kind}")
-        if not made.reveal():
-            return None
-        if not made.reveal().isascii() or not made.reveal().isprintable() or " " in made.reveal():
-            raise OptionError("key must be printable ASCII without spaces")
-        return made
+    def of(cls, value: object) -> "Secret | None":
+        """`value` as `Unchecked.checked` makes it, for a caller that does not keep it."""
+        hidden = Unchecked(value)
+        del value  # the frame of an error may be shown
+        return hidden.checked()
 
     def reveal(self) -> str:
         """The text itself: not to be kept in a variable."""
@@ -39,6 +23,41 @@ class Secret:
     def hidden_in(self, text: str) -> str:
         """`text` with `***` wherever it holds the secret."""
         return text.replace(self._text, "***")
+
+    def __repr__(self) -> str:
+        return "<secret>"
+
+    def __reduce__(self) -> str:
+        raise TypeError("a secret is not pickled")
+
+
+class Unchecked:
+    """What is to become a secret, whatever it is: whoever was given it can forget it before it is refused."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: object) -> None:
+        self._value = value
+
+    def checked(self) -> Secret | None:
+        """It, a str, a secret or None, as a secret; None for an empty one.
+
+        Raises:
+            OptionError: it is something else, or no header can carry it; the message does not show it.
+        """
+        from penstock.core.errors import OptionError  # noqa: PLC0415 -- brings asyncio, and `--help` must be quick
+
+        if isinstance(self._value, Secret):
+            made = self._value
+        elif isinstance(self._value, str | None):
+            made = Secret(self._value or "")
+        else:
+            raise OptionError(f"key must be a str, got a {type(self._value).__name__}")
+        if not made.reveal():
+            return None
+        if not made.reveal().isascii() or not made.reveal().isprintable() or " " in made.reveal():
+            raise OptionError("key must be printable ASCII without spaces")
+        return made
 
     def __repr__(self) -> str:
         return "<secret>"

@@ -18,6 +18,9 @@ type OnFailure = Literal["collect", "raise"]
 BATCH = 64
 """Texts that an embedder is given at once, if it does not say how many by an attribute `batch`."""
 
+PROBE = "penstock"
+"""The text that shows whether an embedder works."""
+
 WITHIN = 0.1
 """Seconds that a batch waits for more texts after its first one: reading may be slow."""
 
@@ -65,8 +68,9 @@ class Embedding:
     def of(self, pieces: Stream[Embedded], on_error: OnFailure) -> Stream[Row]:
         """The rows of the pieces, as each is embedded.
 
-        A batch that fails is halved until the bad texts stand alone; not where the error says that others would fare no
-        better. An embedder that cannot be used ends the run, whatever `on_error` says.
+        A batch that fails is halved until the bad texts stand alone. One that fails for now is so only where the
+        embedder does better with another text: else it is not the texts. An embedder that cannot be used ends the run,
+        whatever `on_error` says.
         """
         embed, places = (self._embed_on_loop, ON_LOOP) if self.on_loop else (self._embed, IN_THREADS)
         if self._keeps:
@@ -95,6 +99,12 @@ class Embedding:
         try:
             given = self._embedder.embed(texts) if texts else None
         except EmbedError as error:
+            if _may_be_the_texts(texts, error):
+                try:
+                    self._embedder.embed([PROBE])
+                except EmbedError as worse:
+                    return _all_failed(items, _graver(error, worse))
+                raise
             return _all_failed(items, error)
         if isinstance(given, Awaitable):
             raise TypeError(f"the embedder {self._embedder.name} gave an awaitable: make its embed an `async def`")
@@ -103,10 +113,19 @@ class Embedding:
     async def _embed_on_loop(self, items: list[Embedded]) -> list[Embedded]:
         texts = _new_texts(items)
         try:
-            given = self._embedder.embed(texts) if texts else None
-            return self._with_vectors(items, texts, await given if isinstance(given, Awaitable) else given)
+            return self._with_vectors(items, texts, await self._awaited(texts) if texts else None)
         except EmbedError as error:
+            if _may_be_the_texts(texts, error):
+                try:
+                    await self._awaited([PROBE])
+                except EmbedError as worse:
+                    return _all_failed(items, _graver(error, worse))
+                raise
             return _all_failed(items, error)
+
+    async def _awaited(self, texts: Sequence[str]) -> Vectors:
+        given = self._embedder.embed(texts)
+        return await given if isinstance(given, Awaitable) else given
 
     def _with_vectors(self, items: list[Embedded], texts: Sequence[str], given: Vectors | None) -> list[Embedded]:
         if given is None:
@@ -124,6 +143,15 @@ class Embedding:
 
 def _new_texts(items: Sequence[Embedded]) -> list[str]:
     return [item.piece.embedded_text for item in items if item.is_new]
+
+
+def _may_be_the_texts(texts: Sequence[str], error: EmbedError) -> bool:
+    """Whether another text may tell if it is the texts, or some of them, that fail for now."""
+    return error.transient and not isinstance(error, EmbedderUnavailableError) and len(texts) > 1
+
+
+def _graver(error: EmbedError, other: EmbedError) -> EmbedError:
+    return other if isinstance(other, EmbedderUnavailableError) else error
 
 
 def _all_failed(items: Sequence[Embedded], error: EmbedError) -> list[Embedded]:

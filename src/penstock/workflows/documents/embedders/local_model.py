@@ -46,7 +46,10 @@ class SentenceTransformerEmbedder:
         """One row per text; from several threads, one after the other: the tokenizers cannot be shared."""
         clean = [text.encode(errors="replace").decode() for text in texts]
         with self._one_at_a_time:
-            given = self._model.encode(clean, show_progress_bar=False, convert_to_numpy=True)
+            try:
+                given = self._model.encode(clean, show_progress_bar=False, convert_to_numpy=True)
+            except Exception as error:  # what it raises depends on what it is made of
+                raise EmbedError(f"{self._path}: {type(error).__name__}: {error}") from error
         rows = np.asarray(given, np.float32)
         if not np.isfinite(rows).all():
             raise EmbedError(f"{self._path}: the model gave numbers that are not finite")

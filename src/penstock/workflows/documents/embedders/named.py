@@ -6,7 +6,7 @@ from penstock.core.errors import OptionError
 from penstock.workflows.documents.embedders import Embedder
 from penstock.workflows.documents.embedders.hashing import HashEmbedder
 from penstock.workflows.documents.embedders.local_model import SentenceTransformerEmbedder
-from penstock.workflows.secret import Secret
+from penstock.workflows.secret import Secret, Unchecked
 
 _KEY, _URL, _MODEL = "OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_EMBEDDING_MODEL"
 
@@ -24,11 +24,13 @@ def embedder_named(
         EmbedderUnavailableError: there is no such model.
         ModuleNotFoundError: a library is missing; the message says what to install.
     """
-    key = Secret.of(key)
+    hidden = Unchecked(key)
+    del key  # the frame of an error may be shown
+    secret = hidden.checked()
     kind, colon, rest = name.partition(":")
     if kind == "openai" and bool(colon) == bool(rest):
-        return _openai(rest or None, model, base_url, key)
-    for option, value in (("model", model), ("base_url", base_url), ("key", key)):
+        return _openai(rest or None, model, base_url, secret)
+    for option, value in (("model", model), ("base_url", base_url), ("key", secret)):
         if value is not None:
             raise OptionError(f"{option} goes with the embedder 'openai', got the embedder {name!r}")
     if name in {"hash", HashEmbedder.name}:

@@ -1,11 +1,12 @@
 """Vectors from any server that speaks OpenAI's `/v1/embeddings`."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from itertools import batched
 from types import TracebackType
-from typing import Literal, Self
+from typing import Literal, Self, override
 from urllib.parse import urlsplit
 
 import httpx
@@ -15,14 +16,17 @@ from penstock.core import validate
 from penstock.core.errors import AttemptTimeout, OptionError
 from penstock.core.retry import Retry, Seconds
 from penstock.functions import stream
-from penstock.workflows.documents.embedders import EmbedError, Vectors, wire
-from penstock.workflows.secret import Secret
+from penstock.workflows.documents.embedders import EmbedError, Vectors, body, wire
+from penstock.workflows.secret import Secret, Unchecked
 
 BASE_URL = "https://api.openai.com/v1"
 _CONNECT = 10.0
 """Seconds for making a connection, of the seconds for the whole."""
 
 _PROBE = "penstock"
+
+_SHOWN = 200
+"""Characters of an address that is refused."""
 
 
 def transient(error: BaseException) -> bool:
@@ -72,10 +76,11 @@ class OpenAIEmbedder:
         retry: Retry = RETRY,
         encoding: Literal["base64", "float"] = "base64",
     ) -> None:
-        self._key = Secret.of(key)
+        secret = Unchecked(key)
         del key  # the frame of an error may be shown
         self._model = validate.text("model", model)
         self._url = f"{_checked(base_url)}/embeddings"
+        self._key = secret.checked()
         self._asked = None if dimensions is None else validate.whole("dimensions", dimensions, least=1)
         self._batch = validate.whole("batch", batch, least=1)
         self._timeout = validate.seconds("timeout", timeout)
@@ -148,41 +153,62 @@ class OpenAIEmbedder:
         return np.concatenate(rows) if rows else np.empty((0, self._dimensions or 0), np.float32)
 
     async def _request(self, texts: Sequence[str]) -> Vectors:
-        given = await self._answer(texts)
-        if not isinstance(given, wire.Refusal) and given.shape[1] != (self._dimensions or given.shape[1]):
-            reason = f"embeddings of {given.shape[1]} dimensions came back, not of {self._dimensions}"
-            given = wire.Refusal(reason, unavailable=True)
-        if isinstance(given, wire.Refusal):
-            raise given.error(self._url, self._key)
+        try:
+            given = await self._answer(texts)
+        except BaseException as error:  # noqa: BLE001 -- a cancellation: frames of httpx hold what is sent, the key in it
+            error.__context__ = error.__cause__ = None
+            raise error.with_traceback(None)  # noqa: B904 -- nothing is behind it any more
+        if isinstance(given, EmbedError):
+            raise given
         self._dimensions, self._proven = given.shape[1], True
         return given
 
-    async def _answer(self, texts: Sequence[str]) -> Vectors | wire.Refusal:
+    async def _answer(self, texts: Sequence[str]) -> Vectors | EmbedError:
+        """The vectors, or the error that is to be raised where nothing leads to what was sent."""
+        given = await self._sent(texts)
+        if not isinstance(given, wire.Refusal) and given.shape[1] != (self._dimensions or given.shape[1]):
+            reason = f"embeddings of {given.shape[1]} dimensions came back, not of {self._dimensions}"
+            given = wire.Refusal(reason, unavailable=True)
+        return given.error(self._url, self._key) if isinstance(given, wire.Refusal) else given
+
+    async def _sent(self, texts: Sequence[str]) -> Vectors | wire.Refusal:
         assert self._client is not None
         content = wire.request(self._model, texts, self._asked, self._encoding)
         request = self._client.build_request("POST", self._url, content=content)
         request.stream = _Body(content)
         try:
-            response = await self._client.send(request)
-        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError, httpx.UnsupportedProtocol) as error:
+            response = await self._client.send(request, stream=True)
+            limit = wire.most(response.status_code, len(texts), self._dimensions)
+            given = await _body(response, limit)
+        except (httpx.NetworkError, httpx.TimeoutException, httpx.RemoteProtocolError) as error:
+            if not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
+                return wire.Refusal(f"the connection broke: {_said(error)}", transient=True)
             return wire.Refusal(f"no connection: {_said(error)}", transient=True, unavailable=True)
-        except httpx.DecodingError as error:
-            return wire.Refusal(f"the answer cannot be read: {_said(error)}")
-        except httpx.RequestError as error:
-            return wire.Refusal(f"the connection broke: {_said(error)}", transient=True)
-        return wire.answer(response.status_code, response.headers, response.content, len(texts))
+        except (httpx.ProxyError, httpx.UnsupportedProtocol) as error:
+            return wire.Refusal(f"no connection: {_said(error)}", transient=True, unavailable=True)
+        except Exception as error:  # noqa: BLE001 -- of ssl, idna and the parsers below: the user's code is not in here
+            return wire.Refusal(f"no answer: {_said(error)}", unavailable=True)
+        return wire.answer(response.status_code, response.headers, given, len(texts), limit)
 
     def _connect(self) -> None:
         loop = asyncio.get_running_loop()
         if self._client is None:
-            headers = {"Content-Type": "application/json"}
-            if self._key is not None:
-                headers["Authorization"] = f"Bearer {self._key.reveal()}"
-            timeout = httpx.Timeout(None, connect=min(self._timeout, _CONNECT))
-            self._client, self._loop = httpx.AsyncClient(headers=headers, timeout=timeout), loop
+            client = self._new_client()
+            if isinstance(client, EmbedError):
+                raise client
+            self._client, self._loop = client, loop
         elif self._loop is not loop:
             raise RuntimeError(f"{self!r} is in use on another loop")
         self._users += 1
+
+    def _new_client(self) -> httpx.AsyncClient | EmbedError:
+        headers = {"Content-Type": "application/json", "Accept-Encoding": body.CODINGS}
+        timeout = httpx.Timeout(None, connect=min(self._timeout, _CONNECT))
+        try:
+            return httpx.AsyncClient(headers=headers, timeout=timeout, auth=_Bearer(self._key))
+        except Exception as error:  # noqa: BLE001 -- what the environment says of proxies and certificates is wrong
+            reason = f"no connection can be made as the environment asks: {_said(error)}"
+            return wire.Refusal(reason, unavailable=True).error(self._url, self._key)
 
     async def _disconnect(self) -> None:
         self._users -= 1
@@ -207,6 +233,32 @@ class _Body(httpx.AsyncByteStream):
         return self._rest.pop()
 
 
+class _Bearer(httpx.Auth):
+    """Adds the key to a request as it is sent: so it is in no headers of the client, which may be shown."""
+
+    def __init__(self, key: Secret | None) -> None:
+        self._key = key
+
+    @override
+    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response]:
+        if self._key is not None:
+            request.headers["Authorization"] = f"Bearer {self._key.reveal()}"
+        yield request
+
+
+async def _body(response: httpx.Response, limit: int) -> bytes | wire.Refusal:
+    sent = response.aiter_raw()
+    try:
+        return await body.read(sent, response.headers.get("content-encoding", ""), limit)
+    except body.CodingError as error:
+        return wire.Refusal(f"the answer cannot be read: {error}")
+    finally:
+        await response.aclose()
+        with suppress(httpx.HTTPError, httpx.StreamError):  # httpx closes its generators only at their own ends
+            async for _ in sent:
+                pass
+
+
 def _said(error: Exception) -> str:
     return str(error) or type(error).__name__
 
@@ -214,13 +266,15 @@ def _said(error: Exception) -> str:
 def _checked(base_url: str) -> str:
     """`base_url` without a slash at its end; a refused one is not shown where it may hold a password."""
     rule = "base_url must be an http or https address without user, query and fragment"
+    address = validate.text("base_url", base_url)
     try:
-        parts = urlsplit(validate.text("base_url", base_url))
-        valid = parts.scheme in {"http", "https"} and parts.hostname and (parts.port or True)
-    except ValueError:
-        raise OptionError(f"{rule}, got {base_url!r}") from None
-    if parts.username is not None or parts.query or parts.fragment:
-        raise OptionError(f"{rule}, got one with them for {parts.hostname}")
-    if not valid:
-        raise OptionError(f"{rule}, got {base_url!r}")
-    return base_url.rstrip("/")
+        parts, host = urlsplit(address), httpx.URL(f"{address.rstrip('/')}/embeddings").host
+        plain = parts.username is None and not parts.query and not parts.fragment and address.isprintable()
+        valid = plain and parts.scheme in {"http", "https"} and host and (parts.port or True)
+    except (httpx.InvalidURL, ValueError):
+        parts, valid = None, False
+    if valid:
+        return address.rstrip("/")
+    if any(sign in address for sign in "@?#"):
+        raise OptionError(f"{rule}, got one with them{'' if parts is None else f' for {parts.hostname}'}")
+    raise OptionError(f"{rule}, got {address[:_SHOWN]!r}{' ...' if len(address) > _SHOWN else ''}")

@@ -1,7 +1,7 @@
 """The wire format of `/v1/embeddings`: what is sent, what comes back, and what a refusal means."""
 
 import json
-import math
+import re
 from base64 import b64decode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +24,15 @@ _THESE_TEXTS = {400, 408, 413, 422, 425}
 
 _QUOTED = 200
 
+_ERROR = 1 << 16
+"""Bytes that are read of the body of a refusal."""
+
+_FRAME, _UNKNOWN, _NUMBER = 1 << 16, 1 << 20, 64
+"""Bytes that an answer may have for itself, for a vector of unknown length, and for each number of others."""
+
+_DELAY = re.compile(r"[0-9]+(\.[0-9]*)?", re.ASCII)
+_LONGEST_DATE = 64
+
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
@@ -35,7 +44,7 @@ class Refusal:
     retry_after: float | None = None
 
     def error(self, url: str, key: Secret | None) -> EmbedError:
-        """The error that tells it, without the key, also where the server repeats it."""
+        """The error that tells it in one line, without the key, also where the server repeats it."""
         kind = EmbedderUnavailableError if self.unavailable else EmbedError
         reason = self.reason if key is None else key.hidden_in(self.reason)
         return kind(f"{url}: {_shortened(reason)}", transient=self.transient, retry_after=self.retry_after)
@@ -56,9 +65,22 @@ def request(model: str, texts: Sequence[str], dimensions: int | None, encoding: 
     return json.dumps(body).encode()
 
 
-def answer(status: int, headers: Mapping[str, str], content: bytes, count: int) -> Vectors | Refusal:
+def most(status: int, count: int, dimensions: int | None) -> int:
+    """The bytes that the body of a response may have that is to hold `count` vectors, or a refusal."""
+    if status != HTTPStatus.OK:
+        return _ERROR
+    return _FRAME + count * (_UNKNOWN if dimensions is None else _FRAME + dimensions * _NUMBER)
+
+
+def answer(
+    status: int, headers: Mapping[str, str], content: bytes | Refusal, count: int, limit: int
+) -> Vectors | Refusal:
     """The `count` vectors of a response, in the order of the texts, or why there are none."""
-    return vectors(content, count) if status == HTTPStatus.OK else refusal(status, headers, content)
+    if status != HTTPStatus.OK:
+        return refusal(status, headers, b"" if isinstance(content, Refusal) else content)
+    if isinstance(content, Refusal):
+        return content
+    return vectors(content, count) if len(content) <= limit else Refusal(f"the answer is longer than {limit:,} bytes")
 
 
 def vectors(content: bytes, count: int) -> Vectors | Refusal:
@@ -98,13 +120,15 @@ def _in_order(rows: list[Any]) -> list[Any]:
     """The rows as their `index` says, or as they came if none has one."""
     if all(row.get("index") is None for row in rows):
         return rows
-    by_index = {row["index"]: row for row in rows}
+    by_index = {row["index"]: row for row in rows if type(row["index"]) is int}
     return [by_index[index] for index in range(len(rows))]
 
 
 def _row(embedding: Any) -> Vectors:
     if isinstance(embedding, str):
         return np.frombuffer(b64decode(embedding, validate=True), "<f4").astype(np.float32)
+    if not set(map(type, embedding)) <= {int, float}:  # numpy takes texts for the numbers that they spell
+        raise TypeError
     return np.array(embedding, np.float32)
 
 
@@ -124,25 +148,27 @@ def refusal(status: int, headers: Mapping[str, str], content: bytes) -> Refusal:
 
 
 def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
-    """The seconds that a server asks to wait, 0 to 60: `Retry-After-Ms`, or `Retry-After` in seconds or as a date."""
+    """The seconds that a server asks to wait, 60 at most: `Retry-After-Ms`, or `Retry-After` in seconds or as a date.
+
+    None for 0, what is past, and what is neither: then it is the client that knows how long to wait.
+    """
     for name, unit in (("retry-after-ms", 1_000), ("retry-after", 1)):
-        said = headers.get(name, "")
-        try:
-            seconds = float(said) / unit
-        except ValueError:
-            seconds = _until(said, now)
-        if not math.isnan(seconds):
-            return min(max(seconds, 0.0), LONGEST_WAIT)
+        said = headers.get(name, "").strip()
+        seconds = float(said) / unit if _DELAY.fullmatch(said) else _until(said, now)
+        if seconds > 0:
+            return min(seconds, LONGEST_WAIT)
     return None
 
 
 def _until(date: str, now: datetime) -> float:
-    """Seconds from `now` to an HTTP date; NaN for what is none."""
+    """Seconds from `now` to an HTTP date; 0 for what is none."""
+    if len(date) > _LONGEST_DATE:
+        return 0.0
     try:
         then = parsedate_to_datetime(date)
-    except ValueError:
-        return math.nan
-    return ((then if then.tzinfo else then.replace(tzinfo=UTC)) - now).total_seconds()
+        return ((then if then.tzinfo else then.replace(tzinfo=UTC)) - now).total_seconds()
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+        return 0.0
 
 
 def _words(content: bytes) -> str:
@@ -162,6 +188,7 @@ def _text(content: bytes) -> str:
 
 
 def _shortened(text: str) -> str:
-    """`text` on one line of 200 characters at most."""
-    line = " ".join(text.split())
+    """`text` on one line of 200 characters at most, without control characters."""
+    line = " ".join(text.split())[: _QUOTED + 1]
+    line = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in line)
     return line if len(line) <= _QUOTED else f"{line[:_QUOTED]} ..."
