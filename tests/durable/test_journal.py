@@ -244,10 +244,45 @@ async def test_a_run_keeps_to_its_sink(table, kind):
     assert (await deliver(table)).already_done == 3
 
 
+OF_FORMAT_2 = """
+UPDATE penstock_journal SET format = 2;
+DROP TABLE penstock_codes;
+ALTER TABLE penstock_journal DROP COLUMN last_id;
+ALTER TABLE penstock_runs ADD COLUMN since INTEGER NOT NULL DEFAULT 1;
+"""
+
+
+async def test_a_restart_that_was_begun_in_the_second_format_goes_on(table):
+    """There, the first opening whose code counts was noted; what was done before it is to be done again."""
+    await deliver(table)
+    await deliver(table, range(5))
+    connection = apsw.Connection(table.path)
+    connection.execute(f"{OF_FORMAT_2} UPDATE penstock_runs SET since = 2")
+    connection.close()
+    report = await deliver(table, range(5))
+    assert (report.redone, report.delivered, report.already_done, report.by_other_code) == (3, 3, 2, 0)
+
+
+async def test_a_run_of_the_second_format_was_done_by_the_code_that_it_had_last(table):
+    """No more is known of it: an upgrade alone has nothing done again."""
+    await deliver(table)
+    await deliver(table, range(5))
+    connection = apsw.Connection(table.path)
+    connection.execute(OF_FORMAT_2)
+    connection.close()
+    assert (await deliver(table, range(5), on_change="restart")).already_done == 5
+    other = penstock.keyed(range(5), key=int, name="numbers").map(lambda number: {"number": -number})
+    report = await other.to(table, run="r")
+    assert (report.already_done, report.by_other_code) == (5, 5)
+    assert (await other.to(table, run="r", on_change="restart")).delivered == 5
+
+
 async def test_a_run_of_the_first_format_is_bound_to_the_sink_that_comes_next(table):
     await deliver(table)
     connection = apsw.Connection(table.path)
-    connection.execute("UPDATE penstock_journal SET format = 1; ALTER TABLE penstock_runs DROP COLUMN sink")
+    connection.execute(
+        f"{OF_FORMAT_2} UPDATE penstock_journal SET format = 1; ALTER TABLE penstock_runs DROP COLUMN sink"
+    )
     connection.close()
     assert (await deliver(table)).already_done == 3
     with pytest.raises(StoreError, match=r"not into the other rows; give this one another name"):

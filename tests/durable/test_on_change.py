@@ -63,6 +63,59 @@ async def test_restart_does_all_of_it_again(sink):
     assert report.already_done == 6
 
 
+async def test_restart_does_again_what_other_code_made_at_any_time(sink):
+    """Between the change and the restart, a run with the default went over what was done: it stayed so."""
+    await go(sink, "old", 4)
+    await go(sink, "new")
+    report, called = await go(sink, "new", on_change="restart")
+    assert called == [0, 1, 2, 3]
+    assert (report.delivered, report.redone, report.already_done, report.by_other_code) == (4, 4, 2, 0)
+    assert by(sink) == {"new": 6}
+    _, called = await go(sink, "new", on_change="restart")
+    assert called == []
+
+
+async def test_it_says_how_much_of_what_is_done_was_made_by_other_code(sink):
+    await go(sink, "old", 4)
+    report, _ = await go(sink, "new")
+    assert (report.already_done, report.by_other_code) == (4, 4)
+    assert "; 4 already done (4 by other code); " in str(report)
+    report, _ = await go(sink, "new")
+    assert "; 6 already done (4 by other code); " in str(report)
+    report, _ = await go(sink, "newer", 7)
+    assert (report.already_done, report.by_other_code) == (6, 6)
+    report, _ = await go(sink, "new", 7)
+    assert (report.already_done, report.by_other_code) == (7, 5)
+
+
+async def test_code_that_comes_back_made_what_it_had_made(sink):
+    """The first code once more: what it did counts as its own, and only what the second has done is done again."""
+    await go(sink, "old", 3)
+    await go(sink, "new", 6)
+    report, called = await go(sink, "old", 6, on_change="restart")
+    assert called == [3, 4, 5]
+    assert report.already_done == 3
+    assert by(sink) == {"old": 6}
+
+
+async def test_a_restart_after_many_changes_leaves_what_is_of_this_code(sink):
+    for count in range(1, 9):
+        await go(sink, f"code {count % 3}", count)
+    report, called = await go(sink, "code 0", 9, on_change="restart")
+    assert called == [0, 1, 3, 4, 6, 7, 8]
+    assert (report.already_done, report.by_other_code) == (2, 0)
+    assert by(sink) == {"code 0": 9}
+
+
+async def test_a_restart_is_of_its_own_run_only(sink):
+    other = keyed(range(10, 13), key=lambda item: item).map(code("old", abs))
+    await other.to(sink, run="another")
+    await go(sink, "old")
+    await go(sink, "new", on_change="restart")
+    assert by(sink) == {"new": 6, "old": 3}
+    assert (await other.to(sink, run="another", on_change="restart")).already_done == 3
+
+
 async def test_without_a_change_restart_does_nothing_again(sink):
     await go(sink, "old", 4)
     report, called = await go(sink, "old", on_change="restart")

@@ -272,7 +272,9 @@ class Delivery:
             run=self._job.name,
             path=self._job.sink.path,
             guarantee=self._job.sink.delivery,
-            already_done=max(ledger.already - alone.counts.get("delivered", 0), 0),  # they were passed over after that
+            already_done=max(
+                sum(ledger.passed.values()) - alone.counts.get("delivered", 0), 0
+            ),  # they were passed over after that
             dead=self._dead + len(alone.dead),
             dead_before=max(ledger.dead_before - len(alone.dead), 0),
             missing=self._missing,
@@ -281,6 +283,7 @@ class Delivery:
             seconds=(self._ended or perf_counter()) - self._began,
             complete=self._complete,
             changed=self._opened.changed,
+            by_other_code=sum(n for times, n in ledger.passed.items() if self._opened.is_by_other_code(times)),
             stats=self.items.stats(),
             failures=self.items.failures,
         )

@@ -10,6 +10,7 @@ release of Python: with another one, every function has changed.
 """
 
 import functools
+import hashlib
 import inspect
 import sys
 from collections.abc import Callable, Sequence
@@ -57,6 +58,11 @@ def fingerprint(operator: str, code: Code) -> bytes:
         ) from None
     parts = (sys.implementation.cache_tag, operator, code.fn, deps)
     return digest(parts, _Describing().stand_in)
+
+
+def code_of(stages: Sequence[StageCode]) -> bytes:
+    """16 bytes for the code of all stages together."""
+    return hashlib.blake2b(b"".join(stage.fingerprint for stage in stages), digest_size=16).digest()
 
 
 def changes(before: Sequence[StageCode], now: Sequence[StageCode]) -> tuple[str, ...]:

@@ -2,19 +2,36 @@
 
 import pickle
 import traceback
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from time import monotonic, time
 from typing import Any, Final
 
-from penstock.durable.fingerprint import OnChange, StageCode, changes
+from penstock.durable.fingerprint import OnChange, StageCode, changes, code_of
 from penstock.durable.roots import DEAD, DONE, DeadLetter, Key, Root
 from penstock.durable.sqlite import Connection, StoreError, transaction
 
-FORMAT: Final = 2
+FORMAT: Final = 3
 
-_MIGRATIONS: Final[Mapping[int, str]] = {1: "ALTER TABLE penstock_runs ADD COLUMN sink TEXT NOT NULL DEFAULT ''"}
+_CODES: Final = """
+CREATE TABLE penstock_codes (
+    run INTEGER NOT NULL REFERENCES penstock_runs, since INTEGER NOT NULL, code BLOB NOT NULL,
+    PRIMARY KEY (run, since)) WITHOUT ROWID;
+"""
+"""By which code roots were made: by that of the opening that settled them, the last of these up to it."""
+
+_MIGRATIONS: Final[Mapping[int, str]] = {
+    1: "ALTER TABLE penstock_runs ADD COLUMN sink TEXT NOT NULL DEFAULT ''",
+    2: f"""
+UPDATE penstock_roots SET times = 0 WHERE times < (SELECT since FROM penstock_runs AS of WHERE of.id = run);
+ALTER TABLE penstock_runs DROP COLUMN since;
+ALTER TABLE penstock_journal ADD COLUMN last_id INTEGER NOT NULL DEFAULT 0;
+{_CODES}
+""",  # noqa: S608 -- constants
+}
 """What makes a journal of format n one of format n + 1."""
 
 _PART: Final = 1_000
@@ -23,15 +40,16 @@ _PART: Final = 1_000
 _LONGEST: Final = 64_000
 """Characters of a text in a dead letter."""
 
-_TABLES = """
-CREATE TABLE penstock_journal (format INTEGER NOT NULL);
+_TABLES = f"""
+CREATE TABLE penstock_journal (format INTEGER NOT NULL, last_id INTEGER NOT NULL DEFAULT 0);
 CREATE TABLE penstock_runs (
     id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, source TEXT NOT NULL,
-    times INTEGER NOT NULL, since INTEGER NOT NULL DEFAULT 1, clean INTEGER NOT NULL, owner TEXT NOT NULL,
+    times INTEGER NOT NULL, clean INTEGER NOT NULL, owner TEXT NOT NULL,
     began REAL NOT NULL, ended REAL, sink TEXT NOT NULL DEFAULT '');
 CREATE TABLE penstock_stages (
     run INTEGER NOT NULL REFERENCES penstock_runs, number INTEGER NOT NULL, name TEXT NOT NULL,
     fingerprint BLOB NOT NULL, PRIMARY KEY (run, number)) WITHOUT ROWID;
+{_CODES}
 CREATE TABLE penstock_roots (
     id INTEGER PRIMARY KEY, run INTEGER NOT NULL REFERENCES penstock_runs, key NOT NULL, version TEXT NOT NULL,
     state INTEGER NOT NULL, position INTEGER NOT NULL, times INTEGER NOT NULL, rows INTEGER NOT NULL,
@@ -51,6 +69,15 @@ CREATE TABLE penstock_memo (
 
 _LOOK: Final = 1.0
 """Seconds between two looks whether the database is still where it was opened."""
+
+_LAST_ID: Final = "SELECT max(last_id, coalesce((SELECT max(id) FROM penstock_roots), 0)) FROM penstock_journal"
+"""No id is given twice, also when its root is forgotten: there may be rows that have it."""
+
+_OTHERS: Final = """
+run = ?1 AND times > 0 AND ?2 IS NOT (
+    SELECT code FROM penstock_codes AS made WHERE made.run = ?1 AND since <= times ORDER BY since DESC LIMIT 1)
+"""
+"""Roots of a run that were made by other code than that."""
 
 _ROOT: Final = "SELECT id FROM penstock_roots WHERE run = ? AND key = ?"
 
@@ -72,8 +99,8 @@ class Opened:
     Attributes:
         times: counts the openings, from 1.
         clean: whether the one before was left in order, not killed.
-        since: the first opening by whose code what is done counts as done.
         changed: the stages whose code is not what it was in the opening before.
+        codes: from which opening on roots were made by which code, in order; the last is that of this one.
         keeps_rows_of_dead: whether a root that fails keeps the rows of the version before.
     """
 
@@ -81,9 +108,14 @@ class Opened:
     name: str
     times: int
     clean: bool
-    since: int = 1
     changed: tuple[str, ...] = ()
+    codes: tuple[tuple[int, bytes], ...] = ()
     keeps_rows_of_dead: bool = False
+
+    def is_by_other_code(self, times: int) -> bool:
+        """Whether the code of that opening was another one."""
+        before = bisect_right(self.codes, times, key=itemgetter(0))
+        return self.codes[max(before - 1, 0)][1] != self.codes[-1][1]
 
 
 class Journal:
@@ -97,6 +129,7 @@ class Journal:
         self._connection = connection
         self._file: tuple[int, int] | None = None
         self._looked = monotonic()
+        self._last_id = 0
 
     def prepare(self) -> None:
         """Make the tables where there are none, or bring them to this format, in one transaction.
@@ -110,12 +143,13 @@ class Journal:
         with transaction(connection):
             if not self._exists():
                 connection.execute(_TABLES)
-                connection.execute("INSERT INTO penstock_journal VALUES (?)", (FORMAT,))
+                connection.execute("INSERT INTO penstock_journal (format) VALUES (?)", (FORMAT,))
             for format_before in range(_format(self._path, connection), FORMAT):
                 connection.execute(_MIGRATIONS[format_before])
             check_newer(self._path, connection)
             connection.execute("UPDATE penstock_journal SET format = ? WHERE format < ?", (FORMAT, FORMAT))
             connection.execute("DELETE FROM penstock_staged")
+            ((self._last_id,),) = connection.execute(_LAST_ID)
         self._file = self._file_there()
 
     def check(self) -> None:
@@ -143,9 +177,7 @@ class Journal:
                 refused.
         """
         found = list(
-            self._connection.execute(
-                "SELECT id, times, since, clean, source, sink FROM penstock_runs WHERE name = ?", (name,)
-            )
+            self._connection.execute("SELECT id, times, clean, source, sink FROM penstock_runs WHERE name = ?", (name,))
         )
         if not found:
             self._connection.execute(
@@ -153,10 +185,10 @@ class Journal:
                 "VALUES (?, ?, ?, 1, 0, ?, ?)",
                 (name, source, sink, owner, time()),
             )
-            opened = Opened(self._connection.last_insert_rowid(), name, times=1, clean=True)
-            self._put_stages(opened.id, stages)
-            return opened
-        ((run, times, since, clean, source_before, sink_before),) = found
+            run = self._connection.last_insert_rowid()
+            self._put_stages(run, stages)
+            return Opened(run, name, times=1, clean=True, codes=self._made_by(run, 1, code_of(stages)))
+        ((run, times, clean, source_before, sink_before),) = found
         if source_before != source:
             raise StoreError(
                 f"{self._path}: the run {name!r} is over {source_before}, not over {source}; give this one another name"
@@ -165,22 +197,37 @@ class Journal:
             raise StoreError(
                 f"{self._path}: the run {name!r} is into {sink_before}, not into {sink}; give this one another name"
             )
-        changed = changes(self._stages(run), stages)
+        before = self._stages(run)
+        changed = changes(before, stages)
         if changed and on_change == "refuse":
             raise StoreError(
                 f"{self._path}: the code of the run {name!r} has changed: {', '.join(changed)}; "
                 'on_change="continue" leaves what is done, "restart" does all of it again'
             )
-        if changed and on_change == "restart":
-            since = times + 1
         self._connection.execute(
-            "UPDATE penstock_runs SET sink = ?, times = times + 1, since = ?, clean = 0, owner = ?, began = ?, "
-            "ended = NULL WHERE id = ?",
-            (sink, since, owner, time(), run),
+            "UPDATE penstock_runs SET sink = ?, times = times + 1, clean = 0, owner = ?, began = ?, ended = NULL "
+            "WHERE id = ?",
+            (sink, owner, time(), run),
         )
+        self._made_by(run, 1, code_of(before), only_first=True)
+        if on_change == "restart":
+            self.redo_by_other_code(run, code_of(stages))
         if changed:
             self._put_stages(run, stages)
-        return Opened(run, name, times + 1, bool(clean), since, changed)
+        codes = self._made_by(run, times + 1, code_of(stages))
+        return Opened(run, name, times + 1, bool(clean), changed, codes)
+
+    def _made_by(self, run: int, times: int, code: bytes, *, only_first: bool = False) -> tuple[tuple[int, bytes], ...]:
+        """Note by which code roots are made from that opening on; what is known then."""
+        codes = self._codes(run)
+        if not codes or (codes[-1][1] != code and not only_first):
+            self._connection.execute("INSERT INTO penstock_codes VALUES (?, ?, ?)", (run, times, code))
+            codes = (*codes, (times, code))
+        return codes
+
+    def _codes(self, run: int) -> tuple[tuple[int, bytes], ...]:
+        codes = "SELECT since, code FROM penstock_codes WHERE run = ? ORDER BY since"
+        return tuple(self._connection.execute(codes, (run,)))
 
     def _stages(self, run: int) -> list[StageCode]:
         stages = "SELECT name, fingerprint FROM penstock_stages WHERE run = ? ORDER BY number"
@@ -277,11 +324,10 @@ class Journal:
             self._connection.execute("DELETE FROM penstock_dead WHERE root = ?", (number,))
         else:
             self._connection.execute(
-                "INSERT INTO penstock_roots (version, state, position, times, rows, run, key) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (*values, rows, opened.id, root.key),
+                "INSERT INTO penstock_roots (version, state, position, times, rows, run, key, id) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                (*values, rows, opened.id, root.key, number := self._new_id()),
             )
-            number = self._connection.last_insert_rowid()
         for letter in root.letters:
             self._connection.execute(
                 "INSERT INTO penstock_dead (root, stage, attempts, error, traceback, item, at) "
@@ -289,6 +335,10 @@ class Journal:
                 (number, *_written(letter)),
             )
         return number
+
+    def _new_id(self) -> int:
+        self._last_id += 1
+        return self._last_id
 
     def stage(self, staging: int, rows: Sequence[Any]) -> None:
         """Have rows of a root wait under a number until the root is settled; they are read back by this process only.
@@ -315,6 +365,18 @@ class Journal:
     def unstage(self, staging: int) -> None:
         """Drop the rows that wait under a number."""
         self._connection.execute("DELETE FROM penstock_staged WHERE staging = ?", (staging,))
+
+    def redo_by_other_code(self, run: int, code: bytes) -> int:
+        """Have all roots done again that were made by other code than that; how many."""
+        if all(each == code for _, each in self._codes(run)):
+            return 0
+        letters = f"DELETE FROM penstock_dead WHERE root IN (SELECT id FROM penstock_roots WHERE {_OTHERS})"  # noqa: S608 -- a constant
+        self._connection.execute(letters, (run, code))
+        self._connection.execute(f"UPDATE penstock_roots SET times = 0 WHERE {_OTHERS}", (run, code))  # noqa: S608 -- a constant
+        redone = self._connection.changes()
+        self._connection.execute("DELETE FROM penstock_codes WHERE run = ?", (run,))
+        self._made_by(run, 1, code)
+        return redone
 
     def retry(self, root: int) -> None:
         """Have a root done again by the next run, as one that was done before the first; its rows stay until then."""

@@ -1,5 +1,6 @@
 """Which roots of a run are under way, which are done, and which of those that were done were not seen again."""
 
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from itertools import count
@@ -40,9 +41,9 @@ class Ledger:
     """The roots of one opening of a run.
 
     Attributes:
-        already: roots that were done before, in this version.
+        passed: roots that were done before, in this version, by the opening that did them.
         dead_before: roots that were dead before, in this version.
-        changed: roots that were settled before in another version, or by code that does not count, and are done again.
+        changed: roots that were settled before in another version, or are to be done again, and were begun again.
         taken: roots that were taken.
         memo: results of stages that are kept.
         dispatch: how a root is noted before it is begun, where that is to be.
@@ -63,7 +64,7 @@ class Ledger:
         self._under_way: dict[Key, Root] = {}
         self._last_id = done.last_id()
         self._seen = bytearray(self._last_id // 8 + 1)
-        self.already: int = 0
+        self.passed: defaultdict[int, int] = defaultdict(int)
         self.dead_before: int = 0
         self.changed: int = 0
         self.taken: int = 0
@@ -88,7 +89,7 @@ class Ledger:
         lookup = self._done.lookup()
         key_of, version_of, page = identity.key, identity.version, lookup.page
         seen, under_way, only = self._seen, self._under_way, self.only
-        times, since = self._opened.times, self._opened.since
+        times, passed = self._opened.times, self.passed
 
         def admit(item: Any) -> Any:
             position = next(positions)
@@ -106,11 +107,11 @@ class Ledger:
                 known = lookup.find(key, position)
             if known is not None:
                 number, version_before, state, times_before, _ = known
-                if version_before == version and state == DONE and since <= times_before != times:
+                if version_before == version and state == DONE and 0 < times_before != times:
                     place, bit = number >> 3, 1 << (number & 7)
                     if not seen[place] & bit:
                         seen[place] |= bit
-                        self.already += 1
+                        passed[times_before] += 1
                         return DROPPED
             if key in under_way:
                 raise duplicate(key, under_way[key].position, position)
@@ -125,11 +126,11 @@ class Ledger:
             number, version_before, state, times, before = known
             if times == self._opened.times or not self._see(number):
                 raise duplicate(key, before, position, is_of_now=times == self._opened.times)
-            same = version_before == root.version and times >= self._opened.since
+            same = version_before == root.version and times > 0
             again = state == DEAD and self._retries_dead and key not in self.set_aside
             if same and not again:
-                self.already += state != DEAD
                 self.dead_before += state == DEAD
+                self.passed[times] += state == DONE
                 return DROPPED
             self.changed += 1
         self._under_way[key] = root

@@ -21,8 +21,11 @@ class RunReport:
         guarantee: what the sink promises over any number of kills.
         delivered: roots that were done and committed.
         already_done: roots that were done before, in this version, and were passed over.
-        redone: roots that were settled before and were begun again: in another version, by code that has changed, or
-            because they were dead and are retried. They count where they came to this time: delivered, or dead.
+        redone: roots that were settled before and were begun again: in another version, or because that was asked for
+            (`on_change="restart"`, `penstock.durable.redo` and `retry`). They count where they came to this time:
+            delivered, or dead.
+        by_other_code: of those already done, roots that were made by other code than that of now: see
+            `to(on_change="restart")` and `penstock.durable.redo`.
         dead: roots that were set aside, with what failed of them: see `penstock.durable.dead_roots`.
         dead_before: roots that were set aside before, in this version, and were passed over.
         missing: roots that were done before and are not in the source any more.
@@ -57,12 +60,14 @@ class RunReport:
     recalled: int = 0
     changed: tuple[str, ...] = ()
     unread: int = 0
+    by_other_code: int = 0
 
     def __str__(self) -> str:
         parts = [
             f"{self.delivered:,} delivered",
             *([f"{self.redone:,} begun again (changed or retried)"] if self.redone else []),
-            f"{self.already_done:,} already done",
+            f"{self.already_done:,} already done"
+            + (f" ({self.by_other_code:,} by other code)" if self.by_other_code else ""),
             f"{self.dead:,} dead" + (f" ({self.dead_before:,} from before)" if self.dead_before else ""),
         ]
         if self.recalled:
