@@ -8,6 +8,7 @@ import threading
 import pytest
 
 import penstock
+from penstock.engines.ahead import ThreadStage
 from penstock.testing import Scripted
 
 grid = pytest.mark.grid
@@ -386,3 +387,128 @@ async def test_a_source_that_does_not_come_back_is_left_behind():
     await asyncio.wait([task for task in asyncio.all_tasks() if task is not asyncio.current_task()])
     thread.join()
     assert items.failures == ()
+
+
+@pytest.fixture
+def bursts(monkeypatch):
+    """How many items each trip to a thread has brought."""
+    brought, burst = [], ThreadStage._burst
+
+    def counting(self):
+        before = self._taken
+        try:
+            burst(self)
+        finally:
+            brought.append(self._taken - before)
+
+    monkeypatch.setattr(ThreadStage, "_burst", counting)
+    return brought
+
+
+async def itself(item):
+    return item
+
+
+@pytest.mark.parametrize(
+    ("shape", "places"),
+    [
+        pytest.param(lambda items: items.map(itself, concurrency=50), 50, id="map"),
+        pytest.param(lambda items: items.map(itself, buffer=49, concurrency=50), 50, id="buffer"),
+        pytest.param(lambda items: items.map(itself, concurrency=50, ordered=False), 50, id="unordered"),
+        pytest.param(lambda items: items.flat_map(lambda item: [item], concurrency=50), 50, id="flat_map"),
+        pytest.param(lambda items: items.map_batches(lambda batch: batch, 50), 50, id="map_batches"),
+        pytest.param(lambda items: items.batch(50).flatten(), 50, id="batch"),
+        pytest.param(lambda items: items.prefetch(50), 50, id="prefetch"),
+        pytest.param(lambda items: items, 50, id="alone"),
+        pytest.param(lambda items: items.enumerate().map(itself, concurrency=50), 50, id="enumerate"),
+    ],
+)
+async def test_what_is_there_comes_in_bulk(shape, places, bursts):
+    """A change of threads costs as much as a hundred items: a quick iterator fills all places for one."""
+    assert await shape(in_thread(range(2000))).count() == 2000
+    assert sum(bursts) == 2000
+    assert len(bursts) <= 2 * 2000 / places + 2
+
+
+@pytest.mark.parametrize("concurrency", [1, 3, 64])
+@pytest.mark.parametrize("buffer", [0, 5])
+async def test_a_quick_source_is_not_read_ahead_of_a_free_place(concurrency, buffer):
+    """P1, P2: whatever the burst could bring; and what becomes free is filled."""
+    source = Scripted(range(10_000))
+
+    async def work(item):
+        await asyncio.sleep(1)
+        return item
+
+    stream = in_thread(source.sync()).map(work, concurrency=concurrency, buffer=buffer)
+    async with stream.open() as results:
+        for taken in range(4):
+            await anext(results)
+            await asyncio.sleep(100)
+            assert source.taken <= taken + 1 + concurrency + buffer
+    assert source.closed == 1
+
+
+async def test_a_slow_source_fills_places_one_by_one(clock):
+    """P2: each item is at work when it is there, not when all places are filled."""
+    began = []
+
+    async def work(item):
+        began.append((item, clock.now))
+
+    await in_thread(Cursor(clock, "abc")).map(work, concurrency=8).drain()
+    assert began == [("a", 1.0), ("b", 2.0), ("c", 3.0)]
+
+
+async def test_items_before_an_error_are_delivered_whatever_the_burst(clock):
+    async def work(item):
+        await asyncio.sleep(1)
+        return item
+
+    error = OSError("gone")
+    got = []
+    source = Scripted(range(99), fail_at=40, error=error).sync()
+    async with in_thread(source).map(work, concurrency=64).open() as results:
+        with pytest.raises(OSError, match="gone") as raised:
+            async for item in results:
+                got.append(item)  # noqa: PERF401 -- what came before the error counts
+    assert got == list(range(40))
+    assert raised.value.__notes__ == ["penstock: stage 'source', item 40"]
+
+
+@pytest.mark.parametrize("end", ["stop", "abort", "leave"])
+async def test_a_burst_ends_with_the_item_that_is_being_read(end, clock):
+    """P4: whoever stops a run does not wait until all places are filled."""
+    cursor = Cursor(clock, range(99))
+    async with in_thread(cursor).map(itself, concurrency=64).open() as results:
+        await anext(results)
+        await asyncio.sleep(0.5)
+        if end != "leave":
+            getattr(results, end)()
+            assert [item async for item in results] == []
+    assert (clock.now, cursor.closed) == (2.0, 1)
+    source = results.stats()[0]
+    assert (source.taken, source.delivered, source.discarded) == (2, 1, 1)
+
+
+async def test_a_burst_ends_when_its_task_is_cancelled_from_outside(clock):
+    """As `asyncio.run` does with all tasks that are left."""
+    cursor = Cursor(clock, range(99))
+    async with in_thread(cursor).map(itself, concurrency=64).open() as results:
+        await anext(results)
+        await asyncio.sleep(0.5)
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            task.cancel()
+        with pytest.raises(penstock.WorkRaised):
+            [item async for item in results]
+        assert clock.now == 2.0
+    assert cursor.closed == 1
+
+
+async def test_every_item_of_a_burst_has_one_outcome():
+    """P5: those that nobody took are discarded."""
+    async with in_thread(range(1000)).map(itself, concurrency=64).open() as results:
+        for _ in range(10):
+            await anext(results)
+    source = results.stats()[0]
+    assert 10 <= source.delivered <= source.taken == source.delivered + source.discarded <= 10 + 64

@@ -7,8 +7,8 @@ from penstock.core import validate
 from penstock.core.outcome import Result
 from penstock.core.policy import OnError, OutOfBand
 from penstock.core.source import Source, SourceSpec
+from penstock.engines.ahead import ThreadStage
 from penstock.engines.local import SOURCE_ENGINES, SourceEngine
-from penstock.engines.threads import read_in_thread
 from penstock.ops.combine import Merge
 from penstock.ops.work import MoreOptions
 from penstock.streams import Stream, combined
@@ -27,8 +27,8 @@ def stream[T](source: Source[T], *, total: int | None = None, engine: SourceEngi
         source: where the items come from.
         total: how many items to expect, an int >= 0, for progress; default what `len(source)` says, if it does.
         engine: "thread" reads a plain iterable that blocks (a cursor, a queue, standard input) in one thread of its
-            own, which cannot be interrupted: a run that is left waits for it as it waits for all work (P4). None, the
-            default, reads it on the loop.
+            own, as many items at once as there are free places. It cannot be interrupted: a run that is left waits for
+            it as it waits for all work (P4). None, the default, reads it on the loop.
 
     Example:
         squares = await penstock.stream(range(10)).map(square, concurrency=4).to_list()
@@ -45,7 +45,7 @@ def source_spec(source: object, total: int | None, engine: SourceEngine | None) 
     if total is not None:
         validate.whole("total", total, least=0)
     in_thread = validate.one_of("engine", engine, SOURCE_ENGINES) == "thread"
-    return SourceSpec(source, total, read_in_thread if in_thread else None)
+    return SourceSpec(source, total, ThreadStage if in_thread else None)
 
 
 @overload

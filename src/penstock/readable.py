@@ -75,16 +75,22 @@ class Readable(Generic[T_co]):  # noqa: UP046 -- inferred variance would be inva
         """Run the stream to its end; to leave early use `async with stream.open()`."""
         return self.open()
 
+    def _to_the_end(self) -> Run[T_co]:
+        """A run for who takes all there is at once: so many items may come from a thread for one hop."""
+        run = self.open()
+        run.room = 64
+        return run
+
     async def to_list(self) -> list[T_co]:
         """All results in a list; its memory grows with the input (P7)."""
-        async with self.open() as items:
+        async with self._to_the_end() as items:
             return [item async for item in items]
 
     async def reduce[A](self, fn: Callable[[A, T_co], A], initial: A) -> A:
         """Fold the results into one value: `fn(so_far, item)`, a plain function, for each in turn."""
         validate.plain_function("fn", fn)
         result = initial
-        async with self.open() as items:
+        async with self._to_the_end() as items:
             async for item in items:
                 result = fn(result, item)
         return result
@@ -109,14 +115,14 @@ class Readable(Generic[T_co]):  # noqa: UP046 -- inferred variance would be inva
     async def count(self) -> int:
         """The number of results."""
         number = 0
-        async with self.open() as items:
+        async with self._to_the_end() as items:
             async for _ in items:
                 number += 1
         return number
 
     async def drain(self) -> None:
         """Run to the end for its effects."""
-        async with self.open() as items:
+        async with self._to_the_end() as items:
             async for _ in items:
                 pass
 

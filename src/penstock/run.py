@@ -53,6 +53,7 @@ class Run[T](AsyncIterator[T]):
     """
 
     def __init__(self, open_stage: OpenStage, grace: float, *, timing: bool, progress: bool) -> None:
+        self.room = 1
         self._open_stage = open_stage
         self._grace = grace
         self._timing = timing
@@ -82,7 +83,7 @@ class Run[T](AsyncIterator[T]):
         return self
 
     async def __anext__(self) -> T:
-        item: Any = (self._pull or self._begin_reading())(1)
+        item: Any = (self._pull or self._begin_reading())(self.room)
         if item is PENDING:
             item = await self._wait()
         if item is END:
@@ -109,7 +110,7 @@ class Run[T](AsyncIterator[T]):
                 self._outlet.waiter = scope.loop.create_future()
                 await self._outlet.waiter
                 scope.begin_turn()
-                item = END if self._over else stage.pull(1)
+                item = END if self._over else stage.pull(self.room)
             return item
         finally:
             self._reading = False

@@ -325,7 +325,7 @@ class Stream(Readable[T_co]):
     def prefetch(self, count: int, /) -> "Stream[T_co]":
         """Read up to `count` items ahead, an int >= 1, while the stages below are busy (P1: it holds that many)."""
         validate.whole("count", count, least=1)
-        plan: Plan[Any, Any] = Plan(f"prefetch({count})", on_loop(itself), inline=itself, buffer=count - 1)
+        plan: Plan[Any, Any] = Plan(f"prefetch({count})", on_loop(itself), inline=itself, concurrency=count)
         return self._with(
             passing("prefetch", lambda scope, upstream: OrderedWindow(scope, upstream, plan), item_by_item=True)
         )

@@ -73,6 +73,7 @@ async def test_large_items_are_read_few_ahead():
         await anext(items)
         await settled(seen)
         assert len(seen) <= 5
+        assert [item async for item in items] == list(range(1, 100))
 
 
 async def test_it_is_closed_in_the_thread_that_read_it():

@@ -149,21 +149,34 @@ class IteratorStage[T](SourceStage[T]):
             self._closing_failed(error)
 
 
-class AsyncIteratorStage[T](SourceStage[T]):
-    """Reads an async iterable in a task of its own, which runs ahead only into places that are free."""
+class OwnedStage[T](SourceStage[T]):
+    """A source that one task of its own reads, into places that are free, and closes."""
 
-    def __init__(self, scope: Scope, iterable: AsyncIterable[T], name: str) -> None:
+    def __init__(self, scope: Scope, name: str) -> None:
         super().__init__(scope, name)
-        self._iterable = iterable
         self._inbox: deque[T] = deque()
         self._room = 0
         self._stopping = False
         self._released = False
-        self._pulling = False
-        self._interrupted = False
         self._asked = False
         self._task: asyncio.Task[None] | None = None
         self._wakeup: asyncio.Future[None] | None = None
+
+    async def _read(self) -> None:
+        """Read to the end, or until `_ended`."""
+        raise NotImplementedError
+
+    async def _close(self) -> None:
+        """Close what was read."""
+        raise NotImplementedError
+
+    def _close_unread(self) -> bool:
+        """Whether there is something to close though nothing was read."""
+        raise NotImplementedError
+
+    def _interrupt(self) -> None:
+        """End the read that is going on, if there is one."""
+        raise NotImplementedError
 
     @override
     def pull(self, room: int) -> Pulled[T]:
@@ -190,9 +203,7 @@ class AsyncIteratorStage[T](SourceStage[T]):
     @override
     def drain(self) -> None:
         self._ended = True
-        if self._pulling and self._task is not None and not self._interrupted:
-            self._interrupted = True  # once: a second cancellation would hit the iterator's cleanup
-            self._task.cancel(self.scope.reason)
+        self._interrupt()
         self._tell()
 
     @override
@@ -200,7 +211,7 @@ class AsyncIteratorStage[T](SourceStage[T]):
         self._released = True
         if self._task is not None:
             self._wake()
-        elif isinstance(self._iterable, AsyncIterator):
+        elif self._close_unread():
             self._start()
         else:
             self._closed = True
@@ -235,10 +246,8 @@ class AsyncIteratorStage[T](SourceStage[T]):
             self.on_ready()
 
     async def _read_and_close(self) -> None:
-        iterator: AsyncIterator[T] | None = None
         try:
-            iterator = aiter(self._iterable)
-            await self._read(iterator)
+            await self._read()
         except StopAsyncIteration:
             pass
         except asyncio.CancelledError as error:
@@ -255,11 +264,42 @@ class AsyncIteratorStage[T](SourceStage[T]):
             while not self._released and not self._cancelled_from_outside():
                 await self._sleep()
         try:
-            await aclose(iterator)
+            await self._close()
         except (SystemExit, KeyboardInterrupt) as error:  # from a task they would go through the loop
             self._closing_failed(error)
 
-    async def _read(self, iterator: AsyncIterator[T]) -> None:
+    def _cancelled_from_outside(self) -> bool:
+        """Whether others than this run have cancelled the task: `asyncio.run` does so with all that are left."""
+        return self._task is not None and self._task.cancelling() > 0
+
+    async def _sleep(self) -> None:
+        """Wait until woken."""
+        self._wakeup = self.scope.loop.create_future()
+        try:
+            await self._wakeup
+        finally:
+            self._wakeup = None
+
+
+class AsyncIteratorStage[T](OwnedStage[T]):
+    """Reads an async iterable in a task of its own, which runs ahead only into places that are free."""
+
+    def __init__(self, scope: Scope, iterable: AsyncIterable[T], name: str) -> None:
+        super().__init__(scope, name)
+        self._iterable = iterable
+        self._iterator: AsyncIterator[T] | None = None
+        self._pulling = False
+        self._interrupted = False
+
+    @override
+    def _interrupt(self) -> None:
+        if self._pulling and self._task is not None and not self._interrupted:
+            self._interrupted = True  # once: a second cancellation would hit the iterator's cleanup
+            self._task.cancel(self.scope.reason)
+
+    @override
+    async def _read(self) -> None:
+        iterator = self._iterator = aiter(self._iterable)
         while not self._ended:
             if len(self._inbox) >= self._room:
                 await self._sleep()
@@ -280,31 +320,32 @@ class AsyncIteratorStage[T](SourceStage[T]):
             self._inbox.append(item)
             self._tell()
 
-    def _cancelled_from_outside(self) -> bool:
-        """Whether others than this run have cancelled the task: `asyncio.run` does so with all that are left."""
-        return self._task is not None and self._task.cancelling() > self._interrupted
+    @override
+    def _close_unread(self) -> bool:
+        return isinstance(self._iterable, AsyncIterator)
 
-    async def _sleep(self) -> None:
-        """Wait until woken."""
-        self._wakeup = self.scope.loop.create_future()
-        try:
-            await self._wakeup
-        finally:
-            self._wakeup = None
+    @override
+    async def _close(self) -> None:
+        iterator, self._iterator = self._iterator, None
+        await aclose(iterator)
+
+    @override
+    def _cancelled_from_outside(self) -> bool:
+        return self._task is not None and self._task.cancelling() > self._interrupted
 
 
 class SourceSpec:
     """A source as the user gave it, to be opened once per run.
 
-    `in_thread(scope, iterable, name)` makes an async iterator of a plain iterable whose reading blocks; without it, a
-    plain iterable is read on the loop.
+    `in_thread(scope, iterable, name)` is the stage that reads a plain iterable whose reading blocks; without it, it is
+    read on the loop.
     """
 
     def __init__(
         self,
         source: object,
         total: int | None = None,
-        in_thread: Callable[[Scope, Iterable[Any], str], AsyncIterator[Any]] | None = None,
+        in_thread: Callable[[Scope, Iterable[Any], str], SourceStage[Any]] | None = None,
         name: str = "source",
     ) -> None:
         if not isinstance(source, Iterable | AsyncIterable) and (
@@ -354,7 +395,7 @@ class SourceSpec:
             return AsyncIteratorStage(scope, source, self._name)
         if self._in_thread is None:
             return IteratorStage(scope, source, self._name)
-        return AsyncIteratorStage(scope, self._in_thread(scope, source, self._name), self._name)
+        return self._in_thread(scope, source, self._name)
 
     def _refuse_thread(self, source: object) -> None:
         if self._in_thread is not None:

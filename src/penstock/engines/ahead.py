@@ -1,14 +1,22 @@
-"""Reading what blocks in a thread of its own, some items ahead, so that a hop between threads serves many items."""
+"""Reading what blocks in a thread of its own, in bulk, so that a hop between threads serves many items.
 
-import asyncio
+The thread reads as long as there are free places, in one *burst*; when all that it has read has been taken and there
+are places again, the next one begins. An item is there for the stage below as soon as it has been read, while the
+burst goes on: a quick iterator fills all places for the price of a hop, a slow one is never waited for.
+"""
+
 import threading
-from collections.abc import AsyncIterator, Callable, Generator, Iterator
-from contextlib import suppress
+from asyncio import CancelledError
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final, override
 
 from penstock.core.clock import now
-from penstock.core.scope import Scope, outlast
-from penstock.core.source import AsyncIteratorStage
+from penstock.core.closing import close
+from penstock.core.errors import as_failure
+from penstock.core.scope import Scope
+from penstock.core.source import OwnedStage
+from penstock.core.stage import END, PENDING, Pulled
+from penstock.engines.threads import NO_LIMIT, Threads
 
 AHEAD: Final = 256
 """Items that may have been read while nobody has asked for them."""
@@ -17,153 +25,164 @@ AHEAD_BYTES: Final = 4_000_000
 """Bytes that these may hold together, or one item alone."""
 
 
-class AheadStage[T](AsyncIteratorStage[T]):
+class ThreadStage[T](OwnedStage[T]):
+    """Reads a plain iterable in a thread, into places that are free, and closes it there (P1, P2, P4)."""
+
+    def __init__(self, scope: Scope, iterable: Iterable[T], name: str) -> None:
+        super().__init__(scope, name)
+        self._iterable = iterable
+        self._iterator: Iterator[T] | None = None
+        self._exhausted = False
+        self._told = False
+        self._lock = threading.Lock()
+        self._threads = Threads(1, name, scope.closed)
+        scope.on_closed.append(self._threads.close)
+
+    # On the loop
+
+    @override
+    def pull(self, room: int) -> Pulled[T]:
+        inbox = self._inbox
+        self._room = room
+        if not inbox and not self._ended:
+            self._asked = True  # before the look below: the thread puts an item there first, and then looks at this
+            if self._task is None:
+                self._start()
+            else:
+                self._wake()
+        if inbox:
+            self._asked = False
+            self._delivered += 1
+            self._room = room - 1
+            return inbox.popleft()
+        return END if self._ended else PENDING
+
+    @override
+    def ready_items(self, room: int) -> Iterator[T]:
+        inbox, scope = self._inbox, self.scope
+        while room and inbox and now() <= scope.turn_ends:
+            self._room = room = room - 1
+            self._delivered += 1
+            yield inbox.popleft()
+
+    @override
+    def drain(self) -> None:
+        with self._lock:
+            self._ended = True
+        super().drain()
+
+    @override
+    def close(self) -> None:
+        with self._lock:
+            super().close()
+
+    @override
+    def _interrupt(self) -> None:
+        """Do nothing: the thread looks after each item, and cannot be interrupted before."""
+
+    @override
+    async def _read(self) -> None:
+        while not self._ended and not self._exhausted:
+            if self._inbox or not self._may_go_on():
+                await self._sleep()
+            else:
+                await self._threads.run(NO_LIMIT, self._burst)
+
+    @override
+    def _close_unread(self) -> bool:
+        return isinstance(self._iterable, Iterator)
+
+    @override
+    async def _close(self) -> None:
+        if not self._threads.gone and (self._iterator is not None or self._close_unread()):
+            await self._threads.run(NO_LIMIT, self._close_in_thread)
+
+    def _arrived(self) -> None:
+        with self._lock:  # the thread, which tells inside of it, goes on first: to the next items, if they are there
+            self._told = False
+        if self._inbox:
+            self._tell()
+
+    # In the thread
+
+    def _open(self) -> Iterator[T]:
+        return iter(self._iterable)
+
+    def _may_go_on(self) -> bool:
+        return len(self._inbox) < self._room and not self._ended
+
+    def _burst(self) -> None:
+        """Read until the places are full, or the end."""
+        iterator = self._iterator
+        if iterator is None:
+            iterator = self._iterator = self._open()
+        while self._may_go_on() and not self._cancelled_from_outside():
+            try:
+                item = next(iterator)
+            except StopIteration:
+                self._exhausted = True
+                return
+            except StopAsyncIteration as error:  # of a plain iterator, it is no end
+                raise as_failure(error, "the source") from error
+            self._put(item)
+
+    def _put(self, item: T) -> None:
+        """Put an item where the loop finds it, unless the loop has said meanwhile that it wants no more."""
+        with self._lock:
+            self._taken += 1
+            if self._ended:
+                self._discarded += 1
+                return
+            self._inbox.append(item)
+            if self._asked and not self._told:
+                self._told = True
+                self.scope.loop.call_soon_threadsafe(self._arrived)
+
+    def _close_in_thread(self) -> None:
+        try:
+            close(self._iterable if self._iterator is None else self._iterator)
+        except (StopIteration, StopAsyncIteration, GeneratorExit, CancelledError) as error:
+            raise as_failure(error, "closing the source") from error  # itself would end the task that waits for this
+
+
+class AheadStage[T](ThreadStage[T]):
     """Reads `read()` in a thread, `AHEAD` items ahead, and closes it there; what is read is there at once (P2).
 
     `size` gives the bytes of an item, if they count.
     """
 
     def __init__(
-        self, scope: Scope, read: Callable[[], Generator[T]], name: str, size: Callable[[T], int] | None = None
+        self, scope: Scope, read: Callable[[], Iterator[T]], name: str, size: Callable[[T], int] | None = None
     ) -> None:
-        super().__init__(scope, _Lists(scope, read, name, size), name)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType] -- lists of what it reads
-
-    @override
-    def ready_items(self, room: int) -> Iterator[T]:
-        inbox, scope = self._inbox, self.scope
-        while room and inbox and now() <= scope.turn_ends:
-            room -= 1
-            self._delivered += 1
-            yield inbox.popleft()
+        super().__init__(scope, (), name)
+        self._read_source = read
+        self._size = size
+        self._bytes = 0
 
     @override
     def drain(self) -> None:
         """Take nothing more; what was only read ahead is as if it had not been."""
-        self._discarded += len(self._inbox)
-        self._inbox.clear()
+        with self._lock:
+            self._ended = True
+        self.close()
         super().drain()
 
     @override
-    async def _read(self, iterator: AsyncIterator[list[T]]) -> None:  # type: ignore[override] # pyright: ignore[reportIncompatibleMethodOverride] -- as above
-        while not self._ended:
-            if self._inbox:
-                await self._sleep()
-                continue
-            self._pulling = True
-            try:
-                items = await anext(iterator)
-            finally:
-                self._pulling = False
-            self._taken += len(items)
-            if self._stopping:
-                self._discarded += len(items)
-                return
-            self._inbox.extend(items)
-            self._tell()
+    def _open(self) -> Iterator[T]:
+        return self._read_source()
 
+    @override
+    def _may_go_on(self) -> bool:
+        waiting = len(self._inbox)
+        return (not waiting or (waiting < AHEAD and self._bytes < AHEAD_BYTES)) and not self._ended
 
-class _Lists[T](AsyncIterator[list[T]]):
-    """What a thread has read since this was last asked, as lists that are not empty."""
-
-    def __init__(
-        self, scope: Scope, read: Callable[[], Generator[T]], name: str, size: Callable[[T], int] | None
-    ) -> None:
-        self._loop = scope.loop
-        self._read = read
-        self._size = size
-        self._name = name
-        self._changed = threading.Condition()
-        self._items: list[T] = []
+    @override
+    def _burst(self) -> None:
         self._bytes = 0
-        self._error: BaseException | None = None
-        self._closing_error: BaseException | None = None
-        self._asked = self._ended = self._closing = False
-        self._wakeup: asyncio.Future[None] | None = None
-        self._over: asyncio.Future[None] = scope.loop.create_future()
-        self._thread: threading.Thread | None = None
-        scope.on_closed.append(self._is_over)
+        super()._burst()
 
-    async def __anext__(self) -> list[T]:
-        if self._thread is None:
-            thread = threading.Thread(target=self._work, name=f"penstock {self._name}", daemon=True)
-            thread.start()
-            self._thread = thread
-        while True:
-            with self._changed:
-                if self._items:
-                    items, self._items = self._items, []
-                    self._bytes = 0
-                    self._changed.notify()
-                    return items
-                if self._ended:
-                    break
-                self._asked = True
-                wakeup = self._wakeup = self._loop.create_future()
-            await wakeup
-        error, self._error = self._error, None
-        _raise(error)
-        raise StopAsyncIteration
-
-    async def aclose(self) -> None:
-        """Have the thread close what it reads, and wait for its end, or for that of the run."""
-        if self._thread is None:
-            return
-        with self._changed:
-            self._closing = True
-            self._changed.notify()
-        await outlast(self._over)
-        error, self._closing_error = self._closing_error, None
-        _raise(error)
-
-    def _work(self) -> None:
-        items = self._read()
-        try:
-            for item in items:
-                if not self._hand_on(item):
-                    break
-        except BaseException as error:  # noqa: BLE001 -- raised to whoever reads, whatever it is
-            self._error = error
-        try:
-            items.close()
-        except BaseException as error:  # noqa: BLE001 -- raised from leaving, whatever it is
-            self._closing_error = error
-        with self._changed:
-            self._ended = True
-        with suppress(RuntimeError):  # the loop is closed: this was left behind
-            self._loop.call_soon_threadsafe(self._thread_ended)
-
-    def _hand_on(self, item: T) -> bool:
-        """Put an item where it is found; whether more is wanted."""
-        size = 0 if self._size is None else self._size(item)
-        with self._changed:
-            self._items.append(item)
-            self._bytes += size
-            if self._asked:
-                self._asked = False
-                self._loop.call_soon_threadsafe(self._wake)
-            while (len(self._items) >= AHEAD or self._bytes >= AHEAD_BYTES) and not self._closing:
-                self._changed.wait()
-            return not self._closing
-
-    def _wake(self) -> None:
-        if self._wakeup is not None and not self._wakeup.done():
-            self._wakeup.set_result(None)
-
-    def _thread_ended(self) -> None:
-        assert self._thread is not None
-        self._thread.join()
-        self._wake()
-        self._is_over()
-
-    def _is_over(self) -> None:
-        if not self._over.done():
-            self._over.set_result(None)
-
-
-def _raise(error: BaseException | None) -> None:
-    """Raise it, if there is one; its traceback must not lead to who holds it."""
-    try:
-        if error is not None:
-            raise error
-    finally:
-        del error
+    @override
+    def _put(self, item: T) -> None:
+        if self._size is not None:
+            self._bytes += self._size(item)
+        super()._put(item)

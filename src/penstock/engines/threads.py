@@ -10,7 +10,7 @@ from typing import Any, Final, cast
 from penstock.core.errors import as_failure
 from penstock.core.outputs import AT_HAND
 from penstock.core.retry import ThreadTimeout, in_time
-from penstock.core.scope import Scope, outlast
+from penstock.core.scope import outlast
 from penstock.engines.pool import DaemonThreads
 
 type _Outcome = list[Any]
@@ -125,23 +125,18 @@ class Budget:
 class InThread[T](AsyncIterator[T]):
     """A plain iterable, read and closed in a thread, for those whose reading blocks.
 
-    A cancelled read waits for its item, as a thread cannot be stopped. With `keep`, that item is handed on and the
-    cancellation raised by the next read: it cannot be given back to its source.
+    A cancelled read waits for its item, as a thread cannot be stopped.
     """
 
-    def __init__(self, iterable: Iterable[T], threads: Threads, limit: Budget, *, keep: bool = False) -> None:
+    def __init__(self, iterable: Iterable[T], threads: Threads, limit: Budget) -> None:
         self._iterable = iterable
         self._iterator: Iterator[T] | None = None
         self._threads = threads
         self._limit = limit
-        self._keep = keep
         self._read: list[T] = []
-        self._interrupted = False
         self._left_running = False
 
     async def __anext__(self) -> T:
-        if self._interrupted:
-            raise asyncio.CancelledError
         try:
             with self._limit:
                 await self._threads.run(self._limit, self._next)
@@ -150,10 +145,6 @@ class InThread[T](AsyncIterator[T]):
         except ThreadTimeout as error:
             self._left_running = True
             raise ThreadTimeout(error.seconds, partial(self._close_behind, error.back)) from None
-        except asyncio.CancelledError:
-            if not self._keep or not self._read:
-                raise
-            self._interrupted = True
         if not self._read:
             raise StopAsyncIteration
         return self._read.pop()
@@ -163,7 +154,7 @@ class InThread[T](AsyncIterator[T]):
         if self._left_running or self._threads.gone:
             return
         if self._iterator is not None or isinstance(self._iterable, Iterator):
-            await self._threads.run(_NO_LIMIT, self._close)
+            await self._threads.run(NO_LIMIT, self._close)
 
     async def _close_behind(self, back: Callable[[], Awaitable[None]]) -> None:
         """Close the iterator when the thread that is inside it is back."""
@@ -184,14 +175,7 @@ class InThread[T](AsyncIterator[T]):
             close()
 
 
-_NO_LIMIT: Final = Budget(None)
-
-
-def read_in_thread(scope: Scope, iterable: Iterable[Any], name: str) -> AsyncIterator[Any]:
-    """A source for `scope`, read in a thread of its own."""
-    threads = Threads(1, name, scope.closed)
-    scope.on_closed.append(threads.close)
-    return InThread(iterable, threads, Budget(None), keep=True)
+NO_LIMIT: Final = Budget(None)
 
 
 def _empty(future: asyncio.Future[_Outcome]) -> None:
