@@ -1,15 +1,16 @@
 """What can be run and read: the ends of a stream."""
 
 from collections.abc import Callable
-from typing import Any, Generic, TypeVar, overload
+from typing import Any, Generic, Literal, TypeVar, overload
 
 from penstock.core import validate
 from penstock.core.errors import EmptyStreamError, OptionError
+from penstock.core.policy import ANY_NUMBER
 from penstock.core.retry import Seconds
 from penstock.core.scope import Scope
 from penstock.core.stage import Stage
 from penstock.durable.fingerprint import OnChange
-from penstock.durable.job import IdentifiedSource, Job, OnMissing
+from penstock.durable.job import IdentifiedSource, Job, OnDead, OnMissing
 from penstock.durable.report import RunReport
 from penstock.durable.sink import Durability, Sink
 from penstock.progress import require_rich
@@ -135,6 +136,8 @@ class Readable(Generic[T_co]):  # noqa: UP046 -- inferred variance would be inva
         durability: Durability = "process",
         on_missing: OnMissing = "keep",
         on_change: OnChange = "continue",
+        on_error: Literal["raise", "collect"] | None = None,
+        on_dead: OnDead = "keep",
         grace: Seconds = 5.0,
         progress: bool = False,
     ) -> RunReport:
@@ -144,7 +147,8 @@ class Readable(Generic[T_co]):  # noqa: UP046 -- inferred variance would be inva
         sink, was dropped or was set aside; its rows and the note that it is done are then stored in one transaction.
         Roots that are done, in the version that they have, are passed over; those that have changed replace their rows.
         With `on_error="collect"`, an item that fails is set aside in the sink's database, and its root is dead until it
-        changes or is retried.
+        changes or is retried. A row that the sink cannot hold is an item that fails, in a stage called as the class of
+        the sink.
 
         Args:
             sink: where the rows go.
@@ -156,6 +160,12 @@ class Readable(Generic[T_co]):  # noqa: UP046 -- inferred variance would be inva
                 begun last (see `docs/memo.md` for what that is): "continue" leaves them done, and does the others by
                 the new code; "restart" does all of them again, each of which keeps its rows until it is; "refuse"
                 raises `StoreError`. The log and the report name the stages that have changed.
+            on_error: what becomes of a row that the sink cannot hold (a value that no column has, a column that is not
+                declared, the key of another row): "collect" sets it aside, and its root is dead; "raise" ends the run
+                with the first one. Default: that of the last stage with "collect" or "skip", which is then "collect"
+                with its `max_failures` and `max_failure_rate`, counted for the sink alone; "raise" if there is none.
+            on_dead: what becomes of the rows that a root has of a version before, when the new one fails: "keep" or
+                "remove".
             grace: as for `open`.
             progress: as for `open`.
 
@@ -176,7 +186,11 @@ class Readable(Generic[T_co]):  # noqa: UP046 -- inferred variance would be inva
         _check_sink(sink)
         if on_missing == "delete" and sink.delivery != "exactly once":
             raise OptionError(f"on_missing='delete' needs a sink that can remove rows, got {sink!r}")
+        if on_dead == "remove" and sink.delivery != "exactly once":
+            raise OptionError(f"on_dead='remove' needs a sink that can remove rows, got {sink!r}")
         source = self.identified
+        validate.one_of("on_error", on_error, ("raise", "collect", None))
+        tolerance = source.tolerance if on_error is None else ANY_NUMBER if on_error == "collect" else None
         return await deliver(
             Job(
                 open_tracked=source.open,
@@ -186,6 +200,8 @@ class Readable(Generic[T_co]):  # noqa: UP046 -- inferred variance would be inva
                 durability=validate.one_of("durability", durability, ("process", "power")),
                 on_missing=validate.one_of("on_missing", on_missing, ("keep", "delete")),
                 on_change=validate.one_of("on_change", on_change, ("continue", "restart", "refuse")),
+                on_dead=validate.one_of("on_dead", on_dead, ("keep", "remove")),
+                tolerance=tolerance,
                 stages=source.stages,
                 one_shot=source.one_shot,
                 grace=validate.seconds("grace", grace, zero=True),

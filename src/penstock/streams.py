@@ -93,7 +93,10 @@ class Stream(Readable[T_co]):
             return stage
 
         stages = (*source.stages, *(code for code in codes if code is not None))
-        return replace(source, open=open_tracked, stages=stages)
+        tolerant = [each.code.tolerance for each in operators if each.code and each.code.tolerance is not None]
+        return replace(
+            source, open=open_tracked, stages=stages, tolerance=tolerant[-1] if tolerant else source.tolerance
+        )
 
     # Transform
 
@@ -405,6 +408,7 @@ def combined(operator: Callable[[Scope, Sequence[Stage[Any]]], Stage[Any]], *str
             open_tracked,
             stages=tuple(stage for source in sources for stage in source.stages),
             one_shot=any(source.one_shot for source in sources),
+            tolerance=next((source.tolerance for source in sources if source.tolerance is not None), None),
         )
     return Stream(open_combined, refuse_opening, identified=identified)
 

@@ -102,14 +102,16 @@ async def test_several_things_that_fail_of_one_root_are_one_dead_root(table):
     assert [letter.error for letter in root.letters] == ["ValueError: a", "ValueError: c"]
 
 
-async def test_a_root_that_dies_in_a_new_version_has_no_rows_of_the_one_before(table):
+@pytest.mark.parametrize(("on_dead", "kept"), [("keep", 2), ("remove", 0)])
+async def test_a_root_that_dies_in_a_new_version_keeps_its_rows_unless_told(table, on_dead, kept):
     async def fail(row):
         raise ValueError(row)
 
     await stream(["ab"]).to(table, run="r")
     assert len(list(table.rows())) == 2
-    await stream(["ab"], version="2").map(fail, on_error="collect").to(table, run="r")
-    assert list(table.rows()) == []
+    await stream(["ab"], version="2").map(fail, on_error="collect").to(table, run="r", on_dead=on_dead)
+    assert len(list(table.rows())) == kept
+    assert durable.runs(table.path)[0].rows == kept
     report = await stream(["ab"], version="3").to(table, run="r")
     assert (report.delivered, report.redone) == (1, 1)
     assert durable.dead_roots(table.path) == []

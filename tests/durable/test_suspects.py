@@ -682,7 +682,7 @@ async def test_a_root_that_waits_to_be_noted_waits_for_no_company(sink, monkeypa
 def test_a_root_that_is_done_again_by_every_run_when_it_is_dead_is_not_done_by_this_one(sink):
     """It would kill the process that has just found out."""
     deadly = Deadly()
-    job = job_of(roots(range(5)).map(deadly.row), sink, dead_for_now=True)
+    job = job_of(roots(range(5)).map(deadly.row), sink, retries_dead=True)
     deadly.how = survive
     asyncio.run(deliver(job))
     deadly.how = kill_this

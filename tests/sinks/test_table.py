@@ -1,7 +1,6 @@
 """`SqliteTable`: what a row may be, and what comes back."""
 
 import array
-import datetime as dt
 import math
 from contextlib import closing
 
@@ -112,10 +111,8 @@ async def test_two_tables_and_runs_share_a_database(path):
         ({"PENSTOCK_ROOT": 1}, "a row must have no column 'penstock_root'"),
         ({"a\0b": 1}, r"the name of a column must be text that UTF-8 can hold, without NUL, got 'a\\x00b'"),
         ({"\ud800": 1}, r"the name of a column must be text that UTF-8 can hold, without NUL, got '\\ud800'"),
-        ({"y": 1}, "a row has the column 'y', the table t has not"),
         ({"x": 2**63}, "the column 'x' must have .* got 9223372036854775808"),
         ({"x": "\ud800"}, r"the column 'x' must have .* got '\\ud800'"),
-        ({"x": dt.date(2020, 1, 2)}, r"the column 'x' must have .* got datetime\.date\(2020, 1, 2\)"),
         ({"x": np.array([1.5])}, r"the column 'x' must have .* got array\(\[1\.5\]\)"),
         ({"x": np.longdouble(1)}, r"the column 'x' must have .* got np\.longdouble"),
         ({"x": np.complex64(1)}, r"the column 'x' must have .* got np\.complex64"),

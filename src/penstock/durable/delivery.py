@@ -8,20 +8,23 @@ from functools import partial
 from operator import attrgetter
 from pathlib import Path
 from time import perf_counter
-from typing import Final
+from typing import Any, Final
 
 from penstock.core import open_runs, validate
 from penstock.core.errors import OptionError, PenstockError, note
 from penstock.core.log import LOG
+from penstock.core.outcome import Failed
+from penstock.core.scope import KEPT_FAILURES
 from penstock.durable.done import DoneRoots
 from penstock.durable.job import Job
 from penstock.durable.journal import Journal, Opened, unused_memo
 from penstock.durable.ledger import Ledger
 from penstock.durable.lock import HeldError, owner
 from penstock.durable.memo import Memo
+from penstock.durable.refusing import Refusals
 from penstock.durable.report import GO_ON, RunReport
 from penstock.durable.roots import Key, Root, Tracked
-from penstock.durable.sink import Store, identity_of
+from penstock.durable.sink import RowError, Store, identity_of
 from penstock.durable.sqlite import StoreError
 from penstock.durable.suspects import Alone, Counts, run_alone, suspect_again
 from penstock.durable.weights import weight
@@ -33,6 +36,11 @@ HELD: Final = 10_000
 
 _WAITS: Final = (0.01, 0.02, 0.05, 0.1)
 """Seconds that one who holds the sink gets: the child of a process that was killed takes a moment to end, too."""
+
+
+def itself(row: Any) -> Any:
+    """The row, for a store that takes rows as they come."""
+    return row
 
 
 async def deliver(job: Job) -> RunReport:
@@ -96,7 +104,7 @@ async def _open(job: Job) -> tuple[Store, Opened, Alone]:
             opened,
             partial(job.sink.open, job.durability),
             partial(_deliver_alone, job, opened),
-            keeps_rows_of_dead=job.dead_for_now,
+            keeps_rows_of_dead=job.on_dead == "keep",
             progress=job.progress,
         )
         store, again = await _open_once(job)
@@ -124,7 +132,7 @@ async def _open_once(job: Job) -> tuple[Store, Opened]:
             opened = store.journal.open_run(
                 job.name, job.source, identity_of(job.sink), owner(), stages=job.stages, on_change=job.on_change
             )
-            return store, replace(opened, keeps_rows_of_dead=job.dead_for_now)
+            return store, replace(opened, keeps_rows_of_dead=job.on_dead == "keep")
     except BaseException:
         store.close()
         raise
@@ -175,15 +183,22 @@ class Delivery:
         self._done = DoneRoots(self._reader, opened.id)
         self._alone = Alone({}) if alone is None else alone
         self._only = only
-        self._ledger = Ledger(self._done, opened, self._finished, retries_dead=job.dead_for_now)
+        self._ledger = Ledger(self._done, opened, self._finished, retries_dead=job.retries_dead)
         self._ledger.only = only
         self._ledger.set_aside = self._alone.dead
         self._ledger.is_full = lambda: self._writer.is_full
         self._memo = self._ledger.memo = Memo(self._reader, self._remember)
         self._ledger.dispatch = None if opened.clean or not job.finds_killers else self._dispatch
         self._progress = asyncio.Event()
+        tolerance = job.tolerance if only is None else None  # what fails alone runs among the others once more
+        self._refusals = Refusals(type(job.sink).__name__, tolerance)
         self._writer = Writer(
-            store, opened, asyncio.get_running_loop(), self._committed, keeps_rows_of_dead=job.dead_for_now
+            store,
+            opened,
+            asyncio.get_running_loop(),
+            self._committed,
+            refuse=self._refusals.refuse,
+            keeps_rows_of_dead=job.on_dead == "keep",
         )
         self._held = 0
         self._delivered = self._dead = self._rows = self._missing = self._removed = 0
@@ -191,15 +206,22 @@ class Delivery:
 
     async def run(self) -> None:
         """Read the stream to its end."""
+        accept, refusals = getattr(self._store, "accept", itself), self._refusals
         async with self.items as items:
             async for item in items:
                 root = item.root
-                root.rows.append(item.value)
-                row = weight(item.value)
-                root.weight += row
-                self._held += row
-                if self._held > HELD:
-                    self._stage()
+                refusals.taken += 1
+                try:
+                    row = accept(item.value)
+                except Exception as error:  # noqa: BLE001 -- whatever it is, it is of this row
+                    self._refuse(root, error, item.value)
+                else:
+                    root.rows.append(row)
+                    size = weight(item.value)
+                    root.weight += size
+                    self._held += size
+                    if self._held > HELD:
+                        self._stage()
                 root.settled()
                 if self._writer.is_full:
                     await self._committing(lambda: not self._writer.is_full)
@@ -217,6 +239,17 @@ class Delivery:
             with self._store.transaction():
                 self._store.journal.close_run(self._opened.id)
             self._complete = True
+
+    def _refuse(self, root: Root, error: Exception, item: object) -> None:
+        """Set aside a row that the sink cannot hold, or raise why."""
+        if isinstance(error, RowError) and self._job.tolerance is None:
+            error = RowError(f"row {root.staged + len(root.rows)} of {root.key!r}: {error}").with_traceback(None)
+        self._refusals.refuse(root, error, item)
+
+    @property
+    def failures(self) -> tuple[Failed, ...]:
+        """The newest items that failed and did not end the run: of the stages, then those that the sink refused."""
+        return (*self.items.failures, *self._refusals.failures)[-KEPT_FAILURES:]
 
     @property
     def _was_stopped(self) -> bool:
@@ -285,7 +318,7 @@ class Delivery:
             changed=self._opened.changed,
             by_other_code=sum(n for times, n in ledger.passed.items() if self._opened.is_by_other_code(times)),
             stats=self.items.stats(),
-            failures=self.items.failures,
+            failures=self.failures,
         )
 
     def __str__(self) -> str:

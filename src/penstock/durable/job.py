@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from penstock.core.policy import Tolerance
 from penstock.core.scope import Scope
 from penstock.core.stage import Stage
 from penstock.durable.fingerprint import OnChange, StageCode
@@ -11,6 +12,7 @@ from penstock.durable.ledger import Ledger
 from penstock.durable.roots import Key
 from penstock.durable.sink import Durability, Sink
 
+type OnDead = Literal["keep", "remove"]
 type OnMissing = Literal["keep", "delete"]
 type OpenTracked = Callable[[Scope, Ledger, str], Stage[Any]]
 
@@ -24,12 +26,14 @@ class IdentifiedSource:
         open: opens a stage of tracked items, their keys with a prefix.
         stages: the code of the stages that it has already.
         one_shot: whether it can be read only once.
+        tolerance: how many failures the last of its stages puts up with that does not raise the first; None if all do.
     """
 
     name: str
     open: OpenTracked
     stages: tuple[StageCode, ...] = ()
     one_shot: bool = False
+    tolerance: Tolerance | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +42,9 @@ class Job:
 
     Attributes:
         progress: whether to show on stderr how it goes.
-        dead_for_now: whether a root that fails keeps the rows of the version before, and is tried again by the next
-            run, as one that may do better then.
+        on_dead: what becomes of the rows that a root has of a version before, when it fails.
+        retries_dead: whether a root that fails is tried again by the next run, as one that may do better then.
+        tolerance: how many rows that the sink refuses are set aside; None if the first one ends the run.
         is_missing: whether a root that was settled before and was not seen is one that the source should have had.
         stages: the code of its stages.
         on_change: what becomes of roots that were done by other code.
@@ -56,7 +61,9 @@ class Job:
     on_missing: OnMissing
     grace: float
     progress: bool = False
-    dead_for_now: bool = False
+    on_dead: OnDead = "keep"
+    retries_dead: bool = False
+    tolerance: Tolerance | None = None
     is_missing: Callable[[Key], bool] = lambda _: True
     stages: tuple[StageCode, ...] = ()
     on_change: OnChange = "continue"

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from penstock.durable.fingerprint import OnChange, StageCode, changes, code_of
 from penstock.durable.roots import DEAD, DONE, DeadLetter, Key, Root
-from penstock.durable.sqlite import Connection, StoreError, transaction
+from penstock.durable.sqlite import Connection, RefusedRowError, StoreError, transaction
 
 FORMAT: Final = 3
 
@@ -344,13 +344,13 @@ class Journal:
         """Have rows of a root wait under a number until the root is settled; they are read back by this process only.
 
         Raises:
-            StoreError: a row cannot be pickled.
+            RefusedRowError: a row cannot be pickled.
         """
         for start in range(0, len(rows), _PART):
             try:
                 part = pickle.dumps(rows[start : start + _PART], pickle.HIGHEST_PROTOCOL)
             except Exception as error:
-                raise StoreError(
+                raise RefusedRowError(
                     f"{self._path}: more rows wait for their roots than are held, and these cannot be stored meanwhile"
                     f": {error}"
                 ) from error

@@ -19,12 +19,20 @@ type Delivery = Literal["exactly once", "at least once"]
 type Durability = Literal["process", "power"]
 
 
-class KeyTakenError(OptionError):
+class RowError(OptionError):
+    """A row that its sink cannot hold: the failure of the root that it came from."""
+
+
+class KeyTakenError(RowError):
     """A row has a key that a row of another root has, which may still give it up in this run."""
 
 
 class Store(Protocol):
-    """A sink that was opened for writing by one run."""
+    """A sink that was opened for writing by one run.
+
+    It may also have `accept(row)`, which is called on the loop for every row that the stream gives: what it returns is
+    the row from there on, and what it raises, a `RowError` best, is the failure of the row's root.
+    """
 
     @property
     def journal(self) -> "Journal":
@@ -52,6 +60,7 @@ class Store(Protocol):
         """Put `rows` in the place of all rows of the root of that id, in the transaction that is open.
 
         Raises:
+            RowError: it cannot hold a row; that is the failure of the root. Anything else ends the run.
             KeyTakenError: as rows of other roots are; it is tried again when those are settled, or are gone.
         """
         ...

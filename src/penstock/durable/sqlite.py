@@ -14,6 +14,7 @@ import apsw
 import sqlite_vec  # type: ignore[import-untyped] # pyright: ignore[reportMissingTypeStubs] -- has no types; only used here
 
 from penstock.core.errors import PenstockError
+from penstock.durable.sink import RowError
 
 type Connection = apsw.Connection
 ConstraintError = apsw.ConstraintError
@@ -37,6 +38,10 @@ _PATIENCE = 5_000
 
 class StoreError(PenstockError):
     """A database cannot be used; the message names it and says why."""
+
+
+class RefusedRowError(RowError, StoreError):
+    """The database refuses a row; it can be used for others."""
 
 
 class StoreFullError(StoreError):

@@ -3,14 +3,14 @@
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, count
 from typing import TYPE_CHECKING, Any, Final
 
 from penstock.core.errors import note
 from penstock.core.scope import outlast
 from penstock.durable.roots import Root
-from penstock.durable.sink import KeyTakenError, Store
+from penstock.durable.sink import KeyTakenError, RowError, Store
 
 if TYPE_CHECKING:
     from penstock.durable.journal import Journal, Opened
@@ -25,6 +25,9 @@ GATHER: Final = 0.005
 """Seconds for which the first of few roots waits for others: a commit costs as much as several of them."""
 
 _FEW: Final = 100
+
+type Refuse = Callable[[Root, RowError], None]
+"""Makes a root dead for a row that the store refuses; raises the error if the run ends with that."""
 
 type Entry = tuple[Root, list[Any] | None, int]
 """A root and rows of it that are to be staged, or None: it is finished; and how much memory it takes, in rows."""
@@ -49,9 +52,11 @@ class Writer:
         loop: asyncio.AbstractEventLoop,
         told: Callable[[], None],
         *,
+        refuse: Refuse,
         keeps_rows_of_dead: bool = False,
     ) -> None:
         self._keeps_rows_of_dead = keeps_rows_of_dead
+        self._refuse = refuse
         self._store = store
         self._most = min(WAITING, max(_ENOUGH, 2 * store.largest))
         self._opened = opened
@@ -188,13 +193,14 @@ class Writer:
 
     def _commit(self, batch: list[Entry]) -> None:
         """Stage what is to be staged; then settle what is finished, each root together with its rows."""
-        store, journal = self._store, self._store.journal
-        parts = [(root.staging, rows) for root, rows, _ in batch if rows is not None]
+        store = self._store
+        parts = [(root, rows) for root, rows, _ in batch if rows is not None]
         if parts:
-            with store.transaction():
-                for staging, rows in parts:
-                    journal.stage(staging, rows)
-            self.commits += 1
+            try:
+                self._stage(parts)
+            except RowError:  # of one of them
+                for part in parts:
+                    self._stage_alone(part)
         roots = [root for root, rows, _ in batch if rows is None]
         if not roots:
             return
@@ -203,6 +209,18 @@ class Writer:
             self._settle(roots)
         except Exception:  # noqa: BLE001 -- it comes again below, from the root that the store refuses
             self._settle_again(roots)
+
+    def _stage(self, parts: Sequence[tuple[Root, list[Any]]]) -> None:
+        with self._store.transaction():
+            for root, rows in parts:
+                self._store.journal.stage(root.staging, rows)
+        self.commits += 1
+
+    def _stage_alone(self, part: tuple[Root, list[Any]]) -> None:
+        try:
+            self._stage([part])
+        except RowError as error:
+            self._refuse(part[0], error)
 
     def _settle_again(self, roots: list[Root]) -> None:
         """Settle them after the store refused one: all once more, or one by one, up to that one.
@@ -223,8 +241,11 @@ class Writer:
             if isinstance(error, KeyTakenError) and not self._is_last:
                 self._have_wait(root)
                 return
-            note(error, f"root {root.key!r}")
-            raise
+            if not isinstance(error, RowError):
+                note(error, f"root {root.key!r}")
+                raise
+            self._refuse(root, error)
+            self._settle([root])
 
     def _have_wait(self, root: Root) -> None:
         """Have the rows of a root wait in the store for roots that are in its way."""
@@ -232,8 +253,7 @@ class Writer:
         if rows:
             root.staging = root.staging or next(self._numbers)
             root.staged += len(rows)
-            with self._store.transaction():
-                self._store.journal.stage(root.staging, rows)
+            self._stage([(root, rows)])
         self._put_off.append(root)
 
     def _settle(self, roots: list[Root], *, emptied: bool = False) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 from penstock.core.errors import OptionError
 from penstock.core.plan import Plan
+from penstock.core.policy import Tolerance
 from penstock.core.scope import Scope
 from penstock.core.stage import Stage
 
@@ -23,6 +24,7 @@ class Code:
         in_band: whether results are `Ok` or `Failed`.
         deps: what else they depend on, as the user says.
         memo: whether they are kept from run to run.
+        tolerance: how many failures are put up with; None if the first is raised.
     """
 
     title: str
@@ -30,6 +32,7 @@ class Code:
     in_band: bool
     deps: object
     memo: bool
+    tolerance: Tolerance | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -171,7 +171,9 @@ def work(
         )
     if validate.flag("memo", memo) and operator in {"tap", "for_each"}:
         raise OptionError(f"memo must be False for {operator}, got True: it calls its function for the effect")
-    code = Code(title, fn, in_band=on_error == "return", deps=deps, memo=memo)
+    tolerance = _tolerance(on_error, max_failures, max_failure_rate)
+    puts_up = tolerance if on_error in {"skip", "collect"} else None
+    code = Code(title, fn, in_band=on_error == "return", deps=deps, memo=memo, tolerance=puts_up)
     fn = fn if operator != "map_batches" else one_each(fn)
     call = fn if inspect.iscoroutinefunction(fn) else on_loop(fn)
     return Work(
@@ -191,7 +193,7 @@ def work(
             retry=retry,
             limits=limits,
             on_error=validate.one_of("on_error", on_error, ON_ERROR),
-            tolerance=_tolerance(on_error, max_failures, max_failure_rate),
+            tolerance=tolerance,
         ),
     )
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from penstock.exports import exports
 
 if TYPE_CHECKING:
-    from penstock.durable.sink import Delivery, Durability, Sink, Store
+    from penstock.durable.sink import Delivery, Durability, RowError, Sink, Store
     from penstock.sinks.callback import Callback, Delivered
     from penstock.sinks.finding import Found
     from penstock.sinks.store import SqliteStore
@@ -15,7 +15,7 @@ else:
     __getattr__, __dir__ = exports(
         __name__,
         {
-            "penstock.durable.sink": ("Delivery", "Durability", "Sink", "Store"),
+            "penstock.durable.sink": ("Delivery", "Durability", "RowError", "Sink", "Store"),
             "penstock.sinks.callback": ("Callback", "Delivered"),
             "penstock.sinks.finding": ("Found",),
             "penstock.sinks.store": ("SqliteStore",),
@@ -32,6 +32,7 @@ __all__ = [
     "Durability",
     "Found",
     "Made",
+    "RowError",
     "Sink",
     "SqliteStore",
     "SqliteTable",

@@ -1,12 +1,10 @@
 """What the stores of SQLite databases share: the lock, the one connection that writes, the journal beside the rows."""
 
-import json
 import os
-import sys
-from collections.abc import Buffer, Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from penstock.core import validate
 from penstock.core.errors import OptionError
@@ -25,10 +23,6 @@ _LOG_LEFT: Final = 64 << 20
 
 _PAGE: Final = 512
 """The least that a database takes."""
-
-_PLAIN: Final = frozenset((type(None), bool, int, float, str, bytes))
-_BYTES: Final = (bytes, bytearray, memoryview)
-_NUMBERS_AND_TEXT: Final = "biufSU"
 
 ROOT: Final = "penstock_root"
 """The column that says which root a row came from."""
@@ -75,6 +69,13 @@ class SqliteStore:
     def prepare(self) -> None:
         """Make what a new database needs, and learn what there is; the connection is open."""
 
+    def accept(self, row: Any) -> Any:
+        """What is kept of a row until it is stored, here the row itself; called on the loop.
+
+        What it raises is the failure of the row's root; it should be a `RowError` that says why.
+        """
+        return row
+
     def send(self, run: str, roots: Iterable[tuple[Root, Iterable[Any]]]) -> None:
         """Do nothing: `replace` brings the rows to where they belong."""
 
@@ -102,13 +103,6 @@ class SqliteStore:
         self._opened.close()
 
 
-def mapping(row: Any) -> Mapping[str, Any]:
-    """`row` if it is a mapping."""
-    if not isinstance(row, Mapping):
-        raise OptionError(f"a row must be a mapping of columns to values, got {row!r}")
-    return cast("Mapping[str, Any]", row)
-
-
 def quoted(name: str) -> str:
     """A name as SQL has it."""
     return '"' + name.replace('"', '""') + '"'
@@ -124,57 +118,10 @@ def lowered(name: str) -> str:
     return "".join(letter.lower() if letter.isascii() else letter for letter in name)
 
 
-def stored(value: Any) -> Any:
-    """A value as a column has it: lists and dicts as JSON, the numbers of numpy as those of Python.
-
-    `TypeError` for what SQLite would take for the bytes that it is in memory: arrays.
-    """
-    if type(value) in _PLAIN:
-        return value
-    if isinstance(value, list | dict | tuple):
-        return json.dumps(value)
-    numpy = sys.modules.get("numpy")
-    if numpy is not None and isinstance(value, numpy.generic) and value.dtype.kind in _NUMBERS_AND_TEXT:
-        value = value.item()
-    given: object = value
-    if isinstance(given, Buffer) and not isinstance(given, _BYTES):
-        raise TypeError("not bytes")
-    return value
-
-
 def check_name(option: str, name: str) -> None:
     """`OptionError` if SQL cannot have the name of a table or column."""
     if "\0" in name or not validate.is_utf8(name):
         raise OptionError(f"{option} must be text that UTF-8 can hold, without NUL, got {name!r}")
-
-
-def check_names(names: Sequence[object]) -> None:
-    """`OptionError` if these cannot be the names of columns of one table."""
-    for name in names:
-        if not isinstance(name, str):
-            raise OptionError(f"the name of a column must be a str, got {name!r}")
-        check_name("the name of a column", name)
-    if len({str(name).lower() for name in names}) < len(names):
-        raise OptionError(f"columns must differ in more than upper and lower case, got {', '.join(map(str, names))}")
-
-
-def refuse_what_cannot_be_stored(row: Mapping[str, Any]) -> None:
-    """`OptionError` for the first value of `row` that no column can have."""
-    for name, value in row.items():
-        try:
-            given = stored(value)
-            fits = given is None or isinstance(given, (int, float, str, *_BYTES))
-            if isinstance(given, int):
-                given.to_bytes(8, signed=True)
-            elif isinstance(given, str):
-                given.encode()
-        except (TypeError, ValueError, OverflowError):
-            fits = False
-        if not fits:
-            raise OptionError(
-                f"the column {name!r} must have None, an int of 64 bits, float, str, bytes or what is JSON, "
-                f"got {value!r}"
-            )
 
 
 def database(option: str, value: object) -> str:

@@ -1,47 +1,56 @@
 """Rows in a table of an SQLite database."""
 
 import os
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from itertools import groupby
-from typing import Any, override
+from operator import itemgetter
+from typing import Any, cast, override
+
+import apsw
 
 from penstock.core import validate
 from penstock.core.errors import OptionError
-from penstock.durable.sink import Delivery, Durability, KeyTakenError
-from penstock.durable.sqlite import ConstraintError, StoreError, connect_reader, named_errors
-from penstock.sinks.store import (
-    ROOT,
-    SqliteStore,
-    check_name,
-    check_names,
-    columns_of,
-    database,
-    lowered,
-    mapping,
-    quoted,
-    refuse_what_cannot_be_stored,
-    stored,
+from penstock.durable.sink import Delivery, Durability, KeyTakenError, RowError
+from penstock.durable.sqlite import (
+    ConstraintError,
+    RefusedRowError,
+    StoreError,
+    connect_reader,
+    named_errors,
+    transaction,
 )
+from penstock.sinks.cells import Cell, Row, cells, mapping, shown
+from penstock.sinks.columns import Columns, Declared, declared, place_of
+from penstock.sinks.store import ROOT, SqliteStore, check_name, columns_of, database, lowered, quoted
 
 
 class SqliteTable:
     """A table that rows go to, exactly once: the rows of a root and the note that it is done are one transaction.
 
-    A row is a mapping of column names to `None`, numbers (also numpy's), `str`, `bytes` or `bool`; lists and dicts are
-    stored as JSON, a NaN as NULL (SQLite has none). Arrays are refused: `tolist` or `tobytes` says which is meant. The
-    first row says which columns the table has, if there is none yet; a column more, `penstock_root`, says which root a
-    row came from. Readers see the old rows of a root or the new ones, never a mixture. The journal of runs stands in
-    the same database.
+    A row is a mapping of column names to values, or what has named fields: a dataclass, a named tuple, a class of
+    attrs, a model of pydantic. A column holds `None`, `bool`, an int of 64 bits, a float (a NaN as NULL: SQLite has
+    none), `str` and `bytes`, and as text what the table of values in `docs/durability.md` says: dates, times,
+    `timedelta`, `UUID`, `Decimal`, paths; an enum as its value, a number of numpy as that of Python; lists, dicts, sets
+    and what has named fields as JSON. Arrays are refused: `tolist` or `tobytes` says which is meant. A row that cannot
+    be stored is the failure of its root: see `on_error` of `to`.
+
+    The table is made with the first row. A column that comes later is added, NULL in rows that lack it; names that
+    differ only in the case of letters from a to z are one column. A column more, `penstock_root`, says which root a row
+    came from. Readers see the old rows of a root or the new ones, never a mixture. The journal of runs stands in the
+    same database.
 
     Args:
         path: the database, made if there is none.
         table: the name of the table.
-        key: the column, if any, in which every row differs from all others; a table that is there already is held to it
-            from now on, which is an error where its rows do not differ.
+        key: the column, or the columns together, in which every row differs from all others, and has a value; a table
+            that is there already is held to it from now on, which is an error where its rows do not differ.
+        columns: the names of the columns that rows may have, or a mapping of names to what SQL says of their values:
+            INTEGER, REAL, TEXT, BLOB or ANY, each also with NOT NULL, which a new table is then held to (`STRICT`).
+            They are made when the table is opened. Default: whatever columns rows have, up to the 1,999 of SQLite.
 
     Rows may move from root to root, key and all: a root with the key of a row that another root has waits until that
-    one has changed, too, or is gone (`on_missing="delete"`); if it does neither, the run ends with an error.
+    one has changed, too, or is gone (`on_missing="delete"`); if it does neither, that is its failure.
 
     Raises:
         OptionError: an argument breaks its rule.
@@ -49,14 +58,26 @@ class SqliteTable:
 
     delivery: Delivery = "exactly once"
 
-    def __init__(self, path: str | os.PathLike[str], table: str, *, key: str | None = None) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        table: str,
+        *,
+        key: str | Sequence[str] | None = None,
+        columns: Declared | None = None,
+    ) -> None:
         self.path: str = database("path", path)
         self.table: str = validate.text("table", table)
         check_name("table", table)
         if lowered(table).startswith(("penstock_", "sqlite_")):
             raise OptionError(f"table must not begin with penstock_ or sqlite_, got {table!r}")
-        self.key: str | None = None if key is None else validate.text("key", key)
-        check_name("key", key or "")
+        self.key: tuple[str, ...] = _key(key)
+        self.columns: dict[str, str] | None = declared(columns)
+        if self.columns is not None:
+            if ROOT in map(lowered, self.columns):
+                raise OptionError(f"columns must not have {ROOT!r}, which says what root a row came from")
+            if strange := [name for name in self.key if name not in self.columns]:
+                raise OptionError(f"columns must have those of the key, got none for {strange[0]!r}")
 
     @property
     def identity(self) -> str:
@@ -79,7 +100,7 @@ class SqliteTable:
             columns = columns_of(connection, self.table)
             if not columns and columns_of(connection, "penstock_journal"):
                 return
-            cursor = connection.execute(f"SELECT * FROM {quoted(self.table)} ORDER BY {_place(columns)}")  # noqa: S608 -- quoted
+            cursor = connection.execute(f"SELECT * FROM {quoted(self.table)} ORDER BY {place_of(columns)}")  # noqa: S608 -- quoted
             for row in cursor:
                 names = [name for name, _ in cursor.get_description()]
                 yield {name: value for name, value in zip(names, row, strict=True) if name != ROOT}
@@ -90,134 +111,129 @@ class TableStore(SqliteStore):
 
     def __init__(self, sink: SqliteTable, durability: Durability) -> None:
         self._sink = sink
-        self._columns: set[str] | None = None
-        self._inserts: dict[tuple[str, ...], str] = {}
-        self._row: Mapping[str, Any] = {}  # the last that was to be stored, for the error if it could not be
+        self._values: tuple[Cell, ...] = ()  # of the last row that was to be stored, for the error if it could not be
         self._delete: str = f"DELETE FROM {quoted(sink.table)} WHERE {ROOT} = ?"  # noqa: S608 -- quoted
         super().__init__(sink.path, durability)
 
     @override
     def prepare(self) -> None:
-        """Learn which columns the table has."""
-        found = set(columns_of(self.connection, self._sink.table))
-        if found and ROOT not in found:
-            raise StoreError(f"{self.path}: the table {self._sink.table} was not made by a durable run")
-        self._columns = found - {ROOT} or None
-        if self._columns and self._sink.key is not None and not self._is_unique(self._sink.key):
-            self._make_unique(self._sink.key)
+        """Learn which columns the table has, and make those that are declared."""
+        sink = self._sink
+        self._columns = Columns(
+            self.connection,
+            self.path,
+            sink.table,
+            own={ROOT: "INTEGER NOT NULL"},
+            index=f"{ROOT}_of_{sink.table}",
+            key=sink.key,
+            fixed=sink.columns,
+        )
+        with transaction(self.connection):
+            self._columns.declare()
+            if self._columns.known and sink.key and not self._is_unique(sink.key):
+                self._make_unique(sink.key)
 
-    def _is_unique(self, column: str) -> bool:
+    def _is_unique(self, key: tuple[str, ...]) -> bool:
         indexes = self.connection.execute(f"PRAGMA index_list({quoted(self._sink.table)})")
         whole = [name for _, name, unique, _, partial in indexes if unique and not partial]
         parts = ([part[2] for part in self.connection.execute(f"PRAGMA index_info({quoted(name)})")] for name in whole)
-        return [column] in parts
+        return any(sorted(key) == sorted(map(str, names)) for names in parts)
 
-    def _make_unique(self, column: str) -> None:
-        table, name = self._sink.table, quoted(column)
-        if column not in (self._columns or ()):
-            raise StoreError(f"{self.path}: the table {table} has no column {column!r}, which is to be its key")
+    def _make_unique(self, key: tuple[str, ...]) -> None:
+        table, names = self._sink.table, ", ".join(map(quoted, key))
+        if missing := [name for name in key if name not in self._columns.known.values()]:
+            raise StoreError(f"{self.path}: the table {table} has no column {missing[0]!r}, which is to be its key")
+        nothing = " OR ".join(f"{quoted(name)} IS NULL" for name in key)
         several = (
-            f"SELECT {name}, count(*) FROM {quoted(table)} "  # noqa: S608 -- quoted
-            f"GROUP BY {name} HAVING count(*) > 1 OR {name} IS NULL LIMIT 1"
+            f"SELECT count(*), {names} FROM {quoted(table)} "  # noqa: S608 -- quoted
+            f"GROUP BY {names} HAVING count(*) > 1 OR {nothing} LIMIT 1"
         )
-        for value, times in self.connection.execute(several):
+        for times, *values in self.connection.execute(several):
             raise StoreError(
-                f"{self.path}: the column {column!r} cannot be the key of the table {table}: "
-                f"{times} of its rows have {value!r} there"
+                f"{self.path}: {_named('column', key)} cannot be the key of the table {table}: "
+                f"{times} of its rows have {_alone(values)} there"
             )
-        index = quoted(f"penstock_key_{table}.{column}")
-        self.connection.execute(f"CREATE UNIQUE INDEX {index} ON {quoted(table)} ({name})")
+        index = quoted(f"penstock_key_{table}.{'.'.join(key)}")
+        self.connection.execute(f"CREATE UNIQUE INDEX {index} ON {quoted(table)} ({names})")
+
+    @override
+    def accept(self, row: Any) -> Row:
+        """The row as SQLite has it; `RowError` if it cannot be stored."""
+        given: Mapping[str, Any] = row if row.__class__ is dict else mapping(row)
+        names, key = self._columns.check(tuple(given))
+        values = cells(given)
+        for place in key:
+            if values[place] is None:
+                raise RowError(f"the key column {names[place]!r} must have a value in every row, got {shown(given)}")
+        return names, values
 
     @override
     @contextmanager
     def transaction(self) -> Generator[None]:
         """All of it or nothing, also of what is known of the table."""
-        before = self._columns
+        before = self._columns.known
         try:
             with super().transaction():
                 yield
         except BaseException:
-            self._columns = before
-            self._inserts.clear()
+            self._columns.back_to(before)
             raise
 
     @override
-    def replace(self, root: int, rows: Iterable[Any]) -> None:
+    def replace(self, root: int, rows: Iterable[Row]) -> None:
         """Put `rows` in the place of those of the root."""
-        if self._columns is not None:
+        if self._columns.known:
             self.connection.execute(self._delete, (root,))
-        for names, alike in groupby(map(mapping, rows), key=_names):
-            insert = self._inserts.get(names) or self._insert(names)
-            self._row = {}
+        for names, alike in groupby(rows, key=itemgetter(0)):
             try:
-                self.connection.executemany(insert, self._values(root, alike))
-            except (TypeError, ValueError, OverflowError):
-                refuse_what_cannot_be_stored(self._row)
-                raise
-            except ConstraintError:
-                self._refuse_the_key_of_another(root)
-                raise
+                self.connection.executemany(self._columns.insert(names), self._stored(root, alike))
+            except ConstraintError as error:
+                self._refuse_the_key_of_another(root, names)
+                raise RefusedRowError(f"{self.path}: {error}") from error
+            except apsw.TooBigError as error:
+                raise RefusedRowError(f"{self.path}: a row has more bytes than SQLite can store") from error
 
-    def _values(self, root: int, rows: Iterable[Mapping[str, Any]]) -> Iterator[tuple[Any, ...]]:
-        for self._row in rows:
-            yield root, *map(stored, self._row.values())
+    def _stored(self, root: int, rows: Iterable[Row]) -> Iterator[tuple[Any, ...]]:
+        for _, self._values in rows:
+            yield root, *self._values
 
-    def _refuse_the_key_of_another(self, root: int) -> None:
-        """`OptionError` if the last row has no key, or one that a row has that is there."""
+    def _refuse_the_key_of_another(self, root: int, names: tuple[str, ...]) -> None:
+        """`RowError` if the last row has a key that a row has that is there."""
         key, table = self._sink.key, quoted(self._sink.table)
-        if key is None:
+        if not key:
             return
-        value = stored(self._row[key])
-        if value is None:
-            raise OptionError(f"the key column {key!r} must have a value in every row, got {self._row!r}")
+        values = [self._values[names.index(name)] for name in key]
+        same = " AND ".join(f"there.{quoted(name)} = ?" for name in key)
         found = self.connection.execute(
             f"SELECT owner.id, owner.key, owner.run = own.run AND owner.times < own.times FROM {table} AS there "  # noqa: S608 -- quoted
             f"JOIN penstock_roots AS owner ON owner.id = there.{ROOT} JOIN penstock_roots AS own ON own.id = ? "
-            f"WHERE there.{quoted(key)} = ?",
-            (root, value),
+            f"WHERE {same}",
+            (root, *values),
         )
         for owner, name, may_give_it_up in found:
             whose = "another row of this root" if owner == root else f"a row of root {name!r}"
-            kind = KeyTakenError if may_give_it_up else OptionError
-            raise kind(f"the key column {key!r} must differ in every row, got {value!r}, which {whose} has")
-
-    def _insert(self, names: tuple[str, ...]) -> str:
-        """The statement for rows of these columns."""
-        if not names:
-            raise OptionError("a row must have a column, got {}")
-        check_names(names)
-        if ROOT in map(lowered, names):
-            raise OptionError(f"a row must have no column {ROOT!r}, which says what root a row came from")
-        key = self._sink.key
-        if key is not None and key not in names:
-            raise OptionError(f"a row lacks the key column {key!r}, it has {', '.join(map(repr, names))}")
-        if strange := set(names) - (self._columns or self._create(names)):
-            raise OptionError(f"a row has the column {min(strange)!r}, the table {self._sink.table} has not")
-        columns = ", ".join((ROOT, *map(quoted, names)))
-        places = ", ".join("?" * (1 + len(names)))
-        statement = f"INSERT INTO {quoted(self._sink.table)} ({columns}) VALUES ({places})"  # noqa: S608 -- quoted
-        self._inserts[names] = statement
-        return statement
-
-    def _create(self, names: tuple[str, ...]) -> set[str]:
-        table, key = quoted(self._sink.table), self._sink.key
-        _place(names)
-        columns = ", ".join(quoted(name) + (" NOT NULL UNIQUE" if name == key else "") for name in names)
-        self.connection.execute(f"CREATE TABLE {table} ({ROOT} INTEGER NOT NULL, {columns})")
-        index = quoted(f"{ROOT}_of_{self._sink.table}")
-        self.connection.execute(f"CREATE INDEX {index} ON {table} ({ROOT})")
-        self._columns = set(names)
-        return self._columns
+            kind = KeyTakenError if may_give_it_up else RowError
+            raise kind(f"{_named('key column', key)} must differ in every row, got {_alone(values)}, which {whose} has")
 
 
-def _names(row: Mapping[str, Any]) -> tuple[str, ...]:
-    return tuple(row)
+def _key(key: object) -> tuple[str, ...]:
+    """The columns of the key; `OptionError` if these cannot be one."""
+    if key is None:
+        return ()
+    given: Any = (key,) if isinstance(key, str) else key
+    if not isinstance(given, Sequence) or not given:
+        raise OptionError(f"key must be the name of a column, or several, got {key!r}")
+    names = tuple(validate.text("key", name) for name in cast("Sequence[object]", given))
+    for name in names:
+        check_name("key", name)
+    if len(set(map(lowered, names))) < len(names):
+        raise OptionError(f"key must not have a column twice, got {key!r}")
+    return names
 
 
-def _place(columns: Iterable[str]) -> str:
-    """What SQL calls the place of a row, which a column of the same name hides."""
-    taken = set(map(lowered, columns))
-    for name in ("rowid", "_rowid_", "oid"):
-        if name not in taken:
-            return name
-    raise OptionError("columns must not be called rowid, _rowid_ and oid at once: one of them is the place of a row")
+def _named(what: str, key: Sequence[str]) -> str:
+    return f"the {what}{'' if len(key) == 1 else 's'} {', '.join(map(repr, key))}"
+
+
+def _alone(values: Sequence[object]) -> str:
+    return repr(values[0]) if len(values) == 1 else repr(tuple(values))

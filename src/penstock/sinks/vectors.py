@@ -4,34 +4,38 @@ import os
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
-from itertools import batched
+from itertools import batched, groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, override
 
+import apsw
 import numpy as np
 from numpy.typing import NDArray
 
 from penstock.core import validate
 from penstock.core.errors import OptionError
-from penstock.durable.sink import Delivery, Durability
-from penstock.durable.sqlite import Connection, StoreError, connect_reader, named_errors, transaction
-from penstock.sinks import finding
-from penstock.sinks.finding import Found
-from penstock.sinks.store import (
-    ROOT,
-    SqliteStore,
-    check_names,
-    columns_of,
-    database,
-    lowered,
-    mapping,
-    quoted,
-    refuse_what_cannot_be_stored,
-    stored,
+from penstock.durable.sink import Delivery, Durability, RowError
+from penstock.durable.sqlite import (
+    Connection,
+    ConstraintError,
+    RefusedRowError,
+    StoreError,
+    connect_reader,
+    named_errors,
+    transaction,
 )
+from penstock.sinks import finding
+from penstock.sinks.cells import Cell, cells, mapping, shown
+from penstock.sinks.columns import Columns, Declared, declared
+from penstock.sinks.finding import Found
+from penstock.sinks.store import ROOT, SqliteStore, database, lowered
 
 type Vector = NDArray[np.float32]
 type VectorLike = NDArray[Any] | Sequence[float]
+
+type Entry = tuple[tuple[str, ...], tuple[Cell, ...], bytes]
+"""The names of the columns of a row, what stands there, and its vector."""
 
 APPLICATION = 0x70_65_6E_73  # "pens", in the header of the file
 FORMAT = 2
@@ -49,11 +53,14 @@ _OF_ROOT = f"(SELECT id FROM entries WHERE {ROOT} = ?)"  # noqa: S608 -- a const
 _WAIT = 3_000
 """Milliseconds that readers of a closed index, who lock it, are waited for."""
 
+_FLOAT = 4
+"""Bytes of a number of a vector."""
+
 _AT_ONCE = 1_000
 _LARGEST = 2_000
 """Rows of one commit, about: a vector may take as much room as a hundred other values."""
 
-_RESERVED = frozenset(("id", "vector", ROOT))
+_OWN = {"id": "INTEGER PRIMARY KEY", ROOT: "INTEGER NOT NULL"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +74,11 @@ class Made:
 class SqliteVectors:
     """An index that rows with vectors go to, exactly once, and in which they can be found.
 
-    A row is a mapping with a `vector` (a sequence of finite numbers, or an array), a `text` (a str) and any other
-    columns: `None`, numbers (also numpy's), `str`, `bytes` or `bool`; lists and dicts are stored as JSON, arrays are
-    refused. The first row says which columns there are and how long vectors are, all others are held to it; a column
-    that a row lacks is `None` there. Of a `title` (a str), if rows have one, words count four times as much as those of
-    the text.
+    A row is a mapping, or what has named fields, with a `vector` (a sequence of finite numbers, or an array), a `text`
+    (a str) and any other columns, with values as those of `SqliteTable`. The first row says how long vectors are, all
+    others are held to it. A column that comes later is added; one that a row lacks is `None` there. Of a `title` (a
+    str), if rows have one, words count four times as much as those of the text. A row that cannot be stored is the
+    failure of its root: see `on_error` of `to`.
 
     The index is a database of its own, with the journal of runs in it. The rows of a root and the note that it is done
     are one transaction, so readers see the old rows of a root or the new ones, never a mixture.
@@ -80,6 +87,8 @@ class SqliteVectors:
         path: the database, made if there is none.
         embedder: the name of what makes the vectors, which an index is then held to; default it is not recorded.
         dimensions: the length of vectors, an int >= 1; default that of the first one.
+        columns: the columns that rows may have beside the vector, `text` among them, as for `SqliteTable`. Default:
+            whatever columns rows have.
 
     Example:
         index = penstock.SqliteVectors("index.db", embedder="all-MiniLM-L6-v2")
@@ -95,11 +104,22 @@ class SqliteVectors:
     identity: str = "vectors"
 
     def __init__(
-        self, path: str | os.PathLike[str], *, embedder: str | None = None, dimensions: int | None = None
+        self,
+        path: str | os.PathLike[str],
+        *,
+        embedder: str | None = None,
+        dimensions: int | None = None,
+        columns: Declared | None = None,
     ) -> None:
         self.path: str = database("path", path)
         self.embedder: str | None = None if embedder is None else validate.text("embedder", embedder)
         self.dimensions: int | None = None if dimensions is None else validate.whole("dimensions", dimensions, least=1)
+        self.columns: dict[str, str] | None = declared(columns)
+        if self.columns is not None:
+            if "text" not in self.columns:
+                raise OptionError(f"columns must have 'text', got {', '.join(map(repr, self.columns))}")
+            if own := [name for name in self.columns if lowered(name) in {"vector", *_OWN}]:
+                raise OptionError(f"columns must not have {own[0]!r}, which the index has itself")
 
     def open(self, durability: Durability) -> "VectorStore":
         """Open it for writing; see `penstock.durable.sink`.
@@ -193,7 +213,6 @@ class VectorStore(SqliteStore):
 
     def __init__(self, sink: SqliteVectors, durability: Durability) -> None:
         self._sink = sink
-        self._columns: tuple[str, ...] = ()
         self._dimensions: int | None = None
         super().__init__(sink.path, durability)
         self.connection.set_busy_timeout(0)
@@ -221,80 +240,93 @@ class VectorStore(SqliteStore):
                 (sink.embedder, sink.dimensions),
             )
             self._dimensions = look(self.path, connection).dimensions
-        self._columns = tuple(name for name in columns_of(connection, "entries") if name not in _RESERVED)
+            self._columns = Columns(
+                connection,
+                self.path,
+                "entries",
+                own=_OWN,
+                beside=("vector",),
+                index=f"entries_{ROOT}",
+                fixed=sink.columns,
+            )
+            self._columns.declare()
+
+    @override
+    def accept(self, row: Any) -> Entry:
+        """The row as the index has it; `RowError` if it cannot be stored."""
+        given = mapping(row)
+        if "vector" not in given:
+            raise RowError(f"it lacks the column 'vector', got the columns {', '.join(map(repr, given))}")
+        try:
+            vector = vector_of(given["vector"])
+        except OptionError as error:
+            raise RowError(str(error)) from None
+        self._check_dimensions(len(vector))
+        _check_text(given, "text")
+        if given.get("title") is not None:
+            _check_text(given, "title")
+        others = {name: value for name, value in given.items() if name != "vector"}
+        names, _ = self._columns.check(tuple(others))
+        return names, cells(others), vector.tobytes()
+
+    def _check_dimensions(self, given: int) -> None:
+        if self._dimensions not in {None, given}:
+            raise RowError(f"vector has {given} dimensions, those of {self.path} have {self._dimensions}")
 
     @override
     @contextmanager
     def transaction(self) -> Generator[None]:
         """All of it or nothing, also of what is known of the rows."""
-        before = self._columns, self._dimensions
+        columns, dimensions = self._columns.known, self._dimensions
         try:
             with super().transaction():
                 yield
         except BaseException:
-            self._columns, self._dimensions = before
+            self._columns.back_to(columns)
+            self._dimensions = dimensions
             raise
 
     @override
-    def replace(self, root: int, rows: Iterable[Any]) -> None:
+    def replace(self, root: int, rows: Iterable[Entry]) -> None:
         """Put `rows` in the place of those of the root."""
-        if self._columns and list(self.connection.execute(_HAS_ROWS, (root,))):  # else a delete costs, too
+        if self._columns.known and list(self.connection.execute(_HAS_ROWS, (root,))):  # else a delete costs, too
             for table, column in (("words", "rowid"), ("vectors", "id")):
                 self.connection.execute(f"DELETE FROM {table} WHERE {column} IN {_OF_ROOT}", (root,))  # noqa: S608 -- constants
             self.connection.execute(f"DELETE FROM entries WHERE {ROOT} = ?", (root,))  # noqa: S608 -- a constant
-        for some in batched(enumerate(map(mapping, rows)), _AT_ONCE):
+        for some in batched(rows, _AT_ONCE):
             try:
                 self._insert(root, some)
-            except OptionError:
-                raise
-            except (TypeError, ValueError, OverflowError):
-                for _, row in some:
-                    refuse_what_cannot_be_stored({name: row.get(name) for name in self._columns})
-                raise
+            except ConstraintError as error:
+                raise RefusedRowError(f"{self.path}: {error}") from error
+            except apsw.TooBigError as error:
+                raise RefusedRowError(f"{self.path}: a row has more bytes than SQLite can store") from error
 
-    def _insert(self, root: int, rows: Iterable[tuple[int, Mapping[str, Any]]]) -> None:
+    def _insert(self, root: int, rows: Sequence[Entry]) -> None:
         ((least,),) = self.connection.execute(_FIRST_ID)
-        entries: list[tuple[Any, ...]] = []
+        entries: list[tuple[tuple[str, ...], tuple[Any, ...]]] = []
         vectors: list[tuple[int, bytes]] = []
-        words: list[tuple[int, str, str]] = []
-        for number, (position, row) in enumerate(rows, least):
-            try:
-                vectors.append((number, self._vector(row).tobytes()))
-                words.append((number, _text(row, "title", ""), _text(row, "text")))
-                self._check_columns(row)
-            except OptionError as error:
-                ((key,),) = self.connection.execute("SELECT key FROM penstock_roots WHERE id = ?", (root,))
-                raise OptionError(f"row {position} of {key!r}: {error}") from None
-            entries.append((number, root, *(stored(row.get(name)) for name in self._columns)))
-        places = ", ".join("?" * (len(self._columns) + 2))
-        self.connection.executemany(f"INSERT INTO entries VALUES ({places})", entries)  # noqa: S608 -- places
+        words: list[tuple[int, Cell, Cell]] = []
+        for number, (names, values, vector) in enumerate(rows, least):
+            self._take_dimensions(root, number - least, len(vector) // _FLOAT)
+            row = dict(zip(names, values, strict=True))
+            entries.append((names, (number, root, *values)))
+            vectors.append((number, vector))
+            words.append((number, row.get("title") or "", row["text"]))
+        for names, alike in groupby(entries, key=itemgetter(0)):
+            self.connection.executemany(self._columns.insert(names), (values for _, values in alike))
         self.connection.executemany("INSERT INTO vectors VALUES (?, ?)", vectors)
         self.connection.executemany("INSERT INTO words(rowid, title, text) VALUES (?, ?, ?)", words)
 
-    def _vector(self, row: Mapping[str, Any]) -> Vector:
-        if "vector" not in row:
-            raise OptionError(f"it lacks the column 'vector', got the columns {', '.join(map(repr, row))}")
-        vector = vector_of(row["vector"])
+    def _take_dimensions(self, root: int, position: int, given: int) -> None:
+        """Hold the vectors of the index to the length of the first one."""
+        try:
+            self._check_dimensions(given)
+        except RowError as error:
+            ((key,),) = self.connection.execute("SELECT key FROM penstock_roots WHERE id = ?", (root,))
+            raise RowError(f"row {position} of {key!r}: {error}") from None
         if self._dimensions is None:
-            self._dimensions = len(vector)
-            self.connection.execute("UPDATE made SET dimensions = ?", (len(vector),))
-        if len(vector) != self._dimensions:
-            raise OptionError(f"vector has {len(vector)} dimensions, those of {self.path} have {self._dimensions}")
-        return vector
-
-    def _check_columns(self, row: Mapping[str, Any]) -> None:
-        if not self._columns:
-            self._columns = tuple(name for name in row if name != "vector")
-            check_names(self._columns)
-            if reserved := [name for name in self._columns if lowered(name) in _RESERVED]:
-                raise OptionError(f"a column must not be called {min(reserved)!r}")
-            columns = ", ".join(map(quoted, self._columns))
-            self.connection.execute(
-                f"CREATE TABLE entries (id INTEGER PRIMARY KEY, {ROOT} INTEGER NOT NULL, {columns})"
-            )
-            self.connection.execute(f"CREATE INDEX entries_{ROOT} ON entries ({ROOT})")
-        elif strange := row.keys() - {"vector", *self._columns}:
-            raise OptionError(f"it has the column {min(strange)!r}, the rows of {self.path} have not")
+            self._dimensions = given
+            self.connection.execute("UPDATE made SET dimensions = ?", (given,))
 
     @override
     def close(self) -> None:
@@ -335,8 +367,8 @@ def vector_of(value: object) -> Vector:
     except ValueError:  # of lists of unlike length
         array = np.empty((0, 0))
     if array.ndim != 1 or not array.size or array.dtype.kind not in "fiu":
-        shown = f"an array of {array.dtype} {array.shape}" if isinstance(value, np.ndarray) else _shown(value)
-        raise OptionError(f"vector must be a sequence of numbers, got {shown}")
+        given = f"an array of {array.dtype} {array.shape}" if isinstance(value, np.ndarray) else shown(value)
+        raise OptionError(f"vector must be a sequence of numbers, got {given}")
     with np.errstate(over="ignore"):
         vector: Vector = array.astype(np.float32, copy=False)
     if not np.isfinite(vector).all():
@@ -345,21 +377,11 @@ def vector_of(value: object) -> Vector:
     return vector
 
 
-def _shown(value: object) -> str:
-    shown = repr(value)
-    return shown if len(shown) <= 100 else f"{shown[:100]}..."  # noqa: PLR2004 -- about a line
-
-
-def _text(row: Mapping[str, Any], name: str, default: str | None = None) -> str:
-    text: object = row.get(name, default)
-    if text is None and default is not None:
-        return default
+def _check_text(row: Mapping[str, Any], name: str) -> None:
+    text: object = row.get(name)
     if not isinstance(text, str):
-        raise OptionError(f"{name} must be a str, got {_shown(text) if name in row else 'none'}")
+        raise RowError(f"{name} must be a str, got {shown(text) if name in row else 'none'}")
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise OptionError(
-            f"{name} must be text that UTF-8 can hold, got {text[error.start]!r} at {error.start}"
-        ) from None
-    return text
+        raise RowError(f"{name} must be text that UTF-8 can hold, got {text[error.start]!r} at {error.start}") from None

@@ -10,6 +10,7 @@ from typing import Any, TypedDict, Unpack
 from penstock.core import validate
 from penstock.core.errors import OptionError
 from penstock.core.outcome import Failed
+from penstock.core.policy import ANY_NUMBER
 from penstock.core.scope import Scope
 from penstock.core.stage import Stage
 from penstock.core.stats import StageStats, Stats
@@ -180,7 +181,7 @@ class EmbedJob:
 
     def _failed(self) -> list[Failure]:
         """The files that failed, as far as they are kept; the one that ended the run is the last."""
-        failures = self._delivery.items.failures if self._delivery else ()
+        failures = self._delivery.failures if self._delivery else ()
         failed = {each.root: _failure(each, each.root) for each in failures if isinstance(each.root, str)}
         return [*failed.values(), *(() if self._ended_by is None else (self._ended_by,))]
 
@@ -213,7 +214,8 @@ class EmbedJob:
             durability="process",
             on_missing="delete" if self._prune else "keep",
             grace=GRACE,
-            dead_for_now=True,
+            retries_dead=True,
+            tolerance=ANY_NUMBER if self._on_error == "collect" else None,
             finds_killers=False,  # models in the process
             is_missing=self._files.is_gone,
             stages=(self._embedding.code,),

@@ -1,0 +1,45 @@
+"""What becomes of rows that the sink cannot hold: they fail as items of a stage do, of the stage that is the sink."""
+
+import threading
+from collections import deque
+
+from penstock.core.errors import note
+from penstock.core.outcome import Failed
+from penstock.core.policy import Tolerance
+from penstock.core.scope import KEPT_FAILURES
+from penstock.durable.roots import DeadLetter, Root
+
+
+class Refusals:
+    """The rows that the sink of a run has refused, by the loop or by the thread that writes.
+
+    Attributes:
+        stage: the name of the sink as a stage.
+        failures: the newest of them.
+        taken: rows that the sink was given so far.
+    """
+
+    def __init__(self, stage: str, tolerance: Tolerance | None) -> None:
+        """With no `tolerance` the first one ends the run; else it is set aside, and its root is dead."""
+        self.stage: str = stage
+        self.failures: deque[Failed] = deque(maxlen=KEPT_FAILURES)
+        self.taken: int = 0
+        self._tolerance = tolerance
+        self._count = 0
+        self._counting = threading.Lock()
+
+    def refuse(self, root: Root, error: Exception, item: object = None) -> None:
+        """Set a row aside, so that its root is dead; raise the error, with notes, if that is too many."""
+        with self._counting:
+            self._count += 1
+            broken = "" if self._tolerance is None else self._tolerance.exceeded(self._count, self.taken)
+            if broken is None:
+                self.failures.append(Failed(error, max(self.taken - 1, 0), item, self.stage, root=root.key))
+                root.failed = True
+                root.letters.append(DeadLetter(self.stage, 1, error, item))
+                return
+        if broken:
+            note(error, f"failures of stage {self.stage!r}: {self._count}, more than {broken} allows")
+        note(error, f"stage {self.stage!r}, item {max(self.taken - 1, 0)}")
+        note(error, f"root {root.key!r}")
+        raise error

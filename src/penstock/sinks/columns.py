@@ -1,0 +1,218 @@
+"""The columns of a table that rows go to: they come with the rows, or are declared and fixed."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final, cast
+
+import apsw
+
+from penstock.core.errors import OptionError
+from penstock.durable.sink import RowError
+from penstock.durable.sqlite import Connection, StoreError
+from penstock.sinks.cells import check_name
+from penstock.sinks.store import ROOT, columns_of, lowered, quoted
+
+type Declared = Sequence[str] | Mapping[str, str]
+"""Names of columns, or names and what SQL says of their values."""
+
+_TYPE: Final = re.compile(r"(INTEGER|REAL|TEXT|BLOB|ANY)( NOT NULL)?", re.ASCII)
+_KEPT: Final = 1_000
+"""Sets of names that are remembered as checked."""
+
+
+def declared(columns: object) -> dict[str, str] | None:
+    """What `columns=` says, as names and types, "" for any; `OptionError` if it breaks the rule."""
+    if columns is None:
+        return None
+    rule = "columns must be names, or a mapping of names to INTEGER, REAL, TEXT, BLOB or ANY, each also with NOT NULL"
+    if isinstance(columns, str) or not isinstance(columns, Iterable):
+        raise OptionError(f"{rule}, got {columns!r}")
+    given = cast("Any", columns)
+    pairs: list[tuple[object, object]] = [*given.items()] if isinstance(columns, Mapping) else [(n, "") for n in given]
+    found: dict[str, str] = {}
+    for name, kind in pairs:
+        try:
+            found[check_name(name)] = str(kind).upper()
+        except RowError as error:
+            raise OptionError(f"columns: {error}") from None
+        if isinstance(columns, Mapping) and (not isinstance(kind, str) or not _TYPE.fullmatch(kind.upper())):
+            raise OptionError(f"{rule}, got {kind!r} for {name!r}")
+    if len(set(map(lowered, found))) < len(pairs):
+        raise OptionError(f"columns must differ in more than upper and lower case, got {', '.join(map(repr, found))}")
+    if not found:
+        raise OptionError(f"{rule}, got none")
+    return found
+
+
+class Columns:
+    """The columns of one table, on the connection that writes.
+
+    Attributes:
+        key: the columns in which no two rows are alike; none if there is no key.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        path: str,
+        table: str,
+        *,
+        own: Mapping[str, str],
+        beside: Sequence[str] = (),
+        index: str,
+        key: tuple[str, ...] = (),
+        fixed: Mapping[str, str] | None = None,
+    ) -> None:
+        """Learn which columns there are.
+
+        `own` are the columns that the table has beside those of the rows; `beside` are
+        names that are taken elsewhere; `index` is that of `penstock_root`.
+        """
+        self._connection = connection
+        self._path = path
+        self._table = table
+        self._own = own
+        self._taken: frozenset[str] = frozenset((*own, *beside))
+        self._index = index
+        self._fixed = fixed
+        self.key: tuple[str, ...] = key
+        self._checked: dict[tuple[str, ...], tuple[tuple[str, ...], tuple[int, ...]]] = {}
+        self._inserts: dict[tuple[str, ...], str] = {}
+        self._most: int = connection.limit(apsw.SQLITE_LIMIT_COLUMN) - len(own)
+        self.known: dict[str, str] = {}
+        """By the name as SQLite compares it: never changed, only replaced, as two threads read it."""
+        self.learn()
+
+    def learn(self) -> None:
+        """Read which columns there are."""
+        found = columns_of(self._connection, self._table)
+        if found and ROOT not in found:
+            raise StoreError(f"{self._path}: the table {self._table} was not made by a durable run")
+        self.known = {lowered(name): name for name in found if name not in self._own}
+
+    def check(self, names: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[int, ...]]:
+        """The names of the columns of a row, and where among them the key is; may be called from any thread.
+
+        Raises:
+            RowError: no row can have these columns.
+        """
+        found = self._checked.get(names)
+        if found is None:
+            found = self._check(names)
+            if len(self._checked) >= _KEPT:
+                self._checked.clear()
+            self._checked[names] = found
+        return found
+
+    def _check(self, names: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[int, ...]]:
+        if not names:
+            raise RowError("a row must have a column, got {}")
+        names = tuple(map(check_name, names))
+        own = sorted(name for name in names if lowered(name) in self._taken)
+        if own and len(self._own) == 1:
+            raise RowError(f"a row must have no column {ROOT!r}, which says what root a row came from")
+        if own:
+            raise RowError(f"a column must not be called {own[0]!r}")
+        if len(set(map(lowered, names))) < len(names):
+            raise RowError(f"columns must differ in more than upper and lower case, got {', '.join(names)}")
+        if missing := [name for name in self.key if name not in names]:
+            raise RowError(f"a row lacks the key column {missing[0]!r}, it has {', '.join(map(repr, names))}")
+        if self._fixed is not None:
+            fixed = set(map(lowered, self._fixed))
+            if strange := [name for name in names if lowered(name) not in fixed]:
+                raise RowError(f"a row has the column {min(strange)!r}, the table {self._table} has not")
+        self._refuse_too_many(names)
+        place_of(names)
+        return names, tuple(names.index(name) for name in self.key)
+
+    def insert(self, names: tuple[str, ...]) -> str:
+        """The statement that inserts a row of these columns, of our own before them; those that lack are made.
+
+        In the transaction of the row, by the thread that writes.
+        """
+        statement = self._inserts.get(names)
+        if statement is None:
+            new = [name for name in names if lowered(name) not in self.known]
+            if new:
+                self._refuse_too_many(names)
+                place_of((*self.known.values(), *new))
+                self._make(dict.fromkeys(new, ""))
+            places = ", ".join("?" * (len(self._own) + len(names)))
+            columns = ", ".join(map(quoted, (*self._own, *names)))
+            statement = f"INSERT INTO {quoted(self._table)} ({columns}) VALUES ({places})"  # noqa: S608 -- quoted
+            if len(self._inserts) >= _KEPT:
+                self._inserts.clear()
+            self._inserts[names] = statement
+        return statement
+
+    def _refuse_too_many(self, names: Sequence[str]) -> None:
+        total = len({*self.known, *map(lowered, names)})
+        if total > self._most:
+            raise RowError(
+                f"the table {self._table} cannot have more than {self._most:,} columns: it has {len(self.known):,}, a "
+                f"row has {total - len(self.known):,} others"
+            )
+
+    def declare(self) -> None:
+        """Make the columns that are declared and are not there.
+
+        Raises:
+            StoreError: the table has one of another type, or rows that have nothing for a new one that is NOT NULL.
+        """
+        fixed = self._fixed
+        if fixed is None:
+            return
+        if len(fixed) > self._most:
+            raise OptionError(f"columns must be at most {self._most:,}, got {len(fixed):,}")
+        there: dict[str, str] = {}
+        for _, name, kind, not_null, *_ in self._connection.execute(f"PRAGMA table_info({quoted(self._table)})"):
+            there[lowered(name)] = f"{kind.upper()}{' NOT NULL' if not_null and name not in self.key else ''}"
+        for name, kind in fixed.items():
+            found = there.get(lowered(name), kind)
+            wanted = kind.removesuffix(" NOT NULL") if name in self.key else kind
+            if kind and found not in {kind, wanted}:
+                raise StoreError(
+                    f"{self._path}: the column {name!r} of the table {self._table} is {found or 'of any type'}, "
+                    f"columns says {kind}"
+                )
+        new = {name: kind for name, kind in fixed.items() if lowered(name) not in self.known}
+        if new:
+            try:
+                self._make(new)
+            except apsw.SQLError as error:
+                raise StoreError(f"{self._path}: a column cannot be added to {self._table}: {error}") from error
+
+    def _make(self, new: Mapping[str, str]) -> None:
+        """Make columns, and the table if there is none; one whose columns have all types is a strict one."""
+        execute, table = self._connection.execute, quoted(self._table)
+        if self.known:
+            for name, kind in new.items():
+                execute(f"ALTER TABLE {table} ADD COLUMN {quoted(name)} {kind}")
+        else:
+            own = [f"{quoted(name)} {kind}" for name, kind in self._own.items()]
+            columns = [f"{quoted(name)} {kind}{self._key_of(name, kind)}" for name, kind in new.items()]
+            key = [f"UNIQUE ({', '.join(map(quoted, self.key))})"] if len(self.key) > 1 else []
+            strict = " STRICT" if all(new.values()) else ""
+            execute(f"CREATE TABLE {table} ({', '.join((*own, *columns, *key))}){strict}")
+            execute(f"CREATE INDEX {quoted(self._index)} ON {table} ({ROOT})")
+        self.known = self.known | {lowered(name): name for name in new}
+
+    def _key_of(self, name: str, kind: str) -> str:
+        if name not in self.key:
+            return ""
+        unique = " UNIQUE" if len(self.key) == 1 else ""
+        return unique if kind.endswith("NOT NULL") else f" NOT NULL{unique}"
+
+    def back_to(self, known: dict[str, str]) -> None:
+        """Forget what a transaction has made that was not committed."""
+        self.known = known
+        self._inserts.clear()
+
+
+def place_of(columns: Iterable[str]) -> str:
+    """What SQL calls the place of a row, which a column of the same name hides."""
+    taken = set(map(lowered, columns))
+    for name in ("rowid", "_rowid_", "oid"):
+        if name not in taken:
+            return name
+    raise RowError("columns must not be called rowid, _rowid_ and oid at once: one of them is the place of a row")
