@@ -170,7 +170,7 @@ class Columns:
         for name, kind in fixed.items():
             found = there.get(lowered(name), kind)
             wanted = kind.removesuffix(" NOT NULL") if name in self.key else kind
-            if kind and found not in {kind, wanted}:
+            if kind and found not in {kind, wanted} and (kind, found) != ("ANY", ""):
                 raise StoreError(
                     f"{self._path}: the column {name!r} of the table {self._table} is {found or 'of any type'}, "
                     f"columns says {kind}"
