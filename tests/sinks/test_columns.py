@@ -191,7 +191,7 @@ async def test_a_table_of_other_types_is_refused(tmp_path):
     await put(SqliteTable(tmp_path / "t.db", "t", columns={"x": "TEXT"}), {"a": [{"x": "1"}]})
     with pytest.raises(StoreError, match="the column 'x' of the table t is TEXT, columns says INTEGER"):
         await put(SqliteTable(tmp_path / "t.db", "t", columns={"x": "INTEGER"}), {})
-    with pytest.raises(StoreError, match="a column cannot be added to t: .*NOT NULL"):
+    with pytest.raises(StoreError, match=r"a column cannot be added to t: .*NOT NULL"):
         await put(SqliteTable(tmp_path / "t.db", "t", columns={"x": "TEXT", "y": "TEXT NOT NULL"}), {})
     assert list(SqliteTable(tmp_path / "t.db", "t").rows()) == [{"x": "1"}]
 
