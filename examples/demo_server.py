@@ -1,16 +1,38 @@
-"""An HTTP server on loopback for the other examples; it is no example itself."""
+"""An HTTP server on loopback for the other examples; run by itself, the shop of the README."""
 
 import json
 import sys
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 NEVER = object()
 """An answer that does not come while the server is there."""
+
+
+SHOP = {f"/products/{number}": {"price": 10 * number + 9} for number in (1, 2, 4, 5, 6, 7)}
+"""The products of the README; the third is sold out."""
+
+
+def chat() -> Callable[[Any], Any]:
+    """Stands for a language model: says whether a review is good. Busy the first time it is asked for "slow"."""
+    asked: set[str] = set()
+
+    def answer(request: Any) -> Any:
+        text = request["messages"][-1]["content"]
+        if "???" in text:
+            return HTTPStatus.UNPROCESSABLE_ENTITY
+        if "slow" in text and text not in asked:
+            asked.add(text)
+            return HTTPStatus.SERVICE_UNAVAILABLE
+        said = "good" if "love" in text else "bad"
+        usage = {"total_tokens": len(text.split()) + 1}
+        return {"choices": [{"message": {"role": "assistant", "content": said}}], "usage": usage}
+
+    return answer
 
 
 class Server(ThreadingHTTPServer):
@@ -23,10 +45,11 @@ class Server(ThreadingHTTPServer):
 
 
 @contextmanager
-def serving(answers: Mapping[str, Any]) -> Iterator[str]:
+def serving(answers: Mapping[str, Any], port: int = 0) -> Iterator[str]:
     """The URL of a server that answers GET by path: with bytes, with JSON, an `HTTPStatus`, or `NEVER`; else not found.
 
-    What is PUT is there from then on.
+    What is PUT is there from then on. POST is answered by a function of the JSON that comes.
+    Port 0 is one that is free.
     """
     known = dict(answers)
     over = threading.Event()
@@ -37,6 +60,14 @@ def serving(answers: Mapping[str, Any]) -> Iterator[str]:
             if answer is NEVER:
                 over.wait()
                 return
+            self._give(answer)
+
+        def do_POST(self) -> None:
+            asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            answer = known.get(self.path)
+            self._give(answer(asked) if callable(answer) else HTTPStatus.NOT_FOUND)
+
+        def _give(self, answer: Any) -> None:
             failure = isinstance(answer, HTTPStatus)
             body = b"" if failure else answer if isinstance(answer, bytes) else json.dumps(answer).encode()
             self._answer(answer if failure else HTTPStatus.OK, body)
@@ -54,7 +85,7 @@ def serving(answers: Mapping[str, Any]) -> Iterator[str]:
         def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 -- its name in the base class
             """Say nothing."""
 
-    with Server(("127.0.0.1", 0), Handler) as server:
+    with Server(("127.0.0.1", port), Handler) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.02,))
         thread.start()
         try:
@@ -63,3 +94,9 @@ def serving(answers: Mapping[str, Any]) -> Iterator[str]:
             over.set()
             server.shutdown()
             thread.join()
+
+
+if __name__ == "__main__":
+    with suppress(KeyboardInterrupt), serving({**SHOP, "/v1/chat/completions": chat()}, port=8000) as url:
+        print(f"{url}/products/1 to 7, of which 3 is sold out, and {url}/v1/chat/completions; Ctrl-C ends it")
+        threading.Event().wait()

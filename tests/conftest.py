@@ -9,6 +9,8 @@ import functools
 import gc
 import importlib.util
 import inspect
+import runpy
+import signal
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +46,8 @@ GRID = [
 
 
 def pytest_configure(config):
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as under nohup: programs that tests start would inherit it
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     for marker in MARKERS:
         config.addinivalue_line("markers", marker)
 
@@ -99,17 +103,19 @@ class TurnClock:
 
     def __init__(self):
         self.now = 0.0
-        self.step = lambda: 0.0
+        self.step = lambda: 1e-7  # turns end, by the number of looks
 
     def __call__(self):
         self.now += self.step()
         return self.now
 
 
-@pytest.fixture
-def turn_clock(monkeypatch):
-    """The clock by which a run gives others their turns stands still: a busy machine changes no order of events."""
+@pytest.fixture(autouse=True)
+def turn_clock(request, monkeypatch):
+    """The clock by which a run gives others their turns: looks move it on, so that a busy machine changes no order."""
     real, fake = clocks.now, TurnClock()
+    if request.node.get_closest_marker("real_time"):
+        return None
     for name, module in list(sys.modules.items()):
         if name.startswith("penstock.") and getattr(module, "now", None) is real:
             monkeypatch.setattr(module, "now", fake)
@@ -156,3 +162,11 @@ def in_own_run(run, coroutine):
         run(coroutine(*args, **kwargs))
 
     return example
+
+
+@pytest.fixture
+def demo_server():
+    """The URL of the server that programs of the documents talk to, here on a port that is free."""
+    demo = runpy.run_path(str(Path(__file__).parent.parent / "examples" / "demo_server.py"))
+    with demo["serving"]({**demo["SHOP"], "/v1/chat/completions": demo["chat"]()}) as url:
+        yield url

@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,10 @@ def programs(name):
     return found
 
 
+def is_of_a_notebook(program):
+    return re.search(r"^\w+ = await ", program, re.MULTILINE) is not None
+
+
 @pytest.mark.parametrize(("program", "output"), programs("durability.md"))
 def test_programs_of_durable_runs_print_what_stands_below_them(program, output, tmp_path):
     command = [sys.executable, "-W", "error", "-c", program]
@@ -70,6 +75,41 @@ def test_programs_of_durable_runs_print_what_stands_below_them(program, output, 
 def test_other_programs_print_what_stands_below_them(program, output):
     done = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr, done.stdout) == (0, "", output)
+
+
+@pytest.mark.parametrize(
+    ("program", "output"),
+    [
+        pytest.param(*each, id=f"{name}-{number}")
+        for name in ("tutorial.md", "recipes.md")
+        for number, each in enumerate(programs(name), 1)
+        if not is_of_a_notebook(each[0])
+    ],
+)
+def test_programs_that_talk_to_a_service_print_what_stands_below_them(program, output, demo_server, tmp_path):
+    command = [sys.executable, "-W", "error", "-c", program.replace("http://127.0.0.1:8000", demo_server)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert (done.returncode, done.stderr, done.stdout) == (0, "", output)
+
+
+NOTEBOOK = """
+import sys, nbclient, nbformat
+cells = [nbformat.v4.new_code_cell(cell) for cell in sys.argv[1:]]
+notebook = nbclient.NotebookClient(nbformat.v4.new_notebook(cells=cells), timeout=60).execute()
+print("".join(output["text"] for cell in notebook.cells for output in cell.outputs), end="")
+"""
+
+
+@pytest.mark.skipif(find_spec("nbclient") is None or find_spec("ipykernel") is None, reason="needs a notebook")
+def test_the_cells_of_a_notebook_run_in_one(demo_server, tmp_path):
+    """In a real kernel, where `await` stands by itself and `sync()` has a loop beside that of the notebook."""
+    ((program, output),) = [each for each in programs("recipes.md") if is_of_a_notebook(each[0])]
+    in_sync = "with penstock.stream([1, 2]).map(lambda n: n + 1).sync() as items:\n    print(list(items))"
+    cells = [program.replace("http://127.0.0.1:8000", demo_server), in_sync]
+    done = subprocess.run(
+        [sys.executable, "-c", NOTEBOOK, *cells], capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+    assert (done.returncode, done.stdout) == (0, f"{output}[2, 3]\n"), done.stderr
 
 
 @pytest.mark.real_time

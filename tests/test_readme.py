@@ -16,11 +16,23 @@ def blocks(language):
 
 
 @pytest.mark.parametrize("number", [0, 1], ids=["a first stream", "a run that can be killed"])
-def test_a_program_prints_what_the_readme_shows(number, tmp_path):
-    command = [sys.executable, "-W", "error", "-c", blocks("python")[number]]
+def test_a_program_prints_what_the_readme_shows(number, demo_server, tmp_path):
+    program = blocks("python")[number].replace("http://127.0.0.1:8000", demo_server)
+    command = [sys.executable, "-W", "error", "-c", program]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == blocks("text")[number]
+    assert done.stdout == blocks("text")[number + 1]  # before them stands how it is installed
+
+
+def test_the_table_of_tools_is_short():
+    table = TEXT.partition("## Which tool?")[2].partition("\n## ")[0]
+    assert 2 < len([line for line in table.splitlines() if line.startswith("|")]) - 2 <= 12
+
+
+@pytest.mark.parametrize("word", ["root", "settled", "places", "stage"])
+def test_the_first_screens_have_no_word_of_the_house(word):
+    prose = re.sub(r"^```.*?^```$", "", TEXT.partition("## What it promises")[0], flags=re.MULTILINE | re.DOTALL)
+    assert not re.search(rf"\b{word}\b", prose)
 
 
 def test_the_two_commands_stand_alone_and_exist():

@@ -11,11 +11,6 @@ from penstock import testing
 PLACES = list(itertools.product(testing.LOOPS, testing.TASK_FACTORIES))
 
 
-@pytest.fixture(autouse=True)
-def still(turn_clock):
-    """The clock of turns stands still: a busy machine must not move the points."""
-
-
 @pytest.fixture
 def interrupted(run, place):
     """`run_interrupted` at the test's place on the grid."""
