@@ -25,6 +25,7 @@ GRID_FOLDERS = {"guarantees", "adversarial", "oracles"}
 MARKERS = (
     "grid: run on every loop with every task factory, as all tests in GRID_FOLDERS do",
     "real_time: run in real time, for work with processes and sockets",
+    "slow: left out by --quick",
 )
 
 
@@ -45,6 +46,10 @@ GRID = [
 ]
 
 
+def pytest_addoption(parser):
+    parser.addoption("--quick", action="store_true", help="one place of the grid, and no test that is marked as slow")
+
+
 def pytest_configure(config):
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as under nohup: programs that tests start would inherit it
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -60,7 +65,15 @@ def pytest_generate_tests(metafunc):
     folders = Path(metafunc.module.__file__).relative_to(Path(__file__).parent).parts[:-1]
     wanted = metafunc.definition.get_closest_marker("grid") or GRID_FOLDERS.intersection(folders)
     if wanted and (coroutine_of(metafunc.function) or "run" in metafunc.fixturenames):
-        metafunc.parametrize("place", GRID, indirect=True)
+        places = GRID[:1] if metafunc.config.getoption("quick") else GRID
+        metafunc.parametrize("place", places, indirect=True)
+
+
+def pytest_collection_modifyitems(config, items):
+    if config.getoption("quick"):
+        slow = [item for item in items if item.get_closest_marker("slow")]
+        config.hook.pytest_deselected(items=slow)
+        items[:] = [item for item in items if not item.get_closest_marker("slow")]
 
 
 @pytest.hookimpl(tryfirst=True)
