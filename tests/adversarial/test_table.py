@@ -8,20 +8,28 @@ HERE = Path(__file__).parent
 TRAPS = {*map(str, range(1, 57)), "20a", "20b", "20c", "20d", "20e", "20f", "42a", "42b"}
 ROW = re.compile(r"^\| (?P<trap>\d+[a-f]?) \| (?P<what>.+?) \| (?P<guard>.+) \|$")
 NAME = re.compile(r"`(test_\w+)`")
+DURABLE = {*map(str, range(43, 57))}
+"""Traps whose tests stand in `tests/durable`, where tests of other names guard them too."""
 
 
 def rows():
     return [row for line in (HERE / "README.md").read_text().splitlines() if (row := ROW.match(line))]
 
 
-def trap_tests():
-    """The tests of this folder, by name, and the docstring of each."""
+def all_tests_in(*folders):
+    """Their tests, by name, and the docstring of each."""
     return {
         node.name: ast.get_docstring(node) or ""
-        for file in HERE.glob("test_*.py")
+        for folder in folders
+        for file in folder.glob("test_*.py")
         for node in ast.walk(ast.parse(file.read_text()))
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_trap_")
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_")
     }
+
+
+def trap_tests():
+    found = all_tests_in(HERE, HERE.parent / "durable")
+    return {name: said for name, said in found.items() if name.startswith("test_trap_")}
 
 
 def trap_of(test):
@@ -40,8 +48,18 @@ def test_every_row_has_tests_or_a_reason():
 
 
 def test_the_table_names_every_test_under_its_trap():
-    named = {name: row["trap"] for row in rows() for name in NAME.findall(row["guard"])}
+    named = {name: row["trap"] for row in rows() for name in NAME.findall(row["guard"]) if "_trap_" in name}
     assert named == {name: trap_of(name) for name in trap_tests()}
+
+
+def test_other_tests_that_guard_a_trap_of_durable_runs_exist():
+    named = [(row["trap"], name) for row in rows() for name in NAME.findall(row["guard"]) if "_trap_" not in name]
+    assert {trap for trap, _ in named} <= DURABLE
+    assert {name for _, name in named} <= all_tests_in(HERE.parent / "durable").keys()
+
+
+def test_every_trap_of_durable_runs_has_a_test():
+    assert [row["trap"] for row in rows() if row["trap"] in DURABLE and not NAME.search(row["guard"])] == []
 
 
 def test_every_docstring_names_its_trap():
@@ -51,12 +69,6 @@ def test_every_docstring_names_its_trap():
 
 def test_acceptance_lines_name_tests_that_exist():
     section = (HERE / "README.md").read_text().partition("## Acceptance")[2]
-    functions = {
-        node.name
-        for file in HERE.glob("test_*.py")
-        for node in ast.walk(ast.parse(file.read_text()))
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-    }
     named = NAME.findall(section)
     assert len(named) >= 10
-    assert set(named) <= functions
+    assert set(named) <= all_tests_in(HERE).keys()
