@@ -98,7 +98,7 @@ def test_trap_52_rows_of_a_call_of_another_length_go_to_the_wrong_root(tmp_path,
 
 
 def test_trap_55_a_second_library_drops_the_locks_of_the_first():
-    """Trap 55 (SQLite, how to corrupt a database): the close of one SQLite library drops the locks of another one on the same file, in one process."""
+    """Trap 55 (SQLite, how to corrupt a database): the close of one library drops the locks of the other."""
     importing = [
         path.name
         for path in SOURCE.rglob("*.py")
@@ -108,7 +108,7 @@ def test_trap_55_a_second_library_drops_the_locks_of_the_first():
 
 
 def test_trap_55_a_reader_that_closes_drops_the_lock_of_the_writer(tmp_path):
-    """Trap 55 (SQLite, how to corrupt a database): what reads the table in the process that writes it leaves the writer its lock."""
+    """Trap 55 (SQLite, how to corrupt a database): readers in its process leave the writer its lock."""
     table = table_in(tmp_path)
     deliver(penstock.keyed(range(3), key=int).map(lambda number: {"n": number}), table)
     rival = f"""
