@@ -43,7 +43,7 @@ def stream[T](source: Source[T], *, total: int | None = None, engine: SourceEngi
 def source_spec(source: object, total: int | None, engine: SourceEngine | None) -> SourceSpec:
     """What `stream` was given, checked."""
     if total is not None:
-        validate.whole("total", total, least=0)
+        total = validate.whole("total", total, least=0)
     in_thread = validate.one_of("engine", engine, SOURCE_ENGINES) == "thread"
     return SourceSpec(source, total, ThreadStage if in_thread else None)
 

@@ -217,12 +217,12 @@ class Stream(Readable[T_co]):
         Upstream is stopped before the last is handed over, and calls that it already runs are cancelled: to bound paid
         calls, put `take` before `map`.
         """
-        validate.whole("count", count, least=0)
+        count = validate.whole("count", count, least=0)
         return self._with(passing("take", lambda scope, upstream: Take(scope, upstream, count)))
 
     def skip(self, count: int, /) -> "Stream[T_co]":
         """Hand on what comes after the first `count` items, an int >= 0; those count as dropped."""
-        validate.whole("count", count, least=0)
+        count = validate.whole("count", count, least=0)
         return self._step(f"skip({count})", lambda: skipping(count))
 
     def take_while(self, predicate: Callable[[T_co], object], /) -> "Stream[T_co]":
@@ -243,7 +243,7 @@ class Stream(Readable[T_co]):
         if key is not None:
             validate.plain_function("key", key)
         if last is not None:
-            validate.whole("last", last, least=1)
+            last = validate.whole("last", last, least=1)
         return self._step("distinct", lambda: distinct(key, last))
 
     @overload
@@ -297,7 +297,7 @@ class Stream(Readable[T_co]):
 
     def enumerate(self, start: int = 0) -> "Stream[tuple[int, T_co]]":
         """Hand on pairs of a number, counted from `start`, and an item."""
-        validate.integer("start", start)
+        start = validate.integer("start", start)
         return self._step("enumerate", lambda: enumerated(start))
 
     def batch(
@@ -315,7 +315,7 @@ class Stream(Readable[T_co]):
         `weight`, a plain function that gives a number >= 0 for an item, and `max_weight`, a number > 0, a batch ends
         before it would weigh more; an item that alone weighs more is a batch of its own.
         """
-        validate.whole("size", size, least=1)
+        size = validate.whole("size", size, least=1)
         seconds = None if within is None else validate.seconds("within", within)
         limit = None
         if weight is not None or max_weight is not None:
@@ -327,7 +327,7 @@ class Stream(Readable[T_co]):
 
     def prefetch(self, count: int, /) -> "Stream[T_co]":
         """Read up to `count` items ahead, an int >= 1, while the stages below are busy (P1: it holds that many)."""
-        validate.whole("count", count, least=1)
+        count = validate.whole("count", count, least=1)
         plan: Plan[Any, Any] = Plan(f"prefetch({count})", on_loop(itself), inline=itself, concurrency=count)
         return self._with(
             passing("prefetch", lambda scope, upstream: OrderedWindow(scope, upstream, plan), item_by_item=True)

@@ -59,15 +59,19 @@ class Retry:
 
     def __post_init__(self) -> None:
         validate.predicate_or_types("on", self.on)
-        validate.whole("attempts", self.attempts, least=1)
+        self._set("attempts", validate.whole("attempts", self.attempts, least=1))
         validate.seconds("initial", self.initial, zero=True)
-        validate.number("factor", self.factor, least=1)
+        self._set("factor", validate.number("factor", self.factor, least=1))
         validate.seconds("max", self.max, zero=True)
-        validate.share("jitter", self.jitter)
+        self._set("jitter", validate.share("jitter", self.jitter))
         if self.wait is not None:
             validate.plain_function("wait", self.wait)
         if self.deadline is not None:
             validate.seconds("deadline", self.deadline)
+
+    def _set(self, name: str, value: float) -> None:
+        """Put in a number as it is kept: of those of others, all that `float` accepts."""
+        object.__setattr__(self, name, value)
 
     def backoff(self, failures: int) -> float:
         """Seconds to wait after failure number `failures`, from 1, jitter included."""

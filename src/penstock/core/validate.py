@@ -1,67 +1,101 @@
-"""Checks of options, so that every message has one voice: option, rule, value."""
+"""Checks of options, so that every message has one voice: option, rule, value.
+
+Whole numbers are what `operator.index` accepts, numbers what `float` does, numpy's among them; they are given back as
+an int or a float. Truth values and texts are no numbers.
+"""
 
 import inspect
 import math
+import operator
 import os
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any, TypeGuard, cast
+from typing import Any, cast
 
 from penstock.core.errors import OptionError
 
 
 def whole(option: str, value: object, *, least: int) -> int:
-    """`value` if it is an int of at least `least`; a bool is none."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+    """`value` as an int of at least `least`."""
+    number = as_int(value)
+    if number is None or number < least:
         raise OptionError(f"{option} must be an int >= {least}, got {value!r}")
-    return value
+    return number
 
 
 def integer(option: str, value: object) -> int:
-    """`value` if it is an int; a bool is none."""
-    if not isinstance(value, int) or isinstance(value, bool):
+    """`value` as an int."""
+    number = as_int(value)
+    if number is None:
         raise OptionError(f"{option} must be an int, got {value!r}")
-    return value
+    return number
 
 
 def positive(option: str, value: object) -> float:
     """`value` as a finite float above 0."""
-    if not _is_number(value) or value <= 0:
+    number = _as_float(value)
+    if number is None or number <= 0:
         raise OptionError(f"{option} must be a finite number > 0, got {value!r}")
-    return float(value)
+    return number
 
 
 def number(option: str, value: object, *, least: float) -> float:
     """`value` as a finite float of at least `least`."""
-    if not _is_number(value) or value < least:
+    number = _as_float(value)
+    if number is None or number < least:
         raise OptionError(f"{option} must be a finite number >= {least:g}, got {value!r}")
-    return float(value)
+    return number
 
 
 def finite(option: str, value: object) -> float:
-    """`value`, as it is, if it is a finite number."""
-    if not _is_number(value):
+    """`value` as an int, if it is a whole number, or else as a finite float."""
+    number = _as_float(value)
+    if number is None:
         raise OptionError(f"{option} must be a finite number, got {value!r}")
-    return value
+    exact = as_int(value)
+    return number if exact is None else exact
 
 
 def seconds(option: str, value: object, *, zero: bool = False) -> float:
     """A duration, in seconds or as a timedelta, as seconds: positive, or also 0 where `zero` allows it."""
-    amount = value.total_seconds() if isinstance(value, timedelta) else value
+    amount = _as_float(value.total_seconds() if isinstance(value, timedelta) else value)
     rule = ">= 0" if zero else "> 0"
-    if not _is_number(amount) or amount < 0 or (amount == 0 and not zero):
+    if amount is None or amount < 0 or (amount == 0 and not zero):
         raise OptionError(f"{option} must be a finite number of seconds {rule} or a timedelta, got {value!r}")
-    return float(amount)
+    return amount
 
 
-def _is_number(value: object) -> TypeGuard[float]:
-    """Whether `value` is a finite number; a bool is none, and neither is an int beyond all floats."""
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        return False
+def as_int(value: object) -> int | None:
+    """The int that `operator.index` makes of `value`; a truth value is none."""
+    if type(value) is int:
+        return value
+    if isinstance(value, bool) or _is_no_number_of_numpy(value):
+        return None
     try:
-        return math.isfinite(value)
-    except OverflowError:
-        return False
+        return operator.index(value)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType] -- that is the question
+    except Exception:  # noqa: BLE001 -- whatever it is, that is no int
+        return None
+
+
+def _as_float(value: object) -> float | None:
+    """The finite float that `float` makes of `value`; texts and truth values are none, nor ints beyond all floats."""
+    if type(value) is not float:
+        kind = type(value)
+        if isinstance(value, bool) or not (hasattr(kind, "__float__") or hasattr(kind, "__index__")):
+            return None
+        if _is_no_number_of_numpy(value):
+            return None
+        try:
+            value = float(value)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType] -- that is the question
+        except Exception:  # noqa: BLE001 -- whatever it is, that is no number
+            return None
+    return value if math.isfinite(value) else None
+
+
+def _is_no_number_of_numpy(value: object) -> bool:
+    """Whether it is of numpy and no real number: `float` takes its truth values, texts and durations, too."""
+    kind = getattr(getattr(value, "dtype", None), "kind", "f")
+    return isinstance(kind, str) and kind in "bcmMSU"
 
 
 def flag(option: str, value: object) -> bool:
@@ -142,6 +176,7 @@ _WITH_EXCEPTIONS = {BaseException, BaseExceptionGroup}
 
 def share(option: str, value: object) -> float:
     """`value` as a float from 0 to 1."""
-    if not _is_number(value) or not 0 <= value <= 1:
+    number = _as_float(value)
+    if number is None or not 0 <= number <= 1:
         raise OptionError(f"{option} must be a number from 0 to 1, got {value!r}")
-    return float(value)
+    return number

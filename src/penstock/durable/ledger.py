@@ -94,15 +94,14 @@ class Ledger:
         def admit(item: Any) -> Any:
             position = next(positions)
             key = key_of(item)
+            if type(key) is not str and type(key) is not int:
+                key = _checked(key, position)
             if prefix:
                 key = f"{prefix}{_checked(key, position)}"
             if only is not None and key != only:
                 return DROPPED
             version = version_of(item)
-            try:
-                known = page.get(key)
-            except TypeError:  # it cannot be hashed
-                known = None
+            known = page.get(key)
             if known is None and _checked(key, position) not in under_way:
                 known = lookup.find(key, position)
             if known is not None:
@@ -194,13 +193,16 @@ def duplicate(key: Key, before: int, position: int, *, is_of_now: bool = True) -
 
 def _checked(key: object, position: int) -> Key:
     """`key` if it can stand in a journal."""
-    if isinstance(key, bool) or not isinstance(key, str | int):
+    if isinstance(key, str):
+        if not validate.is_utf8(key):
+            raise OptionError(f"key must give a str that can be written as UTF-8, got {key!r} for item {position}")
+        return str.__str__(key)
+    number = validate.as_int(key)
+    if number is None:
         raise OptionError(f"key must give a str or an int, got {key!r} for item {position}")
-    if isinstance(key, int) and not _LEAST <= key <= _MOST:
+    if not _LEAST <= number <= _MOST:
         raise OptionError(f"key must give an int of at most 64 bits, got {key!r} for item {position}")
-    if isinstance(key, str) and not validate.is_utf8(key):
-        raise OptionError(f"key must give a str that can be written as UTF-8, got {key!r} for item {position}")
-    return key
+    return number
 
 
 def _goes_on(key: str, begin: str, least: int) -> bool:

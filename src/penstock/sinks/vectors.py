@@ -155,7 +155,7 @@ class SqliteVectors:
             OptionError: an argument breaks its rule, or `vector` is not as long as those of the index.
             StoreError: there is no index at the path, or it was made with another embedder.
         """
-        validate.whole("k", k, least=1)
+        k = validate.whole("k", k, least=1)
         asked = vector_of(vector)
         with closing(connect_reader(self.path)) as connection, named_errors(self.path):
             self._look(connection, len(asked))
@@ -169,7 +169,7 @@ class SqliteVectors:
         Raises:
             OptionError, StoreError: as for `nearest`.
         """
-        validate.whole("k", k, least=1)
+        k = validate.whole("k", k, least=1)
         with closing(connect_reader(self.path)) as connection, named_errors(self.path):
             self._look(connection)
             return finding.found(connection, finding.having(connection, finding.words_of(text), k))
@@ -182,7 +182,7 @@ class SqliteVectors:
         Raises:
             OptionError, StoreError: as for `nearest`.
         """
-        validate.whole("k", k, least=1)
+        k = validate.whole("k", k, least=1)
         asked = vector_of(vector)
         with closing(connect_reader(self.path)) as connection, named_errors(self.path):
             self._look(connection, len(asked))

@@ -98,8 +98,8 @@ async def find_batch_size[T](
         Exception: `fn` failed; its own exception, as a stream raises it (P5).
     """
     validate.function("fn", fn)
-    validate.whole("concurrency", concurrency, least=1)
-    validate.whole("rounds", rounds, least=1)
+    concurrency = validate.whole("concurrency", concurrency, least=1)
+    rounds = validate.whole("rounds", rounds, least=1)
     asked = _checked(sizes)
     sample = _sample(items, concurrency * asked[-1])
     tried = [size for size in asked if size <= len(sample)]

@@ -254,7 +254,7 @@ async def retry_failed(
     with options_of(tasks):
         chosen = list(tasks)
     with options_of(chosen):
-        validate.whole("rounds", rounds, least=0)
+        rounds = validate.whole("rounds", rounds, least=0)
         for task in chosen:
             refuse_coroutine(task, "retry_failed")
     results: list[Result[Any]] = []

@@ -42,7 +42,7 @@ class FakeClient:
         self.calls: list[Any] = []
         self.gauge: Gauge = Gauge()
         self._delay = delay
-        self._failing = set(() if fail_at is None else (fail_at,) if isinstance(fail_at, int) else fail_at)
+        self._failing = set(() if fail_at is None else fail_at if isinstance(fail_at, Collection) else (fail_at,))
         self._error = error
         self._reply = reply
 

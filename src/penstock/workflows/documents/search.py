@@ -46,7 +46,7 @@ def search(index: str | os.PathLike[str], question: str, *, k: int = 5, embedder
         StoreError: `index` is missing, is no index, or was made with another embedder.
         EmbedError: the embedder could not embed the question.
     """
-    validate.whole("k", k, least=1)
+    k = validate.whole("k", k, least=1)
     path = database("index", index)
     embedder = embedder or HashEmbedder()
     if not Path(path).is_file():
