@@ -1,10 +1,13 @@
 """Names that a package imports when they are first used: a missing library says what to install."""
 
+import pkgutil
+import subprocess
 import sys
 from types import ModuleType
 
 import pytest
 
+import penstock
 from penstock.exports import exports
 
 
@@ -34,7 +37,7 @@ def test_a_name_is_that_of_its_home_and_is_looked_up_once(package):
 
 def test_the_names_can_be_listed_before_they_are_imported(package):
     made = package("raise RuntimeError")
-    assert dir(made) == ["another", "thing"]
+    assert {"another", "thing", "__name__"} <= set(dir(made))
 
 
 def test_a_name_that_no_home_has_is_an_attribute_error(package):
@@ -54,3 +57,36 @@ def test_a_missing_library_says_what_to_install(package, monkeypatch):
 def test_another_module_that_is_missing_is_what_is_missing(package):
     with pytest.raises(ModuleNotFoundError, match="No module named 'no_such_module_at_all'"):
         package("import no_such_module_at_all").thing  # noqa: B018 -- the access is the test
+
+
+MODULES = ["durable", "engines", "sinks", "tasks", "testing", "workflows"]
+
+
+def python(code):
+    """What a fresh interpreter prints."""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ran.stderr == ""
+    return ran.stdout.strip()
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_modules_are_there_after_import_penstock(module):
+    assert python(f"import penstock; print(penstock.{module}.__name__)") == f"penstock.{module}"
+    assert python(f"from penstock import {module}; print({module}.__name__)") == f"penstock.{module}"
+
+
+def test_modules_and_names_can_be_listed_before_they_are_imported():
+    listed = python("import sys, penstock; print(*dir(penstock)); print(*sys.modules)").split("\n")
+    assert {*MODULES, *penstock.__all__, "__doc__"} <= set(listed[0].split())
+    assert {name for name in listed[1].split() if name.startswith("penstock")} == {"penstock", "penstock.exports"}
+
+
+def test_no_module_hides_a_name():
+    """A submodule that is imported becomes an attribute of its package."""
+    assert not {module.name for module in pkgutil.iter_modules(penstock.__path__)} & set(penstock.__all__)
+
+
+@pytest.mark.parametrize("name", ["Stats", "StageStats", "Latency", "SyncRun"])
+def test_what_runs_give_has_public_names(name):
+    assert name in penstock.__all__
+    assert getattr(penstock, name).__name__ == name

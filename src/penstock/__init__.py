@@ -5,6 +5,12 @@ from typing import TYPE_CHECKING
 from penstock.exports import exports
 
 if TYPE_CHECKING:
+    from penstock import durable as durable
+    from penstock import engines as engines
+    from penstock import sinks as sinks
+    from penstock import tasks as tasks
+    from penstock import testing as testing
+    from penstock import workflows as workflows
     from penstock.core.errors import (
         AttemptTimeout,
         ConcurrentReadError,
@@ -29,6 +35,7 @@ if TYPE_CHECKING:
     from penstock.core.policy import OnError
     from penstock.core.rates import RateLimit
     from penstock.core.retry import Retry
+    from penstock.core.stats import Latency, StageStats, Stats
     from penstock.durable.report import RunReport
     from penstock.functions import merge, parallel_filter, parallel_map, stream
     from penstock.run import Run
@@ -42,6 +49,7 @@ if TYPE_CHECKING:
     from penstock.sources.keyed import keyed
     from penstock.sources.rows import rows
     from penstock.streams import Stream
+    from penstock.sync import SyncRun
 else:
     __getattr__, __dir__ = exports(
         __name__,
@@ -70,6 +78,7 @@ else:
             "penstock.core.policy": ("OnError",),
             "penstock.core.rates": ("RateLimit",),
             "penstock.core.retry": ("Retry",),
+            "penstock.core.stats": ("Latency", "StageStats", "Stats"),
             "penstock.durable.report": ("RunReport",),
             "penstock.run": ("Run",),
             "penstock.functions": ("merge", "parallel_filter", "parallel_map", "stream"),
@@ -83,8 +92,10 @@ else:
             "penstock.sources.keyed": ("keyed",),
             "penstock.sources.rows": ("rows",),
             "penstock.streams": ("Stream",),
+            "penstock.sync": ("SyncRun",),
         },
         extras={"apsw": "durable", "sqlite_vec": "durable", "numpy": "embed"},
+        modules=("durable", "engines", "sinks", "tasks", "testing", "workflows"),
     )
 
 __all__ = [
@@ -99,6 +110,7 @@ __all__ = [
     "Failed",
     "File",
     "Found",
+    "Latency",
     "Limiter",
     "NestedLimitError",
     "NoResultError",
@@ -120,7 +132,10 @@ __all__ = [
     "SourceError",
     "SqliteTable",
     "SqliteVectors",
+    "StageStats",
+    "Stats",
     "Stream",
+    "SyncRun",
     "UnclosedStreamWarning",
     "UnstoppedWorkWarning",
     "WorkRaised",

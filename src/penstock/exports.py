@@ -7,15 +7,19 @@ from typing import Any
 
 
 def exports(
-    package: str, homes: Mapping[str, Iterable[str]], extras: Mapping[str, str]
+    package: str, homes: Mapping[str, Iterable[str]], extras: Mapping[str, str], *, modules: Iterable[str] = ()
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
     """`__getattr__` and `__dir__` of `package`, whose names live in the modules that are the keys of `homes`.
 
-    `extras` says of libraries which extra of penstock brings them: where one is missing, the error says so.
+    `extras` says of libraries which extra of penstock brings them: where one is missing, the error says so. `modules`
+    are those of the package that are there without an import of their own.
     """
+    parts = set(modules)
     home_of = {name: home for home, names in homes.items() for name in names}
 
     def imported(name: str) -> Any:
+        if name in parts:
+            return import_module(f"{package}.{name}")
         if name not in home_of:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         try:
@@ -30,4 +34,4 @@ def exports(
         setattr(sys.modules[package], name, value)
         return value
 
-    return imported, lambda: sorted(home_of)
+    return imported, lambda: sorted({*home_of, *parts, *vars(sys.modules[package])})

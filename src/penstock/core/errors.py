@@ -18,6 +18,13 @@ class OptionError(PenstockError, ValueError, TypeError):
     """
 
 
+class MisuseError(OptionError, RuntimeError):
+    """What was given to be done cannot be done at all: no failure of an item, so it ends a run whatever `on_error` is.
+
+    A coroutine object that was awaited before is one: Python's own error for that is a RuntimeError.
+    """
+
+
 class WorkRaised(PenstockError, RuntimeError):
     """Work raised an exception that means something else to its caller; the original is the cause.
 

@@ -19,7 +19,7 @@ from functools import partial
 from typing import Any, Final, cast, override
 
 from penstock.core.clock import now
-from penstock.core.errors import as_failure, note
+from penstock.core.errors import MisuseError, as_failure, note
 from penstock.core.lazy import LazyTasks
 from penstock.core.limited import limited
 from penstock.core.log import LOG
@@ -349,17 +349,18 @@ class Window[T, U](Places[U]):
     def _fail(self, failed: Failed) -> None:
         self.meter.failures += 1
         as_taken, failed = failed, self._shown(failed)
-        if self.in_band and not self._stopping and isinstance(failed.error, Exception):
+        is_fault_of_item = isinstance(failed.error, Exception) and not isinstance(failed.error, MisuseError)
+        if self.in_band and not self._stopping and is_fault_of_item:
             self._keep(failed.index, failed)
             self._note_results()
             return
         self._failed += 1
         self.meter.last_settled = failed.index
-        if self._stopping and self.plan.on_error != "raise" and isinstance(failed.error, Exception):
+        if self._stopping and self.plan.on_error != "raise" and is_fault_of_item:
             self.scope.keep(failed)
         elif self._stopping:
             self.scope.cleanup_failed(failed)
-        elif self.plan.on_error == "raise" or not isinstance(failed.error, Exception):
+        elif self.plan.on_error == "raise" or not is_fault_of_item:
             self.scope.fail(failed)
             self._halt(failed.index)
         elif broken := self.plan.tolerance.exceeded(self._failed, self._delivered + self._dropped + self._failed):

@@ -9,7 +9,7 @@ from typing import Any, cast, override
 
 from penstock.core import validate
 from penstock.core.closing import close
-from penstock.core.errors import OptionError
+from penstock.core.errors import MisuseError, OptionError
 from penstock.core.order import OrderedWindow, UnorderedWindow
 from penstock.core.plan import Call, Plan
 from penstock.core.policy import OnError
@@ -45,7 +45,9 @@ class Given[T](Iterator[T]):
         return task
 
     def started(self, coroutine: Coroutine[Any, Any, Any]) -> None:
-        """Leave that one alone: it is awaited."""
+        """Leave that one alone: it is awaited, for the first time."""
+        if inspect.getcoroutinestate(coroutine) != inspect.CORO_CREATED:
+            raise MisuseError(f"cannot reuse already awaited coroutine: {coroutine!r} runs only once")
         self._waiting.discard(coroutine)
 
     def close(self) -> None:
@@ -93,7 +95,7 @@ class Calls:
             self._given.started(task)
             return await self._awaited(task)
         if not callable(task):
-            raise OptionError(f"a task must be callable or a coroutine object, got {task!r}")
+            raise MisuseError(f"a task must be callable or a coroutine object, got {task!r}")
         if self._in_thread is not None and _is_plain(task):
             return await self._in_thread(task)
         result = task(*self._arguments)
@@ -177,4 +179,4 @@ def _repeated(call: Call[Any, Any]) -> Call[Any, Any]:
 def refuse_coroutine(task: object, option: str) -> None:
     """Refuse a coroutine object where a task may run more than once."""
     if inspect.iscoroutine(task):
-        raise OptionError(f"{option} needs functions that can be called again, got the coroutine object {task!r}")
+        raise MisuseError(f"{option} needs functions that can be called again, got the coroutine object {task!r}")

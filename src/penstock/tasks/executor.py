@@ -10,7 +10,7 @@ from typing import Any, Final, Self
 
 from penstock.core import validate
 from penstock.core.clock import clock_of
-from penstock.core.errors import ConcurrentReadError, ExecutorUseError, OptionError, WrongLoopError
+from penstock.core.errors import ConcurrentReadError, ExecutorUseError, MisuseError, OptionError, WrongLoopError
 from penstock.core.outcome import Reason
 from penstock.core.plan import DROPPED, Call, Plan
 from penstock.core.retry import Retry, Seconds
@@ -222,6 +222,8 @@ class TaskExecutor:
             refuse_coroutine(fn, "retry")
         if not inspect.iscoroutine(fn):
             validate.function("fn", fn)
+        elif inspect.getcoroutinestate(fn) != inspect.CORO_CREATED:
+            raise MisuseError(f"cannot reuse already awaited coroutine: {fn!r} runs only once")
         self._numbered = number
         return key
 
@@ -269,7 +271,10 @@ class TaskExecutor:
     def _recorded(self, calls: Calls) -> Call[Entry, Any]:
         async def attempt(entry: Entry) -> Any:
             entry.attempts += 1
-            result = await calls(entry.task)
+            try:
+                result = await calls(entry.task)
+            except MisuseError as error:  # of a coroutine object that was awaited since it was added: its own failure
+                raise OptionError(*error.args) from None
             self._record(entry, TaskResult(entry.id, True, result, None, entry.attempts))
             return DROPPED
 

@@ -130,7 +130,9 @@ async def settle(
         done, failed, *_ = partition(await settle(checks, concurrency=10))
 
     Raises:
-        OptionError: an option breaks its rule.
+        OptionError: an option breaks its rule, or a task can never run: it is neither callable nor a coroutine object,
+            or one that was awaited before, or one although `retry` is to call it again. That ends it as the
+            first failure ends `gather`.
     """
     with options_of(tasks):
         runner: Runner[Any] = Runner("settle", cancel)
@@ -152,7 +154,7 @@ async def race(tasks: Iterable[Any], *, grace: Seconds = 5.0) -> Any:
 
     Raises:
         Exception: the first task to finish has failed.
-        OptionError: there are no tasks.
+        OptionError: there are no tasks, or one can never run, as for `settle`.
     """
     outcomes = await _contest("race", tasks, lambda _: True, grace)
     try:
@@ -175,7 +177,7 @@ async def first_success(tasks: Iterable[Any], *, grace: Seconds = 5.0) -> Any:
 
     Raises:
         ExceptionGroup: all have failed; their errors, in the order of the tasks.
-        OptionError: there are no tasks.
+        OptionError: there are no tasks, or one can never run, as for `settle`.
     """
     outcomes = await _contest("first_success", tasks, lambda outcome: isinstance(outcome, Ok), grace)
     if isinstance(outcomes[-1], Ok):
