@@ -138,6 +138,7 @@ class Readable(Generic[T_co]):  # noqa: UP046 -- inferred variance would be inva
         on_change: OnChange = "continue",
         on_error: Literal["raise", "collect"] | None = None,
         on_dead: OnDead = "keep",
+        find_killers: bool = True,
         grace: Seconds = 5.0,
         progress: bool = False,
     ) -> RunReport:
@@ -166,6 +167,9 @@ class Readable(Generic[T_co]):  # noqa: UP046 -- inferred variance would be inva
                 with its `max_failures` and `max_failure_rate`, counted for the sink alone; "raise" if there is none.
             on_dead: what becomes of the rows that a root has of a version before, when the new one fails: "keep" or
                 "remove".
+            find_killers: whether the roots that were under way at both of the last two kills of the run are tried in a
+                child process, a fork of this one, before the others; the one that kills it is set aside. False neither
+                tries them nor notes what is under way after a kill.
             grace: as for `open`.
             progress: as for `open`.
 
@@ -204,6 +208,7 @@ class Readable(Generic[T_co]):  # noqa: UP046 -- inferred variance would be inva
                 tolerance=tolerance,
                 stages=source.stages,
                 one_shot=source.one_shot,
+                finds_killers=validate.flag("find_killers", find_killers),
                 grace=validate.seconds("grace", grace, zero=True),
                 progress=progress,
             )

@@ -26,7 +26,7 @@ from penstock.durable.report import GO_ON, RunReport
 from penstock.durable.roots import Key, Root, Tracked
 from penstock.durable.sink import RowError, Store, identity_of
 from penstock.durable.sqlite import StoreError
-from penstock.durable.suspects import Alone, Counts, run_alone, suspect_again
+from penstock.durable.suspects import Counts, Found, Search, announced
 from penstock.durable.weights import weight
 from penstock.durable.writer import Writer
 from penstock.run import Run
@@ -72,9 +72,9 @@ async def delivering(job: Job) -> "AsyncGenerator[Delivery]":
         if not validate.is_utf8(text):
             raise OptionError(f"{name} must be a str that can be written as UTF-8, got {text!r}")
     began = perf_counter()
-    store, opened, alone = await _open(job)
+    store, opened, found = await _open(job)
     try:
-        delivery = Delivery(job, store, opened, began, alone)
+        delivery = Delivery(job, store, opened, began, found)
         LOG.info("%s", delivery)
         try:
             yield delivery
@@ -85,38 +85,41 @@ async def delivering(job: Job) -> "AsyncGenerator[Delivery]":
         store.close()
 
 
-async def _open(job: Job) -> tuple[Store, Opened, Alone]:
-    """Open the run, and again when those roots have run alone that may have killed the process."""
+async def _open(job: Job) -> tuple[Store, Opened, Found]:
+    """Open the run, and again when those roots have been tried that may have killed the process."""
     store, opened = await _open_once(job)
-    suspects = store.journal.suspects(opened.id) if job.finds_killers else []
+    found = Found()
     if opened.changed:
         LOG.warning("run %r: the code has changed since it was begun last: %s", job.name, ", ".join(opened.changed))
-    if not suspects:
-        return store, opened, Alone({})
-    if job.one_shot:
-        LOG.warning("run %r: a root may have killed the process, but its source cannot be read twice", job.name)
-        alone = Alone({})
-    else:
-        store.close()  # a connection must not be taken into a child
-        opened = replace(opened, clean=False)  # also after a stop: what begins is noted while there are suspects
-        alone = await run_alone(
-            suspects,
-            opened,
-            partial(job.sink.open, job.durability),
-            partial(_deliver_alone, job, opened),
-            keeps_rows_of_dead=job.on_dead == "keep",
-            progress=job.progress,
-        )
-        store, again = await _open_once(job)
-        opened = replace(again, changed=opened.changed)
     try:
         with store.transaction():
-            for suspect in () if alone.interrupted else suspects:
-                store.journal.acquit(opened.id, suspect.key)
+            suspects = store.journal.deaths.suspects(opened.id) if job.finds_killers else []
+        if suspects and job.one_shot:
+            LOG.warning("run %r: a root may have killed the process, but its source cannot be read twice", job.name)
+        elif suspects:
+            LOG.warning("%s", announced(job.name, suspects))
+            store.close()  # a connection must not be taken into a child
+            search = Search(
+                opened,
+                partial(job.sink.open, job.durability),
+                partial(_deliver_some, job, replace(opened, notes=True)),
+                keeps_rows_of_dead=job.on_dead == "keep",
+                progress=job.progress,
+            )
+            found = await search.run(suspects)
+            store, again = await _open_once(job)
+            opened = replace(again, changed=opened.changed)
+        with store.transaction():
+            for suspect in () if found.interrupted else suspects:
+                store.journal.deaths.acquit(opened.id, suspect.key)
+            if job.finds_killers:
+                opened = replace(opened, notes=store.journal.deaths.enter(opened.id, opened.times))
+            else:
+                store.journal.deaths.forget(opened.id)
     except BaseException:
         store.close()
         raise
-    return store, opened, alone
+    return store, opened, found
 
 
 async def _open_once(job: Job) -> tuple[Store, Opened]:
@@ -138,11 +141,11 @@ async def _open_once(job: Job) -> tuple[Store, Opened]:
         raise
 
 
-async def _deliver_alone(job: Job, opened: Opened, key: Key) -> Counts:
-    """Deliver one root and nothing else, if nothing of it fails."""
+async def _deliver_some(job: Job, opened: Opened, keys: frozenset[Key]) -> Counts:
+    """Deliver those roots and nothing else, as far as nothing of them fails."""
     store = job.sink.open(job.durability)
     try:
-        delivery = Delivery(replace(job, progress=False), store, opened, perf_counter(), only=key)
+        delivery = Delivery(replace(job, progress=False), store, opened, perf_counter(), only=keys)
         try:
             await delivery.run()
         finally:
@@ -166,9 +169,9 @@ class Delivery:
         store: Store,
         opened: Opened,
         began: float,
-        alone: Alone | None = None,
+        found: Found | None = None,
         *,
-        only: Key | None = None,
+        only: frozenset[Key] | None = None,
     ) -> None:
         self.items: Run[Tracked] = Run(
             lambda scope: job.open_tracked(scope, self._ledger, ""), job.grace, timing=False, progress=job.progress
@@ -181,14 +184,14 @@ class Delivery:
         self._opened = opened
         self._reader = store.reader()
         self._done = DoneRoots(self._reader, opened.id)
-        self._alone = Alone({}) if alone is None else alone
+        self._found = Found() if found is None else found
         self._only = only
         self._ledger = Ledger(self._done, opened, self._finished, retries_dead=job.retries_dead)
         self._ledger.only = only
-        self._ledger.set_aside = self._alone.dead
+        self._ledger.set_aside = self._found.dead
         self._ledger.is_full = lambda: self._writer.is_full
         self._memo = self._ledger.memo = Memo(self._reader, self._remember)
-        self._ledger.dispatch = None if opened.clean or not job.finds_killers else self._dispatch
+        self._ledger.dispatch = self._dispatch if opened.notes else None
         self._progress = asyncio.Event()
         tolerance = job.tolerance if only is None else None  # what fails alone runs among the others once more
         self._refusals = Refusals(type(job.sink).__name__, tolerance)
@@ -200,7 +203,7 @@ class Delivery:
             refuse=self._refusals.refuse,
             keeps_rows_of_dead=job.on_dead == "keep",
         )
-        self._held = 0
+        self._held = self._begun = 0
         self._delivered = self._dead = self._rows = self._missing = self._removed = 0
         self._complete = False
 
@@ -241,7 +244,10 @@ class Delivery:
             self._complete = True
 
     def _refuse(self, root: Root, error: Exception, item: object) -> None:
-        """Set aside a row that the sink cannot hold, or raise why."""
+        """Set aside a row that the sink cannot hold, or raise why; in a child, have its root run among the others."""
+        if self._only is not None:
+            root.failed = True
+            return
         if isinstance(error, RowError) and self._job.tolerance is None:
             error = RowError(f"row {root.staged + len(root.rows)} of {root.key!r}: {error}").with_traceback(None)
         self._refusals.refuse(root, error, item)
@@ -278,13 +284,11 @@ class Delivery:
                 self._leave()
 
     def _leave(self) -> None:
-        """Note that nothing of the run is under way any more; roots that have not run alone yet stay suspects."""
+        """Note that nothing of the run is under way any more; what was at earlier deaths stays suspect."""
         if self._only is not None or self._complete:
             return
         with suppress(StoreError), self._store.transaction():  # what it is for has worse to say then
-            waiting = self._store.journal.suspects(self._opened.id) if self._alone.interrupted else []
             self._store.journal.leave_run(self._opened.id)
-            suspect_again(self._store.journal, self._opened, waiting)
 
     def counts(self) -> Counts:
         """What was delivered."""
@@ -298,18 +302,18 @@ class Delivery:
 
     def report(self) -> RunReport:
         """What was done, so far or at the end."""
-        ledger, alone = self._ledger, self._alone
-        counts = {name: count + alone.counts.get(name, 0) for name, count in self.counts().items()}
+        ledger, found = self._ledger, self._found
+        counts = {name: count + found.counts.get(name, 0) for name, count in self.counts().items()}
         return RunReport(
             **counts,
             run=self._job.name,
             path=self._job.sink.path,
             guarantee=self._job.sink.delivery,
             already_done=max(
-                sum(ledger.passed.values()) - alone.counts.get("delivered", 0), 0
+                sum(ledger.passed.values()) - found.counts.get("delivered", 0), 0
             ),  # they were passed over after that
-            dead=self._dead + len(alone.dead),
-            dead_before=max(ledger.dead_before - len(alone.dead), 0),
+            dead=self._dead + len(found.dead),
+            dead_before=max(ledger.dead_before - len(found.dead), 0),
             missing=self._missing,
             removed=self._removed,
             unread=ledger.unread,
@@ -341,8 +345,10 @@ class Delivery:
         """Note that a root is under way; if that fails, the run is aborted, and so is who waits for it."""
         committed = self._writer.loop.create_future()
         root.dispatched = True
-        self._writer.note(partial(Journal.dispatch, run=self._opened.id, root=root), partial(_tell, committed))
-        if self._only is not None:
+        self._begun += 1
+        run, times = self._opened.id, self._opened.times
+        self._writer.note(lambda journal: journal.deaths.dispatch(run, times, root), partial(_tell, committed))
+        if self._only is not None and self._begun == len(self._only):
             self._writer.loop.call_soon(self.items.stop)
         return committed
 

@@ -10,6 +10,8 @@ from pathlib import Path
 from time import monotonic, time
 from typing import Any, Final
 
+from penstock.durable import deaths
+from penstock.durable.deaths import Deaths
 from penstock.durable.fingerprint import OnChange, StageCode, changes, code_of
 from penstock.durable.roots import DEAD, DONE, DeadLetter, Key, Root
 from penstock.durable.sqlite import Connection, RefusedRowError, StoreError, transaction
@@ -30,6 +32,8 @@ UPDATE penstock_roots SET times = 0 WHERE times < (SELECT since FROM penstock_ru
 ALTER TABLE penstock_runs DROP COLUMN since;
 ALTER TABLE penstock_journal ADD COLUMN last_id INTEGER NOT NULL DEFAULT 0;
 {_CODES}
+DROP TABLE penstock_dispatched;
+{deaths.TABLES}
 """,  # noqa: S608 -- constants
 }
 """What makes a journal of format n one of format n + 1."""
@@ -60,11 +64,9 @@ CREATE TABLE penstock_dead (
 CREATE INDEX penstock_dead_root ON penstock_dead (root);
 CREATE TABLE penstock_staged (id INTEGER PRIMARY KEY, staging INTEGER NOT NULL, rows BLOB NOT NULL);
 CREATE INDEX penstock_staged_staging ON penstock_staged (staging);
-CREATE TABLE penstock_dispatched (
-    run INTEGER NOT NULL REFERENCES penstock_runs, key NOT NULL, version TEXT NOT NULL, position INTEGER NOT NULL,
-    attempts INTEGER NOT NULL, PRIMARY KEY (run, key)) WITHOUT ROWID;
 CREATE TABLE penstock_memo (
     id INTEGER PRIMARY KEY, stage BLOB NOT NULL, item BLOB NOT NULL, value BLOB NOT NULL, UNIQUE (stage, item));
+{deaths.TABLES}
 """
 
 _LOOK: Final = 1.0
@@ -83,16 +85,6 @@ _ROOT: Final = "SELECT id FROM penstock_roots WHERE run = ? AND key = ?"
 
 
 @dataclass(frozen=True, slots=True)
-class Suspect:
-    """A root that was under way when a process died, and how many times it was."""
-
-    key: Key
-    version: str
-    position: int
-    attempts: int
-
-
-@dataclass(frozen=True, slots=True)
 class Opened:
     """One opening of a run.
 
@@ -102,6 +94,7 @@ class Opened:
         changed: the stages whose code is not what it was in the opening before.
         codes: from which opening on roots were made by which code, in order; the last is that of this one.
         keeps_rows_of_dead: whether a root that fails keeps the rows of the version before.
+        notes: whether it is noted which roots are begun, as a process has died.
     """
 
     id: int
@@ -111,6 +104,7 @@ class Opened:
     changed: tuple[str, ...] = ()
     codes: tuple[tuple[int, bytes], ...] = ()
     keeps_rows_of_dead: bool = False
+    notes: bool = False
 
     def is_by_other_code(self, times: int) -> bool:
         """Whether the code of that opening was another one."""
@@ -122,11 +116,15 @@ class Journal:
     """The tables of runs and roots, on the one connection that writes to them.
 
     Every method but `prepare` is to be called inside a transaction, that which changes the rows of the root.
+
+    Attributes:
+        deaths: what was under way when a process died.
     """
 
     def __init__(self, path: str, connection: Connection) -> None:
         self._path = path
         self._connection = connection
+        self.deaths: Deaths = Deaths(connection)
         self._file: tuple[int, int] | None = None
         self._looked = monotonic()
         self._last_id = 0
@@ -248,6 +246,7 @@ class Journal:
         """
         self._refuse_other_file()
         self.leave_run(run)
+        self.deaths.forget(run)
         self._connection.execute("UPDATE penstock_runs SET ended = ? WHERE id = ?", (time(), run))
 
     def _file_there(self) -> tuple[int, int] | None:
@@ -273,25 +272,7 @@ class Journal:
     def leave_run(self, run: int) -> None:
         """Note that nothing of the run is under way."""
         self._connection.execute("UPDATE penstock_runs SET clean = 1 WHERE id = ?", (run,))
-        self._connection.execute("DELETE FROM penstock_dispatched WHERE run = ?", (run,))
-
-    def dispatch(self, run: int, root: Root) -> None:
-        """Note that a root is under way."""
-        self._connection.execute(
-            "INSERT INTO penstock_dispatched (run, key, version, position, attempts) VALUES (?, ?, ?, ?, 1) "
-            "ON CONFLICT DO UPDATE SET version = excluded.version, position = excluded.position, "
-            "attempts = attempts + 1",
-            (run, root.key, root.version, root.position),
-        )
-
-    def suspects(self, run: int) -> list[Suspect]:
-        """The roots that were under way, and are not settled, when a process died that noted them."""
-        suspects = "SELECT key, version, position, attempts FROM penstock_dispatched WHERE run = ? ORDER BY position"
-        return [Suspect(*row) for row in self._connection.execute(suspects, (run,))]
-
-    def acquit(self, run: int, key: Key) -> None:
-        """Note that a root is no suspect any more."""
-        self._connection.execute("DELETE FROM penstock_dispatched WHERE run = ? AND key = ?", (run, key))
+        self.deaths.leave(run)
 
     def remember(self, stage: bytes, item: bytes, value: bytes) -> None:
         """Keep what a stage made of an item."""
@@ -312,7 +293,7 @@ class Journal:
         values = (root.version, state, root.position, opened.times)
         kept = root.letters and opened.keeps_rows_of_dead
         if root.dispatched:
-            self.acquit(opened.id, root.key)
+            self.deaths.acquit(opened.id, root.key)
         known = list(self._connection.execute(_ROOT, (opened.id, root.key)))
         if known:
             number: int = known[0][0]
@@ -339,6 +320,13 @@ class Journal:
     def _new_id(self) -> int:
         self._last_id += 1
         return self._last_id
+
+    def done_now(self, opened: Opened, keys: Sequence[Key]) -> dict[str, int]:
+        """How many of those roots this opening has delivered, and how many rows, by the names of the report."""
+        done = "SELECT rows FROM penstock_roots WHERE run = ? AND key = ? AND times = ? AND state = ?"
+        found = [list(self._connection.execute(done, (opened.id, key, opened.times, DONE))) for key in keys]
+        rows = [row for ((row,),) in filter(None, found)]
+        return {"delivered": len(rows), "rows": sum(rows)}
 
     def stage(self, staging: int, rows: Sequence[Any]) -> None:
         """Have rows of a root wait under a number until the root is settled; they are read back by this process only.

@@ -47,7 +47,7 @@ class Ledger:
         taken: roots that were taken.
         memo: results of stages that are kept.
         dispatch: how a root is noted before it is begun, where that is to be.
-        only: the key of the one root that may be taken, or None.
+        only: the keys of the roots that may be taken, or None: all.
         set_aside: the keys of roots that are not tried again, although they are dead.
         is_full: whether so much waits to be committed that no root may be taken.
         waiting: who is to be told when something was committed.
@@ -75,7 +75,7 @@ class Ledger:
         self.waiting: list[Callable[[], None]] = []
         self.memo: Memo | None = None
         self.dispatch: Dispatch | None = None
-        self.only: Key | None = None
+        self.only: frozenset[Key] | None = None
         self.set_aside: set[Key] = set()
 
     @property
@@ -98,7 +98,7 @@ class Ledger:
                 key = _checked(key, position)
             if prefix:
                 key = f"{prefix}{_checked(key, position)}"
-            if only is not None and key != only:
+            if only is not None and key not in only:
                 return DROPPED
             version = version_of(item)
             known = page.get(key)

@@ -1,8 +1,11 @@
-"""Which root kills the process: those that were under way when it died run alone, each in a child process.
+"""Which root kills the process: those that were under way at two deaths of it run first, in child processes.
 
-The opening after a kill notes in the journal which roots it has under way. If it is killed as well, those are suspects.
-The next one runs each of them in a child process of its own, before all others. Only a root whose child dies is set
-aside; one that was merely under way, however often, comes to its end there, or runs among the others once more.
+A run that was killed notes from then on which roots it has under way. What was under way when it is killed again, and
+was at the death before, too, is a suspect. The next opening runs all suspects side by side in one child process. If
+that dies, half of those that it had begun run in the next one, and so on, until one stands alone: a root whose own
+child dies is set aside. What comes to its end in a child is done; what was merely under way, however often, is
+innocent. One killer among n is found with log2(n) + 3 children at most: what is left aside in the search runs together
+after it (adaptive group testing by binary splitting, as Hwang has it, 1972).
 """
 
 import asyncio
@@ -14,8 +17,8 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Coroutine, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Coroutine, Generator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any, Final, NoReturn
@@ -24,7 +27,8 @@ from penstock.core import open_runs
 from penstock.core.errors import PenstockError, said
 from penstock.core.log import LOG
 from penstock.durable import lock
-from penstock.durable.journal import Journal, Opened, Suspect
+from penstock.durable.deaths import Suspect
+from penstock.durable.journal import Opened
 from penstock.durable.roots import DeadLetter, Key, Root
 from penstock.durable.sink import Store
 
@@ -35,10 +39,11 @@ _EVERY: Final = 5.0
 """Seconds between two lines of progress."""
 
 _PIPE: Final = 1 << 16
+_DRAIN: Final = b"d"
 
 type Counts = dict[str, int]
-type DeliverAlone = Callable[[Key], Coroutine[Any, Any, Counts]]
-"""Delivers the root of that key in the process that it is called in; what was done, by the names of the report."""
+type DeliverSome = Callable[[frozenset[Key]], Coroutine[Any, Any, Counts]]
+"""Delivers the roots of those keys in the process that it is called in; what was done, by the names of the report."""
 
 
 class ProcessDied(PenstockError):
@@ -46,7 +51,7 @@ class ProcessDied(PenstockError):
 
 
 @dataclass(slots=True)
-class Alone:
+class Found:
     """What came of the suspects.
 
     Attributes:
@@ -55,124 +60,262 @@ class Alone:
         interrupted: whether there was no time for all of them.
     """
 
-    counts: Counts
+    counts: Counts = field(default_factory=dict[str, int])
     dead: set[Key] = field(default_factory=set[Key])
     interrupted: bool = False
 
+    def add(self, counts: Counts) -> None:
+        """Count what was done."""
+        for name, count in counts.items():
+            self.counts[name] = self.counts.get(name, 0) + count
 
-async def run_alone(
-    suspects: Sequence[Suspect],
-    opened: Opened,
-    open_store: Callable[[], Store],
-    deliver: DeliverAlone,
-    *,
-    keeps_rows_of_dead: bool = False,
-    progress: bool = False,
-) -> Alone:
-    """Run each of the suspects in a child process; the store is closed, so that children can open it."""
-    alone = Alone({})
-    shown = -_EVERY
-    for number, suspect in enumerate(suspects, 1):
-        if open_runs.is_draining(asyncio.get_running_loop()):
-            alone.interrupted = True
-            break
-        so_far = f"{number:,} of {len(suspects):,}"
-        LOG.warning("root %r was under way when two processes died: it runs alone (%s)", suspect.key, so_far)
-        if progress and monotonic() - shown >= _EVERY:
-            shown = monotonic()
-            _show(f"{so_far} roots that were under way when two processes died, each alone")
-        status, report = await _in_child(deliver, suspect.key)
+
+@dataclass(frozen=True, slots=True)
+class _Death:
+    """How a child has died, which of its roots it had under way, and which it had not begun."""
+
+    how: str
+    under_way: list[Suspect]
+    not_begun: list[Suspect]
+
+
+class Search:
+    """The search for the killers among the suspects; the store is closed, so that children can open it."""
+
+    def __init__(
+        self,
+        opened: Opened,
+        open_store: Callable[[], Store],
+        deliver: DeliverSome,
+        *,
+        keeps_rows_of_dead: bool = False,
+        progress: bool = False,
+    ) -> None:
+        self._opened = opened
+        self._open_store = open_store
+        self._deliver = deliver
+        self._keeps_rows = keeps_rows_of_dead
+        self._progress = progress
+        self._found = Found()
+        self._children = 0
+
+    async def run(self, suspects: Sequence[Suspect]) -> Found:
+        """Run them in groups until each of them is done, set aside or acquitted, or there is no more time."""
+        group, partner, rest = list(suspects), list[Suspect](), list[Suspect]()
+        while group:
+            if open_runs.is_draining(asyncio.get_running_loop()):
+                self._found.interrupted = True
+                break
+            death = await self._try(group)
+            if self._found.interrupted:
+                break
+            if death is None:  # then it is its partner that has the killer
+                group, partner = _halves(partner)
+            elif not death.under_way:
+                LOG.warning("the process that was to work on %s %s before it did", _named(group), death.how)
+                group, partner = _halves(partner)
+            elif len(group) == 1:
+                self._set_aside(death.under_way[0], death.how)
+                group, partner, rest = [], [], rest + partner
+            else:
+                LOG.warning("the process that worked on %s %s", _named(group), death.how)
+                rest += partner + death.not_begun
+                group, partner = _halves(death.under_way)
+            if not group:
+                group, rest = rest, []
+        return self._found
+
+    async def _try(self, group: Sequence[Suspect]) -> _Death | None:
+        """Run them in a child process; how it died, or None: it has survived them."""
+        with self._store() as store:
+            store.journal.deaths.begin_anew(self._opened.id, self._opened.times)
+        how, report = await _in_child(self._deliver, frozenset(each.key for each in group), self._tell(group))
         if report is None:
-            if _set_aside(suspect, opened, open_store, _died_of(status), keeps_rows=keeps_rows_of_dead):
-                alone.dead.add(suspect.key)
-        elif "failed" in report:
-            LOG.info("root %r has failed alone, and runs among the others: %s", suspect.key, report["failed"])
-        else:
-            for name, count in report.items():
-                alone.counts[name] = alone.counts.get(name, 0) + count
-    return alone
+            return self._died(group, how)
+        if report["error"]:
+            LOG.info("%s failed in a child process, and run among the others: %s", _named(group), report["error"])
+        self._found.add(report["counts"])
+        self._found.interrupted = report["stopped"]
+        return None
 
+    def _died(self, group: Sequence[Suspect], how: str) -> _Death:
+        run, times = self._opened.id, self._opened.times
+        with self._store() as store:
+            journal = store.journal
+            left = {each.key for each in journal.deaths.suspects(run)}
+            begun = [each for each in journal.deaths.begun(run, times) if each.key in left]
+            self._found.add(journal.done_now(self._opened, [each.key for each in group if each.key not in left]))
+        keys = {each.key for each in begun}
+        return _Death(how, begun, [each for each in group if each.key in left - keys])
 
-def _set_aside(before: Suspect, opened: Opened, open_store: Callable[[], Store], how: str, *, keeps_rows: bool) -> bool:
-    """Make the root a dead letter, if its work had begun in the child that died."""
-    store = open_store()
-    try:
-        with store.transaction():
-            found = [each for each in store.journal.suspects(opened.id) if each.key == before.key]
-            if not found or found[0].attempts == before.attempts:
-                LOG.warning("the process that was to work on root %r alone %s before it did", before.key, how)
-                return False
-            (suspect,) = found
-            root = _root(suspect)
-            root.dispatched = True
-            error = ProcessDied(f"the process that worked on it alone {how}")
-            root.letters.append(DeadLetter("process", suspect.attempts, error, suspect.key))
-            number = store.journal.settle(opened, root)
-            if not keeps_rows:
+    def _set_aside(self, suspect: Suspect, how: str) -> None:
+        """Make the root a dead letter."""
+        root = Root(suspect.key, suspect.version, suspect.position, lambda _: None)
+        root.dispatched = True
+        error = ProcessDied(f"the process that worked on it alone {how}")
+        root.letters.append(DeadLetter("process", suspect.attempts, error, suspect.key))
+        with self._store() as store:
+            number = store.journal.settle(self._opened, root)
+            if not self._keeps_rows:
                 store.replace(number, ())
-        LOG.warning("root %r is set aside: %s", before.key, error)
-        return True
-    finally:
-        store.close()
+        LOG.warning("root %r is set aside: %s", suspect.key, error)
+        self._found.dead.add(suspect.key)
+
+    @contextmanager
+    def _store(self) -> Generator[Store]:
+        """The store, in one transaction, while no child has it."""
+        store = self._open_store()
+        try:
+            with store.transaction():
+                yield store
+        finally:
+            store.close()
+
+    def _tell(self, group: Sequence[Suspect]) -> Callable[[float], None]:
+        """What shows how it goes, given how long it has been going on."""
+        self._children += 1
+        number = self._children
+
+        def tell(seconds: float) -> None:
+            line = f"child process {number}: {_named(group)}, for {seconds:,.0f} s so far"
+            if self._progress:
+                _show(line)
+            LOG.info("%s", line)
+
+        return tell
 
 
-def suspect_again(journal: Journal, opened: Opened, waiting: Sequence[Suspect]) -> None:
-    """Note those again that have not run alone yet, as often as they were under way."""
-    for suspect in waiting:
-        for _ in range(suspect.attempts):
-            journal.dispatch(opened.id, _root(suspect))
+def announced(run: str, suspects: Sequence[Suspect]) -> str:
+    """What is going to happen, and how long it takes, in one line."""
+    were = "was" if len(suspects) == 1 else "were"
+    long = "it takes" if len(suspects) == 1 else "they take side by side"
+    if len(suspects) > 1:
+        long += f", and up to {_most_children(len(suspects))} times that if one does"
+    return (
+        f"run {run!r}: {_named(suspects)} {were} under way at both of the last two kills of the process; first a child "
+        f"process tries whether one of them kills it, for about as long as {long} (find_killers=False leaves this out)"
+    )
 
 
-def _root(suspect: Suspect) -> Root:
-    return Root(suspect.key, suspect.version, suspect.position, lambda _: None)
+def _most_children(suspects: int) -> int:
+    """How many it takes to find one killer among so many: all, a half of what is left for each halving, the rest."""
+    return (suspects - 1).bit_length() + 2
 
 
-async def _in_child(deliver: DeliverAlone, key: Key) -> tuple[int, dict[str, Any] | None]:
-    """How the child ended, and what it has reported: nothing if it died."""
+def _named(group: Sequence[Suspect]) -> str:
+    if len(group) == 1:
+        return f"root {group[0].key!r}"
+    return f"{len(group):,} roots from {group[0].key!r} to {group[-1].key!r}"
+
+
+def _halves(group: Sequence[Suspect]) -> tuple[list[Suspect], list[Suspect]]:
+    middle = (len(group) + 1) // 2
+    return list(group[:middle]), list(group[middle:])
+
+
+class _Child:
+    """A child process; how it ended is not known where SIGCHLD is ignored, or somebody waits for all children."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.how: str | None = None
+        try:
+            self._handle = os.pidfd_open(pid) if hasattr(os, "pidfd_open") else None
+        except OSError:  # it is gone already, or the system has no such thing
+            self._handle = None
+
+    def has_ended(self) -> bool:
+        """Whether it has."""
+        if self.how is None:
+            try:
+                ended, status = os.waitpid(self.pid, os.WNOHANG)
+            except ChildProcessError:
+                self.how = "died"
+            else:
+                self.how = _died_of(status) if ended else None
+        return self.how is not None
+
+    def kill(self) -> None:
+        """End it, if it has not ended; by its handle, as another process may have its number by now."""
+        if self.has_ended():
+            return
+        with suppress(ProcessLookupError):
+            if self._handle is not None:
+                signal.pidfd_send_signal(self._handle, signal.SIGKILL)
+            else:
+                os.kill(self.pid, signal.SIGKILL)
+        with suppress(ChildProcessError):
+            os.waitpid(self.pid, 0)  # what is killed is gone in a moment
+
+    def close(self) -> None:
+        """Let go of it."""
+        if self._handle is not None:
+            os.close(self._handle)
+
+
+async def _in_child(
+    deliver: DeliverSome, keys: frozenset[Key], tell: Callable[[float], None]
+) -> tuple[str, dict[str, Any] | None]:
+    """How the child ended, and what it has reported: nothing if it died.
+
+    A child that hangs is waited for, as a run waits for work that hangs: `timeout` of a stage is in force there, too. A
+    signal that drains is passed on; a cancellation kills the child, and nothing is concluded.
+    """
     report, report_end = os.pipe()
     lifeline_end, lifeline = os.pipe()  # at its end the parent is dead
     parent = lock.owner()
     _flush()  # what waits in a buffer would be printed by both
     with warnings.catch_warnings():  # of threads that others run: the child has none of them, and starts its own
         warnings.simplefilter("ignore", DeprecationWarning)
-        child = os.fork()
-    if not child:
+        pid = os.fork()
+    if not pid:
         os.close(report)
         os.close(lifeline)
         lock.write_for(parent)
-        _be_child(deliver, key, report_end, lifeline_end)
+        _be_child(deliver, keys, report_end, lifeline_end)
     os.close(report_end)
     os.close(lifeline_end)
-    status = None
+    child = _Child(pid)
+    began = told = monotonic()
+    drains = False
     try:
-        while status is None:
+        while not child.has_ended():
             await asyncio.sleep(_LOOK)
-            ended, code = os.waitpid(child, os.WNOHANG)  # noqa: ASYNC222 -- it does not block
-            status = code if ended else None
-        os.set_blocking(report, False)  # a process that the child has left behind may hold the other end
-        try:
-            told = os.read(report, _PIPE)
-        except BlockingIOError:
-            told = b""
-        return status, json.loads(told) if told else None
+            if not drains and open_runs.is_draining(asyncio.get_running_loop()):
+                drains = True
+                with suppress(BrokenPipeError):
+                    os.write(lifeline, _DRAIN)
+            if monotonic() - told >= _EVERY:
+                told = monotonic()
+                tell(told - began)
+        return str(child.how), _read(report)
     finally:
-        if status is None:
-            os.kill(child, signal.SIGKILL)
-            os.waitpid(child, 0)  # noqa: ASYNC222 -- what is killed is gone in a moment
+        child.kill()
+        child.close()
         os.close(report)
         os.close(lifeline)
 
 
-def _be_child(deliver: DeliverAlone, key: Key, report: int, lifeline: int) -> NoReturn:
-    """Deliver the root on a loop in a thread of its own: this one seems to have the loop of the parent still."""
+def _read(report: int) -> dict[str, Any] | None:
+    os.set_blocking(report, False)  # a process that the child has left behind may hold the other end
+    try:
+        told = os.read(report, _PIPE)
+    except BlockingIOError:
+        return None
+    return json.loads(told) if told else None
+
+
+def _be_child(deliver: DeliverSome, keys: frozenset[Key], report: int, lifeline: int) -> NoReturn:
+    """Deliver the roots on a loop in a thread of its own: this one seems to have the loop of the parent still."""
     try:
         signal.set_wakeup_fd(-1)
         for each in (signal.SIGINT, signal.SIGTERM):  # the parent decides, and this process ends with it
             signal.signal(each, _ignore)
         LOG.addFilter(_less_important)
-        threading.Thread(target=_die_with, args=(lifeline,), daemon=True).start()
+        loop = _Loop()
+        threading.Thread(target=_obey, args=(lifeline, loop), daemon=True).start()
         run = contextvars.copy_context().run
-        worker = threading.Thread(target=run, args=(_deliver_and_report, deliver, key, report), daemon=True)
+        worker = threading.Thread(target=run, args=(_deliver_and_report, deliver, keys, report, loop), daemon=True)
         worker.start()
         worker.join()
         _flush()
@@ -180,18 +323,48 @@ def _be_child(deliver: DeliverAlone, key: Key, report: int, lifeline: int) -> No
         os._exit(0)
 
 
-def _deliver_and_report(deliver: DeliverAlone, key: Key, report: int) -> None:
-    told: dict[str, Any]
+class _Loop:
+    """The loop of the child, once there is one, and whether it is to drain."""
+
+    def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._changed = threading.Lock()
+        self.drains = False
+
+    def begin(self, loop: asyncio.AbstractEventLoop) -> None:
+        """The loop is there."""
+        with self._changed:
+            self._loop = loop
+            if self.drains:
+                open_runs.drain(loop)
+
+    def drain(self) -> None:
+        """Have the loop drain; called by another thread."""
+        with self._changed:
+            self.drains = True
+            if self._loop is not None:
+                self._loop.call_soon_threadsafe(open_runs.drain, self._loop)
+
+
+def _deliver_and_report(deliver: DeliverSome, keys: frozenset[Key], report: int, loop: _Loop) -> None:
+    async def main() -> Counts:
+        loop.begin(asyncio.get_running_loop())
+        return await deliver(keys)
+
+    counts: Counts = {}
+    error = ""
     try:
-        told = dict(asyncio.run(deliver(key)))
-    except BaseException as error:  # noqa: BLE001 -- it has survived: the run raises it when the root runs there
-        told = {"failed": said(error)[:1000]}
+        counts = asyncio.run(main())
+    except BaseException as failure:  # noqa: BLE001 -- it has survived: the run raises it when the roots run there
+        error = said(failure)[:1000]
     with suppress(BrokenPipeError):  # the parent is dead, and this process in a moment
-        os.write(report, json.dumps(told).encode())
+        os.write(report, json.dumps({"counts": counts, "error": error, "stopped": loop.drains}).encode())
 
 
-def _die_with(lifeline: int) -> None:
-    os.read(lifeline, 1)
+def _obey(lifeline: int, loop: _Loop) -> None:
+    """Drain when the parent says so, and die with it."""
+    while os.read(lifeline, 1):
+        loop.drain()
     os.kill(os.getpid(), signal.SIGKILL)
 
 

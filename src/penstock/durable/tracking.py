@@ -9,6 +9,7 @@ from penstock.core.closing import aclose, close
 from penstock.core.outcome import Failed
 from penstock.core.outputs import AT_HAND
 from penstock.core.plan import DROPPED, MISSING, Call, Gate, Later, Plan
+from penstock.core.policy import ANY_NUMBER
 from penstock.durable.fingerprint import StageCode
 from penstock.durable.ledger import Dispatch, Ledger
 from penstock.durable.memo import StageMemo
@@ -24,7 +25,11 @@ def tracking(operator: Operator, code: StageCode | None, ledger: Ledger) -> Adap
         assert code is not None
         assert ledger.memo is not None
         memo = StageMemo(ledger.memo, code)
-    return lambda name, plan: tracked_plan(name, plan, memo, ledger.dispatch)
+    if ledger.only is None:
+        return lambda name, plan: tracked_plan(name, plan, memo, ledger.dispatch)
+    # Roots that are tried in a child: what fails does not end the others, and is not settled there.
+    among_others = partial(Plan.replaced, on_error="collect", tolerance=ANY_NUMBER)
+    return lambda name, plan: tracked_plan(name, among_others(plan), memo, ledger.dispatch)
 
 
 def tracked_plan(
