@@ -26,6 +26,7 @@ from pathlib import Path
 from time import perf_counter
 
 from penstock.durable import delivery
+from penstock.durable.deaths import Deaths
 from penstock.durable.journal import Journal
 from penstock.durable.ledger import Ledger
 from penstock.durable.writer import Writer
@@ -50,8 +51,8 @@ POINTS = (
     ("rows of a root", TableStore, "replace"),
     ("rows of a root", VectorStore, "replace"),
     ("handing over of rows", CallbackStore, "send"),
-    ("note of a dispatch", Journal, "dispatch"),
-    ("acquittal of a suspect", Journal, "acquit"),
+    ("note of a dispatch", Deaths, "dispatch"),
+    ("acquittal of a suspect", Deaths, "acquit"),
     ("staging of rows", Journal, "stage"),
     ("end of staging", Journal, "unstage"),
     ("acknowledgement", delivery.Delivery, "_committed"),

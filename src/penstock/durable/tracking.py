@@ -27,9 +27,12 @@ def tracking(operator: Operator, code: StageCode | None, ledger: Ledger) -> Adap
         memo = StageMemo(ledger.memo, code)
     if ledger.only is None:
         return lambda name, plan: tracked_plan(name, plan, memo, ledger.dispatch)
-    # Roots that are tried in a child: what fails does not end the others, and is not settled there.
-    among_others = partial(Plan.replaced, on_error="collect", tolerance=ANY_NUMBER)
-    return lambda name, plan: tracked_plan(name, among_others(plan), memo, ledger.dispatch)
+    return lambda name, plan: tracked_plan(name, _outlasting_failures(plan), memo, ledger.dispatch)
+
+
+def _outlasting_failures(plan: Plan[Any, Any]) -> Plan[Any, Any]:
+    """`plan` for roots that are tried in a child: one that fails does not end the others, and is not settled there."""
+    return plan.replaced(on_error="collect", tolerance=ANY_NUMBER)
 
 
 def tracked_plan(
