@@ -32,7 +32,8 @@ UPDATE penstock_roots SET times = 0 WHERE times < (SELECT since FROM penstock_ru
 ALTER TABLE penstock_runs DROP COLUMN since;
 ALTER TABLE penstock_journal ADD COLUMN last_id INTEGER NOT NULL DEFAULT 0;
 {_CODES}
-DROP TABLE penstock_dispatched;
+DROP TABLE IF EXISTS penstock_dispatched;
+DROP TABLE IF EXISTS penstock_deaths;
 {deaths.TABLES}
 """,  # noqa: S608 -- constants
 }
