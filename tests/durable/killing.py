@@ -29,6 +29,7 @@ from penstock.durable import delivery
 from penstock.durable.deaths import Deaths
 from penstock.durable.journal import Journal
 from penstock.durable.ledger import Ledger
+from penstock.durable.staging import Staging
 from penstock.durable.writer import Writer
 from penstock.sinks.callback import CallbackStore
 from penstock.sinks.store import SqliteStore
@@ -53,8 +54,8 @@ POINTS = (
     ("handing over of rows", CallbackStore, "send"),
     ("note of a dispatch", Deaths, "dispatch"),
     ("acquittal of a suspect", Deaths, "acquit"),
-    ("staging of rows", Journal, "stage"),
-    ("end of staging", Journal, "unstage"),
+    ("staging of rows", Staging, "put"),
+    ("end of staging", Staging, "drop"),
     ("acknowledgement", delivery.Delivery, "_committed"),
     ("removal of a missing root", Journal, "forget"),
     ("close of the run", Journal, "close_run"),

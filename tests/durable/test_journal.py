@@ -54,6 +54,7 @@ async def test_a_journal_of_an_older_format_becomes_one_of_this(table, monkeypat
     await deliver(table)
     assert ask(table.path, "SELECT format FROM penstock_journal") == [(FORMAT,)]
     monkeypatch.setattr(journal, "_MIGRATIONS", {FORMAT - 1 + step: change for step, change in STEPS.items()})
+    monkeypatch.setattr(journal, "_TABLES", ";".join((journal._TABLES, *STEPS.values())))
     monkeypatch.setattr(journal, "FORMAT", FORMAT + 2)
     with pytest.raises(StoreError, match=f"a journal of format {FORMAT}; the next run into it makes it one of format"):
         runs(table.path)

@@ -309,7 +309,7 @@ async def test_at_the_end_what_no_run_has_any_more_is_dropped(sink):
 
 async def test_much_is_dropped_a_part_at_a_time_beside_the_loop(sink, monkeypatch):
     """P9: what is kept of a million items is not deleted in one go, nor on the loop."""
-    monkeypatch.setattr(journal, "_PART", 1)
+    monkeypatch.setattr(journal, "_ENTRIES", 10)
     paid, dropped, drop = Paid(), [], Journal.drop_memo
 
     def watched(self, stage):

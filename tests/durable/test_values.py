@@ -6,10 +6,12 @@ import sys
 from collections import namedtuple
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from enum import Enum
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from uuid import UUID
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import pytest
@@ -88,6 +90,29 @@ def test_lists_of_floats_are_lists_of_floats(value):
     assert same(unpack(pack(value)), value)
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        date(2024, 1, 2),
+        time(1, 2, 3, 4),
+        datetime(2024, 1, 2, 3, 4, 5, 6, tzinfo=UTC),
+        datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=-3, minutes=-30))),
+        timedelta(days=-3, microseconds=1),
+        timedelta.max,
+        Decimal("1.50"),
+        Decimal("sNaN12"),
+        Decimal("-1e400000"),
+        UUID(int=7),
+        Path("a/b"),
+        PurePosixPath("a\udcff"),
+        PureWindowsPath("c:/x"),
+    ],
+)
+def test_what_a_text_says_all_of_is_read_back_as_it_was(value):
+    back = unpack(pack({"deep": [value]}))["deep"][0]
+    assert (type(back), repr(back)) == (type(value), repr(value))
+
+
 def test_a_list_is_packed_as_its_parts_are():
     assert unpack(pack_list([pack("a"), pack([1.0, 2.0])])) == ["a", [1.0, 2.0]]
     assert unpack(pack_list([])) == []
@@ -126,8 +151,8 @@ def test_scalars_of_numpy_stay_scalars_of_numpy(scalar):
         object(),
         Chunk("a", 1),
         Color.RED,
-        Path("a"),
-        date(2024, 1, 2),
+        datetime(2024, 1, 2, tzinfo=ZoneInfo("Europe/Berlin")),
+        time(1, 2, fold=1),
         Text("a"),
         Point(1, 2),
         np.array([object()]),

@@ -10,6 +10,7 @@ import apsw
 import pytest
 
 from penstock import OptionError
+from penstock.durable.journal import Journal
 from penstock.durable.sqlite import StoreError
 from penstock.sources.walking import PathError
 from penstock.workflows import DocumentError, EmbedJob, HashEmbedder, embed, search
@@ -182,16 +183,19 @@ async def test_a_run_that_fails_removes_nothing(docs, index, names):
     assert names() == ALL
 
 
-async def test_a_removal_that_fails_takes_back_its_whole_transaction(docs, index, names):
+async def test_a_removal_that_fails_takes_back_its_whole_transaction(docs, index, names, monkeypatch):
     """All files of a transaction go, or none."""
     for name in ("a.md", "b.py", "c.txt"):
         (docs / name).unlink()
-    connection = apsw.Connection(str(index))
-    connection.execute(
-        "CREATE TRIGGER refuse BEFORE DELETE ON penstock_roots WHEN old.key LIKE '%/c.txt' "
-        "BEGIN SELECT RAISE(ABORT, 'no'); END"
-    )
-    connection.close()
+    forget, forgotten = Journal.forget, []
+
+    def refuse(self, root):
+        forgotten.append(forget(self, root))
+        if len(forgotten) == 3:
+            raise StoreError("no")
+        return forgotten[-1]
+
+    monkeypatch.setattr(Journal, "forget", refuse)
     with pytest.raises(StoreError, match="no"):
         await embed(docs, index, prune=True)
     assert names() == ALL

@@ -10,11 +10,11 @@ from typing import Any
 from penstock.durable.journal import Journal
 from penstock.durable.lock import exclusive
 from penstock.durable.roots import Key
-from penstock.durable.sqlite import Connection, StoreError, connect_writer, named_errors, transaction
+from penstock.durable.sqlite import Connection, DamageError, StoreError, connect_writer, transaction
 from penstock.durable.status import reading, require_journal
 
 _DEAD = (
-    "SELECT root.id, run.name, root.key, root.version, stage, attempts, error, traceback, item, at "
+    "SELECT root.id, run.name, root.key, root.version, dead.id, stage, attempts, error, traceback, item, at "
     "FROM penstock_dead AS dead JOIN penstock_roots AS root ON root.id = dead.root "
     "JOIN penstock_runs AS run ON run.id = root.run ORDER BY root.id, dead.id"
 )
@@ -88,11 +88,7 @@ def _changed(path: str, run: str | None, keys: Iterable[Key], change: Callable[[
     with reading(path):  # nothing is made or locked where there is no journal
         pass
     with ExitStack() as opened:
-        try:
-            opened.enter_context(exclusive(path))
-        except OSError as error:
-            raise StoreError(f"{path}: cannot be written: {(error.strerror or str(error)).lower()}") from error
-        opened.enter_context(named_errors(path))
+        opened.enter_context(exclusive(path))
         connection = connect_writer(path)
         opened.callback(connection.close)
         with transaction(connection):
@@ -105,16 +101,27 @@ def _changed(path: str, run: str | None, keys: Iterable[Key], change: Callable[[
 
 
 def _found(path: str, connection: Connection, run: str | None, keys: Iterable[Key]) -> Iterator[tuple[int, DeadRoot]]:
-    names = [name for (name,) in connection.execute("SELECT name FROM penstock_runs ORDER BY name")]
+    names = [name for (name,) in connection.select("SELECT name FROM penstock_runs ORDER BY name", (), str)]
     if run is not None and run not in names:
         raise StoreError(f"{path}: no run {run!r}, there are {', '.join(map(repr, names))}")
     wanted = {str(key) for key in keys}
-    rows: Iterator[Any] = connection.execute(_DEAD)
     roots = [
-        (number, DeadRoot(name, key, version, tuple(Letter(*row[4:]) for row in group)))
-        for (number, name, key, version), group in groupby(rows, key=itemgetter(0, 1, 2, 3))
+        (number, DeadRoot(name, key, version, tuple(Letter(*row[5:]) for row in group)))
+        for (number, name, key, version), group in groupby(_letters(path, connection), key=itemgetter(0, 1, 2, 3))
         if (run is None or name == run) and (not wanted or str(key) in wanted)
     ]
     if missing := wanted - {str(root.key) for _, root in roots}:
         raise StoreError(f"{path}: no dead root {min(missing)!r}{'' if run is None else f' in run {run!r}'}")
     yield from roots
+
+
+def _letters(path: str, connection: Connection) -> Iterator[tuple[Any, ...]]:
+    """What `_DEAD` finds, each once: the pages of a damaged table may lead to each other."""
+    last: tuple[int, int] | None = None
+    kinds = (int, str, str | int, str, int, str, int, str, str, str, int | float)
+    for row in connection.select(_DEAD, (), *kinds):
+        place = row[0], row[4]
+        if last is not None and place <= last:
+            raise DamageError(f"{path}: the database is damaged: it has a dead letter twice")
+        last = place
+        yield row

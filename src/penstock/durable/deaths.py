@@ -81,7 +81,7 @@ class Deaths:
 
     def begun(self, run: int, opening: int) -> list[Suspect]:
         """The roots that the opening has begun, and that are not settled."""
-        return [Suspect(*row) for row in self._connection.execute(_BEGUN, (run, opening))]
+        return [Suspect(*row) for row in self._connection.select(_BEGUN, (run, opening), str | int, str, int, int)]
 
     def begin_anew(self, run: int, opening: int) -> None:
         """Forget what the opening has begun."""
@@ -101,4 +101,4 @@ class Deaths:
 
     def _last_two(self, run: int) -> list[tuple[int, int]]:
         deaths = "SELECT opening, noted FROM penstock_deaths WHERE run = ? ORDER BY opening DESC LIMIT 2"
-        return [(opening, noted) for opening, noted in self._connection.execute(deaths, (run,))]
+        return [(opening, noted) for opening, noted in self._connection.select(deaths, (run,), int, int)]

@@ -77,6 +77,7 @@ async def delivering(job: Job) -> "AsyncGenerator[Delivery]":
         delivery = Delivery(job, store, opened, began, found)
         LOG.info("%s", delivery)
         try:
+            delivery.start()
             yield delivery
         finally:
             await delivery.close()
@@ -147,6 +148,7 @@ async def _deliver_some(job: Job, opened: Opened, keys: frozenset[Key]) -> Count
     try:
         delivery = Delivery(replace(job, progress=False), store, opened, perf_counter(), only=keys)
         try:
+            delivery.start()
             await delivery.run()
         finally:
             await delivery.close()
@@ -206,6 +208,10 @@ class Delivery:
         self._held = self._begun = 0
         self._delivered = self._dead = self._rows = self._missing = self._removed = 0
         self._complete = False
+
+    def start(self) -> None:
+        """Have what is finished written from here on."""
+        self._writer.start()
 
     async def run(self) -> None:
         """Read the stream to its end."""

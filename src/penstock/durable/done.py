@@ -5,7 +5,7 @@ from math import inf
 from typing import Any, Final
 
 from penstock.durable.roots import Key
-from penstock.durable.sqlite import Connection
+from penstock.durable.sqlite import Connection, DamageError, shown
 
 PAGE: Final = 1024
 """Roots that are read at once, at most: no read lasts so long that the write-ahead log cannot be folded in."""
@@ -42,13 +42,16 @@ class DoneRoots:
 
     def last_id(self) -> int:
         """The greatest id of a root."""
-        ((number,),) = self._connection.execute("SELECT coalesce(max(id), 0) FROM penstock_roots")
-        return int(number)
+        number: int
+        (number,) = self._connection.one("SELECT coalesce(max(id), 0) FROM penstock_roots", (), int)
+        return number
 
     def all(self) -> Iterator[list[tuple[int, Key]]]:
         """The id and the key of every root that is known, in the order of keys, a page at a time."""
         last: Key | float = -inf
-        while page := list[Any](self._connection.execute(_ALL, (self._run, last, PAGE))):
+        while page := list[Any](self._connection.select(_ALL, (self._run, last, PAGE), int, str | int)):
+            if not isinstance(last, float) and _rank(page[0][1]) <= _rank(last):  # it would not end
+                raise DamageError(f"{self.place}: the database is damaged: its keys are not in their order")
             yield page
             last = page[-1][1]
 
@@ -94,7 +97,8 @@ class Lookup:
         return known
 
     def _one(self, key: Key) -> Known | None:
-        return self._connection.execute(_ROOT, (self._run, key)).fetchone()
+        row = self._connection.execute(_ROOT, (self._run, key)).fetchone()
+        return None if row is None else _known(self._connection, (key, *row))
 
     def _in_order_again(self, key: Key) -> bool:
         """Whether enough keys that were looked up by themselves came in order for a page to be worth a try."""
@@ -117,12 +121,20 @@ class Lookup:
             self._size = min(2 * self._size, PAGE) if used * _WORTH > self._size else 1
         self._turned_at, self._not_there = position, 0
         self.page.clear()
-        self.page.update((row[0], _known(row)) for row in self._connection.execute(_PAGE, (self._run, key, self._size)))
+        found = self._connection.execute(_PAGE, (self._run, key, self._size))
+        self.page.update((row[0], _known(self._connection, row)) for row in found)
         self._low = key
         self._high = next(reversed(self.page)) if len(self.page) == self._size else None
 
 
-def _known(row: Any) -> Known:
+def _known(connection: Connection, row: Any) -> Known:
+    key, number, version, state, times, position = row
+    if not (
+        isinstance(key, str | int)
+        and number.__class__ is state.__class__ is times.__class__ is position.__class__ is int
+        and version.__class__ is str
+    ):
+        raise DamageError(f"{connection.path}: the database is damaged: penstock_roots has {shown(row)}")
     return row[1:]  # type: ignore[no-any-return]
 
 

@@ -1,20 +1,22 @@
 """What a store knows of runs: which roots are done, in which version; kept in the store's own database."""
 
-import pickle
 import traceback
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
 from time import monotonic, time
-from typing import Any, Final
+from typing import Final
 
 from penstock.durable import deaths
 from penstock.durable.deaths import Deaths
 from penstock.durable.fingerprint import OnChange, StageCode, changes, code_of
 from penstock.durable.roots import DEAD, DONE, DeadLetter, Key, Root
-from penstock.durable.sqlite import Connection, RefusedRowError, StoreError, transaction
+from penstock.durable.schema import refuse_other_tables
+from penstock.durable.sqlite import Connection, DamageError, StoreError, transaction
+from penstock.durable.staging import Staging
 
 FORMAT: Final = 3
 
@@ -39,8 +41,8 @@ DROP TABLE IF EXISTS penstock_deaths;
 }
 """What makes a journal of format n one of format n + 1."""
 
-_PART: Final = 1_000
-"""Rows that are staged, and read back, together."""
+_ENTRIES: Final = 10_000
+"""Entries of what is kept for a stage that are dropped together."""
 
 _LONGEST: Final = 64_000
 """Characters of a text in a dead letter."""
@@ -119,16 +121,19 @@ class Journal:
     Every method but `prepare` is to be called inside a transaction, that which changes the rows of the root.
 
     Attributes:
+        staging: the rows of roots that are not finished.
         deaths: what was under way when a process died.
     """
 
     def __init__(self, path: str, connection: Connection) -> None:
         self._path = path
+        self._place = str(Path(path).absolute())  # wherever the process goes meanwhile
         self._connection = connection
         self.deaths: Deaths = Deaths(connection)
         self._file: tuple[int, int] | None = None
         self._looked = monotonic()
-        self._last_id = 0
+        self._last_id: int = 0
+        self.staging: Staging = Staging(connection)
 
     def prepare(self) -> None:
         """Make the tables where there are none, or bring them to this format, in one transaction.
@@ -136,28 +141,29 @@ class Journal:
         Rows that a run left in staging are dropped: whoever opens the journal for writing is alone.
 
         Raises:
-            StoreError: a newer penstock made them; then nothing is changed.
+            StoreError: a newer penstock made them, or they are not what one makes; then nothing is changed.
         """
         connection = self._connection
         with transaction(connection):
             if not self._exists():
                 connection.execute(_TABLES)
                 connection.execute("INSERT INTO penstock_journal (format) VALUES (?)", (FORMAT,))
-            for format_before in range(_format(self._path, connection), FORMAT):
+            for format_before in range(check_newer(self._path, connection), FORMAT):
                 connection.execute(_MIGRATIONS[format_before])
-            check_newer(self._path, connection)
             connection.execute("UPDATE penstock_journal SET format = ? WHERE format < ?", (FORMAT, FORMAT))
+            refuse_other_tables(connection, _TABLES)
             connection.execute("DELETE FROM penstock_staged")
-            ((self._last_id,),) = connection.execute(_LAST_ID)
-        self._file = self._file_there()
+            (self._last_id,) = connection.one(_LAST_ID, (), int)
+        self._file = _file_at(connection.filename)
+        self._refuse_other_file()
 
     def check(self) -> None:
-        """`StoreError` if a newer penstock made the journal; outside of any transaction."""
-        if self._exists():
-            check_newer(self._path, self._connection)
+        """`StoreError` if another journal is there than this penstock makes or brings to its format."""
+        if self._exists() and check_newer(self._path, self._connection) == FORMAT:
+            refuse_other_tables(self._connection, _TABLES)
 
     def _exists(self) -> bool:
-        return bool(list(self._connection.execute("PRAGMA table_info(penstock_journal)")))
+        return has_journal(self._connection)
 
     def open_run(
         self,
@@ -176,7 +182,11 @@ class Journal:
                 refused.
         """
         found = list(
-            self._connection.execute("SELECT id, times, clean, source, sink FROM penstock_runs WHERE name = ?", (name,))
+            self._connection.select(
+                "SELECT id, times, clean, source, sink FROM penstock_runs WHERE name = ?",
+                (name,),
+                *(int, int, int, str, str),
+            )
         )
         if not found:
             self._connection.execute(
@@ -226,11 +236,11 @@ class Journal:
 
     def _codes(self, run: int) -> tuple[tuple[int, bytes], ...]:
         codes = "SELECT since, code FROM penstock_codes WHERE run = ? ORDER BY since"
-        return tuple(self._connection.execute(codes, (run,)))
+        return tuple((since, code) for since, code in self._connection.select(codes, (run,), int, bytes))
 
     def _stages(self, run: int) -> list[StageCode]:
         stages = "SELECT name, fingerprint FROM penstock_stages WHERE run = ? ORDER BY number"
-        return [StageCode(name, fingerprint) for name, fingerprint in self._connection.execute(stages, (run,))]
+        return [StageCode(*stage) for stage in self._connection.select(stages, (run,), str, bytes)]
 
     def _put_stages(self, run: int, stages: Sequence[StageCode]) -> None:
         self._connection.execute("DELETE FROM penstock_stages WHERE run = ?", (run,))
@@ -250,25 +260,20 @@ class Journal:
         self.deaths.forget(run)
         self._connection.execute("UPDATE penstock_runs SET ended = ? WHERE id = ?", (time(), run))
 
-    def _file_there(self) -> tuple[int, int] | None:
-        try:
-            found = Path(self._connection.filename).stat()
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        except OSError:  # what cannot be looked at is not known to be gone
-            return self._file
-        return found.st_dev, found.st_ino
-
     def _refuse_other_file(self) -> None:
-        """`StoreError` if the rows go to a file that nobody will find: SQLite does not notice."""
+        """`StoreError` if the rows go to a file that nobody will find by this path: SQLite does not notice."""
         self._looked = monotonic()
-        if self._file_there() != self._file:
+        with suppress(OSError):  # what cannot be looked at is not known to be gone
+            if _file_at(self._place) == self._file:
+                return
             raise StoreError(f"{self._path}: was removed or replaced while the run wrote to it")
 
     def drop_memo(self, stage: bytes) -> None:
         """Drop entries of what is kept for a stage, no more than take a moment."""
         entries = "SELECT id FROM penstock_memo WHERE stage = ? LIMIT ?"
-        self._connection.execute(f"DELETE FROM penstock_memo WHERE id IN ({entries})", (stage, 10 * _PART))  # noqa: S608 -- constants
+        self._connection.execute(f"DELETE FROM penstock_memo WHERE id IN ({entries})", (stage, _ENTRIES))  # noqa: S608 -- constants
+        if not self._connection.changes():  # of an index that has what its table has not: it would be tried for ever
+            raise DamageError(f"{self._path}: the database is damaged: what penstock_memo has cannot be removed")
 
     def leave_run(self, run: int) -> None:
         """Note that nothing of the run is under way."""
@@ -295,7 +300,7 @@ class Journal:
         kept = root.letters and opened.keeps_rows_of_dead
         if root.dispatched:
             self.deaths.acquit(opened.id, root.key)
-        known = list(self._connection.execute(_ROOT, (opened.id, root.key)))
+        known = list(self._connection.select(_ROOT, (opened.id, root.key), int))
         if known:
             number: int = known[0][0]
             self._connection.execute(
@@ -325,35 +330,9 @@ class Journal:
     def done_now(self, opened: Opened, keys: Sequence[Key]) -> dict[str, int]:
         """How many of those roots this opening has delivered, and how many rows, by the names of the report."""
         done = "SELECT rows FROM penstock_roots WHERE run = ? AND key = ? AND times = ? AND state = ?"
-        found = [list(self._connection.execute(done, (opened.id, key, opened.times, DONE))) for key in keys]
+        found = [list(self._connection.select(done, (opened.id, key, opened.times, DONE), int)) for key in keys]
         rows = [row for ((row,),) in filter(None, found)]
         return {"delivered": len(rows), "rows": sum(rows)}
-
-    def stage(self, staging: int, rows: Sequence[Any]) -> None:
-        """Have rows of a root wait under a number until the root is settled; they are read back by this process only.
-
-        Raises:
-            RefusedRowError: a row cannot be pickled.
-        """
-        for start in range(0, len(rows), _PART):
-            try:
-                part = pickle.dumps(rows[start : start + _PART], pickle.HIGHEST_PROTOCOL)
-            except Exception as error:
-                raise RefusedRowError(
-                    f"{self._path}: more rows wait for their roots than are held, and these cannot be stored meanwhile"
-                    f": {error}"
-                ) from error
-            self._connection.execute("INSERT INTO penstock_staged (staging, rows) VALUES (?, ?)", (staging, part))
-
-    def staged(self, staging: int) -> Iterator[Any]:
-        """The rows that wait under a number, as they came, a part at a time."""
-        parts = self._connection.execute("SELECT rows FROM penstock_staged WHERE staging = ? ORDER BY id", (staging,))
-        for (part,) in parts:
-            yield from pickle.loads(part)  # noqa: S301 -- written by this process: what others left was dropped
-
-    def unstage(self, staging: int) -> None:
-        """Drop the rows that wait under a number."""
-        self._connection.execute("DELETE FROM penstock_staged WHERE staging = ?", (staging,))
 
     def redo_by_other_code(self, run: int, code: bytes) -> int:
         """Have all roots done again that were made by other code than that; how many."""
@@ -380,41 +359,58 @@ class Journal:
     def forget(self, root: int) -> int:
         """Forget a root: the next run does it again, if it is still there; how many rows were stored of it."""
         self._connection.execute("DELETE FROM penstock_dead WHERE root = ?", (root,))
-        ((rows,),) = self._connection.execute("DELETE FROM penstock_roots WHERE id = ? RETURNING rows", (root,))
-        return int(rows)
+        rows: int
+        (rows,) = self._connection.one("DELETE FROM penstock_roots WHERE id = ? RETURNING rows", (root,), int)
+        return rows
 
 
 def unused_memo(connection: Connection) -> bytes | None:
     """The first of the stages that something is kept for and that are part of no run any more, if there is any."""
-    used = {stage for (stage,) in connection.execute("SELECT DISTINCT fingerprint FROM penstock_stages")}
-    stage: bytes | None = b""
-    while stage is not None:
-        ((stage,),) = connection.execute("SELECT min(stage) FROM penstock_memo WHERE stage > ?", (stage,))
-        if stage not in used:
+    used = {stage for (stage,) in connection.select("SELECT DISTINCT fingerprint FROM penstock_stages", (), bytes)}
+    before = b""
+    stage: bytes | None = None
+    while stage is None or stage > before:
+        before = stage or before
+        (stage,) = connection.one("SELECT min(stage) FROM penstock_memo WHERE stage > ?", (before,), bytes | None)
+        if stage is None or stage not in used:
             return stage
-    return None
+    raise DamageError(f"{connection.path}: the database is damaged: stages of penstock_memo are not in their order")
+
+
+def _file_at(path: str) -> tuple[int, int] | None:
+    try:
+        found = Path(path).stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return found.st_dev, found.st_ino
+
+
+def has_journal(connection: Connection) -> bool:
+    """Whether the database has a journal, of whatever format."""
+    return bool(list(connection.execute("PRAGMA table_info(penstock_journal)")))
 
 
 def check_format(path: str, connection: Connection) -> None:
-    """`StoreError` if the journal is of another format than this one."""
-    check_newer(path, connection)
-    found = _format(path, connection)
+    """`StoreError` if the journal is of another format than this one, or its tables are not as a run makes them."""
+    found = check_newer(path, connection)
     if found < FORMAT:
         raise StoreError(f"{path}: a journal of format {found}; the next run into it makes it one of format {FORMAT}")
+    refuse_other_tables(connection, _TABLES)
 
 
-def check_newer(path: str, connection: Connection) -> None:
-    """`StoreError` if a newer penstock made the journal."""
+def check_newer(path: str, connection: Connection) -> int:
+    """The format of the journal; `StoreError` if a newer penstock made it."""
     found = _format(path, connection)
     if found > FORMAT:
         raise StoreError(f"{path}: a journal of format {found}; this penstock knows formats up to {FORMAT}")
+    return found
 
 
 def _format(path: str, connection: Connection) -> int:
     """The format of the journal; `StoreError` if the table that is called like one is none."""
     if any(name == "format" for _, name, *_ in connection.execute("PRAGMA table_info(penstock_journal)")):
-        found = list(connection.execute("SELECT format FROM penstock_journal"))
-        if len(found) == 1 and isinstance(found[0][0], int):
+        found = list(connection.execute("SELECT format FROM penstock_journal LIMIT 2"))
+        if len(found) == 1 and isinstance(found[0][0], int) and found[0][0] > 0:
             return found[0][0]
     raise StoreError(f"{path}: its table penstock_journal was not made by a durable run")
 

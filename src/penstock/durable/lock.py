@@ -2,18 +2,27 @@
 
 import fcntl
 import os
+import re
 import socket
+import stat
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from time import sleep
 from typing import Final
 
 from penstock.core.errors import PenstockError
+from penstock.durable.sqlite import StoreError
 
 _TRIES: Final = 10
 _BETWEEN_S: Final = 0.005
 """How often the lock is asked for, since `holder` takes it for a moment to see whether it is free."""
+
+_OURS: Final = re.compile(rb"(process \d+ on [^\n]*, since \d{4}-\d\d-\d\d \d\d:\d\d:\d\d\n?)?\Z")
+"""What a lock says: who holds it, or held it last; nothing if who made it was killed before it could say so."""
+
+_FLAGS: Final = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_LENGTH: Final = 512
 
 _held: set[int] = set()
 """The descriptors of the locks that this process holds."""
@@ -27,22 +36,28 @@ class HeldError(PenstockError):
 
 
 @contextmanager
-def exclusive(target: str) -> Generator[None]:
+def exclusive(target: str) -> Generator[str]:
     """Hold `target`'s lock, the file `target.lock` beside it, which stays there: removing it would let two hold it.
+
+    Gives the file that `target` leads to.
 
     Raises:
         HeldError: another process holds it, or this one does already.
-        OSError: the file cannot be written.
+        StoreError: the file cannot be written; or it is no lock, but a link or the file of somebody else, and stays.
     """
-    descriptor = os.open(_lock_of(target), os.O_RDWR | os.O_CREAT, 0o666)
+    real = os.path.realpath(target)
+    with _named(target):
+        descriptor = _opened(target, f"{real}.lock", os.O_RDWR | os.O_CREAT)
     _held.add(descriptor)
     try:
         if not _taken(descriptor, fcntl.LOCK_EX, _TRIES):
             who, _, since = _written(descriptor).partition(", ")
             raise HeldError(f"{target}: {who} is writing to it{since and f', {since}'}")
-        os.truncate(descriptor, 0)
-        os.pwrite(descriptor, f"{owner()}, since {datetime.now():%Y-%m-%d %H:%M:%S}\n".encode(), 0)  # noqa: DTZ005 -- for people, who live in local time
-        yield
+        said = f"{owner()}, since {datetime.now():%Y-%m-%d %H:%M:%S}\n".encode()  # noqa: DTZ005 -- for people, who live in local time
+        with _named(target):
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, said, 0)
+        yield real
     finally:
         if descriptor in _held:  # in a forked child it is closed already
             _held.discard(descriptor)
@@ -52,8 +67,8 @@ def exclusive(target: str) -> Generator[None]:
 def holder(target: str) -> str | None:
     """Who holds `target`'s lock, and since when; None if nobody does, or it cannot be seen."""
     try:
-        descriptor = os.open(_lock_of(target), os.O_RDONLY)
-    except OSError:
+        descriptor = _opened(target, _lock_of(target), os.O_RDONLY)
+    except (OSError, StoreError):
         return None
     try:
         return None if _taken(descriptor, fcntl.LOCK_SH, 1) else _written(descriptor)
@@ -76,6 +91,40 @@ def _lock_of(target: str) -> str:
     return f"{os.path.realpath(target)}.lock"
 
 
+def _opened(target: str, lock: str, flags: int) -> int:
+    """The lock, opened; nothing is written to it, nor read from a pipe or a device, before it is known to be one."""
+    with suppress(FileNotFoundError):
+        _refuse_what_is_none(target, lock, os.lstat(lock))
+    descriptor = os.open(lock, flags | _FLAGS, 0o666)
+    try:
+        _refuse_what_is_none(target, lock, os.fstat(descriptor), os.pread(descriptor, _LENGTH + 1, 0))
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _refuse_what_is_none(target: str, lock: str, found: os.stat_result, content: bytes = b"") -> None:
+    is_regular = stat.S_ISREG(found.st_mode)
+    if stat.S_ISLNK(found.st_mode) or (is_regular and found.st_nlink > 1):
+        what = "a link"
+    elif not is_regular:
+        what = "not a regular file"
+    elif not _OURS.match(content):
+        what = "the file of somebody else"
+    else:
+        return
+    raise StoreError(f"{target}: {lock} would be its lock, but is {what}: choose another name")
+
+
+@contextmanager
+def _named(target: str) -> Generator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(f"{target}: cannot be written: {(error.strerror or str(error)).lower()}") from error
+
+
 def _taken(descriptor: int, kind: int, tries: int) -> bool:
     for left in reversed(range(tries)):
         try:
@@ -89,7 +138,7 @@ def _taken(descriptor: int, kind: int, tries: int) -> bool:
 
 
 def _written(descriptor: int) -> str:
-    return os.pread(descriptor, 512, 0).decode("utf-8", "replace").strip() or "another process"
+    return os.pread(descriptor, _LENGTH, 0).decode("utf-8", "replace").strip() or "another process"
 
 
 def _let_go() -> None:

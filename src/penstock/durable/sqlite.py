@@ -1,23 +1,25 @@
-"""SQLite through apsw, with the functions of sqlite-vec: the one place that opens connections.
+"""SQLite through apsw: the one place that opens connections.
+
+Whatever is read may have been written by others. So nothing that a database brings along is run: no trigger, no view,
+no function but those that can do no harm; and what SQLite or its content raises is a `StoreError` by the database's
+name, at whatever call.
 
 A process that also opens the file with the standard `sqlite3` loses the locks that apsw holds on it when that closes.
 """
 
 import errno
 import os
-from collections.abc import Generator
+import stat
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any, Final, override
 from urllib.parse import quote
 
 import apsw
-import sqlite_vec  # type: ignore[import-untyped] # pyright: ignore[reportMissingTypeStubs] -- has no types; only used here
 
 from penstock.core.errors import PenstockError
 from penstock.durable.sink import RowError
-
-type Connection = apsw.Connection
-ConstraintError = apsw.ConstraintError
 
 _REASONS: tuple[tuple[type[apsw.Error], str], ...] = (
     (apsw.NotADBError, "not an SQLite database"),
@@ -26,6 +28,7 @@ _REASONS: tuple[tuple[type[apsw.Error], str], ...] = (
     (apsw.BusyError, "another process is writing to it"),
     (apsw.CantOpenError, "cannot be opened"),
     (apsw.CorruptError, "the database is damaged"),
+    (apsw.TooBigError, "a value has more bytes than is allowed"),
 )
 
 
@@ -34,6 +37,23 @@ _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 _PATIENCE = 5_000
 """Milliseconds that a connection waits while another process has the database for itself."""
+
+_STEPS: Final = 20_000
+"""Steps of SQLite between two looks whether a signal came: some hundred microseconds."""
+
+_STEPS_ANYWAY: Final = 20_000_000
+_STEPS_OF_A_BYTE: Final = 30
+"""Steps that a reader of what is there may take: it reads each byte a few times; a damaged tree may go in circles."""
+
+_MAGIC: Final = {
+    "-wal": (b"\x37\x7f\x06\x82", b"\x37\x7f\x06\x83", bytes(4)),
+    "-journal": (b"\xd9\xd5\x05\xf9\x20\xa1\x63\xd7", bytes(8)),
+    "-shm": (b"\x18\xe2\x2d\x00", b"\x00\x2d\xe2\x18", bytes(4)),
+}
+"""What the files beside a database begin with; SQLite writes over whatever has their names."""
+
+_REFUSED: Final = 100
+"""Characters of a value in a message."""
 
 
 class StoreError(PenstockError):
@@ -48,41 +68,196 @@ class StoreFullError(StoreError):
     """There is no room to write more; what was committed stays."""
 
 
-def connect_writer(path: str) -> Connection:
-    """The connection that writes to the database at `path`, which is made if there is none.
+class DamageError(StoreError):
+    """What is in a database is not what was put there."""
+
+
+class ConstraintError(StoreError):
+    """A row breaks a rule of its table."""
+
+
+class TooLargeError(StoreError):
+    """A value has more bytes than SQLite can store, or than are allowed there."""
+
+
+class TextError(DamageError):
+    """A text that was to be read is not UTF-8."""
+
+
+class Connection(apsw.Connection):
+    """A connection to the database at `path`, which says by that name what is wrong with it.
+
+    What a handler of a signal raises, Ctrl-C too, is raised by the statement that runs then.
+
+    Attributes:
+        path: the database, as the user names it.
+    """
+
+    def __init__(self, path: str, place: str, flags: int, *, views: bool = False, extension: str = "") -> None:
+        self.path: str = path
+        self._left: int | None = None
+        with named_errors(path):
+            super().__init__(place, flags=flags)
+            self.cursor_factory = _Cursor
+            if extension:
+                self.enable_load_extension(True)
+                self.load_extension(extension)
+                self.enable_load_extension(False)
+            self.config(apsw.SQLITE_DBCONFIG_DEFENSIVE, 1)
+            self.config(apsw.SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0)
+            self.config(apsw.SQLITE_DBCONFIG_ENABLE_TRIGGER, 0)
+            self.config(apsw.SQLITE_DBCONFIG_ENABLE_VIEW, int(views))
+            self.limit(apsw.SQLITE_LIMIT_ATTACHED, 0)
+            self.set_busy_timeout(_PATIENCE)
+            self.set_progress_handler(self._is_over, _STEPS)
+        self.pragma("cell_size_check", True)
+
+    def bound(self, largest: int) -> None:
+        """Hold what is read to what a database of that size can have to say, and each value to `largest` bytes."""
+        size = _size(self.filename) + _size(f"{self.filename}-wal")
+        self._left = (_STEPS_ANYWAY + _STEPS_OF_A_BYTE * size) // _STEPS
+        self.limit(apsw.SQLITE_LIMIT_LENGTH, largest)
+
+    def _is_over(self) -> bool:
+        if self._left is None:
+            return False
+        self._left -= 1
+        return self._left < 0
+
+    @override
+    def execute(self, *args: Any, **options: Any) -> "_Cursor":
+        try:
+            return super().execute(*args, **options)  # type: ignore[return-value] # pyright: ignore[reportReturnType] -- of its `cursor_factory`
+        except apsw.Error as error:
+            raise self.named(error) from error
+
+    @override
+    def executemany(self, *args: Any, **options: Any) -> "_Cursor":
+        try:
+            return super().executemany(*args, **options)  # type: ignore[return-value] # pyright: ignore[reportReturnType] -- as above
+        except apsw.Error as error:
+            raise self.named(error) from error
+
+    @override
+    def pragma(self, *args: Any, **options: Any) -> Any:
+        try:
+            return super().pragma(*args, **options)
+        except apsw.Error as error:
+            raise self.named(error) from error
+
+    def select(self, statement: str, values: tuple[Any, ...], *kinds: Any) -> Iterator[tuple[Any, ...]]:
+        """The rows of a query; `DamageError` at one whose columns are not of these types, which are as many."""
+        cursor = self.execute(statement, values)
+        for row in cursor:
+            for place, (value, kind) in enumerate(zip(row, kinds, strict=True)):
+                if not isinstance(value, kind):
+                    name = cursor.get_description()[place][0]
+                    raise DamageError(f"{self.path}: the database is damaged: {shown(value)} stands for {name!r}")
+            yield row
+
+    def one(self, statement: str, values: tuple[Any, ...], *kinds: Any) -> tuple[Any, ...]:
+        """The only row of a query; `DamageError` if there is none, or more, or its columns are not of these types."""
+        found = list(self.select(statement, values, *kinds))
+        if len(found) != 1:
+            raise DamageError(f"{self.path}: the database is damaged: {len(found)} rows where one is to be")
+        return found[0]
+
+    def named(self, error: Exception) -> StoreError:
+        """What it raised, by the name of the database."""
+        if isinstance(error, apsw.InterruptError) and self._left is not None and self._left < 0:
+            return DamageError(f"{self.path}: the database is damaged: there is no end of what is to be read")
+        if isinstance(error, apsw.IOError) and self.system_errno in _NO_ROOM:
+            return StoreFullError(f"{self.path}: the disk is full")
+        return _named(self.path, error)
+
+
+class _Cursor(apsw.Cursor):
+    """What a connection gives for a statement: its rows, each once."""
+
+    @override
+    def execute(self, *args: Any, **options: Any) -> "_Cursor":
+        try:
+            return super().execute(*args, **options)  # type: ignore[return-value] # pyright: ignore[reportReturnType] -- itself
+        except apsw.ExecTraceAbort:  # of `apsw.ext.query_info`
+            raise
+        except apsw.Error as error:
+            raise self._named(error) from error
+
+    @override
+    def __iter__(self) -> Any:
+        try:
+            yield from iter(super().fetchone, None)
+        except (apsw.Error, UnicodeDecodeError) as error:
+            raise self._named(error) from error
+
+    @override
+    def fetchone(self) -> Any:
+        try:
+            return super().fetchone()
+        except (apsw.Error, UnicodeDecodeError) as error:
+            raise self._named(error) from error
+
+    def _named(self, error: Exception) -> StoreError:
+        connection = self.connection
+        assert isinstance(connection, Connection)
+        return connection.named(error)
+
+
+def connect_writer(path: str, *, extension: str = "") -> Connection:
+    """The connection that writes to the database at `path`, which is made if there is none, for its owner alone.
+
+    `extension` is a library of functions that it is to have.
 
     Who may write is decided before, by `penstock.durable.lock`; it waits only for those who hold the database for a
     moment: a reader that comes first after a kill reads the log anew, and others back it up.
     """
-    with named_errors(path):
-        connection = _with_vectors(apsw.Connection(path))
-        connection.set_busy_timeout(_PATIENCE)
-        return connection
+    refuse_other_files(path)
+    real = os.path.realpath(path)
+    with suppress(FileExistsError), _named_by_system(path):
+        os.close(os.open(real, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
+    connection = Connection(path, real, _WRITE, extension=extension)
+    try:
+        _refuse_other_encodings(connection)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
-def connect_reader(path: str) -> Connection:
+def connect_reader(path: str, *, extension: str = "", of_others: bool = False) -> Connection:
     """A connection that only reads, and needs to write nothing to do so, not even beside the database.
 
     A database in WAL mode whose `-wal` and `-shm` are gone can only be opened where they can be made again; in a
     directory that cannot be written it is therefore opened as immutable. With a `-wal` that holds something this would
     hide the newest rows, and with a `-journal` show half of a transaction, so it is then an error. What a process was
     killed in the middle of, outside WAL mode, is rolled back first, as whoever opens such a database does.
+
+    A database `of_others` may have views, any encoding and several names.
     """
-    with named_errors(path):
-        connection = _with_vectors(apsw.Connection(_uri(path, "mode=ro"), flags=_READ))
-        connection.set_busy_timeout(_PATIENCE)
+    if not of_others:
+        refuse_other_files(path)
+    connection = Connection(path, _uri(path, "mode=ro"), _READ, extension=extension, views=of_others)
+    try:
         try:
             connection.pragma("schema_version")
-        except (apsw.CantOpenError, apsw.ReadOnlyError) as error:
-            if getattr(error, "extendedresult", 0) == apsw.SQLITE_READONLY_ROLLBACK:
+        except StoreError as error:
+            cause = error.__cause__
+            if not isinstance(cause, apsw.CantOpenError | apsw.ReadOnlyError):
+                raise
+            if getattr(cause, "extendedresult", 0) == apsw.SQLITE_READONLY_ROLLBACK:
                 _roll_back(path)
             elif os.access(Path(path).parent, os.W_OK) or _size(f"{path}-wal") or _size(f"{path}-journal"):
                 raise
             else:
                 connection.close()
-                connection = _with_vectors(apsw.Connection(_uri(path, "immutable=1"), flags=_READ))
+                connection = Connection(path, _uri(path, "immutable=1"), _READ, extension=extension, views=of_others)
             connection.pragma("schema_version")
-        return connection
+        if not of_others:
+            _refuse_other_encodings(connection)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 @contextmanager
@@ -92,13 +267,10 @@ def transaction(connection: Connection) -> Generator[None]:
     try:
         yield
         connection.execute("COMMIT")
-    except BaseException as error:
-        is_full = isinstance(error, apsw.IOError) and connection.system_errno in _NO_ROOM
+    except BaseException:
         if connection.in_transaction:  # SQLite may have rolled back by itself, for example when the disk is full
-            with suppress(apsw.Error):
+            with suppress(StoreError):
                 connection.execute("ROLLBACK")
-        if is_full:
-            raise apsw.FullError(str(error)) from error
         raise
 
 
@@ -108,11 +280,91 @@ def named_errors(path: str) -> Generator[None]:
     try:
         yield
     except apsw.Error as error:
-        reason = next((text for kind, text in _REASONS if isinstance(error, kind)), str(error))
-        kind = StoreFullError if isinstance(error, apsw.FullError) else StoreError
-        raise kind(f"{path}: {reason}") from error
+        raise _named(path, error) from error
 
 
+def refuse_other_files(path: str) -> None:
+    """`StoreError` if the database has a second name, or files beside it are none of its own; reads only.
+
+    Locks and logs go by the name: through two of them two would write at once, and neither see what the other has.
+    """
+    real = os.path.realpath(path)
+    found = _status(path, real)
+    if found is not None and not stat.S_ISREG(found.st_mode):
+        raise StoreError(f"{path}: not a regular file")
+    if found is not None and found.st_nlink > 1:
+        raise StoreError(f"{path}: has {found.st_nlink} names (hard links): a database must have one")
+    for suffix, magic in _MAGIC.items():
+        is_read = suffix != "-shm" or not Path(f"{real}-wal").exists()  # else its end may take locks of this process
+        _refuse_other_file(path, f"{real}{suffix}", magic if is_read else ())
+
+
+def shown(value: object) -> str:
+    """A value as a message has it."""
+    text = repr(value if not isinstance(value, str | bytes) else value[: _REFUSED + 1])
+    return text if len(text) <= _REFUSED else f"{text[:_REFUSED]}..."
+
+
+def _refuse_other_file(path: str, beside: str, magic: tuple[bytes, ...]) -> None:
+    found = _status(path, beside)
+    if found is None:
+        return
+    if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
+        raise StoreError(f"{path}: {beside} stands where SQLite would write, and is no file of its own")
+    if not found.st_size or not magic:
+        return
+    with suppress(FileNotFoundError, PermissionError):  # it may be gone again, or SQLite cannot read it, either
+        descriptor = os.open(beside, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            begins = os.pread(descriptor, 8, 0)
+        finally:
+            os.close(descriptor)
+        if begins and not begins.startswith(magic):
+            raise StoreError(f"{path}: {beside} stands where SQLite would write, and was not made by it")
+
+
+def _status(path: str, place: str) -> os.stat_result | None:
+    try:
+        return os.lstat(place)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be opened: {(error.strerror or str(error)).lower()}") from error
+
+
+def _refuse_other_encodings(connection: Connection) -> None:
+    """Keys come in the order of UTF-8, in which they are passed over."""
+    encoding = connection.pragma("encoding")
+    if encoding != "UTF-8":
+        raise StoreError(f"{connection.path}: a database in {encoding}, it must be in UTF-8")
+
+
+@contextmanager
+def _named_by_system(path: str) -> Generator[None]:
+    try:
+        yield
+    except FileExistsError:
+        raise
+    except OSError as error:
+        kind = StoreFullError if error.errno in _NO_ROOM else StoreError
+        raise kind(f"{path}: cannot be opened: {(error.strerror or str(error)).lower()}") from error
+
+
+def _named(path: str, error: Exception) -> StoreError:
+    if isinstance(error, UnicodeDecodeError):
+        return TextError(f"{path}: the database is damaged: it holds a text that is not UTF-8")
+    reason = next((text for kind, text in _REASONS if isinstance(error, kind)), str(error))
+    kind = next((ours for theirs, ours in _KINDS if isinstance(error, theirs)), StoreError)
+    return kind(f"{path}: {reason}")
+
+
+_KINDS: Final[tuple[tuple[type[apsw.Error], type[StoreError]], ...]] = (
+    (apsw.FullError, StoreFullError),
+    (apsw.ConstraintError, ConstraintError),
+    (apsw.TooBigError, TooLargeError),
+)
+
+_WRITE = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE
 _READ = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
 
 
@@ -121,9 +373,8 @@ def _uri(path: str, option: str) -> str:
 
 
 def _roll_back(path: str) -> None:
-    connection = apsw.Connection(path)
+    connection = Connection(path, path, _WRITE)
     try:
-        connection.set_busy_timeout(_PATIENCE)
         connection.pragma("schema_version")
     finally:
         connection.close()
@@ -134,10 +385,3 @@ def _size(path: str) -> int:
         return Path(path).stat().st_size
     except FileNotFoundError:
         return 0
-
-
-def _with_vectors(connection: Connection) -> Connection:
-    connection.enable_load_extension(True)
-    connection.load_extension(sqlite_vec.loadable_path())
-    connection.enable_load_extension(False)
-    return connection

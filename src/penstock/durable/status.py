@@ -1,20 +1,23 @@
 """How the runs of a journal stand; read without a lock, while they run, too."""
 
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from penstock.durable import lock
-from penstock.durable.journal import check_format
+from penstock.durable.journal import check_format, has_journal
 from penstock.durable.roots import DEAD, DONE
-from penstock.durable.sqlite import Connection, StoreError, connect_reader, named_errors
+from penstock.durable.sqlite import Connection, DamageError, StoreError, connect_reader, shown
 
 type State = Literal["running", "complete", "stopped", "killed"]
 
 _RUNS = "SELECT id, name, source, times, clean, owner, began, ended FROM penstock_runs ORDER BY began DESC, id DESC"
 _COUNTS = "SELECT run, state, times = 0, count(*), sum(rows) FROM penstock_roots GROUP BY 1, 2, 3"
+
+_LONGEST = 16 << 20
+"""Bytes of a value, at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +61,16 @@ def runs(path: str) -> list[RunStatus]:
     with reading(path) as connection:
         held_by = lock.holder(path) or ""
         counts = {
-            (run, state, again): (number, rows) for run, state, again, number, rows in connection.execute(_COUNTS)
+            (run, state, again): (number, rows)
+            for run, state, again, number, rows in connection.select(_COUNTS, (), int, int, int, int, int)
         }
         found: list[RunStatus] = []
-        for run, name, source, times, clean, owner, began, ended in connection.execute(_RUNS):
+        kinds = (int, str, str, int, int, str, int | float, int | float | None)
+        names = set[str]()
+        for run, name, source, times, clean, owner, began, ended in connection.select(_RUNS, (), *kinds):
+            if name in names:
+                raise DamageError(f"{path}: the database is damaged: it has the run {shown(name)} twice")
+            names.add(name)
             states = [(state, again) for state in (DONE, DEAD) for again in (0, 1)]
             of = {each: counts.get((run, *each), (0, 0)) for each in states}
             found.append(
@@ -101,17 +110,14 @@ def reading(path: str) -> Generator[Connection]:
         raise StoreError(f"{path}: no such database")
     if not Path(path).is_file():
         raise StoreError(f"{path}: not a regular file")
-    with named_errors(path):
-        connection = connect_reader(path)
-        try:
-            require_journal(path, connection)
-            yield connection
-        finally:
-            connection.close()
+    with closing(connect_reader(path)) as connection:
+        connection.bound(_LONGEST)
+        require_journal(path, connection)
+        yield connection
 
 
 def require_journal(path: str, connection: Connection) -> None:
     """`StoreError` if the database has no journal, or one of another format."""
-    if not list(connection.execute("PRAGMA table_info(penstock_journal)")):
+    if not has_journal(connection):
         raise StoreError(f"{path}: no durable run has written to it")
     check_format(path, connection)

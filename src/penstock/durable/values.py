@@ -1,20 +1,23 @@
 """Values as bytes: the same in every process, read back exactly, and reading them runs no code.
 
 What is packed: `None`, `bool`, `int`, `float`, `complex`, `str`, `bytes`, `list`, `tuple`, `dict`, `set`, `frozenset`,
-and numpy's arrays and scalars, of exactly these types. A digest takes more, as nothing is read back from it.
+dates, times, `timedelta`, `Decimal`, `UUID`, paths, and numpy's arrays and scalars, of exactly these types.
+A digest takes more, as nothing is read back from it.
 """
 
+import re
 import struct
 import sys
 from array import array
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import fields, is_dataclass
-from datetime import date, time, timedelta
+from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
 from fractions import Fraction
 from hashlib import blake2b
-from pathlib import PurePath
+from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 from typing import Any, Final, cast
 from uuid import UUID
 
@@ -41,11 +44,15 @@ class UnpackError(PenstockError):
     """Bytes are not those of a packed value."""
 
 
-def pack(value: Any) -> bytes:
-    """`value` as bytes; `PackError` if it cannot be read back exactly."""
+def pack(value: Any, stand_in: StandIn | None = None, *, whole: bool = False) -> bytes:
+    """`value` as bytes; `PackError` if it cannot be read back exactly.
+
+    What has a `stand_in` is packed by that, and read back by what `unpack` is given; `whole` if all of it is.
+    """
     out = bytearray()
+    packing = _Packing(out, _none if stand_in is None else stand_in, canonical=False)
     try:
-        _Packing(out, _none, canonical=False).add(value)
+        packing.add_stand_in(value) if whole else packing.add(value)
     except RecursionError:
         raise PackError(kind_of(value)) from None
     return bytes(out)
@@ -70,12 +77,15 @@ def digest(value: Any, stand_in: StandIn | None = None) -> bytes:
     return blake2b(out, digest_size=16).digest()
 
 
-def unpack(packed: bytes) -> Any:
-    """The value that was packed; `UnpackError` if it was not `pack` that made it."""
-    unpacking = _Unpacking(packed)
+def unpack(packed: bytes, restored: StandIn | None = None) -> Any:
+    """The value that was packed; `UnpackError` if it was not `pack` that made it.
+
+    `restored` gives the value that something stands for.
+    """
+    unpacking = _Unpacking(packed, restored)
     try:
         value = unpacking.take()
-    except (ValueError, TypeError, LookupError, OverflowError, RecursionError, struct.error) as error:
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError, struct.error) as error:
         raise UnpackError(f"not a packed value: {error}") from None
     if not unpacking.is_at_its_end:
         raise UnpackError("not a packed value: it goes on behind its end")
@@ -143,9 +153,28 @@ class _Packing:
         elif kind is set or kind is frozenset:
             self._begin(b"S" if kind is set else b"Z", len(value))
             self._out += b"".join(sorted(map(self._alone, value)))
-        elif not self._add_numpy(kind, value):
-            self._out += b"o"
-            self.add(self._stand_in(value))
+        elif not (self._add_numpy(kind, value) or (not self._canonical and self._add_text(kind, value))):
+            self.add_stand_in(value)
+
+    def add_stand_in(self, value: Any) -> None:
+        self._out += b"o"
+        self.add(self._stand_in(value))
+
+    def _add_text(self, kind: type[Any], value: Any) -> bool:
+        """Add what is a text in another form, if the text says all of it: not of which place a time zone is."""
+        name = kind.__name__
+        if _TEXTS.get(name, (None,))[0] is not kind:
+            return False
+        text = value.isoformat() if kind in _ISO else str(value)
+        if kind is timedelta:
+            text = f"{value.days} {value.seconds} {value.microseconds}"
+        with suppress(ValueError):
+            if repr(_TEXTS[name][1](text)) == repr(value):
+                self._out += b"x"
+                self.add(name)
+                self.add(text)
+                return True
+        return False
 
     def _add_int(self, value: int) -> None:
         if -(2**63) <= value < 2**63:
@@ -200,8 +229,9 @@ class _Packing:
 class _Unpacking:
     """Takes values from what `_Packing` has made."""
 
-    def __init__(self, packed: bytes) -> None:
+    def __init__(self, packed: bytes, restored: StandIn | None) -> None:
         self._packed = packed
+        self._restored = restored
         self._at = 0
 
     def take(self) -> Any:
@@ -214,7 +244,7 @@ class _Unpacking:
             return _FLOAT.unpack(self._bytes(8))[0]
         if letter == b"c":
             return complex(*_COMPLEX.unpack(self._bytes(16)))
-        return self._array(letter) if letter in {b"a", b"n"} else self._sized(letter)
+        return self._nested(letter) if letter in _NESTED else self._sized(letter)
 
     def _sized(self, letter: bytes) -> Any:
         count = self._count()
@@ -231,10 +261,21 @@ class _Unpacking:
             return {self.take(): self.take() for _ in range(count)}
         return _COLLECTIONS[letter](self.take() for _ in range(count))
 
+    def _nested(self, letter: bytes) -> Any:
+        if letter == b"x":
+            return _TEXTS[self.take()][1](self.take())
+        if letter != b"o":
+            return self._array(letter)
+        if self._restored is None:
+            raise ValueError("it has what stands for something else")
+        return self._restored(self.take())
+
     def _array(self, letter: bytes) -> Any:
         import numpy as np  # noqa: PLC0415 -- only for those who have stored arrays
 
         kind, shape, content = self.take(), self.take(), self.take()
+        if not isinstance(kind, str) or not _DTYPE.fullmatch(kind):
+            raise ValueError("it has an array of no type")
         read: Any = np.frombuffer
         values: Any = read(content, kind).reshape(shape)
         return values.copy() if letter == b"a" else values[()]
@@ -256,6 +297,28 @@ class _Unpacking:
 
 
 _COLLECTIONS: Final[dict[bytes, Callable[[Iterable[Any]], Any]]] = {b"l": list, b"t": tuple, b"S": set, b"Z": frozenset}
+_DTYPE: Final = re.compile(r"[<>|=]?[biufcSUVMm]\d*(\[\w+\])?")
+
+
+def _delta(text: str) -> timedelta:
+    days, seconds, microseconds = map(int, text.split())
+    return timedelta(days, seconds, microseconds)
+
+
+_ISO: Final = frozenset((date, time, datetime))
+_KINDS: Final[tuple[tuple[type[Any], Callable[[str], Any]], ...]] = (
+    (date, date.fromisoformat),
+    (time, time.fromisoformat),
+    (datetime, datetime.fromisoformat),
+    (timedelta, _delta),
+    *((kind, kind) for kind in (Decimal, UUID, PurePosixPath, PureWindowsPath, type(Path()))),
+)
+_TEXTS: Final = {kind.__name__: (kind, read) for kind, read in _KINDS}
+"""Types of which a text says all, and what reads it."""
+
+_NESTED: Final = frozenset((b"a", b"n", b"o", b"x"))
+"""Letters of what is a type and a value, or the like, that are packed themselves."""
+
 _CONSTANTS: Final = {b"N": None, b"T": True, b"F": False}
 
 

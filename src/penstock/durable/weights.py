@@ -1,6 +1,8 @@
 """How much memory a row takes, roughly: enough to bound what waits."""
 
-from collections.abc import Iterable
+import sys
+from collections import deque
+from dataclasses import fields, is_dataclass
 from typing import Any, Final, cast
 
 _ROW: Final = 1_000
@@ -9,19 +11,76 @@ _ROW: Final = 1_000
 _ELEMENT: Final = 32
 """Bytes of an element of a list: a float and the reference to it."""
 
-_SMALL: Final = frozenset((type(None), bool, int, float))
+_COLUMN: Final = 50
+"""Bytes of a column beside what stands there: of the dict, and of the object."""
+
+_NUMBERS: Final = frozenset((type(None), bool, int, float))
+_LISTS: Final = frozenset((list, tuple, set, frozenset, deque))
 
 
 def weight(row: Any) -> int:
-    """In rows of up to a kilobyte, at least 1; what stands deeper than in a column is taken for small."""
+    """In rows of up to a kilobyte, at least 1; what stands nested in a row counts as what stands in a column does."""
+    if row.__class__ is dict:
+        size = _COLUMN * len(row)
+        for value in cast("dict[Any, Any]", row).values():
+            kind: type[object] = value.__class__
+            if kind is bytes or (kind is str and value.isascii()):
+                size += len(value)
+            elif kind is not int and kind not in _NUMBERS:
+                size += _size(value)
+    else:
+        size = _size(row)
+    return 1 + size // _ROW
+
+
+def _size(whole: Any) -> int:
+    """Bytes of a value and of all that it holds, each object once, however deeply it stands."""
     size = 0
-    values: Iterable[Any] = cast("dict[Any, Any]", row).values() if isinstance(row, dict) else (row,)
-    for value in values:
+    seen = set[int]()
+    left: list[Any] = [whole]
+    while left:
+        value = left.pop()
         kind: type[object] = value.__class__
         if kind is str or kind is bytes:
-            size += len(value)
-        elif kind is list or kind is tuple:
-            size += _ELEMENT * len(value)
-        elif kind not in _SMALL and hasattr(kind, "nbytes"):  # arrays
-            size += value.nbytes
-    return 1 + size // _ROW
+            size += sys.getsizeof(value)
+            continue
+        if kind in _NUMBERS:
+            size += _ELEMENT
+            continue
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        if kind in _LISTS:
+            if set(map(type, value)) <= _NUMBERS:
+                size += _ELEMENT * len(value)
+            else:
+                size += _COLUMN + 8 * len(value)
+                left += value
+        elif kind is dict:
+            size += _COLUMN + 2 * _COLUMN * len(value)
+            left += value.keys()
+            left += value.values()
+        else:
+            size += _own_size(kind, value)
+            left += _held_by(value)
+    return size
+
+
+def _own_size(kind: type[object], value: Any) -> int:
+    nbytes: object = getattr(value, "nbytes", 0) if hasattr(kind, "nbytes") else 0  # of arrays, which may be of others
+    try:
+        return max(sys.getsizeof(value), nbytes if isinstance(nbytes, int) else 0)
+    except Exception:  # noqa: BLE001 -- a `__sizeof__` of others
+        return 0
+
+
+def _held_by(value: Any) -> list[Any]:
+    """What an object of a class holds: its attributes, and its elements if it is of a kind of the collections."""
+    held: list[Any] = list(getattr(value, "__dict__", {}).values())
+    if isinstance(value, dict):
+        held += [*cast("dict[Any, Any]", value).keys(), *cast("dict[Any, Any]", value).values()]
+    elif isinstance(value, list | tuple | set | frozenset | deque):
+        held += cast("list[Any]", value)
+    elif not held and is_dataclass(value) and not isinstance(value, type):  # with slots
+        held += [getattr(value, field.name, None) for field in fields(value)]
+    return held

@@ -5,9 +5,10 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, count
+from time import sleep
 from typing import TYPE_CHECKING, Any, Final
 
-from penstock.core.errors import note
+from penstock.core.errors import PenstockError, note, said
 from penstock.core.scope import outlast
 from penstock.durable.roots import Root
 from penstock.durable.sink import KeyTakenError, RowError, Store
@@ -76,11 +77,18 @@ class Writer:
         self.failure: BaseException | None = None
         self._over: asyncio.Future[None] = loop.create_future()
         self._thread = threading.Thread(target=self._write, name="penstock writer", daemon=True)
-        self._thread.start()
+
+    def start(self) -> None:
+        """Start the thread; `PenstockError` if the system has none left."""
+        try:
+            self._thread.start()
+        except (RuntimeError, MemoryError) as error:
+            self._over.set_result(None)
+            raise PenstockError(f"the thread that writes the results cannot start: {said(error)}") from error
 
     def add(self, root: Root) -> None:
         """Have a finished root committed."""
-        self._enter((root, None, 1 + root.weight))
+        self._enter((root, None, 1 + root.weight + (len(str(root.key)) + len(root.version)) // 1_000))
 
     def stage(self, root: Root) -> None:
         """Have the rows that a root has until now wait in the store, so that they need no memory."""
@@ -141,22 +149,39 @@ class Writer:
         try:
             await outlast(self._over)
         finally:
-            if self._over.done():  # else the loop was interrupted, and the thread waits for what runs there
-                self._thread.join()
+            if self._over.done() and self._thread.ident is not None:  # else the loop was interrupted, and the thread
+                self._thread.join()  # waits for what runs there; or it has never run
 
     def _write(self) -> None:
-        while self.failure is None and any(work := self._next()):
-            batch, notes = work
-            rows = sum(weight for _, _, weight in (*batch, *notes))
-            try:
+        """Commit until all is committed and nothing more comes, or something fails; whatever it is ends the run."""
+        try:
+            while any(work := self._next()):
+                batch, notes = work
+                rows = sum(weight for _, _, weight in (*batch, *notes))
                 self._commit_notes(notes)
                 self._commit(batch)
-            except BaseException as error:  # noqa: BLE001 -- raised to whoever runs the stream
-                self.failure = error
-            with self._changed:
-                self._rows -= rows
-            self.loop.call_soon_threadsafe(self._told)
-        self.loop.call_soon_threadsafe(self._over.set_result, None)
+                with self._changed:
+                    self._rows -= rows
+                self._tell(self._told)
+        except BaseException as error:  # noqa: BLE001 -- raised to whoever runs the stream
+            self.failure = error
+        self._tell(self._end)
+
+    def _end(self) -> None:
+        self._over.set_result(None)
+        self._told()
+
+    def _tell(self, told: Callable[[], object]) -> None:
+        """Have it called on the loop, however little memory there is: somebody waits for it."""
+        while True:
+            try:
+                self.loop.call_soon_threadsafe(told)
+            except MemoryError:
+                sleep(GATHER)
+            except RuntimeError:  # the loop is closed: nobody waits
+                return
+            else:
+                return
 
     def _next(self) -> tuple[list[Entry], list[Note]]:
         """What is there; nothing once all is committed and nothing more will come."""
@@ -189,7 +214,7 @@ class Writer:
         self.commits += 1
         for _, committed, _ in notes:
             if committed is not None:
-                self.loop.call_soon_threadsafe(committed)
+                self._tell(committed)
 
     def _commit(self, batch: list[Entry]) -> None:
         """Stage what is to be staged; then settle what is finished, each root together with its rows."""
@@ -213,7 +238,7 @@ class Writer:
     def _stage(self, parts: Sequence[tuple[Root, list[Any]]]) -> None:
         with self._store.transaction():
             for root, rows in parts:
-                self._store.journal.stage(root.staging, rows)
+                self._store.journal.staging.put(root.staging, rows)
         self.commits += 1
 
     def _stage_alone(self, part: tuple[Root, list[Any]]) -> None:
@@ -268,15 +293,17 @@ class Writer:
                 if not self._keeps_rows_of(root):
                     store.replace(number, () if root.letters else self._rows_of(root))
                 if root.staging:
-                    journal.unstage(root.staging)
+                    journal.staging.drop(root.staging)
         self.commits += 1
+        for root in roots:
+            journal.staging.forget(root.staging)
         self._committed.extend(roots)
 
     def _keeps_rows_of(self, root: Root) -> bool:
         return self._keeps_rows_of_dead and bool(root.letters)
 
     def _rows_of(self, root: Root) -> Iterable[Any]:
-        return chain(self._store.journal.staged(root.staging), root.rows) if root.staging else root.rows
+        return chain(self._store.journal.staging.take(root.staging), root.rows) if root.staging else root.rows
 
 
 def _length(entry: Entry) -> int:

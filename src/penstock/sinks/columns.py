@@ -179,8 +179,10 @@ class Columns:
         if new:
             try:
                 self._make(new)
-            except apsw.SQLError as error:
-                raise StoreError(f"{self._path}: a column cannot be added to {self._table}: {error}") from error
+            except StoreError as error:
+                if not isinstance(cause := error.__cause__, apsw.SQLError):
+                    raise
+                raise StoreError(f"{self._path}: a column cannot be added to {self._table}: {cause}") from cause
 
     def _make(self, new: Mapping[str, str]) -> None:
         """Make columns, and the table if there is none; one whose columns have all types is a strict one."""

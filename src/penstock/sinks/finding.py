@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from penstock.durable.roots import Key
-from penstock.durable.sqlite import Connection
+from penstock.durable.sqlite import Connection, DamageError, shown
 from penstock.sinks.store import ROOT
 
 POOL = 50
@@ -53,13 +53,14 @@ def words_of(text: str) -> list[str]:
 
 def near(connection: Connection, vector: bytes, count: int) -> Scores:
     """The rows whose vectors are nearest, with the cosine."""
-    return list(connection.execute(_NEAREST, (vector, count)))
+    return [(number, score) for number, score in connection.select(_NEAREST, (vector, count), int, float)]
 
 
 def having(connection: Connection, words: Sequence[str], count: int) -> Scores:
     """The rows that have some of the words, with the score of BM25."""
     asked = " OR ".join(f'"{word}"' for word in words)
-    return list(connection.execute(_MATCHING, (asked, count))) if words else []
+    found = connection.select(_MATCHING, (asked, count), int, float) if words else ()
+    return [(number, score) for number, score in found]
 
 
 def fused(connection: Connection, vector: bytes, words: Sequence[str], count: int) -> Scores:
@@ -81,18 +82,24 @@ def fuse(rankings: Iterable[Iterable[int]]) -> dict[int, float]:
 
 def found(connection: Connection, scores: Scores) -> list[Found]:
     """The rows of these ids."""
-    return [Found(key, score, row) for number, score in scores for row, key in _read(connection, _ROW, (number,))]
+    return [
+        Found(key, score, row) for number, score in scores for row, key in _read(connection, _ROW, (number,), str | int)
+    ]
 
 
 def rows(connection: Connection) -> Iterator[tuple[dict[str, Any], bytes]]:
     """Every row with its vector, in the order in which they came."""
     if list(connection.execute("PRAGMA table_info(entries)")):
-        yield from _read(connection, _ROWS)
+        yield from _read(connection, _ROWS, (), bytes)
 
 
-def _read(connection: Connection, statement: str, values: tuple[Any, ...] = ()) -> Iterator[tuple[dict[str, Any], Any]]:
-    """The columns that the user gave, and the last one."""
+def _read(
+    connection: Connection, statement: str, values: tuple[Any, ...], kind: Any
+) -> Iterator[tuple[dict[str, Any], Any]]:
+    """The columns that the user gave, and the last one, which is of that type."""
     cursor = connection.execute(statement, values)
     for row in cursor:
         names = [name for name, _ in cursor.get_description()]
+        if not isinstance(row[-1], kind) or (kind is bytes and len(row[-1]) % 4):
+            raise DamageError(f"{connection.path}: the database is damaged: {shown(row[-1])} stands for {names[-1]!r}")
         yield dict(zip(names[2:-1], row[2:-1], strict=True)), row[-1]

@@ -13,10 +13,13 @@ from penstock.durable.journal import Journal, check_format
 from penstock.durable.lock import exclusive
 from penstock.durable.roots import Root
 from penstock.durable.sink import Durability
-from penstock.durable.sqlite import Connection, StoreError, connect_reader, connect_writer, named_errors, transaction
+from penstock.durable.sqlite import Connection, StoreError, connect_reader, connect_writer, transaction
 
 LARGEST: Final = 50_000
 """Rows of one commit, at most, so that none takes long; a root that has more is committed alone."""
+
+LONGEST: Final = 1_000_000_000
+"""Bytes of a value, at most, as SQLite has it."""
 
 _LOG_LEFT: Final = 64 << 20
 """Bytes of the write-ahead log that are kept: the commit of a very large root makes it as large as its rows are."""
@@ -33,10 +36,13 @@ class SqliteStore:
 
     Attributes:
         path: where it is.
+        extension: a library of functions that its connection is to have.
         connection: the only one that writes.
         journal: which roots are done, in the same database.
         largest: rows of one commit, at most; a root that has more is committed alone.
     """
+
+    extension: str = ""
 
     def __init__(self, path: str, durability: Durability) -> None:
         """Open it, made if there is none; `StoreError` or `HeldError` says why it cannot be written."""
@@ -46,21 +52,18 @@ class SqliteStore:
         refuse_network_disk(path)
         self.check()
         with ExitStack() as opened:
-            try:
-                opened.enter_context(exclusive(path))
-            except OSError as error:
-                raise StoreError(f"{path}: cannot be written: {(error.strerror or str(error)).lower()}") from error
+            locked = opened.enter_context(exclusive(path))
             self.check()
-            self.connection: Connection = connect_writer(path)
+            self.connection: Connection = connect_writer(path, extension=self.extension)
             opened.callback(self.connection.close)
-            with named_errors(path):
-                self.journal: Journal = Journal(path, self.connection)
-                self.journal.check()
-                self.prepare()
-                self.connection.pragma("journal_mode", "wal")
-                self.connection.pragma("synchronous", "normal" if durability == "process" else "full")
-                self.connection.pragma("journal_size_limit", _LOG_LEFT)
-                self.journal.prepare()
+            self._refuse_other_place(self.connection, locked)
+            self.journal: Journal = Journal(path, self.connection)
+            self.journal.check()
+            self.prepare()
+            self.connection.pragma("journal_mode", "wal")
+            self.connection.pragma("synchronous", "normal" if durability == "process" else "full")
+            self.connection.pragma("journal_size_limit", _LOG_LEFT)
+            self.journal.prepare()
             self._opened = opened.pop_all()
 
     def check(self) -> None:
@@ -86,14 +89,23 @@ class SqliteStore:
     @contextmanager
     def transaction(self) -> Generator[None]:
         """All of it or nothing."""
-        with named_errors(self.path), transaction(self.connection):
+        with transaction(self.connection):
             yield
 
     def reader(self) -> Connection:
         """A connection to the journal that only reads."""
         connection = connect_reader(self.path)
-        check_format(self.path, connection)
+        try:
+            self._refuse_other_place(connection, self.connection.filename)
+            check_format(self.path, connection)
+        except BaseException:
+            connection.close()
+            raise
         return connection
+
+    def _refuse_other_place(self, connection: Connection, place: str) -> None:
+        if connection.filename != place:
+            raise StoreError(f"{self.path}: leads to another file than a moment ago")
 
     def abort(self) -> None:
         """Do nothing: what is finished is soon written."""

@@ -7,22 +7,22 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any, cast, override
 
-import apsw
-
 from penstock.core import validate
 from penstock.core.errors import OptionError
+from penstock.durable.journal import has_journal
+from penstock.durable.schema import refuse_computed
 from penstock.durable.sink import Delivery, Durability, KeyTakenError, RowError
 from penstock.durable.sqlite import (
     ConstraintError,
     RefusedRowError,
     StoreError,
+    TooLargeError,
     connect_reader,
-    named_errors,
     transaction,
 )
 from penstock.sinks.cells import Cell, Row, cells, mapping, shown
 from penstock.sinks.columns import Columns, Declared, declared, place_of
-from penstock.sinks.store import ROOT, SqliteStore, check_name, columns_of, database, lowered, quoted
+from penstock.sinks.store import LONGEST, ROOT, SqliteStore, check_name, columns_of, database, lowered, quoted
 
 
 class SqliteTable:
@@ -96,9 +96,11 @@ class SqliteTable:
         Raises:
             StoreError: no run has been there.
         """
-        with closing(connect_reader(self.path)) as connection, named_errors(self.path):
+        with closing(connect_reader(self.path)) as connection:
+            connection.bound(LONGEST)
+            refuse_computed(connection, self.table)
             columns = columns_of(connection, self.table)
-            if not columns and columns_of(connection, "penstock_journal"):
+            if not columns and has_journal(connection):
                 return
             cursor = connection.execute(f"SELECT * FROM {quoted(self.table)} ORDER BY {place_of(columns)}")  # noqa: S608 -- quoted
             for row in cursor:
@@ -119,6 +121,7 @@ class TableStore(SqliteStore):
     def prepare(self) -> None:
         """Learn which columns the table has, and make those that are declared."""
         sink = self._sink
+        refuse_computed(self.connection, sink.table)
         self._columns = Columns(
             self.connection,
             self.path,
@@ -189,8 +192,8 @@ class TableStore(SqliteStore):
                 self.connection.executemany(self._columns.insert(names), self._stored(root, alike))
             except ConstraintError as error:
                 self._refuse_the_key_of_another(root, names)
-                raise RefusedRowError(f"{self.path}: {error}") from error
-            except apsw.TooBigError as error:
+                raise RefusedRowError(str(error)) from error
+            except TooLargeError as error:
                 raise RefusedRowError(f"{self.path}: a row has more bytes than SQLite can store") from error
 
     def _stored(self, root: int, rows: Iterable[Row]) -> Iterator[tuple[Any, ...]]:

@@ -9,20 +9,22 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any, override
 
-import apsw
 import numpy as np
+import sqlite_vec  # type: ignore[import-untyped] # pyright: ignore[reportMissingTypeStubs] -- has no types; only used here
+from apsw import SQLITE_LIMIT_LENGTH
 from numpy.typing import NDArray
 
 from penstock.core import validate
 from penstock.core.errors import OptionError
+from penstock.durable.schema import refuse_computed, refuse_other_tables
 from penstock.durable.sink import Delivery, Durability, RowError
 from penstock.durable.sqlite import (
     Connection,
     ConstraintError,
     RefusedRowError,
     StoreError,
+    TooLargeError,
     connect_reader,
-    named_errors,
     transaction,
 )
 from penstock.sinks import finding
@@ -36,6 +38,7 @@ type VectorLike = NDArray[Any] | Sequence[float]
 
 type Entry = tuple[tuple[str, ...], tuple[Cell, ...], bytes]
 """The names of the columns of a row, what stands there, and its vector."""
+_EXTENSION: str = sqlite_vec.loadable_path()
 
 APPLICATION = 0x70_65_6E_73  # "pens", in the header of the file
 FORMAT = 2
@@ -55,6 +58,8 @@ _WAIT = 3_000
 
 _FLOAT = 4
 """Bytes of a number of a vector."""
+_LONGEST = 64 << 20
+"""Bytes of a value, at most: as many times as much may be found and be held as there are rows asked for."""
 
 _AT_ONCE = 1_000
 _LARGEST = 2_000
@@ -136,12 +141,12 @@ class SqliteVectors:
         Raises:
             StoreError: there is no index at the path.
         """
-        with closing(connect_reader(self.path)) as connection:
+        with closing(self._reader()) as connection:
             return look(self.path, connection)
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """The rows, in the order in which they came."""
-        with closing(connect_reader(self.path)) as connection, named_errors(self.path):
+        with closing(self._reader()) as connection:
             self._look(connection)
             for row, vector in finding.rows(connection):
                 yield {**row, "vector": np.frombuffer(vector, np.float32)}
@@ -157,7 +162,7 @@ class SqliteVectors:
         """
         k = validate.whole("k", k, least=1)
         asked = vector_of(vector)
-        with closing(connect_reader(self.path)) as connection, named_errors(self.path):
+        with closing(self._reader()) as connection:
             self._look(connection, len(asked))
             return finding.found(connection, finding.near(connection, asked.tobytes(), k))
 
@@ -170,7 +175,7 @@ class SqliteVectors:
             OptionError, StoreError: as for `nearest`.
         """
         k = validate.whole("k", k, least=1)
-        with closing(connect_reader(self.path)) as connection, named_errors(self.path):
+        with closing(self._reader()) as connection:
             self._look(connection)
             return finding.found(connection, finding.having(connection, finding.words_of(text), k))
 
@@ -184,9 +189,14 @@ class SqliteVectors:
         """
         k = validate.whole("k", k, least=1)
         asked = vector_of(vector)
-        with closing(connect_reader(self.path)) as connection, named_errors(self.path):
+        with closing(self._reader()) as connection:
             self._look(connection, len(asked))
             return finding.found(connection, finding.fused(connection, asked.tobytes(), finding.words_of(text), k))
+
+    def _reader(self) -> Connection:
+        connection = connect_reader(self.path, extension=_EXTENSION)
+        connection.bound(_LONGEST)
+        return connection
 
     def _look(self, connection: Connection, dimensions: int | None = None) -> None:
         """Begin to read; what is read from here on is of one moment."""
@@ -211,6 +221,8 @@ class SqliteVectors:
 class VectorStore(SqliteStore):
     """The index, opened for writing by one run."""
 
+    extension = _EXTENSION
+
     def __init__(self, sink: SqliteVectors, durability: Durability) -> None:
         self._sink = sink
         self._dimensions: int | None = None
@@ -229,6 +241,7 @@ class VectorStore(SqliteStore):
     @override
     def prepare(self) -> None:
         connection, sink = self.connection, self._sink
+        connection.limit(SQLITE_LIMIT_LENGTH, _LONGEST)
         connection.set_busy_timeout(_WAIT)
         with transaction(connection):
             if not list(connection.execute("PRAGMA table_info(made)")):
@@ -297,12 +310,13 @@ class VectorStore(SqliteStore):
             try:
                 self._insert(root, some)
             except ConstraintError as error:
-                raise RefusedRowError(f"{self.path}: {error}") from error
-            except apsw.TooBigError as error:
+                raise RefusedRowError(str(error)) from error
+            except TooLargeError as error:
                 raise RefusedRowError(f"{self.path}: a row has more bytes than SQLite can store") from error
 
     def _insert(self, root: int, rows: Sequence[Entry]) -> None:
-        ((least,),) = self.connection.execute(_FIRST_ID)
+        least: int
+        (least,) = self.connection.one(_FIRST_ID, (), int)
         entries: list[tuple[tuple[str, ...], tuple[Any, ...]]] = []
         vectors: list[tuple[int, bytes]] = []
         words: list[tuple[int, Cell, Cell]] = []
@@ -322,7 +336,7 @@ class VectorStore(SqliteStore):
         try:
             self._check_dimensions(given)
         except RowError as error:
-            ((key,),) = self.connection.execute("SELECT key FROM penstock_roots WHERE id = ?", (root,))
+            (key,) = self.connection.one("SELECT key FROM penstock_roots WHERE id = ?", (root,), str | int)
             raise RowError(f"row {position} of {key!r}: {error}") from None
         if self._dimensions is None:
             self._dimensions = given
@@ -335,7 +349,7 @@ class VectorStore(SqliteStore):
         It waits for nobody: while someone reads, or when the disk is full, the rows stay where they are committed, in
         the `-wal` beside it, and the next run folds them in.
         """
-        with suppress(StoreError), named_errors(self.path):
+        with suppress(StoreError):
             self.connection.pragma("journal_mode", "delete")
         super().close()
 
@@ -346,17 +360,17 @@ def _is_empty(path: str) -> bool:
 
 def look(path: str, connection: Connection) -> Made:
     """With what the vectors of an index were made; `StoreError` if this is no index, or one of another format."""
-    with named_errors(path):
-        application, version = connection.pragma("application_id"), connection.pragma("user_version")
-        if not application and connection.pragma("page_count") and not connection.pragma("schema_version"):
-            return Made()  # nothing was ever made in it: whoever began was stopped at once
-        if application != APPLICATION:
-            raise StoreError(f"{path}: not an index of penstock")
-        if version != FORMAT:
-            advice = "; make another one" if version < FORMAT else ""
-            raise StoreError(f"{path}: an index of format {version}; this penstock reads format {FORMAT}{advice}")
-        ((embedder, dimensions),) = connection.execute("SELECT embedder, dimensions FROM made")
-        return Made(embedder, dimensions)
+    application, version = connection.pragma("application_id"), connection.pragma("user_version")
+    if not application and connection.pragma("page_count") and not connection.pragma("schema_version"):
+        return Made()  # nothing was ever made in it: whoever began was stopped at once
+    if application != APPLICATION:
+        raise StoreError(f"{path}: not an index of penstock")
+    if version != FORMAT:
+        advice = "; make another one" if version < FORMAT else ""
+        raise StoreError(f"{path}: an index of format {version}; this penstock reads format {FORMAT}{advice}")
+    refuse_other_tables(connection, _TABLES)
+    refuse_computed(connection, "entries")
+    return Made(*connection.one("SELECT embedder, dimensions FROM made", (), str | None, int | None))
 
 
 def vector_of(value: object) -> Vector:

@@ -61,9 +61,8 @@ def rows(
         SourceError: in the run, at a text that is not UTF-8.
         StoreError: in the run, if the database cannot be read, or the query is wrong.
     """
-    for module in ("apsw", "sqlite_vec"):
-        if find_spec(module) is None:
-            raise ModuleNotFoundError(f"penstock.rows needs {module}: pip install 'penstock[durable]'", name=module)
+    if find_spec("apsw") is None:
+        raise ModuleNotFoundError("penstock.rows needs apsw: pip install 'penstock[durable]'", name="apsw")
     query = _Query(
         os.path.realpath(validate.path("database", database)),
         _plain(validate.text("sql", sql)),
@@ -91,9 +90,9 @@ class _Query:
 
     def read(self, _: Reading) -> Generator[dict[str, Any]]:
         """The rows; runs in a thread."""
-        from penstock.durable.sqlite import connect_reader, named_errors  # noqa: PLC0415 -- an extra
+        from penstock.durable.sqlite import TextError, connect_reader  # noqa: PLC0415 -- an extra
 
-        with closing(connect_reader(self.path)) as connection, named_errors(self.path):
+        with closing(connect_reader(self.path, of_others=True)) as connection:
             names = self._columns(connection)
             columns = ", ".join(f"c{number}" for number in range(len(names)))
             connection.execute(f"CREATE TEMP TABLE penstock_rows ({columns})")
@@ -102,16 +101,18 @@ class _Query:
             try:
                 for number, row in enumerate(found, 1):  # noqa: B007 -- for the error
                     yield dict(zip(names, row, strict=True))
-            except UnicodeDecodeError as error:
+            except TextError as error:
                 raise self._no_text(connection, names, number + 1) from error
 
     def _no_text(self, connection: "Connection", names: list[str], number: int) -> SourceError:
         """The error for a row of which a text cannot be read."""
+        from penstock.durable.sqlite import TextError  # noqa: PLC0415 -- an extra
+
         for place, name in enumerate(names):
             value = f"SELECT c{place} FROM temp.penstock_rows WHERE rowid = ?"  # noqa: S608 -- a number
             try:
                 list(connection.execute(value, (number,)))
-            except UnicodeDecodeError:
+            except TextError:
                 return SourceError(
                     f"{self.path}: the column {name!r} of row {number:,} holds text that is not UTF-8: "
                     "CAST(... AS BLOB) gives its bytes"

@@ -4,7 +4,7 @@ import os
 from contextlib import closing
 from pathlib import Path
 
-from penstock.durable.sqlite import StoreError, connect_reader, named_errors
+from penstock.durable.sqlite import StoreError, connect_reader
 from penstock.sinks.vectors import Made, SqliteVectors
 from penstock.sources.files import key_of
 from penstock.workflows.documents.embedders import Embedder
@@ -45,6 +45,6 @@ def has_files_below(path: str, directory: str) -> bool:
     """Whether the index at `path` has files below `directory`."""
     within = key_of(directory.rstrip(os.sep))
     limits = (f"{within}{os.sep}", f"{within}{chr(ord(os.sep) + 1)}")
-    with closing(connect_reader(path)) as connection, named_errors(path):
-        ((found,),) = connection.execute(_BELOW, limits)
+    with closing(connect_reader(path)) as connection:
+        (found,) = connection.one(_BELOW, limits, int)
         return bool(found)

@@ -1,0 +1,120 @@
+"""Rows of roots that are not finished, where they need no memory: in a table that this process reads back.
+
+Others may have written to it meanwhile, so what is read is never code, nor the name of any. A row is packed as results
+are that are kept; of a dataclass its fields are. Whatever cannot be packed, its type included, stays in memory, and the
+table has a number for it.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import fields, is_dataclass
+from typing import Any, Final, cast
+
+from penstock.durable.sqlite import Connection, DamageError, RefusedRowError, TooLargeError
+from penstock.durable.values import PackError, UnpackError, kind_of, pack, pack_list, unpack
+
+_PART: Final = 1_000
+_PART_BYTES: Final = 1 << 20
+"""Rows that are staged, and read back, together: so many, or as many as come to so many bytes."""
+
+_PUT: Final = "INSERT INTO penstock_staged (staging, rows) VALUES (?, ?)"
+_TAKE: Final = "SELECT rows FROM penstock_staged WHERE staging = ? ORDER BY id"
+
+
+class Staging:
+    """The rows that wait, each root's under a number; every method is to be called inside a transaction."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._held: dict[int, _Held] = {}
+        self._parts: dict[int, list[int]] = {}  # how many rows each part has
+
+    def put(self, number: int, rows: Sequence[Any]) -> None:
+        """Have rows wait behind those that wait under this number."""
+        held = self._held.setdefault(number, _Held())
+        part: list[bytes] = []
+        size = 0
+        for row in rows:
+            part.append(held.packed(row))
+            size += len(part[-1])
+            if len(part) == _PART or size > _PART_BYTES:
+                self._put_part(number, part)
+                part, size = [], 0
+        if part:
+            self._put_part(number, part)
+
+    def _put_part(self, number: int, part: list[bytes]) -> None:
+        try:
+            self._connection.execute(_PUT, (number, pack_list(part)))
+        except TooLargeError as error:
+            raise RefusedRowError(f"{error}: a row has to wait there") from error
+        self._parts.setdefault(number, []).append(len(part))
+
+    def take(self, number: int) -> Iterator[Any]:
+        """The rows that wait under a number, as they came, a part at a time; they stay.
+
+        Raises:
+            DamageError: they are not those that were put there.
+        """
+        held, parts = self._held.get(number, _Held()), iter(self._parts.get(number, ()))
+        for (packed,) in self._connection.select(_TAKE, (number,), bytes):
+            rows: Any = None
+            try:
+                rows = unpack(packed, held.restored)
+            except UnpackError as error:
+                raise self._damage() from error
+            if not isinstance(rows, list) or len(cast("list[Any]", rows)) != next(parts, None):
+                raise self._damage()
+            yield from cast("list[Any]", rows)
+        if next(parts, None) is not None:
+            raise self._damage()
+
+    def drop(self, number: int) -> None:
+        """Drop the rows that wait under a number; `forget` has to follow when that is committed."""
+        self._connection.execute("DELETE FROM penstock_staged WHERE staging = ?", (number,))
+
+    def forget(self, number: int) -> None:
+        """Let go of what is held for the rows that were dropped."""
+        self._held.pop(number, None)
+        self._parts.pop(number, None)
+
+    def _damage(self) -> DamageError:
+        return DamageError(f"{self._connection.path}: penstock_staged has not the rows that were put there")
+
+
+class _Held:
+    """What rows of a root have that cannot be packed: it stays in memory, and has a number."""
+
+    def __init__(self) -> None:
+        self._values: list[Any] = []
+        self._numbers: dict[int, int] = {}  # by the ids of the values
+
+    def packed(self, row: Any) -> bytes:
+        try:
+            return pack(row, self._stand_in)
+        except PackError:  # it is nested too deeply, or in itself
+            return pack(row, self._number, whole=True)
+
+    def _stand_in(self, value: Any) -> Any:
+        kind = kind_of(value)
+        if is_dataclass(value) and not isinstance(value, type):
+            names = [field.name for field in fields(value)]
+            held = [getattr(value, name, self) for name in names]
+            if not any(each is self for each in held) and getattr(value, "__dict__", {}).keys() <= set(names):
+                return kind, held
+        return self._number(value)
+
+    def _number(self, value: Any) -> int:
+        number = self._numbers.setdefault(id(value), len(self._values))
+        if number == len(self._values):
+            self._values.append(value)
+        return number
+
+    def restored(self, stand_in: Any) -> Any:
+        """What it stands for; `LookupError` or the like if it stands for nothing."""
+        if isinstance(stand_in, int):
+            return self._values[stand_in]
+        kind, held = stand_in
+        made: Any = object.__new__(kind)
+        for field, value in zip(fields(kind), held, strict=True):
+            object.__setattr__(made, field.name, value)
+        return made
