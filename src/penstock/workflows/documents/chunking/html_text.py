@@ -7,8 +7,8 @@ from typing import Any, cast
 
 from lxml import etree
 
-from penstock.workflows.documents.chunking.markdown import Heading, by_headings
-from penstock.workflows.documents.chunking.pieces import Section, Text
+from penstock.workflows.documents.chunking.headings import Heading, by_headings
+from penstock.workflows.documents.chunking.pieces import LONGEST, Section, Text
 
 _HEADING = re.compile(r"h[1-6]$")
 _SPACE = re.compile(r"\s+")
@@ -19,6 +19,10 @@ sub sup time tt u var wbr
 _INLINE = frozenset(_INLINE_TAGS.split())
 _UNSEEN = frozenset(("script", "style", "template", "noscript"))
 
+_PIECE = 1_000
+_DEEPEST = 500
+"""Elements in each other, behind which the parser starts afresh: for every tag it goes through all that are open."""
+
 
 def read(content: str) -> tuple[Text, Iterator[Section]]:
     """The text that a reader sees, and its sections by heading.
@@ -26,14 +30,33 @@ def read(content: str) -> tuple[Text, Iterator[Section]]:
     The parser reports elements while lines are fed to it and builds no tree: a tree took 50 times the size of the file.
     """
     page = _Page()
-    parser = etree.HTMLParser(target=cast("Any", page), huge_tree=True)
     if content.strip():
-        for line in StringIO(content):  # `splitlines` knows more ends of lines than a line feed
-            page.line += 1
-            parser.feed(line)
-        parser.close()
+        _feed(page, content)
     text = Text("\n".join(page.lines), page.numbers)
     return text, by_headings(page.headings, len(text.starts))
+
+
+def _feed(page: "_Page", content: str) -> None:
+    """Give a page its content, in pieces that end before a tag where that can be: a call of the parser is not long."""
+    parser = _parser(page)
+    for line in StringIO(content):  # `splitlines` knows more ends of lines than a line feed
+        page.line += 1
+        start = 0
+        while start < len(line):
+            if page.depth > _DEEPEST:
+                parser.close()
+                parser = _parser(page)
+            end = start + _PIECE
+            if end < len(line):
+                tag = line.rfind("<", start + 1, end)
+                end = tag if tag > 0 else end
+            parser.feed(line[start:end])
+            start = end
+    parser.close()
+
+
+def _parser(page: "_Page") -> etree.HTMLParser:
+    return etree.HTMLParser(target=cast("Any", page), huge_tree=True)
 
 
 class _Page:
@@ -44,6 +67,7 @@ class _Page:
 
     def __init__(self) -> None:
         self.line = 0
+        self.depth = 0
         self.lines = list[str]()
         self.numbers = list[int]()
         self.headings = list[Heading]()
@@ -57,6 +81,7 @@ class _Page:
 
     def start(self, tag: str, _attributes: Mapping[str, str]) -> None:
         self._take()
+        self.depth += 1
         if tag not in _INLINE:
             self._break()
         self._unseen += tag in _UNSEEN
@@ -66,12 +91,13 @@ class _Page:
 
     def end(self, tag: str) -> None:
         self._take()
+        self.depth -= 1
         if tag not in _INLINE:
             self._break()
         self._unseen -= tag in _UNSEEN
         self._preformatted -= tag == "pre"
         if _HEADING.match(tag) and 0 < self._heading <= len(self.lines):
-            title = " ".join(self.lines[self._heading - 1 :]).strip(" ¶")
+            title = " ".join(self.lines[self._heading - 1 : self._heading + LONGEST]).strip(" ¶")[: 2 * LONGEST]
             self.headings.append((self._heading, int(tag[1]), title))
             self._heading = 0
 

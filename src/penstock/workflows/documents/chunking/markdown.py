@@ -1,66 +1,99 @@
-"""Markdown: a section for every heading, known by the headings above it."""
+"""Markdown: a section for every heading of CommonMark, known by the headings above it."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from functools import cache
+from threading import Lock
+from typing import Any, Literal, override
 
-from penstock.workflows.documents.chunking.pieces import Section, Text
+from markdown_it import MarkdownIt
+from markdown_it.rules_block import StateBlock
+from markdown_it.token import Token
 
-MARK = " > "
+from penstock.workflows.documents.chunking.headings import Heading, by_headings
+from penstock.workflows.documents.chunking.pieces import LONGEST, Section, Text
 
-_ATX = re.compile(r" {0,3}(#{1,6})(?:[ \t]+(.*?))??(?:[ \t]+#+)?[ \t]*$")
-_SETEXT = re.compile(r" {0,3}(=+|-+)[ \t]*$")
-_FENCE = re.compile(r" {0,3}(`{3,}|~{3,})([^\n]*)$")
-_PARAGRAPH = re.compile(r" {0,3}(?![-+*>|#\s]|\d{1,9}[.)][ \t])\S")
+_LEVELS = 6
+_NESTED = frozenset(("blockquote_open", "list_item_open"))
+_NESTED_ENDS = frozenset(("blockquote_close", "list_item_close"))
+_YAML = re.compile(r"[^\s#:\[\]{}][^:\n]*:(?:[ \t]|$)")
 
-type Heading = tuple[int, int, str]
-"""Line, level, title."""
+# Parsing holds the interpreter lock anyway; two documents at once would only double the memory.
+_parser = Lock()
 
 
 def sections(text: Text) -> Iterator[Section]:
-    """Sections by heading, as `Install > Linux`; what stands before the first heading has none."""
-    return by_headings(_headings(text.lines), len(text.starts))
+    """Sections by heading, as `Install > Linux`; what stands before the first heading has none.
+
+    A heading in a quote or a list item is one until that ends.
+    """
+    with _parser:
+        found = _headings(text)
+    return by_headings(found, len(text.starts))
 
 
-def by_headings(headings: Iterable[Heading], last: int) -> Iterator[Section]:
-    """Sections of `last` lines that begin at their headings."""
-    first, above = 1, list[tuple[int, str]]()
-    for line, level, title in headings:
-        if line > first:
-            yield Section(first, line - 1, _trail(above))
-        first = line
-        above = [*(entry for entry in above if entry[0] < level), (level, title)]
-    yield Section(first, last, _trail(above))
+def _headings(text: Text) -> list[Heading]:
+    state = _Blocks(text.content)
+    start = _front_matter(text.lines)
+    if start < state.lineMax:
+        state.md.block.tokenize(state, start, state.lineMax)
+    return state.headings
 
 
-def _trail(above: list[tuple[int, str]]) -> str:
-    return MARK.join(title for _, title in above if title)
+class _Blocks(StateBlock):
+    """Keeps the headings of a document, and nothing of its other blocks: the tokens of 2 MB took a gigabyte.
+
+    The rules of the parser fill in a token after they have pushed it, and look at none that they have pushed before.
+    """
+
+    def __init__(self, content: str) -> None:
+        super().__init__(content, _markdown(), {"references": _Forgotten()}, [])
+        self.headings = list[Heading]()
+        self._token = Token("", "", 0)
+        self._outside = list[int]()
+
+    @override
+    def push(self, ttype: str, tag: str, nesting: Literal[-1, 0, 1]) -> Token:
+        self.level += nesting
+        if ttype == "heading_close":
+            self._add_heading(int(tag[1]))
+        elif ttype in _NESTED:
+            self._outside.append(len(self.headings))
+        elif ttype in _NESTED_ENDS and len(self.headings) > self._outside.pop():
+            self.headings.append((self.line + 1, _LEVELS * (len(self._outside) + 1) + 1, ""))
+        return self._token
+
+    def _add_heading(self, level: int) -> None:
+        assert self._token.map is not None
+        title = self._token.content[: 2 * LONGEST]
+        self.headings.append((self._token.map[0] + 1, _LEVELS * len(self._outside) + level, " ".join(title.split())))
 
 
-def _headings(lines: list[str]) -> Iterator[Heading]:
-    """ATX and setext headings; none inside a fenced block, none in the front matter."""
-    fence, before = "", ""
-    start = _front_matter(lines)
-    for number, line in enumerate(lines[start:], start + 1):
-        opened = _FENCE.match(line)
-        if fence:
-            if opened and opened[1].startswith(fence) and not opened[2].strip():
-                fence = ""
-            before = ""
-            continue
-        if opened and not (opened[1][0] == "`" and "`" in opened[2]):
-            fence = opened[1]
-        elif heading := _ATX.match(line):
-            yield number, len(heading[1]), (heading[2] or "").strip()
-        elif (under := _SETEXT.match(line)) and _PARAGRAPH.match(before):
-            yield number - 1, 1 if under[1][0] == "=" else 2, before.strip()
-        else:
-            before = line
-            continue
-        before = ""
+class _Forgotten(dict[str, Any]):
+    """The link references of a document, which nobody asks for."""
+
+    @override
+    def __setitem__(self, label: str, reference: Any) -> None:
+        pass
+
+
+class _Parser(MarkdownIt):
+    @override
+    def normalizeLink(self, url: str) -> str:
+        """The link as it is: only its place is of interest, and the encoding of a host takes quadratic time."""
+        return url
+
+
+@cache
+def _markdown() -> MarkdownIt:
+    return _Parser("commonmark")
 
 
 def _front_matter(lines: list[str]) -> int:
-    """How many lines the `---` block at the very beginning takes."""
+    """How many lines the block of YAML between `---` at the very beginning takes."""
     if lines[0].rstrip() != "---":
+        return 0
+    first = next((line for line in lines[1:] if not line.startswith("#")), "")
+    if not _YAML.match(first):
         return 0
     return next((number for number, line in enumerate(lines[1:], 2) if line.rstrip() in ("---", "...")), 0)

@@ -11,7 +11,11 @@ OVERLAP = 150
 LEAST = 200
 """A section with fewer characters is put together with its neighbour, where both fit a chunk."""
 
+LONGEST = 200
+"""Characters of a title, and of a heading: that is a title with those above it."""
+
 _BREAKS = ("\n\n", "\n", " ")
+_INK = re.compile(r"\S")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +60,7 @@ class Text:
         """Where the section begins and ends, without blank lines round it and white space behind it."""
         start = self.starts[section.first - 1]
         stop = self.starts[section.last] if section.last < len(self.starts) else len(self.content)
-        body = self.content[start:stop]
-        stop = start + len(body.rstrip())
+        stop = start + len(self.content[start:stop].rstrip())
         return _line_of_ink(self.content, start, stop), stop
 
 
@@ -81,6 +84,8 @@ def packed(text: Text, sections: Iterable[Section], mark: str, least: int = LEAS
 
 def _together(group: list[Section], mark: str) -> Section:
     """One section under the headings of all: `Reader.read, close` for `Reader`, `Reader.read` and `Reader.close`."""
+    if len(group) == 1:
+        return group[0]
     names = dict.fromkeys(section.heading for section in group if section.heading)
     above = {name.rpartition(mark)[0] for name in names}
     lowest = [name for name in names if name not in above]
@@ -89,7 +94,14 @@ def _together(group: list[Section], mark: str) -> Section:
         heading = f"{owner}{mark}{', '.join(name.rpartition(mark)[2] for name in lowest)}"
     else:
         heading = ", ".join(lowest)
-    return Section(group[0].first, group[-1].last, heading)
+    return Section(group[0].first, group[-1].last, shortened(heading))
+
+
+def shortened(heading: str, mark: str = "") -> str:
+    """`heading` in at most 200 characters: of titles that are joined by `mark`, the outer ones go first."""
+    while len(heading) > LONGEST and mark and mark in heading:
+        heading = heading.partition(mark)[2]
+    return heading if len(heading) <= LONGEST else f"{heading[: LONGEST - 1].rstrip()}…"
 
 
 def cut(text: Text, sections: Iterable[Section]) -> Iterator[Chunk]:
@@ -100,7 +112,7 @@ def cut(text: Text, sections: Iterable[Section]) -> Iterator[Chunk]:
             stop = _stop(text.content, start, end)
             piece = text.content[start:stop].rstrip()
             yield Chunk(text.number(start), text.number(start + len(piece) - 1), section.heading, piece)
-            start = end if stop == end else _resume(text.content, stop)
+            start = end if stop == end else _line_of_ink(text.content, _resume(text.content, stop), end)
 
 
 def _stop(content: str, start: int, end: int) -> int:
@@ -120,12 +132,13 @@ def _resume(content: str, stop: int) -> int:
     for mark in ("\n", " "):
         found = overlap.find(mark)
         if found >= 0:
-            return _line_of_ink(content, stop - OVERLAP + found + 1, stop)
+            return stop - OVERLAP + found + 1
     return stop - OVERLAP
 
 
 def _line_of_ink(content: str, start: int, stop: int) -> int:
-    """`start` moved past blank lines, but not past the indentation of the line that follows."""
-    body = content[start:stop]
-    ink = start + len(body) - len(body.lstrip())
-    return max(start, content.rfind("\n", start, ink) + 1)
+    """`start` moved past blank lines, but not past the indentation of the line that follows, if it is a usual one."""
+    ink = _INK.search(content, start, stop)
+    if ink is None:
+        return stop
+    return max(start, content.rfind("\n", start, ink.start()) + 1, ink.start() - OVERLAP)

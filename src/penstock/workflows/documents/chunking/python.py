@@ -4,15 +4,16 @@ import ast
 import re
 import warnings
 from collections.abc import Iterator
+from itertools import islice
 from threading import Lock
 
 from penstock.workflows.documents.chunking import plain
-from penstock.workflows.documents.chunking.pieces import SIZE, Section, Text, packed
+from penstock.workflows.documents.chunking.pieces import SIZE, Section, Text, packed, shortened
 
 MARK = "."
 LARGEST = 1_000_000
-# A syntax tree takes up to 1 KB for each: a 1 MB table of numbers took 490 MB.
-MOST_WORDS = 100_000
+# A syntax tree takes up to 1 KB for each word: a 1 MB table of numbers took 490 MB.
+MOST_WORDS_AND_SIGNS = 200_000
 
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 
@@ -26,9 +27,7 @@ def sections(text: Text) -> list[Section]:
 
     Neighbours among the parts of such a class stay together as far as they fit a chunk.
     """
-    if len(text.content) > LARGEST or (
-        len(text.content) > MOST_WORDS and sum(1 for _ in re.finditer(r"\w+", text.content)) > MOST_WORDS
-    ):
+    if len(text.content) > LARGEST or _is_dense(text.content):
         return plain.sections(text)
     with _parser:
         try:
@@ -36,6 +35,12 @@ def sections(text: Text) -> list[Section]:
         except (SyntaxError, ValueError, RecursionError, MemoryError):
             return plain.sections(text)
         return list(_sections(text, text.lines, tree.body, "", Section(1, len(text.starts))))
+
+
+def _is_dense(content: str) -> bool:
+    if len(content) <= MOST_WORDS_AND_SIGNS:
+        return False
+    return next(islice(re.finditer(r"\w+|[^\w\s]", content), MOST_WORDS_AND_SIGNS, None), None) is not None
 
 
 def _parse(content: str) -> ast.Module:
@@ -62,7 +67,7 @@ def _sections(text: Text, lines: list[str], body: list[ast.stmt], owner: str, wh
 
 
 def _definition(text: Text, lines: list[str], node: Definition, owner: str, whole: Section) -> Iterator[Section]:
-    name = f"{owner}.{node.name}" if owner else node.name
+    name = shortened(f"{owner}{MARK}{shortened(node.name)}" if owner else shortened(node.name), MARK)
     start, stop = text.span(whole)
     if isinstance(node, ast.ClassDef) and stop - start > SIZE:
         yield from packed(text, _sections(text, lines, node.body, name, whole), MARK, least=SIZE)
