@@ -6,7 +6,7 @@ import warnings
 import pytest
 
 from penstock.workflows.documents.chunking import split
-from penstock.workflows.documents.chunking.pieces import LEAST, OVERLAP, SIZE
+from penstock.workflows.documents.chunking.pieces import LEAST, LONGEST, OVERLAP, SIZE
 
 BODY = "word " * 60
 """300 characters: no section that has it is put together with its neighbour."""
@@ -85,7 +85,8 @@ def test_small_neighbours_are_put_together():
     chunks = split("a.py", "".join(f"def f{n}(): pass\n" for n in range(1_000)))
     assert all(len(chunk.text) > LEAST for chunk in chunks[:-1])
     assert chunks[0].heading.startswith("f0, f1, f2, ")
-    assert sum(chunk.heading.count(",") + 1 for chunk in chunks) == 1_000
+    assert all("def f" in chunk.text and len(chunk.heading) <= LONGEST for chunk in chunks)
+    assert "".join(chunk.text for chunk in chunks).count("def f") == 1_000
 
 
 # Python
@@ -166,8 +167,10 @@ def test_a_form_feed_is_no_line_of_python():
         "x = '\\ud800'\n\tif" + BODY,
         "(" * 5_000,
         "x = " + "-" * 100_000 + "1",
+        "x = [" + "[]," * 100_000 + "]",
+        "x" + "()" * 100_000,
     ],
-    ids=["syntax", "python 2", "indent", "brackets", "depth"],
+    ids=["syntax", "python 2", "indent", "brackets", "depth", "lists", "calls"],
 )
 def test_what_does_not_parse_is_plain_text(text):
     assert split("a.py", text)[0].heading == ""
@@ -222,13 +225,35 @@ def test_underlined_headings_count():
         f"---\ntitle: front matter\n---\n{BODY}",
         f"- item\n---\n{BODY}",
         f"\n---\n{BODY}",
-        f"| a | b |\n---\n{BODY}",
+        f"---\n# no\ntitle: front matter\n---\n{BODY}",
+        f"<!--\n# hidden\n-->\n\n{BODY}",
+        f"[a]: b\n===\n{BODY}",
         f"#hashtag\n{BODY}",
         f"####### seven\n{BODY}",
     ],
 )
 def test_what_only_looks_like_a_heading_is_none(text):
     assert {chunk.heading for chunk in split("a.md", text)} == {""}
+
+
+def test_a_rule_at_the_top_is_no_front_matter():
+    assert outline("a.md", f"---\n\n# Top\n{BODY}\n\n---\n{BODY}\n") == [(1, 7, "Top")]
+
+
+def test_a_heading_in_a_quote_or_an_item_holds_to_its_end():
+    text = f"# Top\n{BODY}\n\n> ## Quoted\n> {BODY}\n\n{BODY}\n\n- # Item\n\n  {BODY}\n\n{BODY}\n\n## Sub\n{BODY}\n"
+    assert outline("a.md", text) == [
+        (1, 2, "Top"),
+        (4, 5, "Top > Quoted"),
+        (7, 7, "Top"),
+        (9, 11, "Top > Item"),
+        (13, 13, "Top"),
+        (15, 16, "Top > Sub"),
+    ]
+
+
+def test_a_heading_of_several_lines_is_one_title():
+    assert outline("a.md", f"Top\n  of it\n===\n{BODY}\n") == [(1, 4, "Top of it")]
 
 
 def test_a_fence_that_is_never_closed_ends_with_the_file():
@@ -248,8 +273,12 @@ def test_rst_is_cut_at_titles_with_levels_as_they_appear():
     ]
 
 
+def test_a_title_may_be_longer_than_its_underline():
+    assert outline("a.rst", f"Installation guide\n=================\n\n{BODY}\n") == [(1, 4, "Installation guide")]
+
+
 def test_rules_and_short_underlines_are_no_titles():
-    text = f"para\n\n----\n\n{BODY}\n\nlonger than its line\n---\n{BODY}\n::\n\n    code\n    ----\n"
+    text = f"para\n\n----\n\n{BODY}\n\nlonger than its line\n---\n{BODY}\n\n::\n\n    code\n    ----\n"
     assert {chunk.heading for chunk in split("a.rst", text)} == {""}
 
 

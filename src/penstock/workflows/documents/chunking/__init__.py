@@ -1,6 +1,6 @@
 """Chunking: from the text of a document to chunks that know their lines and their heading."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import PurePath
 
 from penstock.workflows.documents.chunking import plain, python, rst
@@ -23,6 +23,7 @@ def split(name: str, content: str) -> list[Chunk]:
 
 
 def _read(suffix: str, content: str) -> tuple[Text, Iterable[Section]]:
+    read: Callable[[Text], Iterable[Section]]
     match suffix:
         case ".html":
             from penstock.workflows.documents.chunking import html_text  # noqa: PLC0415 -- loads its parser

@@ -17,7 +17,7 @@ _OPTION = r"(?:[-+][a-zA-Z0-9](?: ?{arg})?|(?:--|/)[a-zA-Z0-9][a-zA-Z0-9_-]*(?:[
 _OPTIONS = re.compile(rf"(?>{_OPTION})(?>, {_OPTION})*(  +|$)")
 _FIELD = re.compile(r":(?![: ])(?:[^:\\]|\\.|:(?![ `]|$))*+:(?: +|$)")
 _ENUMERATOR = re.compile(r"(\(?)([0-9]{1,9}|[a-zA-Z]|[ivxlcdm]{1,9}|[IVXLCDM]{1,9}|#)([).])(?: +|$)")
-_MARKED = re.compile(r"(?:[-+*•‣⁃]|\||\.\.|__)(?: +|$)")
+_MARKED = re.compile(r"(?:[-+*\u2022\u2023\u2043]|\||\.\.|__)(?: +|$)")
 """Starts an item, a line or an explicit construct: what belongs to it is indented."""
 
 _GRID = re.compile(r"\+-[-+]+-\+$")
