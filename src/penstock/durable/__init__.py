@@ -1,7 +1,7 @@
 """Durable runs: killed at any instant and started again, they go on where they were.
 
-For users: how runs stand (`runs`), what failed of them and was set aside (`dead_roots`, `retry`, `discard`), and what
-their sinks raise.
+For users: how runs stand (`runs`), what failed of them and was set aside (`dead_roots`, `retry`, `discard`), what is
+done again or forgotten because it is asked for (`redo`, `forget`), and what their sinks raise.
 """
 
 from typing import TYPE_CHECKING
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from penstock.exports import exports
 
 if TYPE_CHECKING:
+    from penstock.durable.again import Forgotten, ToRedo, forget, redo
     from penstock.durable.dead import DeadRoot, Letter, dead_roots, discard, retry
     from penstock.durable.lock import HeldError
     from penstock.durable.sqlite import StoreError, StoreFullError
@@ -19,6 +20,7 @@ else:
         {
             "penstock.durable.dead": ("DeadRoot", "Letter", "dead_roots", "discard", "retry"),
             "penstock.durable.lock": ("HeldError",),
+            "penstock.durable.again": ("Forgotten", "ToRedo", "forget", "redo"),
             "penstock.durable.sqlite": ("StoreError", "StoreFullError"),
             "penstock.durable.status": ("RunStatus", "runs"),
         },
@@ -27,13 +29,17 @@ else:
 
 __all__ = [
     "DeadRoot",
+    "Forgotten",
     "HeldError",
     "Letter",
     "RunStatus",
     "StoreError",
     "StoreFullError",
+    "ToRedo",
     "dead_roots",
     "discard",
+    "forget",
+    "redo",
     "retry",
     "runs",
 ]

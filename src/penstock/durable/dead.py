@@ -1,17 +1,15 @@
 """Dead roots: what failed of them and was set aside; to be looked at, done again or given up."""
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
 from typing import Any
 
-from penstock.durable.journal import Journal
-from penstock.durable.lock import exclusive
+from penstock.durable.journal import Journal, no_run
 from penstock.durable.roots import Key
-from penstock.durable.sqlite import Connection, DamageError, StoreError, connect_writer, transaction
-from penstock.durable.status import reading, require_journal
+from penstock.durable.sqlite import Connection, DamageError, StoreError, transaction
+from penstock.durable.status import reading, writing
 
 _DEAD = (
     "SELECT root.id, run.name, root.key, root.version, dead.id, stage, attempts, error, traceback, item, at "
@@ -85,25 +83,17 @@ def discard(path: str, *, run: str | None = None, keys: Iterable[Key] = ()) -> l
 
 
 def _changed(path: str, run: str | None, keys: Iterable[Key], change: Callable[[Journal, int], None]) -> list[DeadRoot]:
-    with reading(path):  # nothing is made or locked where there is no journal
-        pass
-    with ExitStack() as opened:
-        opened.enter_context(exclusive(path))
-        connection = connect_writer(path)
-        opened.callback(connection.close)
-        with transaction(connection):
-            require_journal(path, connection)
-            journal = Journal(path, connection)
-            found = list(_found(path, connection, run, keys))
-            for number, _ in found:
-                change(journal, number)
-        return [root for _, root in found]
+    with writing(path) as (connection, journal), transaction(connection):
+        found = list(_found(path, connection, run, keys))
+        for number, _ in found:
+            change(journal, number)
+    return [root for _, root in found]
 
 
 def _found(path: str, connection: Connection, run: str | None, keys: Iterable[Key]) -> Iterator[tuple[int, DeadRoot]]:
     names = [name for (name,) in connection.select("SELECT name FROM penstock_runs ORDER BY name", (), str)]
     if run is not None and run not in names:
-        raise StoreError(f"{path}: no run {run!r}, there are {', '.join(map(repr, names))}")
+        raise no_run(path, run, names)
     wanted = {str(key) for key in keys}
     roots = [
         (number, DeadRoot(name, key, version, tuple(Letter(*row[5:]) for row in group)))

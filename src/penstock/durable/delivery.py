@@ -1,12 +1,13 @@
 """Runs a stream into a sink, root by root."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from operator import attrgetter
 from pathlib import Path
+from shlex import quote
 from time import perf_counter
 from typing import Any, Final
 
@@ -92,6 +93,9 @@ async def _open(job: Job) -> tuple[Store, Opened, Found]:
     found = Found()
     if opened.changed:
         LOG.warning("run %r: the code has changed since it was begun last: %s", job.name, ", ".join(opened.changed))
+    if opened.lost:
+        lacking = "run %r: %s done roots lack rows, which others have removed; %s has these done again"
+        LOG.warning(lacking, job.name, f"{opened.lost:,}", _redo(job))
     try:
         with store.transaction():
             suspects = store.journal.deaths.suspects(opened.id) if job.finds_killers else []
@@ -136,10 +140,26 @@ async def _open_once(job: Job) -> tuple[Store, Opened]:
             opened = store.journal.open_run(
                 job.name, job.source, identity_of(job.sink), owner(), stages=job.stages, on_change=job.on_change
             )
-            return store, replace(opened, keeps_rows_of_dead=job.on_dead == "keep")
+            lost = store.lost(opened.id)
+            _refuse_if_all_are_lost(job, store, opened, lost)
+            return store, replace(opened, keeps_rows_of_dead=job.on_dead == "keep", lost=len(lost))
     except BaseException:
         store.close()
         raise
+
+
+def _refuse_if_all_are_lost(job: Job, store: Store, opened: Opened, lost: Sequence[tuple[int, int]]) -> None:
+    """`StoreError` if nothing is left of all that the run had stored: its table was dropped, or emptied."""
+    if any(rows for _, rows in lost) or not lost or store.journal.roots_with_rows(opened.id) > len(lost):
+        return
+    raise StoreError(
+        f"{job.sink.path}: the rows of run {job.name!r}, of {len(lost):,} roots, are not there any more: others have "
+        f"removed them; {_redo(job)} has them done again, `penstock forget` begins anew"
+    )
+
+
+def _redo(job: Job) -> str:
+    return f"`penstock redo {quote(job.sink.path)} --run {quote(job.name)} --missing-rows`"
 
 
 async def _deliver_some(job: Job, opened: Opened, keys: frozenset[Key]) -> Counts:
@@ -326,6 +346,7 @@ class Delivery:
             seconds=(self._ended or perf_counter()) - self._began,
             complete=self._complete,
             changed=self._opened.changed,
+            lost=self._opened.lost,
             by_other_code=sum(n for times, n in ledger.passed.items() if self._opened.is_by_other_code(times)),
             stats=self.items.stats(),
             failures=self.failures,

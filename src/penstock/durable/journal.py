@@ -10,6 +10,7 @@ from pathlib import Path
 from time import monotonic, time
 from typing import Final
 
+from penstock.core import validate
 from penstock.durable import deaths
 from penstock.durable.deaths import Deaths
 from penstock.durable.fingerprint import OnChange, StageCode, changes, code_of
@@ -84,6 +85,9 @@ run = ?1 AND times > 0 AND ?2 IS NOT (
 """
 """Roots of a run that were made by other code than that."""
 
+_EVERY: Final = "run = ?1"
+_DEAD: Final = f"run = ?1 AND state = {DEAD}"
+
 _ROOT: Final = "SELECT id FROM penstock_roots WHERE run = ? AND key = ?"
 
 
@@ -98,6 +102,7 @@ class Opened:
         codes: from which opening on roots were made by which code, in order; the last is that of this one.
         keeps_rows_of_dead: whether a root that fails keeps the rows of the version before.
         notes: whether it is noted which roots are begun, as a process has died.
+        lost: roots that are done and of which rows are not there any more.
     """
 
     id: int
@@ -108,11 +113,17 @@ class Opened:
     codes: tuple[tuple[int, bytes], ...] = ()
     keeps_rows_of_dead: bool = False
     notes: bool = False
+    lost: int = 0
 
     def is_by_other_code(self, times: int) -> bool:
         """Whether the code of that opening was another one."""
-        before = bisect_right(self.codes, times, key=itemgetter(0))
-        return self.codes[max(before - 1, 0)][1] != self.codes[-1][1]
+        return is_by_other_code(self.codes, times)
+
+
+def is_by_other_code(codes: Sequence[tuple[int, bytes]], times: int) -> bool:
+    """Whether the code of that opening was another one than the last of `codes`, as `Opened` has them."""
+    before = bisect_right(codes, times, key=itemgetter(0))
+    return bool(codes) and codes[max(before - 1, 0)][1] != codes[-1][1]
 
 
 class Journal:
@@ -334,14 +345,65 @@ class Journal:
         rows = [row for ((row,),) in filter(None, found)]
         return {"delivered": len(rows), "rows": sum(rows)}
 
-    def redo_by_other_code(self, run: int, code: bytes) -> int:
-        """Have all roots done again that were made by other code than that; how many."""
-        if all(each == code for _, each in self._codes(run)):
-            return 0
-        letters = f"DELETE FROM penstock_dead WHERE root IN (SELECT id FROM penstock_roots WHERE {_OTHERS})"  # noqa: S608 -- a constant
-        self._connection.execute(letters, (run, code))
-        self._connection.execute(f"UPDATE penstock_roots SET times = 0 WHERE {_OTHERS}", (run, code))  # noqa: S608 -- a constant
-        redone = self._connection.changes()
+    def find_run(self, name: str) -> tuple[int, str]:
+        """The id of a run, and the identity of its sink; `StoreError` if there is none of that name."""
+        for run, sink in self._connection.select(
+            "SELECT id, sink FROM penstock_runs WHERE name = ?", (name,), int, str
+        ):
+            return run, sink
+        names = "SELECT name FROM penstock_runs ORDER BY began DESC, id DESC"
+        raise no_run(self._path, name, [each for (each,) in self._connection.select(names, (), str)])
+
+    def find_root(self, run: int, key: Key) -> tuple[int, int] | None:
+        """The id of a root, and how many rows there are of it; None if it is not known."""
+        if not can_be_key(key):
+            return None
+        found = "SELECT id, rows FROM penstock_roots WHERE run = ? AND key = ?"
+        for root, rows in self._connection.select(found, (run, key), int, int):
+            return root, rows
+        return None
+
+    def keys_near(self, run: int, key: Key, number: int) -> list[Key]:
+        """So many keys of a run behind that one, in their order, and as many before it."""
+        found: list[Key] = []
+        for way, order in ((">=", "ASC"), ("<", "DESC")):
+            near = f"SELECT key FROM penstock_roots WHERE run = ? AND key {way} ? ORDER BY key {order} LIMIT ?"  # noqa: S608 -- constants
+            there = self._connection.select(near, (run, key if can_be_key(key) else "", number), int | str)
+            found += [each for (each,) in there]
+        return found
+
+    def roots_with_rows(self, run: int) -> int:
+        """How many roots of a run are done and have rows."""
+        roots = "SELECT count(*) FROM penstock_roots WHERE run = ? AND times > 0 AND rows > 0"
+        number: int
+        (number,) = self._connection.one(roots, (run,), int)
+        return number
+
+    def redo(self, run: int, *, dead: bool = False) -> tuple[int, int]:
+        """Have all roots of a run, or all that are dead, done again by the next one; how many, and their rows."""
+        return self._redo(_DEAD if dead else _EVERY, (run,))
+
+    def redo_lost(self, root: int, rows: int) -> None:
+        """Have a root done again, of which there are only so many rows any more."""
+        self.retry(root)
+        self._connection.execute("UPDATE penstock_roots SET rows = ? WHERE id = ?", (rows, root))
+
+    def _redo(self, which: str, values: tuple[int | bytes, ...]) -> tuple[int, int]:
+        query = f"SELECT count(*), coalesce(sum(rows), 0) FROM penstock_roots WHERE {which}"  # noqa: S608 -- a constant
+        roots, rows = self._connection.one(query, values, int, int)
+        if roots:
+            letters = f"DELETE FROM penstock_dead WHERE root IN (SELECT id FROM penstock_roots WHERE {which})"  # noqa: S608 -- a constant
+            self._connection.execute(letters, values)
+            self._connection.execute(f"UPDATE penstock_roots SET times = 0 WHERE {which}", values)  # noqa: S608 -- a constant
+        return roots, rows
+
+    def redo_by_other_code(self, run: int, code: bytes | None = None) -> tuple[int, int]:
+        """The same for roots that were made by other code than that, by default than that of the last opening."""
+        codes = self._codes(run)
+        code = codes[-1][1] if code is None and codes else code
+        if code is None or all(each == code for _, each in codes):
+            return 0, 0
+        redone = self._redo(_OTHERS, (run, code))
         self._connection.execute("DELETE FROM penstock_codes WHERE run = ?", (run,))
         self._made_by(run, 1, code)
         return redone
@@ -362,6 +424,43 @@ class Journal:
         rows: int
         (rows,) = self._connection.one("DELETE FROM penstock_roots WHERE id = ? RETURNING rows", (root,), int)
         return rows
+
+    def some_roots(self, run: int, number: int) -> list[int]:
+        """The ids of some roots of a run, no more than that."""
+        roots = "SELECT id FROM penstock_roots WHERE run = ? LIMIT ?"
+        return [root for (root,) in self._connection.select(roots, (run, number), int)]
+
+    def forget_run(self, run: int) -> tuple[int, int]:
+        """Forget a run and what roots there are of it; how many, and how many rows were stored of them."""
+        roots, rows = self._connection.one(
+            "SELECT count(*), coalesce(sum(rows), 0) FROM penstock_roots WHERE run = ?", (run,), int, int
+        )
+        self._connection.execute("UPDATE penstock_journal SET last_id = ?", (self._last_id,))
+        self._connection.execute(
+            "DELETE FROM penstock_dead WHERE root IN (SELECT id FROM penstock_roots WHERE run = ?)", (run,)
+        )
+        self.deaths.forget(run)
+        for table in ("roots", "stages", "codes"):
+            self._connection.execute(f"DELETE FROM penstock_{table} WHERE run = ?", (run,))  # noqa: S608 -- constants
+        self._connection.execute("DELETE FROM penstock_runs WHERE id = ?", (run,))
+        return roots, rows
+
+    def drop_unused_memo(self) -> bool:
+        """Drop some of what is kept for stages that are part of no run any more; whether there may be more."""
+        stage = unused_memo(self._connection)
+        if stage is not None:
+            self.drop_memo(stage)
+        return stage is not None
+
+
+def can_be_key(key: Key) -> bool:
+    """Whether a journal can hold it."""
+    return validate.is_utf8(key) if isinstance(key, str) else -(2**63) <= key < 2**63
+
+
+def no_run(path: str, name: str, there: Sequence[str]) -> StoreError:
+    """The error for a run that is not there."""
+    return StoreError(f"{path}: no run {name!r}, there are {', '.join(map(repr, there)) or 'none'}")
 
 
 def unused_memo(connection: Connection) -> bytes | None:

@@ -31,6 +31,8 @@ class RunReport:
         missing: roots that were done before and are not in the source any more.
         removed: of those missing, roots whose rows were removed.
         unread: places of the source that could not be read and were passed over; what they hold is not missing.
+        lost: roots that are done and of which rows were removed by others, as seen at the beginning; the rows of all
+            roots together are counted for that, and what was changed in place is not seen.
         rows: rows that were stored.
         seconds: how long it took.
         commits: transactions.
@@ -61,6 +63,7 @@ class RunReport:
     changed: tuple[str, ...] = ()
     unread: int = 0
     by_other_code: int = 0
+    lost: int = 0
 
     def __str__(self) -> str:
         parts = [
@@ -76,6 +79,8 @@ class RunReport:
             parts.append(f"code changed: {', '.join(self.changed)}")
         if self.missing:
             parts.append(f"{self.missing:,} missing" + (f", {self.removed:,} removed" if self.removed else ", kept"))
+        if self.lost:
+            parts.append(f"{_counted(self.lost, 'root')} without all of their rows, which others have removed")
         if self.unread:
             parts.append(f"{_counted(self.unread, 'place')} of the source not read")
         parts.append(

@@ -4,7 +4,7 @@ A sink describes a place; `open` makes a store of it, for one run. `replace` is 
 store, together with the journal: what it does and the note that the root is done are there both or not at all.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -62,6 +62,14 @@ class Store(Protocol):
         Raises:
             RowError: it cannot hold a row; that is the failure of the root. Anything else ends the run.
             KeyTakenError: as rows of other roots are; it is tried again when those are settled, or are gone.
+        """
+        ...
+
+    def lost(self, run: int) -> "Sequence[tuple[int, int]]":
+        """The roots of a run, by id, of which rows are not there any more, and how many are, in the open transaction.
+
+        Those that the next run does again anyway are not among them. It is asked when a run is opened: it should cost
+        little where nothing is lost. A store that cannot tell gives nothing.
         """
         ...
 

@@ -1,5 +1,6 @@
-"""How the runs of a journal stand; read without a lock, while they run, too."""
+"""How the runs of a journal stand; read without a lock, while they run, too. And who changes it while they do not."""
 
+from collections import Counter, defaultdict
 from collections.abc import Generator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -7,14 +8,17 @@ from pathlib import Path
 from typing import Literal
 
 from penstock.durable import lock
-from penstock.durable.journal import check_format, has_journal
+from penstock.durable.journal import Journal, check_format, has_journal, is_by_other_code
 from penstock.durable.roots import DEAD, DONE
-from penstock.durable.sqlite import Connection, DamageError, StoreError, connect_reader, shown
+from penstock.durable.sqlite import Connection, DamageError, StoreError, connect_reader, connect_writer, shown
 
 type State = Literal["running", "complete", "stopped", "killed"]
 
-_RUNS = "SELECT id, name, source, times, clean, owner, began, ended FROM penstock_runs ORDER BY began DESC, id DESC"
-_COUNTS = "SELECT run, state, times = 0, count(*), sum(rows) FROM penstock_roots GROUP BY 1, 2, 3"
+_RUNS = (
+    "SELECT id, name, source, sink, times, clean, owner, began, ended FROM penstock_runs ORDER BY began DESC, id DESC"
+)
+_COUNTS = "SELECT run, state, times, count(*), sum(rows) FROM penstock_roots GROUP BY 1, 2, 3"
+_CODES = "SELECT run, since, code FROM penstock_codes ORDER BY run, since"
 
 _LONGEST = 16 << 20
 """Bytes of a value, at most."""
@@ -27,6 +31,7 @@ class RunStatus:
     Attributes:
         name: its name.
         source: what it is over.
+        sink: what its rows go to; empty where a journal of the first format does not say.
         state: "running"; "complete", its source came to its end; "stopped" before that, in order, or by an error; or
             "killed".
         owner: who runs it, or ran it last.
@@ -35,12 +40,14 @@ class RunStatus:
         ended: when it came to its end, or None.
         done: roots that are done.
         dead: roots that are set aside, with what failed of them.
-        retried: roots that were set aside and are done again by the next run.
+        retried: roots that the next run does again, because that was asked for (`retry`, `redo`).
+        by_other_code: roots that are done and were made by other code than that of the last opening.
         rows: rows that are stored.
     """
 
     name: str
     source: str
+    sink: str
     state: State
     owner: str
     times: int
@@ -49,6 +56,7 @@ class RunStatus:
     done: int
     dead: int
     retried: int
+    by_other_code: int
     rows: int
 
 
@@ -60,35 +68,36 @@ def runs(path: str) -> list[RunStatus]:
     """
     with reading(path) as connection:
         held_by = lock.holder(path) or ""
-        counts = {
-            (run, state, again): (number, rows)
-            for run, state, again, number, rows in connection.select(_COUNTS, (), int, int, int, int, int)
-        }
-        found: list[RunStatus] = []
-        kinds = (int, str, str, int, int, str, int | float, int | float | None)
-        names = set[str]()
-        for run, name, source, times, clean, owner, began, ended in connection.select(_RUNS, (), *kinds):
-            if name in names:
+        codes = defaultdict[int, list[tuple[int, bytes]]](list)
+        for run, since, code in connection.select(_CODES, (), int, int, bytes):
+            codes[run].append((since, code))
+        counts = defaultdict[int, Counter[str]](Counter)
+        for run, state, times, roots, rows in connection.select(_COUNTS, (), int, int, int, int, int):
+            counts[run]["rows"] += rows
+            counts[run]["retried" if not times else "dead" if state == DEAD else "done"] += roots
+            if times and state == DONE and is_by_other_code(codes[run], times):
+                counts[run]["by_other_code"] += roots
+        found: dict[str, RunStatus] = {}
+        kinds = (int, str, str, str, int, int, str, int | float, int | float | None)
+        for run, name, source, sink, times, clean, owner, began, ended in connection.select(_RUNS, (), *kinds):
+            if name in found:
                 raise DamageError(f"{path}: the database is damaged: it has the run {shown(name)} twice")
-            names.add(name)
-            states = [(state, again) for state in (DONE, DEAD) for again in (0, 1)]
-            of = {each: counts.get((run, *each), (0, 0)) for each in states}
-            found.append(
-                RunStatus(
-                    name=name,
-                    source=source,
-                    state=_state(owner, held_by, clean=bool(clean), ended=ended is not None),
-                    owner=owner,
-                    times=times,
-                    began=began,
-                    ended=ended,
-                    done=of[DONE, 0][0],
-                    dead=of[DEAD, 0][0],
-                    retried=of[DONE, 1][0] + of[DEAD, 1][0],
-                    rows=sum(rows for _, rows in of.values()),
-                )
+            found[name] = RunStatus(
+                name=name,
+                source=source,
+                sink=sink,
+                state=_state(owner, held_by, clean=bool(clean), ended=ended is not None),
+                owner=owner,
+                times=times,
+                began=began,
+                ended=ended,
+                done=counts[run]["done"],
+                dead=counts[run]["dead"],
+                retried=counts[run]["retried"],
+                by_other_code=counts[run]["by_other_code"],
+                rows=counts[run]["rows"],
             )
-        return found
+        return list(found.values())
 
 
 def _state(owner: str, held_by: str, *, clean: bool, ended: bool) -> State:
@@ -114,6 +123,23 @@ def reading(path: str) -> Generator[Connection]:
         connection.bound(_LONGEST)
         require_journal(path, connection)
         yield connection
+
+
+@contextmanager
+def writing(path: str) -> Generator[tuple[Connection, Journal]]:
+    """A connection to a journal that writes, while no run does.
+
+    Raises:
+        HeldError: a process is writing to it.
+        StoreError: there is no such journal, or it cannot be written.
+    """
+    with reading(path):  # nothing is made or locked where there is no journal
+        pass
+    with lock.exclusive(path), closing(connect_writer(path)) as connection:
+        require_journal(path, connection)
+        journal = Journal(path, connection)
+        journal.prepare()
+        yield connection, journal
 
 
 def require_journal(path: str, connection: Connection) -> None:

@@ -1,7 +1,7 @@
 """What the stores of SQLite databases share: the lock, the one connection that writes, the journal beside the rows."""
 
 import os
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -29,6 +29,15 @@ _PAGE: Final = 512
 
 ROOT: Final = "penstock_root"
 """The column that says which root a row came from."""
+
+
+_COUNTED = """
+SELECT total(rows), total(rows * id) FROM penstock_roots WHERE +run IN (SELECT id FROM penstock_runs WHERE sink = ?)
+"""
+_LOST = """
+SELECT roots.id, coalesce(number, 0) FROM penstock_roots AS roots LEFT JOIN ({}) ON root = roots.id
+WHERE +run = ? AND times > 0 AND rows > coalesce(number, 0)
+"""
 
 
 class SqliteStore:
@@ -86,6 +95,11 @@ class SqliteStore:
         """Put `rows` in the place of those of the root."""
         raise NotImplementedError
 
+    def lost(self, run: int) -> Sequence[tuple[int, int]]:
+        """Give nothing: what the rows are is not known here."""
+        del run
+        return ()
+
     @contextmanager
     def transaction(self) -> Generator[None]:
         """All of it or nothing."""
@@ -113,6 +127,23 @@ class SqliteStore:
     def close(self) -> None:
         """Close it, and let others write."""
         self._opened.close()
+
+
+def is_whole(connection: Connection, sink: str, rows: str) -> bool:
+    """Whether all rows are there that the journal counts for the sink of that identity, and no others.
+
+    Their number and the sum of the ids of their roots are compared: a tenth of a second for a million rows. `rows` is
+    what SQL selects them from, with the column of their roots.
+    """
+    there = connection.one(f"SELECT count(*), total({ROOT}) FROM {rows}", (), int, float)  # noqa: S608 -- quoted
+    return there == connection.one(_COUNTED, (sink,), float, float)
+
+
+def lost_from(connection: Connection, run: int, rows: str | None) -> Sequence[tuple[int, int]]:
+    """The roots of a run of which rows are not there any more, and how many are; `rows` is None without a table."""
+    there = f"SELECT {ROOT} AS root, count(*) AS number FROM {rows} GROUP BY 1"  # noqa: S608 -- quoted
+    lost = _LOST.format(there if rows else "SELECT NULL AS root, 0 AS number")
+    return [(root, number) for root, number in connection.select(lost, (run,), int, int)]
 
 
 def quoted(name: str) -> str:

@@ -22,7 +22,18 @@ from penstock.durable.sqlite import (
 )
 from penstock.sinks.cells import Cell, Row, cells, mapping, shown
 from penstock.sinks.columns import Columns, Declared, declared, place_of
-from penstock.sinks.store import LONGEST, ROOT, SqliteStore, check_name, columns_of, database, lowered, quoted
+from penstock.sinks.store import (
+    LONGEST,
+    ROOT,
+    SqliteStore,
+    check_name,
+    columns_of,
+    database,
+    is_whole,
+    lost_from,
+    lowered,
+    quoted,
+)
 
 
 class SqliteTable:
@@ -181,6 +192,13 @@ class TableStore(SqliteStore):
         except BaseException:
             self._columns.back_to(before)
             raise
+
+    @override
+    def lost(self, run: int) -> Sequence[tuple[int, int]]:
+        rows = quoted(self._sink.table) if self._columns.known else None
+        if rows and is_whole(self.connection, self._sink.identity, rows):
+            return ()
+        return lost_from(self.connection, run, rows)
 
     @override
     def replace(self, root: int, rows: Iterable[Row]) -> None:

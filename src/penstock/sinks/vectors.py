@@ -31,7 +31,7 @@ from penstock.sinks import finding
 from penstock.sinks.cells import Cell, cells, mapping, shown
 from penstock.sinks.columns import Columns, Declared, declared
 from penstock.sinks.finding import Found
-from penstock.sinks.store import ROOT, SqliteStore, database, lowered
+from penstock.sinks.store import ROOT, SqliteStore, database, is_whole, lost_from, lowered
 
 type Vector = NDArray[np.float32]
 type VectorLike = NDArray[Any] | Sequence[float]
@@ -53,6 +53,7 @@ CREATE VIRTUAL TABLE words USING fts5(
 _FIRST_ID = "SELECT coalesce(max(id), 0) + 1 FROM vectors"
 _HAS_ROWS = f"SELECT 1 FROM entries WHERE {ROOT} = ? LIMIT 1"  # noqa: S608 -- a constant
 _OF_ROOT = f"(SELECT id FROM entries WHERE {ROOT} = ?)"  # noqa: S608 -- a constant
+_WITH_VECTORS = "entries JOIN vectors USING (id)"
 _WAIT = 3_000
 """Milliseconds that readers of a closed index, who lock it, are waited for."""
 
@@ -298,6 +299,18 @@ class VectorStore(SqliteStore):
             self._columns.back_to(columns)
             self._dimensions = dimensions
             raise
+
+    @override
+    def lost(self, run: int) -> Sequence[tuple[int, int]]:
+        """What `Store.lost` gives. Vectors and words without an entry are dropped: they would take places of hits."""
+        connection, there = self.connection, bool(self._columns.known)
+        equal = "SELECT (SELECT count(*) FROM entries) = (SELECT count(*) FROM vectors)"
+        if there and is_whole(connection, self._sink.identity, "entries") and connection.one(equal, (), int) == (1,):
+            return ()
+        alone = f"SELECT id FROM vectors{' WHERE id NOT IN (SELECT id FROM entries)' if there else ''}"  # noqa: S608 -- constants
+        connection.execute(f"DELETE FROM words WHERE rowid IN ({alone})")  # noqa: S608 -- a constant
+        connection.execute(f"DELETE FROM vectors WHERE id IN ({alone})")  # noqa: S608 -- a constant
+        return lost_from(connection, run, _WITH_VECTORS if there else None)
 
     @override
     def replace(self, root: int, rows: Iterable[Entry]) -> None:
