@@ -8,7 +8,7 @@ from typing import Any, assert_type
 from penstock import Retry
 from penstock.core.stats import Stats
 from penstock.tasks.executor import TaskExecutor
-from penstock.tasks.feed import TaskResult
+from penstock.tasks.feed import AddedTask, TaskResult
 from penstock.tasks.queue import TaskQueue
 
 
@@ -22,13 +22,16 @@ def plain() -> int:
 
 async def executed() -> None:
     executor = TaskExecutor(2, timeout=timedelta(seconds=3), retry=Retry(on=OSError), ageing=60, grace=1, name="mill")
-    assert_type(executor.add(plain), str)
-    executor.add(partial(fetch, "url"), id="first", priority=2.5)
-    executor.add(lambda: fetch("url"), priority=-1)
-    executor.add(fetch("url"))
-    executor.add(fetch)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-    executor.add(plain, priority="high")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-    executor.add(plain, id=3)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    assert_type(executor.add(plain), AddedTask[int])
+    assert_type(await executor.add(plain), int)
+    assert_type(await executor.add(partial(fetch, "url"), id="first", priority=2.5), bytes)
+    assert_type(await executor.add(lambda: fetch("url"), priority=-1), bytes)
+    assert_type(await executor.add(fetch("url")), bytes)
+    name: str = executor.add(plain)
+    executor.results[name].unwrap()
+    executor.add(fetch)  # type: ignore[arg-type]  # pyright: ignore[reportCallIssue, reportArgumentType]
+    executor.add(plain, priority="high")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
+    executor.add(plain, id=3)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
     assert_type(await executor.run(), list[TaskResult[Any]])
     async with executor as same:
         assert_type(same, TaskExecutor)

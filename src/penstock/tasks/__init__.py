@@ -6,13 +6,14 @@ run on, with its promises: bounded, cancelled cleanly, nothing lost and nothing 
 
 from penstock.tasks.batch_size import BatchSizes, MeasuredSize, find_batch_size
 from penstock.tasks.executor import TaskExecutor
-from penstock.tasks.feed import TaskResult
+from penstock.tasks.feed import AddedTask, TaskResult
 from penstock.tasks.gathering import Partition, first_success, gather, partition, race, retry_failed, settle
 from penstock.tasks.queue import TaskQueue
 from penstock.tasks.run_tasks import TaskRun, run_tasks
 from penstock.tasks.tokens import CancelToken
 
 __all__ = [
+    "AddedTask",
     "BatchSizes",
     "CancelToken",
     "MeasuredSize",

@@ -21,6 +21,7 @@ from penstock.engines.local import kind_of
 from penstock.engines.threads import Threads
 from penstock.run import Run
 from penstock.streams import Stream
+from penstock.tasks.feed import AddedTask
 
 type AsyncTask[T] = Callable[[], Awaitable[T]] | Coroutine[Any, Any, T]
 """A function without arguments that returns an awaitable, or a coroutine object."""
@@ -98,8 +99,10 @@ class Calls:
             raise MisuseError(f"a task must be callable or a coroutine object, got {task!r}")
         if self._in_thread is not None and _is_plain(task):
             return await self._in_thread(task)
-        result = task(*self._arguments)
-        return await self._awaited(cast("Awaitable[Any]", result)) if isinstance(result, Awaitable) else result
+        result: Any = task(*self._arguments)
+        if not isinstance(result, Awaitable) or isinstance(result, AddedTask):  # a task may end with adding another
+            return cast("object", result)
+        return await self._awaited(cast("Awaitable[Any]", result))
 
     async def _awaited(self, result: Awaitable[Any]) -> Any:
         return await (result if self._timeout is None else within(self._timeout, result))

@@ -3,10 +3,11 @@
 import asyncio
 import inspect
 import time
+import weakref
 from collections.abc import Mapping
 from contextlib import suppress
 from types import MappingProxyType, TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Self, overload
 
 from penstock.core import validate
 from penstock.core.clock import clock_of
@@ -18,8 +19,8 @@ from penstock.core.scope import Scope
 from penstock.core.stage import Stage
 from penstock.core.stats import Stats
 from penstock.streams import Stream
-from penstock.tasks.calls import Calls, Given, Task, refuse_coroutine
-from penstock.tasks.feed import Entry, Feed, Opened, TaskResult, TaskWindow, close_coroutine
+from penstock.tasks.calls import AsyncTask, Calls, Given, Task, refuse_coroutine
+from penstock.tasks.feed import AddedTask, Entry, Feed, Opened, TaskResult, TaskWindow, close_coroutine
 from penstock.tasks.queue import TaskQueue
 
 THREE_TRIES: Final = Retry(attempts=3, on=Exception)
@@ -89,8 +90,18 @@ class TaskExecutor:
 
     # Feeding
 
-    def add(self, fn: Task[Any], *, id: str | None = None, priority: float = 0) -> str:  # noqa: A002 -- what it is called in a result
-        """Add a task; its id.
+    @overload
+    def add[T](self, fn: AsyncTask[T], *, id: str | None = None, priority: float = 0) -> AddedTask[T]: ...
+    @overload
+    def add[T](self, fn: Task[T], *, id: str | None = None, priority: float = 0) -> AddedTask[T]: ...
+    def add(
+        self,
+        fn: Task[Any],
+        *,
+        id: str | None = None,  # noqa: A002 -- what it is called in a result
+        priority: float = 0,
+    ) -> AddedTask[Any]:
+        """Add a task; its id, a str, which can be awaited for what the task returns.
 
         Args:
             fn: a function without arguments, sync or async; without `retry` also a coroutine object, which is closed if
@@ -111,11 +122,13 @@ class TaskExecutor:
             close_coroutine(fn)
             raise
         self._entries[key] = entry
+        added: AddedTask[Any] = AddedTask(key, self._check_at_work)
+        entry.added = weakref.ref(added)
         if self._opened is not None:
             if self._opened.feed.cut_short:
                 self._cut_short()
             self._opened.feed.tell()
-        return key
+        return added
 
     def close(self) -> None:
         """Let nothing be added any more; what was added is still done. Closing twice is no error."""
@@ -240,6 +253,20 @@ class TaskExecutor:
                 "there it can be used, with loop.call_soon_threadsafe"
             )
 
+    async def _check_at_work(self) -> None:
+        """Raise if nobody should wait for a task now."""
+        self._require_its_loop()
+        self._refuse_own_tasks("await of what add() gave")
+        if not self._is_at_work():
+            await asyncio.sleep(0)  # a task for run() may have been made just now
+            if not self._is_at_work():
+                raise ExecutorUseError(
+                    f"executor {self._name!r} is not at work: await a task in a block of `async with`, or beside run()"
+                )
+
+    def _is_at_work(self) -> bool:
+        return self._opened is not None or self._running
+
     def _refuse_own_tasks(self, call: str) -> None:
         if self._opened is not None and self._opened.window.runs_caller():
             raise ExecutorUseError(f"{call} inside a task of executor {self._name!r} would wait for that task")
@@ -285,6 +312,7 @@ class TaskExecutor:
             return  # it was left behind, and comes back after its result was given
         entry.done_with()
         self._done[entry.id] = result
+        entry.told(result)
         if self._opened is not None and self._is_all_done():
             self._opened.feed.changed.set()
 
@@ -343,6 +371,9 @@ class TaskExecutor:
         opened.scope.failures.clear()  # they stand in the results; their frames may lead to the scope
         self._stats = opened.run.stats()
         self._opened = None
+        for entry in self._entries.values():
+            if entry.id not in self._done:
+                entry.told(None)
 
     def _cut_short(self) -> None:
         assert self._opened is not None

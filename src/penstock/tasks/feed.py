@@ -2,9 +2,10 @@
 
 import asyncio
 import inspect
-from collections.abc import Callable
+import weakref
+from collections.abc import Awaitable, Callable, Generator
 from dataclasses import dataclass, field, replace
-from typing import Any, cast, override
+from typing import Any, Self, cast, override
 
 from penstock.core.errors import NoResultError
 from penstock.core.order import UnorderedWindow
@@ -62,6 +63,13 @@ class Entry:
     task: Any
     taken: bool = False
     attempts: int = 0
+    added: "weakref.ref[AddedTask[Any]] | None" = None
+
+    def told(self, result: TaskResult[Any] | None) -> None:
+        """Tell what the caller of `add` has of the result, if it is kept; of None, that there will not be one now."""
+        added = None if self.added is None else self.added()
+        if added is not None:
+            added.told(result)
 
     def cancelled(self, reason: Reason) -> TaskResult[Any]:
         """The result of a task that was stopped."""
@@ -72,6 +80,61 @@ class Entry:
         if not self.attempts:
             close_coroutine(self.task)
         self.task = None
+
+
+class AddedTask[T](str):
+    """The id of a task that was added to an executor; awaited, it gives what the task returns (P5, P8).
+
+    Cancelling who waits does not cancel the task. It may be awaited any number of times, or never.
+
+    Raises:
+        Exception: on `await`, the error of a task that failed, after its last try.
+        NoResultError: on `await`, the task was stopped, or never started.
+        ExecutorUseError: on `await`, the executor is not at work, or a task of its own waits, which may hold the place
+            that is wanted.
+    """
+
+    __slots__ = ("__weakref__", "_check", "_result", "_waiters")
+    _check: Callable[[], Awaitable[None]]
+    _result: TaskResult[T] | None
+    _waiters: list[asyncio.Future[None]]
+
+    def __new__(cls, key: str, check: Callable[[], Awaitable[None]]) -> Self:
+        """The id `key`; `check` raises if it cannot be waited for now."""
+        added = super().__new__(cls, key)
+        added._check = check
+        added._result = None
+        added._waiters = []
+        return added
+
+    def told(self, result: TaskResult[T] | None) -> None:
+        """Take the result; those who wait look again."""
+        self._result = result
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def __await__(self) -> Generator[Any, None, T]:
+        return self._until_done().__await__()
+
+    async def _until_done(self) -> T:
+        try:
+            while self._result is None:
+                await self._check()
+                await self._told()
+            return self._result.unwrap()
+        finally:
+            del self  # the traceback holds this frame, and this frame would hold the error
+
+    async def _told(self) -> None:
+        if self._result is not None:
+            return
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        try:
+            await waiter
+        finally:
+            self._waiters.remove(waiter)
 
 
 def close_coroutine(task: object) -> None:
