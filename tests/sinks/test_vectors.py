@@ -193,14 +193,14 @@ def test_a_strange_database_is_refused_and_left_as_it_is(tmp_path, sink):
     assert [path.name for path in tmp_path.iterdir()] == ["i.db"]
 
 
-@pytest.mark.parametrize(("version", "advice"), [(1, "; make another one$"), (3, "$")])
+@pytest.mark.parametrize(("version", "advice"), [(2, "; make another one$"), (4, "$")])
 def test_an_index_of_another_format_is_refused(sink, version, advice):
     sink.open("process").close()
     connection = apsw.Connection(sink.path)
     connection.pragma("user_version", version)
     connection.close()
     for use in (lambda: sink.open("process"), sink.made, lambda: sink.nearest([1])):
-        with pytest.raises(StoreError, match=f"an index of format {version}; this penstock reads format 2{advice}"):
+        with pytest.raises(StoreError, match=f"an index of format {version}; this penstock reads format 3{advice}"):
             use()
 
 
@@ -275,6 +275,23 @@ def test_nearest_agrees_with_numpy(sink):
         assert [each.score for each in found] == pytest.approx(np.sort(cosines)[::-1][:20].tolist(), abs=1e-5)
 
 
+@pytest.mark.parametrize("size", [1e-44, 1e-38, 1e-30, 1e-16, 1, 1e16, 1e19, 3e38])
+def test_vectors_of_any_length_are_near_by_their_angle(sink, size):
+    """The squares of their numbers are beyond a float32: sqlite-vec took them for 0 or infinity."""
+    turned = np.array([[1, 0], [1, 1], [0, 1], [-1, 0]], np.float32) * np.float32(size)
+    asyncio.run(put(sink, {"a": rows_of([(vector, "x") for vector in turned])}))
+    for length in (1e-44, 1, 3e38):
+        found = sink.nearest(np.array([1, 0], np.float32) * np.float32(length))
+        assert [each.row["number"] for each in found] == [0, 1, 2, 3]
+        assert [each.score for each in found] == pytest.approx([1, 0.5**0.5, 0, -1], abs=1e-6)
+        assert max(abs(each.score) for each in found) <= 1
+    assert [row["vector"].tolist() for row in sink.rows()] == turned.tolist()
+    with closing(sink.open("process")) as store:
+        with store.transaction():
+            store.replace(1, [])
+        assert not list(store.connection.execute("SELECT * FROM scaled"))
+
+
 def test_words_are_found_by_their_stems(sink):
     fill(sink)
     assert [each.row["text"] for each in sink.matching("PEAR")] == ["apples and pears", "a pear tree"]
@@ -302,6 +319,19 @@ def test_both_ways_are_fused(sink):
         "an oak tree": pytest.approx(1 / 61),
     }
     assert [each.score for each in found] == sorted((each.score for each in found), reverse=True)
+
+
+def test_rows_that_have_a_rare_word_come_first(sink):
+    """Two good ranks for words that all have told more than the one row that has what was asked for."""
+    texts = {f"{number:02}": f"how to call a function with a timeout, part {number}" for number in range(30)}
+    texts |= {"07": "read_chunks(size) and branched, deep in the code", "08": "branching and branches"}
+    rows = {key: [{"vector": [1, number], "text": text}] for number, (key, text) in enumerate(texts.items())}
+    asyncio.run(put(sink, rows))
+    for word in ("read_chunks", "READ_CHUNKS()", "branched"):
+        found = sink.search([1, 29], f"how do I call {word} with a timeout", k=40)
+        assert found[0].key == "07"
+        assert found[0].score > 0.05 > found[1].score > 0
+    assert sink.search([1, 29], "how do I call a function with a timeout", k=1)[0].score < 0.05
 
 
 def test_ranks_are_fused_reciprocally():

@@ -6,6 +6,7 @@ import random
 import string
 import subprocess
 import sys
+from collections import Counter
 
 import apsw
 import pytest
@@ -116,6 +117,37 @@ def test_k_bounds_the_hits(index):
     assert len(search(index, "a", k=100)) == len(TEXTS)
     with pytest.raises(OptionError, match="k must be an int >= 1, got 0"):
         search(index, "a", k=0)
+
+
+@pytest.fixture
+def made(tmp_path):
+    """A function that makes an index of files and their texts."""
+
+    def make(texts):
+        embedder = HashEmbedder()
+        documents = [Document(Entry("/docs", name, 0, 0), tuple(split(name, text))) for name, text in texts.items()]
+        pieces = keyed(documents, key=lambda document: document.file.path).flat_map(embeddable)
+        sink = SqliteVectors(tmp_path / "m.db", embedder=embedder.name)
+        asyncio.run(Embedding(embedder).of(pieces, "raise").to(sink, run="embed"))
+        return tmp_path / "m.db"
+
+    return make
+
+
+def test_of_the_first_five_hits_two_are_of_one_file_at_most(made):
+    """A long file that says it a hundred times hid all others."""
+    long = "\n\n".join(f"# Part {n}\n\n{'compress bytes ' * 40}" for n in range(100))
+    path = made({"long.md": long, **{f"{n}.txt": f"to compress bytes, see {n}" for n in range(3)}})
+    for k in (2, 5, 20):
+        hits = search(path, "compress bytes", k=k)
+        assert len(hits) == k
+        assert max(Counter(hit.path for hit in hits[:5]).values()) <= 2
+    assert len({(hit.path, hit.first_line) for hit in search(path, "compress bytes", k=200)}) == 103
+
+
+def test_where_no_other_file_has_any_all_may_be_of_one(made):
+    path = made({"long.md": "\n\n".join(f"# Part {n}\n\n{'compress bytes ' * 40}" for n in range(10))})
+    assert len(search(path, "compress bytes", k=5)) == 5
 
 
 def test_an_empty_index_has_no_hits(tmp_path):

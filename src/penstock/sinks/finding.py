@@ -1,6 +1,5 @@
 """Finding rows of an index: by the nearness of vectors, by words, and by both."""
 
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -8,20 +7,33 @@ from typing import Any
 from penstock.durable.roots import Key
 from penstock.durable.sqlite import Connection, DamageError, shown
 from penstock.sinks.store import ROOT
+from penstock.sinks.words import Word
 
 POOL = 50
 """Rows that each of the two ways contributes at least."""
 
+RARE = 0.05
+"""What a rare word adds to the score of both ways: more than these give together, 2 / 61 at most."""
+
 _DAMPING = 60
-_MOST_WORDS = 64
+_RAREST, _ONE_IN, _FEWEST = 4, 100, 10
+"""A rare word is in one root of a hundred, at least in one, at most in four; not where there are fewer than ten."""
+
+_FEW = 300
+"""Rows that have a word's stem, at most, in which the word itself is looked for."""
 
 _NEAREST = """
-SELECT id, 1 - distance FROM (SELECT id, vec_distance_cosine(vector, ?) AS distance FROM vectors)
-WHERE distance IS NOT NULL ORDER BY distance, id LIMIT ?
+SELECT id, max(-1.0, min(1.0, 1 - distance)) FROM (
+    SELECT id, vec_distance_cosine(coalesce((SELECT vector FROM scaled WHERE id = vectors.id), vector), ?) AS distance
+    FROM vectors
+) WHERE distance IS NOT NULL ORDER BY distance, id LIMIT ?
 """
 _MATCHING = """
 SELECT rowid, -bm25(words, 4.0, 1.0) AS score FROM words WHERE words MATCH ? ORDER BY score DESC, rowid LIMIT ?
 """
+_ROOTS = f"SELECT count(*) FROM (SELECT 1 FROM penstock_roots LIMIT {_RAREST * _ONE_IN})"  # noqa: S608 -- a constant
+_NUMBER = f"SELECT count(*) FROM (SELECT 1 FROM words WHERE words MATCH ? LIMIT {_FEW + 1})"  # noqa: S608 -- a constant
+_HAVING = "SELECT * FROM entries WHERE id IN (SELECT rowid FROM words WHERE words MATCH ?)"
 _ROW = f"""
 SELECT entries.*, penstock_roots.key FROM entries JOIN penstock_roots ON penstock_roots.id = {ROOT} WHERE entries.id = ?
 """  # noqa: S608 -- a constant
@@ -46,29 +58,41 @@ class Found:
     row: dict[str, Any]
 
 
-def words_of(text: str) -> list[str]:
-    """The words of any text that are looked for: each once, the first 64."""
-    return list(dict.fromkeys(re.findall(r"\w+", text.casefold())))[:_MOST_WORDS]
-
-
 def near(connection: Connection, vector: bytes, count: int) -> Scores:
     """The rows whose vectors are nearest, with the cosine."""
     return [(number, score) for number, score in connection.select(_NEAREST, (vector, count), int, float)]
 
 
-def having(connection: Connection, words: Sequence[str], count: int) -> Scores:
+def having(connection: Connection, words: Sequence[Word], count: int) -> Scores:
     """The rows that have some of the words, with the score of BM25."""
-    asked = " OR ".join(f'"{word}"' for word in words)
+    asked = " OR ".join(word.match for word in words)
     found = connection.select(_MATCHING, (asked, count), int, float) if words else ()
     return [(number, score) for number, score in found]
 
 
-def fused(connection: Connection, vector: bytes, words: Sequence[str], count: int) -> Scores:
-    """The best of both ways."""
+def fused(connection: Connection, vector: bytes, words: Sequence[Word], count: int) -> Scores:
+    """The best of both ways; before them, rows that have rare words: who asks for one wants to see where it is."""
     pool = max(count, POOL)
     rankings = (near(connection, vector, pool), having(connection, words, pool))
     scores = fuse([number for number, _ in ranking] for ranking in rankings)
+    for word in words:
+        for number in _rows_of_rare(connection, word):
+            scores[number] = scores.get(number, 0.0) + RARE
     return sorted(scores.items(), key=lambda each: (-each[1], each[0]))[:count]
+
+
+def _rows_of_rare(connection: Connection, word: Word) -> Sequence[int]:
+    """The rows that have the word, or else its stem, if they are of few roots; none if they are of more."""
+    roots: int
+    number: int
+    (roots,) = connection.one(_ROOTS, (), int)
+    (number,) = connection.one(_NUMBER, (word.match,), int)
+    if roots < _FEWEST or not 0 < number <= _FEW:
+        return ()
+    alike = list(connection.execute(_HAVING, (word.match,)))
+    exact = [row for row in alike if any(isinstance(value, str) and word.is_in(value) for value in row[2:])]
+    found = exact or alike
+    return [row[0] for row in found] if len({row[1] for row in found}) <= max(1, roots // _ONE_IN) else ()
 
 
 def fuse(rankings: Iterable[Iterable[int]]) -> dict[int, float]:

@@ -32,6 +32,7 @@ from penstock.sinks.cells import Cell, cells, mapping, shown
 from penstock.sinks.columns import Columns, Declared, declared
 from penstock.sinks.finding import Found
 from penstock.sinks.store import ROOT, SqliteStore, database, is_whole, lost_from, lowered
+from penstock.sinks.words import TOKENIZER, asked, indexed
 
 type Vector = NDArray[np.float32]
 type VectorLike = NDArray[Any] | Sequence[float]
@@ -41,15 +42,16 @@ type Entry = tuple[tuple[str, ...], tuple[Cell, ...], bytes]
 _EXTENSION: str = sqlite_vec.loadable_path()
 
 APPLICATION = 0x70_65_6E_73  # "pens", in the header of the file
-FORMAT = 2
+FORMAT = 3
 
-_TABLES = """
+_TABLES = f"""
 CREATE TABLE made (embedder TEXT, dimensions INTEGER);
 INSERT INTO made VALUES (NULL, NULL);
 CREATE TABLE vectors (id INTEGER PRIMARY KEY, vector BLOB NOT NULL);
+CREATE TABLE scaled (id INTEGER PRIMARY KEY, vector BLOB NOT NULL);
 CREATE VIRTUAL TABLE words USING fts5(
-    title, text, content='', contentless_delete=1, tokenize="porter unicode61 remove_diacritics 2");
-"""
+    title, text, content='', contentless_delete=1, tokenize="{TOKENIZER}");
+"""  # noqa: S608 -- a constant
 _FIRST_ID = "SELECT coalesce(max(id), 0) + 1 FROM vectors"
 _HAS_ROWS = f"SELECT 1 FROM entries WHERE {ROOT} = ? LIMIT 1"  # noqa: S608 -- a constant
 _OF_ROOT = f"(SELECT id FROM entries WHERE {ROOT} = ?)"  # noqa: S608 -- a constant
@@ -61,6 +63,9 @@ _FLOAT = 4
 """Bytes of a number of a vector."""
 _LONGEST = 64 << 20
 """Bytes of a value, at most: as many times as much may be found and be held as there are rows asked for."""
+
+_SMALL, _LARGE = 1e-15, 1e15
+"""Vectors of other lengths are also kept as unit vectors: float32 does not hold the squares of their numbers."""
 
 _AT_ONCE = 1_000
 _LARGEST = 2_000
@@ -162,15 +167,17 @@ class SqliteVectors:
             StoreError: there is no index at the path, or it was made with another embedder.
         """
         k = validate.whole("k", k, least=1)
-        asked = vector_of(vector)
+        wanted = unit(vector_of(vector))
         with closing(self._reader()) as connection:
-            self._look(connection, len(asked))
-            return finding.found(connection, finding.near(connection, asked.tobytes(), k))
+            self._look(connection, len(wanted))
+            return finding.found(connection, finding.near(connection, wanted.tobytes(), k))
 
     def matching(self, text: str, *, k: int = 10) -> list[Found]:
         """The `k` rows (an int >= 1) that have words of `text`, any text, the best first.
 
-        The score is that of Okapi BM25, greater than 0.
+        What is written as one (`os.path`, `don't`) counts as its words and as a phrase. Of what is written without
+        spaces (Chinese, Japanese, Korean, Thai, ...) pairs of characters are words; symbols are words, punctuation is
+        none. The score is that of Okapi BM25, greater than 0.
 
         Raises:
             OptionError, StoreError: as for `nearest`.
@@ -178,21 +185,24 @@ class SqliteVectors:
         k = validate.whole("k", k, least=1)
         with closing(self._reader()) as connection:
             self._look(connection)
-            return finding.found(connection, finding.having(connection, finding.words_of(text), k))
+            return finding.found(connection, finding.having(connection, asked(connection, text), k))
 
     def search(self, vector: VectorLike, text: str, *, k: int = 10) -> list[Found]:
-        """The `k` best of both ways, ranked apart and fused by reciprocal rank.
+        """The `k` best of both ways, ranked apart and fused by reciprocal rank; first those that have rare words.
 
-        The score is the sum of 1 / (60 + rank) over both (Cormack, Clarke and Buettcher, SIGIR 2009).
+        The score is the sum of 1 / (60 + rank) over both (Cormack, Clarke and Buettcher, SIGIR 2009), and 0.05 for each
+        rare word of `text` that the row has: one that is in one root of a hundred, at least in one and at most in four,
+        of an index of ten roots or more.
 
         Raises:
             OptionError, StoreError: as for `nearest`.
         """
         k = validate.whole("k", k, least=1)
-        asked = vector_of(vector)
+        wanted = unit(vector_of(vector))
         with closing(self._reader()) as connection:
-            self._look(connection, len(asked))
-            return finding.found(connection, finding.fused(connection, asked.tobytes(), finding.words_of(text), k))
+            self._look(connection, len(wanted))
+            words = asked(connection, text)
+            return finding.found(connection, finding.fused(connection, wanted.tobytes(), words, k))
 
     def _reader(self) -> Connection:
         connection = connect_reader(self.path, extension=_EXTENSION)
@@ -316,7 +326,7 @@ class VectorStore(SqliteStore):
     def replace(self, root: int, rows: Iterable[Entry]) -> None:
         """Put `rows` in the place of those of the root."""
         if self._columns.known and list(self.connection.execute(_HAS_ROWS, (root,))):  # else a delete costs, too
-            for table, column in (("words", "rowid"), ("vectors", "id")):
+            for table, column in (("words", "rowid"), ("vectors", "id"), ("scaled", "id")):
                 self.connection.execute(f"DELETE FROM {table} WHERE {column} IN {_OF_ROOT}", (root,))  # noqa: S608 -- constants
             self.connection.execute(f"DELETE FROM entries WHERE {ROOT} = ?", (root,))  # noqa: S608 -- a constant
         for some in batched(rows, _AT_ONCE):
@@ -332,16 +342,21 @@ class VectorStore(SqliteStore):
         (least,) = self.connection.one(_FIRST_ID, (), int)
         entries: list[tuple[tuple[str, ...], tuple[Any, ...]]] = []
         vectors: list[tuple[int, bytes]] = []
-        words: list[tuple[int, Cell, Cell]] = []
+        scaled: list[tuple[int, bytes]] = []
+        words: list[tuple[int, str, str]] = []
         for number, (names, values, vector) in enumerate(rows, least):
             self._take_dimensions(root, number - least, len(vector) // _FLOAT)
             row = dict(zip(names, values, strict=True))
             entries.append((names, (number, root, *values)))
             vectors.append((number, vector))
-            words.append((number, row.get("title") or "", row["text"]))
+            numbers = np.frombuffer(vector, np.float32)
+            if not _SMALL < _length(numbers) < _LARGE:
+                scaled.append((number, unit(numbers).tobytes()))
+            words.append((number, indexed(str(row.get("title") or "")), indexed(str(row["text"]))))
         for names, alike in groupby(entries, key=itemgetter(0)):
             self.connection.executemany(self._columns.insert(names), (values for _, values in alike))
         self.connection.executemany("INSERT INTO vectors VALUES (?, ?)", vectors)
+        self.connection.executemany("INSERT INTO scaled VALUES (?, ?)", scaled)
         self.connection.executemany("INSERT INTO words(rowid, title, text) VALUES (?, ?, ?)", words)
 
     def _take_dimensions(self, root: int, position: int, given: int) -> None:
@@ -402,6 +417,16 @@ def vector_of(value: object) -> Vector:
         place = int(np.flatnonzero(~np.isfinite(vector))[0])
         raise OptionError(f"vector must have finite numbers that a float32 can hold, got {array[place]} at {place}")
     return vector
+
+
+def unit(vector: Vector) -> Vector:
+    """`vector` divided by its length, whatever its numbers are; zeros stay."""
+    scaled: Vector = (vector.astype(np.float64) / (_length(vector) or 1)).astype(np.float32)
+    return scaled
+
+
+def _length(vector: Vector) -> float:
+    return float(np.linalg.norm(vector.astype(np.float64)))
 
 
 def _check_text(row: Mapping[str, Any], name: str) -> None:

@@ -1,17 +1,20 @@
 """Search an index of documents: by vectors and by words, the two ranks fused. Reads only."""
 
 import os
-from collections.abc import Iterable
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from penstock.core import validate
-from penstock.durable.sqlite import StoreError
+from penstock.durable.sqlite import DamageError, StoreError, shown
 from penstock.engines.local import kind_of
 from penstock.functions import stream
-from penstock.sinks.finding import Found, words_of
+from penstock.sinks.finding import POOL, Found
 from penstock.sinks.store import check_place, database
 from penstock.sinks.vectors import SqliteVectors
 from penstock.sources.files import path_of
@@ -20,11 +23,13 @@ from penstock.workflows.documents.embedders.hashing import HashEmbedder
 from penstock.workflows.documents.index import check_embedder
 
 _SNIPPET = 200
+_SHOWN_FIRST, _OF_A_FILE = 5, 2
+"""Of the first five hits, two of a file at most."""
 
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A chunk that was found; `score` is the fused rank, of use for comparing hits of one question only."""
+    """A chunk that was found; `score` is that of `SqliteVectors.search`, of use for comparing hits of one question."""
 
     path: str
     first_line: int
@@ -39,7 +44,9 @@ def search(index: str | os.PathLike[str], question: str, *, k: int = 5, embedder
     """The `k` (an int >= 1) best chunks of `index` for `question`, best first; any text is a question.
 
     Chunks near the question's vector and chunks with its words are ranked apart and fused by reciprocal rank
-    (Cormack, Clarke and Buettcher, SIGIR 2009). A question without anything to look for finds nothing.
+    (Cormack, Clarke and Buettcher, SIGIR 2009), after those that have its rare words; `SqliteVectors.search` says how.
+    Of the first five hits two are of one file at most, where the index has others; what has to give way comes after
+    them. A question without anything to look for finds nothing.
 
     Raises:
         OptionError: `k` breaks its rule.
@@ -59,8 +66,29 @@ def search(index: str | os.PathLike[str], question: str, *, k: int = 5, embedder
         return []
     vector = _vector(embedder, question)
     check_embedder(path, made, embedder.name, len(vector))
-    words = words_of(question)
-    return [_hit(found, words) for found in vectors.search(vector, question, k=k)]
+    words = re.findall(r"\w+", question.casefold())
+    return [_hit(path, found, words) for found in _found(vectors, vector, question, k)]
+
+
+def _found(vectors: SqliteVectors, vector: Vectors, question: str, k: int) -> list[Found]:
+    """The best `k`, from as many as it takes for the first of them to be of several files."""
+    count = max(k, POOL)
+    while True:
+        found = vectors.search(vector, question, k=count)
+        first = spread(found)
+        if len(first) >= min(k, _SHOWN_FIRST) or len(found) < count:
+            return [*first, *(each for each in found if each not in first)][:k]
+        count *= 4
+
+
+def spread(found: Sequence[Found]) -> list[Found]:
+    """The first five of those found, without what is third of its file."""
+    first, of = list[Found](), Counter[Any]()
+    for each in found:
+        if len(first) < _SHOWN_FIRST and of[each.key] < _OF_A_FILE:
+            of[each.key] += 1
+            first.append(each)
+    return first
 
 
 def _vector(embedder: Embedder, question: str) -> Vectors:
@@ -77,17 +105,24 @@ def _vector(embedder: Embedder, question: str) -> Vectors:
     return vector
 
 
-def _hit(found: Found, words: list[str]) -> Hit:
+def _hit(index: str, found: Found, words: Sequence[str]) -> Hit:
     row = found.row
+    text, heading = row.get("text"), row.get("heading")
+    if not isinstance(text, str):
+        raise DamageError(f"{index}: the database is damaged: {shown(text)} stands for 'text'")
     return Hit(
         path=path_of(str(found.key)),
-        first_line=row.get("first_line", 1),
-        last_line=row.get("last_line", 1),
-        heading=row.get("heading") or "",
+        first_line=_line(row.get("first_line")),
+        last_line=_line(row.get("last_line")),
+        heading=heading if isinstance(heading, str) else "",
         score=found.score,
-        snippet=snippet(row["text"], words),
-        text=row["text"],
+        snippet=snippet(text, words),
+        text=text,
     )
+
+
+def _line(value: object) -> int:
+    return value if isinstance(value, int) else 1
 
 
 def snippet(text: str, words: Iterable[str]) -> str:
