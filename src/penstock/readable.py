@@ -10,7 +10,7 @@ from penstock.core.retry import Seconds
 from penstock.core.scope import Scope
 from penstock.core.stage import Stage
 from penstock.durable.fingerprint import OnChange
-from penstock.durable.job import IdentifiedSource, Job, OnDead, OnMissing
+from penstock.durable.job import IdentifiedSource, Job, OnDead, OnDuplicate, OnMissing
 from penstock.durable.report import RunReport
 from penstock.durable.sink import Durability, Sink
 from penstock.progress import require_rich
@@ -139,6 +139,8 @@ class Readable(Generic[T_co]):  # noqa: UP046 -- inferred variance would be inva
         on_error: Literal["raise", "collect"] | None = None,
         on_dead: OnDead = "keep",
         find_killers: bool = True,
+        on_duplicate: OnDuplicate = "refuse",
+        limit: int | None = None,
         grace: Seconds = 5.0,
         progress: bool = False,
     ) -> RunReport:
@@ -156,7 +158,8 @@ class Readable(Generic[T_co]):  # noqa: UP046 -- inferred variance would be inva
             run: the name of the run, by which the journal in the sink knows it.
             durability: what committed rows survive: "process" the end of the process, also `kill -9`; "power" also a
                 power failure, at the price of a sync for each commit.
-            on_missing: what becomes of the rows of roots that are not in the source any more: "keep" or "delete".
+            on_missing: what becomes of the rows of roots that are not in the source any more: "keep" or "delete"; where
+                the source gave nothing at all, as a truncated file does, only "delete_all" removes them.
             on_change: what becomes of roots that are done when the code of a stage is not what it was when the run was
                 begun last (see `docs/memo.md` for what that is): "continue" leaves them done, and does the others by
                 the new code; "restart" does all of them again, each of which keeps its rows until it is; "refuse"
@@ -170,6 +173,10 @@ class Readable(Generic[T_co]):  # noqa: UP046 -- inferred variance would be inva
             find_killers: whether the roots that were under way at both of the last two kills of the run are tried in a
                 child process, a fork of this one, before the others; the one that kills it is set aside. False neither
                 tries them nor notes what is under way after a kill.
+            on_duplicate: what becomes of an item with a key that an item before it has: "refuse" ends the run with a
+                `DuplicateKeyError`, "first" drops and counts it.
+            limit: roots to do, an int >= 1: then the run ends in order, and the next one goes on. Roots that were
+                done before do not count. Default: all.
             grace: as for `open`.
             progress: as for `open`.
 
@@ -188,8 +195,8 @@ class Readable(Generic[T_co]):  # noqa: UP046 -- inferred variance would be inva
         if validate.flag("progress", progress):
             require_rich()
         _check_sink(sink)
-        if on_missing == "delete" and sink.delivery != "exactly once":
-            raise OptionError(f"on_missing='delete' needs a sink that can remove rows, got {sink!r}")
+        if on_missing in {"delete", "delete_all"} and sink.delivery != "exactly once":
+            raise OptionError(f"on_missing={on_missing!r} needs a sink that can remove rows, got {sink!r}")
         if on_dead == "remove" and sink.delivery != "exactly once":
             raise OptionError(f"on_dead='remove' needs a sink that can remove rows, got {sink!r}")
         source = self.identified
@@ -202,9 +209,11 @@ class Readable(Generic[T_co]):  # noqa: UP046 -- inferred variance would be inva
                 sink=sink,
                 name=run,
                 durability=validate.one_of("durability", durability, ("process", "power")),
-                on_missing=validate.one_of("on_missing", on_missing, ("keep", "delete")),
+                on_missing=validate.one_of("on_missing", on_missing, ("keep", "delete", "delete_all")),
                 on_change=validate.one_of("on_change", on_change, ("continue", "restart", "refuse")),
                 on_dead=validate.one_of("on_dead", on_dead, ("keep", "remove")),
+                on_duplicate=validate.one_of("on_duplicate", on_duplicate, ("refuse", "first")),
+                limit=None if limit is None else validate.whole("limit", limit, least=1),
                 tolerance=tolerance,
                 stages=source.stages,
                 one_shot=source.one_shot,

@@ -139,7 +139,7 @@ async def test_bad_options_are_named_and_nothing_is_made(table, tmp_path):
         ({"progress": 1}, "progress must be True or False, got 1"),
         ({"run": ""}, "run must be a non-empty str, got ''"),
         ({"durability": "rock"}, "durability must be one of 'process', 'power', got 'rock'"),
-        ({"on_missing": "ask"}, "on_missing must be one of 'keep', 'delete', got 'ask'"),
+        ({"on_missing": "ask"}, "on_missing must be one of 'keep', 'delete', 'delete_all', got 'ask'"),
     ):
         with pytest.raises(penstock.OptionError, match=rule):
             await stream(range(3)).to(table, **{"run": "r"} | options)

@@ -292,7 +292,7 @@ async def test_a_run_that_is_stopped_removes_no_more(tmp_path):
 
     sink.during = stop
     with drain_on_signals():
-        report = await rows_of([], sink, on_missing="delete")
+        report = await rows_of([], sink, on_missing="delete_all")
     assert (report.removed in {3, 6}, report.complete) == (True, False)  # one more may have begun
-    again = await rows_of([], sink, on_missing="delete")
+    again = await rows_of([], sink, on_missing="delete_all")
     assert (again.removed, again.complete) == (20 - report.removed, True)

@@ -16,9 +16,10 @@ from penstock.core.errors import OptionError, PenstockError, note
 from penstock.core.log import LOG
 from penstock.core.outcome import Failed
 from penstock.core.scope import KEPT_FAILURES
+from penstock.durable.causes import Causes
 from penstock.durable.done import DoneRoots
 from penstock.durable.job import Job
-from penstock.durable.journal import Journal, Opened, unused_memo
+from penstock.durable.journal import Journal, Opened, line_of, unused_memo
 from penstock.durable.ledger import Ledger
 from penstock.durable.lock import HeldError, owner
 from penstock.durable.memo import Memo
@@ -210,6 +211,11 @@ class Delivery:
         self._only = only
         self._ledger = Ledger(self._done, opened, self._finished, retries_dead=job.retries_dead)
         self._ledger.only = only
+        self._ledger.duplicates = 0 if job.on_duplicate == "first" else None
+        if job.limit is not None and only is None:  # those that ran alone count, too
+            done_alone = self._found.counts.get("delivered", 0) + len(self._found.dead)
+            self._ledger.limit = max(job.limit - done_alone, 0)
+            self._ledger.enough = lambda: self._writer.loop.call_soon(self.items.stop)
         self._ledger.set_aside = self._found.dead
         self._ledger.is_full = lambda: self._writer.is_full
         self._memo = self._ledger.memo = Memo(self._reader, self._remember)
@@ -225,6 +231,9 @@ class Delivery:
             refuse=self._refusals.refuse,
             keeps_rows_of_dead=job.on_dead == "keep",
         )
+        self._causes = Causes()
+        for key in self._found.dead:
+            self._causes.add(DIED_ALONE, "process", key)
         self._held = self._begun = 0
         self._delivered = self._dead = self._rows = self._missing = self._removed = 0
         self._complete = False
@@ -286,7 +295,7 @@ class Delivery:
     @property
     def _was_stopped(self) -> bool:
         """Whether to begin nothing more, also when the stream is over."""
-        return self.items.was_stopped or open_runs.is_draining(self._writer.loop)
+        return self.items.was_stopped or self._ledger.has_enough or open_runs.is_draining(self._writer.loop)
 
     def _refuse_unfinished(self) -> None:
         """Raise if the stream has ended and a root has not: it must not pass for a complete run."""
@@ -343,6 +352,9 @@ class Delivery:
             missing=self._missing,
             removed=self._removed,
             unread=ledger.unread,
+            causes=self._causes.commonest(),
+            duplicates=ledger.duplicates or 0,
+            limited=ledger.has_enough and not self._complete,
             seconds=(self._ended or perf_counter()) - self._began,
             complete=self._complete,
             changed=self._opened.changed,
@@ -399,6 +411,8 @@ class Delivery:
             self._ledger.committed(root)
             if root.letters:
                 self._dead += 1
+                letter = root.letters[0]
+                self._causes.add(line_of(letter.error), letter.stage, root.key)
             else:
                 self.first_row_s = self.first_row_s or perf_counter() - self._began
                 self._delivered += 1
@@ -420,16 +434,32 @@ class Delivery:
     async def _look_for_missing(self) -> None:
         if self._was_stopped:
             return
+        deletes = self._job.on_missing != "keep"
+        silent = self._ledger.silent() if self._job.on_missing == "delete" else []
         for page in self._ledger.missing():
             await asyncio.sleep(0)
             if self._was_stopped:
                 return
-            gone = [number for number, key in page if self._job.is_missing(key)]
+            gone = [number for number, key in self._without(silent, page) if self._job.is_missing(key)]
             self._missing += len(gone)
-            while gone and self._job.on_missing == "delete" and not self._was_stopped:
+            while gone and deletes and not self._was_stopped:
                 before = len(gone)
                 await self._write(partial(self._remove, gone))
                 self._removed += before - len(gone)
+
+    def _without(self, silent: list[str], page: list[tuple[int, Key]]) -> list[tuple[int, Key]]:
+        """The roots of a page but for those of sources that gave nothing: so looks a file that was cut off."""
+        for prefix in [each for each in silent if any(str(key).startswith(each) for _, key in page)]:
+            silent.remove(prefix)
+            self._ledger.note_unread(prefix)
+            LOG.warning(
+                'run %r: its source%s gave nothing at all: what is done of it is kept; on_missing="delete_all" '
+                "removes that, too",
+                self._job.name,
+                f" {prefix.removesuffix(':')}" if prefix else "",
+            )
+            return self._without(silent, [each for each in page if not str(each[1]).startswith(prefix)])
+        return page
 
     def _remove(self, gone: list[int], journal: Journal) -> None:
         """Remove roots and their rows, as much as one commit may hold; runs in the thread that writes."""

@@ -13,7 +13,8 @@ from penstock.durable.roots import Key
 from penstock.durable.sink import Durability, Sink
 
 type OnDead = Literal["keep", "remove"]
-type OnMissing = Literal["keep", "delete"]
+type OnDuplicate = Literal["refuse", "first"]
+type OnMissing = Literal["keep", "delete", "delete_all"]
 type OpenTracked = Callable[[Scope, Ledger, str], Stage[Any]]
 
 
@@ -43,6 +44,8 @@ class Job:
     Attributes:
         progress: whether to show on stderr how it goes.
         on_dead: what becomes of the rows that a root has of a version before, when it fails.
+        on_duplicate: what becomes of an item with a key that another one has.
+        limit: how many roots to do, or None for all.
         retries_dead: whether a root that fails is tried again by the next run, as one that may do better then.
         tolerance: how many rows that the sink refuses are set aside; None if the first one ends the run.
         is_missing: whether a root that was settled before and was not seen is one that the source should have had.
@@ -62,6 +65,8 @@ class Job:
     grace: float
     progress: bool = False
     on_dead: OnDead = "keep"
+    on_duplicate: OnDuplicate = "refuse"
+    limit: int | None = None
     retries_dead: bool = False
     tolerance: Tolerance | None = None
     is_missing: Callable[[Key], bool] = lambda _: True

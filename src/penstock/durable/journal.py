@@ -518,8 +518,12 @@ def _written(letter: DeadLetter) -> tuple[str, int, str, str, str, float]:
     """A letter as texts that can be stored, whatever was thrown with whatever item."""
     error, item = letter.error, letter.item
     trace = _text(lambda: "".join(traceback.format_exception(error)), "traceback", error)
-    said = f"{type(error).__name__}: {_text(lambda: str(error), 'str', error)}"
-    return _utf8(letter.stage), letter.attempts, said, trace, _text(lambda: repr(item), "repr", item), time()
+    return _utf8(letter.stage), letter.attempts, line_of(error), trace, _text(lambda: repr(item), "repr", item), time()
+
+
+def line_of(error: BaseException) -> str:
+    """What an error says, with its type, as text that can be stored."""
+    return f"{type(error).__name__}: {_text(lambda: str(error), 'str', error)}"
 
 
 def _text(make: Callable[[], str], what: str, of: object) -> str:

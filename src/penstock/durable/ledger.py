@@ -52,6 +52,9 @@ class Ledger:
         is_full: whether so much waits to be committed that no root may be taken.
         waiting: who is to be told when something was committed.
         unread: places that the source could not read.
+        duplicates: items that were dropped as another one had their key; None if that is an error.
+        limit: roots that may be taken; None for all.
+        enough: to be told when so many were taken.
     """
 
     def __init__(
@@ -77,6 +80,19 @@ class Ledger:
         self.dispatch: Dispatch | None = None
         self.only: frozenset[Key] | None = None
         self.set_aside: set[Key] = set()
+        self.duplicates: int | None = None
+        self.limit: int | None = None
+        self.enough: Callable[[], object] = lambda: None
+        self._sources: list[tuple[str, Iterator[int]]] = []  # what the keys of each begin with, and its positions
+
+    @property
+    def has_enough(self) -> bool:
+        """Whether as many roots were taken as may be."""
+        return self.limit is not None and self.taken >= self.limit
+
+    def room(self, room: int) -> int:
+        """How many of `room` items may be asked for."""
+        return room if self.limit is None else min(room, self.limit - self.taken)
 
     @property
     def place(self) -> str:
@@ -86,6 +102,7 @@ class Ledger:
     def admitting(self, identity: Identity, prefix: str) -> Admit:
         """What makes a root of an item that is not done; it stands between a source and its first operator."""
         positions = count()
+        self._sources.append((prefix, positions))
         lookup = self._done.lookup()
         key_of, version_of, page = identity.key, identity.version, lookup.page
         seen, under_way, only = self._seen, self._under_way, self.only
@@ -113,7 +130,7 @@ class Ledger:
                         passed[times_before] += 1
                         return DROPPED
             if key in under_way:
-                raise duplicate(key, under_way[key].position, position)
+                return self._dropped(duplicate(key, under_way[key].position, position))
             return self._admit(Root(key, _text(version, position), position, self._finished), item, known)
 
         return admit
@@ -124,7 +141,7 @@ class Ledger:
         if known is not None:
             number, version_before, state, times, before = known
             if times == self._opened.times or not self._see(number):
-                raise duplicate(key, before, position, is_of_now=times == self._opened.times)
+                return self._dropped(duplicate(key, before, position, is_of_now=times == self._opened.times))
             same = version_before == root.version and times > 0
             again = state == DEAD and self._retries_dead and key not in self.set_aside
             if same and not again:
@@ -134,7 +151,16 @@ class Ledger:
             self.changed += 1
         self._under_way[key] = root
         self.taken += 1
+        if self.taken == self.limit:
+            self.enough()
         return Tracked(root, item)
+
+    def _dropped(self, error: DuplicateKeyError) -> Any:
+        """Drop an item with the key of another one, or raise that it has it."""
+        if self.duplicates is None:
+            raise error
+        self.duplicates += 1
+        return DROPPED
 
     def note_unread(self, begin: str, least: int | None = None) -> None:
         """Let no root be missing whose key begins like that; it may be called from any thread.
@@ -168,13 +194,17 @@ class Ledger:
         self._seen[place] |= 1 << bit
         return is_new
 
+    def silent(self) -> list[str]:
+        """What the keys of the sources begin with that gave no item at all, once all have come to their end."""
+        return [prefix for prefix, positions in self._sources if next(positions) == 0]
+
     def missing(self) -> Iterator[list[tuple[int, Key]]]:
         """The roots that were settled before and were not seen, once the source has come to its end; a page at a time.
 
         Those of places that could not be read are not among them.
         """
-        unread, numbers, seen = tuple(self._unread), self._unread_from, self._seen
         for page in self._done.all():
+            unread, numbers, seen = tuple(self._unread), self._unread_from, self._seen
             yield [
                 (number, key)
                 for number, key in page

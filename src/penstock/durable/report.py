@@ -5,7 +5,11 @@ from typing import Final
 
 from penstock.core.outcome import Failed
 from penstock.core.stats import Stats
+from penstock.durable.causes import Cause
 from penstock.durable.sink import Delivery
+
+_SAID: Final = 3
+"""Causes that the line of a report has."""
 
 GO_ON: Final = "what was finished is stored; run it again to go on"
 """What to tell whoever has stopped a run, or whose run has failed."""
@@ -27,6 +31,7 @@ class RunReport:
         by_other_code: of those already done, roots that were made by other code than that of now: see
             `to(on_change="restart")` and `penstock.durable.redo`.
         dead: roots that were set aside, with what failed of them: see `penstock.durable.dead_roots`.
+        causes: why they were, the commonest errors first, at most 10: each with a count and one key.
         dead_before: roots that were set aside before, in this version, and were passed over.
         missing: roots that were done before and are not in the source any more.
         removed: of those missing, roots whose rows were removed.
@@ -38,6 +43,8 @@ class RunReport:
         commits: transactions.
         recalled: results that were known from before (`memo=True`), and not paid for again.
         changed: the stages whose code is not what it was when the run was begun last.
+        duplicates: items that were dropped as another one had their key (`on_duplicate="first"`).
+        limited: whether it ended as it had done as many roots as `limit` says.
         complete: whether the source came to its end and everything of it is settled; what was `unread` is not counted.
         stats: what every stage has counted and measured, as `Run.stats`.
         failures: items that failed and did not end the run, as `Run.failures`: the newest 1,000.
@@ -62,6 +69,9 @@ class RunReport:
     recalled: int = 0
     changed: tuple[str, ...] = ()
     unread: int = 0
+    causes: tuple[Cause, ...] = ()
+    duplicates: int = 0
+    limited: bool = False
     by_other_code: int = 0
     lost: int = 0
 
@@ -73,6 +83,11 @@ class RunReport:
             + (f" ({self.by_other_code:,} by other code)" if self.by_other_code else ""),
             f"{self.dead:,} dead" + (f" ({self.dead_before:,} from before)" if self.dead_before else ""),
         ]
+        if self.causes:
+            more = f"; and {len(self.causes) - _SAID} other errors" if len(self.causes) > _SAID else ""
+            parts[-1] += f": {'; '.join(map(str, self.causes[:_SAID]))}{more}"
+        if self.duplicates:
+            parts.append(f"{_counted(self.duplicates, 'duplicate')} dropped")
         if self.recalled:
             parts.append(f"{_counted(self.recalled, 'result')} recalled")
         if self.changed:
@@ -86,7 +101,12 @@ class RunReport:
         parts.append(
             f"{_counted(self.rows, 'row')}, {_counted(self.commits, 'commit')}, {self.seconds:.1f} s, {self.guarantee}"
         )
-        end = "" if self.complete else f" (stopped before its end: {GO_ON})"
+        if self.complete:
+            end = ""
+        elif self.limited:
+            end = " (ended by its limit: run it again to go on)"
+        else:
+            end = f" (stopped before its end: {GO_ON})"
         return f"run {self.run!r} into {self.path}: {'; '.join(parts)}{end}"
 
 

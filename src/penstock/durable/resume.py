@@ -31,7 +31,10 @@ class Resume(Through[Any, Tracked]):
 
     @override
     def pull(self, room: int) -> Pulled[Tracked]:
-        if self._ledger.is_full():
+        if self._ledger.has_enough and not self._over:
+            self._over = True
+            self.upstream.stop()
+        elif self._ledger.is_full():
             self._wait_for_a_commit()
             return PENDING
         admit, upstream = self._admit, self.upstream
@@ -45,7 +48,7 @@ class Resume(Through[Any, Tracked]):
                         self._delivered += 1
                         return tracked  # type: ignore[no-any-return] # a Tracked
                     self._dropped += 1
-                item = upstream.pull(room)  # an item at least: a slow machine must not spin
+                item = upstream.pull(self._ledger.room(room))  # an item at least: a slow machine must not spin
                 if item is PENDING or item is END:
                     return item
                 self._taken += 1

@@ -41,6 +41,8 @@ _EVERY: Final = 5.0
 _PIPE: Final = 1 << 16
 _DRAIN: Final = b"d"
 
+DIED_ALONE: Final = "ProcessDied: the process that worked on it alone died"
+
 type Counts = dict[str, int]
 type DeliverSome = Callable[[frozenset[Key]], Coroutine[Any, Any, Counts]]
 """Delivers the roots of those keys in the process that it is called in; what was done, by the names of the report."""

@@ -212,7 +212,7 @@ class EmbedJob:
             sink=SqliteVectors(self._target, embedder=self._embedder.name, dimensions=self._embedder.dimensions),
             name=RUN,
             durability="process",
-            on_missing="delete" if self._prune else "keep",
+            on_missing="delete_all" if self._prune else "keep",
             grace=GRACE,
             retries_dead=True,
             tolerance=ANY_NUMBER if self._on_error == "collect" else None,
