@@ -83,9 +83,6 @@ class RunReport:
             + (f" ({self.by_other_code:,} by other code)" if self.by_other_code else ""),
             f"{self.dead:,} dead" + (f" ({self.dead_before:,} from before)" if self.dead_before else ""),
         ]
-        if self.causes:
-            more = f"; and {len(self.causes) - _SAID} other errors" if len(self.causes) > _SAID else ""
-            parts[-1] += f": {'; '.join(map(str, self.causes[:_SAID]))}{more}"
         if self.duplicates:
             parts.append(f"{_counted(self.duplicates, 'duplicate')} dropped")
         if self.recalled:
@@ -107,7 +104,12 @@ class RunReport:
             end = " (ended by its limit: run it again to go on)"
         else:
             end = f" (stopped before its end: {GO_ON})"
-        return f"run {self.run!r} into {self.path}: {'; '.join(parts)}{end}"
+        return f"run {self.run!r} into {self.path}: {'; '.join(parts)}{end}{self._died_of}"
+
+    @property
+    def _died_of(self) -> str:
+        more = f"; and {len(self.causes) - _SAID} other errors" if len(self.causes) > _SAID else ""
+        return f"; died of: {'; '.join(map(str, self.causes[:_SAID]))}{more}" if self.causes else ""
 
 
 def _counted(number: int, noun: str) -> str:
