@@ -124,8 +124,27 @@ def test_a_run_is_running_until_it_is_killed(penstock, tmp_path):
     assert states == {"others": "running", "docs": "killed"}
 
 
-def test_dead_lists_what_failed(penstock, database):
-    for arguments in ([], ["list"]):
+def test_dead_lists_the_kinds_of_errors(penstock, database, tmp_path):
+    """Errors that differ only in numbers, quoted text and addresses are of one kind."""
+    for arguments in ([], ["list"], ["list", "--run", "docs"]):
+        done = penstock("dead", "results.db", *arguments)
+        head, line = done.out.splitlines()
+        assert head.split() == ["roots", "run", "stage", "as", "in", "key", "error"]
+        assert line.split() == ["2", "docs", "map(work)", "bad", "one", "ValueError:", "cannot", "read"]
+
+    async def fail(number):
+        raise ConnectionError(f"http://{number}.example: 500") if number else KeyError("x")
+
+    numbers = library.keyed(range(5), key=int, name="n").map(fail, on_error="collect", name="fetch")
+    asyncio.run(numbers.to(table(tmp_path), run="more"))
+    lines = [line.split()[:5] for line in penstock("dead", "results.db").out.splitlines()[1:]]
+    assert lines[1:] == [["4", "more", "fetch", "1", "ConnectionError:"], ["1", "more", "fetch", "0", "KeyError:"]]
+
+
+def test_dead_lists_each_thing_that_failed(penstock, database):
+    one_of_them = penstock("dead", "results.db", "list", "--key", "bad two").out.splitlines()
+    assert len(one_of_them) == 2
+    for arguments in (["--each"], ["list", "--each"]):
         done = penstock("dead", "results.db", *arguments)
         assert done.code == 0
         head, one, two = done.out.splitlines()
@@ -268,7 +287,7 @@ def test_the_command_that_status_gives_can_be_copied(penstock, tmp_path):
     deliver(library.SqliteTable(tmp_path / odd, "rows"), "the docs", ["bad"])
     line = next(line for line in penstock("status", odd).out.splitlines() if line.startswith("  dead "))
     _, *command = shlex.split(line.partition(": ")[2])
-    assert penstock(*command).out.splitlines()[1].split()[:3] == ["the", "docs", "bad"]
+    assert penstock(*command).out.splitlines()[1].split()[:3] == ["1", "the", "docs"]
 
 
 def test_a_newer_journal_is_refused(penstock, database):

@@ -153,9 +153,10 @@ def dead(
     key: Annotated[
         list[str] | None, typer.Option("--key", metavar="KEY", help="Only the root of this key; may be repeated.")
     ] = None,
+    each: Annotated[bool, typer.Option("--each", help="list: a line for each thing that failed.")] = False,
     json: AsJSON = False,
 ) -> None:
     """Run `penstock dead`."""
     from penstock.cli.runs import dead as run_dead  # noqa: PLC0415 -- see above
 
-    raise typer.Exit(run_dead(database, action, run, key or (), as_json=json))
+    raise typer.Exit(run_dead(database, action, run, key or (), each=each, as_json=json))

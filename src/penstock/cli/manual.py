@@ -86,7 +86,9 @@ Look at the dead roots of DB: items of a source of which something has failed fo
 on_error="collect". A run passes them over until they change or are retried.
 
 \b
-  list     a line for each thing that failed; the default
+  list     a line for each kind of error: how many roots have it, and the key
+           of one; the default. With --each or --key, a line for each thing
+           that failed
   show     the items that failed, with the whole traceback
   retry    have the next run do them again
   discard  give them up: they are done, without rows, until they change (in an
@@ -103,6 +105,7 @@ damaged).
 \b
 Examples:
   penstock dead results.db
+  penstock dead results.db list --each
   penstock dead results.db show --run docs --key intro.md
   penstock dead results.db retry --run docs
   penstock dead results.db discard --key intro.md --key notes.md

@@ -63,7 +63,7 @@ def show_status(database: str, name: str | None, *, as_json: bool) -> int:
     return guarded(command)
 
 
-def dead(database: str, action: str, run: str | None, keys: Sequence[str], *, as_json: bool) -> int:
+def dead(database: str, action: str, run: str | None, keys: Sequence[str], *, each: bool = False, as_json: bool) -> int:
     """Print dead roots, or have them done again or given up, and return the exit code."""
 
     def command() -> int:
@@ -81,6 +81,8 @@ def dead(database: str, action: str, run: str | None, keys: Sequence[str], *, as
             _print_json([asdict(root) for root in found])
         elif not found:
             complain("no dead roots")
+        elif action == "list" and (each or keys):
+            _list_each(found)
         else:
             ACTIONS[action](found)
         return DONE
@@ -104,6 +106,18 @@ def _require(keys: Sequence[str], known: Sequence[str], database: str, where: st
 
 
 def _list(found: Sequence["DeadRoot"]) -> None:
+    """A line for each kind of error, with a root that has it."""
+    from penstock.durable.causes import causes  # noqa: PLC0415 -- its library is an extra
+
+    rows: list[tuple[object, ...]] = []
+    for run in dict.fromkeys(root.run for root in found):
+        of_run = [root for root in found if root.run == run and root.letters]
+        found_there = causes((root.letters[0].error, root.letters[0].stage, root.key) for root in of_run)
+        rows += [(cause.count, run, cause.stage, str(cause.key), cause.error) for cause in found_there]
+    _print_table(("roots", "run", "stage", "as in key", "error"), rows)
+
+
+def _list_each(found: Sequence["DeadRoot"]) -> None:
     _print_table(("run", "key", "stage", "attempts", "set aside", "error"), _rows(found))
 
 

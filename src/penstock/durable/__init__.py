@@ -10,6 +10,7 @@ from penstock.exports import exports
 
 if TYPE_CHECKING:
     from penstock.durable.again import Forgotten, ToRedo, forget, redo
+    from penstock.durable.causes import Cause
     from penstock.durable.dead import DeadRoot, Letter, dead_roots, discard, retry
     from penstock.durable.lock import HeldError
     from penstock.durable.sqlite import StoreError, StoreFullError
@@ -18,6 +19,7 @@ else:
     __getattr__, __dir__ = exports(
         __name__,
         {
+            "penstock.durable.causes": ("Cause",),
             "penstock.durable.dead": ("DeadRoot", "Letter", "dead_roots", "discard", "retry"),
             "penstock.durable.lock": ("HeldError",),
             "penstock.durable.again": ("Forgotten", "ToRedo", "forget", "redo"),
@@ -28,6 +30,7 @@ else:
     )
 
 __all__ = [
+    "Cause",
     "DeadRoot",
     "Forgotten",
     "HeldError",

@@ -28,7 +28,7 @@ from penstock.durable.report import GO_ON, RunReport
 from penstock.durable.roots import Key, Root, Tracked
 from penstock.durable.sink import RowError, Store, identity_of
 from penstock.durable.sqlite import StoreError
-from penstock.durable.suspects import Counts, Found, Search, announced
+from penstock.durable.suspects import DIED_ALONE, Counts, Found, Search, announced
 from penstock.durable.weights import weight
 from penstock.durable.writer import Writer
 from penstock.run import Run
