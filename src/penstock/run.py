@@ -13,26 +13,12 @@ from penstock.core import open_runs
 from penstock.core.errors import ConcurrentReadError, UnclosedStreamWarning
 from penstock.core.outcome import Failed, Reason
 from penstock.core.places import Places
-from penstock.core.scope import Scope, outlast
+from penstock.core.scope import Outlet, Scope, outlast
 from penstock.core.stage import END, PENDING, Pulled, Signal, Stage
 from penstock.core.stats import Stats
 from penstock.progress import show_progress
 
 type OpenStage = Callable[[Scope], Stage[Any]]
-
-
-class Outlet:
-    """The lower end of a run: wakes whoever waits for the next item."""
-
-    __slots__ = ("waiter",)
-
-    def __init__(self) -> None:
-        self.waiter: asyncio.Future[None] | None = None
-
-    def wake(self) -> None:
-        """Let the consumer look again."""
-        if self.waiter is not None and not self.waiter.done():
-            self.waiter.set_result(None)
 
 
 def _is_work_of(scope: Scope) -> bool:
@@ -147,6 +133,7 @@ class Run[T](AsyncIterator[T]):
                 self._over = True
                 scope.begin_close()
                 raise
+            scope.outlet = self._outlet
             self._stage.on_ready = self._outlet.wake
             open_runs.opened(scope)
             if self._progress:

@@ -286,3 +286,132 @@ async def test_the_first_result_of_an_endless_source_takes_one_call(ordered, con
     assert await results.first() == 0
     assert clock.now == 1.0
     assert gauge.started == concurrency
+
+
+FIRST = {
+    "first": lambda results: results.first(),
+    "take(1)": lambda results: results.take(1).to_list(),
+}
+
+
+class Slow:
+    """Work and sources that block the loop for 20 ms, by the clock of turns; counts how often."""
+
+    def __init__(self, turn_clock, seconds=0.02):
+        self.turn_clock = turn_clock
+        self.seconds = seconds
+        self.calls = 0
+
+    def __call__(self, item):
+        self.calls += 1
+        self.turn_clock.now += self.seconds
+        return item
+
+    async def in_task(self, item):
+        return self(item)
+
+    def pair(self, item):
+        return [self(item)]
+
+    def outputs(self, item):
+        yield self(item)
+        yield self(item)
+
+    async def async_outputs(self, item):
+        yield self(item)
+        yield self(item)
+
+    def one_by_one(self, items):
+        return [self(item) for item in items]
+
+    def source(self):
+        for item in range(9):
+            yield self(item)
+
+    async def async_source(self):
+        for item in range(9):
+            yield self(item)
+
+
+def numbers():
+    return stream(range(9))
+
+
+ABOVE = {
+    "map": lambda slow: numbers().map(slow.__call__),
+    "map-buffer": lambda slow: numbers().map(slow.__call__, buffer=4),
+    "map-unordered": lambda slow: numbers().map(slow.__call__, ordered=False, buffer=2),
+    "map-inline-4": lambda slow: numbers().map(slow.__call__, engine="inline", concurrency=4),
+    "map-lambda-4": lambda slow: numbers().map(lambda item: slow(item), concurrency=4),
+    "map-async-4": lambda slow: numbers().map(slow.in_task, concurrency=4, buffer=4, ordered=False),
+    "map-callable": lambda slow: numbers().map(slow),
+    "filter": lambda slow: numbers().filter(lambda item: slow(item) >= 0),
+    "tap": lambda slow: numbers().tap(slow.__call__, concurrency=2, engine="inline"),
+    "map_batches": lambda slow: numbers().map_batches(slow.one_by_one, 1, concurrency=3, engine="inline"),
+    "flat_map": lambda slow: numbers().flat_map(slow.pair, concurrency=3, engine="inline"),
+    "flat_map-iterator": lambda slow: numbers().flat_map(slow.outputs),
+    "flat_map-iterators": lambda slow: numbers().flat_map(slow.outputs, concurrency=3, ordered=False, engine="inline"),
+    "flat_map-async": lambda slow: numbers().flat_map(slow.async_outputs),
+    "source": lambda slow: stream(slow.source),
+    "async-source": lambda slow: stream(slow.async_source),
+}
+
+BELOW = {
+    "nothing": lambda items: items,
+    "map": lambda items: items.map(lambda item: item),
+    "map-plain": lambda items: items.map(operator_itself),
+    "map-4": lambda items: items.map(lambda item: item, concurrency=4),
+    "map-unordered": lambda items: items.map(lambda item: item, concurrency=4, buffer=2, ordered=False),
+    "filter": lambda items: items.filter(lambda _: True, concurrency=2),
+    "tap": lambda items: items.tap(lambda _: None),
+    "flat_map": lambda items: items.flat_map(lambda item: [item, item], concurrency=2),
+    "flat_map-iterator": lambda items: items.flat_map(lambda item: iter([item]), concurrency=2, ordered=False),
+    "flatten": lambda items: items.map(lambda item: [item]).flatten(),
+    "map_batches": lambda items: items.map_batches(lambda batch: batch, 1, concurrency=4),
+    "enumerate": lambda items: items.enumerate().map(lambda pair: pair[1]),
+    "take": lambda items: items.take(5),
+    "take-one": lambda items: items.take(1),
+    "skip": lambda items: items.skip(0),
+    "take_while": lambda items: items.take_while(lambda _: True),
+    "skip_while": lambda items: items.skip_while(lambda _: False),
+    "distinct": lambda items: items.distinct(),
+    "batch": lambda items: items.batch(1).flatten(),
+    "batch-within": lambda items: items.batch(1, within=1).flatten(),
+    "merge": lambda items: items.merge(stream([])),
+    "merge-ready": lambda items: items.merge(numbers().skip(9)),
+    "chain": lambda items: items.chain(numbers()),
+    "chained": lambda items: stream([]).chain(items),
+    "zip": lambda items: items.zip(numbers()).map(lambda pair: pair[0]),
+    "prefetch": lambda items: items.prefetch(4),
+    "through": lambda items: items.through(lambda same: same.map(lambda item: item)),
+}
+
+
+def operator_itself(item):
+    return item
+
+
+SEVERAL = {"map-lambda-4", "map-async-4", "map_batches", "flat_map", "flat_map-iterator", "flat_map-iterators"}
+SEVERAL |= {"map-4", "map-unordered", "filter"}
+"""Stages that begin several calls in one pass of the loop, if a task factory starts tasks lazily."""
+
+
+@grid(above=ABOVE, below=BELOW, depth=[1, 5], end=["first"])
+async def test_nothing_is_called_again_before_a_finished_result_is_handed_on(
+    above, below, depth, end, turn_clock, place
+):
+    """Whoever pumps tells the stage below before it begins more, also when a call or a source blocks the loop."""
+    slow = Slow(turn_clock)
+    built = ABOVE[above](slow)
+    for _ in range(depth):
+        built = BELOW[below](built)
+    await FIRST[end](built)
+    assert slow.calls == 1 or (place.tasks == "lazy" and SEVERAL & {above, below})
+
+
+@grid(above=ABOVE.keys() - {"async-source"}, below=BELOW, end=["take(1)"])
+async def test_the_first_result_of_quick_work_takes_one_call(above, below, end, turn_clock, place):
+    """Not only where the clock says that a call was slow."""
+    slow = Slow(turn_clock, seconds=0)
+    await FIRST[end](BELOW[below](ABOVE[above](slow)))
+    assert slow.calls == 1 or place.tasks == "lazy"

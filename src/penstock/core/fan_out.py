@@ -159,8 +159,7 @@ class FanOut[T, U](Window[T, U]):
                 outputs.ready.append(output)
                 self._made(outputs)
                 if now() > self.scope.turn_ends:
-                    await asyncio.sleep(0)
-                    self.scope.begin_turn()
+                    await self.scope.pause()
         except StopAsyncIteration:
             pass
         finally:
@@ -204,6 +203,8 @@ class FanOut[T, U](Window[T, U]):
             if outputs.hold is not None:
                 outputs.hold.pause()
             await outputs.permit
+            if self.scope.outlet.is_on_its_way:
+                await self.scope.pause()
             if outputs.hold is not None:
                 await outputs.hold.resume()
         except asyncio.CancelledError:

@@ -28,12 +28,14 @@ class LazyTasks[T, U]:
         """Remember what `task` is to do, if it has not begun with its `call`."""
         if inspect.getcoroutinestate(call) == inspect.CORO_CREATED:
             self._items[task] = index, item, work
+            self._scope.unbegun += 1
             task.add_done_callback(self._done)
 
     async def begin(self) -> None:
         """Begin the current task, after those before it; when the turn is over, in a later pass of the loop (P9)."""
         task = asyncio.current_task()
-        if task is not None and self._items.pop(task, None) is not None:
+        noted = task is not None and self._items.pop(task, None) is not None
+        if task is not None and noted:
             task.remove_done_callback(self._done)
         self._waiting[task] = None
         try:
@@ -42,9 +44,11 @@ class LazyTasks[T, U]:
                 await asyncio.sleep(0)
         finally:
             del self._waiting[task]
+            self._scope.unbegun -= noted
 
     def _done(self, task: asyncio.Task[None]) -> None:
         index, item, work = self._items.pop(task)
+        self._scope.unbegun -= 1
         if isinstance(work, Later):
             work.close()
         self._never_began(index, item)

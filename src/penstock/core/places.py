@@ -28,13 +28,13 @@ class Places[U](Stage[U]):
         self.meter: Meter = Meter(scope.clock, scope.opened, every_call=scope.timing)
         self.running: dict[int, asyncio.Task[None]] = {}
         self._kept_places: int = 0
-        self._waiting_results = finished
+        self.finished: Any = finished  # of the kind that a window needs
 
     def _room(self) -> int:
         """Count the free places."""
         running = len(self.running)
         free = self.concurrency - running
-        places = self.bound - running - len(self._waiting_results)
+        places = self.bound - running - len(self.finished)
         return places if places < free else free  # noqa: FURB136 -- min() takes twice as long, for every result
 
     def _has_next(self) -> bool:
@@ -45,13 +45,13 @@ class Places[U](Stage[U]):
 
     def _note_peaks(self, last: int) -> None:
         """Note how much there is after work was started, at the end on the item at `last`, which may be settled."""
-        running, waiting = len(self.running), len(self._waiting_results)
+        running, waiting = len(self.running), len(self.finished)
         held = running + waiting + (self.meter.last_settled == last)
         self.meter.note_peaks(running + (last not in self.running), held, waiting)
 
     def _note_results(self) -> None:
         """Note how many results wait when one has come by itself."""
-        waiting = len(self._waiting_results)
+        waiting = len(self.finished)
         if waiting > self.meter.peak_buffered:
             self.meter.note_buffered(waiting)
 
@@ -76,7 +76,7 @@ class Places[U](Stage[U]):
 
     def _count_finished(self) -> tuple[int, int]:
         """Count the items whose work has returned and that have no outcome yet, and the results that wait."""
-        return len(self._waiting_results), len(self._waiting_results)
+        return len(self.finished), len(self.finished)
 
     @override
     def busy(self) -> str | None:

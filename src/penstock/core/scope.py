@@ -10,6 +10,7 @@ import logging
 import warnings
 from collections import deque
 from collections.abc import Callable, Coroutine
+from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Any
 
 from penstock.core import open_runs
@@ -22,7 +23,6 @@ from penstock.core.stats import Stats
 
 if TYPE_CHECKING:
     from penstock.core.source import SourceStage
-    from penstock.core.window import Window
 
 KEPT_FAILURES = 1000
 """How many of the newest failures a run keeps; the rest are counted."""
@@ -33,8 +33,34 @@ NOTED_FAILURES = 10
 """How many of the other failures stand in the notes of the one that is raised."""
 
 
+class Outlet:
+    """The lower end of a run: wakes whoever waits for the next item."""
+
+    __slots__ = ("waiter",)
+
+    def __init__(self) -> None:
+        self.waiter: asyncio.Future[None] | None = None
+
+    def wake(self) -> None:
+        """Let the consumer look again."""
+        if self.waiter is not None and not self.waiter.done():
+            self.waiter.set_result(None)
+
+    @property
+    def is_on_its_way(self) -> bool:
+        """Whether the consumer was woken and has not looked yet."""
+        return self.waiter is not None and self.waiter.done()
+
+
 class Scope:
-    """What one run of a stream owns."""
+    """What one run of a stream owns.
+
+    In a turn, stages go on with their work, those next to the consumer first; and the turn ends when the consumer has
+    been woken. So what has finished is handed on all the way before more is begun (P2): a call may block the loop.
+    """
+
+    unbegun: int = 0
+    """Calls that were started in lazy tasks, which begin in a later pass of the loop."""
 
     def __init__(self, grace: float, *, timing: bool = False) -> None:
         self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
@@ -45,7 +71,7 @@ class Scope:
         self.context.run(open_runs.INSIDE_A_RUN.set, True)
         self.has_factory: bool = self.loop.get_task_factory() is not None
         self.grace = grace
-        self.stages: list[Stage[Any]] = []
+        self.stages: dict[Stage[Any], int] = {}  # in the order of opening; by their ranks, those below come first
         self.sources: list[SourceStage[Any]] = []
         self.on_closed: list[Callable[[], None]] = []
         self.reason: Reason = "consumer left"
@@ -55,7 +81,9 @@ class Scope:
         self.drained: bool = False
         self.turn_ends: float = now() + TURN
         self.closed: asyncio.Future[None] = self.loop.create_future()
-        self._queue: deque[Window[Any, Any]] = deque()
+        self.outlet: Outlet = Outlet()
+        self._queue: list[tuple[int, Stage[Any]]] = []  # a heap, by rank
+        self._next_turn: list[Stage[Any]] = []
         self._turn_due = False
         self._entered = False
         self._closing = False
@@ -75,9 +103,14 @@ class Scope:
             return asyncio.Task(coroutine, loop=self.loop, context=context, eager_start=True)
         return self.loop.create_task(coroutine, context=context)
 
-    def schedule(self, window: "Window[Any, Any]") -> None:
-        """Have `window` pump in the next turn: one callback serves all windows of the run."""
-        self._queue.append(window)
+    def schedule(self, stage: Stage[Any]) -> None:
+        """Have `stage` go on in the next turn, or in this one: one callback serves all stages of the run."""
+        heappush(self._queue, (self.stages[stage], stage))
+        self.request_turn()
+
+    def schedule_later(self, stage: Stage[Any]) -> None:
+        """Have `stage` go on in the next turn, not in this one: others get the loop before."""
+        self._next_turn.append(stage)
         self.request_turn()
 
     def request_turn(self) -> None:
@@ -110,12 +143,29 @@ class Scope:
         """Say that others just had the loop: the run may keep it for another TURN."""
         self.turn_ends = now() + TURN
 
+    @property
+    def hands_on(self) -> bool:
+        """Whether what has finished, or was begun, is still on its way to the consumer."""
+        return self.outlet.is_on_its_way or bool(self._queue or self.unbegun)
+
+    async def pause(self) -> None:
+        """Give others the loop, for those that go on in a task of their own: all stages below, and the consumer."""
+        for _ in range(2 * len(self.stages) + 1):
+            await asyncio.sleep(0)
+            if not self.hands_on:
+                break
+        self.begin_turn()
+
     def _turn(self) -> None:
         self._turn_due = False
         self.begin_turn()
-        queue = self._queue
-        while queue:
-            queue.popleft().pump_in_turn()
+        queue, outlet = self._queue, self.outlet
+        if self._next_turn:
+            for stage in self._next_turn:
+                heappush(queue, (self.stages[stage], stage))
+            self._next_turn.clear()
+        while queue and not self.unbegun and ((waiter := outlet.waiter) is None or not waiter.done()):
+            heappop(queue)[1].take_turn()
             if now() > self.turn_ends:
                 break
         if queue:
@@ -170,6 +220,7 @@ class Scope:
         if self.failure is None:
             self.reason = _reason(left_by)
         self._queue.clear()
+        self._next_turn.clear()
         for stage in reversed(self.stages):
             stage.stop()
         self._grace_timer = self.loop.call_later(self.grace, self._grace_over, context=self.context)

@@ -79,7 +79,7 @@ class IteratorStage[T](SourceStage[T]):
         if now() > turn and self._last_turn == turn:  # an item a turn at least: a slow machine must not spin
             if not self._turn_asked:
                 self._turn_asked = True
-                self.scope.call_soon(self._turn_over)
+                self.scope.schedule_later(self)
             return PENDING
         self._last_turn = turn
         try:
@@ -122,11 +122,9 @@ class IteratorStage[T](SourceStage[T]):
         books = super().stats()
         return replace(books, delivered=books.taken)
 
-    def _turn_over(self) -> None:
+    @override
+    def take_turn(self) -> None:
         self._turn_asked = False
-        if self._closed:
-            return
-        self.scope.begin_turn()
         self.on_ready()
 
     @override
@@ -304,9 +302,8 @@ class AsyncIteratorStage[T](OwnedStage[T]):
             if len(self._inbox) >= self._room:
                 await self._sleep()
                 continue
-            if now() > self.scope.turn_ends:
-                await asyncio.sleep(0)
-                self.scope.begin_turn()
+            if now() > self.scope.turn_ends or self.scope.outlet.is_on_its_way:
+                await self.scope.pause()
                 continue
             self._pulling = True
             try:

@@ -53,7 +53,7 @@ class Stage[T]:
         self._failed: int = 0
         self._cancelled: int = 0
         self._discarded: int = 0
-        scope.stages.append(self)
+        scope.stages[self] = -len(scope.stages)
 
     def pull(self, room: int) -> Pulled[T]:
         """Hand on the next item, or say PENDING or END; `room` is how many items the asker could hold."""
@@ -62,6 +62,9 @@ class Stage[T]:
     def ready_items(self, room: int) -> Iterable[T]:  # noqa: ARG002 -- for those that have some
         """Hand on up to `room` items that are there, as `pull` would, where that is quicker; none says nothing."""
         return ()
+
+    def take_turn(self) -> None:
+        """Go on with what it has asked the scope to be called for (`Scope.schedule`)."""
 
     def stop(self) -> None:
         """Cancel work and pull no more, here and upstream; what is finished and next in order may still be pulled."""

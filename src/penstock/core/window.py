@@ -60,6 +60,7 @@ class Window[T, U](Places[U]):
             self.work, self.measured_work = gated(self.work, plan.gate), gated(self.measured_work, plan.gate)
         self._stopping = self._exhausted = self._asked = self._scheduled = self._pumping = False
         self._last_turn = 0.0
+        self._burst = 1
         self._unbegun: LazyTasks[T, U] = LazyTasks(scope, self._never_began)
         upstream.on_ready = self._schedule
 
@@ -71,7 +72,7 @@ class Window[T, U](Places[U]):
 
     def _keep(self, index: int, value: Any) -> None:
         """Store a result until it is pulled."""
-        self._waiting_results[index] = value
+        self.finished[index] = value
 
     def _discard_behind(self, index: int) -> None:
         """Discard results that order does not allow once the item at `index` gives none."""
@@ -82,7 +83,7 @@ class Window[T, U](Places[U]):
     def pull(self, room: int) -> Pulled[U]:
         value = self._hand_over()
         if value is MISSING:
-            self._pump()
+            self._pump(wanted=True)
             turn_is_over = now() > self.scope.turn_ends  # then what the pump has made can wait: others have calls too
             value = MISSING if turn_is_over else self._hand_over()
             if value is MISSING:
@@ -90,6 +91,7 @@ class Window[T, U](Places[U]):
                 if self._is_over() and not has_next:
                     return END
                 self._asked = True
+                self._burst = 1
                 if turn_is_over or has_next:
                     self._schedule()
                 return PENDING
@@ -109,7 +111,7 @@ class Window[T, U](Places[U]):
         return False
 
     def _is_over(self) -> bool:
-        return self._stopping or (self._exhausted and not self.running and not self._waiting_results)
+        return self._stopping or (self._exhausted and not self.running and not self.finished)
 
     def _schedule(self) -> None:
         if not self._scheduled:
@@ -118,25 +120,35 @@ class Window[T, U](Places[U]):
                 self.meter.wait_for(Wait.NOTHING)
             self.scope.schedule(self)
 
-    def pump_in_turn(self) -> None:
-        """Pump, then tell the stage below if it waits for something that is there now."""
+    @override
+    def take_turn(self) -> None:
+        """Tell the stage below if what it waits for is there, and only then begin more (P2)."""
         self._scheduled = False
-        self._pump()
+        if not self._asked:
+            self._pump(wanted=False)
+            return
+        if not self._has_next():
+            self._pump(wanted=True)
         self._tell()
+        if not self._asked and not self._exhausted:
+            self._schedule()
 
     def _tell(self) -> None:
         if self._asked and (self._has_next() or self._is_over()):
             self._asked = False
             self.on_ready()
 
-    def _pump(self) -> None:
-        """Start work while there is a free place, an item for it, and time left in this turn (P9)."""
+    def _pump(self, *, wanted: bool) -> None:
+        """Start work while there is a free place, an item for it, and time left in this turn (P9).
+
+        With `wanted`, only until there is a result: the stage below waits for one.
+        """
         if self._pumping or self._exhausted:
             return
         self._pumping = True
         taken = self._taken
         try:
-            self.scope.enter(self._fill_places)
+            self.scope.enter(self._fill_until_next if wanted and self.bound > 1 else self._fill_places)
         finally:
             self._pumping = False
         if self._taken > taken:
@@ -146,23 +158,36 @@ class Window[T, U](Places[U]):
 
     def _fill_places(self) -> None:
         while not self._exhausted and (room := self._room()) > 0:
-            if not self._fill(room):
+            if not self._fill(room, room):
                 break
 
-    def _fill(self, room: int) -> bool:
-        """Start work on up to `room` items; whether there may be more to do."""
+    def _fill_until_next(self) -> None:
+        """Start work until there is a result for the stage below, which waits: what returns at once is one (P2).
+
+        One call at first, then more and more as long as more is asked for before others had the loop.
+        """
+        while not self._exhausted and (room := self._room()) > 0:
+            burst = self._burst
+            if burst < self.bound:
+                self._burst = 8 * burst
+            if not self._fill(room, burst if burst < room else room) or self._has_next():  # noqa: FURB136 -- as in _room
+                break
+
+    def _fill(self, room: int, count: int) -> bool:
+        """Start work on up to `count` items, where there is room for so many; whether there may be more to do."""
         following = self.measured_work if self.meter.slow else self.work
         work = self.measured_work if self.meter.samples(self._taken) else following
         scope, start, pull = self.scope, self._starter(), self.upstream.pull
         if start is None:
             start = self._start
-            if started := self._start_ready(room, work, following):
+            if started := self._start_ready(count, work, following):
                 room -= started
+                count -= started
                 work = following
                 if self._exhausted:
                     return False
         must_look = not self.upstream.looks_at_the_clock
-        for _ in range(room):
+        for _ in range(count):
             if must_look and now() > scope.turn_ends:
                 self._schedule()
                 return False
@@ -279,15 +304,15 @@ class Window[T, U](Places[U]):
             if value is DROPPED or self.in_band or self._stopping:
                 self._returned(index, item, value)
             else:
-                self._waiting_results[index] = value
+                self.finished[index] = value
             return
         del self.running[index]
         if value is DROPPED or self.in_band or self._stopping:
             self._returned(index, item, value)
             return
-        self._waiting_results[index] = value
-        if len(self._waiting_results) > self.meter.peak_buffered:
-            self.meter.note_buffered(len(self._waiting_results))
+        self.finished[index] = value
+        if len(self.finished) > self.meter.peak_buffered:
+            self.meter.note_buffered(len(self.finished))
         if self._asked or not self._scheduled:
             self._settled()
 

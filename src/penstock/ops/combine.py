@@ -6,6 +6,7 @@ from functools import partial
 from heapq import heappop, heappush
 from typing import Any, override
 
+from penstock.core.clock import now
 from penstock.core.outcome import Failed
 from penstock.core.scope import Scope
 from penstock.core.stage import END, PENDING, Pulled, Stage
@@ -65,7 +66,8 @@ class Merge[T](_Joint[T]):
 
     @override
     def pull(self, room: int) -> Pulled[T]:
-        self._ask()
+        while self._unasked and not self._ready:
+            self._ask()
         if self._ready and (not self._waiting or self._given < len(self._ready)):
             return self._hand_over()  # type: ignore[no-any-return] # a T; the sources are of Any
         if not self._ready and not self._waiting:
@@ -83,33 +85,33 @@ class Merge[T](_Joint[T]):
         self._delivered += 1
         if not self._passes_due:
             self._passes_due = PASSES
-            self.scope.call_soon(self._passed)
+            self.scope.schedule_later(self)
         return item
 
     def _ask(self) -> None:
-        """Ask the sources whose item has been handed on for their next."""
-        while self._unasked:
-            source = self._unasked.popleft()
-            item = source.stage.pull(1)
-            if item is PENDING:
-                source.waiting = True
-                self._waiting += 1
-            elif item is END:
-                if self.scope.failure is not None:
-                    self.stop()
-            else:
-                self._taken += 1
-                source.item = item
-                heappush(self._ready, source)
+        """Ask the source served longest ago, of those whose item has been handed on, for its next."""
+        source = self._unasked.popleft()
+        item = source.stage.pull(1)
+        if item is PENDING:
+            source.waiting = True
+            self._waiting += 1
+        elif item is END:
+            if self.scope.failure is not None:
+                self.stop()
+        else:
+            self._taken += 1
+            source.item = item
+            heappush(self._ready, source)
 
-    def _passed(self) -> None:
+    @override
+    def take_turn(self) -> None:
         """The loop had a pass: ask again, also when nobody pulls; after the last, all may give another item."""
-        if not self._passes_due:
-            return
-        self._passes_due -= 1
-        self._ask()
+        while self._unasked and now() < self.scope.turn_ends:
+            self._ask()
+        if not self._unasked:
+            self._passes_due -= 1
         if self._passes_due:
-            self.scope.call_soon(self._passed)
+            self.scope.schedule_later(self)
         else:
             self._given = 0
         self._tell()
