@@ -482,4 +482,4 @@ async def test_peaks_of_calls_that_return_at_once(ordered):
     async with penstock.stream(range(6)).map_batches(work, 2, concurrency=2, ordered=ordered).open() as results:
         assert await anext(results) == 0
         stage = results.stats()["map_batches(work)"]
-    assert (stage.peak_buffered, stage.peak_in_flight, stage.first_result_s) == (4, 4, 0.0)
+    assert (stage.peak_buffered, stage.peak_in_flight, stage.first_result_s) == (2, 2, 0.0)
