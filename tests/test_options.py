@@ -37,7 +37,7 @@ SHARED = [
         ("engine", value, f"engine must be one of None, 'inline', 'thread', got {value!r}")
         for value in ("threads", "", True, ["thread"])
     ),
-    *(("ordered", value, f"ordered must be True or False, got {value!r}") for value in (0, 1, None, "yes")),
+    *(("ordered", value, f"ordered must be True or False, got {value!r}") for value in (0, 1, "yes")),
     *(("name", value, f"name must be a non-empty str, got {value!r}") for value in ("", 1, b"name", True)),
     *seconds("timeout"),
     *(("retry", value, f"retry must be a Retry, got {value!r}") for value in (3, True, ValueError, {"attempts": 3})),

@@ -37,7 +37,7 @@ def stream[T](source: Source[T], *, total: int | None = None, engine: SourceEngi
         OptionError: `source` is none of these, or an option breaks its rule.
     """
     spec = source_spec(source, total, engine)
-    return Stream(spec.open, spec.refuse_consumed)
+    return Stream(lambda scope, _: spec.open(scope), spec.refuse_consumed)
 
 
 def source_spec(source: object, total: int | None, engine: SourceEngine | None) -> SourceSpec:

@@ -1,7 +1,8 @@
 """What can be run and read: the ends of a stream."""
 
 from collections.abc import Callable
-from typing import Any, Generic, Literal, TypeVar, overload
+from functools import partial
+from typing import Any, Final, Generic, Literal, TypeVar, overload
 
 from penstock.core import validate
 from penstock.core.errors import EmptyStreamError, OptionError
@@ -21,6 +22,9 @@ T_co = TypeVar("T_co", covariant=True)
 
 _NO_DEFAULT: Any = object()
 
+GRACE: Final = 5.0
+"""Seconds that work which ignores its cancellation gets."""
+
 
 class Readable(Generic[T_co]):  # noqa: UP046 -- inferred variance would be invariant: `flatten` needs covariance
     """A description of work that can be run, any number of times."""
@@ -30,8 +34,8 @@ class Readable(Generic[T_co]):  # noqa: UP046 -- inferred variance would be inva
     refuse_opening: Callable[[], None]
     """Raise if it cannot be opened: its source is a one-shot iterator that has been read, or it needs a sink."""
 
-    def open_stage(self, scope: Scope) -> Stage[Any]:
-        """Open the stages of a run; the last one."""
+    def open_stage(self, scope: Scope, *, in_order: bool) -> Stage[Any]:
+        """Open the stages of a run, the order of whose results can be seen or not; the last one."""
         raise NotImplementedError
 
     @property
@@ -43,7 +47,7 @@ class Readable(Generic[T_co]):  # noqa: UP046 -- inferred variance would be inva
         """
         raise NotImplementedError
 
-    def open(self, *, grace: Seconds = 5.0, progress: bool = False, timing: bool = False) -> Run[T_co]:
+    def open(self, *, grace: Seconds = GRACE, progress: bool = False, timing: bool = False) -> Run[T_co]:
         """A run of this stream, for `async with`; nothing is read before its first item is asked for.
 
         Args:
@@ -62,9 +66,10 @@ class Readable(Generic[T_co]):  # noqa: UP046 -- inferred variance would be inva
             require_rich()
         seconds = validate.seconds("grace", grace, zero=True)
         self.refuse_opening()
-        return Run(self.open_stage, seconds, timing=validate.flag("timing", timing), progress=progress)
+        opens = partial(self.open_stage, in_order=True)
+        return Run(opens, seconds, timing=validate.flag("timing", timing), progress=progress)
 
-    def sync(self, *, grace: Seconds = 5.0, progress: bool = False, timing: bool = False) -> SyncRun[T_co]:
+    def sync(self, *, grace: Seconds = GRACE, progress: bool = False, timing: bool = False) -> SyncRun[T_co]:
         """A run for scripts and notebooks: `with stream.sync() as items: for item in items: ...` (P4).
 
         It has a loop and a thread of its own, so clients made on another loop do not work in it. The options are those
@@ -76,9 +81,13 @@ class Readable(Generic[T_co]):  # noqa: UP046 -- inferred variance would be inva
         """Run the stream to its end; to leave early use `async with stream.open()`."""
         return self.open()
 
-    def _to_the_end(self) -> Run[T_co]:
-        """A run for who takes all there is at once: so many items may come from a thread for one hop."""
-        run = self.open()
+    def _to_the_end(self, *, in_order: bool = True) -> Run[T_co]:
+        """A run for who takes all there is at once: so many items may come from a thread for one hop.
+
+        Without `in_order`, nobody sees the order: stages with `ordered=None` hand results on as they finish (P3).
+        """
+        self.refuse_opening()
+        run: Run[T_co] = Run(partial(self.open_stage, in_order=in_order), GRACE, timing=False, progress=False)
         run.room = 64
         return run
 
@@ -114,16 +123,16 @@ class Readable(Generic[T_co]):  # noqa: UP046 -- inferred variance would be inva
         return default
 
     async def count(self) -> int:
-        """The number of results."""
+        """The number of results; stages with `ordered=None` hand them on as they finish."""
         number = 0
-        async with self._to_the_end() as items:
+        async with self._to_the_end(in_order=False) as items:
             async for _ in items:
                 number += 1
         return number
 
     async def drain(self) -> None:
-        """Run to the end for its effects."""
-        async with self._to_the_end() as items:
+        """Run to the end for its effects; stages with `ordered=None` hand results on as they finish."""
+        async with self._to_the_end(in_order=False) as items:
             async for _ in items:
                 pass
 
@@ -141,7 +150,7 @@ class Readable(Generic[T_co]):  # noqa: UP046 -- inferred variance would be inva
         find_killers: bool = True,
         on_duplicate: OnDuplicate = "refuse",
         limit: int | None = None,
-        grace: Seconds = 5.0,
+        grace: Seconds = GRACE,
         progress: bool = False,
     ) -> RunReport:
         """Run to the end into `sink`, durably: killed at any instant and called again, it goes on where it was (P10).

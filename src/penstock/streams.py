@@ -46,7 +46,7 @@ class Stream(Readable[T_co]):
 
     def __init__(
         self,
-        open_source: Callable[[Scope], Stage[Any]],
+        open_source: Callable[[Scope, bool], Stage[Any]],
         refuse_opening: Callable[[], None],
         operators: tuple[Operator, ...] = (),
         identified: IdentifiedSource | None = None,
@@ -61,12 +61,20 @@ class Stream(Readable[T_co]):
         return Stream(self._open_source, refuse, (*self._operators, operator), self._identified)
 
     @override
-    def open_stage(self, scope: Scope) -> Stage[Any]:
+    def open_stage(self, scope: Scope, *, in_order: bool) -> Stage[Any]:
         """Open the stages of this stream in `scope`; the last one. For other streams, not for users."""
-        stage = self._open_source(scope)
-        for operator in self._operators:
-            stage = operator.open(scope, stage, None)
+        from_source, *orders = self._orders(in_order)
+        stage = self._open_source(scope, from_source)
+        for operator, shown in zip(self._operators, orders, strict=True):
+            stage = operator.open(scope, stage, None, shown)
         return stage
+
+    def _orders(self, in_order: bool) -> list[bool]:  # noqa: FBT001 -- of the last stage
+        """Whether the order can be seen in which each stage hands on, from the source down."""
+        orders = [in_order]
+        for operator in reversed(self._operators):
+            orders.append(operator.shows_order(orders[-1]))
+        return orders[::-1]
 
     @property
     def has_keys(self) -> bool:
@@ -86,10 +94,11 @@ class Stream(Readable[T_co]):
 
         codes = [stage_code(operator) for operator in operators]
 
-        def open_tracked(scope: Scope, ledger: Ledger, prefix: str) -> Stage[Any]:
-            stage = source.open(scope, ledger, prefix)
-            for operator, code in zip(operators, codes, strict=True):
-                stage = operator.open(scope, stage, tracking(operator, code, ledger))
+        def open_tracked(scope: Scope, ledger: Ledger, prefix: str, in_order: bool) -> Stage[Any]:  # noqa: FBT001 -- as all
+            from_source, *orders = self._orders(in_order)
+            stage = source.open(scope, ledger, prefix, from_source)
+            for operator, code, shown in zip(operators, codes, orders, strict=True):
+                stage = operator.open(scope, stage, tracking(operator, code, ledger), shown)
             return stage
 
         stages = (*source.stages, *(code for code in codes if code is not None))
@@ -124,8 +133,9 @@ class Stream(Readable[T_co]):
         Async functions run on the loop, plain `def` functions inline at concurrency 1 and in threads above, lambdas and
         other callables on the loop; an awaitable that comes back is awaited.
 
-        In order, results wait behind a slow head, and with `buffer=0` their places idle. Throughput in order, as a
-        share of that with `ordered=False`, at concurrency c = 32, by how much latencies differ (lognormal):
+        Results come in order where that can be seen: see `ordered` of `penstock.ops.work.Options`. In order, they wait
+        behind a slow head, and with `buffer=0` their places idle. Throughput in order, as a share of that with
+        `ordered=False`, at concurrency c = 32, by how much latencies differ (lognormal):
 
             buffer        0      c     3c     8c
             sigma 0.5    49 %   81 %   99 %  100 %
@@ -364,7 +374,7 @@ class Stream(Readable[T_co]):
         With `strict`, streams of unlike length are a failure: `ValueError`.
         """
         validate.flag("strict", strict)
-        return combined(functools.partial(Zip, strict=strict), self, *others)
+        return combined(functools.partial(Zip, strict=strict), self, *others, pairs=True)
 
     @overload
     def merge[A, B](self, other: "Stream[A]", another: "Stream[B]", /) -> "Stream[T_co | A | B]": ...
@@ -379,25 +389,33 @@ class Stream(Readable[T_co]):
     async def for_each(
         self, fn: Callable[[T_co], object], /, *, on_error: OutOfBand = "raise", **options: Unpack[Options]
     ) -> None:
-        """Call `fn` on every item for its effect, with the options of `map`, and wait for the end."""
+        """Call `fn` on every item for its effect, with the options of `map`, and wait for the end.
+
+        Nobody sees an order, so items come to `fn` as the stages above finish them, unless these have `ordered=True`.
+        """
         await self._with(work("for_each", fn, unchanged, on_error=on_error, **options).as_operator).drain()
 
 
-def combined(operator: Callable[[Scope, Sequence[Stage[Any]]], Stage[Any]], *streams: Stream[Any]) -> Stream[Any]:
-    """A stream whose first stage joins those of several streams."""
+def combined(
+    operator: Callable[[Scope, Sequence[Stage[Any]]], Stage[Any]], *streams: Stream[Any], pairs: bool = False
+) -> Stream[Any]:
+    """A stream whose first stage joins those of several streams; one that `pairs` items shows their order."""
     for each in streams:
         validate.instance("others", each, Stream, "streams (see penstock.stream)")
 
-    def open_combined(scope: Scope) -> Stage[Any]:
-        return operator(scope, [each.open_stage(scope) for each in streams])
+    def open_combined(scope: Scope, in_order: bool) -> Stage[Any]:  # noqa: FBT001 -- as all
+        shown = in_order or pairs
+        return operator(scope, [each.open_stage(scope, in_order=shown) for each in streams])
 
     def refuse_opening() -> None:
         for each in streams:
             each.refuse_opening()
 
-    def open_tracked(scope: Scope, ledger: Ledger, prefix: str) -> Stage[Any]:
+    def open_tracked(scope: Scope, ledger: Ledger, prefix: str, in_order: bool) -> Stage[Any]:  # noqa: FBT001 -- as all
         numbered = enumerate(each.identified for each in streams)
-        return operator(scope, [source.open(scope, ledger, f"{prefix}{number}:") for number, source in numbered])
+        return operator(
+            scope, [source.open(scope, ledger, f"{prefix}{number}:", in_order) for number, source in numbered]
+        )
 
     identified = None
     if operator is Merge and all(each.has_keys for each in streams):

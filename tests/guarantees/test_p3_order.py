@@ -4,7 +4,7 @@ import asyncio
 import itertools
 import random
 
-from penstock import merge, stream
+from penstock import merge, parallel_map, stream
 from penstock.testing import Scripted
 
 from .grids import ORDERS, SIZES, SOURCES, grid
@@ -165,3 +165,123 @@ async def test_a_merge_keeps_the_order_of_each_source():
     merged = await merge(*sources).to_list()
     for name in "abc":
         assert [number for source, number in merged if source == name] == list(range(30))
+
+
+async def finish_later_than_the_next(item):
+    """Of each ten, the first takes longest: as finished, they come backwards."""
+    await asyncio.sleep(10 - item % 10)
+    return item
+
+
+BACKWARDS = list(range(9, -1, -1))
+
+SEEN = {
+    "iteration": lambda items: items.to_list(),
+    "reduce": lambda items: items.reduce(lambda so_far, item: [*so_far, item], []),
+    "take": lambda items: items.take(10).to_list(),
+    "skip": lambda items: items.skip(0).to_list(),
+    "take_while": lambda items: items.take_while(lambda _: True).to_list(),
+    "skip_while": lambda items: items.skip_while(lambda _: False).to_list(),
+    "distinct": lambda items: items.distinct().to_list(),
+    "enumerate": lambda items: items.enumerate().map(lambda pair: pair[1]).to_list(),
+    "batch": lambda items: items.batch(3).flatten().to_list(),
+    "map_batches": lambda items: items.map_batches(lambda batch: batch, 3).to_list(),
+    "zip": lambda items: items.zip(stream(range(10))).map(lambda pair: pair[0]).to_list(),
+    "zipped": lambda items: stream(range(10)).zip(items).map(lambda pair: pair[1]).to_list(),
+    "chain": lambda items: items.chain(stream([])).to_list(),
+    "merge": lambda items: items.merge(stream([])).to_list(),
+    "prefetch": lambda items: items.prefetch(3).to_list(),
+    "map": lambda items: items.map(lambda item: item, concurrency=4).to_list(),
+    "filter": lambda items: items.filter(lambda _: True, concurrency=4).to_list(),
+    "through": lambda items: items.through(lambda same: same.tap(lambda _: None)).to_list(),
+}
+
+HANDED_ON = {
+    "drain": lambda items: items.drain(),
+    "count": lambda items: items.count(),
+    "for_each": lambda items: items.for_each(lambda _: None),
+    "for_each-4": lambda items: items.for_each(lambda _: None, concurrency=4),
+    "map": lambda items: items.map(lambda item: item, concurrency=4).drain(),
+    "flat_map": lambda items: items.flat_map(lambda item: [item, item]).drain(),
+    "filter": lambda items: items.filter(lambda _: True).count(),
+    "prefetch": lambda items: items.prefetch(3).drain(),
+    "merge": lambda items: items.merge(stream([])).drain(),
+    "chain": lambda items: items.chain(stream([])).count(),
+    "unordered": lambda items: items.map(lambda item: item, ordered=False).to_list(),
+}
+
+SHOWN_TO_NOBODY = {
+    "take": lambda items: items.take(10).drain(),
+    "batch": lambda items: items.batch(5).count(),
+    "map_batches": lambda items: items.map_batches(lambda batch: batch, 5).drain(),
+    "enumerate": lambda items: items.enumerate().drain(),
+    "zip": lambda items: items.zip(stream(range(10))).drain(),
+    "distinct": lambda items: items.distinct().count(),
+    "ordered": lambda items: items.map(lambda item: item, ordered=True).drain(),
+}
+
+STAGES = {
+    "map": lambda items, ordered: items.map(finish_later_than_the_next, concurrency=10, ordered=ordered),
+    "two": lambda items, ordered: items.map(finish_later_than_the_next, concurrency=10, ordered=ordered).tap(
+        lambda _: None, concurrency=3
+    ),
+}
+
+
+@grid(stage=STAGES, end=SEEN, ordered=[None, True])
+async def test_by_default_results_are_in_order_where_that_can_be_seen(stage, end, ordered):
+    assert await SEEN[end](STAGES[stage](stream(range(10)), ordered)) == list(range(10))
+
+
+@grid(stage=STAGES)
+async def test_by_default_the_first_result_is_that_of_the_first_item(stage):
+    assert await STAGES[stage](stream(range(10)), None).first() == 0
+
+
+def noting(seen):
+    def note(item):
+        seen.append(item)
+        return item
+
+    return note
+
+
+@grid(end=HANDED_ON | SHOWN_TO_NOBODY, ordered=[None, True, False])
+async def test_by_default_results_come_as_finished_where_nobody_sees_an_order(end, ordered):
+    """`True` and `False` mean what they say; what groups, numbers or counts items sees their order by itself."""
+    seen = []
+    noted = stream(range(10)).map(finish_later_than_the_next, concurrency=10, ordered=ordered).tap(noting(seen))
+    await (HANDED_ON | SHOWN_TO_NOBODY)[end](noted)
+    in_order = end in SHOWN_TO_NOBODY if ordered is None else ordered
+    assert seen == (list(range(10)) if in_order else BACKWARDS)
+
+
+async def test_the_free_functions_have_the_default_of_their_methods():
+    built = parallel_map(range(10), finish_later_than_the_next, concurrency=10)
+    assert await built.to_list() == list(range(10))
+    seen = []
+    await built.for_each(noting(seen))
+    assert seen == BACKWARDS
+
+
+async def test_the_default_is_decided_when_a_run_is_opened():
+    seen = []
+    built = stream(range(10)).map(finish_later_than_the_next, concurrency=10).tap(noting(seen))
+    for _ in range(2):
+        assert await built.to_list() == seen == list(range(10))
+        seen.clear()
+        assert await built.count() == 10
+        assert seen == BACKWARDS
+        seen.clear()
+
+
+async def test_nobody_waits_behind_a_head_whose_order_cannot_be_seen(clock):
+    """An ideal window takes the sum of all latencies over 32."""
+    chance = random.Random(1)
+    naps = [min(chance.lognormvariate(0, 1), 5) for _ in range(500)]
+
+    async def call(item):
+        await asyncio.sleep(naps[item])
+
+    await stream(range(500)).for_each(call, concurrency=32)
+    assert clock.now < 1.3 * sum(naps) / 32

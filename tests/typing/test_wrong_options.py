@@ -39,7 +39,6 @@ def types(urls: Stream[str]) -> None:
     urls.map(fetch, concurrency="4")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue]
     urls.map(fetch, concurrency=4.0)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue]
     urls.map(fetch, ordered="no")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue]
-    urls.map(fetch, ordered=None)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue]
     urls.map(fetch, buffer=None)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue]
     urls.map(fetch, buffer=1.5)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue]
     urls.map(fetch, engine="process")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue]

@@ -35,7 +35,7 @@ class FanOut[T, U](Window[T, U]):
         super().__init__(scope, upstream, bare, self.finished)
         self.meter.times_all = True
         self.head: int = 0
-        self._ordered = plan.ordered
+        self._ordered = plan.ordered is True
         self._timeout = plan.timeout
         self._buffer = plan.buffer
         self._held = 0
@@ -203,8 +203,6 @@ class FanOut[T, U](Window[T, U]):
             if outputs.hold is not None:
                 outputs.hold.pause()
             await outputs.permit
-            if self.scope.outlet.is_on_its_way:
-                await self.scope.pause()
             if outputs.hold is not None:
                 await outputs.hold.resume()
         except asyncio.CancelledError:

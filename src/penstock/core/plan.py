@@ -55,7 +55,7 @@ class Plan[T, U]:
     inline: Callable[[T], U | Later[U]] | None = None
     size: int = 1  # the most items that a call takes, where it takes lists
     concurrency: int = 1
-    ordered: bool = True
+    ordered: bool | None = True  # None until a run is opened: in order where that can be seen
     buffer: int = 0
     timeout: float | None = None
     retry: Retry | None = None

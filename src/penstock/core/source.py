@@ -302,7 +302,7 @@ class AsyncIteratorStage[T](OwnedStage[T]):
             if len(self._inbox) >= self._room:
                 await self._sleep()
                 continue
-            if now() > self.scope.turn_ends or self.scope.outlet.is_on_its_way:
+            if now() > self.scope.turn_ends:
                 await self.scope.pause()
                 continue
             self._pulling = True

@@ -26,7 +26,7 @@ from penstock.durable.memo import Memo
 from penstock.durable.refusing import Refusals
 from penstock.durable.report import GO_ON, RunReport
 from penstock.durable.roots import Key, Root, Tracked
-from penstock.durable.sink import RowError, Store, identity_of
+from penstock.durable.sink import RowError, Store, identity_of, keeps_order
 from penstock.durable.sqlite import StoreError
 from penstock.durable.suspects import DIED_ALONE, Counts, Found, Search, announced
 from penstock.durable.weights import weight
@@ -197,7 +197,10 @@ class Delivery:
         only: frozenset[Key] | None = None,
     ) -> None:
         self.items: Run[Tracked] = Run(
-            lambda scope: job.open_tracked(scope, self._ledger, ""), job.grace, timing=False, progress=job.progress
+            lambda scope: job.open_tracked(scope, self._ledger, "", keeps_order(job.sink)),
+            job.grace,
+            timing=False,
+            progress=job.progress,
         )
         self.first_row_s: float | None = None
         self._began = began

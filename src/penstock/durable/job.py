@@ -15,7 +15,7 @@ from penstock.durable.sink import Durability, Sink
 type OnDead = Literal["keep", "remove"]
 type OnDuplicate = Literal["refuse", "first"]
 type OnMissing = Literal["keep", "delete", "delete_all"]
-type OpenTracked = Callable[[Scope, Ledger, str], Stage[Any]]
+type OpenTracked = Callable[[Scope, Ledger, str, bool], Stage[Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,8 @@ class IdentifiedSource:
 
     Attributes:
         name: what it is called.
-        open: opens a stage of tracked items, their keys with a prefix.
+        open: opens a stage of tracked items, their keys with a prefix; the last argument says whether whoever reads it
+            can see their order.
         stages: the code of the stages that it has already.
         one_shot: whether it can be read only once.
         tolerance: how many failures the last of its stages puts up with that does not raise the first; None if all do.

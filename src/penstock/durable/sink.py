@@ -92,7 +92,9 @@ class Store(Protocol):
 class Sink(Protocol):
     """A place for rows.
 
-    It may also have an `identity`, a str that tells it from other places at the same path: see `identity_of`.
+    It may also have an `identity`, a str that tells it from other places at the same path: see `identity_of`. With
+    `keeps_order = True`, it shows in which order roots came, so that stages with `ordered=None` keep to it; those that
+    come with the library have none but that of the rows of a root.
     """
 
     @property
@@ -113,6 +115,11 @@ class Sink(Protocol):
             StoreError: it cannot be written.
         """
         ...
+
+
+def keeps_order(sink: Sink) -> bool:
+    """Whether the order in which roots come can be seen in `sink`: its `keeps_order`, if it has one."""
+    return getattr(sink, "keeps_order", False) is True
 
 
 def identity_of(sink: Sink) -> str:

@@ -66,7 +66,7 @@ class Merge[T](_Joint[T]):
 
     @override
     def pull(self, room: int) -> Pulled[T]:
-        while self._unasked and not self._ready:
+        while self._unasked and not (self._ready and now() > self.scope.turn_ends):  # what blocks holds up no item
             self._ask()
         if self._ready and (not self._waiting or self._given < len(self._ready)):
             return self._hand_over()  # type: ignore[no-any-return] # a T; the sources are of Any

@@ -41,15 +41,23 @@ class Operator:
 
     Attributes:
         name: what the operator is called.
-        open: opens its stage; what acts item by item can be told to `adapt` to items that are wrapped.
+        open: opens its stage; what acts item by item can be told to `adapt` to items that are wrapped. The last
+            argument says whether the order of what it hands on can be seen below.
         item_by_item: whether what it makes of an item depends on that item alone.
         code: what its results depend on, where it runs a function of the user.
+        ordered: whether the order of its items can be seen in what it hands on; None if that of what it hands on is the
+            order of its items, or need not be.
     """
 
     name: str
-    open: Callable[[Scope, Stage[Any], Adapt | None], Stage[Any]]
+    open: Callable[[Scope, Stage[Any], Adapt | None, bool], Stage[Any]]
     item_by_item: bool = False
     code: Code | None = None
+    ordered: bool | None = True
+
+    def shows_order(self, in_order: bool) -> bool:  # noqa: FBT001 -- it is what the answer may be
+        """Whether the order of its items can be seen, if that of what it hands on can be seen or not (P3)."""
+        return in_order if self.ordered is None else self.ordered
 
     def check_durable(self) -> None:
         """Raise OptionError if it cannot be part of a durable run."""
@@ -66,7 +74,11 @@ class Operator:
 
 
 def passing(
-    name: str, open_stage: Callable[[Scope, Stage[Any]], Stage[Any]], *, item_by_item: bool = False
+    name: str,
+    open_stage: Callable[[Scope, Stage[Any]], Stage[Any]],
+    *,
+    item_by_item: bool = False,
 ) -> Operator:
-    """An operator that runs no function on its items, or one of more than an item."""
-    return Operator(name, lambda scope, upstream, _: open_stage(scope, upstream), item_by_item)
+    """An operator that runs no function on its items, or one of more than an item: then it sees their order."""
+    ordered = None if item_by_item else True
+    return Operator(name, lambda scope, upstream, *_: open_stage(scope, upstream), item_by_item, ordered=ordered)

@@ -30,7 +30,10 @@ class MoreOptions(TypedDict, total=False):
     """Options of every operator that runs a function, beside `concurrency` and `on_error`.
 
     Attributes:
-        ordered: hand results on in the order of the items (the default), or as they finish.
+        ordered: True hands results on in the order of the items, False as they finish. None, the default, keeps the
+            order wherever it can be seen below (iteration, lists, `reduce`, `first`, `take`, `batch`, `map_batches`,
+            `zip`, `enumerate`, `distinct` and the like, a sink that shows it), and hands on as finished where it cannot
+            (`for_each`, `drain`, `count`, most durable runs). That is decided when the run is opened.
         buffer: finished results that may wait beside the running calls, an int >= 0; default 0.
         engine: where the function runs: "inline" (called on the loop) or "thread"; None, the default, means threads for
             a plain `def` function at concurrency > 1, else inline.
@@ -53,7 +56,7 @@ class MoreOptions(TypedDict, total=False):
             dataclasses of them: when it changes, the stage has changed (see `memo`, and `on_change` of `to`).
     """
 
-    ordered: bool
+    ordered: bool | None
     buffer: int
     engine: Engine | None
     name: str | None
@@ -97,11 +100,14 @@ class Work:
     @property
     def as_operator(self) -> Operator:
         """This as an operator of a stream."""
-        return Operator(self.operator, self.open, item_by_item=True, code=self.code)
+        ordered = True if self.operator == "map_batches" else self.plan.ordered  # what is in a list shows the order
+        return Operator(self.operator, self.open, item_by_item=True, code=self.code, ordered=ordered)
 
-    def open(self, scope: Scope, upstream: Stage[Any], adapt: Adapt | None = None) -> Stage[Any]:
-        """The stage that does this under `upstream`."""
+    def open(self, scope: Scope, upstream: Stage[Any], adapt: Adapt | None, in_order: bool) -> Stage[Any]:  # noqa: FBT001 -- as all
+        """The stage that does this under `upstream`; `in_order` says whether its order can be seen."""
         plan = self._plan(scope)
+        if plan.ordered is None:
+            plan = plan.replaced(ordered=in_order)
         if adapt is not None:
             plan = adapt(self.operator, plan)
         if plan.limits is not None:
@@ -131,7 +137,7 @@ def work(
     /,
     *,
     concurrency: int | None = None,
-    ordered: bool = True,
+    ordered: bool | None = None,
     buffer: int = 0,
     engine: Engine | None = None,
     name: str | None = None,
@@ -187,7 +193,7 @@ def work(
             work=_shaped(call, shape),
             inline=_shaped_inline(fn, shape) if inline and not waits and operator != "flat_map" else None,
             concurrency=places,
-            ordered=validate.flag("ordered", ordered),
+            ordered=None if ordered is None else validate.flag("ordered", ordered),
             buffer=validate.whole("buffer", buffer, least=0),
             timeout=seconds,
             retry=retry,

@@ -69,6 +69,7 @@ class Callback:
     """
 
     delivery: Delivery = "at least once"
+    keeps_order: bool = True  # the ids of rows tell their places in their root
     identity: str = "callback"
 
     def __init__(

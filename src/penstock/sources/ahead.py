@@ -35,10 +35,10 @@ def read_ahead(
     `size` tells how many bytes an item holds, where that can be much.
     """
 
-    def open_source(scope: Scope) -> Stage[Any]:
+    def open_source(scope: Scope, _in_order: bool) -> Stage[Any]:  # noqa: FBT001 -- as all
         return AheadStage(scope, lambda: read(Reading(_nobody)), name, size)
 
-    def open_tracked(scope: Scope, ledger: Ledger, prefix: str) -> Stage[Any]:
+    def open_tracked(scope: Scope, ledger: Ledger, prefix: str, _in_order: bool) -> Stage[Any]:  # noqa: FBT001 -- as all
         def unread(place: str | int) -> None:
             if isinstance(place, int):
                 ledger.note_unread(prefix, place)

@@ -51,11 +51,11 @@ def keyed[T](
 def with_identity(spec: SourceSpec, identity: Identity) -> Stream[Any]:
     """A stream over `spec` whose items are roots in a durable run."""
 
-    def open_tracked(scope: Scope, ledger: Ledger, prefix: str) -> Stage[Any]:
+    def open_tracked(scope: Scope, ledger: Ledger, prefix: str, _in_order: bool) -> Stage[Any]:  # noqa: FBT001 -- as all
         return Resume(scope, spec.open(scope), ledger, ledger.admitting(identity, prefix))
 
     identified = IdentifiedSource(identity.source, open_tracked, one_shot=spec.is_one_shot)
-    return Stream(spec.open, spec.refuse_consumed, identified=identified)
+    return Stream(lambda scope, _: spec.open(scope), spec.refuse_consumed, identified=identified)
 
 
 def _unchanged(_: object) -> str:

@@ -132,7 +132,7 @@ def open_tasks(
         OptionError: an option breaks its rule; coroutine objects among the tasks are closed.
     """
 
-    def open_window(scope: Scope) -> Stage[Any]:
+    def open_window(scope: Scope, _in_order: bool) -> Stage[Any]:  # noqa: FBT001 -- as all
         given = Given(tasks)
         source = IteratorStage(scope, given, "tasks")
         source.total = length_of(tasks)

@@ -272,7 +272,7 @@ class TaskExecutor:
             raise ExecutorUseError(f"{call} inside a task of executor {self._name!r} would wait for that task")
 
     async def _open(self) -> Opened:
-        def open_window(scope: Scope) -> Stage[Any]:
+        def open_window(scope: Scope, _in_order: bool) -> Stage[Any]:  # noqa: FBT001 -- as all
             feed = Feed(scope, self._queue, self._cut_short)
             calls = Calls(scope, Given(()), name=self._name, places=self._concurrency, timeout=self._timeout)
             plan: Plan[Entry, Any] = Plan(

@@ -202,9 +202,9 @@ class EmbedJob:
     def _job(self) -> Job:
         source = self._rows().identified
 
-        def open_tracked(scope: Scope, ledger: Ledger, prefix: str) -> Stage[Any]:
+        def open_tracked(scope: Scope, ledger: Ledger, prefix: str, in_order: bool) -> Stage[Any]:  # noqa: FBT001 -- as all
             self._embedding.memo = ledger.memo
-            return source.open(scope, ledger, prefix)
+            return source.open(scope, ledger, prefix, in_order)
 
         return Job(
             open_tracked=open_tracked,
