@@ -475,11 +475,12 @@ async def test_a_call_that_is_being_started_runs():
 
 @grid
 @pytest.mark.parametrize("ordered", ORDERS)
-async def test_peaks_of_calls_that_return_at_once(ordered):
+async def test_peaks_of_calls_that_return_at_once(ordered, place):
     async def work(items):
         return items
 
+    held = 4 if place.tasks == "lazy" else 2  # else the first result is handed on before more is begun
     async with penstock.stream(range(6)).map_batches(work, 2, concurrency=2, ordered=ordered).open() as results:
         assert await anext(results) == 0
         stage = results.stats()["map_batches(work)"]
-    assert (stage.peak_buffered, stage.peak_in_flight, stage.first_result_s) == (2, 2, 0.0)
+    assert (stage.peak_buffered, stage.peak_in_flight, stage.first_result_s) == (held, held, 0.0)

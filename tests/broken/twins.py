@@ -28,6 +28,7 @@ from penstock.core.window import Window
 from penstock.engines.threads import Threads
 from penstock.ops.combine import Merge
 from penstock.ops.group import Batch
+from penstock.ops.operator import Operator
 from penstock.ops.select import Take
 from penstock.run import Run
 
@@ -338,6 +339,37 @@ def coarse_clock():
 def one_failure_more():
     exceeded = Tolerance.exceeded
     Tolerance.exceeded = lambda self, failed, settled: exceeded(self, failed - 1, settled)
+
+
+@twin("begins more before it tells the stage below of what has finished", "guarantees/test_p2_progress.py")
+def pumps_before_telling():
+    def take_turn(self):
+        self._scheduled = False
+        self._pump(wanted=False)
+        self._tell()
+
+    Window.take_turn = take_turn
+
+
+@twin("serves the stages next to the source first, however much has finished below", "guarantees/test_p2_progress.py")
+def upstream_first():
+    schedule = Scope.schedule
+
+    def schedule_reversed(self, stage):
+        self.stages = {each: abs(rank) for each, rank in self.stages.items()}
+        schedule(self, stage)
+
+    Scope.schedule = schedule_reversed
+
+
+@twin("keeps to the order though nobody can see it", "guarantees/test_p3_order.py")
+def always_in_order():
+    Operator.shows_order = lambda self, in_order: self.ordered is not False
+
+
+@twin("hands on as finished though the order can be seen", "guarantees/test_p3_order.py")
+def forgets_who_sees_the_order():
+    Operator.shows_order = lambda self, in_order: in_order
 
 
 def pytest_configure(config):
