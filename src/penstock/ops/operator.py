@@ -81,4 +81,4 @@ def passing(
 ) -> Operator:
     """An operator that runs no function on its items, or one of more than an item: then it sees their order."""
     ordered = None if item_by_item else True
-    return Operator(name, lambda scope, upstream, *_: open_stage(scope, upstream), item_by_item, ordered=ordered)
+    return Operator(name, lambda scope, upstream, _, __: open_stage(scope, upstream), item_by_item, ordered=ordered)

@@ -177,6 +177,7 @@ def work(
         )
     if validate.flag("memo", memo) and operator in {"tap", "for_each"}:
         raise OptionError(f"memo must be False for {operator}, got True: it calls its function for the effect")
+    validate.one_of("on_error", on_error, ON_ERROR)
     tolerance = _tolerance(on_error, max_failures, max_failure_rate)
     puts_up = tolerance if on_error in {"skip", "collect"} else None
     code = Code(title, fn, in_band=on_error == "return", deps=deps, memo=memo, tolerance=puts_up)
@@ -198,7 +199,7 @@ def work(
             timeout=seconds,
             retry=retry,
             limits=limits,
-            on_error=validate.one_of("on_error", on_error, ON_ERROR),
+            on_error=on_error,
             tolerance=tolerance,
         ),
     )
