@@ -38,7 +38,7 @@ def test_bytes_that_are_no_utf_8_are_replaced_and_counted(penstock, docs, stored
     (docs / "note.txt").write_bytes("grün und blöd".encode("cp1252"))
     done = penstock("embed", "docs", "--to", "index.db")
     assert done.code == 0
-    assert "  1 file with bytes that are no UTF-8 text, replaced by U+FFFD\n" in done.out
+    assert "  1 file with bytes that are no text in their encoding, replaced by 2 U+FFFD\n" in done.out
     assert "gr\ufffdn und bl\ufffdd" in [row.text for row in stored()]
 
 

@@ -4,9 +4,11 @@ import codecs
 import os
 
 import pytest
+from webencodings.labels import LABELS
 
 from penstock.sources.walking import Entry
-from penstock.workflows.documents.reading import DocumentError, decode, read
+from penstock.workflows.documents.encodings import decode
+from penstock.workflows.documents.reading import DocumentError, read
 
 LIMIT = 1_000_000
 
@@ -122,23 +124,94 @@ def test_a_failure_keeps_nothing_of_the_file(tmp_path):
 @pytest.mark.parametrize(
     ("data", "text", "replaced"),
     [
-        ("grün".encode(), "grün", False),
-        (codecs.BOM_UTF8 + "grün".encode(), "grün", False),
-        ("grün".encode("utf-16"), "grün", False),
-        (codecs.BOM_UTF32_BE + "grün".encode("utf-32-be"), "grün", False),
-        ("grün".encode("cp1252"), "gr\ufffdn", True),
-        ("# -*- coding: latin-1 -*-\ngrün".encode("latin-1"), "# -*- coding: latin-1 -*-\ngrün", False),
-        ('<meta charset="cp1251">да'.encode("cp1251"), '<meta charset="cp1251">да', False),
-        (b"coding: nonsense \xff", "coding: nonsense \ufffd", True),
-        (b"coding: rot13 \xff", "coding: rot13 \ufffd", True),
-        (b"coding: latin-1 but utf-8: \xc3\xbc", "coding: latin-1 but utf-8: ü", False),
-        (codecs.BOM_UTF16_LE + b"a", "\ufffd", True),
-        (b"# coding: unicode_escape\n'\\ud800' \xff", "# coding: unicode_escape\n'\\ud800' \ufffd", True),
-        (b"", "", False),
+        ("grün".encode(), "grün", 0),
+        (codecs.BOM_UTF8 + "grün".encode(), "grün", 0),
+        ("grün".encode("utf-16"), "grün", 0),
+        (codecs.BOM_UTF32_BE + "grün".encode("utf-32-be"), "grün", 0),
+        ("grün".encode("cp1252"), "gr\ufffdn", 1),
+        ("# -*- coding: latin-1 -*-\ngrün".encode("latin-1"), "# -*- coding: latin-1 -*-\ngrün", 0),
+        ('<meta charset="cp1251">да'.encode("cp1251"), '<meta charset="cp1251">да', 0),
+        (b"coding: nonsense \xff", "coding: nonsense \ufffd", 1),
+        (b"coding: rot13 \xff", "coding: rot13 \ufffd", 1),
+        (b"coding: latin-1 but utf-8: \xc3\xbc", "coding: latin-1 but utf-8: ü", 0),
+        (codecs.BOM_UTF16_LE + b"a", "\ufffd", 1),
+        (b"# coding: unicode_escape\n'\\ud800' \xff", "# coding: unicode_escape\n'\\ud800' \ufffd", 1),
+        (b"", "", 0),
+        (codecs.BOM_UTF8 + b'<meta charset="gbk">\xe4\xb8\x80', '<meta charset="gbk">一', 0),
+        ('<meta charset="gbk">一'.encode("gbk"), '<meta charset="gbk">一', 0),
+        (b"<meta charset=euc-jp>\xad\xa1\xb0\xa1", "<meta charset=euc-jp>①亜", 0),
+        (b"<meta charset=iso-2022-jp>\x1b$B-!F|\x1b(B", "<meta charset=iso-2022-jp>①日", 0),
+        (b"<meta charset=hz>~{VPND~}", "<meta charset=hz>中文", 0),
+        (b"<meta charset=latin1>\x81\x93", "<meta charset=latin1>\x81“", 0),
+        (b'<meta charset=sjis>\x81"\x82\xa0\x81', '<meta charset=sjis>\ufffd"あ\ufffd', 2),
+        (codecs.BOM_UTF16_BE + b"\xd8\0\0a\xdc\0\0b", "\ufffda\ufffdb", 2),
     ],
 )
 def test_bytes_become_text(data, text, replaced):
     assert decode(data) == (text, replaced)
+
+
+@pytest.mark.parametrize("label", sorted(set(LABELS) - {"replacement", "iso-2022-cn", "iso-2022-cn-ext"}))
+def test_every_label_of_the_web_has_its_encoding(label):
+    """`replacement` is for what browsers refuse; where Python can read that, so do we."""
+    name = LABELS[label]
+    head = f'<meta charset="{label.upper()}">'.encode()
+    if name in ("utf-16le", "utf-16be"):
+        name = "utf-8"  # as these bytes are not
+    sample = {"utf-8": "grün", "shift_jis": "①", "euc-kr": "똠", "gbk": "镕", "big5": "香", "windows-874": "ก"}.get(
+        name, "x"
+    )
+    codec = {"shift_jis": "cp932", "euc-kr": "cp949", "big5": "big5hkscs", "windows-874": "cp874"}.get(name, name)
+    data = sample.encode(codec) if sample != "x" else b"x"
+    assert decode(head + data) == (head.decode() + sample, 0)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        "<!-- <meta charset=koi8-r> -->",
+        "<script>'<meta charset=koi8-r>'</script>",
+        "<title><meta charset=koi8-r></title>",
+        "<a title='<meta charset=koi8-r>'>",
+        "<meta content='text/html; charset=koi8-r'>",
+        "</meta charset=koi8-r>",
+        "<metal charset=koi8-r>",
+        "<!-- <meta charset=koi8-r>",
+        " " * 1_024 + "<meta charset=koi8-r>",
+    ],
+)
+def test_what_only_looks_like_a_declaration_is_none(head):
+    assert decode(f"{head}да".encode(), "a.html") == (f"{head}да", 0)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        "<meta charset=koi8-r>",
+        "<!--><meta charset=koi8-r>",
+        "<META HTTP-EQUIV=Content-Type CONTENT='text/html; charset=koi8-r'>",
+        "<meta charset='nonsense'><meta charset=' KOI8-R '>",
+        "<?xml version='1.0' encoding='koi8-r'?>",
+        "<script>1 < 2</script><meta/charset=koi8-r>",
+    ],
+)
+def test_html_declares_its_encoding(head):
+    assert decode(f"{head}да".encode("koi8-r"), "a.html") == (f"{head}да", 0)
+
+
+def test_a_declaration_counts_where_it_is_one():
+    """Python obeys its own coding line, HTML its `meta`; elsewhere text about encodings is text."""
+    assert decode("# coding: latin-1\nü".encode(), "a.py") == ("# coding: latin-1\nÃ¼", 0)
+    assert decode(b"x = 1\n# coding: latin-1\n\xfc", "a.py") == ("x = 1\n# coding: latin-1\n\ufffd", 1)
+    assert decode("# coding: latin-1\nü".encode(), "a.md") == ("# coding: latin-1\nü", 0)
+    assert decode(b".. -*- coding: latin-1-unix -*-\n\xfc", "a.rst") == (".. -*- coding: latin-1-unix -*-\nü", 0)
+    assert decode("# coding: gbk\nü".encode(), "a.html") == ("# coding: gbk\nü", 0)
+
+
+@pytest.mark.parametrize("data", [codecs.BOM_UTF8 + b"a\0b", "a\0b".encode("utf-16"), "a\0b".encode("utf-32")])
+def test_a_nul_behind_a_byte_order_mark_is_one(data):
+    with pytest.raises(ValueError, match=r"^not text: a NUL character at 1$"):
+        decode(data)
 
 
 @pytest.mark.parametrize("data", [b"\x7fELF\0\0", b"\0", "grün".encode("utf-16-le")])

@@ -37,7 +37,10 @@ def summary(report: "EmbedReport", *, pruned: bool = False) -> Iterator[str]:
     if report.recalled:
         yield f"  {counted(report.recalled, 'chunk')} not embedded again: their vectors were kept"
     if report.replaced:
-        yield f"  {counted(report.replaced, 'file')} with bytes that are no UTF-8 text, replaced by U+FFFD"
+        yield (
+            f"  {counted(report.replaced, 'file')} with bytes that are no text in their encoding, replaced by "
+            f"{report.replaced_characters:,} U+FFFD"
+        )
     if report.links:
         yield f"  {counted(report.links, 'link')} to directories, not followed"
     if report.gone:

@@ -115,7 +115,7 @@ class EmbedJob:
             knows=self._knows if self._prune else None,
         )
         self._unreached = Listed[Failure]()
-        self._replaced = 0
+        self._replaced = self._replaced_characters = 0
         self._counting = Lock()
         self._delivery: Delivery | None = None
         self._patience: asyncio.Timeout | None = None
@@ -171,6 +171,7 @@ class EmbedJob:
             gone_files=tuple(gone),
             removed=done.removed if done else 0,
             replaced=self._replaced,
+            replaced_characters=self._replaced_characters,
             links=self._files.links,
             seconds=done.seconds if done else 0.0,
             first_row_seconds=delivery.first_row_s if delivery else None,
@@ -237,6 +238,7 @@ class EmbedJob:
         if document.replaced:
             with self._counting:
                 self._replaced += 1
+                self._replaced_characters += document.replaced
         return [Embedded(piece) for piece in document.pieces()]
 
     def _knows(self, directory: str) -> bool:

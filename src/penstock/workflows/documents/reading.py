@@ -1,8 +1,6 @@
 """Read a file into a document: its text as it was at one moment, in chunks."""
 
-import codecs
 import os
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePath
@@ -12,15 +10,8 @@ from penstock.core.errors import PenstockError
 from penstock.sources.walking import Entry
 from penstock.workflows.documents.chunking import split
 from penstock.workflows.documents.chunking.pieces import Chunk
+from penstock.workflows.documents.encodings import decode
 
-_MARKS = (
-    (codecs.BOM_UTF8, "utf-8-sig"),
-    (codecs.BOM_UTF32_LE, "utf-32"),
-    (codecs.BOM_UTF32_BE, "utf-32"),
-    (codecs.BOM_UTF16_LE, "utf-16"),
-    (codecs.BOM_UTF16_BE, "utf-16"),
-)
-_DECLARED = re.compile(rb"(?:coding|charset)[:=]\s*[\"']?([-\w.]+)")
 _TRIES = 2
 
 type Opener = Callable[[str, int], int]
@@ -37,11 +28,11 @@ class DocumentError(PenstockError):
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A file with its chunks; `replaced` says that some of its bytes were no text and stand as U+FFFD."""
+    """A file with its chunks; `replaced` is how many times bytes of it were no text and stand as U+FFFD."""
 
     file: Entry
     chunks: tuple[Chunk, ...]
-    replaced: bool = False
+    replaced: int = 0
 
     def pieces(self) -> "list[Piece]":
         """Its chunks, each with what it is known by."""
@@ -88,28 +79,8 @@ def read(file: Entry, *, max_size: int, opener: Opener | None = None) -> Documen
 
 def _document(file: Entry, max_size: int, opener: Opener | None) -> Document:
     current, content = _content(file, max_size, opener)
-    text, replaced = decode(content)
+    text, replaced = decode(content, file.name)
     return Document(current, tuple(split(file.name, text)), replaced)
-
-
-def decode(data: bytes) -> tuple[str, bool]:
-    """The text of `data`, and whether some bytes had to be replaced; `ValueError` for what is no text.
-
-    UTF-8, or what a byte order mark says; what is neither is read as the encoding that it declares (a coding line, a
-    `charset`), and failing that as UTF-8 with U+FFFD for every byte that is none.
-    """
-    encoding = next((name for mark, name in _MARKS if data.startswith(mark)), None)
-    if encoding is None and (at := data.find(b"\0")) >= 0:
-        raise ValueError(f"not text: a NUL byte at {at}")
-    declared = _DECLARED.search(data, 0, 1024)
-    for name in (encoding or "utf-8", declared[1].decode("ascii") if declared else ""):
-        try:
-            text = data.decode(name)
-            text.encode()  # some codecs give half characters, which nobody can store
-        except (UnicodeError, LookupError):
-            continue
-        return text, False
-    return data.decode(encoding or "utf-8", "replace"), True
 
 
 def _content(file: Entry, max_size: int, opener: Opener | None) -> tuple[Entry, bytes]:

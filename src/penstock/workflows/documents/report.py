@@ -48,7 +48,7 @@ class EmbedReport:
         gone, gone_files: files of the index, under the run's paths and globs, that are no more: their number, and the
             newest 1,000 by name. They stay in the index unless it is pruned.
         removed: files that pruning removed from the index.
-        replaced: files with bytes that were no text, stored as U+FFFD.
+        replaced, replaced_characters: files with bytes that were no text, and how many U+FFFD stand for these.
         links: links to directories, which are not followed.
         seconds: since the index was opened.
         first_row_seconds: until the first document was committed; None if none was.
@@ -68,6 +68,7 @@ class EmbedReport:
     gone_files: tuple[str, ...]
     removed: int
     replaced: int
+    replaced_characters: int
     links: int
     seconds: float
     first_row_seconds: float | None
