@@ -5,7 +5,7 @@ import re
 from functools import cache
 from pathlib import PurePath
 
-from webencodings import labels  # type: ignore[import-untyped] -- has no types; only used here
+from webencodings import labels  # type: ignore[import-untyped] # has no types; only used here
 
 HEAD = 1024
 """Bytes within which HTML declares its encoding."""
