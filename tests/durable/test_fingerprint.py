@@ -20,6 +20,10 @@ def of(fn, *, operator="map", deps=None, title="stage"):
     return fingerprint(operator, Code(title, fn, in_band=False, deps=deps, memo=False))
 
 
+def remembering(fn, deps=None):
+    return fingerprint("map", Code("stage", fn, in_band=False, deps=deps, memo=True))
+
+
 def made(source, name="fn", **names):
     """A function of a module with that source."""
     module = types.ModuleType("jobs")
@@ -160,14 +164,16 @@ class Model:
         return self.name, item
 
 
-def test_an_object_is_known_by_its_type_and_its_call():
-    """What it holds may change while it runs, and its address does from process to process."""
+def test_an_object_is_known_by_its_type_its_call_and_its_attributes():
+    """What it holds, its results may depend on; its address is another one in every process."""
     used = Client()
-    used.calls = 5
     assert of(used) == of(Client())
     assert of(used.ask) == of(Client().ask)
+    used.calls = 5
+    assert of(used) != of(Client())
+    assert of(used.ask) != of(Client().ask)
     assert of(lambda item: used) == of(lambda item: used)
-    assert of(used) != of(OtherClient())
+    assert of(Client()) != of(OtherClient())
     assert of(used) != of(used.ask)
 
 
@@ -193,12 +199,14 @@ def test_what_leads_to_itself_has_a_fingerprint():
     assert of(recursive) == of(recursive)
 
 
-def test_a_large_table_is_not_read_through():
+def test_a_table_too_large_to_be_read_through_is_known_by_its_type():
     def using(table):
         return lambda item: table[item]
 
-    assert of(using(dict.fromkeys(range(20_000), 1))) == of(using(dict.fromkeys(range(20_000), 2)))
-    assert of(using(dict.fromkeys(range(10_000), 1))) != of(using(dict.fromkeys(range(10_000), 2)))
+    assert of(using(dict.fromkeys(range(200_000), 1))) == of(using(dict.fromkeys(range(200_000), 2)))
+    assert of(using(dict.fromkeys(range(20_000), 1))) != of(using(dict.fromkeys(range(20_000), 2)))
+    with pytest.raises(OptionError, match=r": table is a builtins\.dict$"):
+        remembering(using(dict.fromkeys(range(200_000), 1)))
 
 
 def test_a_name_that_is_not_bound_yet_is_none():

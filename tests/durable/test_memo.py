@@ -30,11 +30,22 @@ def sink(tmp_path):
     return SqliteTable(tmp_path / "out.db", "rows")
 
 
+CALLS = {}
+
+
 class Paid:
-    """Functions that are paid for, and what they were called with; its type and its `__call__` never change."""
+    """Functions that are paid for, and what they were called with: that is no part of what they hold."""
 
     def __init__(self):
-        self.calls = []
+        CALLS[id(self)] = []
+
+    @property
+    def calls(self):
+        return CALLS[id(self)]
+
+    @calls.setter
+    def calls(self, calls):
+        CALLS[id(self)] = calls
 
     async def row(self, item):
         self.calls.append(item)
@@ -215,7 +226,7 @@ async def test_a_call_whose_thread_is_stuck_keeps_its_place_behind_a_known_item(
 
     def stream(items, version):
         return roots(items, version).map_batches(
-            stuck.rows, 2, memo=True, engine="thread", timeout=0.2, on_error="skip", concurrency=1
+            stuck.rows, 2, memo=True, deps="", engine="thread", timeout=0.2, on_error="skip", concurrency=1
         )
 
     await stream([4], "").to(sink, run="run")
@@ -526,10 +537,9 @@ def test_a_call_that_was_paid_for_is_not_paid_for_again_after_a_kill(sink, tmp_p
 
 
 class Living:
-    """Which process a life is: an object, as what a list holds would be part of the code."""
+    """Which process a life is: known by no function, as what a function holds is part of the code."""
 
-    def __init__(self):
-        self.pid = 0
+    pid = 0
 
 
 def kept(sink):
@@ -539,18 +549,17 @@ def kept(sink):
 def test_no_kill_has_a_call_made_again_whose_result_was_committed(sink, tmp_path):
     calls = tmp_path / "calls"
     chunks = {f"{name}{number}": digest(f"{name}{number}") for name in "abcdefghij" for number in range(8)}
-    this = Living()
 
     async def pay(chunk):
         append(calls, chunk)
         number = len(lines(calls))
         await asyncio.sleep(0)
-        if number % 13 == 0 and os.getpid() == this.pid:  # in a child of its own it would be the chunk that kills
+        if number % 13 == 0 and os.getpid() == Living.pid:  # in a child of its own it would be the chunk that kills
             kill_this()
         return {"item": chunk}
 
     async def main():
-        this.pid = os.getpid()
+        Living.pid = os.getpid()
         stream = roots("abcdefghij").flat_map(lambda name: [f"{name}{number}" for number in range(8)])
         await stream.map(pay, memo=True, concurrency=4).to(sink, run="run")
 
