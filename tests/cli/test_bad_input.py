@@ -159,7 +159,7 @@ def empty(tmp_path):
     return SqliteVectors(tmp_path / "index.db", embedder="hash-1", dimensions=1_024)
 
 
-@pytest.mark.parametrize(("version", "advice"), [(1, "; make another one"), (3, "")])
+@pytest.mark.parametrize(("version", "advice"), [(2, "; make another one"), (4, "")])
 def test_an_index_of_another_format_is_refused_and_left_alone(*, penstock, docs, tmp_path, empty, version, advice):
     empty.open("process").close()
     connection = apsw.Connection(empty.path)

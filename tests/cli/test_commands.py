@@ -9,6 +9,15 @@ from importlib.metadata import version
 import pytest
 
 
+def test_a_question_needs_no_quotes(penstock, docs, indexed):
+    indexed(docs)
+    one, several = (penstock("search", "index.db", *words) for words in (["compress bytes"], ["compress", "bytes"]))
+    assert one.out == several.out
+    assert one.out.startswith("1. docs/gzip.py:1")
+    assert penstock("search", "index.db", "-k", "1", "how", "are", "--json", "bytes").json[0]["path"]
+    assert penstock("search", "index.db", "--", "--help").code == 0
+
+
 def test_embed_then_search(penstock, docs):
     done = penstock("embed", "docs", "--to", "index.db")
     assert done.code == 0

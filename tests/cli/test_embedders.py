@@ -4,6 +4,7 @@ import signal
 
 import pytest
 
+from penstock.sinks import SqliteVectors
 from penstock.workflows.documents.chunking import split
 
 from ..embedding_server import HANG, KEY, Server, error, good, refused_without  # noqa: TID252 -- tests are no package to name
@@ -81,6 +82,36 @@ def test_a_search_with_another_embedder_is_told_which_one_to_use(docs, indexed, 
     assert done.err == (
         "penstock: index.db: made with the embedder hash-1 (1024 dimensions), not openai:m; use --embedder hash, "
         "or name another index\n"
+    )
+
+
+def test_a_search_takes_the_embedder_from_the_index(penstock, docs, environment, tmp_path):
+    """The model, not the address: an index of others would have the key sent to a server of theirs."""
+    with Server(otherwise=refused_without(KEY)) as server:
+        given = ["--base-url", server.url, "--api-key", KEY]
+        assert penstock("embed", "docs", "--to", "index.db", "--embedder", "openai:m", *given).code == 0
+        options = penstock("search", "index.db", "compress", "bytes", "-k", "1", *given)
+        environment("OPENAI_EMBEDDING_MODEL", "another")
+        none = penstock("search", "index.db", "compress bytes")
+        environment("OPENAI_BASE_URL", server.url)
+        environment("OPENAI_API_KEY", KEY)
+        found = penstock("search", "index.db", "compress", "bytes", "-k", "1")
+        other = penstock("search", "index.db", "compress", "--model", "n")
+    assert {request["model"] for request in server.requests} == {"m"}
+    assert options.out == found.out
+    assert found.out.startswith("1. docs/gzip.py:1")
+    assert (none.code, other.code) == (2, 2)
+    assert "needs a key (OPENAI_API_KEY), or the option --base-url" in none.err
+    assert "--model must be 'm', as the embedder 'openai:m' says, got 'n'" in other.err
+    assert_silent(tmp_path, options, none, found, other)
+
+
+def test_a_model_in_a_directory_has_to_be_named(penstock, tmp_path):
+    SqliteVectors(tmp_path / "i.db", embedder="sentence-transformers:0123", dimensions=3).open("process").close()
+    done = penstock("search", "i.db", "x")
+    assert (done.code, done.out) == (2, "")
+    assert done.err == (
+        "penstock: --embedder must be 'sentence-transformers:PATH' for i.db, with the model of the digest 0123\n"
     )
 
 

@@ -98,10 +98,10 @@ def embed(
 @app.command(help=manual.SEARCH)
 def search(
     index: Annotated[str, typer.Argument(metavar="INDEX", help="An index that `penstock embed` made.")],
-    question: Annotated[str, typer.Argument(metavar="QUESTION", help="Any text.")],
+    question: Annotated[list[str], typer.Argument(metavar="QUESTION", help="Any text, in one argument or several.")],
     *,
     k: Annotated[int, typer.Option("-k", metavar="N", help="Hits to print.")] = 5,
-    embedder: choosing.Name = "hash",
+    embedder: choosing.NameOrIndex = None,
     model: choosing.Model = None,
     base_url: choosing.BaseURL = None,
     api_key: choosing.Key = None,
@@ -111,7 +111,7 @@ def search(
     from penstock.cli.searching import run  # noqa: PLC0415 -- see above
 
     asked = choosing.Asked(embedder, model, base_url, api_key)
-    raise typer.Exit(run(index, question, k, asked, as_json=json))
+    raise typer.Exit(run(index, " ".join(question), k, asked, as_json=json))
 
 
 Database = Annotated[str, typer.Argument(metavar="DB", help="The database of a run, or the journal beside a Callback.")]

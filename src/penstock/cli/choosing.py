@@ -18,6 +18,14 @@ Name = Annotated[
         "sentence-transformers:PATH (a model in a directory).",
     ),
 ]
+NameOrIndex = Annotated[
+    str | None,
+    typer.Option(
+        "--embedder",
+        metavar="NAME",
+        help="As for embed; a model in a directory has to be named. [default: that of INDEX]",
+    ),
+]
 Model = Annotated[
     str | None,
     typer.Option("--model", metavar="NAME", help="The model for openai. [default: $OPENAI_EMBEDDING_MODEL]"),
@@ -45,14 +53,16 @@ Key = Annotated[
 class Asked(NamedTuple):
     """What the options say; the key as a `Secret` from the start, so that no error can show it."""
 
-    name: str
+    name: str | None
     model: str | None
     base_url: str | None
     key: Secret | None
 
 
-def embedder(asked: Asked) -> "Embedder":
-    """The embedder that is asked for; `penstock.workflows.embedder_named` says what is raised."""
-    from penstock.workflows import embedder_named  # noqa: PLC0415 -- its libraries are an extra
+def embedder(asked: Asked, index: str) -> "Embedder":
+    """The embedder that is asked for, or else that of an index; the functions of `penstock.workflows` raise."""
+    from penstock.workflows import embedder_named, embedder_of  # noqa: PLC0415 -- their libraries are an extra
 
+    if asked.name is None:
+        return embedder_of(index, model=asked.model, base_url=asked.base_url, key=asked.key)
     return embedder_named(asked.name, model=asked.model, base_url=asked.base_url, key=asked.key)

@@ -26,7 +26,7 @@ def run(paths: list[str], target: str, options: dict[str, Any], asked: Asked, *,
     def command() -> int:
         from penstock.workflows import EmbedJob  # noqa: PLC0415 -- its libraries are an extra
 
-        job = EmbedJob(paths, target, **options, embedder=embedder(asked))
+        job = EmbedJob(paths, target, **options, embedder=embedder(asked, target))
         failure, stopped_by = asyncio.run(_watched(job))
         if failure is not None:
             complain(failure)

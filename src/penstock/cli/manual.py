@@ -47,15 +47,19 @@ Examples:
 
 SEARCH = """
 Find the chunks of INDEX that are nearest to QUESTION, by their vectors (with the embedder hash, that is likeness of
-spelling) and by words. Writes nothing. The embedder has to be the one that the index was made with.
+spelling) and by words. Those that have a rare word of it come first. Writes nothing.
+
+The embedder is the one that the index was made with. For openai the key and the address of the server are taken from
+the options or the environment, as by embed; a model in a directory has to be named.
 
 Exit codes: 0 done, 2 bad usage, 3 it could not be done (the server, or a damaged INDEX).
 
 \b
 Examples:
-  penstock search index.db "compress bytes"
+  penstock search index.db how are retries spaced
   penstock search index.db "C++" -k 10 --json
-  penstock search openai.db "compress bytes" --embedder openai:text-embedding-3-small
+  penstock search local.db compress bytes --base-url http://localhost:11434/v1
+  penstock search model.db compress bytes --embedder sentence-transformers:models/all-MiniLM-L6-v2
 """
 
 RUNS = """

@@ -21,7 +21,7 @@ def run(index: str, question: str, k: int, asked: Asked, *, as_json: bool) -> in
         from penstock.workflows import search  # noqa: PLC0415 -- its libraries are an extra
 
         with retries.told():
-            found = search(index, question, k=k, embedder=embedder(asked))
+            found = search(index, question, k=k, embedder=embedder(asked, index))
         if as_json:
             typer.echo(json.dumps([asdict(hit) for hit in found]))
         elif not found:

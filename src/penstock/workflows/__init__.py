@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from penstock.workflows.documents.job import EmbedJob, EmbedOptions, embed
     from penstock.workflows.documents.reading import DocumentError
     from penstock.workflows.documents.report import EmbedReport, Failure
-    from penstock.workflows.documents.search import Hit, search
+    from penstock.workflows.documents.search import Hit, embedder_of, search
 else:
     __getattr__, __dir__ = exports(
         __name__,
@@ -32,7 +32,7 @@ else:
             "penstock.workflows.documents.job": ("EmbedJob", "EmbedOptions", "embed"),
             "penstock.workflows.documents.reading": ("DocumentError",),
             "penstock.workflows.documents.report": ("EmbedReport", "Failure"),
-            "penstock.workflows.documents.search": ("Hit", "search"),
+            "penstock.workflows.documents.search": ("Hit", "embedder_of", "search"),
         },
         extras={"apsw": "embed", "sqlite_vec": "embed", "numpy": "embed", "lxml": "embed", "httpx": "openai"},
     )
@@ -56,5 +56,6 @@ __all__ = [
     "StoreFullError",
     "embed",
     "embedder_named",
+    "embedder_of",
     "search",
 ]

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from penstock.core import validate
+from penstock.core.errors import OptionError
 from penstock.durable.sqlite import DamageError, StoreError, shown
 from penstock.engines.local import kind_of
 from penstock.functions import stream
@@ -19,8 +20,9 @@ from penstock.sinks.store import check_place, database
 from penstock.sinks.vectors import SqliteVectors
 from penstock.sources.files import path_of
 from penstock.workflows.documents.embedders import Embedder, EmbedError, Vectors
-from penstock.workflows.documents.embedders.hashing import HashEmbedder
+from penstock.workflows.documents.embedders.named import embedder_named
 from penstock.workflows.documents.index import check_embedder
+from penstock.workflows.secret import Secret, Unchecked
 
 _SNIPPET = 200
 _SHOWN_FIRST, _OF_A_FILE = 5, 2
@@ -43,6 +45,8 @@ class Hit:
 def search(index: str | os.PathLike[str], question: str, *, k: int = 5, embedder: Embedder | None = None) -> list[Hit]:
     """The `k` (an int >= 1) best chunks of `index` for `question`, best first; any text is a question.
 
+    The embedder is the one that the index was made with, as `embedder_of` finds it, if none is given.
+
     Chunks near the question's vector and chunks with its words are ranked apart and fused by reciprocal rank
     (Cormack, Clarke and Buettcher, SIGIR 2009), after those that have its rare words; `SqliteVectors.search` says how.
     Of the first five hits two are of one file at most, where the index has others; what has to give way comes after
@@ -52,13 +56,14 @@ def search(index: str | os.PathLike[str], question: str, *, k: int = 5, embedder
         OptionError: `k` breaks its rule.
         StoreError: `index` is missing, is no index, or was made with another embedder.
         EmbedError: the embedder could not embed the question.
+        OptionError, EmbedderUnavailableError, ModuleNotFoundError: as `embedder_of` does.
     """
     k = validate.whole("k", k, least=1)
     path = database("index", index)
-    embedder = embedder or HashEmbedder()
     if not Path(path).is_file():
         check_place(path)
         raise StoreError(f"{path}: no such index; `penstock embed PATH --to {path}` makes one")
+    embedder = embedder or embedder_of(path)
     vectors = SqliteVectors(path)
     made = vectors.made()
     check_embedder(path, made, embedder.name, embedder.dimensions)
@@ -89,6 +94,37 @@ def spread(found: Sequence[Found]) -> list[Found]:
             of[each.key] += 1
             first.append(each)
     return first
+
+
+def embedder_of(
+    index: str | os.PathLike[str],
+    *,
+    model: str | None = None,
+    base_url: str | None = None,
+    key: str | Secret | None = None,
+) -> Embedder:
+    """The embedder that `index` was made with, as its name there says; the other options are those of `embedder_named`.
+
+    An index says neither at which server nor in which directory: it may be of others. So the address of a server comes
+    from `base_url` or the environment, as the key does, and a local model has to be named. The default where there is
+    no index, or one without a name that is known: `search` says what is wrong with that.
+
+    Raises:
+        OptionError: an option is missing, or is not one of this embedder, or a local model has to be named.
+        StoreError: what is there is no index.
+        ModuleNotFoundError: a library is missing; the message says what to install.
+    """
+    hidden = Unchecked(key)
+    del key  # the frame of an error may be shown
+    path = database("index", index)
+    made = SqliteVectors(path).made().embedder if Path(path).is_file() else None
+    kind, _, rest = (made or "").partition(":")
+    if kind == "sentence-transformers":
+        raise OptionError(
+            f"embedder must be 'sentence-transformers:PATH' for {path}, with the model of the digest {rest[:16]}"
+        )
+    name = made if made and kind == "openai" and rest else "hash"
+    return embedder_named(name, model=model, base_url=base_url, key=hidden.checked())
 
 
 def _vector(embedder: Embedder, question: str) -> Vectors:
