@@ -14,7 +14,7 @@ import apsw
 
 from penstock.durable.sqlite import Connection
 
-TOKENIZER: Final = "porter unicode61 remove_diacritics 2"
+TOKENIZER: Final[str] = "porter unicode61 remove_diacritics 2"
 MOST: Final = 64
 """Words and phrases of a question that are looked for, at most."""
 
