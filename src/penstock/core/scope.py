@@ -13,7 +13,7 @@ from collections.abc import Callable, Coroutine
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Any
 
-from penstock.core import open_runs
+from penstock.core import forks, open_runs
 from penstock.core.clock import TURN, clock_of, now
 from penstock.core.errors import UnstoppedWorkWarning, as_failure, note, said
 from penstock.core.log import LOG
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 KEPT_FAILURES = 1000
 """How many of the newest failures a run keeps; the rest are counted."""
+
+forks.watch()
 
 _ENDING = (KeyboardInterrupt, SystemExit)
 

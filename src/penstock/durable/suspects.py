@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any, Final, NoReturn
 
-from penstock.core import open_runs
+from penstock.core import forks, open_runs
 from penstock.core.errors import PenstockError, said
 from penstock.core.log import LOG
 from penstock.durable import lock
@@ -265,14 +265,14 @@ async def _in_child(
     """
     report, report_end = os.pipe()
     lifeline_end, lifeline = os.pipe()  # at its end the parent is dead
+    _of_the_parent.update((report, lifeline))
     parent = lock.owner()
     _flush()  # what waits in a buffer would be printed by both
     with warnings.catch_warnings():  # of threads that others run: the child has none of them, and starts its own
         warnings.simplefilter("ignore", DeprecationWarning)
-        pid = os.fork()
+        with forks.to_go_on():
+            pid = os.fork()
     if not pid:
-        os.close(report)
-        os.close(lifeline)
         lock.write_for(parent)
         _be_child(deliver, keys, report_end, lifeline_end)
     os.close(report_end)
@@ -294,6 +294,7 @@ async def _in_child(
     finally:
         child.kill()
         child.close()
+        _of_the_parent.difference_update((report, lifeline))
         os.close(report)
         os.close(lifeline)
 
@@ -401,3 +402,15 @@ def _died_of(status: int) -> str:
         except ValueError:
             return f"was killed by signal {number}"
     return f"exited with status {os.waitstatus_to_exitcode(status)}"
+
+
+_of_the_parent: set[int] = set()
+"""Ends of pipes that only this process is to have: another child of it that had them would outlive it in its place."""
+
+
+def _let_go() -> None:
+    while _of_the_parent:
+        os.close(_of_the_parent.pop())
+
+
+os.register_at_fork(after_in_child=_let_go)

@@ -1,0 +1,79 @@
+"""Processes that are forked inside of work, and return instead of exiting, end there.
+
+Such a child is a copy of this process in the middle of a run: it would go on with the loop, the items and the results
+of its parent, whose threads it has not. It may do what it likes until the function that forked returns into one of our
+frames; then it exits, as a child of `multiprocessing` does whose function returns. Nothing is asked for that in a run:
+the frames are watched in the child alone (`sys.monitoring`), and runs that it begins itself are not concerned.
+"""
+
+import os
+import sys
+import traceback
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+from types import CodeType, FrameType
+from typing import NoReturn
+
+_above: set[FrameType] = set()
+"""The frames of ours that were on the stack when this process was forked."""
+
+_returning: list[None] = []
+
+
+@contextmanager
+def to_go_on() -> Generator[None]:
+    """Fork a child inside that is to go on from here."""
+    _returning.append(None)
+    try:
+        yield
+    finally:
+        _returning.pop()
+
+
+def _watch() -> None:
+    if _returning:
+        return
+    _above.clear()
+    frame: FrameType | None = sys._getframe()  # noqa: SLF001 -- the only way to the frames of this thread
+    while frame is not None:
+        name = frame.f_globals.get("__name__", "")
+        if name.startswith("penstock.") and name != __name__ and not name.startswith("penstock.testing"):
+            _above.add(frame)
+        frame = frame.f_back
+    if not _above:
+        return
+    monitoring, events = sys.monitoring, sys.monitoring.events
+    for tool in (4, 3):
+        with suppress(ValueError):  # somebody has it
+            monitoring.use_tool_id(tool, "penstock")
+            break
+    else:
+        return
+    for event in (events.LINE, events.PY_RETURN, events.PY_YIELD):
+        monitoring.register_callback(tool, event, _end_if_above)
+    for code in {frame.f_code for frame in _above}:
+        monitoring.set_local_events(tool, code, events.LINE | events.PY_RETURN | events.PY_YIELD)
+
+
+def _end_if_above(_code: CodeType, _where: int, _value: object = None) -> None:
+    """End the process when one of those frames goes on."""
+    if sys._getframe(1) in _above:  # noqa: SLF001 -- as above
+        _end(sys.exception())
+
+
+def _end(error: BaseException | None) -> NoReturn:
+    """Exit as Python does, but for what others have registered for its end: that is the parent's."""
+    status = 0
+    if isinstance(error, SystemExit):
+        status = error.code if isinstance(error.code, int) else int(error.code is not None)
+    elif error is not None:
+        status = 1
+        with suppress(Exception):
+            os.write(2, "".join(traceback.format_exception(error)).encode(errors="backslashreplace"))
+    os._exit(status)
+
+
+def watch() -> None:
+    """Have all children watched that are forked from now on."""
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=_watch)
