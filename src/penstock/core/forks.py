@@ -34,7 +34,7 @@ def _watch() -> None:
     if _returning:
         return
     _above.clear()
-    frame: FrameType | None = sys._getframe()  # noqa: SLF001 -- the only way to the frames of this thread
+    frame: FrameType | None = sys._getframe()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
     while frame is not None:
         name = frame.f_globals.get("__name__", "")
         if name.startswith("penstock.") and name != __name__ and not name.startswith("penstock.testing"):
@@ -57,7 +57,7 @@ def _watch() -> None:
 
 def _end_if_above(_code: CodeType, _where: int, _value: object = None) -> None:
     """End the process when one of those frames goes on."""
-    if sys._getframe(1) in _above:  # noqa: SLF001 -- as above
+    if sys._getframe(1) in _above:  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
         _end(sys.exception())
 
 
