@@ -128,7 +128,7 @@ def test_bad_usage_is_one_clear_line_and_2(penstock, docs, tmp_path, arguments, 
 def test_where_nothing_matches_it_says_so(penstock, tmp_path, options, words):
     (tmp_path / "empty").mkdir()
     done = penstock("embed", "empty", "--to", "index.db", *options)
-    assert done.code == 0
+    assert done.code == 1
     assert done.err.startswith("penstock: no file under empty matches ")
     assert done.err.endswith(words)
 

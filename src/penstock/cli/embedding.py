@@ -32,19 +32,19 @@ def run(paths: list[str], target: str, options: dict[str, Any], asked: Asked, *,
             complain(failure)
             if not job.opened:
                 return code_of(failure)
-        report = job.report()
+        report, nothing = job.report(), False
         _print(report, pruned=options["prune"], as_json=as_json)
         if not job.opened:
             complain("ended early, before anything was stored")
         elif failure is not None or report.interrupted:
             complain(f"ended early; what was stored is in {report.target}, and the same command goes on from there")
-        elif not (report.files or report.unchanged or report.failed):
+        elif nothing := not (report.files or report.unchanged or report.failed or report.removed):
             complain(_nothing_matches(paths, options))
         if stopped_by is not None:
             return ended_by(stopped_by)
         if failure is not None and not _is_of_a_file(failure):
             return NOT_DONE
-        return SOME_FAILED if failure is not None or report.failed else DONE
+        return SOME_FAILED if failure is not None or report.failed or nothing else DONE
 
     return guarded(command)
 

@@ -32,8 +32,8 @@ removed of what cannot be read, nor of a PATH that is empty.
 Ctrl-C or SIGTERM finishes what is in flight and stops (a request to a server has three seconds for that); the same
 command then goes on. A second one aborts; nothing that was stored is lost.
 
-Exit codes: 0 done, 1 some files failed, 2 bad usage, 3 it could not be done (the server, the disk, a damaged INDEX, or
-another process that writes to it), 130 ended by Ctrl-C, 143 by SIGTERM.
+Exit codes: 0 done, 1 some files failed or none matches, 2 bad usage, 3 it could not be done (the server, the disk, a
+damaged INDEX, or another process that writes to it), 130 ended by Ctrl-C, 143 by SIGTERM.
 
 \b
 Examples:

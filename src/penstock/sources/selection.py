@@ -2,12 +2,12 @@
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fnmatch import translate
 
-_TOKEN = re.compile(r"\*\*/|\*\*|\*|\?|\[[!^]?\]?[^\]]*\]|.", re.DOTALL)
-_WILD = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+_SIGN = re.compile(r"\*\*/|\*|\?|\[[!^]?\]?[^\]]*\]|.", re.DOTALL)
+_WILD = {"*": "[^/]*", "?": "[^/]"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +15,8 @@ class Selection:
     """Names taken and names left; both are tested on the path relative to the root, written with `/`.
 
     A pattern without `/` is about a name alone, at any depth; one with `/` about the whole relative path, where `**`
-    stands for any number of directories. A name that starts with a dot is never taken: name the path to have it.
+    stands for any number of directories, where it is a whole part of it. A name that starts with a dot is never taken:
+    name the path to have it.
     """
 
     taken: re.Pattern[str]
@@ -58,13 +59,50 @@ def _any_of(patterns: Iterable[str]) -> re.Pattern[str]:
 
 
 def _expression(pattern: str) -> str:
+    """The pattern as a regular expression that takes time in proportion to a path.
+
+    What stands between two wildcards is looked for once, at the first place where it fits: no later one is better.
+    """
     pattern = pattern.removeprefix("./").rstrip("/")
-    body = "".join(_WILD.get(token) or _literal(token) for token in _TOKEN.findall(pattern))
+    is_path = "/" in pattern
+    pattern = re.sub(r"(?<=[^/])\*\*", "*", re.sub(r"\*{3,}", "**", pattern))  # `**` is a whole part of a path
+    pattern = re.sub(r"\*\*(?!/)", "**/*" if is_path else "*", pattern)
+    body = "".join(_groups(_SIGN.findall(pattern)))
     folded = body if pattern != pattern.lower() else f"(?i:{body})"
-    return f"{folded}\\Z" if "/" in pattern else f"(?:.*/)?{folded}\\Z"
+    return f"{folded}\\Z" if is_path else f"(?>(?:.*/)?){folded}\\Z"
 
 
-def _literal(token: str) -> str:
-    if len(token) == 1:
-        return re.escape(token)
-    return translate(token).removeprefix("(?s:").removesuffix(")\\Z").removesuffix(")\\z")
+def _groups(signs: Iterable[str]) -> Iterator[str]:
+    """The signs in groups that begin with `**/`; each but the last is atomic."""
+    groups = [list[str]()]
+    for sign in signs:
+        if sign == "**/":
+            groups.append([])
+        else:
+            groups[-1].append(sign)
+    for number, group in enumerate(groups):
+        is_last = number == len(groups) - 1
+        found = ("(?:[^/]*/)*?" if number else "") + _parts(group, is_last=is_last)
+        yield found if is_last else f"(?>{found})"
+
+
+def _parts(group: list[str], *, is_last: bool) -> str:
+    """A group in parts that begin with `*`; each is atomic, but the last where the path ends with it."""
+    parts = [list[str]()]
+    for sign in group:
+        if sign == "*":
+            parts.append([])
+        else:
+            parts[-1].append(_WILD.get(sign) or _literal(sign))
+    first, *rest = ["".join(part) for part in parts]
+    if not rest:
+        return first
+    *between, last = rest
+    found = "".join(f"(?>[^/]*?{part})" for part in between)
+    return f"{first}{found}{f'[^/]*{last}' if is_last else f'(?>[^/]*?{last})'}"
+
+
+def _literal(sign: str) -> str:
+    if len(sign) == 1:
+        return re.escape(sign)
+    return "(?!/)" + translate(sign).removeprefix("(?s:").removesuffix(")\\Z").removesuffix(")\\z")

@@ -34,7 +34,15 @@ else:
             "penstock.workflows.documents.report": ("EmbedReport", "Failure"),
             "penstock.workflows.documents.search": ("Hit", "embedder_of", "search"),
         },
-        extras={"apsw": "embed", "sqlite_vec": "embed", "numpy": "embed", "lxml": "embed", "httpx": "openai"},
+        extras={
+            "apsw": "embed",
+            "sqlite_vec": "embed",
+            "numpy": "embed",
+            "lxml": "embed",
+            "markdown_it": "embed",
+            "webencodings": "embed",
+            "httpx": "openai",
+        },
     )
 
 __all__ = [

@@ -1,13 +1,22 @@
 """Chunking: from the text of a document to chunks that know their lines and their heading."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import PurePath
 
-from penstock.workflows.documents.chunking import plain, python, rst
+from penstock.workflows.documents.chunking import html_text, plain, python, rst
 from penstock.workflows.documents.chunking.headings import MARK
 from penstock.workflows.documents.chunking.pieces import Chunk, Section, Text, cut, packed
 
 SUFFIXES = (".md", ".txt", ".rst", ".py", ".html")
+
+
+def _markdown(text: Text) -> Iterable[Section]:
+    from penstock.workflows.documents.chunking import markdown  # noqa: PLC0415 -- its parser takes 0.1 s to load
+
+    return markdown.sections(text)
+
+
+_BY_SUFFIX = {".md": _markdown, ".rst": rst.sections, ".py": python.sections}
 
 
 def split(name: str, content: str) -> list[Chunk]:
@@ -23,21 +32,7 @@ def split(name: str, content: str) -> list[Chunk]:
 
 
 def _read(suffix: str, content: str) -> tuple[Text, Iterable[Section]]:
-    read: Callable[[Text], Iterable[Section]]
-    match suffix:
-        case ".html":
-            from penstock.workflows.documents.chunking import html_text  # noqa: PLC0415 -- loads its parser
-
-            return html_text.read(content)
-        case ".md":
-            from penstock.workflows.documents.chunking import markdown  # noqa: PLC0415 -- loads its parser
-
-            read = markdown.sections
-        case ".rst":
-            read = rst.sections
-        case ".py":
-            read = python.sections
-        case _:
-            read = plain.sections
+    if suffix == ".html":
+        return html_text.read(content)
     text = Text(content)
-    return text, read(text)
+    return text, _BY_SUFFIX.get(suffix, plain.sections)(text)
