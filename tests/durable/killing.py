@@ -391,7 +391,8 @@ class World:
         before = self.look.settled
         called, acknowledged = self._notes()
         sent = self._sent if self.program.sink is into_a_function else None
-        self.look = now = look(copied(self.folder / "run.db", self.folder / "looks"), self.program.expected, sent)
+        copy = copied(self.folder / "run.db", self.folder / "looks")
+        self.look = now = look(copy, self.program.expected, sent, keeps=self.program.keeps)
         self.problems += [f"life {self.lives}: {problem}" for problem in now.problems]
         if now.lost or now.duplicated:
             self.problems.append(f"life {self.lives}: {now.lost} rows lost, {now.duplicated} duplicated")

@@ -47,7 +47,7 @@ def copied(database, folder):
     return copy
 
 
-def look(database, expected, sent=None):
+def look(database, expected, sent=None, *, keeps=False):
     """Open a database that nobody else has open and look: the rows of a root are there if and only if it is settled.
 
     Args:
@@ -55,6 +55,7 @@ def look(database, expected, sent=None):
         expected: `expected(key, version)` gives the texts of the rows of a root, sorted, or None if it is dead.
         sent: rows that were handed over to a function, by key and version of the root and their names; None where
             they are in the database.
+        keeps: whether a dead root may have the rows of a version before, all of them.
     """
     found = Look()
     if not Path(database).exists():
@@ -62,7 +63,7 @@ def look(database, expected, sent=None):
     connection = None
     try:
         connection = connect_writer(str(database))
-        _look(connection, expected, sent, found)
+        _look(connection, expected, sent, found, keeps)
     except (apsw.Error, StoreError) as error:
         found.problems.append(f"the database cannot be read: {error!r}")
     finally:
@@ -71,7 +72,7 @@ def look(database, expected, sent=None):
     return found
 
 
-def _look(connection, expected, sent, found):
+def _look(connection, expected, sent, found, keeps):
     if (health := connection.pragma("integrity_check")) != "ok":
         found.problems.append(f"integrity: {health}")
     tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
@@ -84,7 +85,7 @@ def _look(connection, expected, sent, found):
     letters = Counter(root for (root,) in connection.execute("SELECT root FROM penstock_dead"))
     for number, *root in connection.execute("SELECT id, key, version, state, rows FROM penstock_roots"):
         there = rows.pop(number, []) if sent is None else sent.get((str(root[0]), root[1]), {}).values()
-        _look_at(*root, sorted(there), letters.pop(number, 0), expected, found)
+        _look_at(*root, sorted(there), letters.pop(number, 0), expected, found, keeps)
     if rows:
         found.problems.append(f"rows of roots that the journal does not know: {rows}")
         found.duplicated += sum(map(len, rows.values()))
@@ -108,7 +109,7 @@ def _rows(connection, tables, found):
     return rows
 
 
-def _look_at(key, version, state, count, there, letters, expected, found):
+def _look_at(key, version, state, count, there, letters, expected, found, keeps):
     """Look at a root that is settled: its rows, and how many letters it has."""
     found.settled[str(key)] = (version, state)
     wanted = expected(str(key), version)
@@ -116,6 +117,8 @@ def _look_at(key, version, state, count, there, letters, expected, found):
         found.problems.append(f"{key} is {'dead' if state == DEAD else 'done'} and should not be")
     if bool(letters) != (state == DEAD):
         found.problems.append(f"{key} has letters and is not dead, or is dead and has none")
+    if keeps and wanted is None and there in (expected(str(key), str(before)) for before in range(int(version))):
+        wanted = there
     found.lost += sum((Counter(wanted or []) - Counter(there)).values())
     found.duplicated += sum((Counter(there) - Counter(wanted or [])).values())
     if count != len(there):

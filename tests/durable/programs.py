@@ -123,6 +123,13 @@ class Life:
             raise ValueError(f"{text} is bad")
         return row(text)
 
+    async def unstorable(self, text):
+        """A row that brings a column; a bad one has a value that no column holds, or the key of another row."""
+        row = await self.work(text)
+        first = f"{text.rpartition('.')[0]}.0"
+        bad = {"text": first} if is_bad(text) and text != first else {"size": 1j} if is_bad(text) else {}
+        return row | {f"column {zlib.crc32(text.encode()) % 7}": 1} | bad
+
     async def flaky(self, text):
         await self.call(text)
         if text not in self._tried:
@@ -175,6 +182,10 @@ def into_a_table(life):
     return SqliteTable(life.folder / "run.db", "rows")
 
 
+def into_a_table_with_a_key(life):
+    return SqliteTable(life.folder / "run.db", "rows", key="text")
+
+
 def into_an_index(life):
     return SqliteVectors(life.folder / "run.db", dimensions=3)
 
@@ -206,6 +217,11 @@ class Program:
     held: int = 0
     sink: Callable[[Life], Any] = into_a_table
     to: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def keeps(self):
+        """Whether a root that dies has the rows of its version before."""
+        return dict(self.to).get("on_dead", "keep") == "keep"
 
     def keyed(self, items):
         """Give the items by the keys that the journal knows them under."""
@@ -301,6 +317,21 @@ PROGRAMS = {
         ),
         unless_bad,
         changes=0.2,
+    ),
+    "refused": Program(
+        lambda life, items: items.flat_map(life.split, concurrency=4).map(life.unstorable, concurrency=8),
+        unless_bad,
+        changes=0.2,
+        sink=into_a_table_with_a_key,
+        to=(("on_error", "collect"), ("on_dead", "remove")),
+    ),
+    "refused, staged": Program(
+        lambda life, items: items.flat_map(life.split, concurrency=4).map(life.unstorable, ordered=False),
+        unless_bad,
+        changes=0.2,
+        held=2,
+        sink=into_a_table_with_a_key,
+        to=(("on_error", "collect"),),
     ),
     "vanishing, kept": Program(fan_out, pieces, changes=0.1, vanishes=0.2),
     "vanishing, deleted": Program(fan_out, pieces, changes=0.1, vanishes=0.2, to=(("on_missing", "delete"),)),
