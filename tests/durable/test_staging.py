@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 
 import penstock
+from penstock import durable
 from penstock.durable import delivery, staging
 from penstock.durable.weights import weight
 from penstock.durable.writer import Writer
@@ -460,3 +461,47 @@ asyncio.run(main(sys.argv[1], int(sys.argv[2])))
 
     small, large = peak(30_000), peak(100_000)
     assert large - small < 8_000  # KiB; the rows alone are 30,000
+
+
+@pytest.mark.parametrize("on_error", ["collect", "raise"])
+async def test_a_row_too_long_to_wait_fails_with_its_root_and_takes_no_other_with_it(tmp_path, monkeypatch, on_error):
+    """Roots that are staged in the same transaction are staged again without it, whole."""
+    monkeypatch.setattr(delivery, "HELD", 4)
+    table = SqliteTable(tmp_path / "t.db", "numbers")
+    opened = table.open("process")
+    store = type(opened)
+    opened.close()
+    monkeypatch.setattr(Writer, "_next", slowly(Writer._next))
+    prepare = store.prepare
+
+    def with_a_limit(self):
+        prepare(self)
+        self.connection.limit(apsw.SQLITE_LIMIT_LENGTH, 20_000)
+
+    monkeypatch.setattr(store, "prepare", with_a_limit)
+
+    async def rows(root):
+        for number in range(6):
+            yield {"root": root, "number": number, "text": "x" * (30_000 if (root, number) == ("b", 2) else 900)}
+            await asyncio.sleep(0)
+
+    stream = keyed(["a", "b", "c"], key=str).flat_map(rows, concurrency=3, ordered=False)
+    if on_error == "raise":
+        with pytest.raises(durable.StoreError, match="bytes"):
+            await stream.to(table, run="r")
+        return
+    report = await stream.to(table, run="r", on_error="collect")
+    assert (report.delivered, report.dead, report.complete) == (2, 1, True)
+    found = Counter(row["root"] for row in table.rows())
+    assert found == {"a": 6, "c": 6}
+
+
+def slowly(next_of):
+    """Have the thread that writes find all that the loop gives in some passes at once."""
+
+    def slow(self):
+        with self._changed:
+            self._changed.wait_for(lambda: len(self._entries) > 3 or self._closed or self.is_full, timeout=0.3)
+        return next_of(self)
+
+    return slow

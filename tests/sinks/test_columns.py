@@ -320,7 +320,10 @@ async def test_a_constraint_of_somebody_else_fails_the_root_and_no_other(tmp_pat
     report = await put(table, roots, on_error="collect")
     assert (report.delivered, report.dead, report.complete) == (5, 6, True)
     assert sorted(row["x"] for row in table.rows()) == [*range(6)]
-    assert "UNIQUE constraint failed: t.x" in durable.dead_roots(table.path)[0].letters[0].error
+    (letter,) = durable.dead_roots(table.path)[0].letters
+    assert "UNIQUE constraint failed: t.x" in letter.error
+    assert (letter.item, letter.stage) == ("{'x': 0, 'y': 6}", "SqliteTable")
+    assert report.failures[0].item == {"x": 0, "y": 6}
 
 
 @pytest.mark.parametrize("on_dead", ["keep", "remove"])

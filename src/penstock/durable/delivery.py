@@ -288,7 +288,7 @@ class Delivery:
             return
         if isinstance(error, RowError) and self._job.tolerance is None:
             error = RowError(f"row {root.staged + len(root.rows)} of {root.key!r}: {error}").with_traceback(None)
-        self._refusals.refuse(root, error, item)
+        self._refusals.refuse(root, error, item, self._refusals.taken - 1)
 
     @property
     def failures(self) -> tuple[Failed, ...]:

@@ -8,6 +8,7 @@ from penstock.core.outcome import Failed
 from penstock.core.policy import Tolerance
 from penstock.core.scope import KEPT_FAILURES
 from penstock.durable.roots import DeadLetter, Root
+from penstock.durable.sink import RowError
 
 
 class Refusals:
@@ -28,18 +29,24 @@ class Refusals:
         self._count = 0
         self._counting = threading.Lock()
 
-    def refuse(self, root: Root, error: Exception, item: object = None) -> None:
-        """Set a row aside, so that its root is dead; raise the error, with notes, if that is too many."""
+    def refuse(self, root: Root, error: Exception, item: object = None, index: int | None = None) -> None:
+        """Set a row aside, so that its root is dead; raise the error, with notes, if that is too many.
+
+        `index` is the number of the row among all, where that is known.
+        """
+        if item is None and isinstance(error, RowError):
+            item = error.row
+        place = self.taken - 1 if index is None else index
         with self._counting:
             self._count += 1
             broken = "" if self._tolerance is None else self._tolerance.exceeded(self._count, self.taken)
             if broken is None:
-                self.failures.append(Failed(error, max(self.taken - 1, 0), item, self.stage, root=root.key))
+                self.failures.append(Failed(error, place, item, self.stage, root=root.key))
                 root.failed = True
                 root.letters.append(DeadLetter(self.stage, 1, error, item))
                 return
         if broken:
             note(error, f"failures of stage {self.stage!r}: {self._count}, more than {broken} allows")
-        note(error, f"stage {self.stage!r}, item {max(self.taken - 1, 0)}")
+        note(error, f"stage {self.stage!r}" + ("" if index is None else f", item {index}"))
         note(error, f"root {root.key!r}")
         raise error

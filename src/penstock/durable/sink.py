@@ -20,7 +20,13 @@ type Durability = Literal["process", "power"]
 
 
 class RowError(OptionError):
-    """A row that its sink cannot hold: the failure of the root that it came from."""
+    """A row that its sink cannot hold: the failure of the root that it came from.
+
+    Attributes:
+        row: the row, as the sink has it, where that is known.
+    """
+
+    row: object = None
 
 
 class KeyTakenError(RowError):

@@ -5,7 +5,7 @@ are that are kept; of a dataclass its fields are. Whatever cannot be packed, its
 table has a number for it.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any, Final, cast
 
@@ -67,6 +67,15 @@ class Staging:
             yield from cast("list[Any]", rows)
         if next(parts, None) is not None:
             raise self._damage()
+
+    def parts(self, number: int) -> int:
+        """In how many parts the rows wait."""
+        return len(self._parts.get(number, ()))
+
+    def back_to(self, parts: Mapping[int, int]) -> None:
+        """Forget, by number, what was put in behind so many parts, as that was not committed."""
+        for number, count in parts.items():
+            del self._parts.get(number, [])[count:]
 
     def drop(self, number: int) -> None:
         """Drop the rows that wait under a number; `forget` has to follow when that is committed."""

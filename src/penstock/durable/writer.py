@@ -236,9 +236,15 @@ class Writer:
             self._settle_again(roots)
 
     def _stage(self, parts: Sequence[tuple[Root, list[Any]]]) -> None:
-        with self._store.transaction():
-            for root, rows in parts:
-                self._store.journal.staging.put(root.staging, rows)
+        staging = self._store.journal.staging
+        before = {root.staging: staging.parts(root.staging) for root, _ in parts}
+        try:
+            with self._store.transaction():
+                for root, rows in parts:
+                    staging.put(root.staging, rows)
+        except BaseException:
+            staging.back_to(before)
+            raise
         self.commits += 1
 
     def _stage_alone(self, part: tuple[Root, list[Any]]) -> None:
@@ -261,16 +267,21 @@ class Writer:
 
     def _settle_alone(self, root: Root) -> None:
         try:
-            self._settle([root])
-        except Exception as error:
-            if isinstance(error, KeyTakenError) and not self._is_last:
-                self._have_wait(root)
-                return
-            if not isinstance(error, RowError):
-                note(error, f"root {root.key!r}")
-                raise
+            self._settle_or_put_off(root)
+        except RowError as error:
             self._refuse(root, error)
             self._settle([root])
+        except Exception as error:
+            note(error, f"root {root.key!r}")
+            raise
+
+    def _settle_or_put_off(self, root: Root) -> None:
+        try:
+            self._settle([root])
+        except KeyTakenError:
+            if self._is_last:
+                raise
+            self._have_wait(root)
 
     def _have_wait(self, root: Root) -> None:
         """Have the rows of a root wait in the store for roots that are in its way."""

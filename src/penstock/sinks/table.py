@@ -208,21 +208,21 @@ class TableStore(SqliteStore):
         for names, alike in groupby(rows, key=itemgetter(0)):
             try:
                 self.connection.executemany(self._columns.insert(names), self._stored(root, alike))
-            except ConstraintError as error:
-                self._refuse_the_key_of_another(root, names)
-                raise RefusedRowError(str(error)) from error
-            except TooLargeError as error:
-                raise RefusedRowError(f"{self.path}: a row has more bytes than SQLite can store") from error
+            except (ConstraintError, TooLargeError) as error:
+                refused = self._key_of_another(root, names) if isinstance(error, ConstraintError) else None
+                refused = refused or RefusedRowError(str(error))
+                refused.row = dict(zip(names, self._values, strict=True))
+                raise refused from error
 
     def _stored(self, root: int, rows: Iterable[Row]) -> Iterator[tuple[Any, ...]]:
         for _, self._values in rows:
             yield root, *self._values
 
-    def _refuse_the_key_of_another(self, root: int, names: tuple[str, ...]) -> None:
-        """`RowError` if the last row has a key that a row has that is there."""
+    def _key_of_another(self, root: int, names: tuple[str, ...]) -> RowError | None:
+        """What is wrong with the last row if it has a key that a row has that is there."""
         key, table = self._sink.key, quoted(self._sink.table)
         if not key:
-            return
+            return None
         values = [self._values[names.index(name)] for name in key]
         same = " AND ".join(f"there.{quoted(name)} = ?" for name in key)
         found = self.connection.execute(
@@ -234,7 +234,10 @@ class TableStore(SqliteStore):
         for owner, name, may_give_it_up in found:
             whose = "another row of this root" if owner == root else f"a row of root {name!r}"
             kind = KeyTakenError if may_give_it_up else RowError
-            raise kind(f"{_named('key column', key)} must differ in every row, got {_alone(values)}, which {whose} has")
+            return kind(
+                f"{_named('key column', key)} must differ in every row, got {_alone(values)}, which {whose} has"
+            )
+        return None
 
 
 def _key(key: object) -> tuple[str, ...]:
