@@ -9,13 +9,16 @@ DEPENDS := uv.lock tools/environment
 .venv-3.12/.ready: $(DEPENDS)
 	@tools/environment .venv-3.12 3.12
 
-.PHONY: demo test test-3.12 soak kill-matrix flood test-dev coverage mutate check format docs bench lock clean help
+.PHONY: demo test quick test-3.12 soak kill-matrix flood test-dev coverage mutate check format docs bench lock clean help
 
 demo: .venv/.ready ## index the standard library of this Python and ask it three questions
 	@$(BIN)/python tools/demo.py
 
 test: .venv/.ready ## run the tests
 	@$(BIN)/python -m pytest -q -n 2
+
+quick: .venv/.ready ## run what is quick, at one place of the grid, for daily work
+	@$(BIN)/python -m pytest -q -n 2 --quick
 
 test-3.12: .venv-3.12/.ready ## run the tests on Python 3.12, on three of the six places of the grid
 	@.venv-3.12/bin/python -m pytest -q -n 2 --ignore tests/broken -k "not lazy and not uvloop-eager"
