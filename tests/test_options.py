@@ -324,8 +324,6 @@ def test_an_unknown_option(operator):
 @pytest.mark.parametrize(
     ("option", "build"),
     [
-        ("predicate", NUMBERS.take_while),
-        ("predicate", NUMBERS.skip_while),
         ("key", lambda fn: NUMBERS.distinct(key=fn)),
         ("weight", lambda fn: NUMBERS.batch(2, weight=fn, max_weight=1)),
         ("wait", lambda fn: penstock.Retry(on=ValueError, wait=fn)),

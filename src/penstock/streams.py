@@ -20,10 +20,11 @@ from penstock.durable.ledger import Ledger
 from penstock.durable.tracking import tracking
 from penstock.engines.local import on_loop
 from penstock.ops.combine import Chain, Merge, Zip
+from penstock.ops.deciding import deciding, skip_while, take_while
 from penstock.ops.group import Batch, Limit
 from penstock.ops.operator import Operator, passing
 from penstock.ops.select import Take
-from penstock.ops.step import Step, StepFunction, distinct, enumerated, skipping, skipping_while, taking_while
+from penstock.ops.step import Step, StepFunction, distinct, enumerated, skipping
 from penstock.ops.work import Options, batch_work, kept, unchanged, work
 from penstock.readable import Readable, T_co
 
@@ -236,14 +237,17 @@ class Stream(Readable[T_co]):
         return self._step(f"skip({count})", lambda: skipping(count))
 
     def take_while(self, predicate: Callable[[T_co], object], /) -> "Stream[T_co]":
-        """Hand on items up to the first that `predicate`, a plain function, turns down; there upstream is stopped."""
-        validate.plain_function("predicate", predicate)
-        return self._step("take_while", lambda: taking_while(predicate))
+        """Hand on items up to the first that `predicate` turns down; there upstream is stopped.
+
+        Items are asked about one after the other, each when it is wanted; an awaitable that comes back is awaited.
+        """
+        validate.function("predicate", predicate)
+        return self._with(deciding("take_while", lambda: take_while(predicate)))
 
     def skip_while(self, predicate: Callable[[T_co], object], /) -> "Stream[T_co]":
-        """Hand on items from the first on for which `predicate`, a plain function, is false."""
-        validate.plain_function("predicate", predicate)
-        return self._step("skip_while", lambda: skipping_while(predicate))
+        """Hand on items from the first on for which `predicate` is false; an awaitable that comes back is awaited."""
+        validate.function("predicate", predicate)
+        return self._with(deciding("skip_while", lambda: skip_while(predicate)))
 
     def distinct(self, *, key: Callable[[T_co], Hashable] | None = None, last: int | None = None) -> "Stream[T_co]":
         """Hand on items whose key, by default the item itself, has not come before.

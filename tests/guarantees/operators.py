@@ -3,6 +3,7 @@
 A row builds a stream that calls `call(item)` once for every item and gives the item back, so that one test fits all.
 """
 
+import asyncio
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -42,6 +43,16 @@ truth = giving(lambda _: True)
 nothing = giving(lambda _: None)
 in_list = giving(lambda item: [item])
 in_iterator = giving(lambda item: iter([item]))
+
+
+async def yes(_):
+    await asyncio.sleep(0)
+    return True
+
+
+async def no(_):
+    await asyncio.sleep(0)
+    return False
 
 
 def one_by_one(call):
@@ -111,6 +122,8 @@ BEHIND_MAP = (
     Operator("skip", behind_map(lambda results: results.skip(0)), None),
     Operator("take_while", behind_map(lambda results: results.take_while(lambda _: True)), None),
     Operator("skip_while", behind_map(lambda results: results.skip_while(lambda _: False)), None),
+    Operator("take_while-async", behind_map(lambda results: results.take_while(yes)), None),
+    Operator("skip_while-async", behind_map(lambda results: results.skip_while(no)), None),
     Operator("distinct", behind_map(lambda results: results.distinct(key=lambda _: object(), last=2)), None),
     Operator("enumerate", behind_map(Stream.enumerate), None, items=lambda pair: [pair[1]]),
     Operator("batch", behind_map(lambda results: results.batch(2)), None, items=list),

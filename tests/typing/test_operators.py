@@ -147,10 +147,16 @@ def batched_arrays(urls: Stream[str]) -> None:
     assert_type(urls.map_batches(batch_array_later, 8), Stream[Any])
 
 
+async def is_wanted(url: str) -> bool:
+    return bool(url)
+
+
 def selected(urls: Stream[str]) -> None:
     assert_type(urls.take(3), Stream[str])
     assert_type(urls.skip(1), Stream[str])
     assert_type(urls.take_while(len), Stream[str])
+    assert_type(urls.take_while(is_wanted), Stream[str])
+    assert_type(urls.skip_while(lambda url: is_wanted(url)), Stream[str])
     assert_type(urls.skip_while(lambda url: url.islower()), Stream[str])
     assert_type(urls.distinct(), Stream[str])
     assert_type(urls.distinct(key=len, last=9), Stream[str])

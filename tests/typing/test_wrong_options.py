@@ -156,3 +156,23 @@ def right(urls: Stream[str]) -> None:
     urls.map_batches(embed, 8, within=0.5, concurrency=4, on_error="return")
     parallel_map(urls, fetch, concurrency=4)
     penstock.stream(["a"], total=3, engine="thread")
+
+
+def is_transient(error: Exception) -> bool:
+    return isinstance(error, OSError)
+
+
+def is_any(error: BaseException) -> bool:
+    return bool(error)
+
+
+def is_of_the_system(error: OSError) -> bool:
+    return bool(error.errno)
+
+
+def predicates_of_retry() -> None:
+    """They are asked about any `Exception`, so they must take all of these."""
+    Retry(on=is_transient, wait=lambda error: 1.0 if is_transient(error) else None)
+    Retry(on=is_any)
+    Retry(on=lambda error: isinstance(error, OSError) and error.errno == 3)
+    Retry(on=is_of_the_system)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

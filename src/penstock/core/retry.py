@@ -11,7 +11,7 @@ from penstock.core import validate
 from penstock.core.errors import AttemptTimeout, OptionError, said
 from penstock.core.log import LOG
 
-type RetryOn = type[BaseException] | tuple[type[BaseException], ...] | Callable[[BaseException], bool]
+type RetryOn = type[BaseException] | tuple[type[BaseException], ...] | Callable[[Exception], bool]
 type Seconds = float | timedelta
 
 
@@ -54,7 +54,7 @@ class Retry:
     factor: float = 2.0
     max: Seconds = 30.0
     jitter: float = 0.2
-    wait: Callable[[BaseException], Seconds | None] | None = None
+    wait: Callable[[Exception], Seconds | None] | None = None
     deadline: Seconds | None = None
 
     def __post_init__(self) -> None:
@@ -83,7 +83,7 @@ class Retry:
             return longest if wait else 0.0
         return min(longest, wait * random.uniform(1 - self.jitter, 1 + self.jitter))  # noqa: S311 -- jitter is no secret
 
-    def pause(self, error: BaseException, failures: int) -> float:
+    def pause(self, error: Exception, failures: int) -> float:
         """Seconds to wait after `error`: what `wait` says, or the backoff."""
         said = None if self.wait is None else self.wait(error)
         return self.backoff(failures) if said is None else validate.seconds("wait(exception)", said, zero=True)

@@ -156,7 +156,7 @@ def path(option: str, value: object) -> str:
     return found
 
 
-def predicate_or_types(option: str, value: object) -> Callable[[BaseException], bool]:
+def predicate_or_types(option: str, value: object) -> Callable[[Exception], bool]:
     """A test for exceptions, from an exception type, a tuple of them, or a plain predicate; it is given Exceptions."""
     kinds = cast("tuple[Any, ...]", value if isinstance(value, tuple) else (value,))
     if kinds and all(isinstance(kind, type) and issubclass(kind, BaseException) for kind in kinds):
@@ -166,7 +166,7 @@ def predicate_or_types(option: str, value: object) -> Callable[[BaseException], 
     predicate = cast("Any", value)
     if callable(predicate) and not isinstance(predicate, type):
         plain_function(option, predicate)
-        return cast("Callable[[BaseException], bool]", predicate)
+        return cast("Callable[[Exception], bool]", predicate)
     raise OptionError(f"{option} must be an exception type, a tuple of them or a predicate, got {value!r}")
 
 

@@ -67,23 +67,6 @@ def skipping(number: int) -> StepFunction:
     return lambda item: DROPPED if next(seen) < number else item
 
 
-def taking_while(predicate: Callable[[Any], object]) -> StepFunction:
-    """Items up to the first that fails `predicate`."""
-    return lambda item: item if predicate(item) else END
-
-
-def skipping_while(predicate: Callable[[Any], object]) -> StepFunction:
-    """Items from the first on that fails `predicate`."""
-    skipping = True
-
-    def step(item: Any) -> Any:
-        nonlocal skipping
-        skipping = skipping and bool(predicate(item))
-        return DROPPED if skipping else item
-
-    return step
-
-
 def distinct(key: Callable[[Any], Hashable] | None, last: int | None) -> StepFunction:
     """Items whose key has not been seen, among the `last` different keys seen most recently if that is given."""
     seen: OrderedDict[Hashable, None] = OrderedDict()

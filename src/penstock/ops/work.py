@@ -127,7 +127,7 @@ class Work:
         scope.on_closed.append(threads.close)
         bind = threads.bind_reading if self.operator == "flat_map" else threads.bind
         call = bind(self.fn, self.plan.timeout)
-        return self.plan.replaced(work=_shaped(call, self.shape), timeout=None)
+        return self.plan.replaced(work=shaped(call, self.shape), timeout=None)
 
 
 def work(
@@ -191,8 +191,8 @@ def work(
         code=code,
         plan=Plan(
             name=title,
-            work=_shaped(call, shape),
-            inline=_shaped_inline(fn, shape) if inline and not waits and operator != "flat_map" else None,
+            work=shaped(call, shape),
+            inline=shaped_inline(fn, shape) if inline and not waits and operator != "flat_map" else None,
             concurrency=places,
             ordered=None if ordered is None else validate.flag("ordered", ordered),
             buffer=validate.whole("buffer", buffer, least=0),
@@ -274,26 +274,29 @@ def unchanged(item: Any, _result: Any) -> Any:
     return item
 
 
-def _shaped(
+def shaped(
     call: Callable[[Any], Awaitable[Any]], shape: Callable[[Any, Any], Any] | None
 ) -> Callable[[Any], Awaitable[Any]]:
+    """`call`, and what `shape(item, result)` makes of its result."""
     if shape is None:
         return call
 
-    async def shaped(item: Any) -> Any:
+    async def call_and_shape(item: Any) -> Any:
         return shape(item, await call(item))
 
-    return shaped
+    return call_and_shape
 
 
-def _shaped_inline(fn: Callable[[Any], Any], shape: Callable[[Any, Any], Any] | None) -> Callable[[Any], Any]:
-    def shaped(item: Any) -> Any:
+def shaped_inline(fn: Callable[[Any], Any], shape: Callable[[Any, Any], Any] | None) -> Callable[[Any], Any]:
+    """`shaped` for inline work: an awaitable that comes back is a `Later`."""
+
+    def call(item: Any) -> Any:
         result: Any = fn(item)
         if isinstance(result, Awaitable):
             return Later(cast("Awaitable[Any]", result) if shape is None else _Shaped(result, shape, item))
         return result if shape is None else shape(item, result)
 
-    return shaped
+    return call
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,67 @@
+"""Operators whose predicate says where a stream begins and where it ends; what it returns may have to be awaited."""
+
+from collections.abc import Callable
+from typing import Any, Final, override
+
+from penstock.core.order import OrderedWindow
+from penstock.core.plan import DROPPED, Plan
+from penstock.core.scope import Scope
+from penstock.core.stage import END, PENDING, Pulled, Stage
+from penstock.engines.local import on_loop
+from penstock.ops.operator import Operator, passing
+from penstock.ops.work import shaped, shaped_inline
+
+_STOP: Final[Any] = object()
+"""The output for the item before which the stream ends."""
+
+type Decision = tuple[Callable[[Any], Any], Callable[[Any, Any], Any]]
+"""What is asked of an item, and what becomes of the item with the answer; both may keep state of one run."""
+
+
+def take_while(predicate: Callable[[Any], object]) -> Decision:
+    """Items up to the first that fails `predicate`."""
+    return predicate, lambda item, answer: item if answer else _STOP
+
+
+def skip_while(predicate: Callable[[Any], object]) -> Decision:
+    """Items from the first on that fails `predicate`, which is asked no more from there on."""
+    skipping = True
+
+    def decide(item: Any, answer: Any) -> Any:
+        nonlocal skipping
+        skipping = bool(answer)
+        return DROPPED if skipping else item
+
+    return lambda item: skipping and predicate(item), decide
+
+
+def deciding(name: str, make: Callable[[], Decision]) -> Operator:
+    """An operator of a predicate; `make` gives a fresh decision for each run."""
+
+    def open_stage(scope: Scope, upstream: Stage[Any]) -> Stage[Any]:
+        ask, decide = make()
+        return Deciding(scope, upstream, Plan(name, shaped(on_loop(ask), decide), inline=shaped_inline(ask, decide)))
+
+    return passing(name, open_stage)
+
+
+class Deciding[T](OrderedWindow[T, T]):
+    """Asks for one item after the other, each when the one below wants it: nothing is read ahead (P1, P2)."""
+
+    _wanted = False
+
+    @override
+    def _room(self) -> int:
+        return super()._room() if self._wanted else 0
+
+    @override
+    def pull(self, room: int) -> Pulled[T]:
+        self._wanted = True
+        value: Any = super().pull(room)
+        self._wanted = value is PENDING
+        if value is not _STOP:
+            return value  # type: ignore[no-any-return] # a T; the end is told apart
+        self._delivered -= 1
+        self._dropped += 1
+        self.stop()
+        return END
