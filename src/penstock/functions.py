@@ -7,6 +7,7 @@ from penstock.core import validate
 from penstock.core.outcome import Result
 from penstock.core.policy import OnError, OutOfBand
 from penstock.core.source import Source, SourceSpec
+from penstock.core.words import call, content_of
 from penstock.engines.ahead import ThreadStage
 from penstock.engines.local import SOURCE_ENGINES, SourceEngine
 from penstock.ops.combine import Merge
@@ -37,7 +38,8 @@ def stream[T](source: Source[T], *, total: int | None = None, engine: SourceEngi
         OptionError: `source` is none of these, or an option breaks its rule.
     """
     spec = source_spec(source, total, engine)
-    return Stream(lambda scope, _: spec.open(scope), spec.refuse_consumed)
+    text = call("stream", content_of(source), engine=engine)
+    return Stream(lambda scope, _: spec.open(scope), spec.refuse_consumed, text=text)
 
 
 def source_spec(source: object, total: int | None, engine: SourceEngine | None) -> SourceSpec:

@@ -67,7 +67,9 @@ class Readable(Generic[T_co]):  # noqa: UP046 -- inferred variance would be inva
         seconds = validate.seconds("grace", grace, zero=True)
         self.refuse_opening()
         opens = partial(self.open_stage, in_order=True)
-        return Run(opens, seconds, timing=validate.flag("timing", timing), progress=progress)
+        run = Run[T_co](opens, seconds, timing=validate.flag("timing", timing), progress=progress)
+        run.describe = self.__repr__
+        return run
 
     def sync(self, *, grace: Seconds = GRACE, progress: bool = False, timing: bool = False) -> SyncRun[T_co]:
         """A run for scripts and notebooks: `with stream.sync() as items: for item in items: ...` (P4).

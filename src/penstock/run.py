@@ -7,7 +7,7 @@ import asyncio
 import warnings
 from collections.abc import AsyncIterator, Callable
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, override
 
 from penstock.core import open_runs
 from penstock.core.errors import ConcurrentReadError, UnclosedStreamWarning
@@ -16,6 +16,7 @@ from penstock.core.places import Places
 from penstock.core.scope import Outlet, Scope, outlast
 from penstock.core.stage import END, PENDING, Pulled, Signal, Stage
 from penstock.core.stats import Stats
+from penstock.core.words import Place, caller
 from penstock.progress import show_progress
 
 type OpenStage = Callable[[Scope], Stage[Any]]
@@ -39,7 +40,9 @@ class Run[T](AsyncIterator[T]):
     """
 
     def __init__(self, open_stage: OpenStage, grace: float, *, timing: bool, progress: bool) -> None:
-        self.room = 1
+        self.room: int = 1
+        self.describe: Callable[[], str] = str
+        self._opened_at: Place = caller()
         self._open_stage = open_stage
         self._grace = grace
         self._timing = timing
@@ -50,6 +53,17 @@ class Run[T](AsyncIterator[T]):
         self._pull: Callable[[int], Pulled[T]] | None = None  # how to take an item, while there is nothing against it
         self._reading = False
         self._over = False
+
+    @override
+    def __repr__(self) -> str:
+        return f"<Run {self._state()}, of {self.describe() or 'work'}>"
+
+    def _state(self) -> str:
+        if self._scope is None:
+            return "over" if self._over else "not begun"
+        stages = self.stats().stages
+        handed_on = f"{stages[-1].delivered:,} handed on" if stages else "nothing handed on"
+        return f"{'over' if self._over else 'going on'}, {handed_on}"
 
     async def __aenter__(self) -> Self:
         try:
@@ -115,7 +129,7 @@ class Run[T](AsyncIterator[T]):
             await asyncio.shield(scope.closed)
         finally:
             self._reading = False
-        scope.report_unstopped()
+        scope.report_unstopped(self._opened_at)
         error = scope.take_failure()
         scope.raise_cleanup_errors(error)
         if error is not None:
@@ -159,7 +173,7 @@ class Run[T](AsyncIterator[T]):
             raise
         finally:
             self._outlet.wake()
-            scope.report_unstopped()
+            scope.report_unstopped(self._opened_at)
             scope.raise_cleanup_errors(error)
 
     async def aclose(self) -> None:
@@ -208,7 +222,7 @@ class Run[T](AsyncIterator[T]):
         """
         return () if self._scope is None else tuple(self._scope.failures)
 
-    def __del__(self, warn: Callable[..., None] = warnings.warn) -> None:
+    def __del__(self, warn: Callable[..., None] = warnings.warn_explicit) -> None:
         scope = self._scope
         if scope is None or scope.closing:
             return
@@ -218,5 +232,6 @@ class Run[T](AsyncIterator[T]):
             "a stream was left before its end and its work stopped only now: "
             "to leave early, use `async with stream.open() as items`",
             UnclosedStreamWarning,
+            *self._opened_at,
             source=self,
         )

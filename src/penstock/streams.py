@@ -14,6 +14,7 @@ from penstock.core.policy import OnError, OutOfBand
 from penstock.core.retry import Seconds
 from penstock.core.scope import Scope
 from penstock.core.stage import Stage
+from penstock.core.words import call, line
 from penstock.durable.fingerprint import stage_code
 from penstock.durable.job import IdentifiedSource
 from penstock.durable.ledger import Ledger
@@ -43,7 +44,7 @@ class Stream(Readable[T_co]):
     the item), "collect" (drop it, keep a `Failed` in the run's `failures`) or "return" (results are `Ok` or `Failed`).
     """
 
-    __slots__ = ("_identified", "_open_source", "_operators", "refuse_opening")
+    __slots__ = ("_identified", "_open_source", "_operators", "_text", "refuse_opening")
 
     def __init__(
         self,
@@ -51,7 +52,9 @@ class Stream(Readable[T_co]):
         refuse_opening: Callable[[], None],
         operators: tuple[Operator, ...] = (),
         identified: IdentifiedSource | None = None,
+        text: str = "stream(...)",
     ) -> None:
+        self._text = text
         self._open_source = open_source
         self.refuse_opening: Callable[[], None] = refuse_opening
         self._operators = operators
@@ -59,7 +62,11 @@ class Stream(Readable[T_co]):
 
     def _with(self, operator: Operator) -> "Stream[Any]":
         refuse = no_place_to_keep if operator.code is not None and operator.code.memo else self.refuse_opening
-        return Stream(self._open_source, refuse, (*self._operators, operator), self._identified)
+        return Stream(self._open_source, refuse, (*self._operators, operator), self._identified, self._text)
+
+    @override
+    def __repr__(self) -> str:
+        return line(".".join([self._text, *(operator.text for operator in self._operators)]))
 
     @override
     def open_stage(self, scope: Scope, *, in_order: bool) -> Stage[Any]:
@@ -216,9 +223,10 @@ class Stream(Readable[T_co]):
         """Hand on the items of each item, which is an iterable or an async iterable."""
         return self._with(work("flat_map", lambda items: items, name="flatten").as_operator)
 
-    def _step(self, name: str, make: Callable[[], StepFunction]) -> "Stream[Any]":
+    def _step(self, name: str, make: Callable[[], StepFunction], *given: object) -> "Stream[Any]":
         """Add an operator of plain functions; `make` gives a fresh one for each run."""
-        return self._with(passing(name, lambda scope, upstream: Step(scope, upstream, name, make())))
+        title = name if name != "skip" else f"skip({', '.join(map(str, given))})"
+        return self._with(passing(name, lambda scope, upstream: Step(scope, upstream, title, make()), *given))
 
     # Select and group
 
@@ -229,12 +237,12 @@ class Stream(Readable[T_co]):
         calls, put `take` before `map`.
         """
         count = validate.whole("count", count, least=0)
-        return self._with(passing("take", lambda scope, upstream: Take(scope, upstream, count)))
+        return self._with(passing("take", lambda scope, upstream: Take(scope, upstream, count), count))
 
     def skip(self, count: int, /) -> "Stream[T_co]":
         """Hand on what comes after the first `count` items, an int >= 0; those count as dropped."""
         count = validate.whole("count", count, least=0)
-        return self._step(f"skip({count})", lambda: skipping(count))
+        return self._step("skip", lambda: skipping(count), count)
 
     def take_while(self, predicate: Callable[[T_co], object], /) -> "Stream[T_co]":
         """Hand on items up to the first that `predicate` turns down; there upstream is stopped.
@@ -242,12 +250,12 @@ class Stream(Readable[T_co]):
         Items are asked about one after the other, each when it is wanted; an awaitable that comes back is awaited.
         """
         validate.function("predicate", predicate)
-        return self._with(deciding("take_while", lambda: take_while(predicate)))
+        return self._with(deciding("take_while", predicate, take_while))
 
     def skip_while(self, predicate: Callable[[T_co], object], /) -> "Stream[T_co]":
         """Hand on items from the first on for which `predicate` is false; an awaitable that comes back is awaited."""
         validate.function("predicate", predicate)
-        return self._with(deciding("skip_while", lambda: skip_while(predicate)))
+        return self._with(deciding("skip_while", predicate, skip_while))
 
     def distinct(self, *, key: Callable[[T_co], Hashable] | None = None, last: int | None = None) -> "Stream[T_co]":
         """Hand on items whose key, by default the item itself, has not come before.
@@ -258,7 +266,7 @@ class Stream(Readable[T_co]):
             validate.plain_function("key", key)
         if last is not None:
             last = validate.whole("last", last, least=1)
-        return self._step("distinct", lambda: distinct(key, last))
+        return self._step("distinct", lambda: distinct(key, last), *(() if key is None else (key,)))
 
     @overload
     def map_batches[U](
@@ -337,14 +345,14 @@ class Stream(Readable[T_co]):
                 raise OptionError("weight and max_weight must be given together")
             validate.plain_function("weight", weight)
             limit = Limit(weight, validate.positive("max_weight", max_weight))
-        return self._with(passing("batch", lambda scope, upstream: Batch(scope, upstream, size, seconds, limit)))
+        return self._with(passing("batch", lambda scope, upstream: Batch(scope, upstream, size, seconds, limit), size))
 
     def prefetch(self, count: int, /) -> "Stream[T_co]":
         """Read up to `count` items ahead, an int >= 1, while the stages below are busy (P1: it holds that many)."""
         count = validate.whole("count", count, least=1)
         plan: Plan[Any, Any] = Plan(f"prefetch({count})", on_loop(itself), inline=itself, concurrency=count)
         return self._with(
-            passing("prefetch", lambda scope, upstream: OrderedWindow(scope, upstream, plan), item_by_item=True)
+            passing("prefetch", lambda scope, upstream: OrderedWindow(scope, upstream, plan), count, item_by_item=True)
         )
 
     def through[U](self, fn: "Callable[[Stream[T_co]], Stream[U]]", /) -> "Stream[U]":
@@ -432,7 +440,8 @@ def combined(
             one_shot=any(source.one_shot for source in sources),
             tolerance=next((source.tolerance for source in sources if source.tolerance is not None), None),
         )
-    return Stream(open_combined, refuse_opening, identified=identified)
+    name = operator.__name__.lower() if isinstance(operator, type) else "zip"
+    return Stream(open_combined, refuse_opening, identified=identified, text=call(name, *map(repr, streams)))
 
 
 def no_place_to_keep() -> NoReturn:

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Coroutine, Iterator
 from threading import Thread
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Self, override
 
 from penstock.core.outcome import Failed
 from penstock.core.stats import Stats
@@ -25,6 +25,10 @@ class SyncRun[T](Iterator[T]):
         self._run = run
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: Thread | None = None
+
+    @override
+    def __repr__(self) -> str:
+        return f"<SyncRun{repr(self._run).removeprefix('<Run')}"
 
     def __enter__(self) -> Self:
         if self._loop is not None:

@@ -3,13 +3,14 @@
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import timedelta
-from typing import Any, Self
+from typing import Any, Self, cast, override
 
 from penstock.core import validate
 from penstock.core.errors import AttemptTimeout, OptionError, said
 from penstock.core.log import LOG
+from penstock.core.words import Plain, call, name_of
 
 type RetryOn = type[BaseException] | tuple[type[BaseException], ...] | Callable[[Exception], bool]
 type Seconds = float | timedelta
@@ -24,7 +25,7 @@ class Exhausted(Exception):
         self.attempts = attempts
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True, repr=False)
 class Retry:
     """Try a failed call again, with exponential backoff and jitter.
 
@@ -69,6 +70,14 @@ class Retry:
         if self.deadline is not None:
             validate.seconds("deadline", self.deadline)
 
+    @override
+    def __repr__(self) -> str:
+        kinds = cast("tuple[object, ...]", self.on if isinstance(self.on, tuple) else (self.on,))
+        named = {"wait": None if self.wait is None else Plain(name_of(self.wait))}
+        given = {each.name: getattr(self, each.name) for each in fields(self) if each.name not in {"on", "wait"}}
+        changed = {name: value for name, value in given.items() if value != _DEFAULTS[name]}
+        return call("Retry", f"on={' | '.join(map(name_of, kinds))}", **changed, **named)
+
     def _set(self, name: str, value: float) -> None:
         """Put in a number as it is kept: of those of others, all that `float` accepts."""
         object.__setattr__(self, name, value)
@@ -87,6 +96,9 @@ class Retry:
         """Seconds to wait after `error`: what `wait` says, or the backoff."""
         said = None if self.wait is None else self.wait(error)
         return self.backoff(failures) if said is None else validate.seconds("wait(exception)", said, zero=True)
+
+
+_DEFAULTS = {each.name: each.default for each in fields(Retry)}
 
 
 class Tries:

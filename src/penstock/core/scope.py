@@ -20,6 +20,7 @@ from penstock.core.log import LOG
 from penstock.core.outcome import Failed, Reason
 from penstock.core.stage import Stage, nobody_waits
 from penstock.core.stats import Stats
+from penstock.core.words import Place
 
 if TYPE_CHECKING:
     from penstock.core.source import SourceStage
@@ -313,13 +314,13 @@ class Scope:
             return self._last_stats
         return Stats(tuple(stage.stats() for stage in self.stages), self.clock() - self.opened)
 
-    def report_unstopped(self) -> None:
-        """Warn, once, of work that ignored its cancellation."""
+    def report_unstopped(self, opened_at: Place) -> None:
+        """Warn, once, of work that ignored its cancellation, where the run was opened."""
         unstopped, self._unstopped = self._unstopped, []
         if unstopped:
             message = f"still running {self.grace:g} s after cancellation, left behind: {'; '.join(unstopped)}"
             LOG.warning("%s", message)
-            warnings.warn(message, UnstoppedWorkWarning, stacklevel=3)
+            warnings.warn_explicit(message, UnstoppedWorkWarning, *opened_at)
 
     def raise_cleanup_errors(self, on_its_way: BaseException | None) -> None:
         """Raise the first error of cleanup, or note it on the error that is on its way.

@@ -35,14 +35,16 @@ def skip_while(predicate: Callable[[Any], object]) -> Decision:
     return lambda item: skipping and predicate(item), decide
 
 
-def deciding(name: str, make: Callable[[], Decision]) -> Operator:
+def deciding(
+    name: str, predicate: Callable[[Any], object], make: Callable[[Callable[[Any], object]], Decision]
+) -> Operator:
     """An operator of a predicate; `make` gives a fresh decision for each run."""
 
     def open_stage(scope: Scope, upstream: Stage[Any]) -> Stage[Any]:
-        ask, decide = make()
+        ask, decide = make(predicate)
         return Deciding(scope, upstream, Plan(name, shaped(on_loop(ask), decide), inline=shaped_inline(ask, decide)))
 
-    return passing(name, open_stage)
+    return passing(name, open_stage, predicate)
 
 
 class Deciding[T](OrderedWindow[T, T]):

@@ -9,6 +9,7 @@ from penstock.core.plan import Plan
 from penstock.core.policy import Tolerance
 from penstock.core.scope import Scope
 from penstock.core.stage import Stage
+from penstock.core.words import call, name_of
 
 type Adapt = Callable[[str, Plan[Any, Any]], Plan[Any, Any]]
 """What makes of the plan of an operator of that kind one for items that are wrapped."""
@@ -47,6 +48,7 @@ class Operator:
         code: what its results depend on, where it runs a function of the user.
         ordered: whether the order of its items can be seen in what it hands on; None if that of what it hands on is the
             order of its items, or need not be.
+        text: how it was called, in a line.
     """
 
     name: str
@@ -54,6 +56,7 @@ class Operator:
     item_by_item: bool = False
     code: Code | None = None
     ordered: bool | None = True
+    text: str = ""
 
     def shows_order(self, in_order: bool) -> bool:  # noqa: FBT001 -- it is what the answer may be
         """Whether the order of its items can be seen, if that of what it hands on can be seen or not (P3)."""
@@ -76,9 +79,15 @@ class Operator:
 def passing(
     name: str,
     open_stage: Callable[[Scope, Stage[Any]], Stage[Any]],
-    *,
+    *given: object,
     item_by_item: bool = False,
 ) -> Operator:
-    """An operator that runs no function on its items, or one of more than an item: then it sees their order."""
+    """An operator that runs no function on its items, or one of more than an item: then it sees their order.
+
+    `given` is what it was given, for its text.
+    """
     ordered = None if item_by_item else True
-    return Operator(name, lambda scope, upstream, _, __: open_stage(scope, upstream), item_by_item, ordered=ordered)
+    text = call(name, *(str(each) if type(each) in {int, float} else name_of(each) for each in given))
+    return Operator(
+        name, lambda scope, upstream, _, __: open_stage(scope, upstream), item_by_item, ordered=ordered, text=text
+    )

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, TypedDict, Unpack, cast
 
-from penstock.core import validate
+from penstock.core import validate, words
 from penstock.core.batches import OrderedBatches, UnorderedBatches
 from penstock.core.closing import close
 from penstock.core.errors import OptionError, ResultCountError
@@ -101,7 +101,26 @@ class Work:
     def as_operator(self) -> Operator:
         """This as an operator of a stream."""
         ordered = True if self.operator == "map_batches" else self.plan.ordered  # what is in a list shows the order
-        return Operator(self.operator, self.open, item_by_item=True, code=self.code, ordered=ordered)
+        return Operator(
+            self.operator, self.open, item_by_item=True, code=self.code, ordered=ordered, text=self._text(ordered)
+        )
+
+    def _text(self, ordered: bool | None) -> str:  # noqa: FBT001 -- it is what is said
+        """How it was called, with the options that say most."""
+        plan = self.plan
+        if plan.name == "flatten":
+            return "flatten()"
+        given = [words.name_of(self.code.fn)]
+        return words.call(
+            self.operator,
+            *(given if self.operator != "map_batches" else [*given, str(plan.size)]),
+            name=None if plan.name.startswith(f"{self.operator}(") else plan.name,
+            concurrency=plan.concurrency if plan.concurrency > 1 else None,
+            ordered=ordered if ordered is not None and self.operator != "map_batches" else None,
+            buffer=plan.buffer or None,
+            timeout=plan.timeout,
+            on_error=None if plan.on_error == "raise" else plan.on_error,
+        )
 
     def open(self, scope: Scope, upstream: Stage[Any], adapt: Adapt | None, in_order: bool) -> Stage[Any]:  # noqa: FBT001 -- as all
         """The stage that does this under `upstream`; `in_order` says whether its order can be seen."""

@@ -6,6 +6,7 @@ from typing import Any
 
 from penstock.core.scope import Scope
 from penstock.core.stage import Stage
+from penstock.core.words import line
 from penstock.durable.job import IdentifiedSource
 from penstock.durable.ledger import Identity, Ledger
 from penstock.durable.resume import Resume
@@ -50,7 +51,12 @@ def read_ahead(
             scope, AheadStage(scope, lambda: read(reading), name, size), ledger, ledger.admitting(identity, prefix)
         )
 
-    return Stream(open_source, _never_consumed, identified=IdentifiedSource(identity.source, open_tracked))
+    return Stream(
+        open_source,
+        _never_consumed,
+        identified=IdentifiedSource(identity.source, open_tracked),
+        text=line(identity.source, 100),
+    )
 
 
 def _nobody(_: str | int) -> None:

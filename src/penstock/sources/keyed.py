@@ -7,6 +7,7 @@ from penstock.core import validate
 from penstock.core.scope import Scope
 from penstock.core.source import Source, SourceSpec
 from penstock.core.stage import Stage
+from penstock.core.words import Plain, call, content_of, name_of
 from penstock.durable.job import IdentifiedSource
 from penstock.durable.ledger import Identity, Ledger
 from penstock.durable.resume import Resume
@@ -45,17 +46,18 @@ def keyed[T](
     if version is not None:
         validate.plain_function("version", version)
     spec = source_spec(source, total, engine)
-    return with_identity(spec, Identity(validate.text("name", name), key, version or _unchanged))
+    identity = Identity(validate.text("name", name), key, version or _unchanged)
+    return with_identity(spec, identity, call("keyed", content_of(source), key=Plain(name_of(key)), engine=engine))
 
 
-def with_identity(spec: SourceSpec, identity: Identity) -> Stream[Any]:
+def with_identity(spec: SourceSpec, identity: Identity, text: str) -> Stream[Any]:
     """A stream over `spec` whose items are roots in a durable run."""
 
     def open_tracked(scope: Scope, ledger: Ledger, prefix: str, _in_order: bool) -> Stage[Any]:  # noqa: FBT001 -- as all
         return Resume(scope, spec.open(scope), ledger, ledger.admitting(identity, prefix))
 
     identified = IdentifiedSource(identity.source, open_tracked, one_shot=spec.is_one_shot)
-    return Stream(lambda scope, _: spec.open(scope), spec.refuse_consumed, identified=identified)
+    return Stream(lambda scope, _: spec.open(scope), spec.refuse_consumed, identified=identified, text=text)
 
 
 def _unchanged(_: object) -> str:

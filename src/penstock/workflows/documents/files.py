@@ -53,7 +53,7 @@ class Files:
 
     def stream(self) -> Stream[Entry]:
         """The files, as roots of a durable run."""
-        return with_identity(SourceSpec(self._found, name="files"), Identity("files", _key_of, _version_of))
+        return with_identity(SourceSpec(self._found, name="files"), Identity("files", _key_of, _version_of), "files")
 
     def is_gone(self, key: Key) -> bool:
         """Whether a file of the index that was not found is one of these places, and is no more."""
