@@ -148,9 +148,11 @@ async def test_bad_options_are_named_and_nothing_is_made(table, tmp_path):
 
 async def test_a_failing_sink_ends_work_that_waits(table):
     """Nothing more arrives from the stream, and the sink cannot take what came: nobody must wait for the others."""
-    cancelled = []
+    cancelled, all_begun = [], asyncio.Event()
 
     async def work(number):
+        if number == 3:
+            all_begun.set()
         if number:
             try:
                 await asyncio.Event().wait()

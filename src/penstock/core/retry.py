@@ -72,7 +72,8 @@ class Retry:
 
     @override
     def __repr__(self) -> str:
-        kinds = cast("tuple[object, ...]", self.on if isinstance(self.on, tuple) else (self.on,))
+        on: Any = self.on
+        kinds = cast("tuple[object, ...]", on if isinstance(on, tuple) else (on,))
         named = {"wait": None if self.wait is None else Plain(name_of(self.wait))}
         given = {each.name: getattr(self, each.name) for each in fields(self) if each.name not in {"on", "wait"}}
         changed = {name: value for name, value in given.items() if value != _DEFAULTS[name]}

@@ -19,7 +19,7 @@ def name_of(given: object) -> str:
         if type(given) is functools.partial:
             given = cast("functools.partial[Any]", given).func
         elif type(given) is MethodType:
-            given = cast("MethodType", given).__func__
+            given = cast("Any", given).__func__
     name: object = given.__name__ if isinstance(given, _NAMED) else type(given).__name__
     return str(name)
 
