@@ -20,7 +20,8 @@ MOST: Final = 64
 
 _LONGEST_PHRASE = 8
 _AS_QUESTION = apsw.FTS5_TOKENIZE_QUERY
-_NAME, *_ARGUMENTS = TOKENIZER.split()
+_NAME = TOKENIZER.partition(" ")[0]
+_ARGUMENTS = list[str](TOKENIZER.split()[1:])
 
 _UNSPACED = (
     "\u0e01-\u0eff\u0f00-\u0fff"  # Thai, Lao, Tibetan
@@ -43,24 +44,23 @@ class Word(NamedTuple):
 
     Attributes:
         match: it in the language of FTS5.
-        written: it as a prepared text in lower case has it.
+        written: it as the question has it, in lower case.
     """
 
     match: str
     written: str
 
     def is_in(self, text: str) -> bool:
-        """Whether the text has exactly this word, not only one of its stem."""
-        place, size = -1, len(self.written)
-        prepared = indexed(text).lower()
-        while (place := prepared.find(self.written, place + 1)) >= 0:
-            if not _is_inner(prepared[place - 1 : place]) and not _is_inner(prepared[place + size : place + size + 1]):
+        """Whether the text has exactly this word, not only one of its stem; only words of ASCII are looked for."""
+        place, size, text = -1, len(self.written), text.lower()
+        while self.written.isascii() and (place := text.find(self.written, place + 1)) >= 0:
+            if not _is_inner(text[place - 1 : place]) and not _is_inner(text[place + size : place + size + 1]):
                 return True
         return False
 
 
 def _is_inner(char: str) -> bool:
-    return char.isalnum() or char == "_"
+    return char == "_" or (char.isalnum() and not _RUN.match(char))
 
 
 def asked(connection: Connection, text: str) -> list[Word]:
