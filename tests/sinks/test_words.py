@@ -42,6 +42,7 @@ LETTERS = some.text(some.characters(categories=["L", "N", "M"]), min_size=1, max
 
 @given(TEXT | LETTERS)
 @example("e\u0301")
+@example("\u13a0\uab70")  # Cherokee: folded to capitals
 @example("\u19b0")
 @example("a\0b")
 @example("\u200dक्\u200dष")

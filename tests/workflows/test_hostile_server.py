@@ -356,6 +356,7 @@ async def test_a_later_answer_of_other_dimensions_ends_it():
         "ftp://h/v1",
         "file:///etc/passwd",
         "http://" + "h" * 100_000,
+        "http://h/" + "v" * 3_000,
         "x" * 100_000,
     ],
     ids=lambda value: ascii(value)[:30],

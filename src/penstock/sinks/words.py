@@ -19,6 +19,7 @@ MOST: Final = 64
 """Words and phrases of a question that are looked for, at most."""
 
 _LONGEST_PHRASE = 8
+_LONGEST_QUESTION = 100_000
 _AS_QUESTION = apsw.FTS5_TOKENIZE_QUERY
 _NAME = TOKENIZER.partition(" ")[0]
 _ARGUMENTS = list[str](TOKENIZER.split()[1:])
@@ -44,7 +45,7 @@ class Word(NamedTuple):
 
     Attributes:
         match: it in the language of FTS5.
-        written: it as the question has it, in lower case.
+        written: it as the question has it, prepared.
     """
 
     match: str
@@ -66,11 +67,12 @@ def _is_inner(char: str) -> bool:
 def asked(connection: Connection, text: str) -> list[Word]:
     """What to look for: the words of `text`, and what is written without a space as a phrase.
 
-    Each once, the first 64. Only a text that has neither letters nor digits nor symbols has none.
+    Each once, the first 64 of the first 100,000 characters. A text without letters, digits and symbols has none.
     """
     cut = connection.fts5_tokenizer(_NAME, _ARGUMENTS)
     found = dict[str, Word]()
-    for piece in _prepared(text.encode(errors="replace").decode(), _pairs).lower().split():
+    whole = text[:_LONGEST_QUESTION].encode(errors="replace").decode()
+    for piece in _prepared(whole, _pairs).split():
         written = piece.encode()
         spans: list[tuple[int, int]] = [token[:2] for token in cast("Any", cut(written, _AS_QUESTION, None))]
         words = [written[start:end].decode() for start, end in spans]
@@ -87,7 +89,7 @@ def asked(connection: Connection, text: str) -> list[Word]:
 
 def _prepared(text: str, cut: Callable[[re.Match[str]], str]) -> str:
     if text.isascii():
-        return text.replace("\0", " ")
+        return text.replace("\0", " ").lower()
     folded = normalize("NFC", normalize("NFC", text).casefold())
     plain = normalize("NFC", folded.translate(_PLAIN))
     return _RUN.sub(cut, plain).translate(_SPELLED)

@@ -18,6 +18,7 @@ from penstock.functions import stream
 from penstock.sinks.finding import POOL, Found
 from penstock.sinks.store import check_place, database
 from penstock.sinks.vectors import SqliteVectors
+from penstock.sinks.words import MOST
 from penstock.sources.files import path_of
 from penstock.workflows.documents.embedders import Embedder, EmbedError, Vectors
 from penstock.workflows.documents.embedders.named import embedder_named
@@ -25,6 +26,9 @@ from penstock.workflows.documents.index import check_embedder
 from penstock.workflows.secret import Secret, Unchecked
 
 _SNIPPET = 200
+_READ = 10_000
+"""Characters of a question that are looked for to find the best line."""
+
 _SHOWN_FIRST, _OF_A_FILE = 5, 2
 """Of the first five hits, two of a file at most."""
 
@@ -71,7 +75,7 @@ def search(index: str | os.PathLike[str], question: str, *, k: int = 5, embedder
         return []
     vector = _vector(embedder, question)
     check_embedder(path, made, embedder.name, len(vector))
-    words = re.findall(r"\w+", question.casefold())
+    words = list(dict.fromkeys(re.findall(r"\w+", question[:_READ].casefold())))[:MOST]
     return [_hit(path, found, words) for found in _found(vectors, vector, question, k)]
 
 

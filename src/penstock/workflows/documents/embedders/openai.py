@@ -28,6 +28,8 @@ _PROBE = "penstock"
 _SHOWN = 200
 """Characters of an address that is refused."""
 
+_LONGEST_URL = 2_000
+
 
 def transient(error: BaseException) -> bool:
     """Whether a request may do better when it is tried again: throttled, timed out, cut off, 5xx, no connection."""
@@ -270,7 +272,8 @@ def _checked(base_url: str) -> str:
     try:
         parts, host = urlsplit(address), httpx.URL(f"{address.rstrip('/')}/embeddings").host
         plain = parts.username is None and not parts.query and not parts.fragment and address.isprintable()
-        valid = plain and parts.scheme in {"http", "https"} and host and (parts.port or True)
+        short = len(address) <= _LONGEST_URL  # it stands in every message
+        valid = short and plain and parts.scheme in {"http", "https"} and host and (parts.port or True)
     except (httpx.InvalidURL, ValueError):
         parts, valid = None, False
     if valid:
