@@ -402,7 +402,7 @@ async def lacking(target, caplog, roots, rows):
         f"run 'run': {len(roots)} done roots lack rows, which others have removed; `penstock redo {target.path} --run "
     )
     assert next(line for line in caplog.messages if "lack" in line).startswith(said)
-    assert f"; {len(roots)} root{'s' if len(roots) > 1 else ''} without all of their rows, " in str(report)
+    assert f"; rows of {len(roots)} root{'s' if len(roots) > 1 else ''} removed by others; " in str(report)
     with pytest.raises(OptionError, match="which=\"missing rows\" of run 'run' needs the sink that has them"):
         durable.redo(target.path, run="run", which="missing rows")
     asked = durable.redo(target.sink(), run="run", which="missing rows")

@@ -160,3 +160,47 @@ def dead(
     from penstock.cli.runs import dead as run_dead  # noqa: PLC0415 -- see above
 
     raise typer.Exit(run_dead(database, action, run, key or (), each=each, as_json=json))
+
+
+@app.command(help=manual.REDO)
+def redo(
+    database: Database,
+    key: Annotated[list[str] | None, typer.Argument(metavar="KEY", help="Roots, by their keys.")] = None,
+    *,
+    run: Annotated[
+        str | None, typer.Option("--run", metavar="NAME", help="The run. [default: the only one]", show_default=False)
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", help="Every root of the run.")] = False,
+    dead: Annotated[bool, typer.Option("--dead", help="Those that are dead.")] = False,
+    made_by_other_code: Annotated[
+        bool, typer.Option("--made-by-other-code", help="Those made by other code than that of the last run.")
+    ] = False,
+    missing_rows: Annotated[
+        bool, typer.Option("--missing-rows", help="Those of which others have removed rows.")
+    ] = False,
+    json: AsJSON = False,
+) -> None:
+    """Run `penstock redo`."""
+    from penstock.cli.again import WHICH  # noqa: PLC0415 -- see above
+    from penstock.cli.again import redo as run_redo  # noqa: PLC0415 -- see above
+
+    flags = zip(WHICH, (every, dead, made_by_other_code, missing_rows), strict=True)
+    chosen = [name for name, wanted in flags if wanted]
+    raise typer.Exit(run_redo(database, run, key or (), chosen, as_json=json))
+
+
+@app.command(help=manual.FORGET)
+def forget(
+    database: Database,
+    *,
+    run: Annotated[str, typer.Option("--run", metavar="NAME", help="The run.")],
+    rows: Annotated[
+        str, typer.Option("--rows", metavar="keep|remove", help="What becomes of the rows of the run.")
+    ] = "keep",
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask, on a terminal either.")] = False,
+    json: AsJSON = False,
+) -> None:
+    """Run `penstock forget`."""
+    from penstock.cli.again import forget as run_forget  # noqa: PLC0415 -- see above
+
+    raise typer.Exit(run_forget(database, run, rows, yes=yes, as_json=json))

@@ -9,6 +9,7 @@ Examples:
   penstock search index.db "compress bytes"
   penstock status results.db
   penstock dead results.db list
+  penstock redo results.db --run docs --all
 """
 
 EMBED = """
@@ -114,4 +115,44 @@ Examples:
   penstock dead results.db retry --run docs
   penstock dead results.db discard --key intro.md --key notes.md
   penstock dead results.db export > dead.jsonl
+"""
+
+REDO = """
+Have the next run of DB do roots again that are done or dead: those of KEY..., or those that an option says. Until it
+has, their rows stay as they are. The next run is the program that made DB, started again.
+
+A KEY is written as it is. A number is the number; where a text of the same letters is a root, too, '"5"' is the text. A
+key with control characters may be written as it is shown, \\n for example. With merged sources, prefixes are a part of
+keys. If one of the keys is not there, nothing is changed.
+
+With memo=True, results that are kept are recalled, and not paid for again; other deps make new ones.
+
+Exit codes: 0 done, 2 bad usage (no such database, run or key), 3 it could not be done (a run is writing to DB, or it is
+damaged).
+
+\b
+Examples:
+  penstock redo results.db intro.md notes.md --run docs
+  penstock redo results.db --run docs --all
+  penstock redo results.db --run docs --made-by-other-code
+  penstock redo results.db --dead
+  penstock redo index.db "$PWD/docs/intro.md"
+  penstock redo results.db --missing-rows --json
+"""
+
+FORGET = """
+Forget a run of DB: what of it is done, and what is dead. The next run of that name begins anew.
+
+Its rows stay, unless --rows remove says so. Rows that stay belong to no run any more: a new run does not replace them,
+but adds its own. Those of an index cannot stay without their run, and those of a Callback are where it brought them.
+
+On a terminal it asks before. Killed in the middle of --rows remove, the same command goes on.
+
+Exit codes: 0 done, 2 bad usage (no such database or run), 3 it could not be done (a run is writing to DB, or it is
+damaged).
+
+\b
+Examples:
+  penstock forget results.db --run docs
+  penstock forget results.db --run docs --rows remove --yes
 """

@@ -31,7 +31,9 @@ def list_runs(database: str, *, as_json: bool) -> int:
         found = runs(database)
         if as_json:
             _print_json([asdict(run) for run in found])
-        elif found:
+        elif not found:
+            complain("no runs")
+        else:
             _print_table(
                 ("run", "state", "done", "dead", "rows", "begun", "source"),
                 ((run.name, run.state, run.done, run.dead, run.rows, _time(run.began), run.source) for run in found),
@@ -45,13 +47,13 @@ def show_status(database: str, name: str | None, *, as_json: bool) -> int:
     """Print how one run stands, or all of them, and return the exit code."""
 
     def command() -> int:
-        from penstock.durable import StoreError, runs  # noqa: PLC0415 -- its library is an extra
+        from penstock.durable import runs  # noqa: PLC0415 -- its library is an extra
+        from penstock.durable.journal import no_run  # noqa: PLC0415 -- as above
 
         everything = runs(database)
         found = [run for run in everything if name is None or run.name == name]
         if name is not None and not found:
-            names = ", ".join(repr(run.name) for run in everything) or "none"
-            raise StoreError(f"{database}: no run {name!r}, there are {names}")
+            raise no_run(database, name, [run.name for run in everything])
         if as_json:
             _print_json(asdict(found[0]) if name is not None else [asdict(run) for run in found])
         else:
@@ -142,6 +144,8 @@ ACTIONS: Final = {"list": _list, "show": _show, "retry": _tell_retried, "discard
 def _status(run: "RunStatus", database: str) -> Iterator[str]:
     yield f"run {shown(run.name)}: {run.state}"
     yield f"  source  {shown(run.source)}"
+    if run.sink:
+        yield f"  sink    {shown(run.sink)}"
     times = "once" if run.times == 1 else f"{run.times:,} times"
     yield f"  begun   {_time(run.began)} by {shown(run.owner)}; {times} in all"
     if run.ended is not None:
@@ -149,6 +153,9 @@ def _status(run: "RunStatus", database: str) -> Iterator[str]:
     yield f"  done    {counted(run.done, 'root')}, {counted(run.rows, 'row')}"
     if run.dead:
         yield f"  dead    {run.dead:,}: penstock dead {shown(quote(database))} list --run {shown(quote(run.name))}"
+    if run.by_other_code:
+        command = f"penstock redo {shown(quote(database))} --run {shown(quote(run.name))} --made-by-other-code"
+        yield f"  of these {run.by_other_code:,} by other code: {command}"
     if run.retried:
         yield f"  retried {run.retried:,}, by the next run"
 

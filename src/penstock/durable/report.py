@@ -92,7 +92,7 @@ class RunReport:
         if self.missing:
             parts.append(f"{self.missing:,} missing" + (f", {self.removed:,} removed" if self.removed else ", kept"))
         if self.lost:
-            parts.append(f"{_counted(self.lost, 'root')} without all of their rows, which others have removed")
+            parts.append(f"rows of {_counted(self.lost, 'root')} removed by others")
         if self.unread:
             parts.append(f"{_counted(self.unread, 'place')} of the source not read")
         parts.append(

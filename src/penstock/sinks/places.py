@@ -1,0 +1,19 @@
+"""The sink that a run has gone into, from what its journal says."""
+
+from penstock.core.errors import OptionError
+from penstock.durable.sink import Sink
+
+
+def sink_at(path: str, identity: str) -> Sink:
+    """The sink of that identity at that path; `OptionError` if it is none of those that come with the library."""
+    kind, _, name = identity.partition(" ")
+    if kind == "table" and name:
+        from penstock.sinks.table import SqliteTable  # noqa: PLC0415 -- each brings libraries of its own
+
+        return SqliteTable(path, name)
+    if identity == "vectors":
+        from penstock.sinks.vectors import SqliteVectors  # noqa: PLC0415 -- as above
+
+        return SqliteVectors(path)
+    where = "where a function has brought them" if identity == "callback" else f"in {identity or 'a sink'!r}"
+    raise OptionError(f"the rows of this run are {where}: they cannot be reached from here")
