@@ -10,10 +10,14 @@ import typer
 
 from penstock.cli.failing import BAD_USAGE, DONE, complain, guarded
 from penstock.cli.text import counted, shown
+from penstock.core.text import named
 
 if TYPE_CHECKING:
     from penstock.durable import RunStatus
     from penstock.durable.again import Which
+
+_NAMED: Final = 20
+"""Runs that are named in an error."""
 
 ALL: Final = "--all"
 WHICH: Final[dict[str, "Which"]] = {
@@ -96,7 +100,7 @@ def _run(database: str, name: str | None) -> "RunStatus":
     there = runs(database)
     names = [run.name for run in there]
     if name is None and len(there) != 1:
-        raise StoreError(f"{database}: say --run, there are {', '.join(map(repr, names)) or 'none'}")
+        raise StoreError(f"{database}: say --run, there are {', '.join(map(named, names[:_NAMED])) or 'none'}")
     for run in there:
         if name in {None, run.name}:
             return run

@@ -6,8 +6,8 @@ import signal
 import sys
 from collections.abc import Callable
 
-from penstock.cli.text import shown
 from penstock.core.errors import OptionError, PenstockError
+from penstock.core.text import one_line
 
 DONE, SOME_FAILED, BAD_USAGE, NOT_DONE = 0, 1, 2, 3
 
@@ -39,7 +39,7 @@ def spelled(error: OptionError) -> str:
 
 def complain(message: object) -> None:
     """One line to stderr."""
-    print(f"penstock: {shown(str(message))}", file=sys.stderr)  # noqa: T201 -- this is what it is for
+    print(f"penstock: {one_line(str(message))}", file=sys.stderr)  # noqa: T201 -- this is what it is for
 
 
 def code_of(error: BaseException) -> int:

@@ -13,10 +13,14 @@ import typer
 
 from penstock.cli.failing import BAD_USAGE, DONE, complain, guarded
 from penstock.cli.text import counted, shown
+from penstock.core.text import named, one_line
 
 if TYPE_CHECKING:
     from penstock.durable import DeadRoot, RunStatus
 
+
+_CELL: Final = 300
+"""Characters of a cell of a table."""
 
 _NAMED: Final = 5
 """Keys that are named in place of one that is not there."""
@@ -102,9 +106,9 @@ def _require(keys: Sequence[str], known: Sequence[str], database: str, where: st
     for key in keys:
         if key not in known:
             like = [each for each in known if each.endswith(key)] or get_close_matches(key, known) or known
-            names = ", ".join(map(repr, like[:_NAMED])) or "none"
+            names = ", ".join(map(named, like[:_NAMED])) or "none"
             more = f" and {len(known) - _NAMED:,} more" if like is known and len(known) > _NAMED else ""
-            raise StoreError(f"{database}: no dead root {key!r}{where}, there are {names}{more}")
+            raise StoreError(f"{database}: no dead root {named(key)}{where}, there are {names}{more}")
 
 
 def _list(found: Sequence["DeadRoot"]) -> None:
@@ -144,8 +148,6 @@ ACTIONS: Final = {"list": _list, "show": _show, "retry": _tell_retried, "discard
 def _status(run: "RunStatus", database: str) -> Iterator[str]:
     yield f"run {shown(run.name)}: {run.state}"
     yield f"  source  {shown(run.source)}"
-    if run.sink:
-        yield f"  sink    {shown(run.sink)}"
     times = "once" if run.times == 1 else f"{run.times:,} times"
     yield f"  begun   {_time(run.began)} by {shown(run.owner)}; {times} in all"
     if run.ended is not None:
@@ -158,6 +160,8 @@ def _status(run: "RunStatus", database: str) -> Iterator[str]:
         yield f"  of these {run.by_other_code:,} by other code: {command}"
     if run.retried:
         yield f"  retried {run.retried:,}, by the next run"
+    if run.sink:
+        yield f"  sink    {shown(run.sink)}"
 
 
 def _rows(roots: Iterable["DeadRoot"]) -> Iterator[tuple[object, ...]]:
@@ -186,7 +190,7 @@ def _print_json(document: Any) -> None:
 def _print_table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """A table on a terminal; elsewhere lines of aligned columns. Numbers stand to the right."""
     table = [headings, *rows]
-    lines = [[f"{cell:,}" if isinstance(cell, int) else shown(str(cell)) for cell in row] for row in table]
+    lines = [[f"{cell:,}" if isinstance(cell, int) else one_line(str(cell), _CELL) for cell in row] for row in table]
     numbers = {place for place, column in enumerate(zip(*table[1:], strict=True)) if isinstance(column[0], int)}
     if sys.stdout.isatty():
         from rich.console import Console  # noqa: PLC0415 -- only a terminal needs it

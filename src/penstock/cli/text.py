@@ -4,15 +4,12 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from penstock.core.text import escaped as shown
+
 if TYPE_CHECKING:
     from penstock.workflows import EmbedReport, Hit
 
 _LISTED = 50
-
-
-def shown(text: str) -> str:
-    """`text` with control characters and bytes of no encoding escaped: file names and documents may hold any."""
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)
 
 
 def counted(number: int, noun: str) -> str:

@@ -6,6 +6,8 @@ Work that fails raises the user's own exception object; these are for everything
 from asyncio import CancelledError
 from contextlib import suppress
 
+from penstock.core.text import one_line
+
 
 class PenstockError(Exception):
     """Base of every error that penstock raises of its own accord."""
@@ -127,15 +129,15 @@ def _is_converted(error: RuntimeError) -> bool:
 
 def note(error: BaseException, text: str) -> None:
     """Add a note of ours to the user's exception, if it lets us and has not got it: one object may fail many runs."""
-    ours = f"penstock: {text}"
+    ours = f"penstock: {one_line(text)}"
     with suppress(Exception):
         if ours not in getattr(error, "__notes__", ()):
             error.add_note(ours)
 
 
 def said(error: BaseException) -> str:
-    """What an exception says, also when its own `repr` fails."""
+    """What an exception says, on one line of bounded length, also when its own `repr` fails."""
     try:
-        return repr(error)
+        return one_line(repr(error))
     except Exception as failure:  # noqa: BLE001 -- it must not hide the error that it speaks of
         return f"<{type(error).__name__}, whose repr raised {type(failure).__name__}>"

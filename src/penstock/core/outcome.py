@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, NoReturn
 
 from penstock.core.errors import NoResultError, said
+from penstock.core.text import named
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,7 @@ class Failed:
     def place(self) -> str:
         """Where it failed: stage, item, attempts."""
         tries = f", attempt {self.attempts}" if self.attempts > 1 else ""
-        root = f", root {self.root!r}" if self.root is not None else ""
+        root = f", root {named(self.root)}" if self.root is not None else ""
         return f"stage {self.stage!r}, item {self.index}{tries}{root}"
 
 

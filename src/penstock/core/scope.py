@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from penstock.core import forks, open_runs
 from penstock.core.clock import TURN, clock_of, now
 from penstock.core.errors import UnstoppedWorkWarning, as_failure, note, said
-from penstock.core.log import LOG
+from penstock.core.log import LOG, TABLE
 from penstock.core.outcome import Failed, Reason
 from penstock.core.stage import Stage, nobody_waits
 from penstock.core.stats import Stats
@@ -299,7 +299,7 @@ class Scope:
         """Take the cycles apart: a run that is over must not need the garbage collector."""
         stats = self._last_stats = self.stats()
         if LOG.isEnabledFor(logging.INFO):
-            LOG.info("run over: %s", stats)
+            LOG.info("run over: %s", stats, extra=TABLE)
         for stage in self.stages:
             stage.on_ready = nobody_waits
             if stage.is_over():

@@ -13,6 +13,7 @@ from typing import Final, Literal, SupportsIndex, cast
 
 from penstock.core import validate
 from penstock.core.errors import OptionError
+from penstock.core.text import named
 from penstock.durable.journal import Journal
 from penstock.durable.roots import Key
 from penstock.durable.sink import Sink, Store, identity_of
@@ -272,7 +273,7 @@ def _not_there(path: str, journal: Journal, number: int, run: str, keys: Sequenc
     around = {str(key): key for key in journal.keys_near(number, keys[0], _LOOKED_AT)}
     wanted = str(keys[0])
     like = [each for each in around if each.endswith(wanted)] or get_close_matches(wanted, around, _NAMED) or around
-    there = ", ".join(repr(around[each]) for each in islice(like, _NAMED)) or "none"
-    missing = ", ".join(map(repr, keys[:_NAMED])) + (f" and {len(keys) - _NAMED:,} more" if len(keys) > _NAMED else "")
+    there = ", ".join(named(around[each]) for each in islice(like, _NAMED)) or "none"
+    missing = ", ".join(map(named, keys[:_NAMED])) + (f" and {len(keys) - _NAMED:,} more" if len(keys) > _NAMED else "")
     others = " and others" if len(around) > _NAMED else ""
     return StoreError(f"{path}: no root {missing} in run {run!r}, there are {there}{others}")

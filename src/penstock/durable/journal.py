@@ -11,6 +11,7 @@ from time import monotonic, time
 from typing import Final
 
 from penstock.core import validate
+from penstock.core.text import named
 from penstock.durable import deaths
 from penstock.durable.deaths import Deaths
 from penstock.durable.fingerprint import OnChange, StageCode, changes, code_of
@@ -75,6 +76,9 @@ CREATE TABLE penstock_memo (
 
 _LOOK: Final = 1.0
 """Seconds between two looks whether the database is still where it was opened."""
+
+_NAMED: Final = 20
+"""Runs that are named in an error."""
 
 _LAST_ID: Final = "SELECT max(last_id, coalesce((SELECT max(id) FROM penstock_roots), 0)) FROM penstock_journal"
 """No id is given twice, also when its root is forgotten: there may be rows that have it."""
@@ -460,7 +464,10 @@ def can_be_key(key: Key) -> bool:
 
 def no_run(path: str, name: str, there: Sequence[str]) -> StoreError:
     """The error for a run that is not there."""
-    return StoreError(f"{path}: no run {name!r}, there are {', '.join(map(repr, there)) or 'none'}")
+    more = f" and {len(there) - _NAMED:,} more" if len(there) > _NAMED else ""
+    return StoreError(
+        f"{path}: no run {named(name)}, there are {', '.join(map(named, there[:_NAMED])) or 'none'}{more}"
+    )
 
 
 def unused_memo(connection: Connection) -> bytes | None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from penstock.core import validate
 from penstock.core.errors import DuplicateKeyError, OptionError
 from penstock.core.plan import DROPPED
+from penstock.core.text import named
 from penstock.durable.roots import DEAD, DONE, Key, Root, Tracked
 
 if TYPE_CHECKING:
@@ -218,20 +219,20 @@ class Ledger:
 def duplicate(key: Key, before: int, position: int, *, is_of_now: bool = True) -> DuplicateKeyError:
     """The error for a key that came twice; of a root that was passed over only its place in an earlier run is known."""
     first = f"at item {before}" if is_of_now else f"earlier (item {before} when its root was done)"
-    return DuplicateKeyError(f"the key {key!r} stands twice in the source: {first} and at item {position}")
+    return DuplicateKeyError(f"the key {named(key)} stands twice in the source: {first} and at item {position}")
 
 
 def _checked(key: object, position: int) -> Key:
     """`key` if it can stand in a journal."""
     if isinstance(key, str):
         if not validate.is_utf8(key):
-            raise OptionError(f"key must give a str that can be written as UTF-8, got {key!r} for item {position}")
+            raise OptionError(f"key must give a str that can be written as UTF-8, got {named(key)} for item {position}")
         return str.__str__(key)
     number = validate.as_int(key)
     if number is None:
-        raise OptionError(f"key must give a str or an int, got {key!r} for item {position}")
+        raise OptionError(f"key must give a str or an int, got {named(key)} for item {position}")
     if not _LEAST <= number <= _MOST:
-        raise OptionError(f"key must give an int of at most 64 bits, got {key!r} for item {position}")
+        raise OptionError(f"key must give an int of at most 64 bits, got {named(key)} for item {position}")
     return number
 
 
@@ -241,7 +242,9 @@ def _goes_on(key: str, begin: str, least: int) -> bool:
 
 def _text(version: object, position: int) -> str:
     if not isinstance(version, str):
-        raise OptionError(f"version must give a str, got {version!r} for item {position}")
+        raise OptionError(f"version must give a str, got {named(version)} for item {position}")
     if not validate.is_utf8(version):
-        raise OptionError(f"version must give a str that can be written as UTF-8, got {version!r} for item {position}")
+        raise OptionError(
+            f"version must give a str that can be written as UTF-8, got {named(version)} for item {position}"
+        )
     return version
