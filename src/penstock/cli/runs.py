@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Final
 import typer
 
 from penstock.cli.failing import BAD_USAGE, DONE, complain, guarded
-from penstock.cli.text import counted, shown
+from penstock.cli.text import counted
+from penstock.core.text import escaped as shown
 from penstock.core.text import named, one_line
 
 if TYPE_CHECKING:
@@ -160,8 +161,6 @@ def _status(run: "RunStatus", database: str) -> Iterator[str]:
         yield f"  of these {run.by_other_code:,} by other code: {command}"
     if run.retried:
         yield f"  retried {run.retried:,}, by the next run"
-    if run.sink:
-        yield f"  sink    {shown(run.sink)}"
 
 
 def _rows(roots: Iterable["DeadRoot"]) -> Iterator[tuple[object, ...]]:
