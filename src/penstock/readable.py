@@ -173,8 +173,9 @@ class Readable(Generic[T_co]):  # noqa: UP046 -- inferred variance would be inva
                 the source gave nothing at all, as a truncated file does, only "delete_all" removes them.
             on_change: what becomes of roots that are done when the code of a stage is not what it was when the run was
                 begun last (see `docs/memo.md` for what that is): "continue" leaves them done, and does the others by
-                the new code; "restart" does all of them again, each of which keeps its rows until it is; "refuse"
-                raises `StoreError`. The log and the report name the stages that have changed.
+                the new code; "restart" does those again that other code has made, at any time, each of which
+                keeps its rows until it is; "refuse" raises `StoreError`. The log and the report name the stages that
+                have changed, and the report says how much of what is done was made by other code.
             on_error: what becomes of a row that the sink cannot hold (a value that no column has, a column that is not
                 declared, the key of another row): "collect" sets it aside, and its root is dead; "raise" ends the run
                 with the first one. Default: that of the last stage with "collect" or "skip", which is then "collect"
