@@ -367,3 +367,19 @@ async def test_results_of_a_half_outlive_control_flow_in_the_next(kind, on_error
         except penstock.WorkRaised:
             pass
     assert given == [0, 1]
+
+
+async def test_a_wrong_number_of_results_is_said_though_halving_mends_it(caplog):
+    """Whatever halving comes to: one line in the log, before it begins, and a count in the statistics."""
+
+    async def embed(items):
+        return [item for item in items if item % 64 or len(items) == 1]
+
+    with caplog.at_level("WARNING", logger="penstock"):
+        async with penstock.stream(range(128)).map_batches(embed, 64).open() as results:
+            assert [item async for item in results] == list(range(128))
+    (record,) = caplog.records
+    assert "got 63 for 64" in record.getMessage()
+    stage = results.stats()["map_batches(embed)"]
+    assert stage.miscounted == 12
+    assert "map_batches(embed) gave a wrong number of results in 12 calls" in str(results.stats())

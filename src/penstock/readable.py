@@ -15,7 +15,7 @@ from penstock.durable.job import IdentifiedSource, Job, OnDead, OnDuplicate, OnM
 from penstock.durable.report import RunReport
 from penstock.durable.sink import Durability, Sink
 from penstock.progress import require_rich
-from penstock.run import Run
+from penstock.run import Run, too_many_stages
 from penstock.sync import SyncRun
 
 T_co = TypeVar("T_co", covariant=True)
@@ -65,7 +65,7 @@ class Readable(Generic[T_co]):  # noqa: UP046 -- inferred variance would be inva
         if validate.flag("progress", progress):
             require_rich()
         seconds = validate.seconds("grace", grace, zero=True)
-        self.refuse_opening()
+        self._refuse_opening()
         opens = partial(self.open_stage, in_order=True)
         run = Run[T_co](opens, seconds, timing=validate.flag("timing", timing), progress=progress)
         run.describe = self.__repr__
@@ -83,12 +83,18 @@ class Readable(Generic[T_co]):  # noqa: UP046 -- inferred variance would be inva
         """Run the stream to its end; to leave early use `async with stream.open()`."""
         return self.open()
 
+    def _refuse_opening(self) -> None:
+        try:
+            self.refuse_opening()
+        except RecursionError as error:
+            raise too_many_stages() from error
+
     def _to_the_end(self, *, in_order: bool = True) -> Run[T_co]:
         """A run for who takes all there is at once: so many items may come from a thread for one hop.
 
         Without `in_order`, nobody sees the order: stages with `ordered=None` hand results on as they finish (P3).
         """
-        self.refuse_opening()
+        self._refuse_opening()
         run: Run[T_co] = Run(partial(self.open_stage, in_order=in_order), GRACE, timing=False, progress=False)
         run.room = 64
         return run

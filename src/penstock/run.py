@@ -4,28 +4,60 @@ The tasks of a run hold its scope and stages, never this handle: so an abandoned
 """
 
 import asyncio
+import sys
 import warnings
 from collections.abc import AsyncIterator, Callable
-from types import TracebackType
-from typing import Any, Literal, Self, override
+from types import FrameType, TracebackType
+from typing import Any, Final, Literal, Self, override
 
 from penstock.core import open_runs
-from penstock.core.errors import ConcurrentReadError, UnclosedStreamWarning
+from penstock.core.errors import ConcurrentReadError, OptionError, UnclosedStreamWarning
 from penstock.core.outcome import Failed, Reason
 from penstock.core.places import Places
-from penstock.core.scope import Outlet, Scope, outlast
+from penstock.core.scope import DEEP, Outlet, Scope, outlast
 from penstock.core.stage import END, PENDING, Pulled, Signal, Stage
 from penstock.core.stats import Stats
 from penstock.core.words import Place, caller
 from penstock.progress import show_progress
 
+FEW: Final = 50
+"""Stages that fit on any stack."""
+
+FRAMES: Final = 300
+"""Frames of the stack that a run needs beside two for each stage that runs no work."""
+
 type OpenStage = Callable[[Scope], Stage[Any]]
 
 
-def _is_work_of(scope: Scope) -> bool:
-    """Whether who asks is part of what the run waits for; in its first step, work is not among what runs yet."""
-    task = asyncio.current_task()
-    return scope.entered or any(isinstance(stage, Places) and task in stage.running.values() for stage in scope.stages)
+def _refuse_too_many(scope: Scope) -> None:
+    """Raise if stages that run no work, each of which asks the one above in the same call, need too much stack."""
+    if len(scope.stages) < FEW:
+        return
+    between = [0]  # windows: those of one pump after another are on the stack together
+    for stage in scope.stages:
+        if isinstance(stage, Places):
+            between.append(0)
+        else:
+            between[-1] += 1
+    asking = max(sum(between[first : first + DEEP + 2]) for first in range(len(between)))
+    if 2 * asking > sys.getrecursionlimit() - _depth() - FRAMES:
+        raise too_many_stages()
+
+
+def too_many_stages() -> OptionError:
+    """The error of a stream that cannot be opened as each stage would ask the one above."""
+    limit = sys.getrecursionlimit()
+    return OptionError(
+        f"a stream of so many stages does not fit on a stack of {limit} frames: see sys.setrecursionlimit"
+    )
+
+
+def _depth() -> int:
+    frame: FrameType | None = sys._getframe()  # noqa: SLF001 -- there is no other way
+    depth = 0
+    while frame is not None:
+        frame, depth = frame.f_back, depth + 1
+    return depth
 
 
 def _at_the_end(_room: int) -> Literal[Signal.END]:
@@ -83,7 +115,13 @@ class Run[T](AsyncIterator[T]):
         return self
 
     async def __anext__(self) -> T:
-        item: Any = (self._pull or self._begin_reading())(self.room)
+        try:
+            item: Any = (self._pull or self._begin_reading())(self.room)
+        except Exception as error:
+            if self._pull is None:
+                raise
+            self._crashed(error)
+            item = END
         if item is PENDING:
             item = await self._wait()
         if item is END:
@@ -108,14 +146,25 @@ class Run[T](AsyncIterator[T]):
             item: Any = PENDING
             while item is PENDING:
                 self._outlet.waiter = scope.loop.create_future()
+                if self._outlet.crashed:
+                    return END
                 await self._outlet.waiter
-                scope.begin_turn()
-                item = END if self._over else stage.pull(self.room)
+                try:
+                    scope.begin_turn()
+                    item = END if self._over or self._outlet.crashed else stage.pull(self.room)
+                except Exception as error:  # noqa: BLE001 -- whatever it is, it ends the run
+                    self._crashed(error)
+                    item = END
             return item
         finally:
             self._reading = False
             self._pull = None if self._over else stage.pull
             self._outlet.waiter = None
+
+    def _crashed(self, error: Exception) -> None:
+        """End the run with an error that came of its own doing: there is no stack, or no memory."""
+        assert self._stage is not None
+        self._stage.scope.crash(self._stage.name, error)
 
     async def _end(self) -> None:
         """Close the run at its end and raise its failure, if it has one that was not raised yet."""
@@ -143,9 +192,12 @@ class Run[T](AsyncIterator[T]):
             scope = self._scope = Scope(self._grace, timing=self._timing)
             try:
                 self._stage = self._open_stage(scope)
-            except BaseException:
+                _refuse_too_many(scope)
+            except BaseException as error:
                 self._over = True
                 scope.begin_close()
+                if isinstance(error, RecursionError):
+                    raise too_many_stages() from error
                 raise
             scope.outlet = self._outlet
             self._stage.on_ready = self._outlet.wake
@@ -157,7 +209,7 @@ class Run[T](AsyncIterator[T]):
 
     async def _leave(self, error: BaseException | None) -> None:
         scope = self._scope
-        if scope is not None and _is_work_of(scope):
+        if scope is not None and open_runs.is_inside(scope):
             raise ConcurrentReadError(
                 "work that leaves the run that it is part of would wait for itself: to end that run, call its abort()"
             )

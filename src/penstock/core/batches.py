@@ -11,8 +11,9 @@ from itertools import takewhile
 from typing import Any, override
 
 from penstock.core.clock import now
-from penstock.core.errors import OptionError, as_failure
+from penstock.core.errors import OptionError, ResultCountError, as_failure
 from penstock.core.limited import limited
+from penstock.core.log import LOG
 from penstock.core.order import OrderedWindow, UnorderedWindow
 from penstock.core.outcome import Failed, Ok
 from penstock.core.places import Results
@@ -41,13 +42,20 @@ class BatchWindow[T](Window[list[T], Any]):
         if plan.limits is not None:
             once = limited(once, plan.limits, plan.name, self.meter)
         self.work: Call[list[T], Any] = _Halving(
-            self, self.measured_work, once, lambda: self._stopping, plan.on_error == "raise"
+            self, self.measured_work, once, lambda: self._stopping, plan.on_error == "raise", self._miscounted
         )
         if plan.gate is not None:
             self.work = _knowing(self.work, plan.gate)
         self.measured_work: Call[list[T], Any] = self.work
         self.meter.times_all = True
         self._starting = False
+
+    def _miscounted(self, error: ResultCountError, items: int) -> None:
+        """Say that a call gave a wrong number of results, the first time in the log: halving may hide it."""
+        if not self.meter.miscounted:
+            what = "its items are called in halves" if items > 1 else "the item fails"
+            LOG.warning("stage %r: %s; %s", self.name, error, what)
+        self.meter.miscounted += 1
 
     @override
     def _room(self) -> int:
@@ -77,13 +85,16 @@ class BatchWindow[T](Window[list[T], Any]):
     @override
     async def _call(self, index: int, item: list[T], work: Call[list[T], Any]) -> None:
         try:
-            outcomes = await work(item)
-        except BaseException as error:  # noqa: BLE001 -- any exception is the outcome of the items
-            self.running.pop(index, None)
-            self._raised(index, item, error)
-            return
-        await self._settle(index, partial(self._came_to, index, item, outcomes), thread_left_by(outcomes))
-        outcomes.clear()  # the traceback of a failure leads to the frames that hold this list
+            try:
+                outcomes = await work(item)
+            except BaseException as error:  # noqa: BLE001 -- any exception is the outcome of the items
+                self.running.pop(index, None)
+                self._raised(index, item, error)
+                return
+            await self._settle(index, partial(self._came_to, index, item, outcomes), thread_left_by(outcomes))
+            outcomes.clear()  # the traceback of a failure leads to the frames that hold this list
+        except Exception as error:  # noqa: BLE001 -- whatever it is, it ends the run
+            self._crashed(index, error)
 
     @override
     def _never_began(self, index: int, item: list[T]) -> None:
@@ -147,6 +158,7 @@ class _Halving[T]:
     once: Call[list[T], Any]
     may_not: Callable[[], bool]
     to_the_first: bool
+    on_miscount: Callable[[ResultCountError, int], None]
 
     async def __call__(self, items: list[T]) -> list[Any]:
         """A result or a `_Bad` for each item, as far as it was tried."""
@@ -169,6 +181,8 @@ class _Halving[T]:
             bad = _Bad(error.error, error.attempts) if isinstance(error, Exhausted) else _Bad(error, attempts)
         else:
             return not self.may_not()  # it may have swallowed its cancellation
+        if isinstance(bad.error, ResultCountError) and not self.may_not():
+            self.on_miscount(bad.error, len(items))
         whole = not isinstance(bad.error, Exception) or isinstance(bad.error, OptionError)  # no item's fault
         fatal = whole and not isinstance(as_failure(bad.error), Exception)
         stop = self.to_the_first or fatal or self.may_not()

@@ -83,12 +83,15 @@ class FanOut[T, U](Window[T, U]):
     async def _call(self, index: int, item: T, work: Call[T, U]) -> None:
         outputs = self.finished[index]
         try:
-            await self._attempt(outputs)
-        except BaseException as error:  # noqa: BLE001 -- any exception is the item's outcome
-            await self._failed_call(index, item, error)
-        else:
-            self.running.pop(index, None)
-            self._produced(outputs)
+            try:
+                await self._attempt(outputs)
+            except BaseException as error:  # noqa: BLE001 -- any exception is the item's outcome
+                await self._failed_call(index, item, error)
+            else:
+                self.running.pop(index, None)
+                self._produced(outputs)
+        except Exception as error:  # noqa: BLE001 -- whatever it is, it ends the run
+            self._crashed(index, error)
 
     async def _gated(
         self, gate: Gate[T], attempt: Callable[[Outputs[T, U]], Awaitable[None]], outputs: Outputs[T, U]

@@ -59,6 +59,7 @@ class Meter:
     Attributes:
         retried: attempts after the first.
         failures: items whose work has failed.
+        miscounted: calls that gave a wrong number of results.
         never_began: items whose task was cancelled before it called the function.
         peak_running, peak_in_flight, peak_buffered: the most that there were at once.
         last_settled: the index of the item that was dropped or failed last.
@@ -83,6 +84,7 @@ class Meter:
         "failures",
         "first_result",
         "last_settled",
+        "miscounted",
         "never_began",
         "peak_buffered",
         "peak_in_flight",
@@ -107,6 +109,7 @@ class Meter:
         self.retried: int = 0
         self.failures: int = 0
         self.never_began: int = 0
+        self.miscounted: int = 0
         self.peak_running: int = 0
         self.peak_in_flight: int = 0
         self.peak_buffered: int = 0
@@ -175,6 +178,7 @@ class Meter:
             started=books.taken - self.never_began,
             succeeded=succeeded,
             retried=self.retried,
+            miscounted=self.miscounted,
             peak_running=self.peak_running,
             peak_in_flight=self.peak_in_flight,
             peak_buffered=self.peak_buffered,

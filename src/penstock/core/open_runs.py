@@ -4,13 +4,13 @@ import asyncio
 from collections.abc import Callable
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
-from weakref import WeakKeyDictionary, WeakSet
+from weakref import WeakKeyDictionary, WeakSet, ref
 
 if TYPE_CHECKING:
     from penstock.core.scope import Scope
 
-INSIDE_A_RUN = ContextVar("penstock_inside_a_run", default=False)
-"""True for the work and the sources of a run: what they open is part of it."""
+INSIDE: "ContextVar[tuple[ref[Scope], ...]]" = ContextVar("penstock_inside", default=())
+"""The runs whose work or source this is, the outermost first: what they open is part of them."""
 
 closed_runs: "list[Callable[[Scope], None]]" = []
 """Who wants to be told of every run that is over: the test kit, which balances its books."""
@@ -21,11 +21,19 @@ _drained: WeakSet[asyncio.AbstractEventLoop] = WeakSet()
 
 def opened(run: "Scope") -> None:
     """Note that `run` is open, unless it is part of another one."""
-    if INSIDE_A_RUN.get():
+    if INSIDE.get():
         return
     _runs.setdefault(run.loop, WeakSet()).add(run)
     if run.loop in _drained:
         run.drain()
+
+
+def is_inside(run: "Scope") -> bool:
+    """Whether who asks is work or a source of `run`, or of a run that these have opened: `run` waits for it."""
+    task = asyncio.current_task()
+    inside = [each() for each in INSIDE.get()]
+    innermost = inside[-1] if inside else None
+    return run.runs(task) or (run in inside and innermost is not None and innermost.runs(task))
 
 
 def closed(run: "Scope") -> None:

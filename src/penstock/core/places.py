@@ -79,5 +79,15 @@ class Places[U](Stage[U]):
         return len(self.finished), len(self.finished)
 
     @override
+    def settle_lost(self) -> None:
+        books = super().stats()
+        if books.in_flight and not self.running:
+            self._failed += books.in_flight
+
+    @override
+    def runs(self, task: asyncio.Task[Any] | None) -> bool:
+        return task in self.running.values()
+
+    @override
     def busy(self) -> str | None:
         return name_work(self.name, [i if i >= 0 else ~i for i in self.running]) if self.running else None

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Any
+from weakref import ref
 
 from penstock.core import forks, open_runs
 from penstock.core.clock import TURN, clock_of, now
@@ -32,6 +33,9 @@ forks.watch()
 
 _ENDING = (KeyboardInterrupt, SystemExit)
 
+DEEP = 32
+"""Pumps, each asked by the one below, from which on the next is left to another turn: a pump is six frames."""
+
 NOTED_FAILURES = 10
 """How many of the other failures stand in the notes of the one that is raised."""
 
@@ -39,10 +43,11 @@ NOTED_FAILURES = 10
 class Outlet:
     """The lower end of a run: wakes whoever waits for the next item."""
 
-    __slots__ = ("waiter",)
+    __slots__ = ("crashed", "waiter")
 
     def __init__(self) -> None:
         self.waiter: asyncio.Future[None] | None = None
+        self.crashed = False
 
     def wake(self) -> None:
         """Let the consumer look again."""
@@ -71,7 +76,7 @@ class Scope:
         self.opened: float = self.clock()
         self.timing = timing
         self.context: contextvars.Context = contextvars.copy_context()
-        self.context.run(open_runs.INSIDE_A_RUN.set, True)
+        self.context.run(open_runs.INSIDE.set, (*open_runs.INSIDE.get(), ref(self)))
         self.has_factory: bool = self.loop.get_task_factory() is not None
         self.grace = grace
         self.stages: dict[Stage[Any], int] = {}  # in the order of opening; by their ranks, those below come first
@@ -88,10 +93,11 @@ class Scope:
         self._queue: list[tuple[int, Stage[Any]]] = []  # a heap, by rank
         self._next_turn: list[Stage[Any]] = []
         self._turn_due = False
-        self._entered = False
+        self._entered = 0
         self._closing = False
         self._releasing = False
         self._grace_timer: asyncio.TimerHandle | None = None
+        self._to_stop: deque[Stage[Any]] = deque()
         self._unstopped: list[str] = []
         self._left_behind = False
         self._cleanup_errors: list[BaseException] = []
@@ -128,19 +134,23 @@ class Scope:
 
     def enter(self, callback: Callable[[], None]) -> None:
         """Call `callback` in the context of the run: the tasks that it makes copy that."""
-        if self._entered:
-            callback()
-            return
-        self._entered = True
+        self._entered += 1
         try:
-            self.context.run(callback)
+            if self._entered > 1:
+                callback()
+            else:
+                self.context.run(callback)
         finally:
-            self._entered = False
+            self._entered -= 1
+
+    def runs(self, task: "asyncio.Task[Any] | None") -> bool:
+        """Whether `task` is of this run; in its first step, while a pump is under way, work is not known yet."""
+        return self._entered > 0 or any(stage.runs(task) for stage in self.stages)
 
     @property
-    def entered(self) -> bool:
-        """Whether a turn or a pump of the run is under way: who asks is in the first step of work that it starts."""
-        return self._entered
+    def is_deep(self) -> bool:
+        """Whether so many pumps are under way, each inside of the one below, that another may need too much stack."""
+        return self._entered > DEEP
 
     def begin_turn(self) -> None:
         """Say that others just had the loop: the run may keep it for another TURN."""
@@ -160,6 +170,12 @@ class Scope:
         self.begin_turn()
 
     def _turn(self) -> None:
+        try:
+            self._serve()
+        except Exception as error:  # noqa: BLE001 -- whatever it is, it ends the run
+            self.crash("turn", error)
+
+    def _serve(self) -> None:
         self._turn_due = False
         self.begin_turn()
         queue, outlet = self._queue, self.outlet
@@ -168,7 +184,11 @@ class Scope:
                 heappush(queue, (self.stages[stage], stage))
             self._next_turn.clear()
         while queue and not self.unbegun and ((waiter := outlet.waiter) is None or not waiter.done()):
-            heappop(queue)[1].take_turn()
+            stage = heappop(queue)[1]
+            try:
+                stage.take_turn()
+            except Exception as error:  # noqa: BLE001 -- whatever it is, it ends the run
+                self.crash(stage.name, error)
             if now() > self.turn_ends:
                 break
         if queue:
@@ -213,6 +233,17 @@ class Scope:
             note(error, f"and {self.failures_seen - NOTED_FAILURES} more failed: see the run's failures")
         self._cleanup_errors.clear()
 
+    def crash(self, stage: str, error: BaseException) -> None:
+        """End the run with an error of its own doing (no memory, no stack): its stages may not know where they are.
+
+        The consumer asks them for nothing more.
+        """
+        if not self._closing:
+            self.fail(Failed(as_failure(error), 0, None, stage))
+            self.outlet.crashed = True
+            self.begin_close(error)
+            self.outlet.wake()
+
     # Closing
 
     def begin_close(self, left_by: BaseException | None = None) -> None:
@@ -225,9 +256,23 @@ class Scope:
         self._queue.clear()
         self._next_turn.clear()
         for stage in reversed(self.stages):
-            stage.stop()
+            self.stop(stage)
         self._grace_timer = self.loop.call_later(self.grace, self._grace_over, context=self.context)
         self.work_stopped()
+
+    def stop(self, stage: Stage[Any]) -> None:
+        """Stop a stage and those above it: one after the other, as there may be more than the stack is deep."""
+        self._to_stop.append(stage)
+        if len(self._to_stop) > 1:  # who stops is at it
+            return
+        while self._to_stop:
+            first = self._to_stop[0]
+            try:
+                first.stop()
+            except Exception as error:  # noqa: BLE001 -- raised from leaving: the others must stop all the same
+                self.cleanup_failed(Failed(as_failure(error), 0, None, first.name))
+            finally:
+                self._to_stop.popleft()
 
     @property
     def closing(self) -> bool:
@@ -297,6 +342,9 @@ class Scope:
 
     def _let_go(self) -> None:
         """Take the cycles apart: a run that is over must not need the garbage collector."""
+        if self.outlet.crashed:
+            for stage in self.stages:
+                stage.settle_lost()
         stats = self._last_stats = self.stats()
         if LOG.isEnabledFor(logging.INFO):
             LOG.info("run over: %s", stats, extra=TABLE)

@@ -234,6 +234,10 @@ class OwnedStage[T](SourceStage[T]):
         self._tell()
         self.scope.source_closed()
 
+    @override
+    def runs(self, task: asyncio.Task[Any] | None) -> bool:
+        return task is not None and task is self._task
+
     def _wake(self) -> None:
         if self._wakeup is not None and not self._wakeup.done():
             self._wakeup.set_result(None)

@@ -7,11 +7,13 @@ where work runs (`window`) and where an async source is read (`source`).
 
 import enum
 from collections.abc import Callable, Collection, Iterable
-from typing import TYPE_CHECKING, Final, Literal, override
+from typing import TYPE_CHECKING, Any, Final, Literal, override
 
 from penstock.core.stats import StageStats
 
 if TYPE_CHECKING:
+    import asyncio
+
     from penstock.core.scope import Scope
 
 
@@ -74,6 +76,10 @@ class Stage[T]:
         """Name the work that still runs, or None."""
         return None
 
+    def runs(self, task: "asyncio.Task[Any] | None") -> bool:  # noqa: ARG002 -- for those that have some
+        """Whether `task` is one of this stage."""
+        return False
+
     def is_over(self) -> bool:
         """Whether nothing of this stage runs any more."""
         return self.busy() is None
@@ -89,6 +95,9 @@ class Stage[T]:
             discarded=self._discarded,
             taken=self._taken,  # last: a thread that asks meanwhile sees no outcome of an item that was not taken
         )
+
+    def settle_lost(self) -> None:
+        """Count what has no outcome as failed, once the run is over that has ended with an error of its own doing."""
 
     def close(self) -> None:
         """Discard what nobody will pull any more; called once, after all work has stopped."""
@@ -107,4 +116,4 @@ class Through[T, U](Stage[U]):
 
     @override
     def stop(self) -> None:
-        self.upstream.stop()
+        self.scope.stop(self.upstream)

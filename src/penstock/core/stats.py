@@ -37,6 +37,7 @@ class StageStats:
         in_flight, peak_in_flight: items without an outcome yet: they run, or have finished and wait to be handed on.
         started, succeeded: items whose work has begun, has returned.
         retried: attempts after the first.
+        miscounted: calls of `map_batches` that gave a wrong number of results; the first is in the log.
         running, peak_running: calls in progress.
         buffered, peak_buffered: results that wait to be handed on.
         upstream_wait_s: seconds in which a place was free and there was no item for it.
@@ -60,6 +61,7 @@ class StageStats:
     started: int = 0
     succeeded: int = 0
     retried: int = 0
+    miscounted: int = 0
     running: int = 0
     peak_running: int = 0
     peak_in_flight: int = 0
@@ -158,6 +160,9 @@ class Stats(Sequence[StageStats]):
         lines = [f"{self.seconds:.1f} s", table(_HEAD, rows)]
         if slowest is not None:
             lines.append(f"bottleneck: {self.bottleneck}{self._advice()}")
+        lines += [
+            f"{s.name} gave a wrong number of results in {s.miscounted} calls" for s in self.stages if s.miscounted
+        ]
         return "\n".join(lines)
 
     def _advice(self) -> str:

@@ -145,6 +145,9 @@ class Window[T, U](Places[U]):
         """
         if self._pumping or self._exhausted:
             return
+        if self.scope.is_deep:
+            self._schedule()
+            return
         self._pumping = True
         taken = self._taken
         try:
@@ -295,26 +298,36 @@ class Window[T, U](Places[U]):
         What returns while this pumps has been started just now, and is not among `running` yet.
         """
         try:
-            value = await work(item)
-        except BaseException as error:  # noqa: BLE001 -- any exception is the item's outcome
-            await self._failed_call(index, item, error)
-            return
-        # `_returned` by hand, where there is nothing special: a tenth of a microsecond an item.
-        if self._pumping:
+            try:
+                value = await work(item)
+            except BaseException as error:  # noqa: BLE001 -- any exception is the item's outcome
+                await self._failed_call(index, item, error)
+                return
+            # `_returned` by hand, where there is nothing special: a tenth of a microsecond an item.
+            if self._pumping:
+                if value is DROPPED or self.in_band or self._stopping:
+                    self._returned(index, item, value)
+                else:
+                    self.finished[index] = value
+                return
+            del self.running[index]
             if value is DROPPED or self.in_band or self._stopping:
                 self._returned(index, item, value)
-            else:
-                self.finished[index] = value
-            return
-        del self.running[index]
-        if value is DROPPED or self.in_band or self._stopping:
-            self._returned(index, item, value)
-            return
-        self.finished[index] = value
-        if len(self.finished) > self.meter.peak_buffered:
-            self.meter.note_buffered(len(self.finished))
-        if self._asked or not self._scheduled:
-            self._settled()
+                return
+            self.finished[index] = value
+            if len(self.finished) > self.meter.peak_buffered:
+                self.meter.note_buffered(len(self.finished))
+            if self._asked or not self._scheduled:
+                self._settled()
+        except Exception as error:  # noqa: BLE001 -- whatever it is, it ends the run
+            self._crashed(index, error)
+
+    def _crashed(self, index: int, error: Exception) -> None:
+        """End the run with an error that is not of the work on the item at `index`, but in its task."""
+        self.running.pop(index, None)
+        scope = self.scope  # the end of the run takes it from here
+        scope.crash(self.name, error)
+        scope.work_stopped()
 
     async def _failed_call(self, index: int, item: T, error: BaseException) -> None:
         """Settle an item that failed; keep its place until its thread, which cannot be stopped, is back."""
@@ -438,7 +451,7 @@ class Window[T, U](Places[U]):
         self._discard_behind(min([index, *(i for i in self.running if i >= 0)]))
         for task in list(self.running.values()):
             task.cancel(self.scope.reason)
-        self.upstream.stop()
+        self.scope.stop(self.upstream)
         self._tell()
 
     @override

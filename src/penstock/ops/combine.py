@@ -22,7 +22,7 @@ class _Joint[T](Stage[T]):
     @override
     def stop(self) -> None:
         for upstream in self._upstreams:
-            upstream.stop()
+            self.scope.stop(upstream)
 
 
 PASSES = 2

@@ -71,7 +71,7 @@ class Batch[T](Through[T, list[T]]):
             self._failed += 1
             self.scope.fail(Failed(as_failure(error), self._taken - 1, item, self.name))
             self._over = True
-            self.upstream.stop()
+            self.scope.stop(self.upstream)
             return 0.0
 
     def _add(self, item: T, weight: float) -> None:

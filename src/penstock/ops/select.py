@@ -16,7 +16,7 @@ class Take[T](Through[T, T]):
     @override
     def pull(self, room: int) -> Pulled[T]:
         if self._left == 0:
-            self.upstream.stop()
+            self.scope.stop(self.upstream)
             return END
         item = self.upstream.pull(min(room, self._left))
         if item is PENDING or item is END:
@@ -25,5 +25,5 @@ class Take[T](Through[T, T]):
         self._delivered += 1
         self._left -= 1
         if self._left == 0:
-            self.upstream.stop()
+            self.scope.stop(self.upstream)
         return item

@@ -52,7 +52,7 @@ class Step[T, U](Through[T, U]):
 
     def _end(self) -> None:
         self._over = True
-        self.upstream.stop()
+        self.scope.stop(self.upstream)
 
 
 def enumerated(start: int) -> StepFunction:
