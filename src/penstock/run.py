@@ -53,7 +53,7 @@ def too_many_stages() -> OptionError:
 
 
 def _depth() -> int:
-    frame: FrameType | None = sys._getframe()  # noqa: SLF001 -- there is no other way
+    frame: FrameType | None = sys._getframe()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] # no other way
     depth = 0
     while frame is not None:
         frame, depth = frame.f_back, depth + 1
