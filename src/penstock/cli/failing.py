@@ -45,16 +45,17 @@ def complain(message: object) -> None:
 def code_of(error: BaseException) -> int:
     """Whether something else has to be asked for, or the same again when the server, disk or other process allows it.
 
-    Behind an error of the store is what SQLite or the system has refused; if nothing is, the wrong place was named.
+    Behind an error of the store is what SQLite or the system has refused; if nothing is, the wrong place was named, or
+    what is there is damaged.
     """
     if isinstance(error, OptionError):
         return BAD_USAGE
     from apsw import NotADBError  # noqa: PLC0415 -- an extra, which a command has by now
 
-    from penstock.durable.sqlite import StoreError  # noqa: PLC0415 -- as above
+    from penstock.durable.sqlite import DamageError, StoreError  # noqa: PLC0415 -- as above
     from penstock.sources.walking import PathError  # noqa: PLC0415 -- only for errors
 
-    refused = error.__cause__ is not None and not isinstance(error.__cause__, NotADBError)
+    refused = isinstance(error, DamageError) or not isinstance(error.__cause__, NotADBError | None)
     return BAD_USAGE if isinstance(error, PathError) or (isinstance(error, StoreError) and not refused) else NOT_DONE
 
 

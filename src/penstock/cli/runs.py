@@ -211,4 +211,7 @@ def _print_table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> N
 
 
 def _time(seconds: float) -> str:
-    return f"{datetime.fromtimestamp(seconds):%Y-%m-%d %H:%M:%S}"  # noqa: DTZ006 -- for people, who live in local time
+    try:
+        return f"{datetime.fromtimestamp(seconds):%Y-%m-%d %H:%M:%S}"  # noqa: DTZ006 -- for people, who live in local time
+    except (OverflowError, ValueError, OSError):  # a database may hold anything
+        return str(seconds)
