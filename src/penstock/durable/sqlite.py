@@ -114,9 +114,21 @@ class Connection(apsw.Connection):
 
     def bound(self, largest: int) -> None:
         """Hold what is read to what a database of that size can have to say, and each value to `largest` bytes."""
-        size = _size(self.filename) + _size(f"{self.filename}-wal")
-        self._left = (_STEPS_ANYWAY + _STEPS_OF_A_BYTE * size) // _STEPS
+        self._left = self._steps()
         self.limit(apsw.SQLITE_LIMIT_LENGTH, largest)
+
+    @contextmanager
+    def bounded(self) -> Generator[None]:
+        """The same while this lasts, for values of any size."""
+        self._left = self._steps()
+        try:
+            yield
+        finally:
+            self._left = None
+
+    def _steps(self) -> int:
+        size = _size(self.filename) + _size(f"{self.filename}-wal")
+        return (_STEPS_ANYWAY + _STEPS_OF_A_BYTE * size) // _STEPS
 
     def _is_over(self) -> bool:
         if self._left is None:

@@ -67,12 +67,14 @@ class SqliteStore:
             opened.callback(self.connection.close)
             self._refuse_other_place(self.connection, locked)
             self.journal: Journal = Journal(path, self.connection)
-            self.journal.check()
-            self.prepare()
+            with self.connection.bounded():
+                self.journal.check()
+                self.prepare()
             self.connection.pragma("journal_mode", "wal")
             self.connection.pragma("synchronous", "normal" if durability == "process" else "full")
             self.connection.pragma("journal_size_limit", _LOG_LEFT)
-            self.journal.prepare()
+            with self.connection.bounded():
+                self.journal.prepare()
             self._opened = opened.pop_all()
 
     def check(self) -> None:

@@ -196,9 +196,10 @@ class TableStore(SqliteStore):
     @override
     def lost(self, run: int) -> Sequence[tuple[int, int]]:
         rows = quoted(self._sink.table) if self._columns.known else None
-        if rows and is_whole(self.connection, self._sink.identity, rows):
-            return ()
-        return lost_from(self.connection, run, rows)
+        with self.connection.bounded():
+            if rows and is_whole(self.connection, self._sink.identity, rows):
+                return ()
+            return lost_from(self.connection, run, rows)
 
     @override
     def replace(self, root: int, rows: Iterable[Row]) -> None:

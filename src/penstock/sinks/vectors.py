@@ -313,6 +313,10 @@ class VectorStore(SqliteStore):
     @override
     def lost(self, run: int) -> Sequence[tuple[int, int]]:
         """What `Store.lost` gives. Vectors and words without an entry are dropped: they would take places of hits."""
+        with self.connection.bounded():
+            return self._lost(run)
+
+    def _lost(self, run: int) -> Sequence[tuple[int, int]]:
         connection, there = self.connection, bool(self._columns.known)
         equal = "SELECT (SELECT count(*) FROM entries) = (SELECT count(*) FROM vectors)"
         if there and is_whole(connection, self._sink.identity, "entries") and connection.one(equal, (), int) == (1,):
