@@ -776,6 +776,33 @@ def test_only_what_was_under_way_at_both_deaths_is_suspect(sink, tmp_path):
     assert {line.split()[0] for line in lines(pace.calls)[begun:]} == {str(os.getpid())}  # no child
 
 
+def test_of_the_first_death_it_is_known_how_far_it_had_come(sink, tmp_path):
+    """Nothing is noted before it: what was not taken by then is no suspect."""
+    pace = Pace(tmp_path)
+    stream = roots(range(6)).map(pace.row, concurrency=2)
+    pace.die_in(run(stream, sink), {0, 1})
+    pace.let({0, 1})
+    pace.die_in(run(stream, sink), {2, 3})
+    assert under_way(sink) == [2, 3]
+    begun = len(lines(pace.calls))
+    pace.let(set(range(6)))
+    assert report_of(stream, sink).complete
+    assert {line.split()[0] for line in lines(pace.calls)[begun:]} == {str(os.getpid())}  # no child
+
+
+def test_how_far_it_had_come_is_known_source_by_source(sink, tmp_path):
+    pace = Pace(tmp_path)
+    stream = merge(roots(range(4)).map(pace.row), roots(range(10, 40)).map(pace.row, concurrency=5))
+    pace.die_in(run(stream, sink), {0, 10, 11, 12, 13, 14})
+    pace.let({0})
+    pace.die_in(run(stream, sink), {1, 10, 11, 12, 13, 14})
+    begun = len(lines(pace.calls))
+    pace.let(set(range(40)))
+    assert report_of(stream, sink).complete
+    alone = [line.split() for line in lines(pace.calls)[begun:] if not line.startswith(f"{os.getpid()} ")]
+    assert sorted(int(item) for _, item in alone) == [10, 11, 12, 13, 14]
+
+
 class Pace:
     """Roots that wait until they are let."""
 

@@ -1,7 +1,7 @@
 """What was under way when a process died: of each opening of a run that was killed, the roots that it had begun.
 
 An opening is entered before it begins its work, and leaves in order; those that are still there have died. Only after
-a death it is noted which roots are begun: of the one before, there is how far it had come in its sources, at best. A
+a death it is noted which roots are begun: of the one before, it is known how far it had come in its sources. A
 root that was under way at the last two deaths is a suspect, whatever else there was between them.
 """
 
@@ -18,7 +18,7 @@ CREATE TABLE penstock_deaths (
     reached TEXT NOT NULL DEFAULT '', PRIMARY KEY (run, opening)) WITHOUT ROWID;
 CREATE TABLE penstock_dispatched (
     run INTEGER NOT NULL REFERENCES penstock_runs, key NOT NULL, opening INTEGER NOT NULL, version TEXT NOT NULL,
-    position INTEGER NOT NULL, PRIMARY KEY (run, key, opening)) WITHOUT ROWID;
+    source INTEGER NOT NULL, position INTEGER NOT NULL, PRIMARY KEY (run, key, opening)) WITHOUT ROWID;
 """
 
 _BEGUN: Final = """
@@ -71,8 +71,9 @@ class Deaths:
     def dispatch(self, run: int, opening: int, root: Root) -> None:
         """Note that a root is begun."""
         self._connection.execute(
-            "INSERT OR REPLACE INTO penstock_dispatched (run, key, opening, version, position) VALUES (?, ?, ?, ?, ?)",
-            (run, root.key, opening, root.version, root.position),
+            "INSERT OR REPLACE INTO penstock_dispatched (run, key, opening, version, source, position) "
+            "VALUES (?, ?, ?, ?, ?, ?)",
+            (run, root.key, opening, root.version, root.source, root.position),
         )
 
     def acquit(self, run: int, key: Key) -> None:
@@ -87,17 +88,43 @@ class Deaths:
         """Forget what the opening has begun."""
         self._connection.execute("DELETE FROM penstock_dispatched WHERE run = ? AND opening = ?", (run, opening))
 
+    def learn(self, reached: Sequence[int]) -> None:
+        """Note how far an opening had come that noted nothing: run, opening, and how many items of each source."""
+        if len(reached) > 2:  # noqa: PLR2004 -- as said
+            self._connection.execute(
+                "UPDATE penstock_deaths SET reached = ? WHERE run = ? AND opening = ? AND NOT noted",
+                (" ".join(map(str, reached[2:])), *reached[:2]),
+            )
+
     def suspects(self, run: int) -> list[Suspect]:
-        """The roots that were under way at the last two deaths, and are not settled."""
+        """The roots that were under way at the last two deaths, and are not settled.
+
+        At a death before which nothing was noted, these are the roots of which the source was read by then.
+        """
         deaths: Sequence[tuple[int, int]] = self._last_two(run)
         if len(deaths) < 2 or not deaths[0][1]:  # noqa: PLR2004 -- the last two
             return []
         (last, _), (before, noted) = deaths
-        both = self.begun(run, last)
         if noted:
             keys = {each.key for each in self.begun(run, before)}
-            both = [each for each in both if each.key in keys]
-        return both
+            return [each for each in self.begun(run, last) if each.key in keys]
+        places = "SELECT key, source, position FROM penstock_dispatched WHERE run = ? AND opening = ?"
+        numbers = self._reached(run, before)
+        keys = {
+            key
+            for key, source, position in self._connection.select(places, (run, last), str | int, int, int)
+            if not 0 <= source < len(numbers) or position < numbers[source]
+        }
+        return [each for each in self.begun(run, last) if each.key in keys]
+
+    def _reached(self, run: int, opening: int) -> list[int]:
+        reached = "SELECT reached FROM penstock_deaths WHERE run = ? AND opening = ?"
+        return [
+            int(number)
+            for (text,) in self._connection.select(reached, (run, opening), str)
+            for number in text.split()
+            if number.isdecimal()
+        ]
 
     def _last_two(self, run: int) -> list[tuple[int, int]]:
         deaths = "SELECT opening, noted FROM penstock_deaths WHERE run = ? ORDER BY opening DESC LIMIT 2"

@@ -21,7 +21,7 @@ from penstock.durable.done import DoneRoots
 from penstock.durable.job import Job
 from penstock.durable.journal import Journal, Opened, line_of, unused_memo
 from penstock.durable.ledger import Ledger
-from penstock.durable.lock import HeldError, owner
+from penstock.durable.lock import HeldError, Progress, owner, reached
 from penstock.durable.memo import Memo
 from penstock.durable.refusing import Refusals
 from penstock.durable.report import GO_ON, RunReport
@@ -143,6 +143,7 @@ async def _open_once(job: Job) -> tuple[Store, Opened]:
             )
             lost = store.lost(opened.id)
             _refuse_if_all_are_lost(job, store, opened, lost)
+            store.journal.deaths.learn(reached(job.sink.path))
             return store, replace(opened, keeps_rows_of_dead=job.on_dead == "keep", lost=len(lost))
     except BaseException:
         store.close()
@@ -214,6 +215,8 @@ class Delivery:
         self._only = only
         self._ledger = Ledger(self._done, opened, self._finished, retries_dead=job.retries_dead)
         self._ledger.only = only
+        if job.finds_killers and not opened.notes:
+            self._ledger.progress = Progress(job.sink.path, opened.id, opened.times)
         self._ledger.duplicates = 0 if job.on_duplicate == "first" else None
         if job.limit is not None and only is None:  # those that ran alone count, too
             done_alone = self._found.counts.get("delivered", 0) + len(self._found.dead)

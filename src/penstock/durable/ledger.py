@@ -15,6 +15,7 @@ from penstock.durable.roots import DEAD, DONE, Key, Root, Tracked
 if TYPE_CHECKING:
     from penstock.durable.done import DoneRoots, Known
     from penstock.durable.journal import Opened
+    from penstock.durable.lock import Progress
     from penstock.durable.memo import Memo
 
 type Dispatch = Callable[[Root], Awaitable[None]]
@@ -49,6 +50,7 @@ class Ledger:
         memo: results of stages that are kept.
         dispatch: how a root is noted before it is begun, where that is to be.
         only: the keys of the roots that may be taken, or None: all.
+        progress: where it is said how far the sources were read, or None.
         set_aside: the keys of roots that are not tried again, although they are dead.
         is_full: whether so much waits to be committed that no root may be taken.
         waiting: who is to be told when something was committed.
@@ -85,6 +87,8 @@ class Ledger:
         self.limit: int | None = None
         self.enough: Callable[[], object] = lambda: None
         self._sources: list[tuple[str, Iterator[int]]] = []  # what the keys of each begin with, and its positions
+        self._reached: list[int] = []
+        self.progress: Progress | None = None
 
     @property
     def has_enough(self) -> bool:
@@ -103,7 +107,9 @@ class Ledger:
     def admitting(self, identity: Identity, prefix: str) -> Admit:
         """What makes a root of an item that is not done; it stands between a source and its first operator."""
         positions = count()
+        source = len(self._sources)
         self._sources.append((prefix, positions))
+        self._reached.append(0)
         lookup = self._done.lookup()
         key_of, version_of, page = identity.key, identity.version, lookup.page
         seen, under_way, only = self._seen, self._under_way, self.only
@@ -132,7 +138,7 @@ class Ledger:
                         return DROPPED
             if key in under_way:
                 return self._dropped(duplicate(key, under_way[key].position, position))
-            return self._admit(Root(key, _text(version, position), position, self._finished), item, known)
+            return self._admit(Root(key, _text(version, position), position, self._finished, source), item, known)
 
         return admit
 
@@ -152,6 +158,8 @@ class Ledger:
             self.changed += 1
         self._under_way[key] = root
         self.taken += 1
+        if self.progress is not None and position >= self._reached[root.source]:
+            self._reached[root.source] = self.progress.reach(root.source, position)
         if self.taken == self.limit:
             self.enough()
         return Tracked(root, item)

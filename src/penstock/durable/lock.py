@@ -18,14 +18,20 @@ _TRIES: Final = 10
 _BETWEEN_S: Final = 0.005
 """How often the lock is asked for, since `holder` takes it for a moment to see whether it is free."""
 
-_OURS: Final = re.compile(rb"(process \d+ on [^\n]*, since \d{4}-\d\d-\d\d \d\d:\d\d:\d\d\n?)?\Z")
-"""What a lock says: who holds it, or held it last; nothing if who made it was killed before it could say so."""
+_OURS: Final = re.compile(rb"(process \d+ on [^\n]*, since \d{4}-\d\d-\d\d \d\d:\d\d:\d\d\n?(reached( \d+)+\n)?)?\Z")
+"""What a lock says: who holds it, or held it last; nothing if who made it was killed before it could say so.
+
+A second line says how far a run had come when it said so last: see `Progress`.
+"""
 
 _FLAGS: Final = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-_LENGTH: Final = 512
+_LENGTH: Final = 1024
 
 _held: set[int] = set()
 """The descriptors of the locks that this process holds."""
+
+_places: dict[str, tuple[int, int]] = {}
+"""Of each file whose lock is held, the descriptor of the lock, and where its second line begins."""
 
 _spoken_for: list[str] = []
 """Whom this process writes for, if not for itself."""
@@ -55,10 +61,14 @@ def exclusive(target: str) -> Generator[str]:
             raise HeldError(f"{target}: {who} is writing to it{since and f', {since}'}")
         said = f"{owner()}, since {datetime.now():%Y-%m-%d %H:%M:%S}\n".encode()  # noqa: DTZ005 -- for people, who live in local time
         with _named(target):
+            _, _, reached = os.pread(descriptor, _LENGTH, 0).partition(b"\n")
             os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, said, 0)
+            os.pwrite(descriptor, said + reached, 0)
+        _places[real] = descriptor, len(said)
         yield real
     finally:
+        if _places.get(real, (None,))[0] == descriptor:
+            del _places[real]
         if descriptor in _held:  # in a forked child it is closed already
             _held.discard(descriptor)
             os.close(descriptor)
@@ -74,6 +84,41 @@ def holder(target: str) -> str | None:
         return None if _taken(descriptor, fcntl.LOCK_SH, 1) else _written(descriptor)
     finally:
         os.close(descriptor)
+
+
+class Progress:
+    """How far a run comes in its sources, in the lock of its database, where it costs next to nothing to say.
+
+    A write to a file outlives its process, `kill -9` included; what a transaction has costs a commit for each root.
+    """
+
+    def __init__(self, target: str, run: int, opening: int) -> None:
+        self._descriptor, self._place = _places.get(os.path.realpath(target), (-1, 0))
+        self._reached: list[int] = []
+        self._begin = f"reached {run} {opening}"
+
+    def reach(self, source: int, position: int) -> int:
+        """Say that the items of a source before so many are begun, or some more; how many they are."""
+        self._reached += [0] * (source + 1 - len(self._reached))
+        number = self._reached[source] = position + 1 + position // 256
+        if self._descriptor >= 0 and source < _SOURCES:
+            text = " ".join([self._begin, *(f"{each:015}" for each in self._reached[:_SOURCES])])
+            try:
+                os.pwrite(self._descriptor, f"{text}\n".encode(), self._place)
+            except OSError:  # it is not known then
+                self._descriptor = -1
+        return number
+
+
+_SOURCES: Final = 30
+
+
+def reached(target: str) -> list[int]:
+    """What the lock that is held says of who held it last: the run, its opening, and how many items of each source."""
+    descriptor, place = _places.get(os.path.realpath(target), (-1, 0))
+    if descriptor < 0:
+        return []
+    return [int(number) for number in os.pread(descriptor, _LENGTH, place).split()[1:]]
 
 
 def owner() -> str:
@@ -138,11 +183,13 @@ def _taken(descriptor: int, kind: int, tries: int) -> bool:
 
 
 def _written(descriptor: int) -> str:
-    return os.pread(descriptor, _LENGTH, 0).decode("utf-8", "replace").strip() or "another process"
+    said, _, _ = os.pread(descriptor, _LENGTH, 0).decode("utf-8", "replace").partition("\n")
+    return said.strip() or "another process"
 
 
 def _let_go() -> None:
     """Close the locks' descriptors: `flock` is shared with a forked child, which would hold it after its parent."""
+    _places.clear()
     while _held:
         os.close(_held.pop())
 

@@ -21,6 +21,7 @@ class Root:
         key: by which it is known from run to run.
         version: what changes when the root does.
         position: its place in the source in this run, from 0.
+        source: the number of its source among those that are merged, from 0.
         rows: what the sink has accepted of it and not stored yet.
         under_way: how many items it is at this moment.
         letters: what failed of it for good and was set aside.
@@ -39,6 +40,7 @@ class Root:
         "letters",
         "position",
         "rows",
+        "source",
         "staged",
         "staging",
         "under_way",
@@ -46,10 +48,13 @@ class Root:
         "weight",
     )
 
-    def __init__(self, key: Key, version: str, position: int, finished: "Callable[[Root], None]") -> None:
+    def __init__(
+        self, key: Key, version: str, position: int, finished: "Callable[[Root], None]", source: int = 0
+    ) -> None:
         self.key: Key = key
         self.version: str = version
         self.position: int = position
+        self.source: int = source
         self.rows: list[Any] = []
         self.under_way: int = 1
         self.letters: list[DeadLetter] = []
