@@ -6,7 +6,7 @@ from typing import assert_type, override
 from penstock import Callback, Delivered, RunReport, SqliteTable, Stream
 from penstock.core.outcome import Failed
 from penstock.core.stats import Stats
-from penstock.durable import DeadRoot, Letter, RunStatus, dead_roots, retry, runs
+from penstock.durable import Cause, DeadRoot, Letter, RunStatus, dead_roots, retry, runs
 from penstock.sinks import Delivery, Durability, Sink, SqliteStore
 
 
@@ -50,6 +50,19 @@ async def delivered(names: Stream[str]) -> None:
     sinks: list[Sink] = [SqliteTable("t.db", "names", key="name"), Callback(send, journal="sent.db"), Own("own.db")]
     for sink in sinks:
         assert_type(await names.to(sink, run="names", progress=True), RunReport)
+    SqliteTable("t.db", "names", key=["year", "name"], columns={"year": "INTEGER", "name": "TEXT NOT NULL"})
+    SqliteTable("t.db", "names", key=("year", "name"), columns=("year", "name"))
+    again = await names.to(
+        sinks[0],
+        run="names",
+        on_error="collect",
+        on_dead="remove",
+        on_duplicate="first",
+        limit=10,
+        on_missing="delete_all",
+    )
+    assert_type(again.causes, tuple[Cause, ...])
+    assert_type((again.duplicates, again.limited), tuple[int, bool])
     Callback(write, journal="sent.db", size=10)
     Callback(lambda rows: write(rows), journal="sent.db")
     report = await names.to(sinks[0], run="names")
@@ -67,4 +80,6 @@ def looked_at() -> None:
 async def refused(names: Stream[str]) -> None:
     Callback(send)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     Callback(send, journal=None)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    await names.to(Own("own.db"), run="names", on_error="skip")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    SqliteTable("t.db", "names", columns=3)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     await names.to(NoSink(), run="names")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
