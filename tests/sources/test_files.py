@@ -130,11 +130,37 @@ async def test_globs_say_what_is_taken_and_what_is_left(docs, glob, exclude, fou
 async def test_links_to_files_are_followed_and_links_to_directories_are_not(docs, tmp_path):
     make(tmp_path, "other/real.txt")
     (docs / "link.txt").symlink_to(tmp_path / "other/real.txt")
+    (docs / "hidden.txt").symlink_to(docs / ".env")
+    make(docs, ".env")
     (docs / "dir.txt").symlink_to(tmp_path / "other")
     (docs / "up").symlink_to(docs)
     os.mkfifo(docs / "pipe")
-    (file,) = await penstock.files(docs).to_list()
+    assert await keys(penstock.files(docs)) == []
+    hidden, file = await penstock.files(docs, follow_links=True).to_list()
+    assert (hidden.key, hidden.read_text()) == ("hidden.txt", ".env")
     assert (file.key, file.read_text()) == ("link.txt", "other/real.txt")
+
+
+async def test_links_within_the_tree_are_followed(docs):
+    make(docs, "a.md", "sub/b.md")
+    (docs / "sub/link.md").symlink_to("../a.md")
+    assert await keys(penstock.files(docs)) == ["a.md", "sub/b.md", "sub/link.md"]
+
+
+@pytest.mark.parametrize("version", ["stat", "hash"])
+async def test_a_link_that_is_put_there_meanwhile_is_not_read(docs, tmp_path, version):
+    make(docs, "a.txt")
+    make(tmp_path, "secret")
+    (file,) = await penstock.files(docs, version=version).to_list()
+    (docs / "a.txt").unlink()
+    (docs / "a.txt").symlink_to(tmp_path / "secret")
+    for read in (file.read_text, file.read_bytes):
+        with pytest.raises(PathError, match="leads out of its tree"):
+            read()
+    (docs / "a.txt").unlink()
+    os.mkfifo(docs / "a.txt")
+    with pytest.raises(PathError, match="no longer a regular file"):
+        file.read_bytes()
 
 
 async def test_names_that_are_no_utf_8_have_keys_too(docs, table):

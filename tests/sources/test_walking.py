@@ -102,8 +102,8 @@ def test_loops_of_links_hold_nothing(tmp_path):
 
 
 def test_a_link_to_a_file_is_followed_under_its_own_name(tmp_path):
-    make(tmp_path, "data/real.bin", "docs/x.txt")
-    (tmp_path / "docs" / "link.txt").symlink_to(tmp_path / "data" / "real.bin")
+    make(tmp_path, "docs/data/real.bin", "docs/x.txt")
+    (tmp_path / "docs" / "link.txt").symlink_to(tmp_path / "docs" / "data" / "real.bin")
     assert found(tmp_path / "docs") == [str(tmp_path / "docs" / "link.txt"), str(tmp_path / "docs" / "x.txt")]
 
 

@@ -520,3 +520,16 @@ def test_listed_counts_all_and_keeps_the_newest():
         listed.add(number)
     assert listed.count == LISTED + 5
     assert list(listed) == list(range(5, LISTED + 5))
+
+
+async def test_a_link_out_of_the_paths_is_read_only_if_that_is_asked_for(docs, tmp_path):
+    """Who may write to a tree must not be able to have any file of the machine sent to a server."""
+    (tmp_path / "secret").write_text("key")
+    (docs / ".env.txt").write_text("key")
+    (docs / "out.txt").symlink_to(tmp_path / "secret")
+    (docs / "hidden.txt").symlink_to(".env.txt")
+    (docs / "within.txt").symlink_to("sub/00.txt")
+    report = await embed(docs, tmp_path / "i.db")
+    assert (report.files, report.links_out, report.failed) == (24, 2, 0)
+    assert (await embed(docs, tmp_path / "i.db", follow_links=True)).files == 2
+    assert (await embed(docs / "out.txt", tmp_path / "named.db")).files == 1

@@ -218,3 +218,34 @@ def test_a_nul_behind_a_byte_order_mark_is_one(data):
 def test_bytes_that_are_no_text_are_refused(data):
     with pytest.raises(ValueError, match=r"^not text: a NUL byte at \d+$"):
         decode(data)
+
+
+def test_a_pipe_that_is_put_there_meanwhile_does_not_hold(tmp_path):
+    path = tmp_path / "a.txt"
+    path.touch()
+
+    def exchange_and_open(name, flags):
+        path.unlink()
+        os.mkfifo(path)
+        return os.open(name, flags)
+
+    assert reason(listed(path), opener=exchange_and_open) == "no longer a regular file"
+
+
+@pytest.mark.parametrize("exchanged", ["file", "directory"])
+def test_a_link_that_is_put_there_meanwhile_is_not_followed(tmp_path, exchanged):
+    for name in ("docs", "other"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.txt").write_text(name)
+    path = tmp_path / "docs" / "a.txt"
+
+    def exchange_and_open(name, flags):
+        place = path if exchanged == "file" else path.parent
+        place.rename(tmp_path / "away")
+        place.symlink_to(tmp_path / "other" / "a.txt" if exchanged == "file" else tmp_path / "other")
+        return os.open(name, flags)
+
+    said = reason(
+        listed(path), opener=exchange_and_open, allows=lambda place: place.startswith(str(tmp_path / "docs/"))
+    )
+    assert said == "a link that leads out of its tree, not followed"

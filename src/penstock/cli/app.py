@@ -72,6 +72,9 @@ def embed(
             "--memo", help="Keep vectors by their texts in the index, which makes it larger: none is paid for twice."
         ),
     ] = False,
+    follow_links: Annotated[
+        bool, typer.Option("--follow-links", help="Read also files out of PATH that links lead to.")
+    ] = False,
     embedder: choosing.Name = "hash",
     model: choosing.Model = None,
     base_url: choosing.BaseURL = None,
@@ -89,6 +92,7 @@ def embed(
         "max_file_size": max_file_size,
         "prune": prune,
         "memo": memo,
+        "follow_links": follow_links,
     }
     given = {name: value for name, value in options.items() if value is not None}
     asked = choosing.Asked(embedder, model, base_url, api_key)

@@ -40,6 +40,8 @@ def summary(report: "EmbedReport", *, pruned: bool = False) -> Iterator[str]:
         )
     if report.links:
         yield f"  {counted(report.links, 'link')} to directories, not followed"
+    if report.links_out:
+        yield f"  {counted(report.links_out, 'link')} out of the paths, not followed (--follow-links)"
     if report.gone:
         left = f"{report.removed:,} removed from the index" if pruned else "still in the index (--prune removes them)"
         yield f"  {counted(report.gone, 'file')} gone since, {left}:"

@@ -3,9 +3,10 @@
 import os
 import re
 from collections.abc import Callable, Generator, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from errno import ELOOP, ENOENT
 from hashlib import file_digest
+from io import BufferedReader, TextIOWrapper
 from pathlib import Path
 from typing import Final, Literal
 
@@ -14,6 +15,7 @@ from penstock.core.errors import OptionError
 from penstock.core.log import LOG
 from penstock.durable.ledger import Identity
 from penstock.sources.ahead import Reading, read_ahead
+from penstock.sources.opening import open_found
 from penstock.sources.selection import Selection, selection, several
 from penstock.sources.walking import PathError, in_order
 from penstock.streams import Stream
@@ -40,19 +42,23 @@ class File:
             backslash of a name that has these, or reads as if it had, as two.
         version: what changes when the file does, taken before its content is read: a file that changes meanwhile is
             another one to the next run.
+        tree: the directory that it must be in when it is read, also as a link; None if it may be anywhere.
     """
 
     path: str
     key: str
     version: str
+    tree: str | None = field(default=None, repr=False, compare=False)
 
     def read_bytes(self) -> bytes:
-        """The content."""
-        return Path(self.path).read_bytes()
+        """The content. `PathError` if there is a link by now that leads out of the tree, or no regular file."""
+        with _opened(self.path, self.tree) as content:
+            return content.read()
 
     def read_text(self, encoding: str = "utf-8", errors: str = "strict") -> str:
         r"""The content as text, with `\n` at the end of a line; encoding and errors are those of `open`."""
-        return Path(self.path).read_text(encoding=encoding, errors=errors)
+        with TextIOWrapper(_opened(self.path, self.tree), encoding, errors) as content:
+            return content.read()
 
 
 def files(
@@ -61,13 +67,14 @@ def files(
     *,
     exclude: str | Iterable[str] = (),
     version: FileVersion = "stat",
+    follow_links: bool = False,
     on_error: OnUnreadable = "raise",
 ) -> Stream[File]:
     """A stream over the files below `root`, in the order of their keys; for `to`, each is a root.
 
-    Names are listed a directory at a time, in a thread, and up to 256 files are looked at ahead. Links to files are
-    followed, links to directories are not. Names that begin with a dot are left, and so is the database of the sink
-    that the stream runs into. What is gone when it is its turn is passed over, with a warning in the log.
+    Names are listed a directory at a time, in a thread, and up to 256 files are looked at ahead. Links to files of the
+    tree are followed, links to directories are not. Names that begin with a dot are left, and so is the database of the
+    sink that the stream runs into. What is gone when it is its turn is passed over, with a warning in the log.
 
     With `on_missing="delete"` a run removes nothing that lies where it could not look, and nothing at all if `root` is
     empty, which is how a place looks where nothing is mounted.
@@ -80,6 +87,8 @@ def files(
         exclude: patterns of files and directories to leave.
         version: "stat" takes size and time of modification, "hash" reads the content: slower, and not misled by tools
             that set times, nor by two writes of one size within a tick of the file system's clock, 4 ms on Linux.
+        follow_links: whether to follow links to files that are not in the tree, or that are left there: whoever may
+            write to the tree says then what is read. Else they are passed over, with a warning in the log.
         on_error: what to do at a directory or file that cannot be looked at: "raise" (end with a `SourceError`) or
             "skip" (go on, with a warning in the log).
 
@@ -95,7 +104,7 @@ def files(
         raise OptionError("glob must have at least one pattern, got none")
     tree = _Tree(
         os.path.realpath(validate.path("root", root)),
-        selection(patterns, left),
+        selection(patterns, left, follows=validate.flag("follow_links", follow_links)),
         hashed=validate.one_of("version", version, ("stat", "hash")) == "hash",
         skips=validate.one_of("on_error", on_error, ("raise", "skip")) == "skip",
     )
@@ -118,17 +127,17 @@ class _Tree:
             raise PathError(f"{self.root}: {'not a directory' if Path(self.root).exists() else 'no such directory'}")
         own = database_files(reading.sink) if reading.sink else frozenset[str]()
         told = self._told(reading)
-        some = False
+        some, tree = False, None if self.selection.follows else self.root
         for relative, path, status in in_order(self.root, self.selection, told):
             if path in own:
                 continue
             some = True
             try:
-                version = _digest(path) if self.hashed else f"{status.st_size}-{status.st_mtime_ns}"
+                version = _digest(path, tree) if self.hashed else f"{status.st_size}-{status.st_mtime_ns}"
             except OSError as error:
                 told(path, error)
             else:
-                yield File(path, key_of(relative), version)
+                yield File(path, key_of(relative), version, tree)
         if not some and not os.listdir(self.root):  # noqa: PTH208 -- strings
             LOG.warning("%s: empty: nothing of it counts as missing (is it mounted?)", self.root)
             reading.unread("")
@@ -179,9 +188,19 @@ def database_files(path: str) -> frozenset[str]:
     return frozenset(path + end for end in _BESIDE)
 
 
-def _digest(path: str) -> str:
-    with Path(path).open("rb") as content:
+def _digest(path: str, tree: str | None) -> str:
+    with _opened(path, tree) as content:
         return file_digest(content, "blake2b").hexdigest()[:32]
+
+
+def _opened(path: str, tree: str | None) -> BufferedReader:
+    below = "" if tree is None else f"{tree.rstrip(os.sep)}{os.sep}"
+    try:
+        return open_found(path, lambda place: place.startswith(below))
+    except OSError as error:
+        if error.filename is not None:  # the system's own, which names it
+            raise
+        raise PathError(f"{path}: {error.strerror}") from error
 
 
 def _key_of(file: File) -> str:

@@ -16,11 +16,13 @@ class Selection:
 
     A pattern without `/` is about a name alone, at any depth; one with `/` about the whole relative path, where `**`
     stands for any number of directories, where it is a whole part of it. A name that starts with a dot is never taken:
-    name the path to have it.
+    name the path to have it. `follows` says whether links to files that are not in the tree, or are left there, are
+    followed.
     """
 
     taken: re.Pattern[str]
     left: re.Pattern[str] | None
+    follows: bool = False
 
     def enters(self, relative: str) -> bool:
         """Whether the walk goes into the directory at `relative`."""
@@ -32,8 +34,12 @@ class Selection:
 
     def covers(self, relative: str) -> bool:
         """Whether a walk from the root would come to the file at `relative` and take it."""
+        return self.takes(relative) and self.reaches(relative)
+
+    def reaches(self, relative: str) -> bool:
+        """Whether nothing on the way to `relative`, nor that itself, is hidden or left."""
         parts = relative.split("/")
-        return self.takes(relative) and all(self.enters("/".join(parts[:depth])) for depth in range(1, len(parts)))
+        return all(self.enters("/".join(parts[:depth])) for depth in range(1, len(parts) + 1))
 
     def _leaves(self, relative: str) -> bool:
         name = relative[relative.rfind("/") + 1 :]
@@ -45,13 +51,13 @@ def several(values: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -
     return [values] if isinstance(values, str | os.PathLike) else list(values)
 
 
-def selection(glob: Iterable[str], exclude: Iterable[str] = ()) -> Selection:
+def selection(glob: Iterable[str], exclude: Iterable[str] = (), *, follows: bool = False) -> Selection:
     """The selection of what matches any of `glob` and none of `exclude`.
 
     Case counts only in a pattern that has capitals.
     """
     left = list(exclude)
-    return Selection(_any_of(glob), _any_of(left) if left else None)
+    return Selection(_any_of(glob), _any_of(left) if left else None, follows)
 
 
 def _any_of(patterns: Iterable[str]) -> re.Pattern[str]:

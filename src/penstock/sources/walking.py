@@ -1,19 +1,22 @@
 # ruff: noqa: PTH100, PTH112, PTH116, PTH118 -- strings: a Path for every name takes longer than looking at the file
 """Files of a tree, found lazily: the names of one directory at a time, sorted.
 
-Links to files are followed. Links to directories are not, unless they are named as a path: so no loop of links can
-hold the walk, no file is found twice through one, and no list of visited places is kept.
+Links to files are followed where they stay in the tree, or everywhere if that is asked for. Links to directories are
+not, unless they are named as a path: so no loop of links can hold the walk, no file is found twice through one, and no
+list of visited places is kept.
 """
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from errno import ELOOP
 from itertools import groupby
 from operator import attrgetter, itemgetter
-from stat import S_ISDIR, S_ISREG
+from stat import S_ISDIR, S_ISLNK, S_ISREG
 from typing import NamedTuple
 
 from penstock.core.errors import SourceError
+from penstock.sources.opening import LEADS_OUT
 from penstock.sources.selection import Selection
 
 
@@ -47,10 +50,19 @@ class Roots:
     directories: Mapping[str, None]
     files: frozenset[tuple[str, str]]
 
+    def hold(self, place: str, selection: Selection) -> bool:
+        """Whether the real path `place` lies below one of the directories, and nothing on the way there is left."""
+        return any(
+            place.startswith(os.path.join(root, "")) and selection.reaches(inside(root, place))
+            for root in self.directories
+        )
+
 
 @dataclass(slots=True)
 class Listing:
     """One directory: the wanted files, every name (None where it was not listed), and how many links were not followed.
+
+    `links` are those to directories, `leading_out` those to files out of the tree.
 
     `prefix` is the path from the root to it, with a `/` behind it: "" for the root itself.
     """
@@ -60,6 +72,7 @@ class Listing:
     files: list[Entry] = field(default_factory=list[Entry])
     names: set[str] | None = None
     links: int = 0
+    leading_out: int = 0
 
 
 def roots(paths: Iterable[str]) -> Roots:
@@ -106,7 +119,8 @@ def in_order(
 ) -> Iterator[tuple[str, str, os.stat_result]]:
     """The wanted files below the real directory `root`, in the order of their paths from there: that, path and status.
 
-    A file is looked at when it is its turn. What cannot be listed or examined goes to `on_error`.
+    A file is looked at when it is its turn. What cannot be listed or examined goes to `on_error`, and so does a link
+    out of the tree, unless the selection has these followed.
     """
     walker = _Walker(Roots({root: None}, frozenset()), selection, on_error)
     pending = [""]  # paths from the root, the last one next; those of directories end with `/`, and so come in order
@@ -182,10 +196,19 @@ class _Walker:
     def status(self, path: str) -> os.stat_result | None:
         """What the system says of a file, or None."""
         try:
-            return os.stat(path)
+            status = os.lstat(path)
+            if not S_ISLNK(status.st_mode):
+                return status
+            status = os.stat(path)
+            if S_ISREG(status.st_mode) and self._leads_out(path):
+                raise OSError(ELOOP, LEADS_OUT)  # noqa: TRY301 -- told as the others
         except OSError as error:
             self.on_error(path, error)
             return None
+        return status
+
+    def _leads_out(self, link: str) -> bool:
+        return not (self.selection.follows or self.places.hold(os.path.realpath(link), self.selection))
 
     def _take(self, entry: os.DirEntry[str], listing: Listing) -> None:
         try:
@@ -195,6 +218,8 @@ class _Walker:
             return
         if S_ISDIR(status.st_mode):
             listing.links += 1
+        elif S_ISREG(status.st_mode) and entry.is_symlink() and self._leads_out(entry.path):
+            listing.leading_out += 1
         elif S_ISREG(status.st_mode) and (listing.directory, entry.name) not in self.places.files:
             listing.files.append(_file(listing.directory, entry.name, status))
 

@@ -24,7 +24,7 @@ class Files:
     `prune`, not if the whole place is empty, which is how one looks where nothing is mounted.
 
     Attributes:
-        links: links to directories, which are not followed.
+        links, links_out: links to directories, and to files out of the places, which are not followed.
         gone: the files that `is_gone` was said of.
     """
 
@@ -43,6 +43,7 @@ class Files:
         a directory, if those of an empty place are to be spared.
         """
         self.links: int = 0
+        self.links_out: int = 0
         self.gone: Listed[str] = Listed()
         self._places = places
         self._selection = selection
@@ -54,6 +55,11 @@ class Files:
     def stream(self) -> Stream[Entry]:
         """The files, as roots of a durable run."""
         return with_identity(SourceSpec(self._found, name="files"), Identity("files", _key_of, _version_of), "files")
+
+    def allows(self, file: Entry, place: str) -> bool:
+        """Whether a file may be read that is a link to the real path `place`."""
+        is_named = (file.directory, file.name) in self._places.files
+        return is_named or self._selection.follows or self._places.hold(place, self._selection)
 
     def is_gone(self, key: Key) -> bool:
         """Whether a file of the index that was not found is one of these places, and is no more."""
@@ -70,6 +76,7 @@ class Files:
     def _found(self) -> Iterator[Entry]:
         for listing in walk(self._places, self._selection, self._failed):
             self.links += listing.links
+            self.links_out += listing.leading_out
             if self._knows is not None and not listing.prefix and listing.names == set():
                 self._note_empty(listing.directory, self._knows)
             yield from (file for file in listing.files if file.path not in self._own)

@@ -4,6 +4,7 @@ import asyncio
 import os
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import partial
 from threading import Lock
 from typing import Any, TypedDict, Unpack
 
@@ -59,6 +60,9 @@ class EmbedOptions(TypedDict, total=False):
         memo: whether to keep vectors by their texts in the index, which takes the same room again, so that none is paid
             for twice: neither those of documents that were not done when a run ended early, nor those of parts that
             have not changed in documents that have; default False.
+        follow_links: whether to read files out of the paths that links in them lead to, or files that are left there;
+            default False: whoever may write to a path would say what is read. A file that is named is read, link or
+            not.
     """
 
     glob: Iterable[str]
@@ -69,6 +73,7 @@ class EmbedOptions(TypedDict, total=False):
     embedder: Embedder
     prune: bool
     memo: bool
+    follow_links: bool
 
 
 async def embed(paths: Paths, target: str | os.PathLike[str], **options: Unpack[EmbedOptions]) -> EmbedReport:
@@ -96,7 +101,9 @@ class EmbedJob:
         """Check options and paths; nothing is written before `run`."""
         self._target = database("target", target)
         self._selection = selection(
-            _at_least_one("glob", "pattern", options.get("glob", GLOB)), _paths(options.get("exclude", ()))
+            _at_least_one("glob", "pattern", options.get("glob", GLOB)),
+            _paths(options.get("exclude", ())),
+            follows=validate.flag("follow_links", options.get("follow_links", False)),
         )
         self._concurrency = validate.whole("concurrency", options.get("concurrency", 4), least=1)
         self._max_file_size = validate.whole("max_file_size", options.get("max_file_size", MAX_FILE_SIZE), least=1)
@@ -173,6 +180,7 @@ class EmbedJob:
             replaced=self._replaced,
             replaced_characters=self._replaced_characters,
             links=self._files.links,
+            links_out=self._files.links_out,
             seconds=done.seconds if done else 0.0,
             first_row_seconds=delivery.first_row_s if delivery else None,
             peak_memory=peak_memory(),
@@ -234,7 +242,7 @@ class EmbedJob:
         return self._embedding.of(pieces, self._on_error)
 
     def _pieces(self, file: Entry) -> list[Embedded]:
-        document = read(file, max_size=self._max_file_size)
+        document = read(file, max_size=self._max_file_size, allows=partial(self._files.allows, file))
         if document.replaced:
             with self._counting:
                 self._replaced += 1

@@ -7,14 +7,13 @@ from pathlib import Path, PurePath
 from stat import S_ISREG
 
 from penstock.core.errors import PenstockError
+from penstock.sources.opening import NOT_REGULAR, Opener, anywhere, open_found
 from penstock.sources.walking import Entry
 from penstock.workflows.documents.chunking import split
 from penstock.workflows.documents.chunking.pieces import Chunk
 from penstock.workflows.documents.encodings import decode
 
 _TRIES = 2
-
-type Opener = Callable[[str, int], int]
 
 
 class DocumentError(PenstockError):
@@ -61,13 +60,13 @@ class Piece:
         return f"{self.title}\n{self.chunk.text}"
 
 
-def read(file: Entry, *, max_size: int, opener: Opener | None = None) -> Document:
+def read(file: Entry, *, max_size: int, allows: Callable[[str], bool] = anywhere, opener: Opener = os.open) -> Document:
     """The document in `file`, whose version is that of the moment it was read; `DocumentError` if it has none.
 
-    `opener` opens the file, as that of `open`.
+    `allows` says whether a link may lead to a place, `opener` opens the file, as that of `open`.
     """
     try:
-        return _document(file, max_size, opener)
+        return _document(file, max_size, allows, opener)
     except FileNotFoundError:
         reason = "gone since its directory was listed"
     except OSError as error:
@@ -77,22 +76,22 @@ def read(file: Entry, *, max_size: int, opener: Opener | None = None) -> Documen
     raise DocumentError(file.path, reason)  # out here, so that no traceback keeps the content of a file that failed
 
 
-def _document(file: Entry, max_size: int, opener: Opener | None) -> Document:
-    current, content = _content(file, max_size, opener)
+def _document(file: Entry, max_size: int, allows: Callable[[str], bool], opener: Opener) -> Document:
+    current, content = _content(file, max_size, allows, opener)
     text, replaced = decode(content, file.name)
     return Document(current, tuple(split(file.name, text)), replaced)
 
 
-def _content(file: Entry, max_size: int, opener: Opener | None) -> tuple[Entry, bytes]:
+def _content(file: Entry, max_size: int, allows: Callable[[str], bool], opener: Opener) -> tuple[Entry, bytes]:
     """The bytes of the file and the version that they belong to: the same before and after they were read."""
     path = Path(file.path)
     for _ in range(_TRIES):
         before = path.stat()
         if not S_ISREG(before.st_mode):
-            raise ValueError("no longer a regular file")
+            raise ValueError(NOT_REGULAR)
         if before.st_size > max_size:
             raise ValueError(f"{before.st_size:,} bytes, more than the limit of {max_size:,}")
-        with open(path, "rb", opener=opener) as stream:
+        with open_found(file.path, allows, opener) as stream:
             data = stream.read(before.st_size + 1)
         if len(data) == before.st_size and _moment(path.stat()) == _moment(before):
             return Entry(file.directory, file.name, before.st_size, before.st_mtime_ns), data

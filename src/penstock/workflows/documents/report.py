@@ -49,7 +49,7 @@ class EmbedReport:
             newest 1,000 by name. They stay in the index unless it is pruned.
         removed: files that pruning removed from the index.
         replaced, replaced_characters: files with bytes that were no text, and how many U+FFFD stand for these.
-        links: links to directories, which are not followed.
+        links, links_out: links to directories, and to files out of the paths, which are not followed.
         seconds: since the index was opened.
         first_row_seconds: until the first document was committed; None if none was.
         peak_memory: of the process, in bytes; None where the system does not tell.
@@ -70,6 +70,7 @@ class EmbedReport:
     replaced: int
     replaced_characters: int
     links: int
+    links_out: int
     seconds: float
     first_row_seconds: float | None
     peak_memory: int | None
