@@ -29,7 +29,7 @@ FORMS = (
     "what does {} do?",
     "example of {} in a program",
 )
-WORD = re.compile(r"[A-Za-z_]\w{3,}", re.ASCII)
+WORD = re.compile(r"\b[A-Za-z_]\w{3,}", re.ASCII)
 QUESTIONS = (
     ("how do I make a temporary directory?", "tempfile.py"),
     ("compress bytes with gzip", "gzip.py"),

@@ -324,10 +324,13 @@ def test_both_ways_are_fused(sink):
 def test_rows_that_have_a_rare_word_come_first(sink):
     """Two good ranks for words that all have told more than the one row that has what was asked for."""
     texts = {f"{number:02}": f"how to call a function with a timeout, part {number}" for number in range(30)}
-    texts |= {"07": "read_chunks(size) and branched, deep in the code", "08": "branching and branches"}
+    texts |= {
+        "07": "read_chunks(size) and branched, deep in the code of _how and _how_to",
+        "08": "branching and branches",
+    }
     rows = {key: [{"vector": [1, number], "text": text}] for number, (key, text) in enumerate(texts.items())}
     asyncio.run(put(sink, rows))
-    for word in ("read_chunks", "READ_CHUNKS()", "branched"):
+    for word in ("read_chunks", "READ_CHUNKS()", "branched", "_how", "_how_to()"):
         found = sink.search([1, 29], f"how do I call {word} with a timeout", k=40)
         assert found[0].key == "07"
         assert found[0].score > 0.05 > found[1].score > 0

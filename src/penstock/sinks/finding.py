@@ -33,7 +33,6 @@ SELECT rowid, -bm25(words, 4.0, 1.0) AS score FROM words WHERE words MATCH ? ORD
 """
 _ROOTS = f"SELECT count(*) FROM (SELECT 1 FROM penstock_roots LIMIT {_RAREST * _ONE_IN})"  # noqa: S608 -- a constant
 _NUMBER = f"SELECT count(*) FROM (SELECT 1 FROM words WHERE words MATCH ? LIMIT {_FEW + 1})"  # noqa: S608 -- a constant
-_ROOTS_HAVING = f"SELECT id, {ROOT} FROM entries WHERE id IN (SELECT rowid FROM words WHERE words MATCH ?)"  # noqa: S608 -- a constant
 _HAVING = "SELECT * FROM entries WHERE id IN (SELECT rowid FROM words WHERE words MATCH ?)"
 _ROW = f"""
 SELECT entries.*, penstock_roots.key FROM entries JOIN penstock_roots ON penstock_roots.id = {ROOT} WHERE entries.id = ?
@@ -66,7 +65,7 @@ def near(connection: Connection, vector: bytes, count: int) -> Scores:
 
 def having(connection: Connection, words: Sequence[Word], count: int) -> Scores:
     """The rows that have some of the words, with the score of BM25."""
-    asked = " OR ".join(word.match for word in words)
+    asked = " OR ".join(dict.fromkeys(word.match for word in words))
     found = connection.select(_MATCHING, (asked, count), int, float) if words else ()
     return [(number, score) for number, score in found]
 
@@ -83,19 +82,17 @@ def fused(connection: Connection, vector: bytes, words: Sequence[Word], count: i
 
 
 def _rows_of_rare(connection: Connection, word: Word) -> Sequence[int]:
-    """The rows that have the stem of the word, or at least those that have the word, if they are of few roots."""
+    """The rows that have the word, or else its stem, if they are of few roots; none if they are of more."""
     roots: int
     number: int
     (roots,) = connection.one(_ROOTS, (), int)
     (number,) = connection.one(_NUMBER, (word.match,), int)
     if roots < _FEWEST or not 0 < number <= _FEW:
         return ()
-    most = max(1, roots // _ONE_IN)
-    alike = list(connection.select(_ROOTS_HAVING, (word.match,), int, int))
-    if len({root for _, root in alike}) > most:
-        texts = connection.execute(_HAVING, (word.match,))
-        alike = [row[:2] for row in texts if any(isinstance(text, str) and word.is_in(text) for text in row[2:])]
-    return [number for number, _ in alike] if len({root for _, root in alike}) <= most else ()
+    rows = list(connection.execute(_HAVING, (word.match,)))
+    exact = [row for row in rows if any(isinstance(value, str) and word.is_in(value) for value in row[2:])]
+    found: dict[int, int] = {row[0]: row[1] for row in exact or rows}
+    return list(found) if len(set(found.values())) <= max(1, roots // _ONE_IN) else ()
 
 
 def fuse(rankings: Iterable[Iterable[int]]) -> dict[int, float]:

@@ -70,21 +70,28 @@ def asked(connection: Connection, text: str) -> list[Word]:
     Each once, the first 64 of the first 100,000 characters. A text without letters, digits and symbols has none.
     """
     cut = connection.fts5_tokenizer(_NAME, _ARGUMENTS)
-    found = dict[str, Word]()
-    whole = text[:_LONGEST_QUESTION].encode(errors="replace").decode()
-    for piece in _prepared(whole, _pairs).split():
+    found = dict[Word, None]()
+    question = text[:_LONGEST_QUESTION].encode(errors="replace").decode()
+    for piece in _prepared(question, _pairs).split():
         written = piece.encode()
         spans: list[tuple[int, int]] = [token[:2] for token in cast("Any", cut(written, _AS_QUESTION, None))]
         words = [written[start:end].decode() for start, end in spans]
+        whole = _underlined(piece, words) if words else ""
         if 1 < len(words) <= _LONGEST_PHRASE:
-            match = f'"{" ".join(words)}"'
-            found.setdefault(match, Word(match, written[spans[0][0] : spans[-1][1]].decode()))
+            found[Word(f'"{" ".join(words)}"', whole)] = None
         for word in words[:MOST]:
             match = f'"{word}" *' if _SINGLE.fullmatch(word) else f'"{word}"'
-            found.setdefault(match, Word(match, word))
+            found[Word(match, word if len(words) > 1 else whole)] = None
         if len(found) >= MOST:
             break
-    return list(found.values())[:MOST]
+    return list(found)[:MOST]
+
+
+def _underlined(piece: str, words: list[str]) -> str:
+    """The piece from its first word to its last one, with the underscores round them: `_name` is not `name`."""
+    start, end = piece.index(words[0]), piece.rindex(words[-1]) + len(words[-1])
+    before, after = piece[:start], piece[end:]
+    return piece[len(before.rstrip("_")) : end + len(after) - len(after.lstrip("_"))]
 
 
 def _prepared(text: str, cut: Callable[[re.Match[str]], str]) -> str:
