@@ -2,6 +2,7 @@
 
 import asyncio
 import contextvars
+import itertools
 import queue
 import threading
 
@@ -512,3 +513,29 @@ async def test_every_item_of_a_burst_has_one_outcome():
             await anext(results)
     source = results.stats()[0]
     assert 10 <= source.delivered <= source.taken == source.delivered + source.discarded <= 10 + 64
+
+
+@pytest.mark.filterwarnings("ignore:a stream was left")
+def test_a_bare_loop_that_asyncio_cancels_leaves_no_thread():
+    """Nobody leaves the run then: its source closes itself, and lets its thread go."""
+    closed = threading.Event()
+
+    def endless():
+        try:
+            yield from itertools.count()
+        finally:
+            closed.set()
+
+    async def read(begun):
+        async for _ in penstock.stream(endless, engine="thread"):
+            begun.set()
+
+    async def main():
+        begun = asyncio.Event()
+        reading.append(asyncio.create_task(read(begun)))
+        await begun.wait()
+
+    reading = []
+    asyncio.run(main())
+    assert closed.is_set()
+    assert [thread.name for thread in threading.enumerate() if thread.name.startswith("penstock")] == []

@@ -135,3 +135,22 @@ with penstock.stream([1]).map(wait).sync() as items:
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert (out, err.splitlines()[-1]) == ("stopped\n", "KeyboardInterrupt")
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_an_interrupt_while_the_thread_starts_is_one_and_leaves_no_thread(when, monkeypatch):
+    """Ctrl-C may come when the thread runs already, and whoever waits for it to say so is interrupted."""
+    start = threading.Thread.start
+
+    def interrupted(thread):
+        if when == "after":
+            start(thread)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt), stream(range(3)).sync():
+        pass
+    monkeypatch.undo()
+    assert [thread.name for thread in threading.enumerate() if thread.name == "penstock sync"] == []
+    with stream(range(3)).sync() as items:
+        assert list(items) == [0, 1, 2]

@@ -278,7 +278,9 @@ class Run[T](AsyncIterator[T]):
         scope = self._scope
         if scope is None or scope.closing:
             return
-        if not scope.loop.is_closed():
+        if scope.loop.is_closed():
+            scope.abandon()
+        else:
             scope.loop.call_soon_threadsafe(scope.begin_close)
         warn(
             "a stream was left before its end and its work stopped only now: "

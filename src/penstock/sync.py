@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Coroutine, Iterator
+from concurrent.futures import Future
 from threading import Thread
 from types import TracebackType
 from typing import Any, Final, Self, override
@@ -33,14 +34,17 @@ class SyncRun[T](Iterator[T]):
     def __enter__(self) -> Self:
         if self._loop is not None:
             raise RuntimeError("this run is being read already: a second `with` block needs a stream.sync() of its own")
-        loop = asyncio.new_event_loop()
-        thread = Thread(target=self._serve, args=(loop,), name="penstock sync", daemon=True)
+        started: Future[asyncio.AbstractEventLoop] = Future()
+        thread = Thread(target=_serve, args=(started,), name="penstock sync", daemon=True)
         try:
             thread.start()
-        except BaseException:
-            loop.close()
+            self._loop, self._thread = started.result(), thread
+        except BaseException:  # Ctrl-C, or no memory: the thread, which may have started, is to end
+            if not started.cancel():
+                self._loop = started.result()
+            self._thread = thread
+            self._close()
             raise
-        self._loop, self._thread = loop, thread
         try:
             self._call(self._run.__aenter__())
         except BaseException:
@@ -102,14 +106,19 @@ class SyncRun[T](Iterator[T]):
     def _close(self) -> None:
         loop, thread = self._loop, self._thread
         self._loop = self._thread = None
-        if loop is not None and thread is not None:
+        if loop is not None:
             loop.call_soon_threadsafe(loop.stop)
+        if thread is not None and thread.ident is not None:
             thread.join()
 
-    @staticmethod
-    def _serve(loop: asyncio.AbstractEventLoop) -> None:
-        with asyncio.Runner(loop_factory=lambda: loop) as runner:
-            runner.get_loop().run_forever()
+
+def _serve(started: Future[asyncio.AbstractEventLoop]) -> None:
+    """Run a loop until it is stopped, unless nobody waits for it any more."""
+    with asyncio.Runner() as runner:
+        loop = runner.get_loop()
+        if started.set_running_or_notify_cancel():
+            started.set_result(loop)
+            loop.run_forever()
 
 
 async def _note(outcome: list[Any], coroutine: Coroutine[Any, Any, Any]) -> None:

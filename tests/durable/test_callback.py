@@ -1,6 +1,7 @@
 """`Callback`: rows are handed over at least once, with ids that are the same every time, and then noted as done."""
 
 import asyncio
+import contextlib
 import contextvars
 import functools
 import os
@@ -291,7 +292,7 @@ async def test_an_async_function_runs_on_the_loop_and_a_plain_one_in_a_thread(tm
         await numbers([1]).to(Callback(fn, journal=tmp_path / f"{name}.db"), run="r")
         if name != "plain":
             assert seen.pop("async") == (True, "the caller's")
-    assert seen == {"plain": ("penstock writer", "the caller's")}
+    assert seen == {"plain": ("penstock callback_0", "the caller's")}
 
 
 async def test_an_awaitable_that_a_plain_function_returns_is_awaited_on_the_loop(journal):
@@ -309,7 +310,7 @@ async def test_an_awaitable_that_a_plain_function_returns_is_awaited_on_the_loop
         return bring(rows)
 
     await numbers([1]).to(Callback(send, journal=journal), run="r")
-    assert (sent, threads) == ([("1.0", "the caller's")], ["penstock writer"])
+    assert (sent, threads) == ([("1.0", "the caller's")], ["penstock callback_0"])
 
 
 async def test_what_that_awaitable_raises_ends_the_run(journal):
@@ -509,3 +510,42 @@ def test_killed_between_delivery_and_note_it_delivers_again_with_the_same_ids(tm
     sent = (tmp_path / "sent").read_text().splitlines()
     assert [line.split()[0] for line in sent] == [*"012345", *"567"]
     assert sent[5] == sent[6]
+
+
+@pytest.mark.parametrize("kind", ["blocks", "swallows", "returns one that swallows"])
+async def test_a_call_that_does_not_end_is_left_behind_with_a_warning_that_names_it(journal, kind):
+    """The grace of the run, and a second after the cancellation: then the run ends without it."""
+    began, release = asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+    free = asyncio.Event()
+
+    def blocks(rows):
+        loop.call_soon_threadsafe(began.set)
+        release.wait()
+
+    async def swallows(rows):
+        began.set()
+        while not free.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await free.wait()
+
+    def returns_one(rows):
+        return swallows(rows)
+
+    async def work(root):
+        if root == 1:
+            await began.wait()
+            raise ValueError(root)
+        return root
+
+    send = {"blocks": blocks, "swallows": swallows}.get(kind, returns_one)
+    sink = Callback(send, journal=journal, size=1)
+    with pytest.warns(penstock.UnstoppedWorkWarning, match=send.__name__), pytest.raises(ValueError, match="1"):
+        await keyed(range(2), key=int).map(work).to(sink, run="r", grace=0)
+    release.set()
+    free.set()
+    await asyncio.sleep(0)
+    for thread in threading.enumerate():
+        if thread.name.startswith("penstock callback"):
+            thread.join()
+    assert durable.runs(str(journal))[0].done == 0

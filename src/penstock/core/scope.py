@@ -335,6 +335,12 @@ class Scope:
         except BaseException as error:  # noqa: BLE001 -- raised from leaving, whatever it is
             self.cleanup_failed(Failed(as_failure(error), 0, None, "end of the run"))
 
+    def abandon(self) -> None:
+        """Let threads go though nothing can be awaited any more: the loop was closed before the run was left."""
+        for callback in self.on_closed:
+            self._call_at_the_end(callback)
+        self.on_closed.clear()
+
     @property
     def left_work_behind(self) -> bool:
         """Whether work that ignored its cancellation goes on after the run."""

@@ -6,7 +6,7 @@ burst goes on: a quick iterator fills all places for the price of a hop, a slow 
 """
 
 import threading
-from asyncio import CancelledError
+from asyncio import CancelledError, Task
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final, override
 
@@ -96,6 +96,11 @@ class ThreadStage[T](OwnedStage[T]):
     async def _close(self) -> None:
         if not self._threads.gone and (self._iterator is not None or self._close_unread()):
             await self._threads.run(NO_LIMIT, self._close_in_thread)
+
+    @override
+    def _gone(self, task: Task[None]) -> None:
+        super()._gone(task)
+        self._threads.close()  # here, too: nobody may come to close a run that `asyncio.run` has cancelled
 
     def _arrived(self) -> None:
         with self._lock:  # the thread, which tells inside of it, goes on first: to the next items, if they are there

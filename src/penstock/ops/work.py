@@ -186,7 +186,7 @@ def work(
         validate.instance("retry", retry, Retry, "a Retry")
     limits = limits_of(limit)
     waits = retry is not None or limits is not None
-    title = f"{operator}({_name_of(fn)})" if name is None else validate.text("name", name)
+    title = f"{operator}({name_of(fn)})" if name is None else validate.text("name", name)
     in_threads = _runs_in_threads(engine, kind, places)
     inline = kind == "plain" and not in_threads
     if inline and seconds is not None:
@@ -334,6 +334,7 @@ class _Shaped(Awaitable[Any]):
         close(self.result)
 
 
-def _name_of(fn: object) -> str:
+def name_of(fn: object) -> str:
+    """What a function is called."""
     inner = getattr(fn, "func", fn)
     return str(getattr(inner, "__name__", None) or type(inner).__name__)

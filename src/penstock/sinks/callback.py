@@ -6,18 +6,26 @@ import hashlib
 import inspect
 import json
 import os
+import warnings
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import CancelledError
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
 from dataclasses import dataclass
 from itertools import batched
-from typing import Any, cast, override
+from typing import Any, Final, cast, override
 
 from penstock.core import validate
-from penstock.core.errors import OptionError, as_failure
+from penstock.core.closing import close
+from penstock.core.errors import OptionError, UnstoppedWorkWarning, as_failure
+from penstock.core.log import LOG
 from penstock.durable.roots import Key, Root
 from penstock.durable.sink import Delivery, Durability
 from penstock.engines.local import kind_of
+from penstock.engines.pool import DaemonThreads
+from penstock.ops.work import name_of
 from penstock.sinks.store import SqliteStore, database
+
+LAST: Final = 1.0
+"""Seconds that a call gets after its cancellation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +55,12 @@ class Callback:
     call come again when the run goes on, and so do those of the last call before a kill (of a root with more rows than
     `size`: all of its rows); by the `id` of a row the other side can tell that it has it. Nothing is taken back: rows
     of a version before stay where they were brought. When a run is left by an error or a cancellation, what is finished
-    is delivered within its grace; then a call that runs on the loop is cancelled.
+    is delivered within its grace; then a call that runs on the loop is cancelled. What cannot be cancelled, or has not
+    ended a second later, is left behind with an `UnstoppedWorkWarning` that names it.
 
     Args:
         fn: takes a sequence of `Delivered`. An async function, or whatever else is no plain `def`, runs on the loop; a
-            plain `def` in the thread that writes the journal. An awaitable that it returns is awaited, on the loop. It
+            plain `def` in a thread of its own. An awaitable that it returns is awaited, on the loop. It
             must not `yield`: a call of it would do nothing.
         journal: the database, made if there is none, that knows which roots are done; one for each place that rows go
             to.
@@ -97,8 +106,13 @@ class CallbackStore(SqliteStore):
         self._plain = kind_of(sink.fn) == "plain"
         self._loop = asyncio.get_running_loop()
         self._context = contextvars.copy_context()
+        self._name = name_of(sink.fn)
         self._sending: asyncio.Task[Any] | None = None
         self._aborted = False
+        self._given_up: Future[None] = Future()
+        self._timer: asyncio.TimerHandle | None = None
+        self._left_behind = False
+        self._thread = DaemonThreads(1, "penstock callback")
 
     @override
     def send(self, run: str, roots: Iterable[tuple[Root, Iterable[Any]]]) -> None:
@@ -115,22 +129,56 @@ class CallbackStore(SqliteStore):
 
     @override
     def abort(self) -> None:
-        """Cancel the call that runs on the loop, and make no more."""
-        self._aborted = True
+        """Cancel the call that runs on the loop, and make no more; a call that does not end is left behind."""
+        if not self._aborted:
+            self._aborted = True
+            self._timer = self._loop.call_later(LAST, self._give_up)
         if self._sending is not None:
             self._sending.cancel()
+
+    def _give_up(self) -> None:
+        if not self._given_up.done():
+            self._given_up.set_result(None)
+
+    @override
+    def close(self) -> None:
+        super().close()
+        if self._timer is not None:
+            self._timer.cancel()
+        self._give_up()
+        self._thread.shutdown()
+        if self._left_behind:
+            message = f"still running after the grace of the run, left behind: the callback {self._name!r}"
+            LOG.warning("%s", message)
+            warnings.warn(message, UnstoppedWorkWarning, stacklevel=2)
 
     def _call(self, rows: Sequence[Delivered]) -> None:
         self._refuse_once_aborted()
         if not self._plain:
             result = self._on_loop(self._called(rows))
-        elif isinstance(result := self._context.run(self._fn, rows), Awaitable):
+        elif isinstance(
+            result := self._outcome(self._thread.submit(self._context.run, self._called_in_thread, rows)), Awaitable
+        ):
             result = self._on_loop(self._awaited(cast("Awaitable[object]", result)))
         if isinstance(result, Generator | AsyncGenerator):
             raise OptionError(f"fn must do its work when it is called, but it returned {cast('object', result)!r}")
 
     def _on_loop(self, work: Coroutine[Any, Any, object]) -> object:
-        return self._context.run(asyncio.run_coroutine_threadsafe, work, self._loop).result()
+        return self._outcome(self._context.run(asyncio.run_coroutine_threadsafe, work, self._loop))
+
+    def _called_in_thread(self, rows: Sequence[Delivered]) -> object:
+        result = self._fn(rows)
+        if self._left_behind:
+            close(result)
+        return result
+
+    def _outcome(self, call: Future[Any]) -> Any:
+        """What a call comes to, unless it is given up."""
+        wait((call, self._given_up), return_when=FIRST_COMPLETED)
+        if not call.done():
+            self._left_behind = True
+            raise asyncio.CancelledError("the grace of the run is over")
+        return call.result()
 
     async def _called(self, rows: Sequence[Delivered]) -> object:
         self._refuse_once_aborted()
