@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from penstock import workflows as workflows
     from penstock.core.errors import (
         AttemptTimeout,
+        BlockedLoopWarning,
         ConcurrentReadError,
         DuplicateKeyError,
         EmptyStreamError,
@@ -57,6 +58,7 @@ else:
         {
             "penstock.core.errors": (
                 "AttemptTimeout",
+                "BlockedLoopWarning",
                 "ConcurrentReadError",
                 "DuplicateKeyError",
                 "EmptyStreamError",
@@ -102,6 +104,7 @@ else:
 
 __all__ = [
     "AttemptTimeout",
+    "BlockedLoopWarning",
     "Callback",
     "Cancelled",
     "ConcurrentReadError",

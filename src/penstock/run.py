@@ -190,6 +190,7 @@ class Run[T](AsyncIterator[T]):
     def _start(self) -> Stage[T]:
         if self._stage is None:
             scope = self._scope = Scope(self._grace, timing=self._timing)
+            scope.blocked.opened_at = self._opened_at
             try:
                 self._stage = self._open_stage(scope)
                 _refuse_too_many(scope)

@@ -95,6 +95,10 @@ class UnstoppedWorkWarning(RuntimeWarning):
     """Work went on after its cancellation for longer than `open(grace=)` and was left behind."""
 
 
+class BlockedLoopWarning(RuntimeWarning):
+    """A lambda or another callable, which runs on the event loop, kept it from everything else for 0.1 s or more."""
+
+
 _CONVERTED_ARGS = {
     (f"{kind} raised {name}",)
     for kind in ("coroutine", "generator", "async generator")

@@ -71,7 +71,13 @@ class Places[U](Stage[U]):
         books = super().stats()
         returned, results = self._count_finished()
         running = books.in_flight - returned
-        books = replace(books, running=running + self._kept_places, buffered=results, concurrency=self.concurrency)
+        books = replace(
+            books,
+            running=running + self._kept_places,
+            buffered=results,
+            concurrency=self.concurrency,
+            blocked_loop_s=self.scope.blocked.seconds.get(self.name, 0.0),
+        )
         return self.meter.measured(books, running)
 
     def _count_finished(self) -> tuple[int, int]:

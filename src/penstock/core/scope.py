@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import ref
 
 from penstock.core import forks, open_runs
+from penstock.core.blocking import BLOCKED_BY, Blocked
 from penstock.core.clock import TURN, clock_of, now
 from penstock.core.errors import UnstoppedWorkWarning, as_failure, note, said
 from penstock.core.log import LOG, TABLE
@@ -77,6 +78,8 @@ class Scope:
         self.timing = timing
         self.context: contextvars.Context = contextvars.copy_context()
         self.context.run(open_runs.INSIDE.set, (*open_runs.INSIDE.get(), ref(self)))
+        self.blocked: Blocked = Blocked()  # not a method of this: the context would tie it to itself
+        self.context.run(BLOCKED_BY.set, self.blocked)
         self.has_factory: bool = self.loop.get_task_factory() is not None
         self.grace = grace
         self.stages: dict[Stage[Any], int] = {}  # in the order of opening; by their ranks, those below come first

@@ -45,6 +45,8 @@ class StageStats:
         blocked_by_head_s: seconds in which a place was free and could not be used, because results wait for an earlier
             one that still runs; `buffer=` or `ordered=False` make it less.
         limit_wait_s: seconds in which one call or more waited for a `limit=`.
+        blocked_loop_s: seconds in which a lambda or another callable kept the event loop, of calls that were timed and
+            took 0.1 s or more; `engine="thread"` makes it 0.
         first_result_s: seconds from the opening of the run to the first result.
         latency: of the work function, one attempt; None before the first call has returned.
         concurrency: the option of that name.
@@ -71,6 +73,7 @@ class StageStats:
     consumer_wait_s: float = 0.0
     blocked_by_head_s: float = 0.0
     limit_wait_s: float = 0.0
+    blocked_loop_s: float = 0.0
     first_result_s: float | None = None
     latency: Latency | None = None
     concurrency: int | None = None
@@ -166,6 +169,9 @@ class Stats(Sequence[StageStats]):
         return "\n".join(lines)
 
     def _advice(self) -> str:
+        keeping = max(self.stages, key=lambda stage: stage.blocked_loop_s)
+        if keeping.blocked_loop_s:
+            return f'; {keeping.name} kept the event loop for {duration(keeping.blocked_loop_s)}: give engine="thread"'
         blocked = max(self.stages, key=lambda stage: stage.blocked_by_head_s)
         limited = max(self.stages, key=lambda stage: stage.limit_wait_s)
         if max(blocked.blocked_by_head_s, limited.limit_wait_s) < self.seconds / 10:

@@ -203,6 +203,7 @@ class Delivery:
             timing=False,
             progress=job.progress,
         )
+        self.items.room = 64  # what comes is put in line for the sink at once: a thread may read so many for a hop
         self.first_row_s: float | None = None
         self._began = began
         self._ended: float | None = None

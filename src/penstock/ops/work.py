@@ -9,6 +9,7 @@ from typing import Any, TypedDict, Unpack, cast
 
 from penstock.core import validate, words
 from penstock.core.batches import OrderedBatches, UnorderedBatches
+from penstock.core.blocking import watched
 from penstock.core.closing import close
 from penstock.core.errors import OptionError, ResultCountError
 from penstock.core.fan_out import FanOut
@@ -201,7 +202,8 @@ def work(
     puts_up = tolerance if on_error in {"skip", "collect"} else None
     code = Code(title, fn, in_band=on_error == "return", deps=deps, memo=memo, tolerance=puts_up)
     fn = fn if operator != "map_batches" else one_each(fn)
-    call = fn if inspect.iscoroutinefunction(fn) else on_loop(fn)
+    seen = watched(fn, title, words.name_of(code.fn)) if kind == "other" and not in_threads else fn
+    call = fn if inspect.iscoroutinefunction(fn) else on_loop(seen)
     return Work(
         operator=operator,
         fn=fn,
