@@ -20,7 +20,7 @@ import sys
 import types
 import typing
 import zoneinfo
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
@@ -179,7 +179,7 @@ class Held:
             return self.print(value)
 
     @contextmanager
-    def _inside(self, place: str) -> typing.Generator[None]:
+    def _inside(self, place: str) -> Generator[None]:
         self._path.append(place)
         try:
             yield
