@@ -109,6 +109,26 @@ async def test_changed_roots_count_for_a_limit(table):
     assert (report.redone, report.delivered, stored(table)) == (2, 2, [-1, 0, 2])
 
 
+async def test_a_root_that_waits_for_one_beyond_the_limit_is_named(tmp_path, caplog):
+    """Two swap their keys: either waits for the other, so that a run of one root comes nowhere, and says so."""
+    table = SqliteTable(tmp_path / "t.db", "t", key="n")
+
+    def swapped(version, **options):
+        source = penstock.keyed([0, 1], key=int, version=lambda _: str(version))
+        return source.map(lambda key: {"n": (key + version) % 2}, name="row").to(table, run="r", **options)
+
+    await swapped(0)
+    with caplog.at_level(logging.WARNING, "penstock"):
+        report = await swapped(1, limit=1)
+    assert (report.delivered, report.limited, stored(table)) == (0, True, [0, 1])
+    assert (
+        "1 root with the keys of rows that roots beyond the limit have, root 0 among them, are not done" in caplog.text
+    )
+    report = await swapped(1, limit=2)
+    assert (report.delivered, report.limited, stored(table)) == (2, True, [0, 1])
+    assert (await swapped(1)).complete
+
+
 @pytest.mark.parametrize("limit", [0, -1, 1.5, True, "3"])
 async def test_a_bad_limit_is_refused(table, limit):
     with pytest.raises(penstock.OptionError, match="limit must be an int >= 1, got"):

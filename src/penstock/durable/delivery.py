@@ -274,6 +274,17 @@ class Delivery:
                     break
         await self._written()
         self._refuse_unfinished()
+        if self._ledger.has_enough:
+            self._writer.settle_put_off(is_last=False)
+            await self._written()
+        if self._ledger.has_enough and (waiting := self._writer.put_off):
+            LOG.warning(
+                "run %r: %s with the keys of rows that roots beyond the limit have, root %r among them, are not done: a "
+                "run with a higher limit does them with those",
+                self._job.name,
+                "1 root" if len(waiting) == 1 else f"{len(waiting):,} roots",
+                waiting[0].key,
+            )
         whole = self._only is None
         if whole:
             await self._look_for_missing()

@@ -117,13 +117,19 @@ class Writer:
             if committed is not None:
                 self._hurry.set()
 
-    def settle_put_off(self) -> None:
-        """Have the roots committed that wait for others, all at once: nothing else comes any more."""
+    def settle_put_off(self, *, is_last: bool = True) -> None:
+        """Have the roots committed that wait for others, all at once; if nothing else comes, none may wait any more."""
         with self._changed:
-            self._is_last = True
-            self._entries.extend((root, None, 1) for root in self._put_off)
-            self._rows += len(self._put_off)
+            self._is_last = is_last
+            waiting, self._put_off = self._put_off, []
+            self._entries.extend((root, None, 1) for root in waiting)
+            self._rows += len(waiting)
             self._changed.notify()
+
+    @property
+    def put_off(self) -> list[Root]:
+        """The roots that wait for others, whose keys they have."""
+        return list(self._put_off)
 
     @property
     def is_full(self) -> bool:
