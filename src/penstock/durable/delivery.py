@@ -279,8 +279,8 @@ class Delivery:
             await self._written()
         if self._ledger.has_enough and (waiting := self._writer.put_off):
             LOG.warning(
-                "run %r: %s with the keys of rows that roots beyond the limit have, root %r among them, are not done: a "
-                "run with a higher limit does them with those",
+                "run %r: %s with the keys of rows that roots beyond the limit have, root %r among them, are not done: "
+                "a run with a higher limit does them with those",
                 self._job.name,
                 "1 root" if len(waiting) == 1 else f"{len(waiting):,} roots",
                 waiting[0].key,
