@@ -275,16 +275,7 @@ class Delivery:
         await self._written()
         self._refuse_unfinished()
         if self._ledger.has_enough:
-            self._writer.settle_put_off(is_last=False)
-            await self._written()
-        if self._ledger.has_enough and (waiting := self._writer.put_off):
-            LOG.warning(
-                "run %r: %s with the keys of rows that roots beyond the limit have, root %r among them, are not done: "
-                "a run with a higher limit does them with those",
-                self._job.name,
-                "1 root" if len(waiting) == 1 else f"{len(waiting):,} roots",
-                waiting[0].key,
-            )
+            await self._settle_within_limit()
         whole = self._only is None
         if whole:
             await self._look_for_missing()
@@ -295,6 +286,19 @@ class Delivery:
             with self._store.transaction():
                 self._store.journal.close_run(self._opened.id)
             self._complete = True
+
+    async def _settle_within_limit(self) -> None:
+        """Have the roots committed that wait for others within the limit; name those that wait for roots beyond it."""
+        self._writer.settle_put_off(is_last=False)
+        await self._written()
+        if waiting := self._writer.put_off:
+            LOG.warning(
+                "run %r: %s with the keys of rows that roots beyond the limit have, root %r among them, are not done: "
+                "a run with a higher limit does them with those",
+                self._job.name,
+                "1 root" if len(waiting) == 1 else f"{len(waiting):,} roots",
+                waiting[0].key,
+            )
 
     def _refuse(self, root: Root, error: Exception, item: object) -> None:
         """Set aside a row that the sink cannot hold, or raise why; in a child, have its root run among the others."""
