@@ -15,6 +15,7 @@ import pytest
 import penstock
 from penstock import cli as commands
 from penstock.testing import run_in_real_time as run
+from penstock.workflows import embed
 
 from .crafted import RUN, TABLE, change, index_job, job, made
 
@@ -174,3 +175,55 @@ def test_a_run_whose_name_is_anything_is_found(database, tmp_path, cli):
     change(path, "UPDATE penstock_runs SET name = char(27, 10) || name")
     assert cli("status", path)[0] == 0
     assert cli("status", path, RUN)[0] == 2
+
+
+@pytest.fixture(scope="module")
+def documents(tmp_path_factory):
+    """An index of documents, made as the command line makes it."""
+    folder = tmp_path_factory.mktemp("documents")
+    (folder / "docs").mkdir()
+    for number in range(12):
+        (folder / "docs" / f"{number}.md").write_text(f"# Title {number}\n\nword{number} is common to all\n")
+    index = folder / "index.db"
+    run(embed(folder / "docs", index))
+    return index
+
+
+def test_flipped_bits_in_an_index_of_documents(documents, tmp_path, cli):
+    path = tmp_path / "x.db"
+    assert cli("search", documents, "common word3") == (0, "")
+    for seed in range(FLIPS):
+        flipped(documents, path, 20_000 + seed)
+        code, said = cli("search", path, "common word3")
+        assert code in {0, 2, 3}, seed
+        assert code == 0 or "x.db" in said, (seed, said)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        *(
+            f"UPDATE entries SET {name} = {value}"
+            for name in ("text", "heading", "first_line", "last_line", "title")
+            for value in ("NULL", "'x'", "x'ff'", "1e300", "CAST(x'fffe' AS TEXT)", "''", "-5")
+        ),
+        *(f"ALTER TABLE entries RENAME COLUMN {name} TO more" for name in ("text", "heading", "first_line", "title")),
+        *(f"ALTER TABLE entries DROP COLUMN {name}" for name in ("text", "heading", "first_line", "last_line")),
+        *(f"UPDATE penstock_roots SET key = {value} || id" for value in ("'../../'", "'\x1b[31m'", "x'ff'")),
+        "UPDATE penstock_roots SET key = id",
+        "UPDATE penstock_roots SET key = CAST(id || x'fffe' AS TEXT)",
+        "DELETE FROM entries",
+        "DELETE FROM vectors",
+        "DELETE FROM penstock_roots",
+    ],
+)
+def test_a_row_of_an_index_of_documents_that_is_not_one(documents, tmp_path, cli, statement):
+    path = Path(shutil.copy(documents, tmp_path / "x.db"))
+    try:
+        change(path, statement)
+    except apsw.SQLError:
+        pytest.skip("there is no such column")
+    for options in ([], ["--json"]):
+        code, said = cli("search", path, "common word3", *options)
+        assert code in {0, 3}
+        assert code == 0 or "x.db" in said

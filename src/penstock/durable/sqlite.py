@@ -157,6 +157,13 @@ class Connection(apsw.Connection):
         except apsw.Error as error:
             raise self.named(error) from error
 
+    @override
+    def close(self, force: bool = False) -> None:
+        try:
+            super().close(force)
+        except apsw.Error as error:
+            raise self.named(error) from error
+
     def select(self, statement: str, values: tuple[Any, ...], *kinds: Any) -> Iterator[tuple[Any, ...]]:
         """The rows of a query; `DamageError` at one whose columns are not of these types, which are as many."""
         cursor = self.execute(statement, values)
