@@ -371,10 +371,23 @@ def test_what_is_no_data_is_refused_by_name(tmp_path, holder, value):
         getattr(held, "close", lambda: None)()
 
 
-def test_the_place_is_named():
+@pytest.mark.parametrize(
+    ("hold", "place"),
+    [
+        (lambda held: Asker({"pool": [1, held]}).ask, "self.held['pool'][1]"),
+        (lambda held: Asker(Asker(held)), "self.held.held"),
+        (lambda held: closing([held]), "held[0]"),
+        (with_default, "held"),
+        (with_attribute, "self.held"),
+        (lambda held: functools.partial(two, 1, held), "partial.args[1]"),
+        (lambda held: functools.partial(two, held=held), "partial.keywords['held']"),
+        (wrapping, "inner.held"),
+    ],
+)
+def test_the_place_is_named(hold, place):
     held = Held()
-    held.print(Asker({"pool": [1, threading.Lock()]}).ask)
-    assert held.opaque == ["self.held['pool'][1] is a _thread.lock"]
+    held.print(hold(threading.Lock()))
+    assert held.opaque == [f"{place} is a _thread.lock"]
 
 
 def test_what_leads_to_itself_has_an_end():

@@ -37,6 +37,9 @@ MOST: Final = 100_000
 """Values that are looked at, containers and what they hold; a function that holds more is opaque."""
 
 _DEPTH: Final = 100
+_BYTES: Final = 1 << 28
+"""Bytes of an array that is looked at: they are copied."""
+
 _WORD: Final = object.__basicsize__ // 2
 
 _SAY_ALL: Final = frozenset((type(None), bool, int, float, complex, str, bytes))
@@ -142,7 +145,9 @@ class Held:
         return _hash(b"type", type_name(kind).encode())
 
     def _place(self) -> str:
-        place = "".join(self._path)
+        place = ""
+        for part in self._path:
+            place += f".{part}" if place and part[:1].isidentifier() else part
         return place if place and not place.startswith(".") else f"self{place}"
 
     def _made(self, value: Any, kind: type[Any]) -> bytes:
@@ -150,7 +155,7 @@ class Held:
             return self._collection(value, kind)
         for kinds, describe in self._ways:
             if isinstance(value, kinds):
-                made = self._each(cast("tuple[Any, ...]", describe(value)))
+                made = [self._at("", part) for part in cast("tuple[Any, ...]", describe(value))]
                 return _hash(b"way", *made, self._rest(value, kind))
         numpy: Any = sys.modules.get("numpy")
         if numpy is not None and isinstance(value, (numpy.ndarray, numpy.generic, numpy.dtype)):
@@ -232,9 +237,8 @@ class Held:
         )
 
     def _partial(self, part: functools.partial[Any]) -> object:
-        with self._inside("partial"):
-            keywords = self._named(part.keywords.items(), "({}=)")
-        return "partial", part.func, part.args, keywords
+        keywords = self._named(part.keywords.items(), "partial.keywords[{!r}]")
+        return "partial", part.func, self._at("partial.args", part.args), keywords
 
     def _method(self, method: types.MethodType) -> object:
         return "method", method.__func__, self._at("self", method.__self__)
@@ -330,7 +334,7 @@ class Held:
     def _array(self, value: Any, kind: type[Any], numpy: Any) -> bytes:
         if isinstance(value, numpy.dtype):
             return _hash(b"dtype", *self._each((value.descr, value.hasobject)))
-        if value.dtype.hasobject or kind not in {numpy.ndarray, type(value[()])}:
+        if value.dtype.hasobject or value.nbytes > _BYTES or kind not in {numpy.ndarray, type(value[()])}:
             raise Opaque
         return _hash(b"array", *self._each((type_name(kind), value.dtype.descr, value.shape)), value.tobytes())
 
