@@ -1,7 +1,11 @@
 """What is done, done again because it is asked for, or forgotten: in every kind of sink."""
 
 import asyncio
+import os
+import signal
 from collections import Counter
+from functools import partial
+from pathlib import Path
 
 import apsw
 import pytest
@@ -10,11 +14,12 @@ import penstock
 from penstock import OptionError, durable
 from penstock.durable import StoreError
 from penstock.durable.again import keys_written
+from penstock.durable.sqlite import Connection
 from penstock.sinks.callback import Callback
 from penstock.sinks.table import SqliteTable
 from penstock.sinks.vectors import SqliteVectors
 
-from .dying import ask
+from .dying import ask, kill_this
 
 pytestmark = pytest.mark.real_time
 
@@ -524,3 +529,90 @@ async def test_rows_that_moved_between_roots_are_not_missed(tmp_path):
     await run({1: "a", 2: "b", 3: "c"}, "1")
     await run({1: "b", 2: "c", 3: "a"}, "2")
     assert (await run({1: "b", 2: "c", 3: "a"}, "2")).lost == 0
+
+
+def dies_at(number, change):
+    """Have a child ask for a change, which is killed before its statement of that number; whether it came so far."""
+    child = os.fork()
+    if not child:
+        left = [number]
+        execute = Connection.execute
+
+        def counted(self, *args, **options):
+            left[0] -= 1
+            if not left[0]:
+                kill_this()
+            return execute(self, *args, **options)
+
+        Connection.execute = counted
+        try:
+            change()
+        finally:
+            os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+
+
+CHANGES = {
+    "redo keys": lambda target: durable.redo(target.path, run="run", keys=[1, 2, 3]),
+    "redo all": lambda target: durable.redo(target.path, run="run", which="all"),
+    "redo dead": lambda target: durable.redo(target.path, run="run", which="dead"),
+    "redo other code": lambda target: durable.redo(target.path, run="run", which="other code"),
+    "redo missing rows": lambda target: durable.redo(target.sink(), run="run", which="missing rows"),
+    "forget": lambda target: durable.forget(target.path, run="run"),
+    "forget rows": lambda target: durable.forget(target.sink(), run="run", rows="remove"),
+}
+
+
+WANTED = {"redo all": 5, "redo dead": 1, "redo missing rows": 1, "redo other code": 4, "redo keys": 3}
+"""How many roots each of them has done again."""
+
+
+def check_one_or_other(target, what):
+    """After a kill, a transaction is there or not."""
+    there = {run.name: run for run in durable.runs(target.path)}
+    assert there["another"].done == 2
+    if what == "forget":
+        assert "run" not in there or there["run"].done == 4
+    elif what == "forget rows":
+        rows = ask(target.path, "SELECT coalesce(sum(rows), 0) FROM penstock_roots")
+        assert rows == [(len(target.texts()),)]
+    else:
+        assert there["run"].retried in {0, WANTED[what]}
+    return "run" in there
+
+
+def check_next_run(target, what):
+    target.sent.clear()
+    report = asyncio.run(target.run([1, 2, 3, 4, 5], by="new"))
+    assert report.delivered == WANTED.get(what, 5)
+    if target.kind != "callback" and what != "forget":
+        assert len(target.texts()) == 14 - 2 * (what in {"redo keys", "redo missing rows"})
+
+
+@pytest.mark.parametrize("what", CHANGES)
+def test_killed_anywhere_it_is_done_or_not_and_goes_on(tmp_path, target, what, monkeypatch):
+    """Each transaction is there or not, the same again finishes it, and the next run brings what is right."""
+    if (target.kind, what) in {("callback", "redo missing rows"), ("callback", "forget rows"), ("vectors", "forget")}:
+        pytest.skip("it is refused there")
+    monkeypatch.setattr("penstock.durable.again._MANY", 2)
+    asyncio.run(target.run([1, 2, 3, 4], bad=[4], by="old"))
+    asyncio.run(target.run([1, 2, 3, 4, 5], bad=[4], by="new"))
+    asyncio.run(target.run([1, 2], name="another"))
+    if what == "redo missing rows":
+        rows = "rows" if target.kind == "table" else "entries"
+        write(target.path, f"DELETE FROM {rows} WHERE text LIKE '3 old%'")
+    kept = {name: Path(name).read_bytes() for name in map(str, tmp_path.iterdir()) if not name.endswith(".lock")}
+    number = 1
+    while dies_at(number, partial(CHANGES[what], target)):
+        if check_one_or_other(target, what):
+            CHANGES[what](target)
+        if what.startswith("redo"):
+            assert standing(target).retried == WANTED[what]
+        if number % 4 == 0:
+            check_next_run(target, what)
+        for each in tmp_path.iterdir():
+            each.unlink()
+        for name, content in kept.items():
+            Path(name).write_bytes(content)
+        number += 3
+    assert number > 10
