@@ -174,7 +174,7 @@ def _meanings(text: str) -> Iterator[Key]:
 
 def _place(sink: object) -> tuple[str, Sink | None]:
     if isinstance(sink, str | os.PathLike):
-        return validate.path("sink", sink), None
+        return validate.path("sink", cast("object", sink)), None
     if isinstance(sink, type) or not all(hasattr(sink, name) for name in ("delivery", "path", "open")):
         raise OptionError(f"sink must be a sink or the path of its database, got {sink!r}")
     given = cast("Sink", sink)
