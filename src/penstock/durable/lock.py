@@ -95,6 +95,7 @@ class Progress:
     def __init__(self, target: str, run: int, opening: int) -> None:
         self._descriptor, self._place = _places.get(os.path.realpath(target), (-1, 0))
         self._reached: list[int] = []
+        self._is_first = True
         self._begin = f"reached {run} {opening}"
 
     def reach(self, source: int, position: int) -> int:
@@ -104,6 +105,9 @@ class Progress:
         if self._descriptor >= 0 and source < _SOURCES:
             text = " ".join([self._begin, *(f"{each:015}" for each in self._reached[:_SOURCES])])
             try:
+                if self._is_first:  # what the run before has said may be longer
+                    os.ftruncate(self._descriptor, self._place)
+                    self._is_first = False
                 os.pwrite(self._descriptor, f"{text}\n".encode(), self._place)
             except OSError:  # it is not known then
                 self._descriptor = -1
