@@ -249,3 +249,15 @@ def test_a_link_that_is_put_there_meanwhile_is_not_followed(tmp_path, exchanged)
         listed(path), opener=exchange_and_open, allows=lambda place: place.startswith(str(tmp_path / "docs/"))
     )
     assert said == "a link that leads out of its tree, not followed"
+
+
+def test_a_name_with_control_characters_is_one_line(tmp_path):
+    """A terminal does what is in a name, and a log has one line for one event."""
+    path = tmp_path / "a\x1b[31m\nb.txt"
+    path.write_text("text")
+    document = read(listed(path), max_size=LIMIT)
+    (piece,) = document.pieces()
+    assert (piece.title, "\n" in repr(piece)) == (r"a\x1b[31m\nb", False)
+    path.unlink()
+    with pytest.raises(DocumentError, match=r"a\\x1b\[31m\\nb\.txt: gone since"):
+        read(document.file, max_size=LIMIT)

@@ -13,6 +13,7 @@ from typing import Final, Literal
 from penstock.core import validate
 from penstock.core.errors import OptionError
 from penstock.core.log import LOG
+from penstock.core.text import one_line
 from penstock.durable.ledger import Identity
 from penstock.sources.ahead import Reading, read_ahead
 from penstock.sources.opening import open_found
@@ -124,7 +125,9 @@ class _Tree:
     def read(self, reading: Reading) -> Generator[File]:
         """The files, in order; runs in a thread."""
         if not Path(self.root).is_dir():
-            raise PathError(f"{self.root}: {'not a directory' if Path(self.root).exists() else 'no such directory'}")
+            raise PathError(
+                f"{one_line(self.root)}: {'not a directory' if Path(self.root).exists() else 'no such directory'}"
+            )
         own = database_files(reading.sink) if reading.sink else frozenset[str]()
         told = self._told(reading)
         some, tree = False, None if self.selection.follows else self.root
@@ -139,7 +142,7 @@ class _Tree:
             else:
                 yield File(path, key_of(relative), version, tree)
         if not some and not os.listdir(self.root):  # noqa: PTH208 -- strings
-            LOG.warning("%s: empty: nothing of it counts as missing (is it mounted?)", self.root)
+            LOG.warning("%s: empty: nothing of it counts as missing (is it mounted?)", one_line(self.root))
             reading.unread("")
 
     def _told(self, reading: Reading) -> Callable[[str, OSError], None]:
@@ -147,8 +150,8 @@ class _Tree:
             """Raise, or pass over the file or directory at `path`."""
             reason = (error.strerror or str(error)).lower()
             if error.errno not in _NOT_THERE and not self.skips:
-                raise PathError(f"{path}: {reason}") from error
-            LOG.warning("passed over: %s: %s", path, reason)
+                raise PathError(f"{one_line(path)}: {reason}") from error
+            LOG.warning("passed over: %s: %s", one_line(path), reason)
             reading.unread(key_of(path[len(self.root) :].lstrip(os.sep).replace(os.sep, "/")))
 
         return told
@@ -200,7 +203,7 @@ def _opened(path: str, tree: str | None) -> BufferedReader:
     except OSError as error:
         if error.filename is not None:  # the system's own, which names it
             raise
-        raise PathError(f"{path}: {error.strerror}") from error
+        raise PathError(f"{one_line(path)}: {error.strerror}") from error
 
 
 def _key_of(file: File) -> str:

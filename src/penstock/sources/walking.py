@@ -16,6 +16,7 @@ from stat import S_ISDIR, S_ISLNK, S_ISREG
 from typing import NamedTuple
 
 from penstock.core.errors import SourceError
+from penstock.core.text import one_line
 from penstock.sources.opening import LEADS_OUT
 from penstock.sources.selection import Selection
 
@@ -87,14 +88,14 @@ def roots(paths: Iterable[str]) -> Roots:
         try:
             mode = os.stat(path).st_mode
         except OSError as error:
-            raise PathError(f"{path}: {(error.strerror or str(error)).lower()}") from error
+            raise PathError(f"{one_line(path)}: {(error.strerror or str(error)).lower()}") from error
         if S_ISDIR(mode):
             directories[os.path.realpath(path)] = None
         elif S_ISREG(mode):
             directory, name = os.path.split(os.path.abspath(path))
             files.add((os.path.realpath(directory), name))
         else:
-            raise PathError(f"{path}: neither a directory nor a regular file")
+            raise PathError(f"{one_line(path)}: neither a directory nor a regular file")
     return Roots(directories, frozenset(files))
 
 

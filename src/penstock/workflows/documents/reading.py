@@ -7,6 +7,7 @@ from pathlib import Path, PurePath
 from stat import S_ISREG
 
 from penstock.core.errors import PenstockError
+from penstock.core.text import escaped, one_line
 from penstock.sources.opening import NOT_REGULAR, Opener, anywhere, open_found
 from penstock.sources.walking import Entry
 from penstock.workflows.documents.chunking import split
@@ -20,7 +21,7 @@ class DocumentError(PenstockError):
     """A document cannot be indexed; `path` says which, `reason` why."""
 
     def __init__(self, path: str, reason: str) -> None:
-        super().__init__(f"{path}: {reason}")
+        super().__init__(f"{one_line(path)}: {one_line(reason)}")
         self.path = path
         self.reason = reason
 
@@ -35,7 +36,7 @@ class Document:
 
     def pieces(self) -> "list[Piece]":
         """Its chunks, each with what it is known by."""
-        stem = os.fsencode(PurePath(self.file.name).stem).decode(errors="replace")
+        stem = escaped(os.fsencode(PurePath(self.file.name).stem).decode(errors="replace"))
         return [
             Piece(self, position, chunk, f"{stem} {chunk.heading}".strip())
             for position, chunk in enumerate(self.chunks)
@@ -52,7 +53,7 @@ class Piece:
     title: str
 
     def __repr__(self) -> str:
-        return f"lines {self.chunk.first_line} to {self.chunk.last_line} of {self.document.file.path}"
+        return f"lines {self.chunk.first_line} to {self.chunk.last_line} of {one_line(self.document.file.path)}"
 
     @property
     def embedded_text(self) -> str:
