@@ -35,8 +35,7 @@ class _Retries(logging.Handler):
 
     @override
     def emit(self, record: logging.LogRecord) -> None:
-        if str(record.msg).startswith("stage %r: ") and monotonic() - self._last >= _EVERY:
-            message = record.getMessage()
-            if message.startswith(_ABOUT):
-                self._last = monotonic()
-                complain(message.removeprefix(_ABOUT))
+        message = record.getMessage()
+        if message.startswith(_ABOUT) and monotonic() - self._last >= _EVERY:
+            self._last = monotonic()
+            complain(message.removeprefix(_ABOUT))
