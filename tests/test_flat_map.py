@@ -1,6 +1,7 @@
 """`flat_map` and `flatten`."""
 
 import asyncio
+import itertools
 from collections.abc import Collection
 
 import pytest
@@ -577,3 +578,37 @@ async def test_any_value_is_an_output(value, ordered):
     run = Run(lambda scope: FanOut(scope, numbers.open(scope), plan), 5.0, timing=False, progress=False)
     async with run:
         assert [item async for item in run] == [value, 7]
+
+
+async def quick(name):
+    while True:
+        yield name
+
+
+async def with_a_pass(name):
+    while True:
+        await asyncio.sleep(0)
+        yield name
+
+
+READY = {
+    "iterator": lambda name: itertools.repeat(name),
+    "list": lambda name: [name] * 10_000,
+    "async": quick,
+    "async with a pass": with_a_pass,
+}
+
+
+@pytest.mark.grid
+@pytest.mark.parametrize("buffer", [0, 4])
+@pytest.mark.parametrize("kinds", [*itertools.product(READY, READY)])
+async def test_unordered_inputs_share_within_two_to_one(kinds, buffer):
+    """As those of `merge`: one that has always an output starves no other."""
+
+    def outputs(number):
+        return READY[kinds[number]]("ab"[number])
+
+    built = penstock.stream(range(2)).flat_map(outputs, concurrency=2, ordered=False, buffer=buffer, engine="inline")
+    async with built.open() as items:
+        given = "".join([await anext(items) for _ in range(300)])
+    assert 0.5 <= given[60:].count("a") / given[60:].count("b") <= 2

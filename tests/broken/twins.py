@@ -408,6 +408,11 @@ def forgets_who_sees_the_order():
     Operator.shows_order = lambda self, in_order: in_order
 
 
+@twin("gives outputs of a flat_map as long as one input has some: the others starve", "test_flat_map.py")
+def unfair_flat_map():
+    FanOut._must_pass = lambda self: False
+
+
 def pytest_configure(config):
     """Put the twin in the place of the real thing."""
     TWINS[os.environ["PENSTOCK_TWIN"]].patch()

@@ -9,7 +9,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from functools import partial
-from typing import Any, cast, override
+from typing import Any, Final, cast, override
 
 from penstock.core.clock import now
 from penstock.core.closing import aclose, close
@@ -22,6 +22,9 @@ from penstock.core.retry import Exhausted, retrying
 from penstock.core.scope import Scope
 from penstock.core.stage import Stage
 from penstock.core.window import LOOK, Window
+
+PASSES: Final = 2
+"""Passes of the loop between two rounds while an input has nothing: one to wake it, one for it to give an output."""
 
 type Fan[U] = Iterable[U] | AsyncIterable[U]
 
@@ -42,6 +45,8 @@ class FanOut[T, U](Window[T, U]):
         self._holding = 0
         self._outputs_waiting = 0
         self._available: deque[Outputs[T, U]] = deque()
+        self._given = 0  # outputs in this round: one of each input that has some
+        self._passes_due = 0
         self._waiting: dict[int, Outputs[T, U]] = {}
         self._attempt: Callable[[Outputs[T, U]], Awaitable[None]] = self._produce
         if plan.limits is not None:
@@ -265,6 +270,8 @@ class FanOut[T, U](Window[T, U]):
     @override
     def _hand_over(self) -> Any:
         while (outputs := self._first()) is not None:
+            if 0 < self._given >= len(self._available) and not self._ordered and self._must_pass():
+                return MISSING
             if (outputs.iterator is not None or not len(outputs.ready) & LOOK) and self._turn_is_over():
                 return MISSING
             try:
@@ -286,6 +293,7 @@ class FanOut[T, U](Window[T, U]):
                 self._forget(outputs)
                 return output
             outputs.handed_on = True
+            self._given += 1
             if outputs.held > outputs.making:
                 self._count(outputs, -1)
             if outputs.spent():
@@ -307,7 +315,32 @@ class FanOut[T, U](Window[T, U]):
     @override
     def _has_next(self) -> bool:
         outputs = self._first()
-        return outputs is not None and outputs.has_output()
+        return outputs is not None and outputs.has_output() and (not self._passes_due or self._stopping)
+
+    def _must_pass(self) -> bool:
+        """Whether the loop is to have passes before the next round: an input that makes outputs may need them for one.
+
+        As `merge` does: else one that has always an output would starve it.
+        """
+        if self._stopping:
+            return False
+        if not self._passes_due:
+            self._pump(wanted=True)  # inputs that are not open yet have a share as well
+            if not any(outputs.making for outputs in self.finished.values()):
+                self._given = 0
+                return False
+            self._passes_due = PASSES
+            self.scope.call_soon(self._passed)
+        return True
+
+    def _passed(self) -> None:
+        if self._passes_due:
+            self._passes_due -= 1
+            if self._passes_due:
+                self.scope.call_soon(self._passed)
+            else:
+                self._given = 0
+                self._tell()
 
     def _first(self) -> Outputs[T, U] | None:
         """Find the input whose output is next."""
@@ -415,6 +448,7 @@ class FanOut[T, U](Window[T, U]):
     @override
     def close(self) -> None:
         super().close()
+        self._passes_due = 0
         del self._attempt
         for outputs in list(self.finished.values()):
             self._discard(outputs)

@@ -7,6 +7,7 @@ from heapq import heappop, heappush
 from typing import Any, override
 
 from penstock.core.clock import now
+from penstock.core.fan_out import PASSES
 from penstock.core.outcome import Failed
 from penstock.core.scope import Scope
 from penstock.core.stage import END, PENDING, Pulled, Stage
@@ -23,10 +24,6 @@ class _Joint[T](Stage[T]):
     def stop(self) -> None:
         for upstream in self._upstreams:
             self.scope.stop(upstream)
-
-
-PASSES = 2
-"""Passes of the loop between two rounds while a source has nothing: one to wake it, one for it to give an item."""
 
 
 class _Source:
