@@ -77,6 +77,10 @@ def test_an_index_is_embedded_again(penstock, tmp_path, docs, stored):
     again = penstock("embed", "docs", "--to", "index.db", "--json").json
     assert (again["files"], again["unchanged"]) == (1, 2)
     write(tmp_path / "index.db", "DELETE FROM entries WHERE id = 1")
+    lacking = penstock("embed", "docs", "--to", "index.db")
+    assert (
+        "  1 file without all of their chunks, which others have removed: penstock redo " in lacking.out + lacking.err
+    )
     assert penstock("redo", "index.db", "--missing-rows", "--json").json["roots"] == 1
     assert penstock("embed", "docs", "--to", "index.db", "--json").json["files"] == 1
     kept = penstock("forget", "index.db", "--run", "embed")

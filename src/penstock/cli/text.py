@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING
 
 from penstock.core.text import escaped as shown
@@ -31,6 +32,9 @@ def summary(report: "EmbedReport", *, pruned: bool = False) -> Iterator[str]:
     )
     if report.unchanged:
         yield f"  {counted(report.unchanged, 'file')} unchanged, skipped"
+    if report.lost:
+        command = f"penstock redo {shown(quote(report.target))} --missing-rows"
+        yield f"  {counted(report.lost, 'file')} without all of their chunks, which others have removed: {command}"
     if report.recalled:
         yield f"  {counted(report.recalled, 'chunk')} not embedded again: their vectors were kept"
     if report.replaced:

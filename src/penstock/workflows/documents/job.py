@@ -185,6 +185,7 @@ class EmbedJob:
             first_row_seconds=delivery.first_row_s if delivery else None,
             peak_memory=peak_memory(),
             interrupted=self._stopped,
+            lost=done.lost if done else 0,
             stages=_stages(delivery.items.stats(), done) if delivery and done else (),
         )
 

@@ -55,6 +55,7 @@ class EmbedReport:
         peak_memory: of the process, in bytes; None where the system does not tell.
         interrupted: it was stopped; the same call goes on.
         stages: the counters of read, embed and store.
+        lost: files whose chunks in the index others have removed, all or some.
     """
 
     target: str
@@ -76,6 +77,7 @@ class EmbedReport:
     peak_memory: int | None
     interrupted: bool
     stages: tuple[StageStats, ...]
+    lost: int = 0
 
     @property
     def files_per_second(self) -> float:
