@@ -204,8 +204,16 @@ class Ledger:
         return is_new
 
     def silent(self) -> list[str]:
-        """What the keys of the sources begin with that gave no item at all, once all have come to their end."""
-        return [prefix for prefix, positions in self._sources if next(positions) == 0]
+        """What the keys of the sources begin with that gave nothing at all, once all have come to their end.
+
+        One with a place that could not be read has given something: a line that is not whole yet, for example.
+        """
+        unread = [*self._unread, *(begin for begin, _ in self._unread_from)]
+        return [
+            prefix
+            for prefix, positions in self._sources
+            if next(positions) == 0 and not any(begin.startswith(prefix) for begin in unread)
+        ]
 
     def missing(self) -> Iterator[list[tuple[int, Key]]]:
         """The roots that were settled before and were not seen, once the source has come to its end; a page at a time.
