@@ -73,7 +73,7 @@ async def test_an_edited_line_is_done_again(path, table):
 async def test_behind_a_line_of_another_length_all_is_new(path, table, on_missing, rows):
     """Keys are offsets: rows under those of before stay, or go as missing; with `memo`, no call is made again."""
     client = FakeClient(delay=0, reply=lambda value: {"value": value})
-    stream = penstock.jsonl(path).map(client, memo=True)
+    stream = penstock.jsonl(path).map(client, memo=True, deps="client")
     append(path, 1, 2, 3)
     await stream.to(table, run="r", on_missing=on_missing)
     path.write_bytes(b"1\n22\n3\n")
