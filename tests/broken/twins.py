@@ -98,7 +98,11 @@ def no_cancel():
     put(Window, "_halt", halt)
 
 
-@twin("holds a finished result until the source gives another item (streamable)", "guarantees/test_p2_progress.py")
+@twin(
+    "holds a finished result until the source gives another item (streamable)",
+    "guarantees/test_p2_progress.py",
+    "Deadlock",
+)
 def result_held_for_the_source():
     def tell(self):
         waits = not self._exhausted and self._taken < self.concurrency
@@ -185,7 +189,7 @@ def unfair_merge():
 
     def first_first(self):
         for source in self._ready:
-            source.served = self.scope.stages.index(source.stage)
+            source.served = -self.scope.stages[source.stage]
         heapify(self._ready)
         self._given = 0
         return hand_over(self)
