@@ -168,7 +168,7 @@ def test_an_index_of_another_format_is_refused_and_left_alone(*, penstock, docs,
     before = (tmp_path / "index.db").read_bytes()
     for done in (penstock("search", "index.db", "x"), penstock("embed", "docs", "--to", "index.db")):
         assert (done.code, done.out) == (2, "")
-        message = f"an index of format {version}; this penstock reads format 2{advice}"
+        message = f"an index of format {version}; this penstock reads format 3{advice}"
         assert done.err == f"penstock: index.db: {message}\n"
     assert (tmp_path / "index.db").read_bytes() == before
 
