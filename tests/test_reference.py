@@ -16,7 +16,7 @@ from penstock.core import errors
 from penstock.core.limits import Limiter
 from penstock.core.rates import RateLimit
 from penstock.core.stats import _HEAD, Latency, StageStats, Stats
-from penstock.ops.work import AllOptions, work
+from penstock.ops.work import AllOptions, Settings
 from penstock.progress import _table
 from penstock.readable import Readable
 from penstock.sync import SyncRun
@@ -154,7 +154,7 @@ SECTIONS = {
 }
 
 OPTIONS = {
-    "Options of operators": [work],
+    "Options of operators": [Settings],
     "Options of ends": [penstock.Stream.open, penstock.Stream.sync, penstock.Stream.to],
     "Retry": [penstock.Retry],
     "TaskExecutor": [tasks.TaskExecutor],

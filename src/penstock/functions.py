@@ -10,7 +10,7 @@ from penstock.core.source import Source, SourceSpec
 from penstock.core.words import call, content_of
 from penstock.engines.ahead import ThreadStage
 from penstock.engines.local import SOURCE_ENGINES, SourceEngine
-from penstock.ops.combine import Merge
+from penstock.ops.combine import MERGE
 from penstock.ops.work import MoreOptions
 from penstock.streams import Stream, combined
 
@@ -60,7 +60,7 @@ def merge[A, B, C](
 def merge[T](*sources: Stream[T] | Source[T]) -> Stream[T]: ...
 def merge(*sources: Stream[Any] | Source[Any]) -> Stream[Any]:
     """The items of all sources as they come: unordered, fair, one read ahead per source; ends when all have (P3)."""
-    return combined(Merge, *map(as_stream, sources))
+    return combined(MERGE, *map(as_stream, sources))
 
 
 def as_stream(source: Stream[Any] | Source[Any]) -> Stream[Any]:

@@ -1,7 +1,6 @@
 """Streams: immutable descriptions of work over items. A stream assembles operators and schedules nothing."""
 
-import functools
-from collections.abc import AsyncIterable, Awaitable, Callable, Hashable, Iterable, Sequence
+from collections.abc import AsyncIterable, Awaitable, Callable, Hashable, Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, Unpack, overload, override
 
@@ -20,13 +19,16 @@ from penstock.durable.job import IdentifiedSource
 from penstock.durable.ledger import Ledger
 from penstock.durable.tracking import tracking
 from penstock.engines.local import on_loop
-from penstock.ops.combine import Chain, Merge, Zip
+from penstock.ops.combine import CHAIN, MERGE, Combination, zipping
 from penstock.ops.deciding import deciding, skip_while, take_while
+from penstock.ops.flat_map import FLAT_MAP, FLATTEN
 from penstock.ops.group import Batch, Limit
+from penstock.ops.map_batches import map_batches
 from penstock.ops.operator import Operator, passing
 from penstock.ops.select import Take
+from penstock.ops.single import FILTER, FOR_EACH, MAP, TAP
 from penstock.ops.step import Step, StepFunction, distinct, enumerated, skipping
-from penstock.ops.work import Options, batch_work, kept, unchanged, work
+from penstock.ops.work import Options, work
 from penstock.readable import Readable, T_co
 
 if TYPE_CHECKING:
@@ -158,7 +160,7 @@ class Stream(Readable[T_co]):
         Raises:
             OptionError: an option breaks its rule.
         """
-        return self._with(work("map", fn, on_error=on_error, **options).as_operator)
+        return self._with(work(MAP, fn, on_error=on_error, **options))
 
     @overload
     def filter[S](
@@ -180,7 +182,7 @@ class Stream(Readable[T_co]):
         self, predicate: Callable[[T_co], Any], /, *, on_error: OnError = "raise", **options: Unpack[Options]
     ) -> "Stream[Any]":
         """Keep the items for which `predicate`, sync or async, is true (P1-P9); the others count as dropped."""
-        return self._with(work("filter", predicate, kept, on_error=on_error, **options).as_operator)
+        return self._with(work(FILTER, predicate, on_error=on_error, **options))
 
     @overload
     def tap(
@@ -194,7 +196,7 @@ class Stream(Readable[T_co]):
         self, fn: Callable[[T_co], object], /, *, on_error: OnError = "raise", **options: Unpack[Options]
     ) -> "Stream[Any]":
         """Call `fn` on every item for its effect and hand on the item (P1-P9)."""
-        return self._with(work("tap", fn, unchanged, on_error=on_error, **options).as_operator)
+        return self._with(work(TAP, fn, on_error=on_error, **options))
 
     @overload
     def flat_map[U](
@@ -213,7 +215,7 @@ class Stream(Readable[T_co]):
         outputs together, then pause: async generators run one at a time unless there is a `buffer`. An input is not
         tried again once an output of it was handed on.
         """
-        return self._with(work("flat_map", fn, on_error=on_error, **options).as_operator)
+        return self._with(work(FLAT_MAP, fn, on_error=on_error, **options))
 
     @overload
     def flatten[U](self: "Stream[Iterable[U]]") -> "Stream[U]": ...
@@ -221,7 +223,7 @@ class Stream(Readable[T_co]):
     def flatten[U](self: "Stream[AsyncIterable[U]]") -> "Stream[U]": ...
     def flatten(self) -> "Stream[Any]":
         """Hand on the items of each item, which is an iterable or an async iterable."""
-        return self._with(work("flat_map", lambda items: items, name="flatten").as_operator)
+        return self._with(work(FLATTEN, lambda items: items, name="flatten"))
 
     def _step(self, name: str, make: Callable[[], StepFunction], *given: object) -> "Stream[Any]":
         """Add an operator of plain functions; `make` gives a fresh one for each run."""
@@ -315,7 +317,7 @@ class Stream(Readable[T_co]):
         Raises:
             OptionError: an option breaks its rule.
         """
-        return self._with(batch_work(fn, size, within, on_error=on_error, **options).as_operator)
+        return self._with(work(map_batches(size, within), fn, on_error=on_error, **options))
 
     def enumerate(self, start: int = 0) -> "Stream[tuple[int, T_co]]":
         """Hand on pairs of a number, counted from `start`, and an item."""
@@ -366,7 +368,7 @@ class Stream(Readable[T_co]):
     def chain[U](self, *others: "Stream[U]") -> "Stream[T_co | U]": ...
     def chain(self, *others: "Stream[Any]") -> "Stream[Any]":
         """Hand on the items of this stream, then those of the others, each read only when it is its turn (P2, P3)."""
-        return combined(Chain, self, *others)
+        return combined(CHAIN, self, *others)
 
     @overload
     def zip[A](self, other: "Stream[A]", /, *, strict: bool = False) -> "Stream[tuple[T_co, A]]": ...
@@ -386,7 +388,7 @@ class Stream(Readable[T_co]):
         With `strict`, streams of unlike length are a failure: `ValueError`.
         """
         validate.flag("strict", strict)
-        return combined(functools.partial(Zip, strict=strict), self, *others, pairs=True)
+        return combined(zipping(strict=strict), self, *others)
 
     @overload
     def merge[A, B](self, other: "Stream[A]", another: "Stream[B]", /) -> "Stream[T_co | A | B]": ...
@@ -394,7 +396,7 @@ class Stream(Readable[T_co]):
     def merge[U](self, *others: "Stream[U]") -> "Stream[T_co | U]": ...
     def merge(self, *others: "Stream[Any]") -> "Stream[Any]":
         """Hand on the items of this and other streams as they come; fair, reads one item ahead per source (P3)."""
-        return combined(Merge, self, *others)
+        return combined(MERGE, self, *others)
 
     # Consume: see Readable
 
@@ -405,19 +407,17 @@ class Stream(Readable[T_co]):
 
         Nobody sees an order, so items come to `fn` as the stages above finish them, unless these have `ordered=True`.
         """
-        await self._with(work("for_each", fn, unchanged, on_error=on_error, **options).as_operator).drain()
+        await self._with(work(FOR_EACH, fn, on_error=on_error, **options)).drain()
 
 
-def combined(
-    operator: Callable[[Scope, Sequence[Stage[Any]]], Stage[Any]], *streams: Stream[Any], pairs: bool = False
-) -> Stream[Any]:
-    """A stream whose first stage joins those of several streams; one that `pairs` items shows their order."""
+def combined(kind: Combination, *streams: Stream[Any]) -> Stream[Any]:
+    """A stream whose first stage joins those of several streams."""
     for each in streams:
         validate.instance("others", each, Stream, "streams (see penstock.stream)")
 
     def open_combined(scope: Scope, in_order: bool) -> Stage[Any]:  # noqa: FBT001 -- as all
-        shown = in_order or pairs
-        return operator(scope, [each.open_stage(scope, in_order=shown) for each in streams])
+        shown = in_order or kind.shows_order
+        return kind.stage(scope, [each.open_stage(scope, in_order=shown) for each in streams])
 
     def refuse_opening() -> None:
         for each in streams:
@@ -425,23 +425,22 @@ def combined(
 
     def open_tracked(scope: Scope, ledger: Ledger, prefix: str, in_order: bool) -> Stage[Any]:  # noqa: FBT001 -- as all
         numbered = enumerate(each.identified for each in streams)
-        return operator(
+        return kind.stage(
             scope, [source.open(scope, ledger, f"{prefix}{number}:", in_order) for number, source in numbered]
         )
 
     identified = None
-    if operator is Merge and all(each.has_keys for each in streams):
+    if kind.keeps_keys and all(each.has_keys for each in streams):
         sources = [each.identified for each in streams]
         names = ", ".join(source.name for source in sources)
         identified = IdentifiedSource(
-            f"merge({names})",
+            f"{kind.name}({names})",
             open_tracked,
             stages=tuple(stage for source in sources for stage in source.stages),
             one_shot=any(source.one_shot for source in sources),
             tolerance=next((source.tolerance for source in sources if source.tolerance is not None), None),
         )
-    name = operator.__name__.lower() if isinstance(operator, type) else "zip"
-    return Stream(open_combined, refuse_opening, identified=identified, text=call(name, *map(repr, streams)))
+    return Stream(open_combined, refuse_opening, identified=identified, text=call(kind.name, *map(repr, streams)))
 
 
 def no_place_to_keep() -> NoReturn:

@@ -15,6 +15,7 @@ from penstock.durable.ledger import Dispatch, Ledger
 from penstock.durable.memo import StageMemo
 from penstock.durable.roots import DeadLetter, Tracked
 from penstock.durable.values import pack_list
+from penstock.ops.kind import Forms, Kind
 from penstock.ops.operator import Adapt, Operator
 
 
@@ -26,8 +27,8 @@ def tracking(operator: Operator, code: StageCode | None, ledger: Ledger) -> Adap
         assert ledger.memo is not None
         memo = StageMemo(ledger.memo, code)
     if ledger.only is None:
-        return lambda name, plan: tracked_plan(name, plan, memo, ledger.dispatch)
-    return lambda name, plan: tracked_plan(name, _outlasting_failures(plan), memo, ledger.dispatch)
+        return lambda kind, plan: tracked_plan(kind, plan, memo, ledger.dispatch)
+    return lambda kind, plan: tracked_plan(kind, _outlasting_failures(plan), memo, ledger.dispatch)
 
 
 def _outlasting_failures(plan: Plan[Any, Any]) -> Plan[Any, Any]:
@@ -36,16 +37,16 @@ def _outlasting_failures(plan: Plan[Any, Any]) -> Plan[Any, Any]:
 
 
 def tracked_plan(
-    operator: str, plan: Plan[Any, Any], memo: StageMemo | None = None, dispatch: Dispatch | None = None
+    kind: Kind, plan: Plan[Any, Any], memo: StageMemo | None = None, dispatch: Dispatch | None = None
 ) -> Plan[Any, Any]:
     """`plan` for tracked items; a stream without a durable end has none of this.
 
     This is the one place where what users see is unwrapped: what their functions, costs and failures are given.
     """
-    kind = _KINDS.get(operator, _SINGLE)
-    gate = _gate(kind, memo, dispatch)
+    form = kind.form(_FORMS)
+    gate = _gate(form, memo, dispatch)
     return plan.replaced(
-        work=kind.wrap(plan.work, memo),
+        work=form.wrap(plan.work, memo),
         inline=None if plan.inline is None or gate is not None else _single_inline(plan.inline),
         limits=None if plan.limits is None else replace(plan.limits, seen=_seen),
         on_failed=_shown,
@@ -55,14 +56,14 @@ def tracked_plan(
     )
 
 
-def _gate(kind: "_Kind", memo: StageMemo | None, dispatch: Dispatch | None) -> Gate[Any] | None:
+def _gate(form: "_Form", memo: StageMemo | None, dispatch: Dispatch | None) -> Gate[Any] | None:
     """What says that a root is under way before any work is done on it, and what is known of an item."""
     if memo is None and dispatch is None:
         return None
 
     def known(item: Tracked) -> Any:
         found = MISSING if memo is None else memo.recall(item)
-        return found if found is MISSING else kind.recalled(item, found)
+        return found if found is MISSING else form.recalled(item, found)
 
     async def gate(item: Tracked) -> Any:
         await _dispatched(dispatch, (item,))
@@ -72,7 +73,7 @@ def _gate(kind: "_Kind", memo: StageMemo | None, dispatch: Dispatch | None) -> G
         await _dispatched(dispatch, items)
         return MISSING if memo is None else [known(item) for item in items]
 
-    return gate_of_lists if kind.takes_lists else gate
+    return gate_of_lists if form.takes_lists else gate
 
 
 async def _dispatched(dispatch: Dispatch | None, items: Iterable[Tracked]) -> None:
@@ -204,18 +205,17 @@ def _sifted(item: Tracked, keep: Any) -> Any:
 
 
 @dataclass(frozen=True, slots=True)
-class _Kind:
-    """How operators of a kind are told to tracked items: `recalled` makes of an item what was kept of its result."""
+class _Form:
+    """Calls functions of one form with tracked items; `recalled` makes of an item what was kept of its result."""
 
     wrap: Callable[[Call[Any, Any], StageMemo | None], Call[Any, Any]]
     recalled: Callable[[Tracked, Any], Any]
     takes_lists: bool = False
 
 
-_SINGLE: Final = _Kind(_single, _became)
-_KINDS: Final = {
-    "filter": _Kind(_sifting, _sifted),
-    "flat_map": _Kind(_fanned, Tracked.outputs),
-    "map_batches": _Kind(_listed, _became, takes_lists=True),
-}
-"""Operators whose function does not take an item and give one."""
+_FORMS: Final = Forms(
+    single=_Form(_single, _became),
+    sifting=_Form(_sifting, _sifted),
+    listed=_Form(_listed, _became, takes_lists=True),
+    fanned=_Form(_fanned, Tracked.outputs),
+)

@@ -5,7 +5,7 @@ import inspect
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, Literal, cast
 
-type Kind = Literal["async", "plain", "other"]
+type FunctionKind = Literal["async", "plain", "other"]
 type Engine = Literal["inline", "thread"]
 type SourceEngine = Literal["thread"]
 
@@ -13,7 +13,7 @@ ENGINES: Final[tuple[Engine | None, ...]] = (None, "inline", "thread")
 SOURCE_ENGINES: Final[tuple[SourceEngine | None, ...]] = (None, "thread")
 
 
-def kind_of(fn: Callable[..., object]) -> Kind:
+def kind_of(fn: Callable[..., object]) -> FunctionKind:
     """Tell an async function, a plain `def` function, and everything else (lambdas, classes, builtins) apart.
 
     Looks through `functools.partial`, bound methods, `__call__` and `__wrapped__`: `inspect.iscoroutinefunction` alone

@@ -1,10 +1,11 @@
 """Operators that combine streams."""
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from heapq import heappop, heappush
-from typing import Any, override
+from typing import Any, Final, override
 
 from penstock.core.clock import now
 from penstock.core.fan_out import PASSES
@@ -230,3 +231,29 @@ class Zip(_Joint[tuple[Any, ...]]):
     def close(self) -> None:
         self._discarded += self._taken - self._delivered - self._discarded
         self._items.clear()
+
+
+@dataclass(frozen=True, slots=True)
+class Combination:
+    """What one operator that combines streams does, and another does not.
+
+    Attributes:
+        name: what the operator is called.
+        stage: makes its stage, below those of the streams.
+        shows_order: whether what it hands on shows the order of their items.
+        keeps_keys: whether it can be part of a durable run: it hands on every item, as it is, whichever are left.
+    """
+
+    name: str
+    stage: Callable[[Scope, Sequence[Stage[Any]]], Stage[Any]]
+    shows_order: bool = False
+    keeps_keys: bool = False
+
+
+MERGE: Final = Combination("merge", Merge, keeps_keys=True)
+CHAIN: Final = Combination("chain", Chain)
+
+
+def zipping(*, strict: bool) -> Combination:
+    """The kind of a `zip`."""
+    return Combination("zip", partial(Zip, strict=strict), shows_order=True)

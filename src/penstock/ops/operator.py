@@ -10,9 +10,10 @@ from penstock.core.policy import Tolerance
 from penstock.core.scope import Scope
 from penstock.core.stage import Stage
 from penstock.core.words import call, name_of
+from penstock.ops.kind import Kind
 
-type Adapt = Callable[[str, Plan[Any, Any]], Plan[Any, Any]]
-"""What makes of the plan of an operator of that kind one for items that are wrapped."""
+type Adapt = Callable[[Kind, Plan[Any, Any]], Plan[Any, Any]]
+"""Adapts the plan of an operator of that kind to wrapped items: unwraps arguments, wraps results."""
 
 
 @dataclass(frozen=True, slots=True)

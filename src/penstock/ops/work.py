@@ -1,29 +1,23 @@
-"""Operators that run a user's function on every item: `map`, `filter`, `tap`, `flat_map`."""
+"""Operators that run a user's function: their options are checked, and a window is opened per run."""
 
 import inspect
-from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping
-from collections.abc import Set as AbstractSet
+from collections.abc import Awaitable, Callable, Generator
 from dataclasses import dataclass, replace
-from itertools import islice
 from typing import Any, TypedDict, Unpack, cast
 
 from penstock.core import validate, words
-from penstock.core.batches import OrderedBatches, UnorderedBatches
 from penstock.core.blocking import watched
 from penstock.core.closing import close
-from penstock.core.errors import OptionError, ResultCountError
-from penstock.core.fan_out import FanOut
+from penstock.core.errors import OptionError
 from penstock.core.limited import Limit, limits_of
-from penstock.core.order import OrderedWindow, UnorderedWindow
-from penstock.core.plan import DROPPED, Later, Plan
+from penstock.core.plan import Later, Plan
 from penstock.core.policy import ON_ERROR, OnError, Tolerance
 from penstock.core.retry import Retry, Seconds
 from penstock.core.scope import Scope
-from penstock.core.source import length_of
 from penstock.core.stage import Stage
-from penstock.engines.local import ENGINES, Engine, Kind, kind_of, on_loop
+from penstock.engines.local import ENGINES, Engine, kind_of, on_loop
 from penstock.engines.threads import Threads
-from penstock.ops.group import Batch
+from penstock.ops.kind import Kind
 from penstock.ops.operator import Adapt, Code, Operator
 
 
@@ -86,193 +80,136 @@ class AllOptions(Options, total=False):
     on_error: OnError
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """The options of an operator with their defaults, as `MoreOptions` explains them."""
+
+    concurrency: int | None = None
+    ordered: bool | None = None
+    buffer: int = 0
+    engine: Engine | None = None
+    name: str | None = None
+    timeout: Seconds | None = None
+    retry: Retry | None = None
+    limit: Limit | None = None
+    max_failures: int | None = None
+    max_failure_rate: float | None = None
+    memo: bool = False
+    deps: object = None
+    on_error: OnError = "raise"
+
+
 @dataclass(frozen=True, slots=True)
 class Work:
     """A user's function and its options, checked; opens a window per run."""
 
-    operator: str
+    kind: Kind
     fn: Callable[[Any], Any]
-    shape: Callable[[Any, Any], Any] | None
     in_threads: bool
     plan: Plan[Any, Any]
-    code: Code
-    within: float | None = None
-
-    @property
-    def as_operator(self) -> Operator:
-        """This as an operator of a stream."""
-        ordered = True if self.operator == "map_batches" else self.plan.ordered  # what is in a list shows the order
-        return Operator(
-            self.operator, self.open, item_by_item=True, code=self.code, ordered=ordered, text=self._text(ordered)
-        )
-
-    def _text(self, ordered: bool | None) -> str:  # noqa: FBT001 -- it is what is said
-        """How it was called, with the options that say most."""
-        plan = self.plan
-        if plan.name == "flatten":
-            return "flatten()"
-        given = [words.name_of(self.code.fn)]
-        return words.call(
-            self.operator,
-            *(given if self.operator != "map_batches" else [*given, str(plan.size)]),
-            name=None if plan.name.startswith(f"{self.operator}(") else plan.name,
-            concurrency=plan.concurrency if plan.concurrency > 1 else None,
-            ordered=ordered if ordered is not None and self.operator != "map_batches" else None,
-            buffer=plan.buffer or None,
-            timeout=plan.timeout,
-            on_error=None if plan.on_error == "raise" else plan.on_error,
-        )
 
     def open(self, scope: Scope, upstream: Stage[Any], adapt: Adapt | None, in_order: bool) -> Stage[Any]:  # noqa: FBT001 -- as all
         """The stage that does this under `upstream`; `in_order` says whether its order can be seen."""
-        plan = self._plan(scope)
+        plan = self._bound(scope)
         if plan.ordered is None:
             plan = plan.replaced(ordered=in_order)
         if adapt is not None:
-            plan = adapt(self.operator, plan)
+            plan = adapt(self.kind, plan)
         if plan.limits is not None:
             plan.limits.bind(scope.loop)
-        if self.operator == "flat_map":
-            return FanOut(scope, upstream, plan)
-        if self.operator == "map_batches":
-            batches = Batch(scope, upstream, plan.size, self.within)
-            return (OrderedBatches if plan.ordered else UnorderedBatches)(scope, batches, plan)
-        return OrderedWindow(scope, upstream, plan) if plan.ordered else UnorderedWindow(scope, upstream, plan)
+        return self.kind.window(scope, upstream, plan)
 
-    def _plan(self, scope: Scope) -> Plan[Any, Any]:
+    def _bound(self, scope: Scope) -> Plan[Any, Any]:
         """The plan with the function bound to where it runs."""
         if not self.in_threads:
             return self.plan
         threads = Threads(self.plan.concurrency, self.plan.name, scope.closed)
         scope.on_closed.append(threads.close)
-        bind = threads.bind_reading if self.operator == "flat_map" else threads.bind
-        call = bind(self.fn, self.plan.timeout)
-        return self.plan.replaced(work=shaped(call, self.shape), timeout=None)
+        call = self.kind.bound(threads, self.fn, self.plan.timeout)
+        return self.plan.replaced(work=shaped(call, self.kind.shape), timeout=None)
 
 
-def work(
-    operator: str,
-    fn: Callable[[Any], Any],
-    shape: Callable[[Any, Any], Any] | None = None,
-    /,
-    *,
-    concurrency: int | None = None,
-    ordered: bool | None = None,
-    buffer: int = 0,
-    engine: Engine | None = None,
-    name: str | None = None,
-    timeout: Seconds | None = None,
-    retry: Retry | None = None,
-    limit: Limit | None = None,
-    max_failures: int | None = None,
-    max_failure_rate: float | None = None,
-    memo: bool = False,
-    deps: object = None,
-    on_error: OnError = "raise",
-    **unknown: object,
-) -> Work:
-    """Check the options of an operator; `shape(item, result)` makes its output, None means the result itself.
+def work(kind: Kind, fn: Callable[[Any], Any], /, **options: Unpack[AllOptions]) -> Operator:
+    """An operator of that kind.
 
     Raises:
         OptionError: an option breaks its rule.
     """
-    for option in unknown:
-        known = ", ".join(sorted(AllOptions.__optional_keys__))
-        raise OptionError(f"{operator} has no option {option!r}: there are {known}")
-    validate.function(f"the function of {operator}", fn)
-    kind = kind_of(fn)
-    places = 1 if concurrency is None else validate.whole("concurrency", concurrency, least=1)
-    seconds = None if timeout is None else validate.seconds("timeout", timeout)
-    if retry is not None:
-        validate.instance("retry", retry, Retry, "a Retry")
-    limits = limits_of(limit)
-    waits = retry is not None or limits is not None
-    title = f"{operator}({name_of(fn)})" if name is None else validate.text("name", name)
-    in_threads = _runs_in_threads(engine, kind, places)
-    inline = kind == "plain" and not in_threads
-    if inline and seconds is not None:
+    given = _checked(kind, fn, options)
+    plain = kind_of(fn) == "plain"
+    in_threads = given.engine == "thread" or (given.engine is None and plain and (given.concurrency or 1) > 1)
+    if plain and not in_threads and given.timeout is not None:
         raise OptionError(
-            f"timeout must be None for a plain function that runs inline, got {timeout!r}: "
+            f"timeout must be None for a plain function that runs inline, got {options.get('timeout')!r}: "
             'it cannot be interrupted; make it async, or give engine="thread" or concurrency > 1 to run it in threads'
         )
-    if validate.flag("memo", memo) and operator in {"tap", "for_each"}:
-        raise OptionError(f"memo must be False for {operator}, got True: it calls its function for the effect")
-    validate.one_of("on_error", on_error, ON_ERROR)
-    tolerance = _tolerance(on_error, max_failures, max_failure_rate)
-    puts_up = tolerance if on_error in {"skip", "collect"} else None
-    code = Code(title, fn, in_band=on_error == "return", deps=deps, memo=memo, tolerance=puts_up)
-    fn = fn if operator != "map_batches" else one_each(fn)
-    seen = watched(fn, title, words.name_of(code.fn)) if kind == "other" and not in_threads else fn
-    call = fn if inspect.iscoroutinefunction(fn) else on_loop(seen)
-    return Work(
-        operator=operator,
-        fn=fn,
-        shape=shape,
-        in_threads=in_threads,
+    title = given.name or f"{kind.name}({name_of(fn)})"
+    plan = _planned(kind, fn, given, title, in_threads=in_threads)
+    code = Code(
+        title,
+        fn,
+        in_band=given.on_error == "return",
+        deps=given.deps,
+        memo=given.memo,
+        tolerance=plan.tolerance if given.on_error in {"skip", "collect"} else None,
+    )
+    return Operator(
+        kind.name,
+        Work(kind, fn, in_threads, plan).open,
+        item_by_item=True,
         code=code,
-        plan=Plan(
-            name=title,
-            work=shaped(call, shape),
-            inline=shaped_inline(fn, shape) if inline and not waits and operator != "flat_map" else None,
-            concurrency=places,
-            ordered=None if ordered is None else validate.flag("ordered", ordered),
-            buffer=validate.whole("buffer", buffer, least=0),
-            timeout=seconds,
-            retry=retry,
-            limits=limits,
-            on_error=on_error,
-            tolerance=tolerance,
-        ),
+        ordered=True if kind.shows_order else plan.ordered,
+        text=kind.text(words.name_of(fn), plan),
     )
 
 
-def _runs_in_threads(engine: Engine | None, kind: Kind, places: int) -> bool:
-    if validate.one_of("engine", engine, ENGINES) is None:
-        return kind == "plain" and places > 1
-    if engine == "thread" and kind == "async":
+def _checked(kind: Kind, fn: Callable[[Any], Any], options: AllOptions) -> Settings:
+    """The options, each by its own rule; numbers are as they are kept."""
+    for option in options:
+        if option not in AllOptions.__optional_keys__:
+            known = ", ".join(sorted(AllOptions.__optional_keys__))
+            raise OptionError(f"{kind.name} has no option {option!r}: there are {known}")
+    validate.function(f"the function of {kind.name}", fn)
+    given = Settings(**options)
+    if validate.flag("memo", given.memo) and kind.for_effect:
+        raise OptionError(f"memo must be False for {kind.name}, got True: it calls its function for the effect")
+    if validate.one_of("engine", given.engine, ENGINES) == "thread" and kind_of(fn) == "async":
         raise OptionError("engine must be None or 'inline' for an async function, got 'thread': it runs on the loop")
-    return engine == "thread"
-
-
-def batch_work(fn: Callable[[Any], Any], size: int, within: Seconds | None, **options: Unpack[AllOptions]) -> Work:
-    """Check the options of `map_batches`.
-
-    Raises:
-        OptionError: an option breaks its rule.
-    """
-    made = work("map_batches", fn, None, **options)
+    if given.retry is not None:
+        validate.instance("retry", given.retry, Retry, "a Retry")
+    validate.one_of("on_error", given.on_error, ON_ERROR)
     return replace(
-        made,
-        plan=made.plan.replaced(size=validate.whole("size", size, least=1), inline=None),
-        within=None if within is None else validate.seconds("within", within),
+        given,
+        concurrency=None if given.concurrency is None else validate.whole("concurrency", given.concurrency, least=1),
+        ordered=None if given.ordered is None else validate.flag("ordered", given.ordered),
+        buffer=validate.whole("buffer", given.buffer, least=0),
+        name=None if given.name is None else validate.text("name", given.name),
+        timeout=None if given.timeout is None else validate.seconds("timeout", given.timeout),
     )
 
 
-def one_each(fn: Callable[[list[Any]], Any]) -> Callable[[list[Any]], Any]:
-    """`fn`, given a list of its own, and what it gives checked to be one result per item."""
-
-    def call(items: list[Any]) -> Any:
-        results = fn(items.copy())
-        if isinstance(results, Awaitable):
-            return _awaited(items, cast("Awaitable[Any]", results))
-        return _checked(items, results)
-
-    async def _awaited(items: list[Any], results: Awaitable[Any]) -> list[Any]:
-        return _checked(items, await results)
-
-    return call
-
-
-def _checked(items: list[Any], results: Any) -> list[Any]:
-    if not isinstance(results, Iterable) or isinstance(results, str | bytes | Mapping | AbstractSet):
-        raise OptionError(f"the function of map_batches must return an ordered iterable of results, got {results!r}")
-    wanted = len(items)
-    outputs = list(islice(cast("Iterable[Any]", results), wanted + 1))
-    if len(outputs) != wanted:
-        length = length_of(cast("object", results))
-        given = length if length is not None else "more" if len(outputs) > wanted else len(outputs)
-        raise ResultCountError(f"the function of map_batches must return one result per item, got {given} for {wanted}")
-    return outputs
+def _planned(kind: Kind, fn: Callable[[Any], Any], given: Settings, title: str, *, in_threads: bool) -> Plan[Any, Any]:
+    """What the window is to do; the work is `fn` on the loop."""
+    limits = limits_of(given.limit)
+    called = kind.called(fn)
+    without_tasks = (
+        kind.without_tasks and not in_threads and kind_of(fn) == "plain" and given.retry is None and limits is None
+    )
+    seen = watched(called, title, words.name_of(fn)) if kind_of(fn) == "other" and not in_threads else called
+    return Plan(
+        name=title,
+        work=shaped(called if inspect.iscoroutinefunction(called) else on_loop(seen), kind.shape),
+        inline=shaped_inline(called, kind.shape) if without_tasks else None,
+        size=kind.size,
+        concurrency=given.concurrency or 1,
+        ordered=given.ordered,
+        buffer=given.buffer,
+        timeout=cast("float | None", given.timeout),
+        retry=given.retry,
+        limits=limits,
+        on_error=given.on_error,
+        tolerance=_tolerance(given.on_error, given.max_failures, given.max_failure_rate),
+    )
 
 
 def _tolerance(on_error: OnError, most: int | None, rate: float | None) -> Tolerance:
@@ -283,16 +220,6 @@ def _tolerance(on_error: OnError, most: int | None, rate: float | None) -> Toler
         None if most is None else validate.whole("max_failures", most, least=0),
         None if rate is None else validate.share("max_failure_rate", rate),
     )
-
-
-def kept(item: Any, keep: Any) -> Any:
-    """The output of `filter`."""
-    return item if keep else DROPPED
-
-
-def unchanged(item: Any, _result: Any) -> Any:
-    """The output of `tap`."""
-    return item
 
 
 def shaped(

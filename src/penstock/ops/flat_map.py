@@ -1,0 +1,48 @@
+"""The operators whose function gives any number of outputs for an item: `flat_map` and `flatten`."""
+
+from collections.abc import Callable
+from typing import Any, Final, override
+
+from penstock.core.fan_out import FanOut
+from penstock.core.plan import Call, Plan
+from penstock.core.scope import Scope
+from penstock.core.stage import Stage
+from penstock.engines.threads import Threads
+from penstock.ops.kind import Forms, Kind
+
+
+class FlatMap(Kind):
+    """Hands on each item of the iterable that the function gives; what blocks as it is read is read in a thread."""
+
+    __slots__ = ()
+
+    @property
+    @override
+    def without_tasks(self) -> bool:
+        return False
+
+    @override
+    def bound(self, threads: Threads, fn: Callable[[Any], Any], timeout: float | None) -> Call[Any, Any]:
+        return threads.bind_reading(fn, timeout)
+
+    @override
+    def window(self, scope: Scope, upstream: Stage[Any], plan: Plan[Any, Any]) -> Stage[Any]:
+        return FanOut(scope, upstream, plan)
+
+    @override
+    def form[F](self, forms: Forms[F]) -> F:
+        return forms.fanned
+
+
+class _Flatten(FlatMap):
+    """A `flat_map` that is called otherwise."""
+
+    __slots__ = ()
+
+    @override
+    def text(self, fn: str, plan: Plan[Any, Any]) -> str:
+        return "flatten()"
+
+
+FLAT_MAP: Final = FlatMap("flat_map")
+FLATTEN: Final = _Flatten("flat_map")

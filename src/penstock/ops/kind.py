@@ -1,0 +1,94 @@
+"""Kinds of operators that run a user's function. A new operator is a kind, a method of `Stream`, a row of the tests."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from penstock.core import words
+from penstock.core.order import OrderedWindow, UnorderedWindow
+from penstock.core.plan import Call, Plan
+from penstock.core.scope import Scope
+from penstock.core.stage import Stage
+from penstock.engines.threads import Threads
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forms[F]:
+    """Something for each form that the function of an operator has: how to follow items through it, say.
+
+    Attributes:
+        single: it takes an item and gives its result.
+        sifting: it takes an item and says whether that goes on.
+        listed: it takes a list of items and gives a result for each.
+        fanned: it takes an item and gives any number of outputs.
+    """
+
+    single: F
+    sifting: F
+    listed: F
+    fanned: F
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What one operator does with its function, and another does not. The methods are those of `map`.
+
+    Attributes:
+        name: what the operator is called.
+        shape: `shape(item, result)` makes its output; None means that it is the result.
+        for_effect: whether the function is called for its effect alone, so that no result can be kept.
+    """
+
+    name: str
+    shape: Callable[[Any, Any], Any] | None = None
+    for_effect: bool = False
+
+    @property
+    def size(self) -> int:
+        """The most items that a call takes."""
+        return 1
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """What it was given beside the function and options, for its text."""
+        return ()
+
+    @property
+    def without_tasks(self) -> bool:
+        """Whether a plain function may be called by the window itself, without a task."""
+        return True
+
+    @property
+    def shows_order(self) -> bool:
+        """Whether what it hands on shows the order of its items, whatever the options say."""
+        return False
+
+    def called(self, fn: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        """What the window calls, for the user's `fn`."""
+        return fn
+
+    def bound(self, threads: Threads, fn: Callable[[Any], Any], timeout: float | None) -> Call[Any, Any]:
+        """What the window calls, for the user's `fn` that runs in threads."""
+        return threads.bind(self.called(fn), timeout)
+
+    def window(self, scope: Scope, upstream: Stage[Any], plan: Plan[Any, Any]) -> Stage[Any]:
+        """The stage that does what the plan says."""
+        return OrderedWindow(scope, upstream, plan) if plan.ordered else UnorderedWindow(scope, upstream, plan)
+
+    def form[F](self, forms: Forms[F]) -> F:
+        """Of what there is for each form, that for the form of its function."""
+        return forms.single
+
+    def text(self, fn: str, plan: Plan[Any, Any]) -> str:
+        """How it was called, with the options that say most."""
+        return words.call(
+            self.name,
+            fn,
+            *self.arguments,
+            name=None if plan.name.startswith(f"{self.name}(") else plan.name,
+            concurrency=plan.concurrency if plan.concurrency > 1 else None,
+            ordered=None if self.shows_order else plan.ordered,
+            buffer=plan.buffer or None,
+            timeout=plan.timeout,
+            on_error=None if plan.on_error == "raise" else plan.on_error,
+        )

@@ -1,0 +1,105 @@
+"""The operator whose function takes a list of items and gives a result for each: `map_batches`."""
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, cast, override
+
+from penstock.core import validate
+from penstock.core.batches import OrderedBatches, UnorderedBatches
+from penstock.core.errors import OptionError, ResultCountError
+from penstock.core.plan import Plan
+from penstock.core.retry import Seconds
+from penstock.core.scope import Scope
+from penstock.core.source import length_of
+from penstock.core.stage import Stage
+from penstock.ops.group import Batch
+from penstock.ops.kind import Forms, Kind
+
+
+@dataclass(frozen=True, slots=True)
+class MapBatches(Kind):
+    """Hands on the results of lists of up to `most` items, item by item.
+
+    Attributes:
+        most: the items of a list.
+        within: seconds after its first item from which a list is waited for no longer; None means for ever.
+    """
+
+    most: int = 1
+    within: float | None = None
+
+    @property
+    @override
+    def size(self) -> int:
+        return self.most
+
+    @property
+    @override
+    def arguments(self) -> tuple[str, ...]:
+        return (str(self.most),)
+
+    @property
+    @override
+    def without_tasks(self) -> bool:
+        return False
+
+    @property
+    @override
+    def shows_order(self) -> bool:
+        """True: what is in a list shows it."""
+        return True
+
+    @override
+    def called(self, fn: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        return _one_each(fn)
+
+    @override
+    def window(self, scope: Scope, upstream: Stage[Any], plan: Plan[Any, Any]) -> Stage[Any]:
+        batches = Batch(scope, upstream, self.most, self.within)
+        return (OrderedBatches if plan.ordered else UnorderedBatches)(scope, batches, plan)
+
+    @override
+    def form[F](self, forms: Forms[F]) -> F:
+        return forms.listed
+
+
+def map_batches(size: int, within: Seconds | None) -> MapBatches:
+    """The kind of a `map_batches` of that size.
+
+    Raises:
+        OptionError: an argument breaks its rule.
+    """
+    return MapBatches(
+        "map_batches",
+        most=validate.whole("size", size, least=1),
+        within=None if within is None else validate.seconds("within", within),
+    )
+
+
+def _one_each(fn: Callable[[list[Any]], Any]) -> Callable[[list[Any]], Any]:
+    """`fn`, given a list of its own, and what it gives checked to be one result per item."""
+
+    def call(items: list[Any]) -> Any:
+        results = fn(items.copy())
+        if isinstance(results, Awaitable):
+            return _awaited(items, cast("Awaitable[Any]", results))
+        return _checked(items, results)
+
+    async def _awaited(items: list[Any], results: Awaitable[Any]) -> list[Any]:
+        return _checked(items, await results)
+
+    return call
+
+
+def _checked(items: list[Any], results: Any) -> list[Any]:
+    if not isinstance(results, Iterable) or isinstance(results, str | bytes | Mapping | AbstractSet):
+        raise OptionError(f"the function of map_batches must return an ordered iterable of results, got {results!r}")
+    wanted = len(items)
+    outputs = list(islice(cast("Iterable[Any]", results), wanted + 1))
+    if len(outputs) != wanted:
+        length = length_of(cast("object", results))
+        given = length if length is not None else "more" if len(outputs) > wanted else len(outputs)
+        raise ResultCountError(f"the function of map_batches must return one result per item, got {given} for {wanted}")
+    return outputs
