@@ -10,9 +10,8 @@ from penstock import stream
 from penstock.core.fan_out import FanOut
 from penstock.core.meter import Meter
 from penstock.core.order import OrderedWindow, UnorderedWindow
-from penstock.core.places import Places
 from penstock.core.scope import Scope
-from penstock.core.window import Window
+from penstock.core.window import Places, Window
 
 from .guarantees.grids import assert_balanced
 

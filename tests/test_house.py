@@ -34,59 +34,59 @@ FLOORS = (
 )
 """From the cellar up; a module may import from its own floor and those below."""
 
-LONGEST = 700
-"""Lines of a module: one idea a file, however long, up to this."""
+STARTERS = {"penstock.core.window", "penstock.core.scope"}
+"""The only modules that may start tasks, but for the test kit."""
 
-MODULES = sorted(SOURCE.rglob("*.py"))
-
-
-def room_of(module):
-    return module.removeprefix("penstock").lstrip(".").split(".")[0]
+STARTS_TASKS = re.compile(r"create_task|ensure_future|asyncio\.Task\(|TaskGroup\(|asyncio\.gather\(|as_completed\(")
 
 
-def floor_of(room):
-    return next(number for number, rooms in enumerate(FLOORS) if room in rooms)
-
-
-def imports_of(path):
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: relative import"
-            yield node.module
-        elif isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-
-
-def module_of(path):
+def name_of(path):
     return ".".join(("penstock", *path.relative_to(SOURCE).with_suffix("").parts)).removesuffix(".__init__")
 
 
-@pytest.mark.parametrize("path", MODULES, ids=module_of)
-def test_imports_go_down_only(path):
-    room = room_of(module_of(path))
-    if not room:
-        return  # the package itself names what is public
-    above = [
-        module
-        for module in imports_of(path)
-        if module.startswith("penstock") and (not room_of(module) or floor_of(room_of(module)) > floor_of(room))
-    ]
-    assert above == []
+MODULES = {name_of(path): path for path in sorted(SOURCE.rglob("*.py"))}
 
 
-@pytest.mark.parametrize("path", MODULES, ids=module_of)
-def test_only_the_window_and_the_scope_start_tasks(path):
-    if path.name in {"window.py", "scope.py"} or "testing" in path.parts:
-        return
-    started = re.findall(
-        r"create_task|ensure_future|asyncio\.Task\(|TaskGroup\(|asyncio\.gather\(|as_completed\(", path.read_text()
-    )
-    assert started == []
+def imported_by(name):
+    """The modules of this package that a module imports, also for its types alone."""
+    found = set()
+    for node in ast.walk(ast.parse(MODULES[name].read_text())):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name}: relative import"
+            each_one = (f"{node.module}.{alias.name}" for alias in node.names)
+            found.update(one if one in MODULES else node.module for one in each_one)
+        elif isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+    return {one for one in found if one in MODULES} - {name}
 
 
-@pytest.mark.parametrize("path", MODULES, ids=module_of)
-def test_a_module_fits_on_a_few_screens(path):
-    assert len(path.read_text().splitlines()) <= LONGEST
+IMPORTS = {name: imported_by(name) for name in MODULES}
+
+
+def floor_of(name):
+    """The number of the floor that a module is on; the package itself, which names what is public, is the roof."""
+    _, _, within = name.partition(".")
+    room = within.partition(".")[0]
+    return next(number for number, rooms in enumerate((*FLOORS, ("",))) if room in rooms)
+
+
+def test_imports_go_down_only():
+    above = {(name, one) for name, found in IMPORTS.items() for one in found if floor_of(one) > floor_of(name)}
+    assert above == set()
+
+
+def test_imports_make_no_circle():
+    """What is taken away while it imports nothing that is left; a circle stays. Imports for types count."""
+    left = dict(IMPORTS)
+    while loose := [name for name, found in left.items() if not found & left.keys()]:
+        for name in loose:
+            del left[name]
+    assert left == {}
+
+
+def test_only_the_window_and_the_scope_start_tasks():
+    started = {name for name, path in MODULES.items() if STARTS_TASKS.search(path.read_text())}
+    assert {name for name in started if not name.startswith("penstock.testing")} <= STARTERS
 
 
 def test_every_public_name_is_where_the_package_says():

@@ -1,7 +1,8 @@
 """Names of a package that are imported when they are first used: the libraries behind them are slow, or extras."""
 
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
@@ -22,16 +23,23 @@ def exports(
             return import_module(f"{package}.{name}")
         if name not in home_of:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        try:
+        with naming_extras(f"{package}.{name}", extras):
             value = getattr(import_module(home_of[name]), name)
-        except ModuleNotFoundError as error:
-            extra = extras.get(error.name or "")
-            if extra is None:
-                raise
-            raise ModuleNotFoundError(
-                f"{package}.{name} needs {error.name}: pip install 'penstock[{extra}]'", name=error.name
-            ) from error
         setattr(sys.modules[package], name, value)
         return value
 
     return imported, lambda: sorted({*home_of, *parts, *vars(sys.modules[package])})
+
+
+@contextmanager
+def naming_extras(name: str, extras: Mapping[str, str]) -> Generator[None]:
+    """Import what `name` needs inside: the error of a missing library says which of `extras` brings it."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        extra = extras.get(error.name or "")
+        if extra is None:
+            raise
+        raise ModuleNotFoundError(
+            f"{name} needs {error.name}: pip install 'penstock[{extra}]'", name=error.name
+        ) from error

@@ -25,9 +25,8 @@ from penstock.ops.flat_map import FLAT_MAP, FLATTEN
 from penstock.ops.group import Batch, Limit
 from penstock.ops.map_batches import map_batches
 from penstock.ops.operator import Operator, passing
-from penstock.ops.select import Take
 from penstock.ops.single import FILTER, FOR_EACH, MAP, TAP
-from penstock.ops.step import Step, StepFunction, distinct, enumerated, skipping
+from penstock.ops.step import Step, StepFunction, Take, distinct, enumerated, skipping
 from penstock.ops.work import Options, work
 from penstock.readable import Readable, T_co
 

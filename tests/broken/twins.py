@@ -34,7 +34,7 @@ from penstock.engines.threads import Threads
 from penstock.ops.combine import Merge
 from penstock.ops.group import Batch
 from penstock.ops.operator import Operator
-from penstock.ops.select import Take
+from penstock.ops.step import Take
 from penstock.run import Run
 
 

@@ -16,13 +16,12 @@ from penstock.core.limited import limited
 from penstock.core.log import LOG
 from penstock.core.order import OrderedWindow, UnorderedWindow
 from penstock.core.outcome import Failed, Ok
-from penstock.core.places import Results
 from penstock.core.plan import MISSING, Call, Gate, Plan
 from penstock.core.retry import Exhausted, thread_back, timed
 from penstock.core.scope import Scope
 from penstock.core.stage import Stage
 from penstock.core.stats import StageStats
-from penstock.core.window import Window
+from penstock.core.window import Results, Window
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,23 +3,34 @@
 import asyncio
 from collections.abc import Callable
 from contextvars import ContextVar
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 from weakref import WeakKeyDictionary, WeakSet, ref
 
-if TYPE_CHECKING:
-    from penstock.core.scope import Scope
 
-INSIDE: "ContextVar[tuple[ref[Scope], ...]]" = ContextVar("penstock_inside", default=())
+class OpenRun(Protocol):
+    """What a run has to be to be one of these."""
+
+    loop: asyncio.AbstractEventLoop
+
+    def drain(self) -> None:
+        """Take nothing more from the sources."""
+
+    def runs(self, task: asyncio.Task[Any] | None) -> bool:
+        """Whether `task` is of this run."""
+        ...
+
+
+INSIDE: ContextVar[tuple[ref[OpenRun], ...]] = ContextVar("penstock_inside", default=())
 """The runs whose work or source this is, the outermost first: what they open is part of them."""
 
-closed_runs: "list[Callable[[Scope], None]]" = []
+closed_runs: list[Callable[[Any], None]] = []
 """Who wants to be told of every run that is over: the test kit, which balances its books."""
 
-_runs: "WeakKeyDictionary[asyncio.AbstractEventLoop, WeakSet[Scope]]" = WeakKeyDictionary()
+_runs: WeakKeyDictionary[asyncio.AbstractEventLoop, WeakSet[OpenRun]] = WeakKeyDictionary()
 _drained: WeakSet[asyncio.AbstractEventLoop] = WeakSet()
 
 
-def opened(run: "Scope") -> None:
+def opened(run: OpenRun) -> None:
     """Note that `run` is open, unless it is part of another one."""
     if INSIDE.get():
         return
@@ -28,7 +39,7 @@ def opened(run: "Scope") -> None:
         run.drain()
 
 
-def is_inside(run: "Scope") -> bool:
+def is_inside(run: OpenRun) -> bool:
     """Whether who asks is work or a source of `run`, or of a run that these have opened: `run` waits for it."""
     task = asyncio.current_task()
     inside = [each() for each in INSIDE.get()]
@@ -36,7 +47,7 @@ def is_inside(run: "Scope") -> bool:
     return run.runs(task) or (run in inside and innermost is not None and innermost.runs(task))
 
 
-def closed(run: "Scope") -> None:
+def closed(run: OpenRun) -> None:
     """Note that `run` is over."""
     if run.loop in _runs:
         _runs[run.loop].discard(run)

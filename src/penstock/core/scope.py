@@ -11,7 +11,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Coroutine
 from heapq import heappop, heappush
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 from weakref import ref
 
 from penstock.core import forks, open_runs
@@ -20,12 +20,8 @@ from penstock.core.clock import TURN, clock_of, now
 from penstock.core.errors import UnstoppedWorkWarning, as_failure, note, said
 from penstock.core.log import LOG, TABLE
 from penstock.core.outcome import Failed, Reason
-from penstock.core.stage import Stage, nobody_waits
-from penstock.core.stats import Stats
+from penstock.core.stats import StageStats, Stats
 from penstock.core.words import Place
-
-if TYPE_CHECKING:
-    from penstock.core.source import SourceStage
 
 KEPT_FAILURES = 1000
 """How many of the newest failures a run keeps; the rest are counted."""
@@ -61,6 +57,65 @@ class Outlet:
         return self.waiter is not None and self.waiter.done()
 
 
+def nobody_waits() -> None:
+    """Stand in for `on_ready` until there is a stage below."""
+
+
+class Member:
+    """A stage as its scope sees it: given turns, stopped, waited for, closed."""
+
+    def __init__(self, scope: "Scope", name: str) -> None:
+        self.scope = scope
+        self.name = name
+        self.on_ready: Callable[[], None] = nobody_waits
+        scope.stages[self] = -len(scope.stages)
+
+    def take_turn(self) -> None:
+        """Go on with what it has asked the scope to be called for (`Scope.schedule`)."""
+
+    def stop(self) -> None:
+        """Cancel work and pull no more, here and upstream; what is finished and next in order may still be pulled."""
+        raise NotImplementedError
+
+    def busy(self) -> str | None:
+        """Name the work that still runs, or None."""
+        return None
+
+    def runs(self, task: asyncio.Task[Any] | None) -> bool:  # noqa: ARG002 -- for those that have some
+        """Whether `task` is one of this stage."""
+        return False
+
+    def is_over(self) -> bool:
+        """Whether nothing of this stage runs any more."""
+        return self.busy() is None
+
+    def stats(self) -> StageStats:
+        """What was counted and measured until now."""
+        raise NotImplementedError
+
+    def settle_lost(self) -> None:
+        """Count what has no outcome as failed, once the run is over that has ended with an error of its own doing."""
+
+    def close(self) -> None:
+        """Discard what nobody will pull any more; called once, after all work has stopped."""
+
+
+class Reader(Protocol):
+    """A stage that reads a source, as its scope sees it."""
+
+    name: str
+
+    def drain(self) -> None:
+        """Take nothing more; what was taken goes its way."""
+
+    def release(self) -> None:
+        """Close the iterator: no work is left that could want it."""
+
+    def is_over(self) -> bool:
+        """Whether the iterator is closed."""
+        ...
+
+
 class Scope:
     """What one run of a stream owns.
 
@@ -82,8 +137,8 @@ class Scope:
         self.context.run(BLOCKED_BY.set, self.blocked)
         self.has_factory: bool = self.loop.get_task_factory() is not None
         self.grace = grace
-        self.stages: dict[Stage[Any], int] = {}  # in the order of opening; by their ranks, those below come first
-        self.sources: list[SourceStage[Any]] = []
+        self.stages: dict[Member, int] = {}  # in the order of opening; by their ranks, those below come first
+        self.sources: list[Reader] = []
         self.on_closed: list[Callable[[], None]] = []
         self.reason: Reason = "consumer left"
         self.failure: Failed | None = None
@@ -93,14 +148,14 @@ class Scope:
         self.turn_ends: float = now() + TURN
         self.closed: asyncio.Future[None] = self.loop.create_future()
         self.outlet: Outlet = Outlet()
-        self._queue: list[tuple[int, Stage[Any]]] = []  # a heap, by rank
-        self._next_turn: list[Stage[Any]] = []
+        self._queue: list[tuple[int, Member]] = []  # a heap, by rank
+        self._next_turn: list[Member] = []
         self._turn_due = False
         self._entered = 0
         self._closing = False
         self._releasing = False
         self._grace_timer: asyncio.TimerHandle | None = None
-        self._to_stop: deque[Stage[Any]] = deque()
+        self._to_stop: deque[Member] = deque()
         self._unstopped: list[str] = []
         self._left_behind = False
         self._cleanup_errors: list[BaseException] = []
@@ -115,12 +170,12 @@ class Scope:
             return asyncio.Task(coroutine, loop=self.loop, context=context, eager_start=True)
         return self.loop.create_task(coroutine, context=context)
 
-    def schedule(self, stage: Stage[Any]) -> None:
+    def schedule(self, stage: Member) -> None:
         """Have `stage` go on in the next turn, or in this one: one callback serves all stages of the run."""
         heappush(self._queue, (self.stages[stage], stage))
         self.request_turn()
 
-    def schedule_later(self, stage: Stage[Any]) -> None:
+    def schedule_later(self, stage: Member) -> None:
         """Have `stage` go on in the next turn, not in this one: others get the loop before."""
         self._next_turn.append(stage)
         self.request_turn()
@@ -263,7 +318,7 @@ class Scope:
         self._grace_timer = self.loop.call_later(self.grace, self._grace_over, context=self.context)
         self.work_stopped()
 
-    def stop(self, stage: Stage[Any]) -> None:
+    def stop(self, stage: Member) -> None:
         """Stop a stage and those above it: one after the other, as there may be more than the stack is deep."""
         self._to_stop.append(stage)
         if len(self._to_stop) > 1:  # who stops is at it
@@ -423,8 +478,3 @@ async def outlast(future: asyncio.Future[Any], abandoned: asyncio.Future[None] |
             raise cancelled
     finally:
         del cancelled  # the traceback holds this frame, and this frame would hold the error
-
-
-def source_failure(error: BaseException, index: int, name: str) -> Failed:
-    """The failure of a source after `index` items."""
-    return Failed(as_failure(error, "the source"), index, None, name)

@@ -15,8 +15,9 @@ from typing import Any, cast, override
 
 from penstock.core.clock import now
 from penstock.core.closing import aclose, close
-from penstock.core.errors import OptionError, SourceConsumedError
-from penstock.core.scope import Scope, source_failure
+from penstock.core.errors import OptionError, SourceConsumedError, as_failure
+from penstock.core.outcome import Failed
+from penstock.core.scope import Scope
 from penstock.core.stage import END, PENDING, Pulled, Stage
 from penstock.core.stats import StageStats
 
@@ -53,10 +54,13 @@ class SourceStage[T](Stage[T]):
 
     def _source_failed(self, error: BaseException) -> None:
         self._ended = True
-        self.scope.fail(source_failure(error, self._taken, self.name))
+        self.scope.fail(self._failure(error))
 
     def _closing_failed(self, error: BaseException) -> None:
-        self.scope.cleanup_failed(source_failure(error, self._taken, self.name))
+        self.scope.cleanup_failed(self._failure(error))
+
+    def _failure(self, error: BaseException) -> Failed:
+        return Failed(as_failure(error, "the source"), self._taken, None, self.name)
 
 
 class IteratorStage[T](SourceStage[T]):

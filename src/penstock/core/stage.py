@@ -6,15 +6,11 @@ where work runs (`window`) and where an async source is read (`source`).
 """
 
 import enum
-from collections.abc import Callable, Collection, Iterable
-from typing import TYPE_CHECKING, Any, Final, Literal, override
+from collections.abc import Collection, Iterable
+from typing import Final, Literal, override
 
+from penstock.core.scope import Member, Scope
 from penstock.core.stats import StageStats
-
-if TYPE_CHECKING:
-    import asyncio
-
-    from penstock.core.scope import Scope
 
 
 class Signal(enum.Enum):
@@ -29,33 +25,26 @@ END: Final = Signal.END
 type Pulled[T] = T | Literal[Signal.PENDING, Signal.END]
 
 
-def nobody_waits() -> None:
-    """Stand in for `on_ready` until there is a stage below."""
-
-
 def name_work(stage: str, items: Collection[int]) -> str:
     """Name what still runs: the stage and the first five of the items."""
     some = ", ".join(map(str, sorted(items)[:5])) + (", ..." if len(items) > 5 else "")  # noqa: PLR2004 -- as said
     return f"stage {stage!r}, item{'s' if len(items) > 1 else ''} {some}"
 
 
-class Stage[T]:
+class Stage[T](Member):
     """One operator of an opened stream; counts the outcome of every item that it takes (P5)."""
 
     looks_at_the_clock = False
     """Whether a pull says PENDING when the turn is over, so that the asker need not look: a clock read an item."""
 
-    def __init__(self, scope: "Scope", name: str) -> None:
-        self.scope = scope
-        self.name = name
-        self.on_ready: Callable[[], None] = nobody_waits
+    def __init__(self, scope: Scope, name: str) -> None:
+        super().__init__(scope, name)
         self._taken: int = 0
         self._delivered: int = 0
         self._dropped: int = 0
         self._failed: int = 0
         self._cancelled: int = 0
         self._discarded: int = 0
-        scope.stages[self] = -len(scope.stages)
 
     def pull(self, room: int) -> Pulled[T]:
         """Hand on the next item, or say PENDING or END; `room` is how many items the asker could hold."""
@@ -65,27 +54,8 @@ class Stage[T]:
         """Hand on up to `room` items that are there, as `pull` would, where that is quicker; none says nothing."""
         return ()
 
-    def take_turn(self) -> None:
-        """Go on with what it has asked the scope to be called for (`Scope.schedule`)."""
-
-    def stop(self) -> None:
-        """Cancel work and pull no more, here and upstream; what is finished and next in order may still be pulled."""
-        raise NotImplementedError
-
-    def busy(self) -> str | None:
-        """Name the work that still runs, or None."""
-        return None
-
-    def runs(self, task: "asyncio.Task[Any] | None") -> bool:  # noqa: ARG002 -- for those that have some
-        """Whether `task` is one of this stage."""
-        return False
-
-    def is_over(self) -> bool:
-        """Whether nothing of this stage runs any more."""
-        return self.busy() is None
-
+    @override
     def stats(self) -> StageStats:
-        """What was counted and measured until now."""
         return StageStats(
             name=self.name,
             delivered=self._delivered,
@@ -96,17 +66,11 @@ class Stage[T]:
             taken=self._taken,  # last: a thread that asks meanwhile sees no outcome of an item that was not taken
         )
 
-    def settle_lost(self) -> None:
-        """Count what has no outcome as failed, once the run is over that has ended with an error of its own doing."""
-
-    def close(self) -> None:
-        """Discard what nobody will pull any more; called once, after all work has stopped."""
-
 
 class Through[T, U](Stage[U]):
     """A stage that runs no work of its own: asks upstream whenever it is asked."""
 
-    def __init__(self, scope: "Scope", upstream: Stage[T], name: str) -> None:
+    def __init__(self, scope: Scope, upstream: Stage[T], name: str) -> None:
         super().__init__(scope, name)
         self.upstream = upstream
         upstream.on_ready = self._pass_on

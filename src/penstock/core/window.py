@@ -13,26 +13,116 @@ slow head (P7): in an ordered window, an index below `taken` that stands in neit
 """
 
 import asyncio
+import inspect
 from asyncio import Task
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import replace
 from functools import partial
-from typing import Any, Final, cast, override
+from typing import Any, Final, Protocol, cast, override
 
 from penstock.core.clock import now
 from penstock.core.errors import MisuseError, as_failure, note
-from penstock.core.lazy import LazyTasks
 from penstock.core.limited import limited
 from penstock.core.log import LOG
-from penstock.core.meter import Wait
+from penstock.core.meter import Meter, Wait
 from penstock.core.outcome import Failed, Ok
-from penstock.core.places import Places, Results
 from penstock.core.plan import DROPPED, MISSING, Call, Later, Plan, gated
 from penstock.core.retry import Exhausted, retrying, thread_back, timed
 from penstock.core.scope import Scope
-from penstock.core.stage import END, PENDING, Pulled, Stage
+from penstock.core.stage import END, PENDING, Pulled, Stage, name_work
+from penstock.core.stats import StageStats
 
 LOOK: Final = 7
 """Results that are handed on between two looks at the clock, as a mask of their number: a look takes 40 ns."""
+
+
+class Results(Protocol):
+    """Where results wait, by the index of their item."""
+
+    def __len__(self) -> int: ...
+
+    def __setitem__(self, index: int, value: Any, /) -> None: ...
+
+
+class Places[U](Stage[U]):
+    """A stage with places for calls that run, by index, and for results that wait."""
+
+    def __init__(self, scope: Scope, name: str, concurrency: int, bound: int, finished: Results) -> None:
+        super().__init__(scope, name)
+        self.concurrency: int = concurrency
+        self.bound: int = bound
+        self.meter: Meter = Meter(scope.clock, scope.opened, every_call=scope.timing)
+        self.running: dict[int, asyncio.Task[None]] = {}
+        self._kept_places: int = 0
+        self.finished: Any = finished  # of the kind that a window needs
+
+    def _room(self) -> int:
+        """Count the free places."""
+        running = len(self.running)
+        free = self.concurrency - running
+        places = self.bound - running - len(self.finished)
+        return places if places < free else free  # noqa: FURB136 -- min() takes twice as long, for every result
+
+    def _has_next(self) -> bool:
+        """Whether a result is there that order allows to be handed on."""
+        raise NotImplementedError
+
+    # What is noted
+
+    def _note_peaks(self, last: int) -> None:
+        """Note how much there is after work was started, at the end on the item at `last`, which may be settled."""
+        running, waiting = len(self.running), len(self.finished)
+        held = running + waiting + (self.meter.last_settled == last)
+        self.meter.note_peaks(running + (last not in self.running), held, waiting)
+
+    def _note_results(self) -> None:
+        """Note how many results wait when one has come by itself."""
+        waiting = len(self.finished)
+        if waiting > self.meter.peak_buffered:
+            self.meter.note_buffered(waiting)
+
+    def _note_wait(self) -> None:
+        """Note what keeps a place free, if one is."""
+        if len(self.running) >= self.concurrency:
+            wait = Wait.NOTHING
+        elif self._room() > 0:
+            wait = Wait.UPSTREAM
+        else:
+            wait = Wait.CONSUMER if self._has_next() else Wait.HEAD
+        if wait is not self.meter.waits_for:
+            self.meter.wait_for(wait)
+
+    @override
+    def stats(self) -> StageStats:
+        books = super().stats()
+        returned, results = self._count_finished()
+        running = books.in_flight - returned
+        books = replace(
+            books,
+            running=running + self._kept_places,
+            buffered=results,
+            concurrency=self.concurrency,
+            blocked_loop_s=self.scope.blocked.seconds.get(self.name, 0.0),
+        )
+        return self.meter.measured(books, running)
+
+    def _count_finished(self) -> tuple[int, int]:
+        """Count the items whose work has returned and that have no outcome yet, and the results that wait."""
+        return len(self.finished), len(self.finished)
+
+    @override
+    def settle_lost(self) -> None:
+        books = super().stats()
+        if books.in_flight and not self.running:
+            self._failed += books.in_flight
+
+    @override
+    def runs(self, task: asyncio.Task[Any] | None) -> bool:
+        return task in self.running.values()
+
+    @override
+    def busy(self) -> str | None:
+        return name_work(self.name, [i if i >= 0 else ~i for i in self.running]) if self.running else None
 
 
 class Window[T, U](Places[U]):
@@ -457,3 +547,50 @@ class Window[T, U](Places[U]):
     @override
     def close(self) -> None:
         del self.work, self.measured_work, self._unbegun  # they hold this window
+
+
+class LazyTasks[T, U]:
+    """Tasks that a task factory starts lazily: they begin in a later pass of the loop, or, cancelled before, never.
+
+    Holds those that have not begun; `never_began(index, item)` is called for each that never will (gh-116048).
+    """
+
+    def __init__(self, scope: Scope, never_began: Callable[[int, T], None]) -> None:
+        self._scope = scope
+        self._never_began = never_began
+        self._items: dict[asyncio.Task[None], tuple[int, T, Call[T, U]]] = {}
+        self._waiting: dict[asyncio.Task[None] | None, None] = {}  # those that have begun too late in a turn, in order
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def note(
+        self, task: asyncio.Task[None], call: Coroutine[Any, Any, None], index: int, item: T, work: Call[T, U]
+    ) -> None:
+        """Remember what `task` is to do, if it has not begun with its `call`."""
+        if inspect.getcoroutinestate(call) == inspect.CORO_CREATED:
+            self._items[task] = index, item, work
+            self._scope.unbegun += 1
+            task.add_done_callback(self._done)
+
+    async def begin(self) -> None:
+        """Begin the current task, after those before it; when the turn is over, in a later pass of the loop (P9)."""
+        task = asyncio.current_task()
+        noted = task is not None and self._items.pop(task, None) is not None
+        if task is not None and noted:
+            task.remove_done_callback(self._done)
+        self._waiting[task] = None
+        try:
+            while next(iter(self._waiting)) is not task or now() > self._scope.turn_ends:
+                self._scope.request_turn()
+                await asyncio.sleep(0)
+        finally:
+            del self._waiting[task]
+            self._scope.unbegun -= noted
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        index, item, work = self._items.pop(task)
+        self._scope.unbegun -= 1
+        if isinstance(work, Later):
+            work.close()
+        self._never_began(index, item)

@@ -18,6 +18,7 @@ from penstock.core.outcome import Failed
 from penstock.core.scope import KEPT_FAILURES
 from penstock.durable.causes import Causes
 from penstock.durable.done import DoneRoots
+from penstock.durable.errors import RowError
 from penstock.durable.job import Job
 from penstock.durable.journal import Journal, Opened, line_of, unused_memo
 from penstock.durable.ledger import Ledger
@@ -26,7 +27,7 @@ from penstock.durable.memo import Memo
 from penstock.durable.refusing import Refusals
 from penstock.durable.report import GO_ON, RunReport
 from penstock.durable.roots import Key, Root, Tracked
-from penstock.durable.sink import RowError, Store, identity_of, keeps_order
+from penstock.durable.sink import Store, identity_of, keeps_order
 from penstock.durable.sqlite import StoreError
 from penstock.durable.suspects import DIED_ALONE, Counts, Found, Search, announced
 from penstock.durable.weights import weight

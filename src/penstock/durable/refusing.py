@@ -7,8 +7,8 @@ from penstock.core.errors import note
 from penstock.core.outcome import Failed
 from penstock.core.policy import Tolerance
 from penstock.core.scope import KEPT_FAILURES
+from penstock.durable.errors import RowError
 from penstock.durable.roots import DeadLetter, Root
-from penstock.durable.sink import RowError
 
 
 class Refusals:

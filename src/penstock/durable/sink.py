@@ -8,8 +8,6 @@ from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from penstock.core.errors import OptionError
-
 if TYPE_CHECKING:
     from penstock.durable.journal import Journal
     from penstock.durable.roots import Root
@@ -17,20 +15,6 @@ if TYPE_CHECKING:
 
 type Delivery = Literal["exactly once", "at least once"]
 type Durability = Literal["process", "power"]
-
-
-class RowError(OptionError):
-    """A row that its sink cannot hold: the failure of the root that it came from.
-
-    Attributes:
-        row: the row, as the sink has it, where that is known.
-    """
-
-    row: object = None
-
-
-class KeyTakenError(RowError):
-    """A row has a key that a row of another root has, which may still give it up in this run."""
 
 
 class Store(Protocol):

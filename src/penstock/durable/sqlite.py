@@ -19,7 +19,7 @@ from urllib.parse import quote
 import apsw
 
 from penstock.core.errors import PenstockError
-from penstock.durable.sink import RowError
+from penstock.durable.errors import RowError
 
 _REASONS: tuple[tuple[type[apsw.Error], str], ...] = (
     (apsw.NotADBError, "not an SQLite database"),

@@ -6,8 +6,8 @@ from functools import partial
 from typing import Any, Final, cast
 
 from penstock.core.closing import aclose, close
+from penstock.core.fan_out import AT_HAND
 from penstock.core.outcome import Failed
-from penstock.core.outputs import AT_HAND
 from penstock.core.plan import DROPPED, MISSING, Call, Gate, Later, Plan
 from penstock.core.policy import ANY_NUMBER
 from penstock.durable.fingerprint import StageCode

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from penstock.core.errors import PenstockError, note, said
 from penstock.core.scope import outlast
+from penstock.durable.errors import KeyTakenError, RowError
 from penstock.durable.roots import Root
-from penstock.durable.sink import KeyTakenError, RowError, Store
+from penstock.durable.sink import Store
 
 if TYPE_CHECKING:
     from penstock.durable.journal import Journal, Opened

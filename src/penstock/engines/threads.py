@@ -8,7 +8,7 @@ from itertools import islice
 from typing import Any, Final, cast
 
 from penstock.core.errors import as_failure
-from penstock.core.outputs import AT_HAND
+from penstock.core.fan_out import AT_HAND
 from penstock.core.retry import ThreadTimeout, in_time
 from penstock.core.scope import outlast
 from penstock.engines.pool import DaemonThreads

@@ -1,4 +1,4 @@
-"""Operators that look at items as they pass, with plain functions: nothing waits, nothing runs."""
+"""Operators that look at items as they pass: nothing waits, nothing runs."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
@@ -82,3 +82,26 @@ def distinct(key: Callable[[Any], Hashable] | None, last: int | None) -> StepFun
         return DROPPED if known else item
 
     return step
+
+
+class Take[T](Through[T, T]):
+    """Hands on `count` items: asks upstream for exactly that many, stops it before it hands on the last (P2)."""
+
+    def __init__(self, scope: Scope, upstream: Stage[T], count: int) -> None:
+        super().__init__(scope, upstream, f"take({count})")
+        self._left = count
+
+    @override
+    def pull(self, room: int) -> Pulled[T]:
+        if self._left == 0:
+            self.scope.stop(self.upstream)
+            return END
+        item = self.upstream.pull(min(room, self._left))
+        if item is PENDING or item is END:
+            return item
+        self._taken += 1
+        self._delivered += 1
+        self._left -= 1
+        if self._left == 0:
+            self.scope.stop(self.upstream)
+        return item

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 from penstock.exports import exports
 
 if TYPE_CHECKING:
-    from penstock.durable.sink import Delivery, Durability, RowError, Sink, Store
+    from penstock.durable.errors import RowError
+    from penstock.durable.sink import Delivery, Durability, Sink, Store
     from penstock.sinks.callback import Callback, Delivered
     from penstock.sinks.finding import Found
     from penstock.sinks.store import SqliteStore
@@ -15,7 +16,8 @@ else:
     __getattr__, __dir__ = exports(
         __name__,
         {
-            "penstock.durable.sink": ("Delivery", "Durability", "RowError", "Sink", "Store"),
+            "penstock.durable.errors": ("RowError",),
+            "penstock.durable.sink": ("Delivery", "Durability", "Sink", "Store"),
             "penstock.sinks.callback": ("Callback", "Delivered"),
             "penstock.sinks.finding": ("Found",),
             "penstock.sinks.store": ("SqliteStore",),

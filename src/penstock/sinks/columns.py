@@ -7,7 +7,7 @@ from typing import Any, Final, cast
 import apsw
 
 from penstock.core.errors import OptionError
-from penstock.durable.sink import RowError
+from penstock.durable.errors import RowError
 from penstock.durable.sqlite import Connection, StoreError
 from penstock.sinks.cells import check_name
 from penstock.sinks.store import ROOT, columns_of, lowered, quoted

@@ -9,9 +9,10 @@ from typing import Any, cast, override
 
 from penstock.core import validate
 from penstock.core.errors import OptionError
+from penstock.durable.errors import KeyTakenError, RowError
 from penstock.durable.journal import has_journal
 from penstock.durable.schema import refuse_computed
-from penstock.durable.sink import Delivery, Durability, KeyTakenError, RowError
+from penstock.durable.sink import Delivery, Durability
 from penstock.durable.sqlite import (
     ConstraintError,
     RefusedRowError,

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from penstock.core import validate
 from penstock.core.errors import OptionError
+from penstock.durable.errors import RowError
 from penstock.durable.schema import refuse_computed, refuse_other_tables
-from penstock.durable.sink import Delivery, Durability, RowError
+from penstock.durable.sink import Delivery, Durability
 from penstock.durable.sqlite import (
     Connection,
     ConstraintError,

@@ -20,14 +20,13 @@ streams or a test framework.
 """
 
 from penstock.testing.client import FakeClient, FakeFailure
-from penstock.testing.clock import Clock
 from penstock.testing.gauge import Gauge
 from penstock.testing.leftovers import Leftovers
 from penstock.testing.loops import LOOPS, TASK_FACTORIES, LoopName, TaskStart, new_loop, new_real_loop
 from penstock.testing.running import run, run_in_real_time
 from penstock.testing.scripted import Scripted
 from penstock.testing.stepping import Interrupt, run_interrupted, run_shuffled
-from penstock.testing.virtual import Deadlock, Livelock, VirtualLoop
+from penstock.testing.virtual import Clock, Deadlock, Livelock, VirtualLoop
 
 __all__ = [
     "LOOPS",

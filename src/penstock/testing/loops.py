@@ -6,8 +6,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from types import MappingProxyType
 from typing import Any, Literal, cast
 
-from penstock.testing.clock import Clock
-from penstock.testing.virtual import VirtualLoop
+from penstock.testing.virtual import Clock, VirtualLoop
 
 type LoopName = Literal["asyncio", "uvloop"]
 type TaskStart = Literal["default", "lazy", "eager"]

@@ -5,9 +5,9 @@ from collections.abc import Callable, Coroutine
 from contextlib import closing
 from typing import Any
 
-from penstock.testing.clock import Clock
 from penstock.testing.leftovers import Leftovers
 from penstock.testing.loops import LoopName, TaskStart, new_loop, new_real_loop
+from penstock.testing.virtual import Clock
 
 
 def run[T](

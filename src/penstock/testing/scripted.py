@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from penstock.testing.books import Books
-from penstock.testing.clock import Clock
+from penstock.testing.virtual import Clock
 
 type Delay = float | Callable[[int], float | None] | None
 

@@ -15,11 +15,10 @@ from collections.abc import Callable, Coroutine, Generator, Iterable
 from contextlib import closing, contextmanager
 from typing import Any, cast, override
 
-from penstock.testing.clock import Clock
 from penstock.testing.describe import describe_task
 from penstock.testing.leftovers import Leftovers
 from penstock.testing.loops import TASK_FACTORIES, LoopName, TaskStart, new_loop
-from penstock.testing.virtual import VirtualLoop
+from penstock.testing.virtual import Clock, VirtualLoop
 
 LATENESS = (0.0, 0.25, 0.5)
 """By how much orders differ: the share of what is ready that waits for a later pass."""

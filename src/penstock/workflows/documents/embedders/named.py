@@ -3,6 +3,7 @@
 import os
 
 from penstock.core.errors import OptionError
+from penstock.exports import naming_extras
 from penstock.workflows.documents.embedders import Embedder
 from penstock.workflows.documents.embedders.hashing import HashEmbedder
 from penstock.workflows.documents.embedders.local_model import SentenceTransformerEmbedder
@@ -43,7 +44,8 @@ def embedder_named(
 
 
 def _openai(named: str | None, model: str | None, base_url: str | None, key: Secret | None) -> Embedder:
-    from penstock.workflows import OpenAIEmbedder  # noqa: PLC0415 -- from there, so that a missing extra is named
+    with naming_extras("penstock.workflows.OpenAIEmbedder", {"httpx": "openai"}):
+        from penstock.workflows.documents.embedders.openai import OpenAIEmbedder  # noqa: PLC0415 -- it brings an extra
 
     if named and model and named != model:
         raise OptionError(f"model must be {named!r}, as the embedder 'openai:{named}' says, got {model!r}")
