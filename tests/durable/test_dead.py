@@ -7,6 +7,8 @@ import pytest
 
 import penstock
 from penstock import durable
+from penstock.durable.letters import Letters
+from penstock.durable.writer import Writer
 from penstock.sinks.table import SqliteTable
 
 pytestmark = pytest.mark.real_time
@@ -188,3 +190,43 @@ async def test_nothing_is_changed_while_a_run_writes(table, change):
         return row
 
     assert (await stream(["a"]).map(meddle).to(table, run="r")).rows == 1
+
+
+async def test_of_a_root_that_fails_in_a_million_places_the_first_letters_are_kept(table):
+    """They are held until the root is finished, and written together."""
+
+    def fail(number):
+        raise ValueError(number)
+
+    many = penstock.keyed(["root"], key=str).flat_map(lambda _: range(3_000))
+    report = await many.map(fail, on_error="collect").to(table, run="r")
+    assert (report.dead, report.causes[0].count) == (1, 1)
+    (root,) = durable.dead_roots(table.path)
+    *kept, last = root.letters
+    assert [letter.item for letter in kept] == [str(number) for number in range(len(kept))]
+    assert last.error == f"MoreFailures: {3_000 - len(kept):,} more items of this root failed, and are not kept"
+
+
+def test_letters_of_a_root_are_bounded_in_number_and_in_length():
+    """However long texts are, a root in memory is small; what is kept holds no item and no traceback."""
+    short, long = Letters(), Letters()
+    for number in range(20_000):
+        short.add("map", 1, ValueError(number), number)
+        long.add("map", 1, ValueError("x" * 100_000), "y" * 100_000)
+    assert len(list(short)) == 1_001
+    assert len(list(long)) < 10
+    assert 1_000 < long.weight < 1_500
+
+
+async def test_letters_that_wait_to_be_written_weigh_what_they_hold(tmp_path, monkeypatch):
+    """Else twenty thousand roots with letters of 100 kB each would wait in memory."""
+    weights = []
+    enter = Writer._enter
+    monkeypatch.setattr(Writer, "_enter", lambda self, entry: (weights.append(entry[2]), enter(self, entry)))
+
+    def fail(number):
+        raise ValueError("x" * 50_000)
+
+    table = SqliteTable(tmp_path / "t.db", "letters")
+    await penstock.keyed(range(3), key=int).map(fail, on_error="collect").to(table, run="r")
+    assert min(weights) > 50

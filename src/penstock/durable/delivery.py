@@ -20,7 +20,7 @@ from penstock.durable.causes import Causes
 from penstock.durable.done import DoneRoots
 from penstock.durable.errors import RowError
 from penstock.durable.job import Job
-from penstock.durable.journal import Journal, Opened, line_of, unused_memo
+from penstock.durable.journal import Journal, Opened, unused_memo
 from penstock.durable.ledger import Ledger
 from penstock.durable.lock import HeldError, Progress, owner, reached
 from penstock.durable.memo import Memo
@@ -434,8 +434,8 @@ class Delivery:
             self._ledger.committed(root)
             if root.letters:
                 self._dead += 1
-                letter = root.letters[0]
-                self._causes.add(line_of(letter.error), letter.stage, root.key)
+                letter = root.letters.first
+                self._causes.add(letter.error, letter.stage, root.key)
             else:
                 self.first_row_s = self.first_row_s or perf_counter() - self._began
                 self._delivered += 1

@@ -1,8 +1,7 @@
 """What a store knows of runs: which roots are done, in which version; kept in the store's own database."""
 
-import traceback
 from bisect import bisect_right
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from operator import itemgetter
@@ -15,7 +14,7 @@ from penstock.core.text import named
 from penstock.durable import deaths
 from penstock.durable.deaths import Deaths
 from penstock.durable.fingerprint import OnChange, StageCode, changes, code_of
-from penstock.durable.roots import DEAD, DONE, DeadLetter, Key, Root
+from penstock.durable.roots import DEAD, DONE, Key, Root
 from penstock.durable.schema import refuse_other_tables
 from penstock.durable.sqlite import Connection, DamageError, StoreError, transaction
 from penstock.durable.staging import Staging
@@ -45,9 +44,6 @@ DROP TABLE IF EXISTS penstock_deaths;
 
 _ENTRIES: Final = 10_000
 """Entries of what is kept for a stage that are dropped together."""
-
-_LONGEST: Final = 64_000
-"""Characters of a text in a dead letter."""
 
 _TABLES = f"""
 CREATE TABLE penstock_journal (format INTEGER NOT NULL, last_id INTEGER NOT NULL DEFAULT 0);
@@ -312,7 +308,7 @@ class Journal:
         state = DEAD if root.letters else DONE
         rows = 0 if root.letters else len(root.rows) + root.staged
         values = (root.version, state, root.position, opened.times)
-        kept = root.letters and opened.keeps_rows_of_dead
+        kept = root.letters is not None and opened.keeps_rows_of_dead
         if root.dispatched:
             self.deaths.acquit(opened.id, root.key)
         known = list(self._connection.select(_ROOT, (opened.id, root.key), int))
@@ -330,11 +326,11 @@ class Journal:
                 "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 (*values, rows, opened.id, root.key, number := self._new_id()),
             )
-        for letter in root.letters:
+        for letter in root.letters or ():
             self._connection.execute(
                 "INSERT INTO penstock_dead (root, stage, attempts, error, traceback, item, at) "
                 "VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (number, *_written(letter)),
+                (number, *letter),
             )
         return number
 
@@ -519,28 +515,3 @@ def _format(path: str, connection: Connection) -> int:
         if len(found) == 1 and isinstance(found[0][0], int) and found[0][0] > 0:
             return found[0][0]
     raise StoreError(f"{path}: its table penstock_journal was not made by a durable run")
-
-
-def _written(letter: DeadLetter) -> tuple[str, int, str, str, str, float]:
-    """A letter as texts that can be stored, whatever was thrown with whatever item."""
-    error, item = letter.error, letter.item
-    trace = _text(lambda: "".join(traceback.format_exception(error)), "traceback", error)
-    return _utf8(letter.stage), letter.attempts, line_of(error), trace, _text(lambda: repr(item), "repr", item), time()
-
-
-def line_of(error: BaseException) -> str:
-    """What an error says, with its type, as text that can be stored."""
-    return f"{type(error).__name__}: {_text(lambda: str(error), 'str', error)}"
-
-
-def _text(make: Callable[[], str], what: str, of: object) -> str:
-    """The text, cut where it is very long; a word on whose it is if it cannot be made: that is code of others."""
-    try:
-        text = make()
-    except Exception as failure:  # noqa: BLE001 -- it must not hide the error that the letter is about
-        return f"<{type(of).__name__}, whose {what} raised {type(failure).__name__}>"
-    return _utf8(text if len(text) <= _LONGEST else f"{text[:_LONGEST]}... ({len(text) - _LONGEST:,} more)")
-
-
-def _utf8(text: str) -> str:
-    return text.encode("utf-8", "backslashreplace").decode()

@@ -8,7 +8,7 @@ from penstock.core.outcome import Failed
 from penstock.core.policy import Tolerance
 from penstock.core.scope import KEPT_FAILURES
 from penstock.durable.errors import RowError
-from penstock.durable.roots import DeadLetter, Root
+from penstock.durable.roots import Root
 
 
 class Refusals:
@@ -43,7 +43,7 @@ class Refusals:
             if broken is None:
                 self.failures.append(Failed(error, place, item, self.stage, root=root.key))
                 root.failed = True
-                root.letters.append(DeadLetter(self.stage, 1, error, item))
+                root.set_aside(self.stage, 1, error, item)
                 return
         if broken:
             note(error, f"failures of stage {self.stage!r}: {self._count}, more than {broken} allows")

@@ -7,6 +7,8 @@ more: all of it was accepted by the sink, dropped, or has failed for good; also 
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
+from penstock.durable.letters import Letters
+
 type Key = str | int
 
 DONE: Final = 0
@@ -24,7 +26,7 @@ class Root:
         source: the number of its source among those that are merged, from 0.
         rows: what the sink has accepted of it and not stored yet.
         under_way: how many items it is at this moment.
-        letters: what failed of it for good and was set aside.
+        letters: what failed of it for good and was set aside, or None.
         staging: the number by which rows of it wait in the staging table, or 0.
         staged: how many rows wait there.
         weight: how much memory `rows` take, as `penstock.durable.weights` has it.
@@ -57,7 +59,7 @@ class Root:
         self.source: int = source
         self.rows: list[Any] = []
         self.under_way: int = 1
-        self.letters: list[DeadLetter] = []
+        self.letters: Letters | None = None
         self.staging: int = 0
         self.staged: int = 0
         self.weight: int = 0
@@ -65,23 +67,17 @@ class Root:
         self.dispatched: bool = False
         self._finished = finished
 
+    def set_aside(self, stage: str, attempts: int, error: BaseException, item: object) -> None:
+        """Note an item of it that failed for good; the root is dead."""
+        if self.letters is None:
+            self.letters = Letters()
+        self.letters.add(stage, attempts, error, item)
+
     def settled(self) -> None:
         """Count that one item of it is through."""
         self.under_way -= 1
         if not self.under_way:
             self._finished(self)
-
-
-class DeadLetter:
-    """An item that failed for good: where, why, and what it was."""
-
-    __slots__ = ("attempts", "error", "item", "stage")
-
-    def __init__(self, stage: str, attempts: int, error: BaseException, item: object) -> None:
-        self.stage: str = stage
-        self.attempts: int = attempts
-        self.error: BaseException = error
-        self.item: object = item
 
 
 class Tracked:

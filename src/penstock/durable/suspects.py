@@ -29,7 +29,7 @@ from penstock.core.log import LOG
 from penstock.durable import lock
 from penstock.durable.deaths import Suspect
 from penstock.durable.journal import Opened
-from penstock.durable.roots import DeadLetter, Key, Root
+from penstock.durable.roots import Key, Root
 from penstock.durable.sink import Store
 
 _LOOK: Final = 0.01
@@ -155,7 +155,7 @@ class Search:
         root = Root(suspect.key, suspect.version, suspect.position, lambda _: None)
         root.dispatched = True
         error = ProcessDied(f"the process that worked on it alone {how}")
-        root.letters.append(DeadLetter("process", suspect.attempts, error, suspect.key))
+        root.set_aside("process", suspect.attempts, error, suspect.key)
         with self._store() as store:
             number = store.journal.settle(self._opened, root)
             if not self._keeps_rows:

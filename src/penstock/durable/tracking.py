@@ -13,7 +13,7 @@ from penstock.core.policy import ANY_NUMBER
 from penstock.durable.fingerprint import StageCode
 from penstock.durable.ledger import Dispatch, Ledger
 from penstock.durable.memo import StageMemo
-from penstock.durable.roots import DeadLetter, Tracked
+from penstock.durable.roots import Tracked
 from penstock.durable.values import pack_list
 from penstock.ops.kind import Forms, Kind
 from penstock.ops.operator import Adapt, Operator
@@ -192,7 +192,7 @@ def _passed_over(on_error: str, failure: Failed) -> None:
     """Count the item as through: the run goes on without it."""
     item: Tracked = failure.item
     if on_error == "collect":
-        item.root.letters.append(DeadLetter(failure.stage, failure.attempts, failure.error, item.value))
+        item.root.set_aside(failure.stage, failure.attempts, failure.error, item.value)
     item.root.settled()
 
 

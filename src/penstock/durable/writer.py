@@ -89,7 +89,9 @@ class Writer:
 
     def add(self, root: Root) -> None:
         """Have a finished root committed."""
-        self._enter((root, None, 1 + root.weight + (len(str(root.key)) + len(root.version)) // 1_000))
+        texts = (len(str(root.key)) + len(root.version)) // 1_000
+        letters = 0 if root.letters is None else root.letters.weight
+        self._enter((root, None, 1 + root.weight + texts + letters))
 
     def stage(self, root: Root) -> None:
         """Have the rows that a root has until now wait in the store, so that they need no memory."""
