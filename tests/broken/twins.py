@@ -30,7 +30,7 @@ from penstock.core.scope import Scope
 from penstock.core.source import AsyncIteratorStage, IteratorStage
 from penstock.core.stage import END
 from penstock.core.window import Window
-from penstock.engines.threads import Threads
+from penstock.engines.binding import Binding
 from penstock.ops.combine import Merge
 from penstock.ops.group import Batch
 from penstock.ops.operator import Operator
@@ -332,7 +332,7 @@ def blocks_the_loop():
     async def read(self, limit, fn, *args):
         return fn(*args)
 
-    put(Threads, "run", read)
+    put(Binding, "run", read)
 
 
 @twin("counts the wait for a slow head as one for the consumer", "test_stats.py")

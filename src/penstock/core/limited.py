@@ -15,7 +15,7 @@ from penstock.core.errors import OptionError
 from penstock.core.limits import Limiter, Shared
 from penstock.core.meter import Meter
 from penstock.core.rates import RateLimit
-from penstock.core.retry import ThreadTimeout, tries_of_this_task
+from penstock.core.retry import StillRunning, tries_of_this_task
 
 type Limit = Shared | Sequence[Shared]
 """The option `limit`. `Shared` is what type checkers make of a list with both kinds of limit in it."""
@@ -71,7 +71,7 @@ class Hold:
         await self._begin()
         try:
             result = await work(item)
-        except ThreadTimeout as error:
+        except StillRunning as error:
             error.back = partial(self._give_back_after, error.back)
             raise
         except BaseException:

@@ -230,8 +230,11 @@ async def in_time[U](result: Awaitable[U], when: float | None, seconds: float | 
         raise AttemptTimeout(f"timed out after {seconds:g} s") from error.__cause__
 
 
-class ThreadTimeout(AttemptTimeout):
-    """An attempt in a thread took too long; the thread cannot be stopped and still runs."""
+class StillRunning(AttemptTimeout):
+    """An attempt on an engine took too long, and is not over yet: `back()` waits until it is.
+
+    A thread cannot be stopped; an engine that can kill its calls is back soon.
+    """
 
     def __init__(self, timeout: float, back: Callable[[], Awaitable[None]]) -> None:
         super().__init__(f"timed out after {timeout:g} s")
@@ -243,7 +246,7 @@ def thread_back(error: BaseException) -> Callable[[], Awaitable[None]] | None:
     """How to wait for the thread that `error` left running, or None."""
     if isinstance(error, Exhausted):
         error = error.error
-    return error.back if isinstance(error, ThreadTimeout) else None
+    return error.back if isinstance(error, StillRunning) else None
 
 
 async def _thread_is_back(error: BaseException) -> None:

@@ -116,6 +116,22 @@ class Reader(Protocol):
         ...
 
 
+class Resource(Protocol):
+    """What a run has for itself and closes at its end: threads, processes."""
+
+    def describe(self) -> str:
+        """What it is, for a warning."""
+        ...
+
+    async def aclose(self, grace: float) -> None:
+        """Close it; what does not end within `grace` seconds is left behind."""
+        ...
+
+    def abandon(self) -> None:
+        """Let go of it without waiting."""
+        ...
+
+
 class Scope:
     """What one run of a stream owns.
 
@@ -140,6 +156,7 @@ class Scope:
         self.stages: dict[Member, int] = {}  # in the order of opening; by their ranks, those below come first
         self.sources: list[Reader] = []
         self.on_closed: list[Callable[[], None]] = []
+        self.resources: list[Resource] = []
         self.reason: Reason = "consumer left"
         self.failure: Failed | None = None
         self.failures: deque[Failed] = deque(maxlen=KEPT_FAILURES)
@@ -156,6 +173,8 @@ class Scope:
         self._releasing = False
         self._grace_timer: asyncio.TimerHandle | None = None
         self._to_stop: deque[Member] = deque()
+        self._patience = grace
+        self._closing_resources: asyncio.Task[None] | None = None
         self._unstopped: list[str] = []
         self._left_behind = False
         self._cleanup_errors: list[BaseException] = []
@@ -361,6 +380,7 @@ class Scope:
 
     def _grace_over(self) -> None:
         self._grace_timer = None
+        self._patience = 0.0
         if not self._releasing:
             self._unstopped += [work for stage in self.stages if (work := stage.busy())]
             self._left_behind = bool(self._unstopped)
@@ -372,16 +392,64 @@ class Scope:
             self._finish()
 
     def _finish(self) -> None:
+        if self.closed.done() or self._closing_resources is not None:
+            return
+        if self._grace_timer is not None:
+            self._grace_timer.cancel()
+            self._grace_timer = None
+        for stage in self.stages:
+            self._call_at_the_end(stage.close)
+        for callback in self.on_closed:
+            self._call_at_the_end(callback)
+        if not self.resources:
+            self._end()
+            return
+        closing = self._close_resources()
+        try:
+            task = self._closing_resources = self.spawn(closing)
+        except BaseException as error:  # noqa: BLE001 -- a task factory is user code
+            closing.close()
+            self.cleanup_failed(Failed(as_failure(error), 0, None, "end of the run"))
+            for resource in self.resources:
+                self._call_at_the_end(resource.abandon)
+            self._end()
+            return
+        if not task.done():
+            self._grace_timer = self.loop.call_later(self._patience, self._resources_late, context=self.context)
+
+    async def _close_resources(self) -> None:
+        """Close one after the other; what has not ended stays in the list, for `_resources_late`."""
+        while self.resources:
+            resource = self.resources[-1]
+            try:
+                await resource.aclose(self._patience)
+            except asyncio.CancelledError:
+                self._call_at_the_end(resource.abandon)
+            except BaseException as error:  # noqa: BLE001 -- raised from leaving, whatever it is
+                self.cleanup_failed(Failed(as_failure(error), 0, None, f"closing of {resource.describe()}"))
+            if self.closed.done():
+                return
+            self.resources.remove(resource)
+        self._end()
+
+    def _resources_late(self) -> None:
+        """Leave behind what does not close in time."""
+        self._grace_timer = None
+        assert self._closing_resources is not None
+        self._unstopped += [f"closing of {resource.describe()}" for resource in self.resources]
+        for resource in self.resources:
+            self._call_at_the_end(resource.abandon)
+        self._closing_resources.cancel()
+        self._end()
+
+    def _end(self) -> None:
+        """Say that the run is over."""
         if self.closed.done():
             return
         if self._grace_timer is not None:
             self._grace_timer.cancel()
             self._grace_timer = None
         try:
-            for stage in self.stages:
-                stage.close()
-            for callback in self.on_closed:
-                self._call_at_the_end(callback)
             self._let_go()
         finally:  # or who leaves would wait for ever
             self.closed.set_result(None)
@@ -395,9 +463,10 @@ class Scope:
 
     def abandon(self) -> None:
         """Let threads go though nothing can be awaited any more: the loop was closed before the run was left."""
-        for callback in self.on_closed:
+        for callback in (*self.on_closed, *(resource.abandon for resource in self.resources)):
             self._call_at_the_end(callback)
         self.on_closed.clear()
+        self.resources.clear()
 
     @property
     def left_work_behind(self) -> bool:
@@ -419,6 +488,7 @@ class Scope:
         self.stages.clear()
         self.sources.clear()
         self.on_closed.clear()
+        self.resources.clear()
 
     def stats(self) -> Stats:
         """What every stage counts and measures; after the end, what it was when the run was closed."""

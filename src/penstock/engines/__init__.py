@@ -1,1 +1,10 @@
-"""Where a function runs. The window, its order and its accounting are the same everywhere (P12)."""
+"""Where functions run: `engine=` takes the name of an engine, or one of these, which stages and runs can share.
+
+The window, its order and its accounting are the same everywhere (P12).
+"""
+
+from penstock.core.retry import StillRunning
+from penstock.engines.engine import Answer, Call, Engine, answer
+from penstock.engines.threads import Threads
+
+__all__ = ["Answer", "Call", "Engine", "StillRunning", "Threads", "answer"]

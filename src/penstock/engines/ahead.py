@@ -16,7 +16,8 @@ from penstock.core.errors import as_failure
 from penstock.core.scope import Scope
 from penstock.core.source import OwnedStage
 from penstock.core.stage import END, PENDING, Pulled
-from penstock.engines.threads import NO_LIMIT, Threads
+from penstock.engines.binding import NO_LIMIT, Binding
+from penstock.engines.threads import Threads
 
 AHEAD: Final = 256
 """Items that may have been read while nobody has asked for them."""
@@ -35,8 +36,9 @@ class ThreadStage[T](OwnedStage[T]):
         self._exhausted = False
         self._told = False
         self._lock = threading.Lock()
-        self._threads = Threads(1, name, scope.closed)
-        scope.on_closed.append(self._threads.close)
+        self._thread = Threads(1, name=name)
+        self._binding = Binding(self._thread, scope.closed)
+        scope.on_closed.append(self._thread.abandon)
 
     # On the loop
 
@@ -86,7 +88,7 @@ class ThreadStage[T](OwnedStage[T]):
             if self._inbox or not self._may_go_on():
                 await self._sleep()
             else:
-                await self._threads.run(NO_LIMIT, self._burst)
+                await self._binding.run(NO_LIMIT, self._burst)
 
     @override
     def _close_unread(self) -> bool:
@@ -94,13 +96,13 @@ class ThreadStage[T](OwnedStage[T]):
 
     @override
     async def _close(self) -> None:
-        if not self._threads.gone and (self._iterator is not None or self._close_unread()):
-            await self._threads.run(NO_LIMIT, self._close_in_thread)
+        if not self._binding.gone and (self._iterator is not None or self._close_unread()):
+            await self._binding.run(NO_LIMIT, self._close_in_thread)
 
     @override
     def _gone(self, task: Task[None]) -> None:
         super()._gone(task)
-        self._threads.close()  # here, too: nobody may come to close a run that `asyncio.run` has cancelled
+        self._thread.abandon()  # here, too: nobody may come to close a run that `asyncio.run` has cancelled
 
     def _arrived(self) -> None:
         with self._lock:  # the thread, which tells inside of it, goes on first: to the next items, if they are there

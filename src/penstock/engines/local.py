@@ -6,10 +6,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final, Literal, cast
 
 type FunctionKind = Literal["async", "plain", "other"]
-type Engine = Literal["inline", "thread"]
 type SourceEngine = Literal["thread"]
 
-ENGINES: Final[tuple[Engine | None, ...]] = (None, "inline", "thread")
 SOURCE_ENGINES: Final[tuple[SourceEngine | None, ...]] = (None, "thread")
 
 

@@ -24,6 +24,7 @@ class DaemonThreads(Executor):
         self._unfinished = 0
         self._over = False
         self._at_work: set[threading.Thread] = set()
+        self._when_idle: Callable[[], object] | None = None
 
     @override
     def submit[**P, T](self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
@@ -57,11 +58,27 @@ class DaemonThreads(Executor):
             with self._lock:
                 self._unfinished -= 1
                 self._at_work.discard(thread)
+                told = self._when_idle if not self._at_work else None
             if error is not None:
                 future.set_exception(error)
             elif not future.cancelled():
                 future.set_result(result)
-            del job, future, call, result, error
+            if told is not None:
+                told()
+            del job, future, call, result, error, told
+
+    @property
+    def idle(self) -> bool:
+        """Whether no thread is in a call."""
+        return not self._at_work
+
+    def when_idle(self, tell: Callable[[], object]) -> None:
+        """Call `tell()` when the last call is over, in its thread, or now if there is none."""
+        with self._lock:
+            self._when_idle = tell
+            idle = not self._at_work
+        if idle:
+            tell()
 
     @override
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:

@@ -7,12 +7,12 @@ from penstock.core.fan_out import FanOut
 from penstock.core.plan import Call, Plan
 from penstock.core.scope import Scope
 from penstock.core.stage import Stage
-from penstock.engines.threads import Threads
+from penstock.engines.binding import Binding
 from penstock.ops.kind import Forms, Kind
 
 
 class FlatMap(Kind):
-    """Hands on each item of the iterable that the function gives; what blocks as it is read is read in a thread."""
+    """Hands on each item of the iterable that the function gives; what blocks is read where it was made."""
 
     __slots__ = ()
 
@@ -22,8 +22,8 @@ class FlatMap(Kind):
         return False
 
     @override
-    def bound(self, threads: Threads, fn: Callable[[Any], Any], timeout: float | None) -> Call[Any, Any]:
-        return threads.bind_reading(fn, timeout)
+    def bound(self, binding: Binding, fn: Callable[[Any], Any], timeout: float | None) -> Call[Any, Any]:
+        return binding.bind_fan(fn, timeout)
 
     @override
     def window(self, scope: Scope, upstream: Stage[Any], plan: Plan[Any, Any]) -> Stage[Any]:

@@ -9,7 +9,7 @@ from penstock.core.order import OrderedWindow, UnorderedWindow
 from penstock.core.plan import Call, Plan
 from penstock.core.scope import Scope
 from penstock.core.stage import Stage
-from penstock.engines.threads import Threads
+from penstock.engines.binding import Binding
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,12 +64,12 @@ class Kind:
         return False
 
     def called(self, fn: Callable[[Any], Any]) -> Callable[[Any], Any]:
-        """What the window calls, for the user's `fn`."""
+        """What the window calls, for the user's `fn` that runs on the loop."""
         return fn
 
-    def bound(self, threads: Threads, fn: Callable[[Any], Any], timeout: float | None) -> Call[Any, Any]:
-        """What the window calls, for the user's `fn` that runs in threads."""
-        return threads.bind(self.called(fn), timeout)
+    def bound(self, binding: Binding, fn: Callable[[Any], Any], timeout: float | None) -> Call[Any, Any]:
+        """What the window calls, for the user's `fn` that runs on an engine."""
+        return binding.bind(fn, timeout)
 
     def window(self, scope: Scope, upstream: Stage[Any], plan: Plan[Any, Any]) -> Stage[Any]:
         """The stage that does what the plan says."""

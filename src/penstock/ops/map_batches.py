@@ -9,11 +9,12 @@ from typing import Any, cast, override
 from penstock.core import validate
 from penstock.core.batches import OrderedBatches, UnorderedBatches
 from penstock.core.errors import OptionError, ResultCountError
-from penstock.core.plan import Plan
+from penstock.core.plan import Call, Plan
 from penstock.core.retry import Seconds
 from penstock.core.scope import Scope
 from penstock.core.source import length_of
 from penstock.core.stage import Stage
+from penstock.engines.binding import Binding
 from penstock.ops.group import Batch
 from penstock.ops.kind import Forms, Kind
 
@@ -54,6 +55,15 @@ class MapBatches(Kind):
     @override
     def called(self, fn: Callable[[Any], Any]) -> Callable[[Any], Any]:
         return _one_each(fn)
+
+    @override
+    def bound(self, binding: Binding, fn: Callable[[Any], Any], timeout: float | None) -> Call[Any, Any]:
+        call = binding.bind(fn, timeout)
+
+        async def one_each(items: list[Any]) -> list[Any]:
+            return _checked(items, await call(items.copy(), len(items) + 1))
+
+        return one_each
 
     @override
     def window(self, scope: Scope, upstream: Stage[Any], plan: Plan[Any, Any]) -> Stage[Any]:

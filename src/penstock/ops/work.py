@@ -15,8 +15,9 @@ from penstock.core.policy import ON_ERROR, OnError, Tolerance
 from penstock.core.retry import Retry, Seconds
 from penstock.core.scope import Scope
 from penstock.core.stage import Stage
-from penstock.engines.local import ENGINES, Engine, kind_of, on_loop
-from penstock.engines.threads import Threads
+from penstock.engines.choosing import EngineOption, Make, bound_to, chosen
+from penstock.engines.engine import Engine
+from penstock.engines.local import kind_of, on_loop
 from penstock.ops.kind import Kind
 from penstock.ops.operator import Adapt, Code, Operator
 
@@ -30,8 +31,9 @@ class MoreOptions(TypedDict, total=False):
             `zip`, `enumerate`, `distinct` and the like, a sink that shows it), and hands on as finished where it cannot
             (`for_each`, `drain`, `count`, most durable runs). That is decided when the run is opened.
         buffer: finished results that may wait beside the running calls, an int >= 0; default 0.
-        engine: where the function runs: "inline" (called on the loop) or "thread"; None, the default, means threads for
-            a plain `def` function at concurrency > 1, else inline.
+        engine: where the function runs: "inline" (called on the loop), "thread" (threads of this stage and run), or an
+            engine that stages and runs share (see `penstock.engines`); None, the default, means threads for a plain
+            `def` function at concurrency > 1, else inline.
         name: the stage's name in errors and statistics; default the operator and the function.
         timeout: seconds that one attempt may take, > 0; default no limit.
         retry: when to try a failed call again; default never.
@@ -53,7 +55,7 @@ class MoreOptions(TypedDict, total=False):
 
     ordered: bool | None
     buffer: int
-    engine: Engine | None
+    engine: EngineOption | None
     name: str | None
     timeout: Seconds | None
     retry: Retry | None
@@ -68,7 +70,7 @@ class Options(MoreOptions, total=False):
     """Options of every operator that runs a function.
 
     Attributes:
-        concurrency: calls that run at once, an int >= 1; None, the default, means 1.
+        concurrency: calls that run at once, an int >= 1; None, the default, means 1, or the slots of a shared engine.
     """
 
     concurrency: int | None
@@ -87,7 +89,7 @@ class Settings:
     concurrency: int | None = None
     ordered: bool | None = None
     buffer: int = 0
-    engine: Engine | None = None
+    engine: EngineOption | None = None
     name: str | None = None
     timeout: Seconds | None = None
     retry: Retry | None = None
@@ -105,8 +107,9 @@ class Work:
 
     kind: Kind
     fn: Callable[[Any], Any]
-    in_threads: bool
+    engine: Engine | Make | None
     plan: Plan[Any, Any]
+    counted: bool
 
     def open(self, scope: Scope, upstream: Stage[Any], adapt: Adapt | None, in_order: bool) -> Stage[Any]:  # noqa: FBT001 -- as all
         """The stage that does this under `upstream`; `in_order` says whether its order can be seen."""
@@ -121,12 +124,11 @@ class Work:
 
     def _bound(self, scope: Scope) -> Plan[Any, Any]:
         """The plan with the function bound to where it runs."""
-        if not self.in_threads:
+        if self.engine is None:
             return self.plan
-        threads = Threads(self.plan.concurrency, self.plan.name, scope.closed)
-        scope.on_closed.append(threads.close)
-        call = self.kind.bound(threads, self.fn, self.plan.timeout)
-        return self.plan.replaced(work=shaped(call, self.kind.shape), timeout=None)
+        binding, plan = bound_to(self.engine, scope, self.plan, counted=self.counted)
+        call = self.kind.bound(binding, self.fn, plan.timeout)
+        return plan.replaced(work=shaped(call, self.kind.shape), timeout=None)
 
 
 def work(kind: Kind, fn: Callable[[Any], Any], /, **options: Unpack[AllOptions]) -> Operator:
@@ -136,15 +138,14 @@ def work(kind: Kind, fn: Callable[[Any], Any], /, **options: Unpack[AllOptions])
         OptionError: an option breaks its rule.
     """
     given = _checked(kind, fn, options)
-    plain = kind_of(fn) == "plain"
-    in_threads = given.engine == "thread" or (given.engine is None and plain and (given.concurrency or 1) > 1)
-    if plain and not in_threads and given.timeout is not None:
+    engine = chosen(given.engine, kind_of(fn), given.concurrency)
+    if engine is None and kind_of(fn) == "plain" and given.timeout is not None:
         raise OptionError(
             f"timeout must be None for a plain function that runs inline, got {options.get('timeout')!r}: "
             'it cannot be interrupted; make it async, or give engine="thread" or concurrency > 1 to run it in threads'
         )
     title = given.name or f"{kind.name}({name_of(fn)})"
-    plan = _planned(kind, fn, given, title, in_threads=in_threads)
+    plan = _planned(kind, fn, given, title, stays=engine is None)
     code = Code(
         title,
         fn,
@@ -155,7 +156,7 @@ def work(kind: Kind, fn: Callable[[Any], Any], /, **options: Unpack[AllOptions])
     )
     return Operator(
         kind.name,
-        Work(kind, fn, in_threads, plan).open,
+        Work(kind, fn, engine, plan, counted=given.concurrency is not None).open,
         item_by_item=True,
         code=code,
         ordered=True if kind.shows_order else plan.ordered,
@@ -173,8 +174,6 @@ def _checked(kind: Kind, fn: Callable[[Any], Any], options: AllOptions) -> Setti
     given = Settings(**options)
     if validate.flag("memo", given.memo) and kind.for_effect:
         raise OptionError(f"memo must be False for {kind.name}, got True: it calls its function for the effect")
-    if validate.one_of("engine", given.engine, ENGINES) == "thread" and kind_of(fn) == "async":
-        raise OptionError("engine must be None or 'inline' for an async function, got 'thread': it runs on the loop")
     if given.retry is not None:
         validate.instance("retry", given.retry, Retry, "a Retry")
     validate.one_of("on_error", given.on_error, ON_ERROR)
@@ -188,14 +187,12 @@ def _checked(kind: Kind, fn: Callable[[Any], Any], options: AllOptions) -> Setti
     )
 
 
-def _planned(kind: Kind, fn: Callable[[Any], Any], given: Settings, title: str, *, in_threads: bool) -> Plan[Any, Any]:
-    """What the window is to do; the work is `fn` on the loop."""
+def _planned(kind: Kind, fn: Callable[[Any], Any], given: Settings, title: str, *, stays: bool) -> Plan[Any, Any]:
+    """What the window is to do, where `fn` stays on the loop."""
     limits = limits_of(given.limit)
     called = kind.called(fn)
-    without_tasks = (
-        kind.without_tasks and not in_threads and kind_of(fn) == "plain" and given.retry is None and limits is None
-    )
-    seen = watched(called, title, words.name_of(fn)) if kind_of(fn) == "other" and not in_threads else called
+    without_tasks = kind.without_tasks and stays and kind_of(fn) == "plain" and given.retry is None and limits is None
+    seen = watched(called, title, words.name_of(fn)) if kind_of(fn) == "other" and stays else called
     return Plan(
         name=title,
         work=shaped(called if inspect.iscoroutinefunction(called) else on_loop(seen), kind.shape),

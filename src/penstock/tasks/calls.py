@@ -17,6 +17,7 @@ from penstock.core.retry import Retry, Seconds, within
 from penstock.core.scope import Scope
 from penstock.core.source import IteratorStage, length_of
 from penstock.core.stage import Stage
+from penstock.engines.binding import Binding
 from penstock.engines.local import kind_of
 from penstock.engines.threads import Threads
 from penstock.run import Run
@@ -84,11 +85,11 @@ class Calls:
         self._given = given
         self._timeout = timeout
         self._arguments = arguments
-        self._in_thread: Callable[[Callable[..., Any]], Awaitable[Any]] | None = None
+        self._in_threads: Binding | None = None
         if places > 1 or timeout is not None:
-            threads = Threads(places, name, scope.closed)
-            scope.on_closed.append(threads.close)
-            self._in_thread = threads.bind(lambda task: task(*arguments), timeout)
+            threads = Threads(places, name=name)
+            scope.resources.append(threads)
+            self._in_threads = Binding(threads, scope.closed)
 
     async def __call__(self, task: Any) -> Any:
         """What `task` comes to."""
@@ -97,8 +98,8 @@ class Calls:
             return await self._awaited(task)
         if not callable(task):
             raise MisuseError(f"a task must be callable or a coroutine object, got {task!r}")
-        if self._in_thread is not None and _is_plain(task):
-            return await self._in_thread(task)
+        if self._in_threads is not None and _is_plain(task):
+            return await self._in_threads.call(task, self._arguments, self._timeout)
         result: Any = task(*self._arguments)
         if not isinstance(result, Awaitable) or isinstance(result, AddedTask):  # a task may end with adding another
             return cast("object", result)

@@ -1,0 +1,197 @@
+"""Calls on an engine, as a stage makes them: an attempt with its time, a cancellation, an iterable that is read."""
+
+import asyncio
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from functools import partial
+from itertools import islice
+from typing import Any, Final, Protocol, cast
+
+from penstock.core.errors import as_failure
+from penstock.core.fan_out import AT_HAND
+from penstock.core.retry import StillRunning, in_time
+from penstock.core.scope import outlast
+from penstock.engines.engine import ALL, Answer, Call, Engine
+
+_A_DICT: Final[dict[str, str]] = {}
+_VIEWS: Final = (type(_A_DICT.keys()), type(_A_DICT.values()), type(_A_DICT.items()))
+_NEVER_BLOCKS: Final = (*AT_HAND, *_VIEWS, str, bytes, bytearray, range, AsyncIterable)
+"""What is read on the loop: it is there in memory, or waits as the loop does."""
+
+
+class Binding:
+    """Binds functions of one run to an engine: attempts, timeouts and cancellation are the same for all of these.
+
+    When `over` is done, the run has left those calls behind that are not back.
+    """
+
+    def __init__(self, engine: Engine, over: asyncio.Future[None]) -> None:
+        self._engine = engine
+        self._over = over
+
+    def bind(self, fn: Callable[..., Any], timeout: float | None) -> "Bound":
+        """`fn` as an async function that fails after `timeout` seconds; see `Call` for `most`."""
+        prepared = self._engine.prepare(fn)
+
+        async def call(item: Any, most: int | None = None) -> Any:
+            limit = Budget(timeout)
+            with limit:
+                return await self._awaited(limit, Call(prepared, (item,), most))
+
+        return call
+
+    def bind_fan(self, fn: Callable[..., Any], timeout: float | None) -> "Bound":
+        """`fn`, which gives iterables, as an async function: what may block as it is read is read on the engine too."""
+        prepared = self._engine.prepare(fn)
+        most = None if self._engine.in_process else ALL
+
+        async def read(item: Any, _: int | None = None) -> Any:
+            limit = Budget(timeout)
+            with limit:
+                fan = await self._awaited(limit, Call(prepared, (item,), most))
+                if isinstance(fan, _NEVER_BLOCKS) or not isinstance(fan, Iterable) or not self._engine.in_process:
+                    return cast("Any", fan)
+            return Reading(cast("Iterable[Any]", fan), self, limit)
+
+        return read
+
+    async def call(self, fn: Callable[..., Any], arguments: tuple[Any, ...], seconds: float | None) -> Any:
+        """What `fn(*arguments)` comes to, within so many seconds."""
+        limit = Budget(seconds)
+        with limit:
+            return await self._awaited(limit, Call(self._engine.prepare(fn), arguments))
+
+    async def _awaited(self, limit: "Budget", call: Call) -> Any:
+        value = await self._answered(limit, call)
+        if isinstance(value, Awaitable):
+            return await in_time(cast("Awaitable[Any]", value), limit.when, limit.seconds)
+        return value
+
+    async def run(self, limit: "Budget", fn: Callable[..., Any], *args: Any) -> Any:
+        """What `fn(*args)`, a function of ours, returns on an engine of this process."""
+        return await self._answered(limit, Call(fn, args))
+
+    async def _answered(self, limit: "Budget", call: Call) -> Any:
+        """What the call returns; an error of it, of `limit`, or a cancellation is raised."""
+        answers = self._engine.submit([call])
+        late = False
+        try:
+            if limit.when is None:
+                await asyncio.shield(answers)
+            else:
+                async with asyncio.timeout_at(limit.when):
+                    await asyncio.shield(answers)
+        except TimeoutError:
+            late = True
+        except asyncio.CancelledError:
+            self._engine.stop(answers)
+            try:
+                await outlast(answers, self._over)
+            except asyncio.CancelledError:
+                answers.add_done_callback(_empty)
+                raise
+            if answers.result()[0].error is None:
+                _empty(answers)
+                raise
+        if late:  # raised here, without a context: that would lead to the task, whose own end may lead here
+            assert limit.seconds is not None
+            self._engine.stop(answers)
+            answers.add_done_callback(_empty)
+            raise StillRunning(limit.seconds, partial(outlast, answers, self._over))
+        value, error = answers.result()[0].value, answers.result()[0].error
+        _empty(answers)
+        if error is not None:
+            try:
+                raise error
+            finally:
+                del error, answers  # the traceback holds this frame, and this frame would hold the error
+        return value
+
+    @property
+    def gone(self) -> bool:
+        """Whether the run is over, and who is still inside a call is left behind."""
+        return self._over.done()
+
+
+class Bound(Protocol):
+    """A user's function, bound to an engine."""
+
+    def __call__(self, item: Any, most: int | None = None, /) -> Awaitable[Any]:
+        """What it gives for the item."""
+        ...
+
+
+class Budget:
+    """The seconds that an attempt may take in all, spent only inside its `with` blocks."""
+
+    def __init__(self, seconds: float | None) -> None:
+        self.seconds = self._left = seconds
+        self.when: float | None = None
+
+    def __enter__(self) -> None:
+        self.when = None if self._left is None else asyncio.get_running_loop().time() + self._left
+
+    def __exit__(self, *_: object) -> None:
+        if self.when is not None:
+            self._left = self.when - asyncio.get_running_loop().time()
+
+
+class Reading[T](AsyncIterator[T]):
+    """A plain iterable, read and closed on an engine of this process, for those whose reading blocks.
+
+    A cancelled read waits for its item, where a call cannot be stopped.
+    """
+
+    def __init__(self, iterable: Iterable[T], binding: Binding, limit: Budget) -> None:
+        self._iterable = iterable
+        self._iterator: Iterator[T] | None = None
+        self._binding = binding
+        self._limit = limit
+        self._read: list[T] = []
+        self._left_running = False
+
+    async def __anext__(self) -> T:
+        try:
+            with self._limit:
+                await self._binding.run(self._limit, self._next)
+        except StopAsyncIteration as error:  # of a plain iterator, it is no end
+            raise as_failure(error) from error
+        except StillRunning as error:
+            self._left_running = True
+            raise StillRunning(error.seconds, partial(self._close_behind, error.back)) from None
+        if not self._read:
+            raise StopAsyncIteration
+        return self._read.pop()
+
+    async def aclose(self) -> None:
+        """Close the iterator, if it can be closed, no call is inside it, and the run is not over."""
+        if self._left_running or self._binding.gone:
+            return
+        if self._iterator is not None or isinstance(self._iterable, Iterator):
+            await self._binding.run(NO_LIMIT, self._close)
+
+    async def _close_behind(self, back: Callable[[], Awaitable[None]]) -> None:
+        """Close the iterator when the call that is inside it is back."""
+        try:
+            await back()
+        finally:
+            self._left_running = False
+            await self.aclose()
+
+    def _next(self) -> None:
+        if self._iterator is None:
+            self._iterator = iter(self._iterable)
+        self._read.extend(islice(self._iterator, 1))
+
+    def _close(self) -> None:
+        close = getattr(self._iterable if self._iterator is None else self._iterator, "close", None)
+        if close is not None:
+            close()
+
+
+NO_LIMIT: Final = Budget(None)
+
+
+def _empty(answers: asyncio.Future[list[Answer]]) -> None:
+    """Let go of what calls came to: the future of a thread holds itself, and the frames of an error hold it too."""
+    if not answers.cancelled():
+        answers.result().clear()

@@ -1,0 +1,59 @@
+"""The option `engine`: which engine a function runs on, and whose that is."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Literal
+
+from penstock.core.errors import OptionError
+from penstock.core.limited import Limits
+from penstock.core.plan import Plan
+from penstock.core.scope import Scope
+from penstock.engines.binding import Binding
+from penstock.engines.engine import Engine
+from penstock.engines.local import FunctionKind
+from penstock.engines.threads import Threads
+
+type EngineOption = Literal["inline", "thread"] | Engine
+"""The option `engine`: a name, or an engine that stages and runs share."""
+
+type Make = Callable[[int, str], Engine]
+"""Makes an engine for one stage of one run, given its places and name."""
+
+_OWN: Final[Mapping[object, Make]] = {"thread": lambda places, name: Threads(places, name=name)}
+"""The engines that have a name: each stage of a run has one of its own."""
+
+
+def chosen(option: object, kind: FunctionKind, places: int | None) -> Engine | Make | None:
+    """Where a function of that kind runs: on that engine, on one that is made for the stage, or (None) on the loop.
+
+    Raises:
+        OptionError: the option breaks its rule.
+    """
+    if option is None:
+        return _OWN["thread"] if kind == "plain" and (places or 1) > 1 else None
+    if isinstance(option, str) and option == "inline":
+        return None
+    engine = option if isinstance(option, Engine) else _OWN.get(option) if isinstance(option, str) else None
+    if engine is None:
+        names = ", ".join(map(repr, ("inline", *_OWN)))
+        raise OptionError(f"engine must be None, {names} or an engine of penstock.engines, got {option!r}")
+    if kind == "async":
+        raise OptionError(f"engine must be None or 'inline' for an async function, got {option!r}: it runs on the loop")
+    return engine
+
+
+def bound_to(
+    engine: Engine | Make, scope: Scope, plan: Plan[Any, Any], *, counted: bool
+) -> tuple[Binding, Plan[Any, Any]]:
+    """The engine, for a stage of a run, and the plan of the stage there.
+
+    One that is shared gives its slots in turn to all who use it. Not `counted`, a stage has as many places.
+    """
+    if not isinstance(engine, Engine):
+        own = engine(plan.concurrency, plan.name)
+        scope.resources.append(own)
+        return Binding(own, scope.closed), plan
+    places = engine.places
+    rates, limiters, seen = ((), (), None) if (of := plan.limits) is None else (of.rates, of.limiters, of.seen)
+    limits = Limits(rates, tuple(sorted((*limiters, places), key=lambda each: each.number)), seen)
+    concurrency = plan.concurrency if counted else places.limit
+    return Binding(engine, scope.closed), plan.replaced(limits=limits, concurrency=concurrency)

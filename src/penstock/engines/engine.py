@@ -1,0 +1,148 @@
+"""The seam between a run and where its functions run: what an engine is, what it is given, and what it gives back.
+
+High-level idea: the run keeps what is one for all engines (places, order, attempts, timeouts, errors, statistics), an
+engine runs calls and says what they came to. See "Engines" in `docs/decisions.md`.
+"""
+
+import asyncio
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, Final, Self, cast, override
+
+from penstock.core.limits import Limiter
+from penstock.core.fan_out import AT_HAND
+from penstock.core.source import length_of
+
+ALL: Final = sys.maxsize
+"""Results of a call, where all are wanted."""
+
+_AS_IT_IS: Final = (*AT_HAND, str, bytes, bytearray, range, Mapping, AbstractSet, Awaitable)
+
+
+class Answer:
+    """What a call came to: what it returned, or what it raised. A call that was stopped has raised `CancelledError`."""
+
+    __slots__ = ("error", "value")
+
+    def __init__(self, value: Any = None, error: BaseException | None = None) -> None:
+        self.value: Any = value
+        self.error: BaseException | None = error
+
+
+@dataclass(slots=True)
+class Call:
+    """A call that is to be made: `fn(*arguments)`.
+
+    Attributes:
+        fn: what `prepare` has made of the user's function.
+        arguments: what it is called with.
+        most: None, or: it gives an iterable, of which so many results are wanted. They are read where the call runs.
+    """
+
+    fn: Any
+    arguments: tuple[Any, ...]
+    most: int | None = None
+
+
+def answer(fn: Callable[..., Any], arguments: tuple[Any, ...], most: int | None = None) -> Answer:
+    """Make a call here and now, and say what it came to: what an engine does with a `Call` where it runs."""
+    try:
+        value = fn(*arguments)
+        return Answer(value if most is None else _read(value, most))
+    except BaseException as error:  # noqa: BLE001 -- any exception is the item's outcome
+        return Answer(error=error)
+
+
+def _read(value: Any, most: int) -> Any:
+    """The results in an iterable, up to `most`; as it is, what is in memory, is awaited, or has too many."""
+    if isinstance(value, _AS_IT_IS) or not isinstance(value, Iterable):
+        return cast("Any", value)
+    length = length_of(cast("object", value))
+    if length is not None and length >= most:
+        return cast("Any", value)
+    return list(islice(cast("Iterable[Any]", value), most))
+
+
+class Engine(ABC):
+    """Where functions run. Give one to `engine=`; stages and runs of one event loop can share it, and it outlives them.
+
+    It is closed by who made it, with `async with` or `aclose()`. Write another one by keeping the five methods below:
+    `prepare`, `submit`, `slots`, `describe` and `aclose`; where calls can be stopped, `stop` as well. What is not asked
+    of an engine: it keeps no order, tries nothing again and counts nothing, and no more than `slots()` groups of calls
+    are under way at once. All methods are called on the loop.
+    """
+
+    in_process: bool = False
+    """Whether a call may be given what another one returned: then iterators are read as their items are wanted."""
+
+    _places: "Slots | None" = None
+
+    @abstractmethod
+    def prepare(self, fn: Callable[..., Any], /) -> Any:
+        """What stands for the user's function in a `Call`: pickled once, say. Called once for a stage and run.
+
+        Raises:
+            OptionError: the function cannot go where calls run; the error names it and its module.
+        """
+
+    @abstractmethod
+    def submit(self, calls: Sequence[Call], /) -> asyncio.Future[list[Answer]]:
+        """Begin a group of calls, which run one after the other; gives an `Answer` for each, in order.
+
+        The future is done when all of them are over, and never fails, nor is cancelled: what happened to a call is in
+        its answer. Context variables, where they can go along, are those of the caller.
+        """
+
+    def stop(self, answers: asyncio.Future[list[Answer]], /) -> None:  # noqa: B027 -- what a thread does
+        """Stop the group of calls with these answers, as far as that is possible; here, it is not.
+
+        The future is to be done when they are over, at once or later: until then their places are taken.
+        """
+
+    @abstractmethod
+    def slots(self) -> int:
+        """How many groups of calls can run at once, an int >= 1; asked once, when a run is opened."""
+
+    @abstractmethod
+    def describe(self) -> str:
+        """What it is, in a few words, for messages."""
+
+    @abstractmethod
+    async def aclose(self, grace: float = 5.0) -> None:
+        """End it: nothing can be submitted any more, and after `grace` seconds what still runs is left behind."""
+
+    def abandon(self) -> None:  # noqa: B027 -- many hold nothing
+        """Let go of what it holds without waiting: the loop is gone. Default: do nothing."""
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    @override
+    def __repr__(self) -> str:
+        return self.describe()
+
+    @property
+    def places(self) -> "Slots":
+        """The line in which its stages and runs wait for a slot. For the library, not for engines."""
+        if self._places is None:
+            self._places = Slots(self)
+        return self._places
+
+
+class Slots(Limiter):
+    """The slots of an engine that is shared: a call holds one as long as it runs, whatever stage it is of."""
+
+    def __init__(self, engine: Engine) -> None:
+        super().__init__(engine.slots())
+        self._engine = engine
+
+    @override
+    def __repr__(self) -> str:
+        return self._engine.describe()
