@@ -44,7 +44,7 @@ class Threads(Engine):
         if self._closed:
             raise MisuseError(f"{self.describe()} was closed: it runs no calls any more")
         context = contextvars.copy_context()
-        return asyncio.get_running_loop().run_in_executor(self._pool, context.run, _answers, calls)
+        return asyncio.get_running_loop().run_in_executor(self._pool, lambda: context.run(_answers, calls))
 
     @override
     def slots(self) -> int:
