@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Final, Self, cast, override
 
-from penstock.core.limits import Limiter
 from penstock.core.fan_out import AT_HAND
+from penstock.core.limits import Limiter
 from penstock.core.source import length_of
 
 ALL: Final = sys.maxsize
