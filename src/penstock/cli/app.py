@@ -51,7 +51,7 @@ def embed(
         ),
     ] = None,
     exclude: Annotated[
-        list[str] | None, typer.Option(metavar="PATTERN", help="Files and directories to leave; may be repeated.")
+        list[str] | None, typer.Option(metavar="PATTERN", help="Files and directories to skip; may be repeated.")
     ] = None,
     concurrency: Annotated[
         int | None, typer.Option(metavar="N", help="Files that are read at once. [default: 4]")
@@ -64,16 +64,16 @@ def embed(
         int | None, typer.Option(metavar="BYTES", help="A larger file fails. [default: 2000000]")
     ] = None,
     prune: Annotated[
-        bool, typer.Option("--prune", help="Remove from the index the files that are gone from under PATH.")
+        bool, typer.Option("--prune", help="Remove from the index the files that are gone from PATH.")
     ] = False,
     memo: Annotated[
         bool,
         typer.Option(
-            "--memo", help="Keep vectors by their texts in the index, which makes it larger: none is paid for twice."
+            "--memo", help="Keep vectors by their texts, so that none is paid for twice. The index gets larger."
         ),
     ] = False,
     follow_links: Annotated[
-        bool, typer.Option("--follow-links", help="Read also files out of PATH that links lead to.")
+        bool, typer.Option("--follow-links", help="Also read files outside PATH that links lead to.")
     ] = False,
     embedder: choosing.Name = "hash",
     model: choosing.Model = None,
@@ -157,7 +157,7 @@ def dead(
     key: Annotated[
         list[str] | None, typer.Option("--key", metavar="KEY", help="Only the root of this key; may be repeated.")
     ] = None,
-    each: Annotated[bool, typer.Option("--each", help="list: a line for each thing that failed.")] = False,
+    each: Annotated[bool, typer.Option("--each", help="With list: a line for each thing that failed.")] = False,
     json: AsJSON = False,
 ) -> None:
     """Run `penstock dead`."""
@@ -169,18 +169,18 @@ def dead(
 @app.command(help=manual.REDO)
 def redo(
     database: Database,
-    key: Annotated[list[str] | None, typer.Argument(metavar="KEY", help="Roots, by their keys.")] = None,
+    key: Annotated[list[str] | None, typer.Argument(metavar="KEY", help="The keys of the roots.")] = None,
     *,
     run: Annotated[
         str | None, typer.Option("--run", metavar="NAME", help="The run. [default: the only one]", show_default=False)
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="Every root of the run.")] = False,
-    dead: Annotated[bool, typer.Option("--dead", help="Those that are dead.")] = False,
+    dead: Annotated[bool, typer.Option("--dead", help="Every dead root of the run.")] = False,
     made_by_other_code: Annotated[
-        bool, typer.Option("--made-by-other-code", help="Those made by other code than that of the last run.")
+        bool, typer.Option("--made-by-other-code", help="Those that other code made than the code of the last run.")
     ] = False,
     missing_rows: Annotated[
-        bool, typer.Option("--missing-rows", help="Those of which others have removed rows.")
+        bool, typer.Option("--missing-rows", help="Those whose rows somebody has removed from the table.")
     ] = False,
     json: AsJSON = False,
 ) -> None:
@@ -199,9 +199,9 @@ def forget(
     *,
     run: Annotated[str, typer.Option("--run", metavar="NAME", help="The run.")],
     rows: Annotated[
-        str, typer.Option("--rows", metavar="keep|remove", help="What becomes of the rows of the run.")
+        str, typer.Option("--rows", metavar="keep|remove", help="Keep the rows of the run, or remove them.")
     ] = "keep",
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask, on a terminal either.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask first.")] = False,
     json: AsJSON = False,
 ) -> None:
     """Run `penstock forget`."""

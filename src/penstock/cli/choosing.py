@@ -44,8 +44,8 @@ Key = Annotated[
         "--api-key",
         metavar="KEY",
         parser=Secret,
-        help="The key for openai. Others on this machine can see it in the list of processes: rather set "
-        "$OPENAI_API_KEY, which is the default.",
+        help="The key for openai. Others on this machine can see it in the list of processes, so set "
+        "$OPENAI_API_KEY instead.",
     ),
 ]
 

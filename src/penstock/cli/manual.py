@@ -1,40 +1,42 @@
 """The texts of `--help`. A backspace alone on a line keeps the paragraph below it as it is written."""
 
 PENSTOCK = """
-Stream documents into an index and search it; look at durable runs, and at what has failed in them.
+Index documents and search them. Look at durable runs: what is done, what has failed, what to do again.
 
 \b
 Examples:
-  penstock embed docs --to index.db
-  penstock search index.db "compress bytes"
-  penstock status results.db
-  penstock dead results.db list
-  penstock redo results.db --run docs --all
+  penstock embed docs --to index.db           make or update an index
+  penstock search index.db compress bytes     search it
+  penstock runs results.db                    list the durable runs of a database
+  penstock status results.db                  show how they stand
+  penstock dead results.db                    show what has failed, and why
+  penstock redo results.db --run docs --all   have the next run do it all again
+
+"penstock COMMAND --help" explains a command and has examples.
 """
 
 EMBED = """
-Index the files under PATH...; files that the index already has in their present version are skipped.
+Make or update a search index of the files under PATH. Files that have not changed since the last time are skipped, so
+the same command goes on after it was stopped or killed.
 
-A PATTERN without / is about a name at any depth, one with / about the path below PATH, where ** stands for any
-directories. Names that start with a dot are passed over and links to directories are not followed: name such a path to
-have it. A file that is named is always taken.
+Which files: those whose name matches a PATTERN. A PATTERN without / matches names at any depth; one with / matches the
+path below PATH, where ** stands for any directories. Hidden names and links to directories are skipped, unless PATH
+names them. A file that PATH names is always taken.
 
-An index remembers its embedder. With openai, the texts go to the server that you name, 64 to a request; what it refuses
-for now is tried again, as late as it asks. Keep the key in OPENAI_API_KEY.
+Embedder: the index remembers which one made it. With openai, 64 texts go to the server in one request. A request that
+the server refuses for now is tried again, after the wait that it asks for. Put the key in OPENAI_API_KEY.
 
-A file that fails is listed, what the index has of it stays, and the next run tries it again; until it does better, it
-is among the dead letters of the index (penstock dead INDEX list), unless it could not even be looked at, as a link that
-leads nowhere. With --memo, a text whose vector is known from an
-earlier run with --memo is not embedded again: of a run that ended early, or of a file that has changed elsewhere.
+Failures: a file that fails is listed, and the index keeps what it has of it. The next run tries it again. Until then
+"penstock dead INDEX list" shows why it failed.
 
-Files that are gone stay in the index and are listed; --prune removes them once all others are stored. Nothing is
-removed of what cannot be read, nor of a PATH that is empty.
+Files that are gone stay in the index and are listed. --prune removes them at the end. It removes nothing below a
+directory that cannot be read, or if PATH is empty.
 
-Ctrl-C or SIGTERM finishes what is in flight and stops (a request to a server has three seconds for that); the same
-command then goes on. A second one aborts; nothing that was stored is lost.
+Ctrl-C or SIGTERM finishes what is in flight and stops; a request has three seconds for that. A second one aborts.
+What was stored stays in both cases.
 
-Exit codes: 0 done, 1 some files failed or none matches, 2 bad usage, 3 it could not be done (the server, the disk, a
-damaged INDEX, or another process that writes to it), 130 ended by Ctrl-C, 143 by SIGTERM.
+Exit codes: 0 done; 1 some files failed, or none matches; 2 bad usage; 3 not done: the server or the disk refuses, INDEX
+is damaged, or another process writes to it; 130 stopped by Ctrl-C; 143 stopped by SIGTERM.
 
 \b
 Examples:
@@ -47,13 +49,13 @@ Examples:
 """
 
 SEARCH = """
-Find the chunks of INDEX that are nearest to QUESTION, by their vectors (with the embedder hash, that is likeness of
-spelling) and by words. Those that have a rare word of it come first. Writes nothing.
+Find the chunks of INDEX that answer QUESTION best. Words and vectors both count; a chunk with a rare word of QUESTION
+comes first. Of the first five hits, at most two are from one file. Writes nothing.
 
-The embedder is the one that the index was made with. For openai the key and the address of the server are taken from
-the options or the environment, as by embed; a model in a directory has to be named.
+The embedder is the one that made INDEX. If it is openai, the key and the address come from the options or the
+environment, as for embed. If it is a model in a directory, name it with --embedder.
 
-Exit codes: 0 done, 2 bad usage, 3 it could not be done (the server, or a damaged INDEX).
+Exit codes: 0 done; 2 bad usage; 3 not done: the server does not answer, or INDEX is damaged.
 
 \b
 Examples:
@@ -64,11 +66,17 @@ Examples:
 """
 
 RUNS = """
-List the durable runs of DB, the one begun last first. Writes nothing, and works while they run, too.
+List the durable runs of DB, the newest first. Writes nothing, and works while they run.
 
-DB is the database that a run writes to, or the journal beside a Callback. A run is running, complete (its source came
-to its end), stopped (before that, in order or by an error) or killed. What is not complete goes on when it is started
-again.
+\b
+The state of a run:
+  running   a process works on it
+  complete  it came to the end of its source
+  stopped   it ended before that: by a signal, a limit or an error
+  killed    its process died
+Start the program again, and a run that is not complete goes on.
+
+Exit codes: 0 done; 2 bad usage, or no such database; 3 not done: DB is damaged.
 
 \b
 Examples:
@@ -77,8 +85,10 @@ Examples:
 """
 
 STATUS = """
-Tell how RUN stands, or every run of DB: what it is over, who runs it or ran it last and since when, what is done and
-what is dead. Writes nothing.
+Show how RUN stands, or every run of DB. Says its source, which process runs it or ran it last, since when, how many
+roots are done and how many are dead. A root is an item of the source: a file, a line, a row. Writes nothing.
+
+Exit codes: 0 done; 2 bad usage, or no such database or run; 3 not done: DB is damaged.
 
 \b
 Examples:
@@ -87,25 +97,25 @@ Examples:
 """
 
 DEAD = """
-Look at the dead roots of DB: items of a source of which something has failed for good and was set aside, by
-on_error="collect". A run passes them over until they change or are retried.
+Show what has failed for good, or decide what becomes of it. A root is an item of the source: a file, a line, a row. It
+is dead if something of it failed and on_error="collect" set it aside. Runs skip dead roots until they change or are
+retried.
 
 \b
-  list     a line for each kind of error: how many roots have it, and the key
-           of one; the default. With --each or --key, a line for each thing
-           that failed
+ACTION is one of:
+  list     the default: a line for each kind of error, with the number of
+           roots and the key of one. With --each or --key: a line for each
+           thing that failed
   show     the items that failed, with the whole traceback
-  retry    have the next run do them again
-  discard  give them up: they are done, without rows, until they change (in an
-           index, with what it has of an earlier version)
+  retry    the next run does the roots again
+  discard  give the roots up: they count as done until they change, and keep
+           the rows that they have of an earlier version, if any
   export   a JSON document for each root, one a line
 
-A key is written as list shows it: for a file of an index it is the whole path.
+Without --run and --key, an ACTION is about all dead roots. Write a KEY as list shows it; the key of a file in an index
+is its whole path. retry and discard write to DB, so they are refused while a run does. The others write nothing.
 
-Without --run and --key, all are meant. retry and discard write to DB, so no run may; the others write nothing.
-
-Exit codes: 0 done, 2 bad usage (no such database, run or key), 3 it could not be done (a run is writing to DB, or it is
-damaged).
+Exit codes: 0 done; 2 bad usage, or no such database, run or key; 3 not done: a run is writing to DB, or DB is damaged.
 
 \b
 Examples:
@@ -118,17 +128,17 @@ Examples:
 """
 
 REDO = """
-Have the next run of DB do roots again that are done or dead: those of KEY..., or those that an option says. Until it
-has, their rows stay as they are. The next run is the program that made DB, started again.
+Have the next run do roots again. Takes those with a KEY, or those that an option selects, done or dead. A root is an
+item of the source: a file, a line, a row. Its rows stay until the next run replaces them. To do the work, start the
+program that made DB again.
 
-A KEY is written as it is. A number is the number; where a text of the same letters is a root, too, '"5"' is the text. A
-key with control characters may be written as it is shown, \\n for example. With merged sources, prefixes are a part of
-keys. If one of the keys is not there, nothing is changed.
+Write a KEY as it is. 5 is the number; if the text 5 is a root too, write '"5"' for the text. Write control characters
+as they are shown, \\n for example. In a run over merged sources, a key has a prefix: see penstock dead. If one KEY is
+not there, nothing is changed.
 
-With memo=True, results that are kept are recalled, and not paid for again; other deps make new ones.
+Results that memo=True has kept are used again, and not paid for twice. To have new ones, change deps= in the program.
 
-Exit codes: 0 done, 2 bad usage (no such database, run or key), 3 it could not be done (a run is writing to DB, or it is
-damaged).
+Exit codes: 0 done; 2 bad usage, or no such database, run or key; 3 not done: a run is writing to DB, or DB is damaged.
 
 \b
 Examples:
@@ -141,15 +151,15 @@ Examples:
 """
 
 FORGET = """
-Forget a run of DB: what of it is done, and what is dead. The next run of that name begins anew.
+Forget a run of DB. The next run of that name begins anew.
 
-Its rows stay, unless --rows remove says so. Rows that stay belong to no run any more: a new run does not replace them,
-but adds its own. Those of an index cannot stay without their run, and those of a Callback are where it brought them.
+The rows of the run stay, unless you say --rows remove. Rows that stay belong to no run: a new run does not replace
+them, it adds its own. The rows of an index cannot stay, so --rows remove is needed there. Rows of a Callback are where
+it has put them.
 
-On a terminal it asks before. Killed in the middle of --rows remove, the same command goes on.
+On a terminal the command asks first. If it is killed while it removes rows, the same command goes on.
 
-Exit codes: 0 done, 2 bad usage (no such database or run), 3 it could not be done (a run is writing to DB, or it is
-damaged).
+Exit codes: 0 done; 2 bad usage, or no such database or run; 3 not done: a run is writing to DB, or DB is damaged.
 
 \b
 Examples:

@@ -134,7 +134,7 @@ def forget(sink: Sink | str | os.PathLike[str], /, *, run: str, rows: Literal["k
             if kept and identity == "vectors":
                 raise StoreError(
                     f"{path}: the {kept:,} rows of run {run!r} cannot be kept: an index finds them by their roots; "
-                    'rows="remove" removes them'
+                    'rows="remove" removes them (--rows remove on the command line)'
                 )
         _drop_memos(journal, transact)
     return Forgotten(run, roots_before + roots, rows_before + kept, removed)
