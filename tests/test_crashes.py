@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+from contextlib import suppress
 
 import pytest
 
@@ -87,6 +88,35 @@ def test_no_memory_ends_the_run_with_that_error(name, run, monkeypatch):
             except BaseException as error:
                 error.add_note(f"{kind.__name__}.{method}, call {nth}")
                 raise
+
+
+async def letters():
+    for letter in "abc":
+        yield letter
+
+
+SOURCES = {
+    "async source": lambda: stream(letters),
+    "thread source": lambda: stream("abc", engine="thread"),
+}
+
+
+@pytest.mark.parametrize("nth", [1, 2, 3])
+@pytest.mark.parametrize("name", [*STREAMS, *SOURCES])
+async def test_no_memory_for_a_task_leaves_no_coroutine_unawaited(name, nth, monkeypatch):
+    """A coroutine that no task could be made for is closed: the warning of it would hide the error."""
+    real, made = asyncio.Task, itertools.count(1)
+
+    def task(coroutine, **options):
+        if next(made) == nth:
+            raise MemoryError
+        return real(coroutine, **options)
+
+    monkeypatch.setattr("penstock.core.window.Task", task)
+    monkeypatch.setattr("penstock.core.scope.asyncio.Task", task)
+    with suppress(MemoryError):
+        await (STREAMS | SOURCES)[name]().drain()
+        assert next(made) <= nth
 
 
 DEEP = {

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextvars
+import itertools
 import threading
 from collections import deque
 from queue import SimpleQueue
@@ -367,6 +368,46 @@ async def test_a_thread_that_is_stuck_is_left_behind_and_keeps_nobody_from_leavi
         gate.set()
     for thread in stuck:
         thread.join()
+
+
+def itself(item):
+    return item
+
+
+def twice(item):
+    yield from (item, item)
+
+
+FOREVER = {
+    "map": lambda: penstock.stream(itertools.count).map(itself, concurrency=3),
+    "skip": lambda: penstock.stream(itertools.count).map(itself, concurrency=3, on_error="skip"),
+    "flat_map": lambda: penstock.stream(itertools.count).flat_map(twice, engine="thread", concurrency=2),
+    "map_batches": lambda: penstock.stream(itertools.count).map_batches(itself, 2, concurrency=2),
+    "source": lambda: penstock.stream(itertools.count, engine="thread").map(itself, concurrency=2),
+    "merge": lambda: FOREVER["map"]().merge(FOREVER["source"]()),
+    "inside": lambda: penstock.stream(itertools.count).flat_map(lambda _: FOREVER["map"]()),
+}
+
+
+@pytest.mark.real_time
+@pytest.mark.parametrize("name", FOREVER)
+def test_a_bare_loop_that_asyncio_run_cancels_leaves_no_thread(name):
+    """P4: though its frame is kept, as by the traceback of the task that was cancelled."""
+    kept = []
+
+    async def read(started):
+        async for item in FOREVER[name]():
+            if item == 5:
+                started.set()
+
+    async def main():
+        started = asyncio.Event()
+        kept.append(asyncio.create_task(read(started)))
+        await started.wait()
+
+    asyncio.run(main())
+    assert kept[0].cancelled()
+    assert [thread for thread in threading.enumerate() if thread.name.startswith("penstock")] == []
 
 
 class HeldUntilTheEnd(SimpleQueue):

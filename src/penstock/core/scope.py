@@ -9,7 +9,8 @@ import contextvars
 import logging
 import warnings
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from contextlib import suppress
 from heapq import heappop, heappush
 from typing import Any, Protocol
 from weakref import ref
@@ -179,15 +180,22 @@ class Scope:
         self._left_behind = False
         self._cleanup_errors: list[BaseException] = []
         self._last_stats: Stats | None = None
+        self._guard: AsyncGenerator[None] | None = _closed_with_its_loop(ref(self))
+        with suppress(StopIteration):
+            self._guard.asend(None).send(None)
 
     # Work
 
     def spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Start a task in a context of its own, eagerly unless the loop has a task factory that decides."""
-        context = self.context.copy()
-        if not self.has_factory:
-            return asyncio.Task(coroutine, loop=self.loop, context=context, eager_start=True)
-        return self.loop.create_task(coroutine, context=context)
+        try:
+            context = self.context.copy()
+            if not self.has_factory:
+                return asyncio.Task(coroutine, loop=self.loop, context=context, eager_start=True)
+            return self.loop.create_task(coroutine, context=context)
+        except BaseException:  # no memory, or the task factory, which is user code
+            coroutine.close()
+            raise
 
     def schedule(self, stage: Member) -> None:
         """Have `stage` go on in the next turn, or in this one: one callback serves all stages of the run."""
@@ -452,6 +460,9 @@ class Scope:
         try:
             self._let_go()
         finally:  # or who leaves would wait for ever
+            if self._guard is not None:
+                with suppress(StopAsyncIteration):
+                    self._guard.asend(None).send(None)
             self.closed.set_result(None)
             open_runs.closed(self)
 
@@ -460,6 +471,12 @@ class Scope:
             callback()
         except BaseException as error:  # noqa: BLE001 -- raised from leaving, whatever it is
             self.cleanup_failed(Failed(as_failure(error), 0, None, "end of the run"))
+
+    async def end_with_loop(self) -> None:
+        """Close the run, whose loop has only that left to do."""
+        self._guard = None  # it is who asks
+        self.begin_close(asyncio.CancelledError())
+        await asyncio.shield(self.closed)
 
     def abandon(self) -> None:
         """Let threads go though nothing can be awaited any more: the loop was closed before the run was left."""
@@ -521,6 +538,21 @@ class Scope:
                 note(error, f"cleanup also failed: {said(other)}: {'; '.join(getattr(other, '__notes__', ()))}")
         if on_its_way is None:
             raise error
+
+
+async def _closed_with_its_loop(run: ref[Scope]) -> AsyncGenerator[None]:
+    """Close a run that is open when its loop ends: a loop closes the async generators that are left, as this one.
+
+    `asyncio.run` has cancelled all tasks by then. So nobody comes to leave a loop over a stream, though a frame or a
+    traceback may hold the run for long.
+    """
+    try:
+        yield
+    except GeneratorExit:
+        scope = run()
+        if scope is not None:
+            await scope.end_with_loop()
+        raise
 
 
 def _reason(left_by: BaseException | None) -> Reason:

@@ -303,7 +303,12 @@ class Window[T, U](Places[U]):
         for item in self.upstream.ready_items(room):
             index = self._taken
             self._taken = index + 1
-            task = Task(call(index, item, work), loop=loop, eager_start=True)
+            coroutine = call(index, item, work)
+            try:
+                task = Task(coroutine, loop=loop, eager_start=True)
+            except BaseException:
+                coroutine.close()
+                raise
             if not task.done():
                 running[index] = task
                 if self._stopping:
@@ -325,7 +330,12 @@ class Window[T, U](Places[U]):
         """Do what `_start_as_the_loop_likes` comes to without a task factory: half a microsecond less an item."""
         index = self._taken
         self._taken = index + 1
-        task = Task(self._call(index, item, work), loop=self.scope.loop, eager_start=True)
+        call = self._call(index, item, work)
+        try:
+            task = Task(call, loop=self.scope.loop, eager_start=True)
+        except BaseException:
+            call.close()
+            raise
         if not task.done():
             self.running[index] = task
             if self._stopping:
@@ -359,7 +369,6 @@ class Window[T, U](Places[U]):
         try:
             task = self.scope.spawn(call)
         except BaseException as error:  # noqa: BLE001 -- a task factory is user code
-            call.close()
             if isinstance(work, Later):
                 work.close()
             self._raised(index, item, error)
