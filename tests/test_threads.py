@@ -2,6 +2,7 @@
 
 import asyncio
 import contextvars
+import gc
 import itertools
 import threading
 from collections import deque
@@ -408,6 +409,9 @@ def test_a_bare_loop_that_asyncio_run_cancels_leaves_no_thread(name):
     asyncio.run(main())
     assert kept[0].cancelled()
     assert [thread for thread in threading.enumerate() if thread.name.startswith("penstock")] == []
+    with pytest.warns(penstock.UnclosedStreamWarning):
+        kept.clear()
+        gc.collect()
 
 
 class HeldUntilTheEnd(SimpleQueue):

@@ -277,7 +277,7 @@ class Run[T](AsyncIterator[T]):
 
     def __del__(self, warn: Callable[..., None] = warnings.warn_explicit) -> None:
         scope = self._scope
-        if scope is None or scope.closing:
+        if scope is None or self._over or (scope.closing and not scope.ended_with_loop):
             return
         if scope.loop.is_closed():
             scope.abandon()

@@ -94,6 +94,7 @@ class Scene:
 
     def __init__(self, operator, *, plain=False, fail_at=None, error=None, **options):
         self.operator, self.plain, self.in_order = operator, plain, options.get("ordered", True)
+        self.told_order = "ordered" in options
         delay = None if plain else [0, None, 1, None, None].__getitem__
         close_delay = 0 if plain else 1
         self.source = Scripted(range(COUNT), delay=delay, close_delay=close_delay, fail_at=fail_at, error=error)
@@ -143,6 +144,7 @@ async def by_reduce(scene):
 
 
 async def by_for_each(scene):
+    scene.in_order = scene.in_order and scene.told_order  # else nobody sees it
     results = []
 
     async def keep(result):

@@ -110,6 +110,7 @@ class FanOut[T, U](Window[T, U]):
         self._holding = 0
         self._outputs_waiting = 0
         self._available: deque[Outputs[T, U]] = deque()
+        self._making = 0  # inputs that make an output
         self._given = 0  # outputs in this round: one of each input that has some
         self._passes_due = 0
         self._waiting: dict[int, Outputs[T, U]] = {}
@@ -212,7 +213,7 @@ class FanOut[T, U](Window[T, U]):
                     return
                 raise
             finally:
-                outputs.making = False
+                self._makes(outputs, making=False)
         outputs.iterator = iterator
 
     async def _read(self, outputs: Outputs[T, U], iterator: AsyncIterator[U]) -> None:
@@ -225,7 +226,7 @@ class FanOut[T, U](Window[T, U]):
                     self._count(outputs, -1)
                     raise
                 finally:
-                    outputs.making = False
+                    self._makes(outputs, making=False)
                 if self._stopping:  # it has swallowed its cancellation
                     self._count(outputs, -1)
                     return
@@ -281,7 +282,7 @@ class FanOut[T, U](Window[T, U]):
         except asyncio.CancelledError:
             self._waiting.pop(outputs.index, None)
             if outputs.making:  # permitted and cancelled at once: give it back
-                outputs.making = False
+                self._makes(outputs, making=False)
                 self._count(outputs, -1)
             raise
         outputs.paused += self.scope.clock() - paused
@@ -306,6 +307,10 @@ class FanOut[T, U](Window[T, U]):
         self._held += change
         self._holding += (outputs.held > 0) - had
 
+    def _makes(self, outputs: Outputs[T, U], *, making: bool) -> None:
+        self._making += making - outputs.making
+        outputs.making = making
+
     def _count_waiting(self, outputs: Outputs[T, U], number: int) -> None:
         self._outputs_waiting += number - outputs.waiting
         outputs.waiting = number
@@ -318,7 +323,7 @@ class FanOut[T, U](Window[T, U]):
             if outputs.permit.done():  # its task was cancelled and will not come for it
                 return
             outputs.permit.set_result(None)
-        outputs.making = True
+        self._makes(outputs, making=True)
         self._count(outputs, 1)
 
     def _grant(self, first: Outputs[T, U] | None) -> None:
@@ -391,7 +396,7 @@ class FanOut[T, U](Window[T, U]):
             return False
         if not self._passes_due:
             self._pump(wanted=True)  # inputs that are not open yet have a share as well
-            if not any(outputs.making for outputs in self.finished.values()):
+            if not self._making:
                 self._given = 0
                 return False
             self._passes_due = PASSES

@@ -163,6 +163,7 @@ class Scope:
         self.failures: deque[Failed] = deque(maxlen=KEPT_FAILURES)
         self.failures_seen: int = 0
         self.drained: bool = False
+        self.ended_with_loop: bool = False
         self.turn_ends: float = now() + TURN
         self.closed: asyncio.Future[None] = self.loop.create_future()
         self.outlet: Outlet = Outlet()
@@ -475,6 +476,7 @@ class Scope:
     async def end_with_loop(self) -> None:
         """Close the run, whose loop has only that left to do."""
         self._guard = None  # it is who asks
+        self.ended_with_loop = not self._closing
         self.begin_close(asyncio.CancelledError())
         await asyncio.shield(self.closed)
 
