@@ -409,8 +409,8 @@ def test_a_bare_loop_that_asyncio_run_cancels_leaves_no_thread(name):
     asyncio.run(main())
     assert kept[0].cancelled()
     assert [thread for thread in threading.enumerate() if thread.name.startswith("penstock")] == []
+    kept.clear()
     with pytest.warns(penstock.UnclosedStreamWarning):
-        kept.clear()
         gc.collect()
 
 

@@ -20,7 +20,9 @@ async def test_work_that_ignores_cancellation_gets_its_grace_then_a_warning_that
     back = []
 
     async def stubborn(item):
-        if item:
+        if not item:
+            await asyncio.sleep(1)  # else it is handed on before the others have begun (P2)
+        else:
             with suppress(asyncio.CancelledError):
                 await asyncio.sleep(FOREVER)
             await asyncio.sleep(60 * item)
@@ -31,7 +33,6 @@ async def test_work_that_ignores_cancellation_gets_its_grace_then_a_warning_that
     with pytest.warns(UnstoppedWorkWarning, match=r"still running 7 s .*stage 'slow stage', items 1, 2") as warned:
         async with stream(source).map(stubborn, **options).open(grace=7) as results:
             await anext(results)
-            await asyncio.sleep(1)  # a result that is there at once is handed on before more is begun (P2)
     assert len(warned) == 1
     assert clock.now == 8.0
     assert source.closed == 1
