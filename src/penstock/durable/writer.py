@@ -4,6 +4,7 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from itertools import chain, count
 from time import sleep
 from typing import TYPE_CHECKING, Any, Final
@@ -239,10 +240,10 @@ class Writer:
         if not roots:
             return
         store.send(self._opened.name, ((root, self._rows_of(root)) for root in roots if not root.letters))
-        try:
+        with suppress(Exception):  # it comes again below, from the root that the store refuses
             self._settle(roots)
-        except Exception:  # noqa: BLE001 -- it comes again below, from the root that the store refuses
-            self._settle_again(roots)
+            return
+        self._settle_again(roots)
 
     def _stage(self, parts: Sequence[tuple[Root, list[Any]]]) -> None:
         staging = self._store.journal.staging
@@ -268,11 +269,11 @@ class Writer:
         A row that moves from one root to another can be in the way of itself, where it must be the only one of its key:
         so the rows of all roots are removed first.
         """
-        try:
+        with suppress(Exception):  # it comes again below
             self._settle(roots, emptied=True)
-        except Exception:  # noqa: BLE001 -- it comes again below
-            for root in roots:  # those before it need not be done again
-                self._settle_alone(root)
+            return
+        for root in roots:  # those before it need not be done again
+            self._settle_alone(root)
 
     def _settle_alone(self, root: Root) -> None:
         try:

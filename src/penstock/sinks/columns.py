@@ -41,6 +41,7 @@ def declared(columns: object) -> dict[str, str] | None:
         raise OptionError(f"columns must differ in more than upper and lower case, got {', '.join(map(repr, found))}")
     if not found:
         raise OptionError(f"{rule}, got none")
+    place_of(found)
     return found
 
 
@@ -115,15 +116,18 @@ class Columns:
             raise RowError(f"a column must not be called {own[0]!r}")
         if len(set(map(lowered, names))) < len(names):
             raise RowError(f"columns must differ in more than upper and lower case, got {', '.join(names)}")
-        if missing := [name for name in self.key if name not in names]:
+        places = {lowered(name): place for place, name in enumerate(names)}
+        if missing := [name for name in self.key if lowered(name) not in places]:
             raise RowError(f"a row lacks the key column {missing[0]!r}, it has {', '.join(map(repr, names))}")
         if self._fixed is not None:
             fixed = set(map(lowered, self._fixed))
             if strange := [name for name in names if lowered(name) not in fixed]:
-                raise RowError(f"a row has the column {min(strange)!r}, the table {self._table} has not")
+                raise RowError(
+                    f"a row has the column {min(strange)!r}, which is not among the columns that are declared"
+                )
         self._refuse_too_many(names)
         place_of(names)
-        return names, tuple(names.index(name) for name in self.key)
+        return names, tuple(places[lowered(name)] for name in self.key)
 
     def insert(self, names: tuple[str, ...]) -> str:
         """The statement that inserts a row of these columns, of our own before them; those that lack are made.
@@ -166,10 +170,10 @@ class Columns:
             raise OptionError(f"columns must be at most {self._most:,}, got {len(fixed):,}")
         there: dict[str, str] = {}
         for _, name, kind, not_null, *_ in self._connection.execute(f"PRAGMA table_info({quoted(self._table)})"):
-            there[lowered(name)] = f"{kind.upper()}{' NOT NULL' if not_null and name not in self.key else ''}"
+            there[lowered(name)] = f"{kind.upper()}{' NOT NULL' if not_null and not self._is_key(name) else ''}"
         for name, kind in fixed.items():
             found = there.get(lowered(name), kind)
-            wanted = kind.removesuffix(" NOT NULL") if name in self.key else kind
+            wanted = kind.removesuffix(" NOT NULL") if self._is_key(name) else kind
             if kind and found not in {kind, wanted} and (kind, found) != ("ANY", ""):
                 raise StoreError(
                     f"{self._path}: the column {name!r} of the table {self._table} is {found or 'of any type'}, "
@@ -199,8 +203,11 @@ class Columns:
             execute(f"CREATE INDEX {quoted(self._index)} ON {table} ({ROOT})")
         self.known = self.known | {lowered(name): name for name in new}
 
+    def _is_key(self, name: str) -> bool:
+        return lowered(name) in map(lowered, self.key)
+
     def _key_of(self, name: str, kind: str) -> str:
-        if name not in self.key:
+        if not self._is_key(name):
             return ""
         unique = " UNIQUE" if len(self.key) == 1 else ""
         return unique if kind.endswith("NOT NULL") else f" NOT NULL{unique}"

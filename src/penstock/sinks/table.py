@@ -88,7 +88,8 @@ class SqliteTable:
         if self.columns is not None:
             if ROOT in map(lowered, self.columns):
                 raise OptionError(f"columns must not have {ROOT!r}, which says what root a row came from")
-            if strange := [name for name in self.key if name not in self.columns]:
+            there = set(map(lowered, self.columns))
+            if strange := [name for name in self.key if lowered(name) not in there]:
                 raise OptionError(f"columns must have those of the key, got none for {strange[0]!r}")
 
     @property
@@ -152,11 +153,12 @@ class TableStore(SqliteStore):
         indexes = self.connection.execute(f"PRAGMA index_list({quoted(self._sink.table)})")
         whole = [name for _, name, unique, _, partial in indexes if unique and not partial]
         parts = ([part[2] for part in self.connection.execute(f"PRAGMA index_info({quoted(name)})")] for name in whole)
-        return any(sorted(key) == sorted(map(str, names)) for names in parts)
+        wanted = sorted(map(lowered, key))
+        return any(wanted == sorted(lowered(str(name)) for name in names) for names in parts)
 
     def _make_unique(self, key: tuple[str, ...]) -> None:
         table, names = self._sink.table, ", ".join(map(quoted, key))
-        if missing := [name for name in key if name not in self._columns.known.values()]:
+        if missing := [name for name in key if lowered(name) not in self._columns.known]:
             raise StoreError(f"{self.path}: the table {table} has no column {missing[0]!r}, which is to be its key")
         nothing = " OR ".join(f"{quoted(name)} IS NULL" for name in key)
         several = (
@@ -225,16 +227,18 @@ class TableStore(SqliteStore):
         key, table = self._sink.key, quoted(self._sink.table)
         if not key:
             return None
-        values = [self._values[names.index(name)] for name in key]
+        places = [*map(lowered, names)]
+        values = [self._values[places.index(lowered(name))] for name in key]
         same = " AND ".join(f"there.{quoted(name)} = ?" for name in key)
         found = self.connection.execute(
             f"SELECT owner.id, owner.key, owner.run = own.run AND owner.times < own.times FROM {table} AS there "  # noqa: S608 -- quoted
-            f"JOIN penstock_roots AS owner ON owner.id = there.{ROOT} JOIN penstock_roots AS own ON own.id = ? "
+            f"LEFT JOIN penstock_roots AS owner ON owner.id = there.{ROOT} JOIN penstock_roots AS own ON own.id = ? "
             f"WHERE {same}",
             (root, *values),
         )
         for owner, name, may_give_it_up in found:
-            whose = "another row of this root" if owner == root else f"a row of root {name!r}"
+            whose = f"a row of root {name!r}" if owner is not None else "a row of no run"
+            whose = "another row of this root" if owner == root else whose
             kind = KeyTakenError if may_give_it_up else RowError
             return kind(
                 f"{_named('key column', key)} must differ in every row, got {_alone(values)}, which {whose} has"
@@ -252,6 +256,8 @@ def _key(key: object) -> tuple[str, ...]:
     names = tuple(validate.text("key", name) for name in cast("Sequence[object]", given))
     for name in names:
         check_name("key", name)
+        if lowered(name) == ROOT:
+            raise OptionError(f"key must not have {ROOT!r}, which says what root a row came from")
     if len(set(map(lowered, names))) < len(names):
         raise OptionError(f"key must not have a column twice, got {key!r}")
     return names
