@@ -202,6 +202,8 @@ def test_no_command_is_the_help(penstock):
         ("apsw", ["search", "i.db", "x"], "embed"),
         ("sqlite_vec", ["search", "i.db", "x"], "embed"),
         ("lxml", ["embed", ".", "--to", "i.db"], "embed"),
+        ("markdown_it", ["embed", ".", "--to", "i.db"], "embed"),
+        ("webencodings", ["embed", ".", "--to", "i.db"], "embed"),
         ("httpx", ["embed", ".", "--to", "i.db", "--embedder", "openai:m", "--base-url", "http://h"], "openai"),
         ("httpx", ["search", "i.db", "x", "--embedder", "openai:m", "--base-url", "http://h"], "openai"),
         ("numpy", ["embed", ".", "--to", "i.db", "--embedder", "openai:m"], "embed"),

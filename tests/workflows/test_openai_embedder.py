@@ -282,7 +282,7 @@ def test_retry_after_in_all_its_forms(headers, seconds):
         (Reply(200, b"\xff\xfe{}"), "the answer is no JSON: ", EmbedError),
         (Reply(200, {"error": {"message": "not today"}}), "the answer has no embeddings: not today", EmbedError),
         (Reply(200, []), "the answer has no embeddings: []", EmbedError),
-        (Reply(200, b"x" * 10_000), f"no JSON: {'x' * 177} ...", EmbedError),
+        (Reply(200, b"x" * 10_000), f"no JSON: {'x' * 177}... (9,823 more)", EmbedError),
     ],
     ids=lambda value: None if isinstance(value, type) else str(getattr(value, "status", value))[:30],
 )
@@ -443,6 +443,42 @@ async def test_a_document_that_the_server_refuses_is_listed_and_the_others_store
         assert max(len(request["input"]) for request in server.requests) > 15
     assert (report.files, report.failed) == (15, 5)
     assert {failure.reason for failure in report.failures} == {f"{server.url}/embeddings: 400 Bad Request: too many a"}
+
+
+async def test_halves_of_a_batch_that_fails_every_time_are_tried_once(docs, tmp_path):
+    """All attempts with their waits for each half would be a minute for one bad text among 64."""
+    (docs / "odd.txt").write_text("odd")
+    sizes = []
+
+    def in_trouble(request):
+        if not any("odd" in text for text in request["input"]):
+            return good(request)
+        sizes.append(len(request["input"]))
+        return error(500, "NaN")
+
+    with Server(otherwise=in_trouble) as server:
+        report = await embed(docs, tmp_path / "i.db", embedder=embedder(server))
+    assert (report.files, report.failed) == (19 + 1, 1)
+    assert sizes[: QUICK.attempts] == [sizes[0]] * QUICK.attempts
+    assert len(set(sizes[QUICK.attempts - 1 :])) == len(sizes[QUICK.attempts - 1 :])
+
+
+async def test_a_half_that_is_throttled_waits_as_the_server_asks(docs, tmp_path):
+    """That is not the fault of its texts."""
+    throttled = set()
+
+    def busy(request):
+        texts = frozenset(request["input"])
+        if any("a" * 19 in text for text in texts):
+            return error(500, "NaN")
+        if "penstock" in texts or texts in throttled:
+            return good(request)
+        throttled.add(texts)
+        return error(429, "slow down", headers={"Retry-After": "0.001"})
+
+    with Server(otherwise=busy) as server:
+        report = await embed(docs, tmp_path / "i.db", embedder=embedder(server))
+    assert (report.files, report.failed) == (19, 1)
 
 
 async def test_documents_are_embedded_side_by_side(docs, tmp_path):

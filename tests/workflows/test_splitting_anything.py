@@ -61,7 +61,7 @@ def found_in_rst(text):
 
 MARKDOWN_LINES = (
     "# a|## b #|text|===|---|> # q|> text|- # l|- item|  text|    code|```|~~~|<!--|-->|<div>|[a]: b|[a|*|1. # x||"
-    "\t# t|   # s|**B**|<b>|> - # z|  - # y|***"
+    "\t# t|   # s|**B**|<b>|> - # z|  - # y|***|     # v|- - a|-|--|1. - # p|10) a"
 ).split("|")
 RST_LINES = (
     "Title\0=====\0-----\0---\0--\0=\0~~~~\0\0 ind\0- item\x001. item\x002. item\0(a) x\0i. x\0:field: x\0.. note::\0..\0::\0para::"
@@ -151,6 +151,9 @@ HOSTILE = {
         "headings": lambda n: "# a\n" * (n // 8),
         "quotes": lambda n: ">" * n,
         "quotes in lines": lambda n: ("> " * 25 + "a\n") * (n // 100),
+        "items": lambda n: "- a\n" * (n // 8),
+        "one paragraph": lambda n: "1a\n" * (n // 6),
+        "underlines": lambda n: "a\n-\n" * (n // 8),
         "stars": lambda n: "*" * n,
         "items in each other": lambda n: "".join(" " * (2 * (k % 50)) + "- a\n" for k in range(n // 50)),
         "backticks": lambda n: "`" * n,

@@ -1,8 +1,9 @@
 """From documents to rows with vectors: their pieces are embedded in batches, which go across documents."""
 
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
-from typing import Any, Literal, NamedTuple, cast, override
+from dataclasses import dataclass
+from typing import Any, Literal, cast, override
 
 from penstock.core.plan import MISSING
 from penstock.durable.fingerprint import StageCode
@@ -30,12 +31,19 @@ IN_THREADS, ON_LOOP = 2, 8
 type Row = dict[str, Any]
 
 
-class Embedded(NamedTuple):
-    """A piece with its vector; before, with None, and where its whole batch has failed, with the error."""
+@dataclass(slots=True, eq=False)
+class Embedded:
+    """A piece with its vector; before, with None, and where its whole batch has failed, with the error.
+
+    Attributes:
+        is_new: whether its vector was not kept from an earlier run.
+        was_tried: whether a batch with it has failed, and it may be its fault.
+    """
 
     piece: Piece
     vector: Any = None
     is_new: bool = True
+    was_tried: bool = False
 
     @override
     def __repr__(self) -> str:
@@ -53,6 +61,9 @@ class Embedding:
 
     def __init__(self, embedder: Embedder, *, keeps: bool = False) -> None:
         self._embedder = embedder
+        self._again: Callable[[Sequence[str]], Vectors | Awaitable[Vectors]] = getattr(
+            embedder, "embed_once", embedder.embed
+        )
         self._keeps = keeps
         self._size: int = getattr(embedder, "batch", BATCH)
         self.on_loop: bool = kind_of(embedder.embed) != "plain"
@@ -68,9 +79,9 @@ class Embedding:
     def of(self, pieces: Stream[Embedded], on_error: OnFailure) -> Stream[Row]:
         """The rows of the pieces, as each is embedded.
 
-        A batch that fails is halved until the bad texts stand alone. One that fails for now is so only where the
-        embedder does better with another text: else it is not the texts. An embedder that cannot be used ends the run,
-        whatever `on_error` says.
+        A batch that fails is halved until the bad texts stand alone; with `embed_once`, if there is that. One
+        that fails for now is so only where the embedder does better with another text: else it is not the texts. An
+        embedder that cannot be used ends the run, whatever `on_error` says.
         """
         embed, places = (self._embed_on_loop, ON_LOOP) if self.on_loop else (self._embed, IN_THREADS)
         if self._keeps:
@@ -86,22 +97,27 @@ class Embedding:
         return item if vector is MISSING else Embedded(item.piece, vector, is_new=False)
 
     def _kept(self, embedded: Embedded) -> Embedded:
-        piece, vector, is_new = embedded
+        vector = embedded.vector
         if isinstance(vector, EmbedError) and not isinstance(vector, EmbedderUnavailableError):
             raise vector
-        if is_new and self._keeps and not isinstance(vector, EmbedError):
+        if embedded.is_new and self._keeps and not isinstance(vector, EmbedError):
             assert self.memo is not None
-            self.memo.remember(self.code.fingerprint, digest(piece.embedded_text), pack(vector))
+            self.memo.remember(self.code.fingerprint, digest(embedded.piece.embedded_text), pack(vector))
         return embedded
 
+    def _way(self, items: Sequence[Embedded]) -> Callable[[Sequence[str]], Vectors | Awaitable[Vectors]]:
+        """How to embed them: what is left of a batch that has failed was tried with all patience already."""
+        return self._again if any(item.was_tried for item in items) else self._embedder.embed
+
     def _embed(self, items: list[Embedded]) -> list[Embedded]:
-        texts = _new_texts(items)
+        texts, embed = _new_texts(items), self._way(items)
         try:
-            given = self._embedder.embed(texts) if texts else None
+            given = embed(texts) if texts else None
         except EmbedError as error:
+            _note_tried(items)
             if _may_be_the_texts(texts, error):
                 try:
-                    self._embedder.embed([PROBE])
+                    embed([PROBE])
                 except EmbedError as worse:
                     return _all_failed(items, _graver(error, worse))
                 raise
@@ -111,21 +127,18 @@ class Embedding:
         return self._with_vectors(items, texts, given)
 
     async def _embed_on_loop(self, items: list[Embedded]) -> list[Embedded]:
-        texts = _new_texts(items)
+        texts, embed = _new_texts(items), self._way(items)
         try:
-            return self._with_vectors(items, texts, await self._awaited(texts) if texts else None)
+            return self._with_vectors(items, texts, await _awaited(embed(texts)) if texts else None)
         except EmbedError as error:
+            _note_tried(items)
             if _may_be_the_texts(texts, error):
                 try:
-                    await self._awaited([PROBE])
+                    await _awaited(embed([PROBE]))
                 except EmbedError as worse:
                     return _all_failed(items, _graver(error, worse))
                 raise
             return _all_failed(items, error)
-
-    async def _awaited(self, texts: Sequence[str]) -> Vectors:
-        given = self._embedder.embed(texts)
-        return await given if isinstance(given, Awaitable) else given
 
     def _with_vectors(self, items: list[Embedded], texts: Sequence[str], given: Vectors | None) -> list[Embedded]:
         if given is None:
@@ -139,6 +152,15 @@ class Embedding:
             )
         vectors = iter(given)
         return [Embedded(item.piece, next(vectors)) if item.is_new else item for item in items]
+
+
+async def _awaited(given: Vectors | Awaitable[Vectors]) -> Vectors:
+    return await given if isinstance(given, Awaitable) else given
+
+
+def _note_tried(items: Sequence[Embedded]) -> None:
+    for item in items:
+        item.was_tried = True
 
 
 def _new_texts(items: Sequence[Embedded]) -> list[str]:
@@ -162,7 +184,7 @@ def _all_failed(items: Sequence[Embedded], error: EmbedError) -> list[Embedded]:
 
 
 def _row(embedded: Embedded) -> Row:
-    piece, vector, _ = embedded
+    piece, vector = embedded.piece, embedded.vector
     if isinstance(vector, EmbedderUnavailableError):
         raise vector
     chunk = piece.chunk

@@ -1,11 +1,15 @@
 """Chunking: from the text of a document to chunks that know their lines and their heading."""
 
 from collections.abc import Iterable
+from importlib.util import find_spec
 from pathlib import PurePath
 
 from penstock.workflows.documents.chunking import html_text, plain, python, rst
 from penstock.workflows.documents.chunking.headings import MARK
 from penstock.workflows.documents.chunking.pieces import Chunk, Section, Text, cut, packed
+
+if find_spec("markdown_it") is None:  # it is loaded late, and its absence is to be told before the first file is read
+    raise ModuleNotFoundError("No module named 'markdown_it'", name="markdown_it")
 
 SUFFIXES = (".md", ".txt", ".rst", ".py", ".html")
 

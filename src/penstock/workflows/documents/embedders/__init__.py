@@ -32,7 +32,9 @@ class EmbedderUnavailableError(EmbedError):
 class Embedder(Protocol):
     """Turns texts into vectors; `name` and `dimensions` say whether two indexes can be compared.
 
-    One that is also an async context manager is entered for the time of a run: there it connects and disconnects.
+    One that is also an async context manager is entered for the time of a run: there it connects and disconnects. One
+    that tries again what fails may have a method `embed_once`, which does not: it is called for the halves of a batch
+    that has failed.
     """
 
     @property

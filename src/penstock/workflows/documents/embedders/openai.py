@@ -88,6 +88,7 @@ class OpenAIEmbedder:
         self._timeout = validate.seconds("timeout", timeout)
         validate.instance("retry", retry, Retry, "a Retry")
         self._retry = retry if retry.wait else replace(retry, wait=_asked_for)
+        self._as_asked = replace(self._retry, on=lambda error: transient(error) and _asked_for(error) is not None)
         self._encoding = validate.one_of("encoding", encoding, ("base64", "float"))
         self._dimensions = self._asked
         self._client: httpx.AsyncClient | None = None
@@ -117,7 +118,7 @@ class OpenAIEmbedder:
         self._connect()
         try:
             if not self._proven:
-                await self._embed((_PROBE,))
+                await self._embed((_PROBE,), self._retry)
         except BaseException:
             await self._disconnect()
             raise
@@ -135,16 +136,23 @@ class OpenAIEmbedder:
             EmbedError: the server refused these texts, or its answers were no vectors, and no attempt was left.
             EmbedderUnavailableError: it would refuse others as well, or is not there.
         """
+        return await self._connected(texts, self._retry)
+
+    async def embed_once(self, texts: Sequence[str]) -> Vectors:
+        """The same, tried again only where the server asks for it (Retry-After): for texts that may be at fault."""
+        return await self._connected(texts, self._as_asked)
+
+    async def _connected(self, texts: Sequence[str], retry: Retry) -> Vectors:
         self._connect()
         try:
-            return await self._embed(texts)
+            return await self._embed(texts, retry)
         finally:
             await self._disconnect()
 
-    async def _embed(self, texts: Sequence[str]) -> Vectors:
+    async def _embed(self, texts: Sequence[str], retry: Retry) -> Vectors:
         """The batches one after the other: who embeds many documents has other requests on the way."""
         requests = stream(batched(texts, self._batch)).map(
-            self._request, name="request", retry=self._retry, timeout=self._timeout
+            self._request, name="request", retry=retry, timeout=self._timeout
         )
         try:
             rows = await requests.to_list()

@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from penstock.core.text import one_line
 from penstock.workflows.documents.embedders import EmbedderUnavailableError, EmbedError, Vectors
 from penstock.workflows.secret import Secret
 
@@ -188,7 +189,5 @@ def _text(content: bytes) -> str:
 
 
 def _shortened(text: str) -> str:
-    """`text` on one line of 200 characters at most, without control characters."""
-    line = " ".join(text.split())[: _QUOTED + 1]
-    line = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in line)
-    return line if len(line) <= _QUOTED else f"{line[:_QUOTED]} ..."
+    """`text` on one line, cut behind 200 characters, its white space single."""
+    return one_line(" ".join(text.split()), _QUOTED)
