@@ -210,6 +210,23 @@ def test_markdown_is_cut_at_headings_known_by_those_above():
     ]
 
 
+@pytest.mark.parametrize(
+    ("title", "text"),
+    [
+        ("**Bold title**", "Bold title"),
+        ("`open()` and _more_", "open() and more"),
+        ("[Links](https://a.example/b_c) to", "Links to"),
+        ("![logo](a.png) Name", "logo Name"),
+        ("a \\* b &amp; c_d_e", "a * b & c_d_e"),
+        ('<a name="x"></a>Anchored', "Anchored"),
+        ("2 * 3 * 4", "2 * 3 * 4"),
+        ("[unknown]", "[unknown]"),
+    ],
+)
+def test_a_title_of_markdown_reads_as_text(title, text):
+    assert [chunk.heading for chunk in split("a.md", f"# {title}\n\nwords\n")] == [text]
+
+
 def test_underlined_headings_count():
     text = f"Top\n===\n{BODY}\n\nSub\n---\n{BODY}\n"
     assert outline("a.md", text) == [(1, 3, "Top"), (5, 7, "Top > Sub")]

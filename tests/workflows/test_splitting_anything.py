@@ -27,11 +27,17 @@ QUIET = {
 }
 
 
+def shown(tokens):
+    """What a reader sees of a line."""
+    breaks = {"softbreak": " ", "hardbreak": " "}
+    return "".join("" if each.type == "html_inline" else breaks.get(each.type, each.content) for each in tokens)
+
+
 def of_markdown(text):
-    """Headings as its parser has them."""
-    tokens = MarkdownIt("commonmark").parse(text)
+    """Headings as its parser has them, with the text of their titles."""
+    tokens = MarkdownIt("commonmark").parse(text, {"references": markdown._Forgotten()})
     return [
-        (each.map[0] + 1, int(each.tag[1]), " ".join(inline.content.split()))
+        (each.map[0] + 1, int(each.tag[1]), " ".join(shown(inline.children).split()))
         for each, inline in pairwise(tokens)
         if each.type == "heading_open"
     ]
@@ -61,7 +67,7 @@ def found_in_rst(text):
 
 MARKDOWN_LINES = (
     "# a|## b #|text|===|---|> # q|> text|- # l|- item|  text|    code|```|~~~|<!--|-->|<div>|[a]: b|[a|*|1. # x||"
-    "\t# t|   # s|**B**|<b>|> - # z|  - # y|***|     # v|- - a|-|--|1. - # p|10) a"
+    "\t# t|   # s|**B**|<b>|> - # z|  - # y|***|     # v|- - a|-|--|1. - # p|10) a|# *a* `b`|# [a](b)|# ![a](b) <b>|**a**"
 ).split("|")
 RST_LINES = (
     "Title\0=====\0-----\0---\0--\0=\0~~~~\0\0 ind\0- item\x001. item\x002. item\0(a) x\0i. x\0:field: x\0.. note::\0..\0::\0para::"
@@ -152,6 +158,8 @@ HOSTILE = {
         "quotes": lambda n: ">" * n,
         "quotes in lines": lambda n: ("> " * 25 + "a\n") * (n // 100),
         "items": lambda n: "- a\n" * (n // 8),
+        "titles with links": lambda n: ("# " + "[" * 200 + "\n") * (n // 200),
+        "titles with stars": lambda n: ("# " + "*a_" * 70 + "\n") * (n // 200),
         "one paragraph": lambda n: "1a\n" * (n // 6),
         "underlines": lambda n: "a\n-\n" * (n // 8),
         "stars": lambda n: "*" * n,

@@ -34,6 +34,12 @@ _BEGINS: dict[RuleFuncBlockType, str] = {
 }
 """The first characters of the lines with which the blocks of a rule begin, where there are few."""
 
+_MOST_READ = 50_000
+"""Characters of titles with markup, behind which others stay as they are written: a hostile 400 take 7 ms."""
+
+_MARKUP = re.compile(r"[*_`\[<&\\]")
+_SEEN = {"softbreak": " ", "hardbreak": " ", "html_inline": ""}
+
 # Parsing holds the interpreter lock anyway; two documents at once would only double the memory.
 _parser = Lock()
 
@@ -67,6 +73,7 @@ class _Blocks(StateBlock):
         self.headings = list[Heading]()
         self._token = Token("", "", 0)
         self._outside = list[int]()
+        self._unread = _MOST_READ
 
     @override
     def push(self, ttype: str, tag: str, nesting: Literal[-1, 0, 1]) -> Token:
@@ -82,7 +89,16 @@ class _Blocks(StateBlock):
     def _add_heading(self, level: int) -> None:
         assert self._token.map is not None
         title = self._token.content[: 2 * LONGEST]
+        if _MARKUP.search(title) and (left := self._unread - len(title)) > 0:
+            title, self._unread = _shown(self.md, title), left
         self.headings.append((self._token.map[0] + 1, _LEVELS * len(self._outside) + level, " ".join(title.split())))
+
+
+def _shown(md: MarkdownIt, title: str) -> str:
+    """A title as it is read: without the signs of emphasis and code, without the addresses of links and images."""
+    tokens = list[Token]()
+    md.inline.parse(title, md, {"references": _Forgotten()}, tokens)
+    return "".join(_SEEN.get(token.type, token.content) for token in tokens)
 
 
 class _Forgotten(dict[str, Any]):
