@@ -23,6 +23,7 @@ from penstock.workflows import (
     HashEmbedder,
     embed,
 )
+from penstock.workflows.documents.chunking import split
 from penstock.workflows.documents.report import LISTED, Listed, peak_memory
 
 pytestmark = pytest.mark.real_time
@@ -236,6 +237,43 @@ class OnLoop:
 
     async def embed(self, texts):
         return self._embedder.embed(texts)
+
+
+async def test_a_document_that_is_being_split_is_given_up(tmp_path):
+    """It may take seconds; what is left of it is no failure, and the next run does it."""
+    docs = tmp_path / "docs"
+    docs.mkdir()
+    for number in range(3):
+        (docs / f"{number}.md").write_text("- a\n" * 400_000)
+    job, begun = EmbedJob(docs, tmp_path / "i.db"), threading.Event()
+    check = job._check
+
+    def watched():
+        begun.set()
+        check()
+
+    job._check = watched
+    running = asyncio.ensure_future(job.run())
+    await asyncio.to_thread(begun.wait, 60)
+    job.stop(grace=0)
+    report = await running
+    assert (report.interrupted, report.files, report.failed) == (True, 0, 0)
+    for number in range(3):
+        (docs / f"{number}.md").write_text("- a\n")
+    assert (await embed(docs, tmp_path / "i.db")).files == 3
+
+
+@pytest.mark.parametrize("name", ["a.md", "a.rst", "a.html", "a.py"])
+def test_a_check_ends_the_splitting_of_a_document(name):
+    calls = []
+
+    def check():
+        calls.append(name)
+        if len(calls) == 2 or name == "a.py":
+            raise asyncio.CancelledError
+
+    with pytest.raises(asyncio.CancelledError):
+        split(name, "- <p>a\n\n" * 1_000, check)
 
 
 async def test_a_refused_text_costs_its_document_and_not_its_batch(docs, tmp_path):

@@ -126,6 +126,8 @@ class EmbedJob:
         self._counting = Lock()
         self._delivery: Delivery | None = None
         self._patience: asyncio.Timeout | None = None
+        self._giving_up: asyncio.TimerHandle | None = None
+        self._given_up = False
         self._ended_by: Failure | None = None
         self._stopped = False
 
@@ -147,19 +149,35 @@ class EmbedJob:
                 raise
         finally:
             self._patience = None
+            if self._giving_up is not None:
+                self._giving_up.cancel()
         return self.report()
 
     def stop(self, grace: float = GRACE) -> None:
         """Finish and store what is in flight, take nothing more; `run` then returns. To be called on the run's loop.
 
-        Calls of an async embedder that take more than `grace` seconds from now on are cancelled; a document that is not
-        stored is done by the next run.
+        What takes more than `grace` seconds from now on is given up: calls of an async embedder are cancelled, and
+        documents that are being split are left. A document that is not stored is done by the next run.
         """
         self._stopped = True
+        loop, patience = asyncio.get_running_loop(), self._patience
+        if patience is None or patience.expired() or self._giving_up is not None:
+            return
         if self._delivery is not None:
             self._delivery.items.stop()
-        if self._embedding.on_loop and self._patience is not None and not self._patience.expired():
-            self._patience.reschedule(asyncio.get_running_loop().time() + (grace if self._delivery else 0))
+            self._giving_up = loop.call_later(grace, self._give_up, patience, self._delivery)
+        elif self._embedding.on_loop:
+            patience.reschedule(loop.time())
+
+    def _give_up(self, patience: asyncio.Timeout, delivery: Delivery) -> None:
+        """Leave what is still in flight; only when its stages are stopped, what a thread raises is no failure."""
+        patience.reschedule(asyncio.get_running_loop().time())
+        delivery.items.abort()
+        self._given_up = True
+
+    def _check(self) -> None:
+        if self._given_up:
+            raise asyncio.CancelledError
 
     def report(self) -> EmbedReport:
         """What was done so far; may be called at any time, from any thread."""
@@ -243,7 +261,7 @@ class EmbedJob:
         return self._embedding.of(pieces, self._on_error)
 
     def _pieces(self, file: Entry) -> list[Embedded]:
-        document = read(file, max_size=self._max_file_size, allows=partial(self._files.allows, file))
+        document = read(file, max_size=self._max_file_size, allows=partial(self._files.allows, file), check=self._check)
         if document.replaced:
             with self._counting:
                 self._replaced += 1

@@ -11,7 +11,7 @@ from penstock.core.text import escaped, one_line
 from penstock.sources.opening import NOT_REGULAR, Opener, anywhere, open_found
 from penstock.sources.walking import Entry
 from penstock.workflows.documents.chunking import split
-from penstock.workflows.documents.chunking.pieces import Chunk
+from penstock.workflows.documents.chunking.pieces import Check, Chunk, unchecked
 from penstock.workflows.documents.encodings import decode
 
 _TRIES = 2
@@ -61,13 +61,21 @@ class Piece:
         return f"{self.title}\n{self.chunk.text}"
 
 
-def read(file: Entry, *, max_size: int, allows: Callable[[str], bool] = anywhere, opener: Opener = os.open) -> Document:
+def read(
+    file: Entry,
+    *,
+    max_size: int,
+    allows: Callable[[str], bool] = anywhere,
+    opener: Opener = os.open,
+    check: Check = unchecked,
+) -> Document:
     """The document in `file`, whose version is that of the moment it was read; `DocumentError` if it has none.
 
-    `allows` says whether a link may lead to a place, `opener` opens the file, as that of `open`.
+    `allows` says whether a link may lead to a place, `opener` opens the file, as that of `open`. `check` is called now
+    and then; what it raises ends it.
     """
     try:
-        return _document(file, max_size, allows, opener)
+        return _document(file, max_size, allows, opener, check)
     except FileNotFoundError:
         reason = "gone since its directory was listed"
     except OSError as error:
@@ -77,10 +85,11 @@ def read(file: Entry, *, max_size: int, allows: Callable[[str], bool] = anywhere
     raise DocumentError(file.path, reason)  # out here, so that no traceback keeps the content of a file that failed
 
 
-def _document(file: Entry, max_size: int, allows: Callable[[str], bool], opener: Opener) -> Document:
+def _document(file: Entry, max_size: int, allows: Callable[[str], bool], opener: Opener, check: Check) -> Document:
     current, content = _content(file, max_size, allows, opener)
     text, replaced = decode(content, file.name)
-    return Document(current, tuple(split(file.name, text)), replaced)
+    check()
+    return Document(current, tuple(split(file.name, text, check)), replaced)
 
 
 def _content(file: Entry, max_size: int, allows: Callable[[str], bool], opener: Opener) -> tuple[Entry, bytes]:

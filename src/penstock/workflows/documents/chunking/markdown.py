@@ -13,7 +13,7 @@ from markdown_it.rules_block import StateBlock
 from markdown_it.token import Token
 
 from penstock.workflows.documents.chunking.headings import Heading, by_headings
-from penstock.workflows.documents.chunking.pieces import LONGEST, Section, Text
+from penstock.workflows.documents.chunking.pieces import LONGEST, Check, Section, Text, unchecked
 
 _LEVELS = 6
 _MOST_INDENTED = 3
@@ -44,18 +44,18 @@ _SEEN = {"softbreak": " ", "hardbreak": " ", "html_inline": ""}
 _parser = Lock()
 
 
-def sections(text: Text) -> Iterator[Section]:
+def sections(text: Text, check: Check) -> Iterator[Section]:
     """Sections by heading, as `Install > Linux`; what stands before the first heading has none.
 
     A heading in a quote or a list item is one until that ends.
     """
     with _parser:
-        found = _headings(text)
+        found = _headings(text, check)
     return by_headings(found, len(text.starts))
 
 
-def _headings(text: Text) -> list[Heading]:
-    state = _Blocks(text.content)
+def _headings(text: Text, check: Check = unchecked) -> list[Heading]:
+    state = _Blocks(text.content, check)
     start = _front_matter(text.lines)
     if start < state.lineMax:
         state.md.block.tokenize(state, start, state.lineMax)
@@ -68,12 +68,18 @@ class _Blocks(StateBlock):
     The rules of the parser fill in a token after they have pushed it, and look at none that they have pushed before.
     """
 
-    def __init__(self, content: str) -> None:
+    def __init__(self, content: str, check: Check) -> None:
         super().__init__(content, _markdown(), {"references": _Forgotten()}, [])
+        self._check = check
         self.headings = list[Heading]()
         self._token = Token("", "", 0)
         self._outside = list[int]()
         self._unread = _MOST_READ
+
+    @override
+    def isEmpty(self, line: int) -> bool:
+        self._check()
+        return super().isEmpty(line)
 
     @override
     def push(self, ttype: str, tag: str, nesting: Literal[-1, 0, 1]) -> Token:

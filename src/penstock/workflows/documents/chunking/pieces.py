@@ -3,7 +3,7 @@
 import re
 from array import array
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 SIZE = 1_000
@@ -16,6 +16,14 @@ LONGEST = 200
 
 _BREAKS = ("\n\n", "\n", " ")
 _INK = re.compile(r"\S")
+
+
+type Check = Callable[[], None]
+"""Called now and then while a document is split; raises what is to end that."""
+
+
+def unchecked() -> None:
+    """Let it go on."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from itertools import islice
 from threading import Lock
 
 from penstock.workflows.documents.chunking import plain
-from penstock.workflows.documents.chunking.pieces import SIZE, Section, Text, packed, shortened
+from penstock.workflows.documents.chunking.pieces import SIZE, Check, Section, Text, packed, shortened
 
 MARK = "."
 LARGEST = 1_000_000
@@ -22,18 +22,19 @@ Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 _parser = Lock()
 
 
-def sections(text: Text) -> list[Section]:
+def sections(text: Text, check: Check) -> list[Section]:
     """Sections by definition, a class that is larger than a chunk by its methods; plain where this is no Python.
 
     Neighbours among the parts of such a class stay together as far as they fit a chunk.
     """
     if len(text.content) > LARGEST or _is_dense(text.content):
-        return plain.sections(text)
+        return plain.sections(text, check)
     with _parser:
+        check()
         try:
             tree = _parse(text.content)
         except (SyntaxError, ValueError, RecursionError, MemoryError):
-            return plain.sections(text)
+            return plain.sections(text, check)
         return list(_sections(text, text.lines, tree.body, "", Section(1, len(text.starts))))
 
 

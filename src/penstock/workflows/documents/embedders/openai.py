@@ -40,6 +40,10 @@ def _asked_for(error: BaseException) -> float | None:
     return error.retry_after if isinstance(error, EmbedError) else None
 
 
+def _again_as_asked(error: BaseException) -> bool:
+    return transient(error) and _asked_for(error) is not None
+
+
 RETRY = Retry(on=transient, attempts=5, initial=0.5)
 
 
@@ -88,7 +92,7 @@ class OpenAIEmbedder:
         self._timeout = validate.seconds("timeout", timeout)
         validate.instance("retry", retry, Retry, "a Retry")
         self._retry = retry if retry.wait else replace(retry, wait=_asked_for)
-        self._as_asked = replace(self._retry, on=lambda error: transient(error) and _asked_for(error) is not None)
+        self._as_asked = replace(self._retry, on=_again_as_asked)
         self._encoding = validate.one_of("encoding", encoding, ("base64", "float"))
         self._dimensions = self._asked
         self._client: httpx.AsyncClient | None = None
