@@ -3,8 +3,7 @@
 The window, its order and its accounting are the same everywhere (P12).
 """
 
-from penstock.core.retry import StillRunning
 from penstock.engines.engine import Answer, Call, Engine, answer
 from penstock.engines.threads import Threads
 
-__all__ = ["Answer", "Call", "Engine", "StillRunning", "Threads", "answer"]
+__all__ = ["Answer", "Call", "Engine", "Threads", "answer"]

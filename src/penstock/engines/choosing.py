@@ -18,7 +18,7 @@ type EngineOption = Literal["inline", "thread"] | Engine
 type Make = Callable[[int, str], Engine]
 """Makes an engine for one stage of one run, given its places and name."""
 
-_OWN: Final[Mapping[object, Make]] = {"thread": lambda places, name: Threads(places, name=name)}
+OWN: Final[Mapping[object, Make]] = {"thread": lambda places, name: Threads(places, name=name)}
 """The engines that have a name: each stage of a run has one of its own."""
 
 
@@ -29,12 +29,12 @@ def chosen(option: object, kind: FunctionKind, places: int | None) -> Engine | M
         OptionError: the option breaks its rule.
     """
     if option is None:
-        return _OWN["thread"] if kind == "plain" and (places or 1) > 1 else None
+        return OWN["thread"] if kind == "plain" and (places or 1) > 1 else None
     if isinstance(option, str) and option == "inline":
         return None
-    engine = option if isinstance(option, Engine) else _OWN.get(option) if isinstance(option, str) else None
+    engine = option if isinstance(option, Engine) else OWN.get(option) if isinstance(option, str) else None
     if engine is None:
-        names = ", ".join(map(repr, ("inline", *_OWN)))
+        names = ", ".join(map(repr, ("inline", *OWN)))
         raise OptionError(f"engine must be None, {names} or an engine of penstock.engines, got {option!r}")
     if kind == "async":
         raise OptionError(f"engine must be None or 'inline' for an async function, got {option!r}: it runs on the loop")

@@ -18,8 +18,8 @@ from penstock.core.scope import Scope
 from penstock.core.source import IteratorStage, length_of
 from penstock.core.stage import Stage
 from penstock.engines.binding import Binding
+from penstock.engines.choosing import OWN
 from penstock.engines.local import kind_of
-from penstock.engines.threads import Threads
 from penstock.run import Run
 from penstock.streams import Stream
 from penstock.tasks.feed import AddedTask
@@ -87,7 +87,7 @@ class Calls:
         self._arguments = arguments
         self._in_threads: Binding | None = None
         if places > 1 or timeout is not None:
-            threads = Threads(places, name=name)
+            threads = OWN["thread"](places, name)
             scope.resources.append(threads)
             self._in_threads = Binding(threads, scope.closed)
 
