@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import penstock
-from penstock import durable, sinks, tasks, testing, workflows
+from penstock import durable, engines, sinks, tasks, testing, workflows
 from penstock.core import errors
 from penstock.core.limits import Limiter
 from penstock.core.rates import RateLimit
@@ -23,13 +23,14 @@ from penstock.sync import SyncRun
 from penstock.workflows.documents.job import EmbedOptions
 
 TEXT = (Path(__file__).parent.parent / "docs" / "reference.md").read_text()
-MODULES = penstock, tasks, sinks, durable, workflows, testing
+MODULES = penstock, tasks, sinks, durable, engines, workflows, testing
 PUBLIC = {name: getattr(module, name) for module in MODULES for name in module.__all__}
 NOT_PUBLIC = Stats, StageStats, Latency, SyncRun
 """Types that users meet and do not make: none of a module's names."""
 
 FOR_THE_LIBRARY = {
     Limiter: {"bind", "check", "give_back", "take", "wait", "weigh"},
+    engines.Engine: {"places"},
     RateLimit: {"bind", "charge", "end_turn", "turn", "weigh"},
     Readable: {"identified", "open_stage", "refuse_opening"},
     penstock.Stream: {"has_keys", "identified", "open_stage"},
@@ -141,6 +142,7 @@ SECTIONS = {
     "Ends": members(Readable) | {FOR_EACH},
     "Runs": members(penstock.Run),
     "Limits": made("Limiter", "RateLimit") | members(Limiter) | members(RateLimit),
+    "Engines": made("Threads", "Call", "Answer", "answer") | members(engines.Engine) | {"Engine"},
     "Outcomes": made("Ok", "Failed", "Cancelled", "NotStarted"),
     "Statistics": names_of(StageStats) | {"in_flight"},
     "Sinks": made("SqliteTable", "SqliteVectors", "Callback")

@@ -83,7 +83,7 @@ class Binding:
         except TimeoutError:
             late = True
         except asyncio.CancelledError:
-            self._engine.stop(answers)
+            self._stop(answers)
             try:
                 await outlast(answers, self._over)
             except asyncio.CancelledError:
@@ -94,7 +94,7 @@ class Binding:
                 raise
         if late:  # raised here, without a context: that would lead to the task, whose own end may lead here
             assert limit.seconds is not None
-            self._engine.stop(answers)
+            self._stop(answers)
             answers.add_done_callback(_empty)
             raise StillRunning(limit.seconds, partial(outlast, answers, self._over))
         value, error = answers.result()[0].value, answers.result()[0].error
@@ -105,6 +105,10 @@ class Binding:
             finally:
                 del error, answers  # the traceback holds this frame, and this frame would hold the error
         return value
+
+    def _stop(self, answers: asyncio.Future[list[Answer]]) -> None:
+        if not answers.done():
+            self._engine.stop(answers)
 
     @property
     def gone(self) -> bool:
