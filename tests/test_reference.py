@@ -16,6 +16,8 @@ from penstock.core import errors
 from penstock.core.limits import Limiter
 from penstock.core.rates import RateLimit
 from penstock.core.stats import _HEAD, Latency, StageStats, Stats
+from penstock.durable.options import DeliverOptions, RunOptions
+from penstock.durable.source import source_of
 from penstock.ops.work import AllOptions, Settings
 from penstock.progress import _table
 from penstock.readable import Readable
@@ -32,8 +34,9 @@ FOR_THE_LIBRARY = {
     Limiter: {"bind", "check", "give_back", "take", "wait", "weigh"},
     engines.Engine: {"places"},
     RateLimit: {"bind", "charge", "end_turn", "turn", "weigh"},
-    Readable: {"identified", "open_stage", "refuse_opening"},
-    penstock.Stream: {"has_keys", "identified", "open_stage"},
+    Readable: {"description"},
+    penstock.Stream: {"description"},
+    durable.DurableRun: {"memo"},
     penstock.SqliteTable: {"open"},
     penstock.SqliteVectors: {"compare", "open"},
 }
@@ -141,6 +144,7 @@ SECTIONS = {
     "Operators": members(penstock.Stream) - {FOR_EACH},
     "Ends": members(Readable) | {FOR_EACH},
     "Runs": members(penstock.Run),
+    "DurableRun": members(durable.DurableRun),
     "Limits": made("Limiter", "RateLimit") | members(Limiter) | members(RateLimit),
     "Engines": made("Threads", "Call", "Answer", "answer") | members(engines.Engine) | {"Engine"},
     "Outcomes": made("Ok", "Failed", "Cancelled", "NotStarted"),
@@ -157,7 +161,7 @@ SECTIONS = {
 
 OPTIONS = {
     "Options of operators": [Settings],
-    "Options of ends": [penstock.Stream.open, penstock.Stream.sync, penstock.Stream.to],
+    "Options of ends": [penstock.Stream.open, penstock.Stream.sync, RunOptions],
     "Retry": [penstock.Retry],
     "TaskExecutor": [tasks.TaskExecutor],
 }
@@ -193,8 +197,13 @@ def test_the_options_of_operators_are_those_that_type_checkers_know():
 def test_an_end_has_the_options_that_the_table_says():
     for row in rows("Options of ends"):
         (option,) = codes(row[0])
-        for end in ("open", "sync", "to"):
-            assert (end in codes(row[1])) == (option in options_of(getattr(penstock.Stream, end))), (option, end)
+        ends = {"open": penstock.Stream.open, "sync": penstock.Stream.sync, "to": RunOptions, "deliver": RunOptions}
+        for end, function in ends.items():
+            assert (end in codes(row[1])) == (option in options_of(function)), (option, end)
+
+
+def test_the_options_of_durable_runs_are_those_that_type_checkers_know():
+    assert {field.name for field in fields(RunOptions)} == {*DeliverOptions.__optional_keys__, "run"}
 
 
 def test_the_options_of_finite_work_are_explained():
@@ -264,7 +273,7 @@ def test_an_operator_can_be_part_of_a_durable_run_if_the_table_says_so(row):
     given = SAMPLES.get(name, (other,) if name in {"merge", "chain", "zip"} else (bool,))
     result = getattr(stream, name)(*given)
     if row[2] == "yes":
-        assert result.identified
+        assert source_of(result.description)
     else:
         with pytest.raises(penstock.OptionError):
-            _ = result.identified
+            source_of(result.description)

@@ -11,8 +11,9 @@ from penstock.core.words import call, content_of
 from penstock.engines.ahead import ThreadStage
 from penstock.engines.local import SOURCE_ENGINES, SourceEngine
 from penstock.ops.combine import MERGE
+from penstock.ops.description import Description, Origin
 from penstock.ops.work import MoreOptions
-from penstock.streams import Stream, combined
+from penstock.streams import Stream, joined
 
 if TYPE_CHECKING:
     from typing_extensions import TypeIs
@@ -39,7 +40,7 @@ def stream[T](source: Source[T], *, total: int | None = None, engine: SourceEngi
     """
     spec = source_spec(source, total, engine)
     text = call("stream", content_of(source), engine=engine)
-    return Stream(lambda scope, _: spec.open(scope), spec.refuse_consumed, text=text)
+    return Stream(Description(Origin(lambda scope, _: spec.open(scope), spec.refuse_consumed, text)))
 
 
 def source_spec(source: object, total: int | None, engine: SourceEngine | None) -> SourceSpec:
@@ -60,7 +61,7 @@ def merge[A, B, C](
 def merge[T](*sources: Stream[T] | Source[T]) -> Stream[T]: ...
 def merge(*sources: Stream[Any] | Source[Any]) -> Stream[Any]:
     """The items of all sources as they come: unordered, fair, one read ahead per source; ends when all have (P3)."""
-    return combined(MERGE, *map(as_stream, sources))
+    return joined(MERGE, *map(as_stream, sources))
 
 
 def as_stream(source: Stream[Any] | Source[Any]) -> Stream[Any]:

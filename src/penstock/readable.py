@@ -2,21 +2,22 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Final, Generic, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, Unpack, overload
 
 from penstock.core import validate
-from penstock.core.errors import EmptyStreamError, OptionError
-from penstock.core.policy import ANY_NUMBER
+from penstock.core.errors import EmptyStreamError
 from penstock.core.retry import Seconds
-from penstock.core.scope import Scope
-from penstock.core.stage import Stage
-from penstock.durable.fingerprint import OnChange
-from penstock.durable.job import IdentifiedSource, Job, OnDead, OnDuplicate, OnMissing
+from penstock.durable.options import DeliverOptions, run_options
 from penstock.durable.report import RunReport
-from penstock.durable.sink import Durability, Sink
+from penstock.durable.sink import Sink, check_sink
+from penstock.durable.source import source_of
+from penstock.ops.description import Description
 from penstock.progress import require_rich
 from penstock.run import Run, too_many_stages
 from penstock.sync import SyncRun
+
+if TYPE_CHECKING:
+    from penstock.durable.handle import DurableRun
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -31,20 +32,9 @@ class Readable(Generic[T_co]):  # noqa: UP046 -- inferred variance would be inva
 
     __slots__ = ()
 
-    refuse_opening: Callable[[], None]
-    """Raise if it cannot be opened: its source is a one-shot iterator that has been read, or it needs a sink."""
-
-    def open_stage(self, scope: Scope, *, in_order: bool) -> Stage[Any]:
-        """Open the stages of a run, the order of whose results can be seen or not; the last one."""
-        raise NotImplementedError
-
     @property
-    def identified(self) -> IdentifiedSource:
-        """This as a source of roots, for a durable run; not for users.
-
-        Raises:
-            OptionError: its items have no keys, or an operator would mean something else after a resume.
-        """
+    def description(self) -> Description:
+        """What it is made of: where its items come from, and the operators on them."""
         raise NotImplementedError
 
     def open(self, *, grace: Seconds = GRACE, progress: bool = False, timing: bool = False) -> Run[T_co]:
@@ -66,10 +56,13 @@ class Readable(Generic[T_co]):  # noqa: UP046 -- inferred variance would be inva
             require_rich()
         seconds = validate.seconds("grace", grace, zero=True)
         self._refuse_opening()
-        opens = partial(self.open_stage, in_order=True)
-        run = Run[T_co](opens, seconds, timing=validate.flag("timing", timing), progress=progress)
-        run.describe = self.__repr__
-        return run
+        return Run(
+            partial(self.description.open, in_order=True),
+            seconds,
+            timing=validate.flag("timing", timing),
+            progress=progress,
+            describe=self.__repr__,
+        )
 
     def sync(self, *, grace: Seconds = GRACE, progress: bool = False, timing: bool = False) -> SyncRun[T_co]:
         """A run for scripts and notebooks: `with stream.sync() as items: for item in items: ...` (P4).
@@ -85,7 +78,7 @@ class Readable(Generic[T_co]):  # noqa: UP046 -- inferred variance would be inva
 
     def _refuse_opening(self) -> None:
         try:
-            self.refuse_opening()
+            self.description.refuse_opening()
         except RecursionError as error:
             raise too_many_stages() from error
 
@@ -95,9 +88,8 @@ class Readable(Generic[T_co]):  # noqa: UP046 -- inferred variance would be inva
         Without `in_order`, nobody sees the order: stages with `ordered=None` hand results on as they finish (P3).
         """
         self._refuse_opening()
-        run: Run[T_co] = Run(partial(self.open_stage, in_order=in_order), GRACE, timing=False, progress=False)
-        run.room = 64
-        return run
+        opens = partial(self.description.open, in_order=in_order)
+        return Run(opens, GRACE, timing=False, progress=False, room=64)
 
     async def to_list(self) -> list[T_co]:
         """All results in a list; its memory grows with the input (P7)."""
@@ -144,23 +136,31 @@ class Readable(Generic[T_co]):  # noqa: UP046 -- inferred variance would be inva
             async for _ in items:
                 pass
 
-    async def to(
-        self,
-        sink: Sink,
-        /,
-        *,
-        run: str,
-        durability: Durability = "process",
-        on_missing: OnMissing = "keep",
-        on_change: OnChange = "continue",
-        on_error: Literal["raise", "collect"] | None = None,
-        on_dead: OnDead = "keep",
-        find_killers: bool = True,
-        on_duplicate: OnDuplicate = "refuse",
-        limit: int | None = None,
-        grace: Seconds = GRACE,
-        progress: bool = False,
-    ) -> RunReport:
+    def deliver(self, sink: Sink, /, *, run: str, **options: Unpack[DeliverOptions]) -> "DurableRun":
+        """One opening of a durable run into `sink`, for `async with`: what `to` does, to be watched and ended.
+
+        Nothing is read before `await run.finish()`. Meanwhile, and afterwards, `report()`, `stats()`, `failures` and
+        the counts say how it stands; `stop()` and `abort()` end it. Leaving the block early stops and awaits what is
+        in flight, and commits what is finished (P4).
+
+        Example:
+            async with stream.deliver(sink, run="docs") as run:
+                loop.call_later(3600, run.stop)
+                await run.finish()
+            print(run.report())
+
+        Raises:
+            ModuleNotFoundError: `progress` needs rich, or the sink a library, and it is not installed.
+            OptionError: as for `to`; what entering the block and `finish` raise is said there, too.
+        """
+        from penstock.durable.handle import DurableRun  # noqa: PLC0415 -- it needs apsw, which streams do not
+        from penstock.durable.job import Job  # noqa: PLC0415 -- as above
+
+        checked = run_options(run, options)
+        check_sink(sink)
+        return DurableRun(Job(source_of(self.description), sink, checked))
+
+    async def to(self, sink: Sink, /, *, run: str, **options: Unpack[DeliverOptions]) -> RunReport:
         """Run to the end into `sink`, durably: killed at any instant and called again, it goes on where it was (P10).
 
         The unit is the *root*, an item of the source. It is done when everything that it became was accepted by the
@@ -173,30 +173,7 @@ class Readable(Generic[T_co]):  # noqa: UP046 -- inferred variance would be inva
         Args:
             sink: where the rows go.
             run: the name of the run, by which the journal in the sink knows it.
-            durability: what committed rows survive: "process" the end of the process, also `kill -9`; "power" also a
-                power failure, at the price of a sync for each commit.
-            on_missing: what becomes of the rows of roots that are not in the source any more: "keep" or "delete"; where
-                the source gave nothing at all, as a truncated file does, only "delete_all" removes them.
-            on_change: what becomes of roots that are done when the code of a stage is not what it was when the run was
-                begun last (see `docs/memo.md` for what that is): "continue" leaves them done, and does the others by
-                the new code; "restart" does those again that other code has made, at any time, each of which
-                keeps its rows until it is; "refuse" raises `StoreError`. The log and the report name the stages that
-                have changed, and the report says how much of what is done was made by other code.
-            on_error: what becomes of a row that the sink cannot hold (a value that no column has, a column that is not
-                declared, the key of another row): "collect" sets it aside, and its root is dead; "raise" ends the run
-                with the first one. Default: that of the last stage with "collect" or "skip", which is then "collect"
-                with its `max_failures` and `max_failure_rate`, counted for the sink alone; "raise" if there is none.
-            on_dead: what becomes of the rows that a root has of a version before, when the new one fails: "keep" or
-                "remove".
-            find_killers: whether the roots that were under way at both of the last two kills of the run are tried in a
-                child process, a fork of this one, before the others; the one that kills it is set aside. False neither
-                tries them nor notes what is under way after a kill.
-            on_duplicate: what becomes of an item with a key that an item before it has: "refuse" ends the run with a
-                `DuplicateKeyError`, "first" drops and counts it.
-            limit: roots to do, an int >= 1: then the run ends in order, and the next one goes on. Roots that were
-                done before do not count. Default: all.
-            grace: as for `open`.
-            progress: as for `open`.
+            options: see `penstock.durable.options.DeliverOptions`.
 
         Raises:
             OptionError: an option breaks its rule, the items of the source have no keys, or an operator would mean
@@ -207,41 +184,6 @@ class Readable(Generic[T_co]):  # noqa: UP046 -- inferred variance would be inva
             StoreError: the sink cannot be written, or knows the run as one over another source or into another sink, or
                 as one of other code with `on_change="refuse"`.
         """
-        from penstock.durable.delivery import deliver  # noqa: PLC0415 -- it needs apsw, which streams do not
-
-        validate.text("run", run)
-        if validate.flag("progress", progress):
-            require_rich()
-        _check_sink(sink)
-        if on_missing in {"delete", "delete_all"} and sink.delivery != "exactly once":
-            raise OptionError(f"on_missing={on_missing!r} needs a sink that can remove rows, got {sink!r}")
-        if on_dead == "remove" and sink.delivery != "exactly once":
-            raise OptionError(f"on_dead='remove' needs a sink that can remove rows, got {sink!r}")
-        source = self.identified
-        validate.one_of("on_error", on_error, ("raise", "collect", None))
-        tolerance = source.tolerance if on_error is None else ANY_NUMBER if on_error == "collect" else None
-        return await deliver(
-            Job(
-                open_tracked=source.open,
-                source=source.name,
-                sink=sink,
-                name=run,
-                durability=validate.one_of("durability", durability, ("process", "power")),
-                on_missing=validate.one_of("on_missing", on_missing, ("keep", "delete", "delete_all")),
-                on_change=validate.one_of("on_change", on_change, ("continue", "restart", "refuse")),
-                on_dead=validate.one_of("on_dead", on_dead, ("keep", "remove")),
-                on_duplicate=validate.one_of("on_duplicate", on_duplicate, ("refuse", "first")),
-                limit=None if limit is None else validate.whole("limit", limit, least=1),
-                tolerance=tolerance,
-                stages=source.stages,
-                one_shot=source.one_shot,
-                finds_killers=validate.flag("find_killers", find_killers),
-                grace=validate.seconds("grace", grace, zero=True),
-                progress=progress,
-            )
-        )
-
-
-def _check_sink(sink: object) -> None:
-    if isinstance(sink, type) or not all(hasattr(sink, name) for name in ("delivery", "path", "open")):
-        raise OptionError(f"sink must be a sink, as penstock.SqliteTable('rows.db', 'rows') is, got {sink!r}")
+        async with self.deliver(sink, run=run, **options) as durable:
+            await durable.finish()
+        return durable.report()

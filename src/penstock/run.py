@@ -71,9 +71,18 @@ class Run[T](AsyncIterator[T]):
     nothing (P5); two at once raise `ConcurrentReadError`.
     """
 
-    def __init__(self, open_stage: OpenStage, grace: float, *, timing: bool, progress: bool) -> None:
-        self.room: int = 1
-        self.describe: Callable[[], str] = str
+    def __init__(
+        self,
+        open_stage: OpenStage,
+        grace: float,
+        *,
+        timing: bool,
+        progress: bool,
+        room: int = 1,
+        describe: Callable[[], str] = str,
+    ) -> None:
+        self._room = room
+        self._describe = describe
         self._opened_at: Place = caller()
         self._open_stage = open_stage
         self._grace = grace
@@ -88,7 +97,7 @@ class Run[T](AsyncIterator[T]):
 
     @override
     def __repr__(self) -> str:
-        return f"<Run {self._state()}, of {self.describe() or 'work'}>"
+        return f"<Run {self._state()}, of {self._describe() or 'work'}>"
 
     def _state(self) -> str:
         if self._scope is None:
@@ -116,7 +125,7 @@ class Run[T](AsyncIterator[T]):
 
     async def __anext__(self) -> T:
         try:
-            item: Any = (self._pull or self._begin_reading())(self.room)
+            item: Any = (self._pull or self._begin_reading())(self._room)
         except Exception as error:
             if self._pull is None:
                 raise
@@ -151,7 +160,7 @@ class Run[T](AsyncIterator[T]):
                 await self._outlet.waiter
                 try:
                     scope.begin_turn()
-                    item = END if self._over or self._outlet.crashed else stage.pull(self.room)
+                    item = END if self._over or self._outlet.crashed else stage.pull(self._room)
                 except Exception as error:  # noqa: BLE001 -- whatever it is, it ends the run
                     self._crashed(error)
                     item = END

@@ -1,8 +1,7 @@
 """Streams: immutable descriptions of work over items. A stream assembles operators and schedules nothing."""
 
 from collections.abc import AsyncIterable, Awaitable, Callable, Hashable, Iterable
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, Unpack, overload, override
+from typing import TYPE_CHECKING, Any, Literal, Unpack, overload, override
 
 from penstock.core import validate
 from penstock.core.errors import OptionError
@@ -11,16 +10,11 @@ from penstock.core.outcome import Result
 from penstock.core.plan import Plan
 from penstock.core.policy import OnError, OutOfBand
 from penstock.core.retry import Seconds
-from penstock.core.scope import Scope
-from penstock.core.stage import Stage
 from penstock.core.words import call, line
-from penstock.durable.fingerprint import stage_code
-from penstock.durable.job import IdentifiedSource
-from penstock.durable.ledger import Ledger
-from penstock.durable.tracking import tracking
 from penstock.engines.local import on_loop
 from penstock.ops.combine import CHAIN, MERGE, Combination, zipping
 from penstock.ops.deciding import deciding, skip_while, take_while
+from penstock.ops.description import Description, combined
 from penstock.ops.flat_map import FLAT_MAP, FLATTEN
 from penstock.ops.group import Batch, Limit
 from penstock.ops.map_batches import map_batches
@@ -45,76 +39,22 @@ class Stream(Readable[T_co]):
     the item), "collect" (drop it, keep a `Failed` in the run's `failures`) or "return" (results are `Ok` or `Failed`).
     """
 
-    __slots__ = ("_identified", "_open_source", "_operators", "_text", "refuse_opening")
+    __slots__ = ("_description",)
 
-    def __init__(
-        self,
-        open_source: Callable[[Scope, bool], Stage[Any]],
-        refuse_opening: Callable[[], None],
-        operators: tuple[Operator, ...] = (),
-        identified: IdentifiedSource | None = None,
-        text: str = "stream(...)",
-    ) -> None:
-        self._text = text
-        self._open_source = open_source
-        self.refuse_opening: Callable[[], None] = refuse_opening
-        self._operators = operators
-        self._identified = identified
+    def __init__(self, description: Description) -> None:
+        self._description = description
+
+    @property
+    @override
+    def description(self) -> Description:
+        return self._description
 
     def _with(self, operator: Operator) -> "Stream[Any]":
-        refuse = no_place_to_keep if operator.code is not None and operator.code.memo else self.refuse_opening
-        return Stream(self._open_source, refuse, (*self._operators, operator), self._identified, self._text)
+        return Stream(self._description.followed_by(operator))
 
     @override
     def __repr__(self) -> str:
-        return line(".".join([self._text, *(operator.text for operator in self._operators)]))
-
-    @override
-    def open_stage(self, scope: Scope, *, in_order: bool) -> Stage[Any]:
-        """Open the stages of this stream in `scope`; the last one. For other streams, not for users."""
-        from_source, *orders = self._orders(in_order)
-        stage = self._open_source(scope, from_source)
-        for operator, shown in zip(self._operators, orders, strict=True):
-            stage = operator.open(scope, stage, None, shown)
-        return stage
-
-    def _orders(self, in_order: bool) -> list[bool]:  # noqa: FBT001 -- of the last stage
-        """Whether the order can be seen in which each stage hands on, from the source down."""
-        orders = [in_order]
-        for operator in reversed(self._operators):
-            orders.append(operator.shows_order(orders[-1]))
-        return orders[::-1]
-
-    @property
-    def has_keys(self) -> bool:
-        """Whether the items of its source have keys, so that it can be run durably."""
-        return self._identified is not None
-
-    @property
-    @override
-    def identified(self) -> IdentifiedSource:
-        for operator in self._operators:
-            operator.check_durable()
-        source, operators = self._identified, self._operators
-        if source is None:
-            raise OptionError(
-                "a durable run needs a source whose items have keys: see penstock.keyed (chain and zip give none)"
-            )
-
-        codes = [stage_code(operator) for operator in operators]
-
-        def open_tracked(scope: Scope, ledger: Ledger, prefix: str, in_order: bool) -> Stage[Any]:  # noqa: FBT001 -- as all
-            from_source, *orders = self._orders(in_order)
-            stage = source.open(scope, ledger, prefix, from_source)
-            for operator, code, shown in zip(operators, codes, orders, strict=True):
-                stage = operator.open(scope, stage, tracking(operator, code, ledger), shown)
-            return stage
-
-        stages = (*source.stages, *(code for code in codes if code is not None))
-        tolerant = [each.code.tolerance for each in operators if each.code and each.code.tolerance is not None]
-        return replace(
-            source, open=open_tracked, stages=stages, tolerance=tolerant[-1] if tolerant else source.tolerance
-        )
+        return line(str(self._description))
 
     # Transform
 
@@ -367,7 +307,7 @@ class Stream(Readable[T_co]):
     def chain[U](self, *others: "Stream[U]") -> "Stream[T_co | U]": ...
     def chain(self, *others: "Stream[Any]") -> "Stream[Any]":
         """Hand on the items of this stream, then those of the others, each read only when it is its turn (P2, P3)."""
-        return combined(CHAIN, self, *others)
+        return joined(CHAIN, self, *others)
 
     @overload
     def zip[A](self, other: "Stream[A]", /, *, strict: bool = False) -> "Stream[tuple[T_co, A]]": ...
@@ -387,7 +327,7 @@ class Stream(Readable[T_co]):
         With `strict`, streams of unlike length are a failure: `ValueError`.
         """
         validate.flag("strict", strict)
-        return combined(zipping(strict=strict), self, *others)
+        return joined(zipping(strict=strict), self, *others)
 
     @overload
     def merge[A, B](self, other: "Stream[A]", another: "Stream[B]", /) -> "Stream[T_co | A | B]": ...
@@ -395,7 +335,7 @@ class Stream(Readable[T_co]):
     def merge[U](self, *others: "Stream[U]") -> "Stream[T_co | U]": ...
     def merge(self, *others: "Stream[Any]") -> "Stream[Any]":
         """Hand on the items of this and other streams as they come; fair, reads one item ahead per source (P3)."""
-        return combined(MERGE, self, *others)
+        return joined(MERGE, self, *others)
 
     # Consume: see Readable
 
@@ -409,42 +349,12 @@ class Stream(Readable[T_co]):
         await self._with(work(FOR_EACH, fn, on_error=on_error, **options)).drain()
 
 
-def combined(kind: Combination, *streams: Stream[Any]) -> Stream[Any]:
+def joined(kind: Combination, *streams: Stream[Any]) -> Stream[Any]:
     """A stream whose first stage joins those of several streams."""
     for each in streams:
         validate.instance("others", each, Stream, "streams (see penstock.stream)")
-
-    def open_combined(scope: Scope, in_order: bool) -> Stage[Any]:  # noqa: FBT001 -- as all
-        shown = in_order or kind.shows_order
-        return kind.stage(scope, [each.open_stage(scope, in_order=shown) for each in streams])
-
-    def refuse_opening() -> None:
-        for each in streams:
-            each.refuse_opening()
-
-    def open_tracked(scope: Scope, ledger: Ledger, prefix: str, in_order: bool) -> Stage[Any]:  # noqa: FBT001 -- as all
-        numbered = enumerate(each.identified for each in streams)
-        return kind.stage(
-            scope, [source.open(scope, ledger, f"{prefix}{number}:", in_order) for number, source in numbered]
-        )
-
-    identified = None
-    if kind.keeps_keys and all(each.has_keys for each in streams):
-        sources = [each.identified for each in streams]
-        names = ", ".join(source.name for source in sources)
-        identified = IdentifiedSource(
-            f"{kind.name}({names})",
-            open_tracked,
-            stages=tuple(stage for source in sources for stage in source.stages),
-            one_shot=any(source.one_shot for source in sources),
-            tolerance=next((source.tolerance for source in sources if source.tolerance is not None), None),
-        )
-    return Stream(open_combined, refuse_opening, identified=identified, text=call(kind.name, *map(repr, streams)))
-
-
-def no_place_to_keep() -> NoReturn:
-    """Raise: without a sink there is nowhere to keep results."""
-    raise OptionError("memo=True keeps results in the sink of a durable run: end the stream with to()")
+    parts = tuple(each.description for each in streams)
+    return Stream(Description(combined(kind, parts, call(kind.name, *map(repr, streams)))))
 
 
 def itself[T](item: T) -> T:

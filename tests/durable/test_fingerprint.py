@@ -11,6 +11,7 @@ import pytest
 
 from penstock import OptionError
 from penstock.durable.fingerprint import StageCode, changes, fingerprint
+from penstock.durable.source import source_of
 from penstock.ops.operator import Code
 from penstock.sources.keyed import keyed
 from penstock.streams import Stream
@@ -241,7 +242,7 @@ def test_deps_that_have_no_digest_are_refused():
 
 
 def codes_of(stream: Stream):
-    return stream.identified.stages
+    return source_of(stream.description).stages
 
 
 def base():

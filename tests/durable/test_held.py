@@ -33,6 +33,7 @@ import pytest
 
 from penstock import OptionError
 from penstock.durable.held import Held
+from penstock.durable.source import source_of
 from penstock.sinks.table import SqliteTable
 from penstock.sources.keyed import keyed
 
@@ -366,7 +367,8 @@ def test_what_is_no_data_is_refused_by_name(tmp_path, holder, value):
         ):
             asyncio.run(stream.map(fn, memo=True).to(sink, run="run"))
         for options in ({"memo": True, "deps": "model"}, {}):
-            assert stream.map(fn, **options).identified.stages == stream.map(fn, **options).identified.stages
+            one, other = (source_of(stream.map(fn, **options).description) for _ in range(2))
+            assert one.stages == other.stages
     finally:
         getattr(held, "close", lambda: None)()
 

@@ -19,9 +19,11 @@ import pytest
 from penstock import OptionError, drain_on_signals, merge
 from penstock.core.log import LOG
 from penstock.durable import suspects, writer
-from penstock.durable.delivery import deliver, delivering
+from penstock.durable.handle import DurableRun
 from penstock.durable.job import Job
 from penstock.durable.lock import HeldError, exclusive
+from penstock.durable.options import RunOptions
+from penstock.durable.source import source_of
 from penstock.durable.sqlite import StoreError
 from penstock.durable.status import runs
 from penstock.sinks.callback import Callback
@@ -681,26 +683,20 @@ def test_what_a_child_logs_is_for_debugging(sink, tmp_path):
 
 
 def job_of(stream, sink, **options):
-    source = stream.identified
-    return Job(
-        open_tracked=source.open,
-        source=source.name,
-        sink=sink,
-        name="run",
-        durability="process",
-        on_missing="keep",
-        grace=5,
-        stages=source.stages,
-        **options,
-    )
+    return Job(source_of(stream.description), sink, RunOptions(run="run"), **options)
+
+
+async def deliver(job):
+    async with DurableRun(job) as run:
+        return await run.finish()
 
 
 async def test_a_root_that_waits_to_be_noted_waits_for_no_company(sink, monkeypatch):
     """Where roots are begun one by one, as `jsonl` does, each would wait for the 5 ms in which others may come."""
     monkeypatch.setattr(writer, "GATHER", 3600)
     noted = asyncio.get_running_loop().create_future()
-    async with delivering(job_of(roots(range(5)), sink)) as delivery:
-        delivery._writer.note(lambda journal: None, lambda: noted.set_result(None))
+    async with DurableRun(job_of(roots(range(5)), sink)) as run:
+        run._delivery._writer.note(lambda journal: None, lambda: noted.set_result(None))
         await noted
 
 
@@ -711,8 +707,8 @@ def test_a_root_that_is_done_again_by_every_run_when_it_is_dead_is_not_done_by_t
     deadly.how = survive
     asyncio.run(deliver(job))
     deadly.how = kill_this
-    changed = roots(range(5), "2").map(deadly.row).identified
-    job = replace(job, open_tracked=changed.open)
+    changed = source_of(roots(range(5), "2").map(deadly.row).description)
+    job = replace(job, source=replace(job.source, open=changed.open))
     for _ in range(2):
         assert life(lambda: deliver(job)) == -signal.SIGKILL
     report = asyncio.run(deliver(job))

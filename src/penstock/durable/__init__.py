@@ -1,7 +1,8 @@
 """Durable runs: killed at any instant and started again, they go on where they were.
 
-For users: how runs stand (`runs`), what failed of them and was set aside (`dead_roots`, `retry`, `discard`), what is
-done again or forgotten because it is asked for (`redo`, `forget`), and what their sinks raise.
+For users: the handle on a run that goes on (`DurableRun`), how runs stand (`runs`), what failed of them and was set
+aside (`dead_roots`, `retry`, `discard`), what is done again or forgotten because it is asked for (`redo`, `forget`),
+and what their sinks raise.
 """
 
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from penstock.durable.again import Forgotten, ToRedo, forget, redo
     from penstock.durable.causes import Cause
     from penstock.durable.dead import DeadRoot, Letter, dead_roots, discard, retry
+    from penstock.durable.handle import DurableRun
     from penstock.durable.lock import HeldError
     from penstock.durable.sqlite import StoreError, StoreFullError
     from penstock.durable.status import RunStatus, runs
@@ -21,6 +23,7 @@ else:
         {
             "penstock.durable.causes": ("Cause",),
             "penstock.durable.dead": ("DeadRoot", "Letter", "dead_roots", "discard", "retry"),
+            "penstock.durable.handle": ("DurableRun",),
             "penstock.durable.lock": ("HeldError",),
             "penstock.durable.again": ("Forgotten", "ToRedo", "forget", "redo"),
             "penstock.durable.sqlite": ("StoreError", "StoreFullError"),
@@ -32,6 +35,7 @@ else:
 __all__ = [
     "Cause",
     "DeadRoot",
+    "DurableRun",
     "Forgotten",
     "HeldError",
     "Letter",

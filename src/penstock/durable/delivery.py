@@ -1,35 +1,33 @@
 """Runs a stream into a sink, root by root."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
-from dataclasses import replace
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 from operator import attrgetter
-from pathlib import Path
-from shlex import quote
 from time import perf_counter
 from typing import Any, Final
 
-from penstock.core import open_runs, validate
-from penstock.core.errors import OptionError, PenstockError, note
+from penstock.core import open_runs
+from penstock.core.errors import PenstockError
 from penstock.core.log import LOG
 from penstock.core.outcome import Failed
-from penstock.core.scope import KEPT_FAILURES
+from penstock.core.scope import KEPT_FAILURES, outlast
 from penstock.durable.causes import Causes
 from penstock.durable.done import DoneRoots
 from penstock.durable.errors import RowError
+from penstock.durable.found import DIED_ALONE, Counts, Found
 from penstock.durable.job import Job
-from penstock.durable.journal import Journal, Opened, unused_memo
+from penstock.durable.journal import Journal, unused_memo
 from penstock.durable.ledger import Ledger
-from penstock.durable.lock import HeldError, Progress, owner, reached
+from penstock.durable.lock import Progress
 from penstock.durable.memo import Memo
+from penstock.durable.opening import Opening
 from penstock.durable.refusing import Refusals
-from penstock.durable.report import GO_ON, RunReport
+from penstock.durable.report import RunReport
 from penstock.durable.roots import Key, Root, Tracked
-from penstock.durable.sink import Store, identity_of, keeps_order
+from penstock.durable.sink import keeps_order
 from penstock.durable.sqlite import StoreError
-from penstock.durable.suspects import DIED_ALONE, Counts, Found, Search, announced
 from penstock.durable.weights import weight
 from penstock.durable.writer import Writer
 from penstock.run import Run
@@ -37,147 +35,10 @@ from penstock.run import Run
 HELD: Final = 10_000
 """Rows of unfinished roots that are held in memory, by weight; beyond, they wait in the store."""
 
-_WAITS: Final = (0.01, 0.02, 0.05, 0.1)
-"""Seconds that one who holds the sink gets: the child of a process that was killed takes a moment to end, too."""
-
 
 def itself(row: Any) -> Any:
     """The row, for a store that takes rows as they come."""
     return row
-
-
-async def deliver(job: Job) -> RunReport:
-    """Run it to its end, or until it is stopped or fails; what is finished by then is committed."""
-    async with delivering(job) as delivery:
-        file = _file(job.sink.path)
-        try:
-            await delivery.run()
-        except Exception as error:
-            if _file(job.sink.path) == file:  # or what was finished is gone with it
-                note(error, f"run {job.name!r} into {job.sink.path} has failed: {GO_ON}")
-            raise
-    return delivery.report()
-
-
-def _file(path: str) -> tuple[int, int] | None:
-    """What tells a file from another one that takes its place; None if there is none."""
-    try:
-        found = Path(path).stat()
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
-
-
-@asynccontextmanager
-async def delivering(job: Job) -> "AsyncGenerator[Delivery]":
-    """One opening of the run, for those who want to watch it or to stop it; it is done by its `run`."""
-    for name, text in (("run", job.name), ("the name of the source", job.source)):
-        if not validate.is_utf8(text):
-            raise OptionError(f"{name} must be a str that can be written as UTF-8, got {text!r}")
-    began = perf_counter()
-    store, opened, found = await _open(job)
-    try:
-        delivery = Delivery(job, store, opened, began, found)
-        LOG.info("%s", delivery)
-        try:
-            delivery.start()
-            yield delivery
-        finally:
-            await delivery.close()
-            LOG.info("%s", delivery.report())
-    finally:
-        store.close()
-
-
-async def _open(job: Job) -> tuple[Store, Opened, Found]:
-    """Open the run, and again when those roots have been tried that may have killed the process."""
-    store, opened = await _open_once(job)
-    found = Found()
-    if opened.changed:
-        LOG.warning("run %r: the code has changed since it was begun last: %s", job.name, ", ".join(opened.changed))
-    if opened.lost:
-        lacking = "run %r: %s done roots lack rows, which others have removed; %s has these done again"
-        LOG.warning(lacking, job.name, f"{opened.lost:,}", _redo(job))
-    try:
-        with store.transaction():
-            suspects = store.journal.deaths.suspects(opened.id) if job.finds_killers else []
-        if suspects and job.one_shot:
-            LOG.warning("run %r: a root may have killed the process, but its source cannot be read twice", job.name)
-        elif suspects:
-            LOG.warning("%s", announced(job.name, suspects))
-            store.close()  # a connection must not be taken into a child
-            search = Search(
-                opened,
-                partial(job.sink.open, job.durability),
-                partial(_deliver_some, job, replace(opened, notes=True)),
-                keeps_rows_of_dead=job.on_dead == "keep",
-                progress=job.progress,
-            )
-            found = await search.run(suspects)
-            store, again = await _open_once(job)
-            opened = replace(again, changed=opened.changed)
-        with store.transaction():
-            for suspect in () if found.interrupted else suspects:
-                store.journal.deaths.acquit(opened.id, suspect.key)
-            if job.finds_killers:
-                opened = replace(opened, notes=store.journal.deaths.enter(opened.id, opened.times))
-            else:
-                store.journal.deaths.forget(opened.id)
-    except BaseException:
-        store.close()
-        raise
-    return store, opened, found
-
-
-async def _open_once(job: Job) -> tuple[Store, Opened]:
-    store = None
-    for wait in _WAITS:
-        with suppress(HeldError):
-            store = job.sink.open(job.durability)
-            break
-        await asyncio.sleep(wait)
-    store = store or job.sink.open(job.durability)
-    try:
-        with store.transaction():
-            opened = store.journal.open_run(
-                job.name, job.source, identity_of(job.sink), owner(), stages=job.stages, on_change=job.on_change
-            )
-            lost = store.lost(opened.id)
-            _refuse_if_all_are_lost(job, store, opened, lost)
-            store.journal.deaths.learn(reached(job.sink.path))
-            return store, replace(opened, keeps_rows_of_dead=job.on_dead == "keep", lost=len(lost))
-    except BaseException:
-        store.close()
-        raise
-
-
-def _refuse_if_all_are_lost(job: Job, store: Store, opened: Opened, lost: Sequence[tuple[int, int]]) -> None:
-    """`StoreError` if nothing is left of all that the run had stored: its table was dropped, or emptied."""
-    if any(rows for _, rows in lost) or not lost or store.journal.roots_with_rows(opened.id) > len(lost):
-        return
-    raise StoreError(
-        f"{job.sink.path}: the rows of run {job.name!r}, of {len(lost):,} roots, are not there any more: others have "
-        f"removed them; {_redo(job)} has them done again, `penstock forget` begins anew"
-    )
-
-
-def _redo(job: Job) -> str:
-    return f"`penstock redo {quote(job.sink.path)} --run {quote(job.name)} --missing-rows`"
-
-
-async def _deliver_some(job: Job, opened: Opened, keys: frozenset[Key]) -> Counts:
-    """Deliver those roots and nothing else, as far as nothing of them fails."""
-    store = job.sink.open(job.durability)
-    try:
-        delivery = Delivery(replace(job, progress=False), store, opened, perf_counter(), only=keys)
-        try:
-            delivery.start()
-            await delivery.run()
-        finally:
-            await delivery.close()
-        return delivery.counts()
-    finally:
-        store.close()
 
 
 class Delivery:
@@ -185,73 +46,81 @@ class Delivery:
 
     Attributes:
         items: the run of the stream: its statistics and failures, and how to stop it.
+        memo: results of stages that are kept.
+        delivered, dead: roots that were committed: done, or set aside.
+        rows: rows that were stored.
         first_row_s: seconds from its opening to the commit of the first root that was delivered; None before.
     """
 
     def __init__(
-        self,
-        job: Job,
-        store: Store,
-        opened: Opened,
-        began: float,
-        found: Found | None = None,
-        *,
-        only: frozenset[Key] | None = None,
+        self, job: Job, opening: Opening, found: Found, *, began: float, only: frozenset[Key] | None = None
     ) -> None:
+        """Deliver what is to be done, or `only` the roots of those keys; `found` says what children have done of it."""
+        options, store, opened = job.options, opening.store, opening.run
         self.items: Run[Tracked] = Run(
-            lambda scope: job.open_tracked(scope, self._ledger, "", keeps_order(job.sink)),
-            job.grace,
+            lambda scope: job.source.open(scope, self._ledger, "", keeps_order(job.sink)),
+            options.grace,
             timing=False,
-            progress=job.progress,
+            progress=options.progress and only is None,
+            room=64,  # what comes is put in line for the sink at once: a thread may read so many for a hop
         )
-        self.items.room = 64  # what comes is put in line for the sink at once: a thread may read so many for a hop
         self.first_row_s: float | None = None
         self._began = began
         self._ended: float | None = None
         self._job = job
         self._store = store
         self._opened = opened
-        self._reader = store.reader()
-        self._done = DoneRoots(self._reader, opened.id)
-        self._found = Found() if found is None else found
+        self._found = found
         self._only = only
-        self._ledger = Ledger(self._done, opened, self._finished, retries_dead=job.retries_dead)
-        self._ledger.only = only
-        if job.finds_killers and not opened.notes:
-            self._ledger.progress = Progress(job.sink.path, opened.id, opened.times)
-        self._ledger.duplicates = 0 if job.on_duplicate == "first" else None
-        if job.limit is not None and only is None:  # those that ran alone count, too
-            done_alone = self._found.counts.get("delivered", 0) + len(self._found.dead)
-            self._ledger.limit = max(job.limit - done_alone, 0)
-            self._ledger.enough = lambda: self._writer.loop.call_soon(self.items.stop)
-        self._ledger.set_aside = self._found.dead
-        self._ledger.is_full = lambda: self._writer.is_full
-        self._memo = self._ledger.memo = Memo(self._reader, self._remember)
-        self._ledger.dispatch = self._dispatch if opened.notes else None
+        self._reader = store.reader()
+        self.memo: Memo = Memo(self._reader, self._remember)
+        limit = None
+        if options.limit is not None and only is None:  # those that ran alone count, too
+            limit = max(options.limit - found.counts.get("delivered", 0) - len(found.dead), 0)
+        notes_progress = options.find_killers and not opened.notes
+        self._ledger = Ledger(
+            DoneRoots(self._reader, opened.id),
+            opened,
+            self._finished,
+            memo=self.memo,
+            dispatch=self._dispatch if opened.notes else None,
+            is_full=lambda: self._writer.is_full,
+            enough=lambda: self._writer.loop.call_soon(self.items.stop),
+            limit=limit,
+            only=only,
+            set_aside=found.dead,
+            progress=Progress(job.sink.path, opened.id, opened.times) if notes_progress else None,
+            drops_duplicates=options.on_duplicate == "first",
+            retries_dead=job.retries_dead,
+        )
         self._progress = asyncio.Event()
-        tolerance = job.tolerance if only is None else None  # what fails alone runs among the others once more
-        self._refusals = Refusals(type(job.sink).__name__, tolerance)
+        self._tolerance = job.tolerance if only is None else None  # what fails alone runs among the others once more
+        self._refusals = Refusals(type(job.sink).__name__, self._tolerance)
         self._writer = Writer(
             store,
             opened,
             asyncio.get_running_loop(),
             self._committed,
             refuse=self._refusals.refuse,
-            keeps_rows_of_dead=job.on_dead == "keep",
+            keeps_rows_of_dead=opened.keeps_rows_of_dead,
         )
         self._causes = Causes()
-        for key in self._found.dead:
+        for key in found.dead:
             self._causes.add(DIED_ALONE, "process", key)
         self._held = self._begun = 0
-        self._delivered = self._dead = self._rows = self._missing = self._removed = 0
+        self._missing = self._removed = 0
+        self.delivered: int = found.counts.get("delivered", 0)
+        self.dead: int = len(found.dead)
+        self.rows: int = found.counts.get("rows", 0)
         self._complete = False
+        self._aborted = False
 
     def start(self) -> None:
         """Have what is finished written from here on."""
         self._writer.start()
 
     async def run(self) -> None:
-        """Read the stream to its end."""
+        """Read the stream to its end, or until it is stopped or aborted."""
         accept, refusals = getattr(self._store, "accept", itself), self._refusals
         async with self.items as items:
             async for item in items:
@@ -274,6 +143,11 @@ class Delivery:
                 if self._writer.failure is not None:
                     break
         await self._written()
+        if not self._aborted:
+            await self._end()
+
+    async def _end(self) -> None:
+        """Do what is to be done when the stream has ended: note so in the journal if that was the end of the source."""
         self._refuse_unfinished()
         if self._ledger.has_enough:
             await self._settle_within_limit()
@@ -296,7 +170,7 @@ class Delivery:
             LOG.warning(
                 "run %r: %s with the keys of rows that roots beyond the limit have, root %r among them, are not done: "
                 "a run with a higher limit does them with those",
-                self._job.name,
+                self._opened.name,
                 "1 root" if len(waiting) == 1 else f"{len(waiting):,} roots",
                 waiting[0].key,
             )
@@ -306,7 +180,7 @@ class Delivery:
         if self._only is not None:
             root.failed = True
             return
-        if isinstance(error, RowError) and self._job.tolerance is None:
+        if isinstance(error, RowError) and self._tolerance is None:
             error = RowError(f"row {root.staged + len(root.rows)} of {root.key!r}: {error}").with_traceback(None)
         self._refusals.refuse(root, error, item, self._refusals.taken - 1)
 
@@ -318,7 +192,12 @@ class Delivery:
     @property
     def _was_stopped(self) -> bool:
         """Whether to begin nothing more, also when the stream is over."""
-        return self.items.was_stopped or self._ledger.has_enough or open_runs.is_draining(self._writer.loop)
+        return (
+            self.items.was_stopped
+            or self._aborted
+            or self._ledger.has_enough
+            or open_runs.is_draining(self._writer.loop)
+        )
 
     def _refuse_unfinished(self) -> None:
         """Raise if the stream has ended and a root has not: it must not pass for a complete run."""
@@ -328,9 +207,26 @@ class Delivery:
                 "a defect of penstock; they count as not done"
             )
 
-    async def close(self) -> None:
-        """Commit what is finished, whatever happened; a sink that has not taken it after the grace is aborted."""
-        timer = self._writer.loop.call_later(self._job.grace, self._store.abort)
+    def abort(self) -> None:
+        """Cancel what is in flight; what is finished is committed."""
+        self._aborted = True
+        self.items.abort()
+
+    async def close(self, driven: "asyncio.Future[None] | None" = None) -> None:
+        """Commit what is finished, whatever happened; a sink that has not taken it after the grace is aborted.
+
+        `driven` is done when nobody is in `run` any more; else what is in flight is stopped first.
+        """
+        timer = self._writer.loop.call_later(self._job.options.grace, self._store.abort)
+        try:
+            if driven is not None and not driven.done():
+                self._aborted = True
+                await self.items.aclose()
+                await outlast(driven)
+        finally:
+            await self._close(timer)
+
+    async def _close(self, timer: asyncio.TimerHandle) -> None:
         try:
             await self._writer.close()
         finally:
@@ -350,33 +246,36 @@ class Delivery:
 
     def counts(self) -> Counts:
         """What was delivered."""
+        before = self._found.counts.get
         return {
-            "delivered": self._delivered,
-            "redone": self._ledger.changed,
-            "rows": self._rows,
-            "commits": self._writer.commits,
-            "recalled": self._memo.recalled,
+            "delivered": self.delivered,
+            "redone": self._ledger.changed + before("redone", 0),
+            "rows": self.rows,
+            "commits": self._writer.commits + before("commits", 0),
+            "recalled": self.memo.recalled + before("recalled", 0),
         }
+
+    @property
+    def already_done(self) -> int:
+        """Roots that were done before; those that children have done were passed over after that."""
+        return max(sum(self._ledger.passed.values()) - self._found.counts.get("delivered", 0), 0)
 
     def report(self) -> RunReport:
         """What was done, so far or at the end."""
         ledger, found = self._ledger, self._found
-        counts = {name: count + found.counts.get(name, 0) for name, count in self.counts().items()}
         return RunReport(
-            **counts,
-            run=self._job.name,
+            **self.counts(),
+            run=self._opened.name,
             path=self._job.sink.path,
             guarantee=self._job.sink.delivery,
-            already_done=max(
-                sum(ledger.passed.values()) - found.counts.get("delivered", 0), 0
-            ),  # they were passed over after that
-            dead=self._dead + len(found.dead),
+            already_done=self.already_done,
+            dead=self.dead,
             dead_before=max(ledger.dead_before - len(found.dead), 0),
             missing=self._missing,
             removed=self._removed,
             unread=ledger.unread,
             causes=self._causes.commonest(),
-            duplicates=ledger.duplicates or 0,
+            duplicates=ledger.duplicates,
             limited=ledger.has_enough and not self._complete,
             seconds=(self._ended or perf_counter()) - self._began,
             complete=self._complete,
@@ -391,8 +290,8 @@ class Delivery:
         times = "" if self._opened.times == 1 else f", begun {self._opened.times} times"
         before = "" if self._opened.clean else ", after one that was killed"
         return (
-            f"run {self._job.name!r} into {self._job.sink.path}: {self._job.sink.delivery}, "
-            f"durability {self._job.durability}{times}{before}"
+            f"run {self._opened.name!r} into {self._job.sink.path}: {self._job.sink.delivery}, "
+            f"durability {self._job.options.durability}{times}{before}"
         )
 
     def _finished(self, root: Root) -> None:
@@ -433,13 +332,13 @@ class Delivery:
         for root in self._writer.take_committed():
             self._ledger.committed(root)
             if root.letters:
-                self._dead += 1
+                self.dead += 1
                 letter = root.letters.first
                 self._causes.add(letter.error, letter.stage, root.key)
             else:
                 self.first_row_s = self.first_row_s or perf_counter() - self._began
-                self._delivered += 1
-                self._rows += root.staged + len(root.rows)
+                self.delivered += 1
+                self.rows += root.staged + len(root.rows)
         self._ledger.tell()
         self._progress.set()
 
@@ -457,8 +356,8 @@ class Delivery:
     async def _look_for_missing(self) -> None:
         if self._was_stopped:
             return
-        deletes = self._job.on_missing != "keep"
-        silent = self._ledger.silent() if self._job.on_missing == "delete" else []
+        deletes = self._job.options.on_missing != "keep"
+        silent = self._ledger.silent() if self._job.options.on_missing == "delete" else []
         for page in self._ledger.missing():
             await asyncio.sleep(0)
             if self._was_stopped:
@@ -478,7 +377,7 @@ class Delivery:
             LOG.warning(
                 'run %r: its source%s gave nothing at all: what is done of it is kept; on_missing="delete_all" '
                 "removes that, too",
-                self._job.name,
+                self._opened.name,
                 f" {prefix.removesuffix(':')}" if prefix else "",
             )
             return self._without(silent, [each for each in page if not str(each[1]).startswith(prefix)])

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from itertools import count
 from typing import TYPE_CHECKING, Any
@@ -47,26 +48,52 @@ class Ledger:
         dead_before: roots that were dead before, in this version.
         changed: roots that were settled before in another version, or are to be done again, and were begun again.
         taken: roots that were taken.
+        unread: places that the source could not read.
+        duplicates: items that were dropped as another one had their key.
         memo: results of stages that are kept.
         dispatch: how a root is noted before it is begun, where that is to be.
         only: the keys of the roots that may be taken, or None: all.
-        progress: where it is said how far the sources were read, or None.
-        set_aside: the keys of roots that are not tried again, although they are dead.
         is_full: whether so much waits to be committed that no root may be taken.
-        waiting: who is to be told when something was committed.
-        unread: places that the source could not read.
-        duplicates: items that were dropped as another one had their key; None if that is an error.
         limit: roots that may be taken; None for all.
-        enough: to be told when so many were taken.
+        waiting: who is to be told when something was committed.
     """
 
     def __init__(
-        self, done: "DoneRoots", opened: "Opened", finished: Callable[[Root], None], *, retries_dead: bool = False
+        self,
+        done: "DoneRoots",
+        opened: "Opened",
+        finished: Callable[[Root], None],
+        *,
+        memo: "Memo",
+        dispatch: Dispatch | None,
+        is_full: Callable[[], bool],
+        enough: Callable[[], object],
+        limit: int | None = None,
+        only: frozenset[Key] | None = None,
+        set_aside: AbstractSet[Key] = frozenset(),
+        progress: "Progress | None" = None,
+        drops_duplicates: bool = False,
+        retries_dead: bool = False,
     ) -> None:
-        self._retries_dead = retries_dead
+        """Know the roots that are `done`.
+
+        `finished` is told of roots of which nothing is under way any more, `enough` when `limit` were taken, `progress`
+        how far the sources were read. Roots that are dead are tried again if it `retries_dead`, but for those that were
+        `set_aside` just now.
+        """
         self._done = done
         self._opened = opened
         self._finished = finished
+        self.memo: Memo = memo
+        self.dispatch: Dispatch | None = dispatch
+        self.is_full: Callable[[], bool] = is_full
+        self._enough = enough
+        self.limit: int | None = limit
+        self.only: frozenset[Key] | None = only
+        self._set_aside = set_aside
+        self._progress = progress
+        self._drops_duplicates = drops_duplicates
+        self._retries_dead = retries_dead
         self._under_way: dict[Key, Root] = {}
         self._last_id = done.last_id()
         self._seen = bytearray(self._last_id // 8 + 1)
@@ -75,20 +102,12 @@ class Ledger:
         self.changed: int = 0
         self.taken: int = 0
         self.unread: int = 0
+        self.duplicates: int = 0
+        self.waiting: list[Callable[[], None]] = []
         self._unread: list[str] = []  # the beginnings of the keys that may be there
         self._unread_from: list[tuple[str, int]] = []  # the same, and the least number that goes on from there
-        self.is_full: Callable[[], bool] = lambda: False
-        self.waiting: list[Callable[[], None]] = []
-        self.memo: Memo | None = None
-        self.dispatch: Dispatch | None = None
-        self.only: frozenset[Key] | None = None
-        self.set_aside: set[Key] = set()
-        self.duplicates: int | None = None
-        self.limit: int | None = None
-        self.enough: Callable[[], object] = lambda: None
         self._sources: list[tuple[str, Iterator[int]]] = []  # what the keys of each begin with, and its positions
         self._reached: list[int] = []
-        self.progress: Progress | None = None
 
     @property
     def has_enough(self) -> bool:
@@ -150,7 +169,7 @@ class Ledger:
             if times == self._opened.times or not self._see(number):
                 return self._dropped(duplicate(key, before, position, is_of_now=times == self._opened.times))
             same = version_before == root.version and times > 0
-            again = state == DEAD and self._retries_dead and key not in self.set_aside
+            again = state == DEAD and self._retries_dead and key not in self._set_aside
             if same and not again:
                 self.dead_before += state == DEAD
                 self.passed[times] += state == DONE
@@ -158,15 +177,15 @@ class Ledger:
             self.changed += 1
         self._under_way[key] = root
         self.taken += 1
-        if self.progress is not None and position >= self._reached[root.source]:
-            self._reached[root.source] = self.progress.reach(root.source, position)
+        if self._progress is not None and position >= self._reached[root.source]:
+            self._reached[root.source] = self._progress.reach(root.source, position)
         if self.taken == self.limit:
-            self.enough()
+            self._enough()
         return Tracked(root, item)
 
     def _dropped(self, error: DuplicateKeyError) -> Any:
         """Drop an item with the key of another one, or raise that it has it."""
-        if self.duplicates is None:
+        if not self._drops_duplicates:
             raise error
         self.duplicates += 1
         return DROPPED

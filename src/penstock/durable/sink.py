@@ -8,6 +8,8 @@ from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from penstock.core.errors import OptionError
+
 if TYPE_CHECKING:
     from penstock.durable.journal import Journal
     from penstock.durable.roots import Root
@@ -82,7 +84,8 @@ class Store(Protocol):
 class Sink(Protocol):
     """A place for rows.
 
-    It may also have an `identity`, a str that tells it from other places at the same path: see `identity_of`. With
+    It may also have an `identity`, a str that tells it from other places at the same path: see `identity_of`; and
+    `removes`, which says whether it can remove rows, as one that delivers exactly once can if it does not say. With
     `keeps_order = True`, it shows in which order roots came, so that stages with `ordered=None` keep to it; those that
     come with the library have none but that of the rows of a root.
     """
@@ -116,3 +119,15 @@ def identity_of(sink: Sink) -> str:
     """What names a sink among those at its path: its `identity` if it has one, else the name of its class."""
     identity: object = getattr(sink, "identity", None)
     return identity if isinstance(identity, str) else type(sink).__name__
+
+
+def removes(sink: Sink) -> bool:
+    """Whether rows can be removed from `sink`: its `removes`, or else whether it delivers exactly once."""
+    said: object = getattr(sink, "removes", None)
+    return said if isinstance(said, bool) else sink.delivery == "exactly once"
+
+
+def check_sink(sink: object) -> None:
+    """`OptionError` if it is none."""
+    if isinstance(sink, type) or not all(hasattr(sink, name) for name in ("delivery", "path", "open")):
+        raise OptionError(f"sink must be a sink, as penstock.SqliteTable('rows.db', 'rows') is, got {sink!r}")

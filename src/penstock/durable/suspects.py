@@ -19,7 +19,8 @@ import threading
 import warnings
 from collections.abc import Callable, Coroutine, Generator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
+from functools import partial
 from time import monotonic
 from typing import Any, Final, NoReturn
 
@@ -28,7 +29,11 @@ from penstock.core.errors import PenstockError, said
 from penstock.core.log import LOG
 from penstock.durable import lock
 from penstock.durable.deaths import Suspect
+from penstock.durable.delivery import Delivery
+from penstock.durable.found import Counts, Found
+from penstock.durable.job import Job
 from penstock.durable.journal import Opened
+from penstock.durable.opening import Opening, open_again
 from penstock.durable.roots import Key, Root
 from penstock.durable.sink import Store
 
@@ -41,35 +46,12 @@ _EVERY: Final = 5.0
 _PIPE: Final = 1 << 16
 _DRAIN: Final = b"d"
 
-DIED_ALONE: Final = "ProcessDied: the process that worked on it alone died"
-
-type Counts = dict[str, int]
 type DeliverSome = Callable[[frozenset[Key]], Coroutine[Any, Any, Counts]]
 """Delivers the roots of those keys in the process that it is called in; what was done, by the names of the report."""
 
 
 class ProcessDied(PenstockError):
     """The process that worked on one root alone died of it."""
-
-
-@dataclass(slots=True)
-class Found:
-    """What came of the suspects.
-
-    Attributes:
-        counts: what was delivered by children, by the names of the report.
-        dead: the keys of the roots that were set aside.
-        interrupted: whether there was no time for all of them.
-    """
-
-    counts: Counts = field(default_factory=dict[str, int])
-    dead: set[Key] = field(default_factory=set[Key])
-    interrupted: bool = False
-
-    def add(self, counts: Counts) -> None:
-        """Count what was done."""
-        for name, count in counts.items():
-            self.counts[name] = self.counts.get(name, 0) + count
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,23 +63,55 @@ class _Death:
     not_begun: list[Suspect]
 
 
-class Search:
+async def try_suspects(job: Job, opening: Opening) -> tuple[Opening, Found]:
+    """Try the roots that may have killed the process, if there are any; the run, opened once more then."""
+    opened, store, found = opening.run, opening.store, Found()
+    try:
+        with store.transaction():
+            suspects = store.journal.deaths.suspects(opened.id) if job.options.find_killers else []
+        if suspects and job.source.one_shot:
+            LOG.warning("run %r: a root may have killed the process, but its source cannot be read twice", opened.name)
+        elif suspects:
+            LOG.warning("%s", announced(opened.name, suspects))
+            store.close()  # a connection must not be taken into a child
+            found = await _Search(job, opened).run(suspects)
+            again = await open_again(job)
+            store, opened = again.store, replace(again.run, changed=opened.changed)
+        with store.transaction():
+            for suspect in () if found.interrupted else suspects:
+                store.journal.deaths.acquit(opened.id, suspect.key)
+            if job.options.find_killers:
+                opened = replace(opened, notes=store.journal.deaths.enter(opened.id, opened.times))
+            else:
+                store.journal.deaths.forget(opened.id)
+    except BaseException:
+        store.close()
+        raise
+    return Opening(store, opened), found
+
+
+async def _deliver_some(job: Job, opened: Opened, keys: frozenset[Key]) -> Counts:
+    """Deliver those roots and nothing else, as far as nothing of them fails."""
+    store = job.sink.open(job.options.durability)
+    try:
+        delivery = Delivery(job, Opening(store, replace(opened, notes=True)), Found(), began=monotonic(), only=keys)
+        try:
+            delivery.start()
+            await delivery.run()
+        finally:
+            await delivery.close()
+        return delivery.counts()
+    finally:
+        store.close()
+
+
+class _Search:
     """The search for the killers among the suspects; the store is closed, so that children can open it."""
 
-    def __init__(
-        self,
-        opened: Opened,
-        open_store: Callable[[], Store],
-        deliver: DeliverSome,
-        *,
-        keeps_rows_of_dead: bool = False,
-        progress: bool = False,
-    ) -> None:
+    def __init__(self, job: Job, opened: Opened) -> None:
+        self._job = job
         self._opened = opened
-        self._open_store = open_store
-        self._deliver = deliver
-        self._keeps_rows = keeps_rows_of_dead
-        self._progress = progress
+        self._deliver = partial(_deliver_some, job, opened)
         self._found = Found()
         self._children = 0
 
@@ -158,7 +172,7 @@ class Search:
         root.set_aside("process", suspect.attempts, error, suspect.key)
         with self._store() as store:
             number = store.journal.settle(self._opened, root)
-            if not self._keeps_rows:
+            if not self._opened.keeps_rows_of_dead:
                 store.replace(number, ())
         LOG.warning("root %r is set aside: %s", suspect.key, error)
         self._found.dead.add(suspect.key)
@@ -166,7 +180,7 @@ class Search:
     @contextmanager
     def _store(self) -> Generator[Store]:
         """The store, in one transaction, while no child has it."""
-        store = self._open_store()
+        store = self._job.sink.open(self._job.options.durability)
         try:
             with store.transaction():
                 yield store
@@ -180,7 +194,7 @@ class Search:
 
         def tell(seconds: float) -> None:
             line = f"child process {number}: {_named(group)}, for {seconds:,.0f} s so far"
-            if self._progress:
+            if self._job.options.progress:
                 _show(line)
             LOG.info("%s", line)
 

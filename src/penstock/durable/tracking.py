@@ -24,7 +24,6 @@ def tracking(operator: Operator, code: StageCode | None, ledger: Ledger) -> Adap
     memo = None
     if operator.code is not None and operator.code.memo:
         assert code is not None
-        assert ledger.memo is not None
         memo = StageMemo(ledger.memo, code)
     if ledger.only is None:
         return lambda kind, plan: tracked_plan(kind, plan, memo, ledger.dispatch)

@@ -7,10 +7,10 @@ from typing import Any
 from penstock.core.scope import Scope
 from penstock.core.stage import Stage
 from penstock.core.words import line
-from penstock.durable.job import IdentifiedSource
 from penstock.durable.ledger import Identity, Ledger
-from penstock.durable.resume import Resume
+from penstock.durable.source import Keyed
 from penstock.engines.ahead import AheadStage
+from penstock.ops.description import Description
 from penstock.streams import Stream
 
 
@@ -39,7 +39,7 @@ def read_ahead(
     def open_source(scope: Scope, _in_order: bool) -> Stage[Any]:  # noqa: FBT001 -- as all
         return AheadStage(scope, lambda: read(Reading(_nobody)), name, size)
 
-    def open_tracked(scope: Scope, ledger: Ledger, prefix: str, _in_order: bool) -> Stage[Any]:  # noqa: FBT001 -- as all
+    def open_items(scope: Scope, ledger: Ledger, prefix: str) -> Stage[Any]:
         def unread(place: str | int) -> None:
             if isinstance(place, int):
                 ledger.note_unread(prefix, place)
@@ -47,16 +47,10 @@ def read_ahead(
                 ledger.note_unread(prefix + place)
 
         reading = Reading(unread, ledger.place)
-        return Resume(
-            scope, AheadStage(scope, lambda: read(reading), name, size), ledger, ledger.admitting(identity, prefix)
-        )
+        return AheadStage(scope, lambda: read(reading), name, size)
 
-    return Stream(
-        open_source,
-        _never_consumed,
-        identified=IdentifiedSource(identity.source, open_tracked),
-        text=line(identity.source, 100),
-    )
+    text = line(identity.source, 100)
+    return Stream(Description(Keyed(open_source, _never_consumed, text, identity=identity, open_items=open_items)))
 
 
 def _nobody(_: str | int) -> None:

@@ -4,15 +4,13 @@ from collections.abc import Callable
 from typing import Any
 
 from penstock.core import validate
-from penstock.core.scope import Scope
 from penstock.core.source import Source, SourceSpec
-from penstock.core.stage import Stage
 from penstock.core.words import Plain, call, content_of, name_of
-from penstock.durable.job import IdentifiedSource
-from penstock.durable.ledger import Identity, Ledger
-from penstock.durable.resume import Resume
+from penstock.durable.ledger import Identity
+from penstock.durable.source import Keyed
 from penstock.engines.local import SourceEngine
 from penstock.functions import source_spec
+from penstock.ops.description import Description
 from penstock.streams import Stream
 
 
@@ -52,12 +50,18 @@ def keyed[T](
 
 def with_identity(spec: SourceSpec, identity: Identity, text: str) -> Stream[Any]:
     """A stream over `spec` whose items are roots in a durable run."""
-
-    def open_tracked(scope: Scope, ledger: Ledger, prefix: str, _in_order: bool) -> Stage[Any]:  # noqa: FBT001 -- as all
-        return Resume(scope, spec.open(scope), ledger, ledger.admitting(identity, prefix))
-
-    identified = IdentifiedSource(identity.source, open_tracked, one_shot=spec.is_one_shot)
-    return Stream(lambda scope, _: spec.open(scope), spec.refuse_consumed, identified=identified, text=text)
+    return Stream(
+        Description(
+            Keyed(
+                lambda scope, _: spec.open(scope),
+                spec.refuse_consumed,
+                text,
+                identity=identity,
+                open_items=lambda scope, _, __: spec.open(scope),
+                one_shot=spec.is_one_shot,
+            )
+        )
+    )
 
 
 def _unchanged(_: object) -> str:

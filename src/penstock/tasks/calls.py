@@ -20,6 +20,7 @@ from penstock.core.stage import Stage
 from penstock.engines.binding import Binding
 from penstock.engines.choosing import OWN
 from penstock.engines.local import kind_of
+from penstock.ops.description import Description, Origin
 from penstock.run import Run
 from penstock.streams import Stream
 from penstock.tasks.feed import AddedTask
@@ -155,8 +156,16 @@ def open_tasks(
         seconds = None if timeout is None else validate.seconds("timeout", timeout)
         if retry is not None:
             validate.instance("retry", retry, Retry, "a Retry")
-        stream: Stream[Any] = Stream(open_window, lambda: None)
-        return stream.open(grace=grace)
+        return one_stage(open_window).open(grace=grace)
+
+
+def one_stage(open_window: Callable[[Scope, bool], Stage[Any]]) -> Stream[Any]:
+    """A stream of one stage, which brings its source along."""
+    return Stream(Description(Origin(open_window, _as_often_as_asked)))
+
+
+def _as_often_as_asked() -> None:
+    """Allow it to be opened."""
 
 
 @contextmanager

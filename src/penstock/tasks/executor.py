@@ -18,8 +18,7 @@ from penstock.core.retry import Retry, Seconds
 from penstock.core.scope import Scope
 from penstock.core.stage import Stage
 from penstock.core.stats import Stats
-from penstock.streams import Stream
-from penstock.tasks.calls import AsyncTask, Calls, Given, Task, refuse_coroutine
+from penstock.tasks.calls import AsyncTask, Calls, Given, Task, one_stage, refuse_coroutine
 from penstock.tasks.feed import AddedTask, Entry, Feed, Opened, TaskResult, TaskWindow, close_coroutine
 from penstock.tasks.queue import TaskQueue
 
@@ -287,7 +286,7 @@ class TaskExecutor:
             self._opened = Opened(scope, feed, window)
             return window
 
-        run = Stream[Any](open_window, lambda: None).open(grace=self._grace)
+        run = one_stage(open_window).open(grace=self._grace)
         await run.__aenter__()
         opened = self._opened
         assert opened is not None

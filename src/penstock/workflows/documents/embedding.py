@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, cast, override
 
 from penstock.core.plan import MISSING
@@ -56,19 +57,18 @@ class Embedding:
     Attributes:
         on_loop: whether the embedder runs on the loop.
         code: by what kept vectors are known, beside their texts.
-        memo: where vectors are kept, in the index, once that is open; None where they are not.
     """
 
-    def __init__(self, embedder: Embedder, *, keeps: bool = False) -> None:
+    def __init__(self, embedder: Embedder, memo: Callable[[], Memo] | None = None) -> None:
+        """Embed; `memo` gives where vectors are kept, in the index, once that is open: None where they are not."""
         self._embedder = embedder
         self._again: Callable[[Sequence[str]], Vectors | Awaitable[Vectors]] = getattr(
             embedder, "embed_once", embedder.embed
         )
-        self._keeps = keeps
+        self._memo = memo
         self._size: int = getattr(embedder, "batch", BATCH)
         self.on_loop: bool = kind_of(embedder.embed) != "plain"
         self.code: StageCode = StageCode("embed", digest(("penstock embed", embedder.name)))
-        self.memo: Memo | None = None
 
     def entered(self) -> AbstractAsyncContextManager[Any]:
         """The embedder to be entered for the time of a run, if it can be."""
@@ -84,25 +84,23 @@ class Embedding:
         embedder that cannot be used ends the run, whatever `on_error` says.
         """
         embed, places = (self._embed_on_loop, ON_LOOP) if self.on_loop else (self._embed, IN_THREADS)
-        if self._keeps:
-            pieces = pieces.map(self._recalled, name="recall")
+        if self._memo is not None:
+            pieces = pieces.map(partial(self._recalled, self._memo), name="recall")
         embedded = pieces.map_batches(
             embed, self._size, name="embed", concurrency=places, ordered=False, within=WITHIN, on_error=on_error
         )
         return embedded.map(self._kept, name="vectors", on_error=on_error).map(_row, name="rows")
 
-    def _recalled(self, item: Embedded) -> Embedded:
-        assert self.memo is not None
-        vector = self.memo.find(self.code.fingerprint, digest(item.piece.embedded_text))
+    def _recalled(self, memo: Callable[[], Memo], item: Embedded) -> Embedded:
+        vector = memo().find(self.code.fingerprint, digest(item.piece.embedded_text))
         return item if vector is MISSING else Embedded(item.piece, vector, is_new=False)
 
     def _kept(self, embedded: Embedded) -> Embedded:
         vector = embedded.vector
         if isinstance(vector, EmbedError) and not isinstance(vector, EmbedderUnavailableError):
             raise vector
-        if embedded.is_new and self._keeps and not isinstance(vector, EmbedError):
-            assert self.memo is not None
-            self.memo.remember(self.code.fingerprint, digest(embedded.piece.embedded_text), pack(vector))
+        if embedded.is_new and self._memo is not None and not isinstance(vector, EmbedError):
+            self._memo().remember(self.code.fingerprint, digest(embedded.piece.embedded_text), pack(vector))
         return embedded
 
     def _way(self, items: Sequence[Embedded]) -> Callable[[Sequence[str]], Vectors | Awaitable[Vectors]]:

@@ -6,19 +6,18 @@ from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
 from threading import Lock
-from typing import Any, TypedDict, Unpack
+from typing import TypedDict, Unpack
 
 from penstock.core import validate
 from penstock.core.errors import OptionError
 from penstock.core.outcome import Failed
-from penstock.core.policy import ANY_NUMBER
-from penstock.core.scope import Scope
-from penstock.core.stage import Stage
 from penstock.core.stats import StageStats, Stats
-from penstock.durable.delivery import Delivery, delivering
+from penstock.durable.handle import DurableRun
 from penstock.durable.job import Job
-from penstock.durable.ledger import Ledger
+from penstock.durable.memo import Memo
+from penstock.durable.options import RunOptions
 from penstock.durable.report import RunReport
+from penstock.durable.source import source_of
 from penstock.sinks.store import database
 from penstock.sinks.vectors import SqliteVectors
 from penstock.sources.files import path_of
@@ -111,7 +110,9 @@ class EmbedJob:
             "on_error", options.get("on_error", "collect"), ("collect", "raise")
         )
         self._embedder: Embedder = options.get("embedder") or HashEmbedder()
-        self._embedding = Embedding(self._embedder, keeps=validate.flag("memo", options.get("memo", False)))
+        self._embedding = Embedding(
+            self._embedder, self._memo if validate.flag("memo", options.get("memo", False)) else None
+        )
         self._prune = validate.flag("prune", options.get("prune", False))
         self._places = roots(_at_least_one("paths", "path", paths))
         self._files = Files(
@@ -124,7 +125,7 @@ class EmbedJob:
         self._unreached = Listed[Failure]()
         self._replaced = self._replaced_characters = 0
         self._counting = Lock()
-        self._delivery: Delivery | None = None
+        self._durable: DurableRun | None = None
         self._patience: asyncio.Timeout | None = None
         self._giving_up: asyncio.TimerHandle | None = None
         self._given_up = False
@@ -134,7 +135,7 @@ class EmbedJob:
     @property
     def opened(self) -> bool:
         """Whether the index was opened: then there is something to report, also after an error."""
-        return self._delivery is not None
+        return self._durable is not None
 
     async def run(self) -> EmbedReport:
         """Do it, once; `embed` says what is raised."""
@@ -163,16 +164,16 @@ class EmbedJob:
         loop, patience = asyncio.get_running_loop(), self._patience
         if patience is None or patience.expired() or self._giving_up is not None:
             return
-        if self._delivery is not None:
-            self._delivery.items.stop()
-            self._giving_up = loop.call_later(grace, self._give_up, patience, self._delivery)
+        if self._durable is not None:
+            self._durable.stop()
+            self._giving_up = loop.call_later(grace, self._give_up, patience, self._durable)
         elif self._embedding.on_loop:
             patience.reschedule(loop.time())
 
-    def _give_up(self, patience: asyncio.Timeout, delivery: Delivery) -> None:
+    def _give_up(self, patience: asyncio.Timeout, durable: DurableRun) -> None:
         """Leave what is still in flight; only when its stages are stopped, what a thread raises is no failure."""
         patience.reschedule(asyncio.get_running_loop().time())
-        delivery.items.abort()
+        durable.abort()
         self._given_up = True
 
     def _check(self) -> None:
@@ -181,8 +182,8 @@ class EmbedJob:
 
     def report(self) -> EmbedReport:
         """What was done so far; may be called at any time, from any thread."""
-        delivery, gone = self._delivery, self._files.gone
-        done = None if delivery is None else delivery.report()
+        durable, gone = self._durable, self._files.gone
+        done = None if durable is None else durable.report()
         failed = self._failed()
         return EmbedReport(
             target=self._target,
@@ -200,16 +201,16 @@ class EmbedJob:
             links=self._files.links,
             links_out=self._files.links_out,
             seconds=done.seconds if done else 0.0,
-            first_row_seconds=delivery.first_row_s if delivery else None,
+            first_row_seconds=durable.first_row_s if durable else None,
             peak_memory=peak_memory(),
             interrupted=self._stopped,
             lost=done.lost if done else 0,
-            stages=_stages(delivery.items.stats(), done) if delivery and done else (),
+            stages=_stages(done.stats, done) if done else (),
         )
 
     def _failed(self) -> list[Failure]:
         """The files that failed, as far as they are kept; the one that ended the run is the last."""
-        failures = self._delivery.failures if self._delivery else ()
+        failures = self._durable.failures if self._durable else ()
         failed = {each.root: _failure(each, each.root) for each in failures if isinstance(each.root, str)}
         return [*failed.values(), *(() if self._ended_by is None else (self._ended_by,))]
 
@@ -217,36 +218,34 @@ class EmbedJob:
         """Enter the embedder, so that one that cannot be used is told before anything is written; then do it."""
         async with self._embedding.entered():
             index.refuse_other(self._target, self._embedder)
-            async with delivering(self._job()) as self._delivery:
+            async with DurableRun(self._job()) as self._durable:
                 if self._stopped:
-                    return
+                    self._durable.stop()
                 try:
-                    await self._delivery.run()
+                    await self._durable.finish()
                 except DocumentError as error:
                     failure = Failure(error.path, error.reason)
                     self._ended_by = None if failure in self._unreached else failure
                     raise
 
+    def _memo(self) -> Memo:
+        assert self._durable is not None
+        return self._durable.memo
+
     def _job(self) -> Job:
-        source = self._rows().identified
-
-        def open_tracked(scope: Scope, ledger: Ledger, prefix: str, in_order: bool) -> Stage[Any]:  # noqa: FBT001 -- as all
-            self._embedding.memo = ledger.memo
-            return source.open(scope, ledger, prefix, in_order)
-
+        """What is to be delivered: its vectors are known by the embedder, not by the code of these functions."""
         return Job(
-            open_tracked=open_tracked,
-            source=source.name,
-            sink=SqliteVectors(self._target, embedder=self._embedder.name, dimensions=self._embedder.dimensions),
-            name=RUN,
-            durability="process",
-            on_missing="delete_all" if self._prune else "keep",
-            grace=GRACE,
+            replace(source_of(self._rows().description), stages=(self._embedding.code,)),
+            SqliteVectors(self._target, embedder=self._embedder.name, dimensions=self._embedder.dimensions),
+            RunOptions(
+                run=RUN,
+                on_missing="delete_all" if self._prune else "keep",
+                on_error=self._on_error,
+                find_killers=False,  # models in the process
+                grace=GRACE,
+            ),
             retries_dead=True,
-            tolerance=ANY_NUMBER if self._on_error == "collect" else None,
-            finds_killers=False,  # models in the process
             is_missing=self._files.is_gone,
-            stages=(self._embedding.code,),
         )
 
     def _rows(self) -> Stream[Row]:
