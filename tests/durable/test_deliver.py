@@ -1,4 +1,4 @@
-"""The handle on a durable run: watched while it goes on, ended in order or at once, left early by any road (P4, P10)."""
+"""The handle on a durable run: watched while it goes on, ended in order or at once, left early (P4, P10)."""
 
 import asyncio
 
@@ -207,7 +207,7 @@ def test_bad_options_are_refused_when_it_is_made(sink):
     stream = numbers(3, Gate)
     with pytest.raises(penstock.OptionError, match="limit must be an int >= 1, got 0"):
         stream.deliver(sink, run="r", limit=0)
-    with pytest.raises(penstock.OptionError, match="no option 'limits': there are durability, .*run"):
+    with pytest.raises(penstock.OptionError, match=r"no option 'limits': there are durability, .*run"):
         stream.deliver(sink, run="r", limits=1)
     with pytest.raises(penstock.OptionError, match="needs a source whose items have keys"):
         penstock.stream([1]).deliver(sink, run="r")
