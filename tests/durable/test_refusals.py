@@ -5,6 +5,7 @@ import pytest
 
 import penstock
 from penstock.core.errors import OptionError
+from penstock.sinks import RowError, SqliteStore
 from penstock.sinks.table import SqliteTable
 from penstock.sources.keyed import keyed
 
@@ -102,3 +103,63 @@ async def test_a_row_that_the_store_refuses_costs_no_root_that_came_before(tmp_p
         assert stored == [*range(50), *after]
     finally:
         connection.close()
+
+
+class Plain:
+    """A sink of one's own: it binds what it is given, as it is."""
+
+    delivery = "exactly once"
+
+    def __init__(self, path):
+        self.path = str(path)
+
+    def open(self, durability):
+        return PlainStore(self.path, durability)
+
+
+class PlainStore(SqliteStore):
+    def prepare(self):
+        self.connection.execute("CREATE TABLE IF NOT EXISTS mine (root, value NOT NULL)")
+
+    def replace(self, root, rows):
+        self.connection.execute("DELETE FROM mine WHERE root = ?", (root,))
+        self.connection.executemany("INSERT INTO mine VALUES (?, ?)", ((root, row) for row in rows))
+
+
+@pytest.mark.parametrize("bad", [None, "\ud800", 2**64, object()], ids=["constraint", "surrogate", "long", "object"])
+@pytest.mark.parametrize("alone", [True, False])
+async def test_what_sqlite_cannot_hold_is_the_failure_of_its_root_in_any_sink(tmp_path, bad, alone):
+    """Else the run would end at the same place for ever, whatever `on_error` says."""
+    sink = Plain(tmp_path / "t.db")
+    roots = {"b": [1, bad]} if alone else {"a": [1], "b": [1, bad], "c": [1]}
+    rows = keyed(roots, key=str).flat_map(roots.__getitem__)
+    report = await rows.to(sink, run="r", on_error="collect")
+    assert (report.delivered, report.dead, report.complete) == (len(roots) - 1, 1, True)
+    assert (await rows.to(sink, run="r")).dead_before == 1
+    with pytest.raises(RowError):
+        await rows.to(sink, run="another")
+
+
+@pytest.mark.parametrize("kind", ["plain", "async"])
+@pytest.mark.parametrize("size", [1, 1_000])
+async def test_a_row_that_a_callback_refuses_is_the_failure_of_its_root(tmp_path, kind, size):
+    """The roots of the call are handed over one by one; what the function raises otherwise ends the run."""
+    brought = set()
+
+    def plain(rows):
+        for row in rows:
+            if row.row == "bad":
+                raise RowError("no")
+            brought.add((row.key, row.index))
+
+    async def on_loop(rows):
+        plain(rows)
+
+    sink = penstock.Callback(plain if kind == "plain" else on_loop, journal=tmp_path / "t.db", size=size)
+    roots = {"a": ["ok"], "b": ["ok", "bad"], "c": ["ok", "ok"]}
+    rows = keyed(roots, key=str).flat_map(roots.__getitem__)
+    report = await rows.to(sink, run="r", on_error="collect")
+    assert (report.delivered, report.dead, report.complete) == (2, 1, True)
+    assert brought - {("b", 0)} == {("a", 0), ("c", 0), ("c", 1)}
+    with pytest.raises(RowError):
+        await rows.to(sink, run="another")

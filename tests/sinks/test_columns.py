@@ -110,16 +110,19 @@ async def test_names_that_differ_only_in_case_are_one_column(sink_of):
         {None: 1},
         {("a",): 1},
         {"rowid": 1, "oid": 2, "_rowid_": 3},
+        {"x": 2, "RowID": 1},
+        {"x": 2, "oid": 1},
         {f"c{n}": n for n in range(2_000)},
     ],
     ids=lambda row: ascii(next(iter(row))),
 )
 async def test_a_row_with_columns_that_cannot_be_fails_with_its_root(sink_of, row):
     sink = sink_of()
-    if isinstance(sink, SqliteVectors) and "oid" in row:
+    if isinstance(sink, SqliteVectors) and "_rowid_" in row:
         pytest.skip("rows of an index have a number of their own")
+    await put(sink, {"a": [{"x": 1}]})
     report = await put(sink, {"a": [{"x": 1}], "b": [row], "c": [{"x": 3}]}, on_error="collect")
-    assert (report.delivered, report.dead, report.complete) == (2, 1, True)
+    assert (report.delivered, report.dead, report.complete) == (1, 1, True)
     assert rows_of(sink) == [{"x": 1}, {"x": 3}]
 
 

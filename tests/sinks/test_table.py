@@ -245,7 +245,7 @@ async def test_a_table_that_was_made_with_its_key_gets_no_other_index(path):
     [
         ("id", "the column 'id' cannot be the key of the table t: 2 of its rows have 7 there"),
         ("x", "the column 'x' cannot be the key of the table t: 1 of its rows have None there"),
-        ("ID", "the table t has no column 'ID', which is to be its key"),
+        ("no", "the table t has no column 'no', which is to be its key"),
     ],
 )
 async def test_a_table_that_cannot_have_the_key_is_left_as_it_is(path, key, message):

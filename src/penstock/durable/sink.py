@@ -43,6 +43,7 @@ class Store(Protocol):
     def send(self, run: str, roots: "Iterable[tuple[Root, Iterable[Any]]]") -> None:
         """Bring the rows of finished roots to where no transaction reaches; what it raises ends the run.
 
+        After a `RowError` each of these roots comes once more, alone, and one that is refused again has failed.
         Called before the transaction in which the roots are noted as done, by the thread that writes. A store whose
         `replace` does all there is to do does nothing here.
         """
@@ -52,7 +53,8 @@ class Store(Protocol):
         """Put `rows` in the place of all rows of the root of that id, in the transaction that is open.
 
         Raises:
-            RowError: it cannot hold a row; that is the failure of the root. Anything else ends the run.
+            RowError: it cannot hold a row; that is the failure of the root, and so is what SQLite raises for a value
+                that it cannot hold. Anything else ends the run.
             KeyTakenError: as rows of other roots are; it is tried again when those are settled, or are gone.
         """
         ...

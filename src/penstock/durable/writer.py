@@ -3,8 +3,8 @@
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from itertools import chain, count
 from time import sleep
 from typing import TYPE_CHECKING, Any, Final
@@ -14,6 +14,7 @@ from penstock.core.scope import outlast
 from penstock.durable.errors import KeyTakenError, RowError
 from penstock.durable.roots import Root
 from penstock.durable.sink import Store
+from penstock.durable.sqlite import ConstraintError, RefusedRowError, TooLargeError
 
 if TYPE_CHECKING:
     from penstock.durable.journal import Journal, Opened
@@ -28,6 +29,9 @@ GATHER: Final = 0.005
 """Seconds for which the first of few roots waits for others: a commit costs as much as several of them."""
 
 _FEW: Final = 100
+
+_NO_VALUE: Final = "Bad binding argument type"
+"""What apsw says of an object that is no value of SQLite."""
 
 type Refuse = Callable[[Root, RowError], None]
 """Makes a root dead for a row that the store refuses; raises the error if the run ends with that."""
@@ -228,7 +232,6 @@ class Writer:
 
     def _commit(self, batch: list[Entry]) -> None:
         """Stage what is to be staged; then settle what is finished, each root together with its rows."""
-        store = self._store
         parts = [(root, rows) for root, rows, _ in batch if rows is not None]
         if parts:
             try:
@@ -239,11 +242,23 @@ class Writer:
         roots = [root for root, rows, _ in batch if rows is None]
         if not roots:
             return
-        store.send(self._opened.name, ((root, self._rows_of(root)) for root in roots if not root.letters))
+        self._send(roots)
         with suppress(Exception):  # it comes again below, from the root that the store refuses
             self._settle(roots)
             return
         self._settle_again(roots)
+
+    def _send(self, roots: Sequence[Root]) -> None:
+        """Bring rows to where no transaction reaches; root by root if one of them is refused."""
+        going = [root for root in roots if not root.letters]
+        try:
+            self._store.send(self._opened.name, ((root, self._rows_of(root)) for root in going))
+        except RowError as error:
+            if len(going) == 1:
+                self._refuse(going[0], error)
+                return
+            for root in going:
+                self._send([root])
 
     def _stage(self, parts: Sequence[tuple[Root, list[Any]]]) -> None:
         staging = self._store.journal.staging
@@ -312,7 +327,8 @@ class Writer:
             for root in roots:
                 number = journal.settle(self._opened, root)
                 if not self._keeps_rows_of(root):
-                    store.replace(number, () if root.letters else self._rows_of(root))
+                    with _refusals():
+                        store.replace(number, () if root.letters else self._rows_of(root))
                 if root.staging:
                     journal.staging.drop(root.staging)
         self.commits += 1
@@ -331,3 +347,18 @@ def _length(entry: Entry) -> int:
     """How many rows it brings into the store."""
     root, rows, _ = entry
     return root.staged + len(root.rows) if rows is None else len(rows)
+
+
+@contextmanager
+def _refusals() -> Generator[None]:
+    """Turn into a `RowError` what SQLite raises for a value that it cannot hold, in whichever statement of a store."""
+    try:
+        yield
+    except (ConstraintError, TooLargeError) as error:
+        raise RefusedRowError(str(error)) from error
+    except (UnicodeEncodeError, OverflowError) as error:
+        raise RowError(f"a value that SQLite cannot hold: {error}") from error
+    except TypeError as error:
+        if not str(error).startswith(_NO_VALUE):
+            raise
+        raise RowError(f"a value that SQLite cannot hold: {error}") from error

@@ -51,7 +51,9 @@ class Callback:
     """A function that rows are handed to, at least once: the roots are noted as done after it has returned.
 
     `fn` is called with rows of finished roots: each root's together and in order, roots as they finish, one call at a
-    time. Roots that finish during a call are delivered by the next one. What it raises ends the run. The rows of that
+    time. Roots that finish during a call are delivered by the next one. A `RowError` of `penstock.sinks` that it raises
+    is the failure of a root: those of that call are handed over once more, each alone, and which raises it again fails,
+    as `on_error` of `to` says. Anything else that it raises ends the run. The rows of that
     call come again when the run goes on, and so do those of the last call before a kill (of a root with more rows than
     `size`: all of its rows); by the `id` of a row the other side can tell that it has it. Nothing is taken back: rows
     of a version before stay where they were brought. When a run is left by an error or a cancellation, what is finished

@@ -16,6 +16,9 @@ type Declared = Sequence[str] | Mapping[str, str]
 """Names of columns, or names and what SQL says of their values."""
 
 _TYPE: Final = re.compile(r"(INTEGER|REAL|TEXT|BLOB|ANY)( NOT NULL)?", re.ASCII)
+_PLACES: Final = ("rowid", "_rowid_", "oid")
+"""What SQLite calls the place of a row, where no column is called so."""
+
 _KEPT: Final = 1_000
 """Sets of names that are remembered as checked."""
 
@@ -140,6 +143,7 @@ class Columns:
             if new:
                 self._refuse_too_many(names)
                 place_of((*self.known.values(), *new))
+                self._refuse_to_add_a_place(new)
                 self._make(dict.fromkeys(new, ""))
             places = ", ".join("?" * (len(self._own) + len(names)))
             columns = ", ".join(map(quoted, (*self._own, *names)))
@@ -148,6 +152,13 @@ class Columns:
                 self._inserts.clear()
             self._inserts[names] = statement
         return statement
+
+    def _refuse_to_add_a_place(self, new: Sequence[str]) -> None:
+        if self.known and (places := [name for name in new if lowered(name) in _PLACES]):
+            raise RowError(
+                f"a row has the column {places[0]!r}, which SQLite calls the place of a row and cannot add to a table "
+                "that is there; one that is made with it, by columns= or its first row, has it"
+            )
 
     def _refuse_too_many(self, names: Sequence[str]) -> None:
         total = len({*self.known, *map(lowered, names)})
@@ -221,7 +232,7 @@ class Columns:
 def place_of(columns: Iterable[str]) -> str:
     """What SQL calls the place of a row, which a column of the same name hides."""
     taken = set(map(lowered, columns))
-    for name in ("rowid", "_rowid_", "oid"):
+    for name in _PLACES:
         if name not in taken:
             return name
     raise RowError("columns must not be called rowid, _rowid_ and oid at once: one of them is the place of a row")
