@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Awaitable, Callable, Generator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, TypedDict, Unpack, cast
 
 from penstock.core import validate, words
@@ -17,7 +17,7 @@ from penstock.core.scope import Scope
 from penstock.core.stage import Stage
 from penstock.engines.choosing import EngineOption, Make, bound_to, chosen
 from penstock.engines.engine import Engine
-from penstock.engines.local import kind_of, on_loop
+from penstock.engines.local import FunctionKind, kind_of, on_loop
 from penstock.ops.kind import Kind
 from penstock.ops.operator import Adapt, Code, Operator
 
@@ -82,7 +82,7 @@ class AllOptions(Options, total=False):
     on_error: OnError
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Settings:
     """The options of an operator with their defaults, as `MoreOptions` explains them."""
 
@@ -138,14 +138,16 @@ def work(kind: Kind, fn: Callable[[Any], Any], /, **options: Unpack[AllOptions])
         OptionError: an option breaks its rule.
     """
     given = _checked(kind, fn, options)
-    engine = chosen(given.engine, kind_of(fn), given.concurrency)
-    if engine is None and kind_of(fn) == "plain" and given.timeout is not None:
+    function_kind = kind_of(fn)
+    engine = chosen(given.engine, function_kind, given.concurrency)
+    on_loop_as = function_kind if engine is None else None
+    if on_loop_as == "plain" and given.timeout is not None:
         raise OptionError(
             f"timeout must be None for a plain function that runs inline, got {options.get('timeout')!r}: "
             'it cannot be interrupted; make it async, or give engine="thread" or concurrency > 1 to run it in threads'
         )
     title = given.name or f"{kind.name}({name_of(fn)})"
-    plan = _planned(kind, fn, given, title, stays=engine is None)
+    plan = _planned(kind, fn, given, title, on_loop_as)
     code = Code(
         title,
         fn,
@@ -177,22 +179,26 @@ def _checked(kind: Kind, fn: Callable[[Any], Any], options: AllOptions) -> Setti
     if given.retry is not None:
         validate.instance("retry", given.retry, Retry, "a Retry")
     validate.one_of("on_error", given.on_error, ON_ERROR)
-    return replace(
-        given,
-        concurrency=None if given.concurrency is None else validate.whole("concurrency", given.concurrency, least=1),
-        ordered=None if given.ordered is None else validate.flag("ordered", given.ordered),
-        buffer=validate.whole("buffer", given.buffer, least=0),
-        name=None if given.name is None else validate.text("name", given.name),
-        timeout=None if given.timeout is None else validate.seconds("timeout", given.timeout),
-    )
+    if given.concurrency is not None:
+        given.concurrency = validate.whole("concurrency", given.concurrency, least=1)
+    if given.ordered is not None:
+        validate.flag("ordered", given.ordered)
+    given.buffer = validate.whole("buffer", given.buffer, least=0)
+    if given.name is not None:
+        validate.text("name", given.name)
+    if given.timeout is not None:
+        given.timeout = validate.seconds("timeout", given.timeout)
+    return given
 
 
-def _planned(kind: Kind, fn: Callable[[Any], Any], given: Settings, title: str, *, stays: bool) -> Plan[Any, Any]:
-    """What the window is to do, where `fn` stays on the loop."""
+def _planned(
+    kind: Kind, fn: Callable[[Any], Any], given: Settings, title: str, on_loop_as: FunctionKind | None
+) -> Plan[Any, Any]:
+    """What the window is to do; `on_loop_as` is the kind of the function, where it stays on the loop."""
     limits = limits_of(given.limit)
     called = kind.called(fn)
-    without_tasks = kind.without_tasks and stays and kind_of(fn) == "plain" and given.retry is None and limits is None
-    seen = watched(called, title, words.name_of(fn)) if kind_of(fn) == "other" and stays else called
+    without_tasks = kind.without_tasks and on_loop_as == "plain" and given.retry is None and limits is None
+    seen = watched(called, title, words.name_of(fn)) if on_loop_as == "other" else called
     return Plan(
         name=title,
         work=shaped(called if inspect.iscoroutinefunction(called) else on_loop(seen), kind.shape),
