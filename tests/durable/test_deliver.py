@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 import penstock
-from penstock.durable import HeldError, runs
+from penstock.durable import HeldError, dead_roots, discard, retry, runs
 
 pytestmark = pytest.mark.real_time
 
@@ -211,3 +211,12 @@ def test_bad_options_are_refused_when_it_is_made(sink):
         stream.deliver(sink, run="r", limits=1)
     with pytest.raises(penstock.OptionError, match="needs a source whose items have keys"):
         penstock.stream([1]).deliver(sink, run="r")
+
+
+async def test_how_runs_stand_is_told_of_a_sink_as_of_its_path(sink):
+    await numbers(3, Gate(3)).to(sink, run="r")
+    assert runs(sink) == runs(sink.path)
+    assert dead_roots(sink) == retry(sink) == discard(sink) == []
+    for ask in (runs, dead_roots, retry, discard):
+        with pytest.raises(penstock.OptionError, match="sink must be a sink or the path of its database, got 5"):
+            ask(5)

@@ -6,8 +6,10 @@ import sys
 import threading
 from pathlib import Path
 
+import apsw
 import pytest
 
+import penstock
 from penstock.durable.ledger import Ledger
 from penstock.durable.writer import WAITING, Writer
 from penstock.sinks.table import SqliteTable
@@ -85,3 +87,23 @@ def test_a_slow_disk_holds_up_roots_with_rows_and_roots_without(tmp_path, monkey
     assert report.complete
     assert read == 4 * WAITING
     assert at_the_stop[0] <= WAITING + 100
+
+
+async def test_what_is_kept_of_done_roots_is_sized_by_the_run(tmp_path):
+    """Not by the greatest id of all runs: a bit for each id there might be would be 125 GB here."""
+    table = penstock.SqliteTable(tmp_path / "out.db", "rows")
+    stream = penstock.keyed(range(3), key=int).map(lambda n: {"n": n})
+    await stream.to(table, run="one")
+    connection = apsw.Connection(table.path)
+    connection.execute(
+        "UPDATE penstock_roots SET id = id + 1000000000000;"
+        "UPDATE rows SET penstock_root = penstock_root + 1000000000000"
+    )
+    connection.close()
+    other = penstock.SqliteTable(table.path, "others")
+    assert (await stream.to(other, run="two")).delivered == 3
+    assert (await stream.to(other, run="two")).already_done == 3
+    few = penstock.keyed([1], key=int).map(lambda n: {"n": n})
+    report = await few.to(table, run="one", on_missing="delete")
+    assert (report.already_done, report.missing, report.removed) == (1, 2, 2)
+    assert [row["n"] for row in table.rows()] == [1]

@@ -9,14 +9,14 @@ from difflib import get_close_matches
 from functools import partial
 from itertools import islice
 from operator import index
-from typing import Final, Literal, SupportsIndex, cast
+from typing import Final, Literal, SupportsIndex
 
 from penstock.core import validate
 from penstock.core.errors import OptionError
 from penstock.core.text import named
 from penstock.durable.journal import Journal
 from penstock.durable.roots import Key
-from penstock.durable.sink import Sink, Store, identity_of
+from penstock.durable.sink import Sink, Store, identity_of, path_of, removes
 from penstock.durable.sqlite import StoreError, transaction
 from penstock.durable.status import reading, writing
 
@@ -172,13 +172,10 @@ def _meanings(text: str) -> Iterator[Key]:
             yield text.encode().decode("unicode_escape")
 
 
-def _place(sink: object) -> tuple[str, Sink | None]:
+def _place(sink: Sink | str | os.PathLike[str]) -> tuple[str, Sink | None]:
     if isinstance(sink, str | os.PathLike):
-        return validate.path("sink", cast("object", sink)), None
-    if isinstance(sink, type) or not all(hasattr(sink, name) for name in ("delivery", "path", "open")):
-        raise OptionError(f"sink must be a sink or the path of its database, got {sink!r}")
-    given = cast("Sink", sink)
-    return given.path, given
+        return validate.path("sink", sink), None
+    return path_of(sink), sink
 
 
 def _checked(keys: Iterable[Key]) -> list[Key]:
@@ -199,7 +196,7 @@ type _Transact = Callable[[], AbstractContextManager[None]]
 @contextmanager
 def _opened(path: str, sink: Sink | None) -> Generator[tuple[Journal, _Transact, Store | None]]:
     """The journal, what makes a transaction, and the store where its rows are asked for."""
-    if sink is None or sink.delivery != "exactly once":
+    if sink is None or not removes(sink):
         with writing(path) as (connection, journal):
             yield journal, partial(transaction, connection), None
         return

@@ -1,5 +1,6 @@
 """Dead roots: what failed of them and was set aside; to be looked at, done again or given up."""
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
@@ -8,6 +9,7 @@ from typing import Any
 
 from penstock.durable.journal import Journal, no_run
 from penstock.durable.roots import Key
+from penstock.durable.sink import Sink, path_of
 from penstock.durable.sqlite import Connection, DamageError, StoreError, transaction
 from penstock.durable.status import reading, writing
 
@@ -16,6 +18,10 @@ _DEAD = (
     "FROM penstock_dead AS dead JOIN penstock_roots AS root ON root.id = dead.root "
     "JOIN penstock_runs AS run ON run.id = root.run ORDER BY root.id, dead.id"
 )
+
+
+type At = Sink | str | os.PathLike[str]
+"""A sink, or the path of the database that its journal is in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,37 +55,39 @@ class DeadRoot:
     letters: tuple[Letter, ...]
 
 
-def dead_roots(path: str, *, run: str | None = None, keys: Iterable[Key] = ()) -> list[DeadRoot]:
+def dead_roots(sink: At, *, run: str | None = None, keys: Iterable[Key] = ()) -> list[DeadRoot]:
     """The dead roots of a journal, in the order in which they were first seen.
 
     Args:
-        path: the database of a sink, or that beside a `Callback`.
+        sink: the sink; or the path of its database, or of that beside a `Callback`.
         run: only those of that run.
         keys: only those of these keys; "5" is also the key 5.
 
     Raises:
+        OptionError: it is neither a sink nor a path.
         StoreError: there is no such journal, run or dead root, or it cannot be read.
     """
+    path = path_of(sink)
     with reading(path) as connection:
         return [root for _, root in _found(path, connection, run, keys)]
 
 
-def retry(path: str, *, run: str | None = None, keys: Iterable[Key] = ()) -> list[DeadRoot]:
+def retry(sink: At, *, run: str | None = None, keys: Iterable[Key] = ()) -> list[DeadRoot]:
     """Have the next run do dead roots again; the arguments are those of `dead_roots`, and so is what is returned.
 
     Raises:
         HeldError: a process is writing to it.
         StoreError: as for `dead_roots`.
     """
-    return _changed(path, run, keys, Journal.retry)
+    return _changed(path_of(sink), run, keys, Journal.retry)
 
 
-def discard(path: str, *, run: str | None = None, keys: Iterable[Key] = ()) -> list[DeadRoot]:
+def discard(sink: At, *, run: str | None = None, keys: Iterable[Key] = ()) -> list[DeadRoot]:
     """Give dead roots up: they are done, without rows, until they change; otherwise as `retry`.
 
     In an index of documents, one that had rows in a version before keeps these.
     """
-    return _changed(path, run, keys, Journal.discard)
+    return _changed(path_of(sink), run, keys, Journal.discard)
 
 
 def _changed(path: str, run: str | None, keys: Iterable[Key], change: Callable[[Journal, int], None]) -> list[DeadRoot]:

@@ -18,7 +18,7 @@ _PAGE = (
     "SELECT key, id, version, state, times, position FROM penstock_roots "
     "WHERE run = ? AND key >= ? ORDER BY key LIMIT ?"
 )
-_ALL = "SELECT id, key FROM penstock_roots WHERE run = ? AND key > ? ORDER BY key LIMIT ?"
+_ALL = "SELECT id, key, times FROM penstock_roots WHERE run = ? AND key > ? ORDER BY key LIMIT ?"
 
 type Known = tuple[int, str, int, int, int]
 """A root that was settled before: id, version, state, in which opening of the run, and where in the source."""
@@ -40,19 +40,13 @@ class DoneRoots:
         """What finds the roots of one source."""
         return Lookup(self._connection, self._run)
 
-    def last_id(self) -> int:
-        """The greatest id of a root."""
-        number: int
-        (number,) = self._connection.one("SELECT coalesce(max(id), 0) FROM penstock_roots", (), int)
-        return number
-
-    def all(self) -> Iterator[list[tuple[int, Key]]]:
-        """The id and the key of every root that is known, in the order of keys, a page at a time."""
+    def settled_before(self, opening: int) -> Iterator[list[tuple[int, Key]]]:
+        """The id and the key of every root settled before that opening, in the order of keys, a page at a time."""
         last: Key | float = -inf
-        while page := list[Any](self._connection.select(_ALL, (self._run, last, PAGE), int, str | int)):
+        while page := list[Any](self._connection.select(_ALL, (self._run, last, PAGE), int, str | int, int)):
             if not isinstance(last, float) and _rank(page[0][1]) <= _rank(last):  # it would not end
                 raise DamageError(f"{self.place}: the database is damaged: its keys are not in their order")
-            yield page
+            yield [(number, key) for number, key, times in page if times != opening]
             last = page[-1][1]
 
 

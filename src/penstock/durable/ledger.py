@@ -4,8 +4,9 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterator
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast, override
 
 from penstock.core import validate
 from penstock.core.errors import DuplicateKeyError, OptionError
@@ -95,8 +96,7 @@ class Ledger:
         self._drops_duplicates = drops_duplicates
         self._retries_dead = retries_dead
         self._under_way: dict[Key, Root] = {}
-        self._last_id = done.last_id()
-        self._seen = bytearray(self._last_id // 8 + 1)
+        self._seen = Seen()
         self.passed: defaultdict[int, int] = defaultdict(int)
         self.dead_before: int = 0
         self.changed: int = 0
@@ -150,9 +150,9 @@ class Ledger:
             if known is not None:
                 number, version_before, state, times_before, _ = known
                 if version_before == version and state == DONE and 0 < times_before != times:
-                    place, bit = number >> 3, 1 << (number & 7)
-                    if not seen[place] & bit:
-                        seen[place] |= bit
+                    block, place, bit = seen[number >> 10], number >> 3 & 127, 1 << (number & 7)
+                    if not block[place] & bit:
+                        block[place] |= bit
                         passed[times_before] += 1
                         return DROPPED
             if key in under_way:
@@ -166,7 +166,7 @@ class Ledger:
         key, position = root.key, root.position
         if known is not None:
             number, version_before, state, times, before = known
-            if times == self._opened.times or not self._see(number):
+            if times == self._opened.times or not self._seen.add(number):
                 return self._dropped(duplicate(key, before, position, is_of_now=times == self._opened.times))
             same = version_before == root.version and times > 0
             again = state == DEAD and self._retries_dead and key not in self._set_aside
@@ -215,13 +215,6 @@ class Ledger:
         """The roots of which something is under way."""
         return [root for root in self._under_way.values() if root.under_way]
 
-    def _see(self, number: int) -> bool:
-        """Note that a root was seen; whether it was the first time."""
-        place, bit = divmod(number, 8)
-        is_new = not self._seen[place] & 1 << bit
-        self._seen[place] |= 1 << bit
-        return is_new
-
     def silent(self) -> list[str]:
         """What the keys of the sources begin with that gave nothing at all, once all have come to their end.
 
@@ -239,16 +232,35 @@ class Ledger:
 
         Those of places that could not be read are not among them.
         """
-        for page in self._done.all():
+        for page in self._done.settled_before(self._opened.times):
             unread, numbers, seen = tuple(self._unread), self._unread_from, self._seen
             yield [
                 (number, key)
                 for number, key in page
-                if number <= self._last_id
-                and not seen[number >> 3] & 1 << (number & 7)
+                if number not in seen
                 and not (unread and str(key).startswith(unread))
                 and not any(_goes_on(str(key), begin, least) for begin, least in numbers)
             ]
+
+
+class Seen(defaultdict[int, bytearray]):
+    """Ids of roots that were seen, as bits in blocks of 1,024: as large as the run is, whatever others there are."""
+
+    def __init__(self) -> None:
+        super().__init__(partial(bytearray, 128))
+
+    def add(self, number: int) -> bool:
+        """Note one; whether it was the first time."""
+        block, place, bit = self[number >> 10], number >> 3 & 127, 1 << (number & 7)
+        is_new = not block[place] & bit
+        block[place] |= bit
+        return is_new
+
+    @override
+    def __contains__(self, number: object) -> bool:
+        number = cast("int", number)
+        block = self.get(number >> 10)
+        return block is not None and bool(block[number >> 3 & 127] & 1 << (number & 7))
 
 
 def duplicate(key: Key, before: int, position: int, *, is_of_now: bool = True) -> DuplicateKeyError:

@@ -4,6 +4,7 @@ A sink describes a place; `open` makes a store of it, for one run. `replace` is 
 store, together with the journal: what it does and the note that the root is done are there both or not at all.
 """
 
+import os
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -133,3 +134,18 @@ def check_sink(sink: object) -> None:
     """`OptionError` if it is none."""
     if isinstance(sink, type) or not all(hasattr(sink, name) for name in ("delivery", "path", "open")):
         raise OptionError(f"sink must be a sink, as penstock.SqliteTable('rows.db', 'rows') is, got {sink!r}")
+
+
+def path_of(sink: Sink | str | os.PathLike[str]) -> str:
+    """Where the journal is: of a sink, or at a path.
+
+    Raises:
+        OptionError: it is neither.
+    """
+    if isinstance(sink, str | os.PathLike):
+        return os.fspath(sink)
+    try:
+        check_sink(sink)
+    except OptionError:
+        raise OptionError(f"sink must be a sink or the path of its database, got {sink!r}") from None
+    return sink.path

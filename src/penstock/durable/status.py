@@ -1,5 +1,6 @@
 """How the runs of a journal stand; read without a lock, while they run, too. And who changes it while they do not."""
 
+import os
 from collections import Counter, defaultdict
 from collections.abc import Generator
 from contextlib import closing, contextmanager
@@ -10,6 +11,7 @@ from typing import Literal
 from penstock.durable import lock
 from penstock.durable.journal import Journal, check_format, has_journal, is_by_other_code
 from penstock.durable.roots import DEAD, DONE
+from penstock.durable.sink import Sink, path_of
 from penstock.durable.sqlite import Connection, DamageError, StoreError, connect_reader, connect_writer, shown
 
 type State = Literal["running", "complete", "stopped", "killed"]
@@ -60,12 +62,16 @@ class RunStatus:
     rows: int
 
 
-def runs(path: str) -> list[RunStatus]:
-    """The runs of a journal: that in the database of a sink, or beside a `Callback`; the one begun last comes first.
+def runs(sink: Sink | str | os.PathLike[str]) -> list[RunStatus]:
+    """The runs of a sink, or of the journal at a path: a database, or what stands beside a `Callback`.
+
+    The one begun last comes first.
 
     Raises:
+        OptionError: it is neither a sink nor a path.
         StoreError: there is no such journal, or it cannot be read.
     """
+    path = path_of(sink)
     with reading(path) as connection:
         held_by = lock.holder(path) or ""
         codes = defaultdict[int, list[tuple[int, bytes]]](list)
@@ -79,13 +85,13 @@ def runs(path: str) -> list[RunStatus]:
                 counts[run]["by_other_code"] += roots
         found: dict[str, RunStatus] = {}
         kinds = (int, str, str, str, int, int, str, int | float, int | float | None)
-        for run, name, source, sink, times, clean, owner, began, ended in connection.select(_RUNS, (), *kinds):
+        for run, name, source, into, times, clean, owner, began, ended in connection.select(_RUNS, (), *kinds):
             if name in found:
                 raise DamageError(f"{path}: the database is damaged: it has the run {shown(name)} twice")
             found[name] = RunStatus(
                 name=name,
                 source=source,
-                sink=sink,
+                sink=into,
                 state=_state(owner, held_by, clean=bool(clean), ended=ended is not None),
                 owner=owner,
                 times=times,
