@@ -89,6 +89,7 @@ def test_a_slow_disk_holds_up_roots_with_rows_and_roots_without(tmp_path, monkey
     assert at_the_stop[0] <= WAITING + 100
 
 
+@pytest.mark.real_time
 async def test_what_is_kept_of_done_roots_is_sized_by_the_run(tmp_path):
     """Not by the greatest id of all runs: a bit for each id there might be would be 125 GB here."""
     table = penstock.SqliteTable(tmp_path / "out.db", "rows")
