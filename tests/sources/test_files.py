@@ -14,7 +14,7 @@ import penstock
 from penstock.durable.status import runs
 from penstock.sinks.table import SqliteTable
 from penstock.sources import files as module
-from penstock.sources.files import key_of, path_of
+from penstock.sources.paths import key_of, path_of
 from penstock.sources.walking import PathError
 
 pytestmark = pytest.mark.real_time

@@ -7,6 +7,7 @@ out: `ux1f600` stands for the character of that number.
 
 import re
 from collections.abc import Callable
+from functools import cache
 from typing import Any, Final, NamedTuple, cast
 from unicodedata import category, normalize
 
@@ -31,8 +32,15 @@ _UNSPACED = (
     "\u2e80-\u2fdf\u3005-\u3007\u3021-\u3029\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"  # Han
     "\u3041-\u309f\u30a1-\u30fa\u30fc-\u312f\u31a0-\u31bf\u31f0-\u31ff\U0001aff0-\U0001b16f"  # kana, Bopomofo
 )
-_RUN = re.compile(f"[{_UNSPACED}]+")
-_SINGLE = re.compile(f"[{_UNSPACED}](ux[0-9a-f]+)*")
+
+
+@cache
+def _run() -> re.Pattern[str]:
+    """Finds runs of them; made when a text is met that may have some, as that takes 10 ms."""
+    return re.compile(f"[{_UNSPACED}]+")
+
+
+_SINGLE = re.compile(r"(.)(ux[0-9a-f]+)*")
 
 
 def indexed(text: str) -> str:
@@ -61,7 +69,11 @@ class Word(NamedTuple):
 
 
 def _is_inner(char: str) -> bool:
-    return char == "_" or (char.isalnum() and not _RUN.match(char))
+    return char == "_" or (char.isalnum() and not _is_unspaced(char))
+
+
+def _is_unspaced(char: str) -> bool:
+    return not char.isascii() and _run().match(char) is not None
 
 
 def asked(connection: Connection, text: str) -> list[Word]:
@@ -80,7 +92,7 @@ def asked(connection: Connection, text: str) -> list[Word]:
         if 1 < len(words) <= _LONGEST_PHRASE:
             found[Word(f'"{" ".join(words)}"', whole)] = None
         for word in words[:MOST]:
-            match = f'"{word}" *' if _SINGLE.fullmatch(word) else f'"{word}"'
+            match = f'"{word}" *' if (single := _SINGLE.fullmatch(word)) and _is_unspaced(single[1]) else f'"{word}"'
             found[Word(match, word if len(words) > 1 else whole)] = None
         if len(found) >= MOST:
             break
@@ -99,7 +111,7 @@ def _prepared(text: str, cut: Callable[[re.Match[str]], str]) -> str:
         return text.replace("\0", " ").lower()
     folded = normalize("NFC", normalize("NFC", text).casefold())
     plain = normalize("NFC", folded.translate(_PLAIN))
-    return _RUN.sub(cut, plain).translate(_SPELLED)
+    return _run().sub(cut, plain).translate(_SPELLED)
 
 
 def _pairs_and_last(run: re.Match[str]) -> str:

@@ -14,7 +14,7 @@ from penstock.core.log import LOG
 from penstock.core.policy import OutOfBand
 from penstock.durable.ledger import Identity
 from penstock.sources.ahead import Reading, read_ahead
-from penstock.sources.files import key_of
+from penstock.sources.paths import key_of
 from penstock.streams import Stream
 
 MAX_LINE: Final = 100_000_000

@@ -16,7 +16,7 @@ from penstock.core import validate
 from penstock.core.errors import OptionError, SourceError
 from penstock.durable.ledger import Identity
 from penstock.sources.ahead import Reading, read_ahead
-from penstock.sources.files import key_of
+from penstock.sources.paths import key_of
 from penstock.streams import Stream
 
 if TYPE_CHECKING:

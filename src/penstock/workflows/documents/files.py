@@ -7,8 +7,9 @@ from errno import ENOENT
 from penstock.core.source import SourceSpec
 from penstock.durable.ledger import Identity
 from penstock.durable.roots import Key
-from penstock.sources.files import database_files, key_of, path_of
+from penstock.sources.files import database_files
 from penstock.sources.keyed import with_identity
+from penstock.sources.paths import key_of, path_of
 from penstock.sources.selection import Selection
 from penstock.sources.walking import Entry, Roots, inside, walk
 from penstock.streams import Stream

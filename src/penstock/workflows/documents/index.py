@@ -6,7 +6,7 @@ from pathlib import Path
 
 from penstock.durable.sqlite import StoreError, connect_reader
 from penstock.sinks.vectors import Made, SqliteVectors
-from penstock.sources.files import key_of
+from penstock.sources.paths import key_of
 from penstock.workflows.documents.embedders import Embedder
 
 _OPTIONS = {

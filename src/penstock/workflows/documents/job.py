@@ -20,7 +20,7 @@ from penstock.durable.report import RunReport
 from penstock.durable.source import source_of
 from penstock.sinks.store import database
 from penstock.sinks.vectors import SqliteVectors
-from penstock.sources.files import path_of
+from penstock.sources.paths import path_of
 from penstock.sources.selection import selection, several
 from penstock.sources.walking import Entry, roots
 from penstock.streams import Stream

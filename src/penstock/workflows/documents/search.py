@@ -14,12 +14,11 @@ from penstock.core import validate
 from penstock.core.errors import OptionError
 from penstock.durable.sqlite import DamageError, StoreError, shown
 from penstock.engines.local import kind_of
-from penstock.functions import stream
 from penstock.sinks.finding import POOL, Found
 from penstock.sinks.store import check_place, database
 from penstock.sinks.vectors import SqliteVectors
 from penstock.sinks.words import MOST
-from penstock.sources.files import path_of
+from penstock.sources.paths import path_of
 from penstock.workflows.documents.embedders import Embedder, EmbedError, Vectors
 from penstock.workflows.documents.embedders.named import embedder_named
 from penstock.workflows.documents.index import check_embedder
@@ -136,6 +135,8 @@ def _vector(embedder: Embedder, question: str) -> Vectors:
     if kind_of(embedder.embed) == "plain":
         given: object = embedder.embed([question])
     else:
+        from penstock.functions import stream  # noqa: PLC0415 -- takes as long to load as a search
+
         with stream([[question]]).map(embedder.embed).sync() as answers:
             given = next(answers)
     rows = np.asarray(given, np.float32)
