@@ -132,6 +132,7 @@ async def test_trap_20_items_live_as_long_as_the_handle_of_their_run(operator, o
         return what if operator == "map_batches" else [what]
 
     async def pages(_):
+        await asyncio.sleep(0)  # else the first page is handed on before more inputs are opened (P2)
         while True:
             yield "page"
 

@@ -254,21 +254,19 @@ async def test_a_generator_exit_of_the_body_is_not_suppressed(grouped):
 
 
 async def test_a_generator_that_closes_the_run_that_reads_it():
-    """It is inside of what it waits for: it is waited for as long as work that ignores its cancellation, then named."""
-    run = None
+    """It is inside of what it would wait for: that is refused at once, and is its failure."""
+    run, closed = None, []
 
     async def source():
-        yield 1
-        await run.aclose()
-        while True:
-            yield 2
-
-    async def read():
-        async with run as items:
-            assert await anext(items) == 1
-            assert await anext(items, "the end") == "the end"
+        try:
+            yield 1
+            await run.aclose()
+        finally:
+            closed.append(True)
 
     run = penstock.stream(source).open(grace=1)
-    with pytest.warns(penstock.UnstoppedWorkWarning, match="'source'"):
-        await read()
-    await asyncio.sleep(10)
+    async with run as items:
+        assert await anext(items) == 1
+        with pytest.raises(penstock.ConcurrentReadError, match="would wait for itself"):
+            await anext(items)
+    assert closed == [True]
