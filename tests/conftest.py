@@ -7,6 +7,7 @@ place on the grid. Under `@given` a coroutine test gets a new loop and a new clo
 
 import functools
 import gc
+import importlib
 import importlib.util
 import inspect
 import runpy
@@ -111,6 +112,10 @@ def clock():
     return testing.Clock()
 
 
+TURNING = ("streams", "engines.ahead")
+"""What imports all modules that look at the clock of turns."""
+
+
 class TurnClock:
     """Stands in for `penstock.core.clock.now`; `step()` gives the seconds that a look at it takes."""
 
@@ -126,6 +131,8 @@ class TurnClock:
 @pytest.fixture(autouse=True)
 def turn_clock(request, monkeypatch):
     """The clock by which a run gives others their turns: looks move it on, so that a busy machine changes no order."""
+    for name in TURNING:
+        importlib.import_module(f"penstock.{name}")  # first imported in a test, it would keep the clock of that
     real, fake = clocks.now, TurnClock()
     if request.node.get_closest_marker("real_time"):
         return None
