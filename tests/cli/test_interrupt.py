@@ -6,6 +6,8 @@ import pytest
 
 from penstock.workflows.documents.chunking import split
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def many(tmp_path):

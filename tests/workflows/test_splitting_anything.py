@@ -16,6 +16,8 @@ from markdown_it import MarkdownIt
 from penstock.workflows.documents.chunking import markdown, rst, split
 from penstock.workflows.documents.chunking.pieces import LONGEST, OVERLAP, SIZE, Text
 
+pytestmark = pytest.mark.slow
+
 KINDS = ("a.md", "a.rst", "a.html", "a.py", "a.txt")
 QUIET = {
     "report_level": 5,

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import signal
+import warnings
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -14,7 +15,7 @@ from penstock.cli.choosing import Asked, embedder
 from penstock.cli.failing import DONE, NOT_DONE, SOME_FAILED, code_of, complain, ended_by, guarded
 from penstock.cli.progress import Display, display
 from penstock.cli.text import summary
-from penstock.core.errors import PenstockError
+from penstock.core.errors import PenstockError, UnstoppedWorkWarning
 
 if TYPE_CHECKING:
     from penstock.workflows import EmbedJob, EmbedReport
@@ -87,6 +88,7 @@ class _Stopping:
         if self.received is not None:
             self._abort(number)
         self.received = number
+        warnings.simplefilter("ignore", UnstoppedWorkWarning)  # what is left behind is done by the next run
         self._job.stop()
         if self.shown is not None:
             again = "Ctrl-C" if number is signal.SIGINT else number.name

@@ -50,6 +50,7 @@ def sections(text: Text, check: Check) -> Iterator[Section]:
     A heading in a quote or a list item is one until that ends.
     """
     with _parser:
+        check()
         found = _headings(text, check)
     return by_headings(found, len(text.starts))
 
