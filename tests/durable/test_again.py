@@ -411,9 +411,10 @@ async def lacking(target, caplog, roots, rows):
     report = await target.run([1, 2, 3])
     assert (report.lost, report.delivered) == (len(roots), 0)
     said = (
-        f"run 'run': {len(roots)} done roots lack rows, which others have removed; `penstock redo {target.path} --run "
+        f"run 'run': somebody has removed rows of {len(roots)} root{'s' if len(roots) > 1 else ''}; "
+        f"`penstock redo {target.path} --run "
     )
-    assert next(line for line in caplog.messages if "lack" in line).startswith(said)
+    assert next(line for line in caplog.messages if "somebody" in line).startswith(said)
     assert f"; rows of {len(roots)} root{'s' if len(roots) > 1 else ''} removed by others; " in str(report)
     with pytest.raises(OptionError, match="which=\"missing rows\" of run 'run' needs the sink that has them"):
         durable.redo(target.path, run="run", which="missing rows")
@@ -476,9 +477,7 @@ async def test_a_run_of_which_no_row_is_left_is_refused(tmp_path, kind, removal,
     target = Place(tmp_path / "t.db", kind)
     await target.run([1, 2, 3, 4], bad=[4])
     write(target.path, removal)
-    said = (
-        r"t\.db: the rows of run 'run', of 3 roots, are not there any more: others have removed them; `penstock redo "
-    )
+    said = r"t\.db: somebody has removed all rows of run 'run' \(3 roots\); `penstock redo "
     with pytest.raises(StoreError, match=said):
         await target.run([1, 2, 3, 4])
     assert standing(target).times == 1

@@ -46,7 +46,7 @@ async def test_done_stays_done_and_the_rest_is_done_by_the_new_code(sink, caplog
     assert by(sink) == {"old": 4, "new": 2}
     assert report.changed == ("map(embed)",)
     assert "code changed: map(embed)" in str(report)
-    assert "run 'run': the code has changed since it was begun last: map(embed)" in caplog.messages
+    assert "run 'run': the code has changed since the last time: map(embed)" in caplog.messages
     report, called = await go(sink, "new")
     assert report.changed == ()
     assert called == []

@@ -236,7 +236,7 @@ async def test_a_source_that_gave_nothing_removes_nothing_unless_told(table, cap
     with caplog.at_level(logging.WARNING, "penstock"):
         report = await numbers(0).to(table, run="r", on_missing="delete")
     assert (report.removed, report.missing, report.unread, stored(table)) == (0, 0, 1, [0, 1, 2])
-    assert 'gave nothing at all: what is done of it is kept; on_missing="delete_all" removes' in caplog.text
+    assert 'gave nothing at all, so its rows are kept; on_missing="delete_all" removes' in caplog.text
     report = await numbers(0).to(table, run="r")
     assert (report.missing, report.removed) == (3, 0)
     report = await numbers(0).to(table, run="r", on_missing="delete_all")

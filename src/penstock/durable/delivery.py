@@ -375,8 +375,7 @@ class Delivery:
             silent.remove(prefix)
             self._ledger.note_unread(prefix)
             LOG.warning(
-                'run %r: its source%s gave nothing at all: what is done of it is kept; on_missing="delete_all" '
-                "removes that, too",
+                'run %r: its source%s gave nothing at all, so its rows are kept; on_missing="delete_all" removes them',
                 self._opened.name,
                 f" {prefix.removesuffix(':')}" if prefix else "",
             )

@@ -266,7 +266,10 @@ class Seen(defaultdict[int, bytearray]):
 def duplicate(key: Key, before: int, position: int, *, is_of_now: bool = True) -> DuplicateKeyError:
     """The error for a key that came twice; of a root that was passed over only its place in an earlier run is known."""
     first = f"at item {before}" if is_of_now else f"earlier (item {before} when its root was done)"
-    return DuplicateKeyError(f"the key {named(key)} stands twice in the source: {first} and at item {position}")
+    return DuplicateKeyError(
+        f"the key {named(key)} stands twice in the source: {first} and at item {position}; "
+        'on_duplicate="first" drops the later one'
+    )
 
 
 def _checked(key: object, position: int) -> Key:

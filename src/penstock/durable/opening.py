@@ -36,10 +36,15 @@ async def open_run(job: Job) -> Opening:
     opening = await open_again(job)
     changed, lost = opening.run.changed, opening.run.lost
     if changed:
-        LOG.warning("run %r: the code has changed since it was begun last: %s", job.options.run, ", ".join(changed))
+        LOG.warning("run %r: the code has changed since the last time: %s", job.options.run, ", ".join(changed))
     if lost:
-        lacking = "run %r: %s done roots lack rows, which others have removed; %s has these done again"
-        LOG.warning(lacking, job.options.run, f"{lost:,}", _redo(job))
+        lacking = "run %r: somebody has removed rows of %s; %s has them done again"
+        LOG.warning(
+            lacking,
+            job.options.run,
+            f"{lost:,} root{'' if lost == 1 else 's'}",
+            _redo(job),
+        )
     return opening
 
 
@@ -79,8 +84,8 @@ def _refuse_if_all_are_lost(job: Job, store: Store, run: Opened, lost: Sequence[
     if any(rows for _, rows in lost) or not lost or store.journal.roots_with_rows(run.id) > len(lost):
         return
     raise StoreError(
-        f"{job.sink.path}: the rows of run {run.name!r}, of {len(lost):,} roots, are not there any more: others have "
-        f"removed them; {_redo(job)} has them done again, `penstock forget` begins anew"
+        f"{job.sink.path}: somebody has removed all rows of run {run.name!r} ({len(lost):,} roots); {_redo(job)} has "
+        "them done again, `penstock forget` begins anew"
     )
 
 
