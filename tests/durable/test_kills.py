@@ -10,7 +10,10 @@ import pytest
 from .killing import TIME, TORN, WRITE
 from .programs import PROGRAMS
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="adopting orphans is Linux's")
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="adopting orphans is Linux's"),
+    pytest.mark.slow,
+]
 
 ROOT = Path(__file__).parent.parent.parent
 

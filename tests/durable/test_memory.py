@@ -16,6 +16,8 @@ from penstock.sinks.table import SqliteTable
 from penstock.sources.keyed import keyed
 from penstock.testing import run_in_real_time
 
+pytestmark = pytest.mark.slow
+
 REPOSITORY = Path(__file__).parent.parent.parent
 
 

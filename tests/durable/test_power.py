@@ -6,6 +6,8 @@ from .looking import look
 from .recording import after_a_power_failure, applied, recorded, written
 from .scenes import LIVES, Scene, acknowledged, expected
 
+pytestmark = pytest.mark.slow
+
 FAILURES = 100
 
 

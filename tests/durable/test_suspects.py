@@ -32,7 +32,7 @@ from penstock.sources.keyed import keyed
 
 from .dying import append, ask, kill_this, life, lines, until, wait_until
 
-pytestmark = pytest.mark.real_time
+pytestmark = [pytest.mark.real_time, pytest.mark.slow]
 
 
 @pytest.fixture

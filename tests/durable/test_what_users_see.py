@@ -11,6 +11,8 @@ import pytest
 from penstock import Limiter, RateLimit, Retry, keyed
 from penstock.sinks.table import SqliteTable
 
+pytestmark = pytest.mark.slow
+
 ITEMS = tuple(f"item {number}" for number in range(12))
 FAILS_ONCE = {"item 2", "item 7"}
 FAILS = {"item 5", "item 10"}
