@@ -10,9 +10,10 @@ import penstock
 from penstock import stream
 from penstock.core.fan_out import FanOut
 from penstock.core.meter import Meter
-from penstock.core.order import OrderedWindow, UnorderedWindow
+from penstock.core.order import AsFinished, InOrder
+from penstock.core.pump import Pump
 from penstock.core.scope import Scope
-from penstock.core.window import Places, Window
+from penstock.core.window import Window
 
 from .guarantees.grids import assert_balanced
 
@@ -43,10 +44,10 @@ STREAMS = {
 }
 
 PLACES = [
-    *((Window, name) for name in ("_settled", "_schedule", "_tell", "_fill", "_fill_places", "_note_results")),
-    *((Places, name) for name in ("_room", "_note_wait", "_note_peaks")),
-    *((OrderedWindow, name) for name in ("_hand_over", "_has_next")),
-    *((UnorderedWindow, name) for name in ("_hand_over", "_has_next")),
+    *((Pump, name) for name in ("_settled", "_schedule", "_tell", "_fill", "_fill_places", "_note_wait")),
+    *((Window, name) for name in ("_room", "_hand_over", "_has_next", "_note_peaks", "_note_results")),
+    *((InOrder, name) for name in ("has_next", "discard_behind")),
+    *((AsFinished, name) for name in ("has_next", "discard_behind")),
     *((FanOut, name) for name in ("_hand_over", "_made", "_produced", "_permit", "_grant")),
     *((Scope, name) for name in ("schedule", "begin_turn")),
     *((Meter, name) for name in ("wait_for", "note_peaks", "note_buffered")),

@@ -13,10 +13,10 @@ from typing import Any, Final, Literal, Self, override
 from penstock.core import open_runs
 from penstock.core.errors import ConcurrentReadError, OptionError, UnclosedStreamWarning
 from penstock.core.outcome import Failed, Reason
+from penstock.core.pump import Pump
 from penstock.core.scope import DEEP, Outlet, Scope, outlast
 from penstock.core.stage import END, PENDING, Pulled, Signal, Stage
 from penstock.core.stats import Stats
-from penstock.core.window import Places
 from penstock.core.words import Place, caller
 from penstock.progress import show_progress
 
@@ -35,7 +35,7 @@ def _refuse_too_many(scope: Scope) -> None:
         return
     between = [0]  # windows: those of one pump after another are on the stack together
     for stage in scope.stages:
-        if isinstance(stage, Places):
+        if isinstance(stage, Pump):
             between.append(0)
         else:
             between[-1] += 1

@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING, Any, Literal, Unpack, overload, override
 
 from penstock.core import validate
 from penstock.core.errors import OptionError
-from penstock.core.order import OrderedWindow
 from penstock.core.outcome import Result
 from penstock.core.plan import Plan
 from penstock.core.policy import OnError, OutOfBand
 from penstock.core.retry import Seconds
+from penstock.core.window import Window
 from penstock.core.words import call, line
 from penstock.engines.local import on_loop
 from penstock.ops.combine import CHAIN, MERGE, Combination, zipping
@@ -293,7 +293,7 @@ class Stream(Readable[T_co]):
         count = validate.whole("count", count, least=1)
         plan: Plan[Any, Any] = Plan(f"prefetch({count})", on_loop(itself), inline=itself, concurrency=count)
         return self._with(
-            passing("prefetch", lambda scope, upstream: OrderedWindow(scope, upstream, plan), count, item_by_item=True)
+            passing("prefetch", lambda scope, upstream: Window(scope, upstream, plan), count, item_by_item=True)
         )
 
     def through[U](self, fn: "Callable[[Stream[T_co]], Stream[U]]", /) -> "Stream[U]":

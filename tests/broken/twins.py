@@ -21,15 +21,16 @@ from penstock.core.closing import aclose
 from penstock.core.errors import as_failure
 from penstock.core.fan_out import FanOut
 from penstock.core.meter import Meter, Wait
-from penstock.core.order import OrderedWindow, UnorderedWindow
+from penstock.core.order import InOrder
 from penstock.core.outcome import Failed
 from penstock.core.plan import DROPPED
 from penstock.core.policy import Tolerance
+from penstock.core.pump import Pump
 from penstock.core.retry import Retry
 from penstock.core.scope import Scope
 from penstock.core.source import AsyncIteratorStage, IteratorStage
 from penstock.core.stage import END
-from penstock.core.window import Window
+from penstock.core.window import Caller, Window
 from penstock.engines.binding import Binding
 from penstock.ops.combine import Merge
 from penstock.ops.group import Batch
@@ -95,7 +96,7 @@ def no_cancel():
         self.upstream.stop()
         self._tell()
 
-    put(Window, "_halt", halt)
+    put(Pump, "_halt", halt)
 
 
 @twin(
@@ -110,7 +111,7 @@ def result_held_for_the_source():
             self._asked = False
             self.on_ready()
 
-    put(Window, "_tell", tell)
+    put(Pump, "_tell", tell)
 
 
 @twin("takes None for no result (pypeln)", "guarantees/test_p6_values.py")
@@ -153,8 +154,8 @@ def linear_backoff():
 
 @twin("charges an item's failure to the item before it", "guarantees/test_p5_outcomes.py")
 def blames_the_neighbour():
-    raised = Window._raised
-    put(Window, "_raised", lambda self, index, item, error: raised(self, max(index - 1, 0), item, error))
+    raised = Caller._raised
+    put(Caller, "_raised", lambda self, index, item, error: raised(self, max(index - 1, 0), item, error))
 
 
 @twin("raises the last failure, not the first (golang #27837)", "guarantees/test_p5_outcomes.py", "Boom")
@@ -165,7 +166,7 @@ def masks_the_first_failure():
         self.failure = failed
 
     put(Scope, "fail", fail)
-    put(Window, "_fail", lambda self, failed: (self.scope.fail(failed), self._halt(failed.index)))
+    put(Caller, "_fail", lambda self, failed: (self.scope.fail(failed), self._halt(failed.index)))
 
 
 @twin("reads one item further than asked (ZIO: take pulls n+1)", "guarantees/test_p1_bound.py")
@@ -211,7 +212,7 @@ def never_yields():
 
 @twin("retries what was cancelled (tenacity #529)", "guarantees/test_p8_cancellation.py")
 def retries_cancellation():
-    import penstock.core.window as windows  # noqa: PLC0415 -- its name is what is patched
+    from penstock.core import calling  # noqa: PLC0415 -- its name is what is patched
 
     def retrying(work, retry, on_retry, may_retry=None, forget=None, *, stage):
         async def attempts(item):
@@ -224,7 +225,7 @@ def retries_cancellation():
 
         return attempts
 
-    put(windows, "retrying", retrying)
+    put(calling, "retrying", retrying)
 
 
 @twin("closes the source from the task that leaves", "guarantees/test_p4_leaving.py")
@@ -246,8 +247,9 @@ def closes_in_the_wrong_task():
 
 @twin("forgets what it could not hand on (an item without an outcome)", "guarantees/test_p5_outcomes.py")
 def loses_the_books():
-    put(OrderedWindow, "_discard_behind", lambda self, index: self.finished.clear())
-    put(UnorderedWindow, "close", lambda self: self.finished.clear())
+    put(InOrder, "discard_behind", lambda self, index: self.waiting.clear() or 0)
+    close = Window.close
+    put(Window, "close", lambda self: (self.finished.clear(), close(self)))
 
 
 @twin("counts a sibling's cancellation as the item's failure", "guarantees/test_p8_cancellation.py")
@@ -261,15 +263,15 @@ def cancelled_is_failed():
             self._fail(failed)
         self._settled()
 
-    put(Window, "_raised", raised)
+    put(Caller, "_raised", raised)
 
 
 @twin("keeps a slot for each item behind a stuck head, though it was dropped", "guarantees/test_p7_cost.py")
 def slots_pile_up():
-    returned = Window._returned
+    returned, slots = Window._returned, []
 
     def keep_slot(self, index, item, value):
-        self.__dict__.setdefault("_slots", []).append((index, [None] * 8))
+        slots.append((index, [None] * 8))
         returned(self, index, item, value)
 
     put(Window, "_returned", keep_slot)
@@ -317,14 +319,14 @@ def one_bad_item_costs_a_list():
 
 @twin("tries again after the run was left", "test_retry.py", "Failed")
 def retries_after_leaving():
-    import penstock.core.window as windows  # noqa: PLC0415 -- its name is what is patched
+    from penstock.core import calling  # noqa: PLC0415 -- its name is what is patched
 
-    real = windows.retrying
+    real = calling.retrying
 
     def retrying(work, retry, on_retry, may_retry=None, forget=None, *, stage):
         return real(work, retry, on_retry, stage=stage)
 
-    put(windows, "retrying", retrying)
+    put(calling, "retrying", retrying)
 
 
 @twin("reads a source that blocks on the loop", "test_sources_in_threads.py", "RuntimeError")  # of the virtual clock
@@ -355,13 +357,13 @@ def drains_what_is_in_flight():
 
 @twin("counts as started what was cancelled before its first step", "test_core_clock.py")
 def starts_what_never_began():
-    raised = Window._raised
+    raised = Caller._raised
 
     def never_began(self, index, item):
         del self.running[index]
         raised(self, index, item, asyncio.CancelledError())
 
-    put(Window, "_never_began", never_began)
+    put(Caller, "_never_began", never_began)
 
 
 @twin("measures by a clock that ticks every millisecond", "test_core_clock.py")
@@ -388,7 +390,7 @@ def pumps_before_telling():
         self._pump(wanted=False)
         self._tell()
 
-    Window.take_turn = take_turn
+    Pump.take_turn = take_turn
 
 
 @twin("serves the stages next to the source first, however much has finished below", "guarantees/test_p2_progress.py")

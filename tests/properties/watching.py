@@ -66,7 +66,12 @@ class Boundary:
                 self._hand_on(item)
                 yield item
 
-        stage.pull, stage.ready_items = watched_pull, watched_items
+        watched = {
+            "__slots__": (),
+            "pull": lambda _, room: watched_pull(room),
+            "ready_items": lambda _, room: watched_items(room),
+        }
+        stage.__class__ = type("Watched", (type(stage),), watched)
         return stage
 
     def _hand_on(self, item):

@@ -10,18 +10,17 @@ from functools import partial
 from itertools import takewhile
 from typing import Any, override
 
+from penstock.core.calling import composed
 from penstock.core.clock import now
 from penstock.core.errors import OptionError, ResultCountError, as_failure
-from penstock.core.limited import limited
 from penstock.core.log import LOG
-from penstock.core.order import OrderedWindow, UnorderedWindow
 from penstock.core.outcome import Failed, Ok
 from penstock.core.plan import MISSING, Call, Gate, Plan
-from penstock.core.retry import Exhausted, thread_back, timed
+from penstock.core.retry import Exhausted, thread_back
 from penstock.core.scope import Scope
 from penstock.core.stage import Stage
 from penstock.core.stats import StageStats
-from penstock.core.window import Results, Window
+from penstock.core.window import Window
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,19 +34,31 @@ class _Bad:
 class BatchWindow[T](Window[list[T], Any]):
     """A stage whose work takes lists of up to `plan.size` items and gives a result for each (P1, P3, P5)."""
 
-    def __init__(self, scope: Scope, upstream: Stage[list[T]], plan: Plan[list[T], Any], finished: Results) -> None:
-        super().__init__(scope, upstream, plan.replaced(gate=None), finished)
-        once = self.meter.timing(plan.work if plan.timeout is None else timed(plan.work, plan.timeout))
-        if plan.limits is not None:
-            once = limited(once, plan.limits, plan.name, self.meter)
-        self.work: Call[list[T], Any] = _Halving(
-            self, self.measured_work, once, lambda: self._stopping, plan.on_error == "raise", self._miscounted
-        )
-        if plan.gate is not None:
-            self.work = _knowing(self.work, plan.gate)
-        self.measured_work: Call[list[T], Any] = self.work
+    __slots__ = ("_starting_call",)
+
+    def __init__(self, scope: Scope, upstream: Stage[list[T]], plan: Plan[list[T], Any]) -> None:
+        super().__init__(scope, upstream, plan)
+        self._starting_call = False
+
+    @override
+    def _calls(self, attempt: Call[list[T], Any]) -> tuple[Call[list[T], Any], Call[list[T], Any]]:
         self.meter.times_all = True
-        self._starting = False
+        call = self._composed(self.meter.timing(attempt))
+        return call, call
+
+    @override
+    def _composed(self, attempt: Call[list[T], Any]) -> Call[list[T], Any]:
+        return composed(
+            self.plan,
+            self.meter,
+            attempt,
+            may_retry=lambda _: not self._stopping,
+            divided=self._halving,
+            knowing=_knowing,
+        )
+
+    def _halving(self, first: Call[list[T], Any], once: Call[list[T], Any]) -> Call[list[T], Any]:
+        return _Halving(self, first, once, lambda: self._stopping, self.plan.on_error == "raise", self._miscounted)
 
     def _miscounted(self, error: ResultCountError, items: int) -> None:
         """Say that a call gave a wrong number of results, the first time in the log: halving may hide it."""
@@ -66,20 +77,19 @@ class BatchWindow[T](Window[list[T], Any]):
     # Running
 
     @override
-    def _start(self, item: list[T], work: Call[list[T], Any]) -> None:
-        first = self._taken
-        self._taken = first + len(item)
-        self.meter.note_peaks(len(self.running) + 1, self._held(), self._count_finished()[1])
-        self._starting = True
-        try:
-            self._run(first, item, work)
-        finally:
-            self._starting = False
-        self._note_results()
+    def _starting(self) -> tuple[Callable[[list[T], Call[list[T], Any]], None], Call[list[T], Any], Call[list[T], Any]]:
+        return self._start_list, self.work, self.work
 
-    @override
-    def _starter(self) -> Callable[[list[T], Call[list[T], Any]], None]:
-        return self._start
+    def _start_list(self, items: list[T], work: Call[list[T], Any]) -> None:
+        first = self._taken
+        self._taken = first + len(items)
+        self.meter.note_peaks(len(self.running) + 1, self._held(), self._count_finished()[1])
+        self._starting_call = True
+        try:
+            self._run(first, items, work)
+        finally:
+            self._starting_call = False
+        self._note_results()
 
     @override
     async def _call(self, index: int, item: list[T], work: Call[list[T], Any]) -> None:
@@ -111,7 +121,7 @@ class BatchWindow[T](Window[list[T], Any]):
             elif self._stopping:
                 self._discarded += 1
             else:
-                self._keep(index, Ok(outcome, index) if self.in_band else outcome)
+                self._results[index] = Ok(outcome, index) if self.in_band else outcome
         self._cancelled += len(items) - len(outcomes)
         if not self._pumping:
             self._note_results()
@@ -134,15 +144,7 @@ class BatchWindow[T](Window[list[T], Any]):
 
     @override
     def stats(self) -> StageStats:
-        return replace(super().stats(), running=len(self.running) + self._starting)
-
-
-class OrderedBatches[T](OrderedWindow[list[T], Any], BatchWindow[T]):
-    """Hands results on in the order of their items (P3)."""
-
-
-class UnorderedBatches[T](UnorderedWindow[list[T], Any], BatchWindow[T]):
-    """Hands results on as their calls finish, those of one call in order."""
+        return replace(super().stats(), running=len(self.running) + self._starting_call)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,21 +6,23 @@ may make one output when it has none. A plain iterable is read as its outputs ar
 """
 
 import asyncio
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
-from functools import partial
+from enum import IntEnum
 from typing import Any, Final, cast, override
 
+from penstock.core.calling import composed
 from penstock.core.clock import now
 from penstock.core.closing import aclose, close
 from penstock.core.errors import AttemptTimeout, OptionError, as_failure
 from penstock.core.limited import Hold, Limits
 from penstock.core.outcome import Failed, Ok
 from penstock.core.plan import MISSING, Call, Gate, Plan
-from penstock.core.retry import Exhausted, retrying
+from penstock.core.pump import LOOK
+from penstock.core.retry import Exhausted
 from penstock.core.scope import Scope
 from penstock.core.stage import Stage
-from penstock.core.window import LOOK, Window
+from penstock.core.window import Caller
 
 PASSES: Final = 2
 """Passes of the loop between two rounds while an input has nothing: one to wake it, one for it to give an output."""
@@ -35,47 +37,59 @@ EXHAUSTED: Final[Any] = object()
 """What an input gives when its last output has been taken."""
 
 
+class Phase(IntEnum):
+    """How far an open input has come; each follows from one before it."""
+
+    AT_WORK = 0
+    MAKING = 1  # an output, with a permit
+    CUT_OFF = 2  # the call is over; as yet, or for good, its last output was not made
+    WHOLE = 3  # the call is over, and its last output was made before the end of the run
+    SETTLED = 4  # it has its outcome; outputs may still be handed on
+
+
 class Outputs[T, U]:
     """An open input and what it has come to so far."""
 
     __slots__ = (
-        "complete",
         "failure",
-        "handed_on",
+        "given",
         "held",
         "hold",
         "index",
         "item",
         "iterator",
         "limit",
-        "making",
         "paused",
         "permit",
-        "produced",
-        "queued",
+        "phase",
         "ready",
-        "settled",
         "waiting",
     )
 
     def __init__(self, index: int, item: T) -> None:
         self.index: int = index
         self.item: T = item
+        self.phase: Phase = Phase.AT_WORK
         self.ready: deque[U] = deque()
         self.iterator: Iterator[U] | None = None
+        self.given: int = 0  # outputs that were handed on
         self.waiting: int = 0  # of the outputs in `ready`, those that are counted
         self.paused: float = 0.0  # seconds of waiting for permits
         self.held: int = 0  # outputs that wait or are in the making; those of a collection are not counted
         self.hold: Hold | None = None
-        self.making: bool = False
-        self.produced: bool = False
-        self.complete: bool = False  # whether nothing was cut off: its last output was made before the end of the run
-        self.handed_on: bool = False
-        self.queued: bool = False
-        self.settled: bool = False
         self.failure: object = MISSING
         self.permit: asyncio.Future[None] | None = None
         self.limit: asyncio.Timeout | None = None
+
+    @property
+    def making(self) -> bool:
+        """Whether an output is in the making."""
+        return self.phase is Phase.MAKING
+
+    @property
+    def produced(self) -> bool:
+        """Whether its call is over."""
+        return self.phase >= Phase.CUT_OFF
 
     def has_output(self) -> bool:
         """Whether `take` may give an output."""
@@ -94,65 +108,76 @@ class Outputs[T, U]:
         return EXHAUSTED if self.produced else MISSING
 
 
-class FanOut[T, U](Window[T, U]):
+class FanOut[T, U](Caller[T, U]):
     """A stage whose work gives any number of outputs for an item (P1, P2, P5)."""
 
+    __slots__ = (
+        "_attempt",
+        "_available",
+        "_given",
+        "_held",
+        "_holding",
+        "_inputs",
+        "_making",
+        "_ordered",
+        "_outputs_waiting",
+        "_passes_due",
+        "_waiting",
+        "head",
+    )
+
     def __init__(self, scope: Scope, upstream: Stage[T], plan: Plan[T, Any]) -> None:
-        self.finished: dict[int, Outputs[T, U]] = {}  # every open input, whether or not it still runs
-        bare = plan.replaced(retry=None, timeout=None, limits=None, gate=None)
-        super().__init__(scope, upstream, bare, self.finished)
+        super().__init__(scope, upstream, plan)
+        self._inputs: dict[int, Outputs[T, U]] = {}  # every open one, whether or not it still runs
+        self.finished = self._inputs
         self.meter.times_all = True
         self.head: int = 0
         self._ordered = plan.ordered is True
-        self._timeout = plan.timeout
-        self._buffer = plan.buffer
         self._held = 0
         self._holding = 0
         self._outputs_waiting = 0
-        self._available: deque[Outputs[T, U]] = deque()
+        self._available: OrderedDict[int, Outputs[T, U]] = OrderedDict()  # unordered: those with an output, by turns
         self._making = 0  # inputs that make an output
         self._given = 0  # outputs in this round: one of each input that has some
         self._passes_due = 0
         self._waiting: dict[int, Outputs[T, U]] = {}
-        self._attempt: Callable[[Outputs[T, U]], Awaitable[None]] = self._produce
-        if plan.limits is not None:
-            self._attempt = partial(self._produce_limited, plan.limits)
-        self._may_retry = plan.retry is not None
-        if plan.retry is not None:
-            self._attempt = retrying(
-                self._attempt, plan.retry, self._retry, self._may_repeat, self._start_over, stage=plan.name
-            )
-        if plan.gate is not None:
-            self._attempt = partial(self._gated, plan.gate, self._attempt)
+        self._attempt: Call[Outputs[T, U], None] = composed(
+            plan,
+            self.meter,
+            self._produce,
+            may_retry=self._may_repeat,
+            forget=self._start_over,
+            hold=self._hold,
+            knowing=self._knowing,
+        )
 
     def _may_repeat(self, outputs: Outputs[T, U]) -> bool:
-        return not (outputs.handed_on or self._stopping)
+        return not (outputs.given or self._stopping)
 
     def _start_over(self, outputs: Outputs[T, U]) -> None:
         """Forget the outputs of an attempt that failed: they must not be handed on while the next one is waited for."""
         self._drop_outputs(outputs)
-        self._grant(self.finished.get(self.head))
+        self._grant(self._inputs.get(self.head))
 
     @override
     def _room(self) -> int:
-        return self.concurrency - len(self.finished) - self._kept_places
+        return self.concurrency - len(self._inputs) - self._kept_places
 
     # Producing
 
     @override
-    def _start(self, item: T, work: Call[T, U]) -> None:
+    def _starting(self) -> tuple[Callable[[T, Call[T, U]], None], Call[T, U], Call[T, U]]:
+        return self._open_input, self.plan.work, self.plan.work
+
+    def _open_input(self, item: T, work: Call[T, U]) -> None:
         index = self._taken
         self._taken = index + 1
-        self.finished[index] = Outputs(index, item)
+        self._inputs[index] = Outputs(index, item)
         self._run(index, item, work)
 
     @override
-    def _starter(self) -> Callable[[T, Call[T, U]], None]:
-        return self._start
-
-    @override
     async def _call(self, index: int, item: T, work: Call[T, U]) -> None:
-        outputs = self.finished[index]
+        outputs = self._inputs[index]
         try:
             try:
                 await self._attempt(outputs)
@@ -164,28 +189,29 @@ class FanOut[T, U](Window[T, U]):
         except Exception as error:  # noqa: BLE001 -- whatever it is, it ends the run
             self._crashed(index, error)
 
-    async def _gated(
-        self, gate: Gate[T], attempt: Callable[[Outputs[T, U]], Awaitable[None]], outputs: Outputs[T, U]
-    ) -> None:
-        known = await gate(outputs.item)
-        if known is MISSING:
-            await attempt(outputs)
-        else:
-            outputs.ready.extend(known)
+    def _knowing(self, attempt: Call[Outputs[T, U], None], gate: Gate[T]) -> Call[Outputs[T, U], None]:
+        async def call(outputs: Outputs[T, U]) -> None:
+            known = await gate(outputs.item)
+            if known is MISSING:
+                await attempt(outputs)
+            else:
+                outputs.ready.extend(known)
 
-    async def _produce_limited(self, limits: Limits, outputs: Outputs[T, U]) -> None:
-        outputs.hold = Hold(limits, self.name, outputs.item, self.meter)
-        await outputs.hold.during(self._produce, outputs)
+        return call
+
+    def _hold(self, limits: Limits, outputs: Outputs[T, U]) -> Hold:
+        outputs.hold = Hold(limits, self.name, self.meter, outputs.item)
+        return outputs.hold
 
     async def _produce(self, outputs: Outputs[T, U]) -> None:
         """Make one attempt: what an earlier one made and nobody took is forgotten."""
         self._drop_outputs(outputs)
-        outputs.limit = asyncio.timeout(self._timeout)
+        outputs.limit = asyncio.timeout(self.plan.timeout)
         outputs.paused = 0.0
         began = self.scope.clock()
         try:
             async with outputs.limit:
-                fan = await cast("Awaitable[Any]", self.work(outputs.item))
+                fan = await cast("Awaitable[Any]", self.plan.work(outputs.item))
                 if isinstance(fan, AsyncIterable):
                     await self._read(outputs, aiter(cast("AsyncIterable[U]", fan)))
                 elif isinstance(fan, AT_HAND):
@@ -197,13 +223,13 @@ class FanOut[T, U](Window[T, U]):
                     raise OptionError(f"the function of stage {self.name!r} must return an iterable, got {fan!r}")
         except TimeoutError as error:
             if outputs.limit.expired():
-                raise AttemptTimeout(f"timed out after {self._timeout:g} s") from error.__cause__
+                raise AttemptTimeout(f"timed out after {self.plan.timeout:g} s") from error.__cause__
             raise
         self.meter.returned(began + outputs.paused)
 
     async def _begin_reading(self, outputs: Outputs[T, U], iterator: Iterator[U]) -> None:
         """Leave a plain iterator to be read by pulls; where it may be tried again, its first output is made here."""
-        if self._may_retry and not self._stopping:
+        if self.plan.retry is not None and not self._stopping:
             await self._permission(outputs)
             try:
                 outputs.ready.append(next(iterator))
@@ -241,15 +267,13 @@ class FanOut[T, U](Window[T, U]):
 
     def _made(self, outputs: Outputs[T, U]) -> None:
         self._count_waiting(outputs, len(outputs.ready))
-        if not self._ordered and not outputs.queued:
-            outputs.queued = True
-            self._available.append(outputs)
+        if not self._ordered:
+            self._available.setdefault(outputs.index, outputs)
         if self._asked:
             self._tell()
 
     def _produced(self, outputs: Outputs[T, U]) -> None:
-        outputs.produced = True
-        outputs.complete = outputs.iterator is None and not self._stopping
+        outputs.phase = Phase.WHOLE if outputs.iterator is None and not self._stopping else Phase.CUT_OFF
         if self._stopping and not outputs.ready:
             self._close_iterator(outputs)
             self._discard(outputs)
@@ -290,7 +314,7 @@ class FanOut[T, U](Window[T, U]):
             limit.reschedule(loop.time() + left)
 
     def _may_make(self, outputs: Outputs[T, U]) -> bool:
-        if self._in_buffer() < self._buffer:
+        if self._in_buffer() < self.plan.buffer:
             return True
         return not outputs.held and (not self._ordered or outputs.index == self.head)
 
@@ -298,7 +322,7 @@ class FanOut[T, U](Window[T, U]):
         """Count the outputs that take room in the buffer: all but one of the head (unordered: of each input)."""
         if not self._ordered:
             return self._held - self._holding
-        head = self.finished.get(self.head)
+        head = self._inputs.get(self.head)
         return self._held - (head is not None and head.held > 0)
 
     def _count(self, outputs: Outputs[T, U], change: int) -> None:
@@ -309,7 +333,8 @@ class FanOut[T, U](Window[T, U]):
 
     def _makes(self, outputs: Outputs[T, U], *, making: bool) -> None:
         self._making += making - outputs.making
-        outputs.making = making
+        if making or outputs.making:
+            outputs.phase = Phase.MAKING if making else Phase.AT_WORK
 
     def _count_waiting(self, outputs: Outputs[T, U], number: int) -> None:
         self._outputs_waiting += number - outputs.waiting
@@ -332,7 +357,7 @@ class FanOut[T, U](Window[T, U]):
             return
         if first is not None and first.index in self._waiting and self._may_make(first):
             self._permit(first)
-        while self._waiting and self._in_buffer() < self._buffer:
+        while self._waiting and self._in_buffer() < self.plan.buffer:
             self._permit(next(iter(self._waiting.values())))
 
     # Handing over
@@ -340,9 +365,7 @@ class FanOut[T, U](Window[T, U]):
     @override
     def _hand_over(self) -> Any:
         while (outputs := self._first()) is not None:
-            if 0 < self._given >= len(self._available) and not self._ordered and self._must_pass():
-                return MISSING
-            if (outputs.iterator is not None or not len(outputs.ready) & LOOK) and self._turn_is_over():
+            if self._must_wait(outputs):
                 return MISSING
             try:
                 output = outputs.take()
@@ -354,15 +377,16 @@ class FanOut[T, U](Window[T, U]):
                 return MISSING
             self._count_waiting(outputs, min(outputs.waiting, len(outputs.ready)))
             if output is EXHAUSTED:
-                outputs.complete = outputs.complete or outputs.iterator is not None
-                outputs.iterator = None
+                if outputs.iterator is not None:
+                    outputs.iterator = None
+                    outputs.phase = Phase.WHOLE
                 self._close_input(outputs)
                 continue
             if output is outputs.failure:
                 self._delivered += 1
                 self._forget(outputs)
                 return output
-            outputs.handed_on = True
+            outputs.given += 1
             self._given += 1
             if outputs.held > outputs.making:
                 self._count(outputs, -1)
@@ -377,7 +401,7 @@ class FanOut[T, U](Window[T, U]):
     @override
     def _keep(self, index: int, value: Any) -> None:
         """Put the failure of an input behind its outputs."""
-        outputs = self.finished[index]
+        outputs = self._inputs[index]
         outputs.failure = value
         outputs.ready.append(value)
         self._made(outputs)
@@ -386,6 +410,12 @@ class FanOut[T, U](Window[T, U]):
     def _has_next(self) -> bool:
         outputs = self._first()
         return outputs is not None and outputs.has_output() and (not self._passes_due or self._stopping)
+
+    def _must_wait(self, outputs: Outputs[T, U]) -> bool:
+        """Whether others are to have the loop before `outputs` gives its next."""
+        if 0 < self._given >= len(self._available) and not self._ordered and self._must_pass():
+            return True
+        return (outputs.iterator is not None or not len(outputs.ready) & LOOK) and self._turn_is_over()
 
     def _must_pass(self) -> bool:
         """Whether the loop is to have passes before the next round: an input that makes outputs may need them for one.
@@ -415,27 +445,28 @@ class FanOut[T, U](Window[T, U]):
     def _first(self) -> Outputs[T, U] | None:
         """Find the input whose output is next."""
         if self._ordered:
-            return self.finished.get(self.head)
-        return self._available[0] if self._available else None
+            return self._inputs.get(self.head)
+        return next(iter(self._available.values()), None)
 
     def _requeue(self, outputs: Outputs[T, U]) -> None:
         """Give the other inputs their turn first."""
         if self._ordered:
             return
-        self._available.popleft()
-        outputs.queued = outputs.has_output()
-        if outputs.queued:
-            self._available.append(outputs)
+        if outputs.has_output():
+            self._available.move_to_end(outputs.index)
+        else:
+            del self._available[outputs.index]
 
     def _close_input(self, outputs: Outputs[T, U]) -> None:
         """Settle an input that has no output left."""
-        if not outputs.settled:
-            outputs.settled = True
-            if outputs.handed_on:
+        if outputs.phase is not Phase.SETTLED:
+            if outputs.given:
                 self._delivered += 1
             else:
                 self._dropped += 1
-            if outputs.complete and self.plan.on_through is not None:
+            is_whole = outputs.phase is Phase.WHOLE
+            outputs.phase = Phase.SETTLED
+            if is_whole and self.plan.on_through is not None:
                 self.plan.on_through(outputs.item)
         self._forget(outputs)
         if not self._scheduled and not self._exhausted:
@@ -443,58 +474,52 @@ class FanOut[T, U](Window[T, U]):
 
     @override
     def _raised(self, index: int, item: T, error: BaseException) -> None:
-        outputs = self.finished.get(index)
+        outputs = self._inputs.get(index)
         if outputs is not None:
-            outputs.produced = True
             outputs.limit = None  # it knows the task, which may end with an error that leads here
             cause = as_failure(error.error if isinstance(error, Exhausted) else error)
-            outputs.settled = not self.in_band or self._stopping or not isinstance(cause, Exception)
-            if outputs.settled and not outputs.ready:
+            settled = not self.in_band or self._stopping or not isinstance(cause, Exception)
+            outputs.phase = Phase.SETTLED if settled else Phase.CUT_OFF
+            if settled and not outputs.ready:
                 self._forget(outputs)
         super()._raised(index, item, error)
 
     def _forget(self, outputs: Outputs[T, U]) -> None:
-        self.finished.pop(outputs.index, None)
+        self._inputs.pop(outputs.index, None)
         self._drop_outputs(outputs)
-        while self.head < self._taken and self.head not in self.finished:
+        while self.head < self._taken and self.head not in self._inputs:
             self.head += 1
-        self._grant(self.finished.get(self.head))
+        self._grant(self._inputs.get(self.head))
 
     def _drop_outputs(self, outputs: Outputs[T, U]) -> None:
         self._count(outputs, outputs.making - outputs.held)
         outputs.ready.clear()
         outputs.failure = MISSING  # its traceback may lead to the frame that holds `outputs`
         self._count_waiting(outputs, 0)
-        if outputs.queued:
-            outputs.queued = False
-            self._available.remove(outputs)
+        self._available.pop(outputs.index, None)
 
     # Statistics
 
     @override
     def _note_peaks(self, last: int) -> None:
         running = len(self.running) + (last not in self.running)
-        self.meter.note_peaks(running, len(self.finished) + (last not in self.finished), self._outputs_waiting)
-
-    @override
-    def _note_results(self) -> None:
-        """Do nothing: outputs are counted as they come."""
+        self.meter.note_peaks(running, len(self._inputs) + (last not in self._inputs), self._outputs_waiting)
 
     @override
     def _count_finished(self) -> tuple[int, int]:
-        inputs = list(self.finished.values())  # at one stroke: another thread may ask
-        return sum(outputs.produced and not outputs.settled for outputs in inputs), self._outputs_waiting
+        inputs = list(self._inputs.values())  # at one stroke: another thread may ask
+        return sum(outputs.phase in {Phase.CUT_OFF, Phase.WHOLE} for outputs in inputs), self._outputs_waiting
 
     # Stopping
 
     @override
     def _discard_behind(self, index: int) -> None:
         """Keep outputs that are there and next in order; an iterator is not read any further."""
-        lazy = [outputs for outputs in self.finished.values() if outputs.iterator is not None]
+        lazy = [outputs for outputs in self._inputs.values() if outputs.iterator is not None]
         last = min([index, *(outputs.index for outputs in lazy)])
         for outputs in lazy:
             self._close_iterator(outputs)
-        for outputs in list(self.finished.values()):
+        for outputs in list(self._inputs.values()):
             if self._ordered and outputs.index > last:
                 self._drop_outputs(outputs)
             if outputs.produced and not outputs.ready and outputs.index != index:
@@ -509,16 +534,16 @@ class FanOut[T, U](Window[T, U]):
             self.scope.cleanup_failed(self._shown(failed))
 
     def _discard(self, outputs: Outputs[T, U]) -> None:
-        if not outputs.settled:
-            outputs.settled = True
-            self._discarded += 1
         self._drop_outputs(outputs)
-        self.finished.pop(outputs.index, None)  # it may be gone: what swallowed its cancellation came back late
+        if outputs.phase is not Phase.SETTLED:
+            outputs.phase = Phase.SETTLED
+            self._discarded += 1
+        self._inputs.pop(outputs.index, None)  # it may be gone: what swallowed its cancellation came back late
 
     @override
     def close(self) -> None:
         super().close()
         self._passes_due = 0
         del self._attempt
-        for outputs in list(self.finished.values()):
+        for outputs in list(self._inputs.values()):
             self._discard(outputs)

@@ -58,7 +58,7 @@ class Hold:
 
     __slots__ = ("_costs", "_held", "_meter", "_stage", "_weights")
 
-    def __init__(self, limits: Limits, stage: str, item: object, meter: Meter) -> None:
+    def __init__(self, limits: Limits, stage: str, meter: Meter, item: object) -> None:
         self._stage = stage
         self._meter = meter
         item = item if limits.seen is None else limits.seen(item)
@@ -123,12 +123,10 @@ class Hold:
             self.pause()
 
 
-def limited[T, U](
-    work: Callable[[T], Awaitable[U]], limits: Limits, stage: str, meter: Meter
-) -> Callable[[T], Awaitable[U]]:
-    """`work`, each attempt of it under `limits`."""
+def limited[J, U](work: Callable[[J], Awaitable[U]], hold: Callable[[J], Hold]) -> Callable[[J], Awaitable[U]]:
+    """`work`, each attempt of it under the limits of `hold(job)`."""
 
-    async def attempt(item: T) -> U:
-        return await Hold(limits, stage, item, meter).during(work, item)
+    async def attempt(job: J) -> U:
+        return await hold(job).during(work, job)
 
     return attempt

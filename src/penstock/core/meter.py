@@ -146,6 +146,10 @@ class Meter:
         """Seconds in which a call or more has waited for a limit until now."""
         return self._limited_s + (self._clock() - self._limited_since if self._limited else 0.0)
 
+    def note_retry(self) -> None:
+        """Note that an attempt follows one that failed."""
+        self.retried += 1
+
     def note_peaks(self, running: int, in_flight: int, buffered: int) -> None:
         """Note how much there is."""
         self.peak_running = max(running, self.peak_running)

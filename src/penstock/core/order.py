@@ -1,100 +1,101 @@
-"""The two orders in which a window hands its results on (P3)."""
+"""The two orders in which results are handed on (P3); a window holds one of them, and in it the results that wait."""
 
 from collections import deque
-from typing import Any, override
+from collections.abc import Mapping
+from typing import Any, Protocol, override
 
-from penstock.core.plan import MISSING, Plan
-from penstock.core.scope import Scope
-from penstock.core.stage import Pulled, Stage
-from penstock.core.window import LOOK, Window
+from penstock.core.plan import MISSING
+
+
+class Results(Protocol):
+    """Where results wait."""
+
+    def __len__(self) -> int: ...
+
+    def __setitem__(self, index: int, value: Any, /) -> None:
+        """Keep the result of the item at `index`."""
+
+    def pop(self, index: int, default: Any, /) -> Any:
+        """Remove and return the result of the item at `index`, or else `default`."""
+
+    def clear(self) -> None:
+        """Let go of all."""
 
 
 class Arrivals(deque[Any]):
-    """Results in the order in which they came: whose index they are kept under does not matter."""
+    """Results in the order in which they came: whose they are does not matter."""
+
+    __slots__ = ()
 
     @override
     def __setitem__(self, index: Any, value: Any) -> None:
         self.append(value)
 
-
-class UnorderedWindow[T, U](Window[T, U]):
-    """Hands results on as they finish."""
-
-    def __init__(self, scope: Scope, upstream: Stage[T], plan: Plan[T, U]) -> None:
-        self.finished: Arrivals = Arrivals()
-        super().__init__(scope, upstream, plan, self.finished)
-
     @override
-    def _hand_over(self) -> Any:
-        if not self.finished or (not self._delivered & LOOK and self._turn_is_over()):
-            return MISSING
-        self._delivered += 1
-        return self.finished.popleft()
-
-    @override
-    def _has_next(self) -> bool:
-        return bool(self.finished)
-
-    @override
-    def close(self) -> None:
-        super().close()
-        self._discarded += len(self.finished)
-        self.finished.clear()
+    def pop(self, _index: int = 0, default: Any = MISSING) -> Any:
+        return self.popleft() if self else default
 
 
-class OrderedWindow[T, U](Window[T, U]):
-    """Hands results on in the order of their items (P3). `head` is the index whose result is next."""
+class AsFinished:
+    """Hands results on as they finish.
 
-    def __init__(self, scope: Scope, upstream: Stage[T], plan: Plan[T, U]) -> None:
-        self.finished: dict[int, Any] = {}
+    Attributes:
+        waiting: the results.
+        head: what the next one is popped by; the next one after it, by one more.
+    """
+
+    __slots__ = ("head", "waiting")
+
+    def __init__(self) -> None:
+        self.waiting: Results = Arrivals()
         self.head: int = 0
-        super().__init__(scope, upstream, plan, self.finished)
+
+    def has_next(self) -> bool:
+        """Whether the result at `head` is there, to be popped."""
+        return len(self.waiting) > 0
+
+    def discard_behind(self, _index: int) -> int:
+        """Discard what may not be handed on once the item at `index` gives nothing; how many that are."""
+        return 0
+
+
+class InOrder(AsFinished):
+    """Hands results on in the order of their items.
+
+    An index from `head` on that stands neither in `waiting` nor in `running` has been settled without a result, or has
+    not been taken: nothing is kept of it behind a slow head (P7).
+
+    Attributes:
+        waiting: the results.
+        head: the index whose result is next.
+    """
+
+    __slots__ = ("_by_index", "_running", "_steps")
+
+    def __init__(self, running: Mapping[int, object], bound: int) -> None:
+        super().__init__()
+        self.waiting = self._by_index = dict[int, Any]()
+        self._running = running
+        self._steps = 2 * bound
 
     @override
-    def pull(self, room: int) -> Pulled[U]:
-        """Do what `Window.pull` does, by hand where the next result is there: a tenth of a microsecond less an item."""
-        value: Any = self.finished.pop(self.head, MISSING)
-        if value is MISSING or self.in_band or (not self.head & LOOK and self._turn_is_over()):
-            if value is not MISSING:
-                self.finished[self.head] = value
-            return super().pull(room)
-        self.head += 1
-        self._delivered += 1
-        if not self._scheduled and not self._exhausted:
-            self._schedule()
-        return value  # type: ignore[no-any-return] # a U; Any spares a cast per item
-
-    @override
-    def _hand_over(self) -> Any:
-        if not self._has_next() or (not self.head & LOOK and self._turn_is_over()):
-            return MISSING
-        value = self.finished.pop(self.head)
-        self.head += 1
-        self._delivered += 1
-        return value
-
-    @override
-    def _has_next(self) -> bool:
-        finished, running = self.finished, self.running
-        if not finished or self.head in running:
+    def has_next(self) -> bool:
+        waiting, running = self._by_index, self._running
+        if self.head in waiting:
+            return True
+        if not waiting or self.head in running:
             return False
-        if self._taken - self.head > 2 * self.bound:  # most have settled without a result: one look spares many steps
-            self.head = min((*finished, *(i for i in running if i >= 0)))
-        while self.head not in finished:
-            if self.head in running:
-                return False
-            self.head += 1
-        return True
+        for head in range(self.head + 1, self.head + self._steps):
+            if head in waiting or head in running:
+                break
+        else:  # most have settled without a result: one look spares many steps
+            head = min((*waiting, *(i for i in running if i >= 0)))
+        self.head = head
+        return head in waiting
 
     @override
-    def _discard_behind(self, index: int) -> None:
-        unreachable = [i for i in self.finished if i > index]
+    def discard_behind(self, index: int) -> int:
+        unreachable = [i for i in self._by_index if i > index]
         for i in unreachable:
-            del self.finished[i]
-        self._discarded += len(unreachable)
-
-    @override
-    def close(self) -> None:
-        super().close()
-        self._discarded += len(self.finished)
-        self.finished.clear()
+            del self._by_index[i]
+        return len(unreachable)

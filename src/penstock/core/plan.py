@@ -70,13 +70,3 @@ class Plan[T, U]:
     def replaced(self, **changes: Any) -> "Plan[T, U]":
         """This plan with some fields changed."""
         return replace(self, **changes)
-
-
-def gated[T, U](work: Call[T, U], gate: Gate[T]) -> Call[T, U]:
-    """`work` on the items that the gate knows nothing of."""
-
-    async def call(item: T) -> U:
-        known = await gate(item)
-        return await work(item) if known is MISSING else known
-
-    return call

@@ -65,6 +65,8 @@ def nobody_waits() -> None:
 class Member:
     """A stage as its scope sees it: given turns, stopped, waited for, closed."""
 
+    __slots__ = ("name", "on_ready", "scope")
+
     def __init__(self, scope: "Scope", name: str) -> None:
         self.scope = scope
         self.name = name

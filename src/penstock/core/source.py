@@ -27,11 +27,11 @@ type Source[T] = Iterable[T] | AsyncIterable[T] | Callable[[], Iterable[T] | Asy
 class SourceStage[T](Stage[T]):
     """The first stage of an opened stream."""
 
-    total: int | None = None
-    """How many items to expect, if anybody knows."""
+    __slots__ = ("_closed", "_ended", "total")
 
     def __init__(self, scope: Scope, name: str) -> None:
         super().__init__(scope, name)
+        self.total: int | None = None  # how many items to expect, if anybody knows
         self._ended: bool = False
         self._closed: bool = False
         scope.sources.append(self)
@@ -65,6 +65,8 @@ class SourceStage[T](Stage[T]):
 
 class IteratorStage[T](SourceStage[T]):
     """Reads a sync iterator, in the turn of whoever asks."""
+
+    __slots__ = ("_iterable", "_iterator", "_last_turn", "_turn_asked")
 
     looks_at_the_clock = True
 
@@ -153,6 +155,8 @@ class IteratorStage[T](SourceStage[T]):
 
 class OwnedStage[T](SourceStage[T]):
     """A source that one task of its own reads, into places that are free, and closes."""
+
+    __slots__ = ("_asked", "_inbox", "_released", "_room", "_stopping", "_task", "_wakeup")
 
     def __init__(self, scope: Scope, name: str) -> None:
         super().__init__(scope, name)
@@ -289,6 +293,8 @@ class OwnedStage[T](SourceStage[T]):
 
 class AsyncIteratorStage[T](OwnedStage[T]):
     """Reads an async iterable in a task of its own, which runs ahead only into places that are free."""
+
+    __slots__ = ("_interrupted", "_iterable", "_iterator", "_pulling")
 
     def __init__(self, scope: Scope, iterable: AsyncIterable[T], name: str) -> None:
         super().__init__(scope, name)

@@ -34,6 +34,8 @@ def name_work(stage: str, items: Collection[int]) -> str:
 class Stage[T](Member):
     """One operator of an opened stream; counts the outcome of every item that it takes (P5)."""
 
+    __slots__ = ("_cancelled", "_delivered", "_discarded", "_dropped", "_failed", "_taken")
+
     looks_at_the_clock = False
     """Whether a pull says PENDING when the turn is over, so that the asker need not look: a clock read an item."""
 
@@ -69,6 +71,8 @@ class Stage[T](Member):
 
 class Through[T, U](Stage[U]):
     """A stage that runs no work of its own: asks upstream whenever it is asked."""
+
+    __slots__ = ("upstream",)
 
     def __init__(self, scope: Scope, upstream: Stage[T], name: str) -> None:
         super().__init__(scope, name)

@@ -22,6 +22,8 @@ class Resume(Through[Any, Tracked]):
     too much waits to be committed nothing is taken: roots that come to no rows must wait for the disk, too (P7).
     """
 
+    __slots__ = ("_admit", "_ledger", "_over", "_turn_asked")
+
     def __init__(self, scope: Scope, upstream: Stage[Any], ledger: Ledger, admit: Admit) -> None:
         super().__init__(scope, upstream, "resume")
         self._ledger = ledger

@@ -29,6 +29,8 @@ AHEAD_BYTES: Final = 4_000_000
 class ThreadStage[T](OwnedStage[T]):
     """Reads a plain iterable in a thread, into places that are free, and closes it there (P1, P2, P4)."""
 
+    __slots__ = ("_binding", "_exhausted", "_iterable", "_iterator", "_lock", "_thread", "_told")
+
     def __init__(self, scope: Scope, iterable: Iterable[T], name: str) -> None:
         super().__init__(scope, name)
         self._iterable = iterable
@@ -157,6 +159,8 @@ class AheadStage[T](ThreadStage[T]):
 
     `size` gives the bytes of an item, if they count.
     """
+
+    __slots__ = ("_bytes", "_read_source", "_size")
 
     def __init__(
         self, scope: Scope, read: Callable[[], Iterator[T]], name: str, size: Callable[[T], int] | None = None

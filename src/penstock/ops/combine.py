@@ -17,6 +17,8 @@ from penstock.core.stage import END, PENDING, Pulled, Stage
 class _Joint[T](Stage[T]):
     """A stage below several others."""
 
+    __slots__ = ("_upstreams",)
+
     def __init__(self, scope: Scope, upstreams: Sequence[Stage[Any]], name: str) -> None:
         super().__init__(scope, name)
         self._upstreams = tuple(upstreams)
@@ -49,6 +51,8 @@ class Merge[T](_Joint[T]):
     passes, so that a source which is always ready starves no other. When one fails, the others are stopped; what they
     have finished is handed on, then the failure ends the stream.
     """
+
+    __slots__ = ("_asked", "_clock", "_given", "_passes_due", "_ready", "_unasked", "_waiting")
 
     def __init__(self, scope: Scope, upstreams: Sequence[Stage[T]]) -> None:
         super().__init__(scope, upstreams, "merge")
@@ -138,6 +142,8 @@ class Merge[T](_Joint[T]):
 class Chain[T](_Joint[T]):
     """Hands on the items of one stage after those of the other (P2, P3)."""
 
+    __slots__ = ("_left",)
+
     def __init__(self, scope: Scope, upstreams: Sequence[Stage[T]]) -> None:
         super().__init__(scope, upstreams, "chain")
         self._left = deque(upstreams)
@@ -169,6 +175,8 @@ class Zip(_Joint[tuple[Any, ...]]):
 
     Counts items, not tuples: what was read of the longer stages when the shortest ends is discarded (P5).
     """
+
+    __slots__ = ("_asked", "_given", "_items", "_over", "_strict")
 
     def __init__(self, scope: Scope, upstreams: Sequence[Stage[Any]], *, strict: bool) -> None:
         super().__init__(scope, upstreams, "zip")

@@ -3,10 +3,10 @@
 from collections.abc import Callable
 from typing import Any, Final, override
 
-from penstock.core.order import OrderedWindow
 from penstock.core.plan import DROPPED, Plan
 from penstock.core.scope import Scope
 from penstock.core.stage import END, PENDING, Pulled, Stage
+from penstock.core.window import Window
 from penstock.engines.local import on_loop
 from penstock.ops.operator import Operator, passing
 from penstock.ops.work import shaped, shaped_inline
@@ -47,10 +47,14 @@ def deciding(
     return passing(name, open_stage, predicate)
 
 
-class Deciding[T](OrderedWindow[T, T]):
+class Deciding[T](Window[T, T]):
     """Asks for one item after the other, each when the one below wants it: nothing is read ahead (P1, P2)."""
 
-    _wanted = False
+    __slots__ = ("_wanted",)
+
+    def __init__(self, scope: Scope, upstream: Stage[T], plan: Plan[T, T]) -> None:
+        super().__init__(scope, upstream, plan)
+        self._wanted = False
 
     @override
     def _room(self) -> int:

@@ -27,6 +27,8 @@ class Batch[T](Through[T, list[T]]):
     partial batch goes first. With `limit`, an item that would make a batch too heavy begins the next one.
     """
 
+    __slots__ = ("_asked", "_due", "_items", "_limit", "_over", "_size", "_timer", "_weight", "_within")
+
     def __init__(
         self, scope: Scope, upstream: Stage[T], size: int, within: float | None, limit: "Limit | None" = None
     ) -> None:

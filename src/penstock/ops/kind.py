@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from penstock.core import words
-from penstock.core.order import OrderedWindow, UnorderedWindow
 from penstock.core.plan import Call, Plan
 from penstock.core.scope import Scope
 from penstock.core.stage import Stage
+from penstock.core.window import Window
 from penstock.engines.binding import Binding
 
 
@@ -73,7 +73,7 @@ class Kind:
 
     def window(self, scope: Scope, upstream: Stage[Any], plan: Plan[Any, Any]) -> Stage[Any]:
         """The stage that does what the plan says."""
-        return OrderedWindow(scope, upstream, plan) if plan.ordered else UnorderedWindow(scope, upstream, plan)
+        return Window(scope, upstream, plan)
 
     def form[F](self, forms: Forms[F]) -> F:
         """Of what there is for each form, that for the form of its function."""

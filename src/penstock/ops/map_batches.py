@@ -7,7 +7,7 @@ from itertools import islice
 from typing import Any, cast, override
 
 from penstock.core import validate
-from penstock.core.batches import OrderedBatches, UnorderedBatches
+from penstock.core.batches import BatchWindow
 from penstock.core.errors import OptionError, ResultCountError
 from penstock.core.plan import Call, Plan
 from penstock.core.retry import Seconds
@@ -68,7 +68,7 @@ class MapBatches(Kind):
     @override
     def window(self, scope: Scope, upstream: Stage[Any], plan: Plan[Any, Any]) -> Stage[Any]:
         batches = Batch(scope, upstream, self.most, self.within)
-        return (OrderedBatches if plan.ordered else UnorderedBatches)(scope, batches, plan)
+        return BatchWindow(scope, batches, plan)
 
     @override
     def form[F](self, forms: Forms[F]) -> F:

@@ -18,6 +18,8 @@ type StepFunction = Callable[[Any], Any]
 class Step[T, U](Through[T, U]):
     """Hands on what a plain function makes of each item; the function may keep state of this run (P2, P3, P5)."""
 
+    __slots__ = ("_over", "_step")
+
     def __init__(self, scope: Scope, upstream: Stage[T], name: str, step: StepFunction) -> None:
         super().__init__(scope, upstream, name)
         self._step = step
@@ -86,6 +88,8 @@ def distinct(key: Callable[[Any], Hashable] | None, last: int | None) -> StepFun
 
 class Take[T](Through[T, T]):
     """Hands on `count` items: asks upstream for exactly that many, stops it before it hands on the last (P2)."""
+
+    __slots__ = ("_left",)
 
     def __init__(self, scope: Scope, upstream: Stage[T], count: int) -> None:
         super().__init__(scope, upstream, f"take({count})")

@@ -10,13 +10,13 @@ from typing import Any, cast, override
 from penstock.core import validate
 from penstock.core.closing import close
 from penstock.core.errors import MisuseError, OptionError
-from penstock.core.order import OrderedWindow, UnorderedWindow
 from penstock.core.plan import Call, Plan
 from penstock.core.policy import OnError
 from penstock.core.retry import Retry, Seconds, within
 from penstock.core.scope import Scope
 from penstock.core.source import IteratorStage, length_of
 from penstock.core.stage import Stage
+from penstock.core.window import Window
 from penstock.engines.binding import Binding
 from penstock.engines.choosing import OWN
 from penstock.engines.local import kind_of
@@ -149,7 +149,7 @@ def open_tasks(
             retry=retry,
             on_error=on_error,
         )
-        return (OrderedWindow if ordered else UnorderedWindow)(scope, source, plan)
+        return Window(scope, source, plan)
 
     with options_of(tasks):
         places = validate.whole("concurrency", concurrency, least=1)

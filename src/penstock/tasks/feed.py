@@ -8,13 +8,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Self, cast, override
 
 from penstock.core.errors import NoResultError
-from penstock.core.order import UnorderedWindow
 from penstock.core.outcome import Failed, Reason
 from penstock.core.plan import Plan
 from penstock.core.scope import Scope
 from penstock.core.source import SourceStage
 from penstock.core.stage import END, PENDING, Pulled, Stage
 from penstock.core.stats import StageStats
+from penstock.core.window import Window
 from penstock.run import Run
 from penstock.tasks.queue import TaskQueue
 
@@ -152,6 +152,8 @@ class Feed(SourceStage[Entry]):
         stopped: whether what was started is being stopped as well.
     """
 
+    __slots__ = ("_asked", "_on_cut_short", "_queue", "changed", "cut_short", "stopped")
+
     def __init__(self, scope: Scope, queue: TaskQueue[Entry], on_cut_short: Callable[[], None]) -> None:
         super().__init__(scope, "queue")
         self._queue = queue
@@ -207,8 +209,10 @@ class Feed(SourceStage[Entry]):
         return replace(books, delivered=books.taken)
 
 
-class TaskWindow(UnorderedWindow[Entry, Any]):
+class TaskWindow(Window[Entry, Any]):
     """Runs tasks; has failures recorded, as results are by the work, and what was cancelled at the end of the run."""
+
+    __slots__ = ("_record",)
 
     def __init__(
         self,

@@ -1,0 +1,57 @@
+"""What goes round the calls of a window: timeout, timing, limits, retries and gate, composed here for all windows."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from penstock.core.limited import Hold, Limits, limited
+from penstock.core.meter import Meter
+from penstock.core.plan import MISSING, Call, Gate, Plan
+from penstock.core.retry import retrying, timed
+
+
+def _nothing(_: object) -> None:
+    """Forget nothing."""
+
+
+def gated[T, U](work: Call[T, U], gate: Gate[T]) -> Call[T, U]:
+    """`work` on the items that the gate knows nothing of."""
+
+    async def call(item: T) -> U:
+        known = await gate(item)
+        return await work(item) if known is MISSING else known
+
+    return call
+
+
+def in_time[T, U](plan: Plan[T, U]) -> Call[T, U]:
+    """The work of `plan`, each attempt within its timeout."""
+    return plan.work if plan.timeout is None else timed(plan.work, plan.timeout)
+
+
+def composed[J, U](
+    plan: Plan[Any, Any],
+    meter: Meter,
+    attempt: Call[J, U],
+    *,
+    may_retry: Callable[[J], bool],
+    forget: Callable[[J], None] = _nothing,
+    hold: Callable[[Limits, J], Hold] | None = None,
+    divided: Callable[[Call[J, U], Call[J, U]], Call[J, U]] | None = None,
+    knowing: Callable[[Call[J, U], Gate[Any]], Call[J, U]] = gated,
+) -> Call[J, U]:
+    """`attempt` as `plan` has it called: each under the limits, tried again, behind the gate.
+
+    What a window calls with is an item, a list of items, or an open input. For the last two it says otherwise what an
+    attempt holds of the limits, makes of the call with retries and of that without one that may divide its list
+    (`divided`), and leaves out what the gate knows (`knowing`).
+    """
+    once = attempt
+    if (limits := plan.limits) is not None:
+        once = limited(attempt, partial(hold, limits) if hold is not None else partial(Hold, limits, plan.name, meter))
+    call = once
+    if plan.retry is not None:
+        call = retrying(once, plan.retry, meter.note_retry, may_retry, forget, stage=plan.name)
+    if divided is not None:
+        call = divided(call, once)
+    return call if plan.gate is None else knowing(call, plan.gate)
