@@ -171,7 +171,7 @@ class _Halving[T]:
         """Add the outcomes of `items` to `outcomes`; whether to go on. The attempt is so many-th of each item."""
         if outcomes and (back := thread_left_by(outcomes)) is not None:
             await back()
-        if call is self.once and now() > self.stage.scope.turn_ends:
+        if attempts > 1 and now() > self.stage.scope.turn_ends:
             await asyncio.sleep(0)
             self.stage.scope.begin_turn()
         try:

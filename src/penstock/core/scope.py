@@ -65,7 +65,7 @@ def nobody_waits() -> None:
 class Member:
     """A stage as its scope sees it: given turns, stopped, waited for, closed."""
 
-    __slots__ = ("name", "on_ready", "scope")
+    __slots__ = ("__weakref__", "name", "on_ready", "scope")
 
     def __init__(self, scope: "Scope", name: str) -> None:
         self.scope = scope
