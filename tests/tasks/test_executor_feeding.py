@@ -252,9 +252,3 @@ async def test_results_are_freed_without_the_collector():
         assert [each() for each in watched] == [None] * 3
     finally:
         gc.enable()
-
-
-async def test_the_window_keeps_its_attributes_few():
-    """As of all windows: CPython shares the keys of an instance's dict up to 30 of them."""
-    async with TaskExecutor() as executor:
-        assert len(vars(executor._opened.window)) <= 29
