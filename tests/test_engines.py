@@ -2,7 +2,10 @@
 
 import asyncio
 import contextvars
+import os
+import signal
 import threading
+import warnings
 from functools import partial
 
 import pytest
@@ -363,6 +366,21 @@ def test_an_engine_belongs_to_its_loop():
     asyncio.run(engine.aclose())
 
 
+def test_a_child_that_was_forked_has_threads_of_its_own():
+    """As the trial of suspects has: it has neither the threads nor the loop that the engine was used with."""
+    engine = Threads(2)
+    stream = penstock.stream(NUMBERS).map(double, engine=engine)
+    asyncio.run(stream.to_list())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # there are threads: that is the point
+        pid = os.fork()
+    if not pid:  # pragma: no cover -- in the child
+        signal.alarm(20)
+        os._exit(int(asyncio.run(stream.to_list()) != [2 * number for number in NUMBERS]))
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    asyncio.run(engine.aclose())
+
+
 @pytest.mark.parametrize("value", [Threads, "process", 3, True, ["thread"]])
 def test_what_is_no_engine(value):
     with pytest.raises(penstock.OptionError) as raised:
@@ -416,6 +434,29 @@ async def test_closing_threads_waits_for_what_runs(clock):
     await engine.aclose(grace=10)
     assert clock.now == 7
     assert await reading == [None]
+
+
+def test_a_thread_that_comes_back_after_the_loop_was_closed_is_in_peace():
+    gate, begun = threading.Event(), threading.Event()
+
+    def stuck(_):
+        begun.set()
+        gate.wait(20)
+
+    async def main():
+        engine = Threads(1)
+        async with penstock.stream([1]).map(stuck, engine=engine).open(grace=0) as items:
+            reading = asyncio.create_task(anext(items))
+            await asyncio.to_thread(begun.wait, 20)
+            reading.cancel()
+        await engine.aclose(grace=0.001)
+
+    with pytest.warns(penstock.UnstoppedWorkWarning, match="left behind"):
+        asyncio.run(main())
+    (thread,) = (each for each in threading.enumerate() if each.name.startswith("penstock threads"))
+    gate.set()
+    thread.join(20)
+    assert not thread.is_alive()
 
 
 # What a run makes for itself, it closes

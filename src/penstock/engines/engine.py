@@ -5,6 +5,7 @@ engine runs calls and says what they came to. See "Engines" in `docs/decisions.m
 """
 
 import asyncio
+import os
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -131,7 +132,7 @@ class Engine(ABC):
     @property
     def places(self) -> "Slots":
         """The line in which its stages and runs wait for a slot. For the library, not for engines."""
-        if self._places is None:
+        if self._places is None or self._places.pid != os.getpid():  # a child that was forked has a loop of its own
             self._places = Slots(self)
         return self._places
 
@@ -142,6 +143,7 @@ class Slots(Limiter):
     def __init__(self, engine: Engine) -> None:
         super().__init__(engine.slots())
         self._engine = engine
+        self.pid: int = os.getpid()
 
     @override
     def __repr__(self) -> str:

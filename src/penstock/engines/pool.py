@@ -59,12 +59,12 @@ class DaemonThreads(Executor):
                 self._unfinished -= 1
                 self._at_work.discard(thread)
                 told = self._when_idle if not self._at_work else None
+            if told is not None:
+                told()
             if error is not None:
                 future.set_exception(error)
             elif not future.cancelled():
                 future.set_result(result)
-            if told is not None:
-                told()
             del job, future, call, result, error, told
 
     @property

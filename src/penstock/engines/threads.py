@@ -2,7 +2,10 @@
 
 import asyncio
 import contextvars
+import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
 from typing import Any, override
 
 from penstock.core import validate
@@ -32,11 +35,16 @@ class Threads(Engine):
 
     def __init__(self, workers: int, *, name: str = "threads") -> None:
         self._workers = validate.whole("workers", workers, least=1)
-        self._pool = DaemonThreads(self._workers, f"penstock {validate.text('name', name)}")
+        self._name = f"penstock {validate.text('name', name)}"
+        self._pool = DaemonThreads(self._workers, self._name)
+        self._pid = os.getpid()
         self._closed = False
 
     @override
     def prepare(self, fn: Callable[..., Any], /) -> Any:
+        if self._pid != os.getpid():  # a child that was forked has none of the threads
+            self._pool = DaemonThreads(self._workers, self._name)
+            self._pid = os.getpid()
         return fn
 
     @override
@@ -60,8 +68,9 @@ class Threads(Engine):
         self.abandon()
         if grace and not self._pool.idle:
             back = asyncio.get_running_loop().create_future()
-            self._pool.when_idle(lambda: back.get_loop().call_soon_threadsafe(_wake, back))
+            self._pool.when_idle(partial(_tell, back))
             await asyncio.wait([back], timeout=grace)
+            self._pool.shutdown()
 
     @override
     def abandon(self) -> None:
@@ -71,6 +80,11 @@ class Threads(Engine):
 
 def _answers(calls: Sequence[Call]) -> list[Answer]:
     return [answer(call.fn, call.arguments, call.most) for call in calls]
+
+
+def _tell(future: asyncio.Future[None]) -> None:
+    with suppress(RuntimeError):  # the thread comes back after its time, and the loop is closed
+        future.get_loop().call_soon_threadsafe(_wake, future)
 
 
 def _wake(future: asyncio.Future[None]) -> None:
