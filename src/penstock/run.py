@@ -6,7 +6,7 @@ The tasks of a run hold its scope and stages, never this handle: so an abandoned
 import asyncio
 import sys
 import warnings
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from types import FrameType, TracebackType
 from typing import Any, Final, Literal, Self, override
 
@@ -299,3 +299,10 @@ class Run[T](AsyncIterator[T]):
             *self._opened_at,
             source=self,
         )
+
+
+def at_hand[T](run: Run[T], room: int) -> Iterable[T]:
+    """Up to `room` items of a run behind the last one that need no waiting, for who takes many at once."""
+    stage = run._stage  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] -- of this file
+    can_pull = run._pull is not None  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] -- as above
+    return stage.ready_items(room) if stage is not None and can_pull else ()

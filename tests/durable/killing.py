@@ -49,7 +49,9 @@ POINTS = (
     ("dispatch of a root", Ledger, "_admit"),
     ("end of a root", Writer, "add"),
     ("note that a root is settled", Journal, "settle"),
+    ("note that new roots are settled", Journal, "settle_new"),
     ("rows of a root", TableStore, "replace"),
+    ("rows of new roots", TableStore, "add"),
     ("rows of a root", VectorStore, "replace"),
     ("handing over of rows", CallbackStore, "send"),
     ("note of a dispatch", Deaths, "dispatch"),
@@ -106,6 +108,7 @@ class Points:
             setattr(owner, method, self._around(name, getattr(owner, method)))
         SqliteStore.transaction = self._around_transactions(SqliteStore.transaction)
         delivery.Run = self._around_rows(delivery.Run)
+        delivery.at_hand = self._around_rows_at_hand(delivery.at_hand)
         self._recorder = Recorder(self._written)
         pass_readers_by()
 
@@ -151,6 +154,15 @@ class Points:
                 return item
 
         return Watched
+
+    def _around_rows_at_hand(self, at_hand):
+        def watched(run, room):
+            for item in at_hand(run, room):
+                self.reached("after a row is accepted")
+                self.reached("before a row is accepted")
+                yield item
+
+        return watched
 
 
 # The child

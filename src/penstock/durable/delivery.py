@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
+from itertools import chain
 from operator import attrgetter
 from time import perf_counter
 from typing import Any, Final
@@ -30,10 +31,14 @@ from penstock.durable.sink import keeps_order
 from penstock.durable.sqlite import StoreError
 from penstock.durable.weights import weight
 from penstock.durable.writer import Writer
-from penstock.run import Run
+from penstock.run import Run, at_hand
 
 HELD: Final = 10_000
 """Rows of unfinished roots that are held in memory, by weight; beyond, they wait in the store."""
+
+
+_AT_ONCE: Final = 64
+"""Items that are taken at once where they are there, between two looks at the loop."""
 
 
 def itself(row: Any) -> Any:
@@ -121,27 +126,7 @@ class Delivery:
 
     async def run(self) -> None:
         """Read the stream to its end, or until it is stopped or aborted."""
-        accept, refusals = getattr(self._store, "accept", itself), self._refusals
-        async with self.items as items:
-            async for item in items:
-                root = item.root
-                refusals.taken += 1
-                try:
-                    row = accept(item.value)
-                except Exception as error:  # noqa: BLE001 -- whatever it is, it is of this row
-                    self._refuse(root, error, item.value)
-                else:
-                    root.rows.append(row)
-                    size = weight(item.value)
-                    root.weight += size
-                    self._held += size
-                    if self._held > HELD:
-                        self._stage()
-                root.settled()
-                if self._writer.is_full:
-                    await self._committing(lambda: not self._writer.is_full)
-                if self._writer.failure is not None:
-                    break
+        await self._read()
         await self._written()
         if not self._aborted:
             await self._end()
@@ -161,6 +146,33 @@ class Delivery:
             with self._store.transaction():
                 self._store.journal.close_run(self._opened.id)
             self._complete = True
+
+    async def _read(self) -> None:
+        """Give the writer what the stream gives, until it ends."""
+        accept, refusals, writer = getattr(self._store, "accept", itself), self._refusals, self._writer
+        async with self.items as items:
+            async for first in items:
+                for item in chain((first,), at_hand(items, _AT_ONCE)):
+                    root = item.root
+                    refusals.taken += 1
+                    try:
+                        row = accept(item.value)
+                    except Exception as error:  # noqa: BLE001 -- whatever it is, it is of this row
+                        self._refuse(root, error, item.value)
+                    else:
+                        root.rows.append(row)
+                        size = weight(item.value)
+                        root.weight += size
+                        self._held += size
+                        if self._held > HELD:
+                            self._stage()
+                    root.settled()
+                    if writer.is_full:
+                        break
+                if writer.is_full:
+                    await self._committing(lambda: not writer.is_full)
+                if writer.failure is not None:
+                    break
 
     async def _settle_within_limit(self) -> None:
         """Have the roots committed that wait for others within the limit; name those that wait for roots beyond it."""
@@ -329,14 +341,16 @@ class Delivery:
         """Count what was committed since last time; called on the loop."""
         if self._writer.failure is not None:
             self.items.abort()
+        ledger = self._ledger
         for root in self._writer.take_committed():
-            self._ledger.committed(root)
+            ledger.committed(root)
             if root.letters:
                 self.dead += 1
                 letter = root.letters.first
                 self._causes.add(letter.error, letter.stage, root.key)
             else:
-                self.first_row_s = self.first_row_s or perf_counter() - self._began
+                if self.first_row_s is None:
+                    self.first_row_s = perf_counter() - self._began
                 self.delivered += 1
                 self.rows += root.staged + len(root.rows)
         self._ledger.tell()

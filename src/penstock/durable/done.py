@@ -66,6 +66,7 @@ class Lookup:
         self._low: Key | None = None  # the page holds what there is from here
         self._high: Key | None = None  # to here, or to the end
         self._highest: Key | None = None  # of the keys that were not found
+        self._end: Key | None = None  # the same, where the page has all that was there behind it
         self._size = PAGE // 16
         self._turned_at = 0
         self._not_there = 0
@@ -75,6 +76,11 @@ class Lookup:
 
     def find(self, key: Key, position: int) -> Known | None:
         """What is known of the root of that key, which does not stand in the page; `position` counts its keys."""
+        end = self._end
+        if end is not None and key.__class__ is end.__class__ and key > end:  # type: ignore[operator] # pyright: ignore[reportOperatorIssue] -- of one type
+            self._end = self._highest = key
+            self._not_there += 1
+            return None
         if self._size == 1 and not self._in_order_again(key):
             known = self._one(key)
         elif not self._covers(key):
@@ -88,6 +94,7 @@ class Lookup:
             self._not_there += 1
             if self._highest is None or _rank(key) > _rank(self._highest):
                 self._highest = key
+                self._end = key if self._low is not None and self._high is None and self._covers(key) else None
         return known
 
     def _one(self, key: Key) -> Known | None:
@@ -100,7 +107,7 @@ class Lookup:
         self._rising = self._rising + 1 if before is not None and _rank(key) > _rank(before) else 0
         if self._rising <= _WORTH:
             return False
-        self._size, self._low, self._rising = 2 * _WORTH, None, 0
+        self._size, self._low, self._end, self._rising = 2 * _WORTH, None, None, 0
         return True
 
     def _covers(self, key: Key) -> bool:
@@ -114,6 +121,7 @@ class Lookup:
             used = position - self._turned_at - self._not_there
             self._size = min(2 * self._size, PAGE) if used * _WORTH > self._size else 1
         self._turned_at, self._not_there = position, 0
+        self._end = None
         self.page.clear()
         found = self._connection.execute(_PAGE, (self._run, key, self._size))
         self.page.update((row[0], _known(self._connection, row)) for row in found)

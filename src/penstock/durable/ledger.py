@@ -123,7 +123,7 @@ class Ledger:
         """The database in which the journal is."""
         return self._done.place
 
-    def admitting(self, identity: Identity, prefix: str) -> Admit:
+    def admitting(self, identity: Identity, prefix: str) -> Admit:  # noqa: C901 -- of what it makes
         """What makes a root of an item that is not done; it stands between a source and its first operator."""
         positions = count()
         source = len(self._sources)
@@ -133,31 +133,37 @@ class Ledger:
         key_of, version_of, page = identity.key, identity.version, lookup.page
         seen, under_way, only = self._seen, self._under_way, self.only
         times, passed = self._opened.times, self.passed
+        find, finished = lookup.find, self._finished
 
-        def admit(item: Any) -> Any:
+        def admit(item: Any) -> Any:  # noqa: C901 -- a call more is a tenth of what it costs to pass over an item
             position = next(positions)
             key = key_of(item)
-            if type(key) is not str and type(key) is not int:
+            if not (key.isascii() if type(key) is str else type(key) is int and _LEAST <= key <= _MOST):
                 key = _checked(key, position)
             if prefix:
-                key = f"{prefix}{_checked(key, position)}"
+                key = f"{prefix}{key}"
             if only is not None and key not in only:
                 return DROPPED
             version = version_of(item)
+            if version.__class__ is not str or not version.isascii():
+                version = _text(version, position)
             known = page.get(key)
-            if known is None and _checked(key, position) not in under_way:
-                known = lookup.find(key, position)
-            if known is not None:
-                number, version_before, state, times_before, _ = known
-                if version_before == version and state == DONE and 0 < times_before != times:
-                    block, place, bit = seen[number >> 10], number >> 3 & 127, 1 << (number & 7)
-                    if not block[place] & bit:
-                        block[place] |= bit
-                        passed[times_before] += 1
-                        return DROPPED
+            if known is None:
+                if key in under_way:
+                    return self._dropped(duplicate(key, under_way[key].position, position))
+                known = find(key, position)
+                if known is None:
+                    return self._admit(Root(key, version, position, finished, source, True), item, None)
+            number, version_before, state, times_before, _ = known
+            if version_before == version and state == DONE and 0 < times_before != times:
+                block, place, bit = seen[number >> 10], number >> 3 & 127, 1 << (number & 7)
+                if not block[place] & bit:
+                    block[place] |= bit
+                    passed[times_before] += 1
+                    return DROPPED
             if key in under_way:
                 return self._dropped(duplicate(key, under_way[key].position, position))
-            return self._admit(Root(key, _text(version, position), position, self._finished, source), item, known)
+            return self._admit(Root(key, version, position, finished, source), item, known)
 
         return admit
 
@@ -232,7 +238,8 @@ class Ledger:
 
         Those of places that could not be read are not among them.
         """
-        for page in self._done.settled_before(self._opened.times):
+        times = self._opened.times
+        for page in self._done.settled_before(times) if times > 1 else ():
             unread, numbers, seen = tuple(self._unread), self._unread_from, self._seen
             yield [
                 (number, key)

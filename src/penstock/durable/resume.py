@@ -1,5 +1,6 @@
 """Where a durable run passes over what is done: the stage between a source and its first operator."""
 
+from collections.abc import Iterator
 from functools import partial
 from typing import Any, Final, override
 
@@ -63,11 +64,35 @@ class Resume(Through[Any, Tracked]):
                     self._ask_for_a_turn()
                     return PENDING
         except BaseException as error:  # noqa: BLE001 -- any exception is the item's outcome
-            self._failed += 1
-            self.scope.fail(Failed(as_failure(error), self._taken - 1, item, self.name))
-            self._over = True
-            upstream.stop()
+            self._refused(error, item)
         return END
+
+    @override
+    def ready_items(self, room: int) -> Iterator[Tracked]:
+        """Hand on what the source has at hand, so that one that is passed on costs no pull."""
+        ledger, admit = self._ledger, self._admit
+        if self._over or self._turn_asked or ledger.is_full():
+            return
+        for item in self.upstream.ready_items(ledger.room(room)):
+            self._taken += 1
+            try:
+                tracked: Any = admit(item)
+            except BaseException as error:  # noqa: BLE001 -- any exception is the item's outcome
+                self._refused(error, item)
+                return
+            if tracked is DROPPED:
+                self._dropped += 1
+                continue
+            self._delivered += 1
+            yield tracked
+            if ledger.has_enough or ledger.is_full():
+                return
+
+    def _refused(self, error: BaseException, item: Any) -> None:
+        self._failed += 1
+        self.scope.fail(Failed(as_failure(error), self._taken - 1, item, self.name))
+        self._over = True
+        self.upstream.stop()
 
     def _ask_for_a_turn(self) -> None:
         if not self._turn_asked:

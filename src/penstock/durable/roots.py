@@ -32,12 +32,14 @@ class Root:
         weight: how much memory `rows` take, as `penstock.durable.weights` has it.
         failed: whether something of it has failed for good.
         dispatched: whether the journal knows that it is under way, where that is kept.
+        is_new: whether the journal knew nothing of it when it was taken.
     """
 
     __slots__ = (
         "_finished",
         "dispatched",
         "failed",
+        "is_new",
         "key",
         "letters",
         "position",
@@ -50,8 +52,14 @@ class Root:
         "weight",
     )
 
-    def __init__(
-        self, key: Key, version: str, position: int, finished: "Callable[[Root], None]", source: int = 0
+    def __init__(  # noqa: PLR0917 -- a keyword takes a tenth of what it costs to make one
+        self,
+        key: Key,
+        version: str,
+        position: int,
+        finished: "Callable[[Root], None]",
+        source: int = 0,
+        is_new: bool = False,  # noqa: FBT001, FBT002 -- as said
     ) -> None:
         self.key: Key = key
         self.version: str = version
@@ -65,6 +73,7 @@ class Root:
         self.weight: int = 0
         self.failed: bool = False
         self.dispatched: bool = False
+        self.is_new: bool = is_new
         self._finished = finished
 
     def set_aside(self, stage: str, attempts: int, error: BaseException, item: object) -> None:

@@ -24,7 +24,9 @@ class Store(Protocol):
     """A sink that was opened for writing by one run.
 
     It may also have `accept(row)`, which is called on the loop for every row that the stream gives: what it returns is
-    the row from there on, and what it raises, a `RowError` best, is the failure of the row's root.
+    the row from there on, and what it raises, a `RowError` best, is the failure of the row's root; and
+    `add(roots)`, which does what `replace(root, rows)` does for many roots, all of them new, where that costs less:
+    what it raises has each of them replaced by itself.
     """
 
     @property

@@ -3,9 +3,11 @@
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager, suppress
-from itertools import chain, count
+from itertools import chain, count, groupby
+from math import inf
+from operator import attrgetter, itemgetter
 from time import sleep
 from typing import TYPE_CHECKING, Any, Final
 
@@ -42,6 +44,9 @@ type Entry = tuple[Root, list[Any] | None, int]
 type Note = tuple[Callable[["Journal"], object], Callable[[], object] | None, int]
 """What is to be written in the journal, whom to tell when it is committed, and how much memory it takes, in rows."""
 
+type Add = Callable[[Iterable[tuple[int, Iterable[Any]]]], None]
+"""Puts the rows of roots that have none, as a store may have it."""
+
 
 class Writer:
     """Commits finished roots, in the order in which they came, stages rows of those that are not finished, takes notes.
@@ -65,6 +70,7 @@ class Writer:
         self._keeps_rows_of_dead = keeps_rows_of_dead
         self._refuse = refuse
         self._store = store
+        self._add: Add | None = getattr(store, "add", None)
         self._most = min(WAITING, max(_ENOUGH, 2 * store.largest))
         self._opened = opened
         self.loop: asyncio.AbstractEventLoop = loop
@@ -77,7 +83,8 @@ class Writer:
         self._is_last = False
         self._hurry = threading.Event()
         self._closed = False
-        self._rows = 0
+        self._added = self._written = 0  # each changed by one thread alone
+        self._sleeps = False
         self._numbers = count(1)
         self.commits: int = 0
         self.failure: BaseException | None = None
@@ -94,9 +101,10 @@ class Writer:
 
     def add(self, root: Root) -> None:
         """Have a finished root committed."""
-        texts = (len(str(root.key)) + len(root.version)) // 1_000
+        key = root.key
+        texts = len(root.version) + (len(key) if isinstance(key, str) else 0)
         letters = 0 if root.letters is None else root.letters.weight
-        self._enter((root, None, 1 + root.weight + texts + letters))
+        self._enter((root, None, 1 + root.weight + texts // 1_000 + letters))
 
     def stage(self, root: Root) -> None:
         """Have the rows that a root has until now wait in the store, so that they need no memory."""
@@ -106,9 +114,14 @@ class Writer:
         self._enter((root, rows, root.weight))
 
     def _enter(self, entry: Entry) -> None:
+        self._entries.append(entry)
+        self._added += entry[2]
+        if self._sleeps:  # looked at after the append: the thread says so before it looks for entries
+            self._wake()
+
+    def _wake(self) -> None:
         with self._changed:
-            self._entries.append(entry)
-            self._rows += entry[2]
+            self._sleeps = False
             self._changed.notify()
 
     def note(
@@ -120,7 +133,7 @@ class Writer:
         """
         with self._changed:
             self._notes.append((write, committed, weight))
-            self._rows += weight
+            self._added += weight
             self._changed.notify()
             if committed is not None:
                 self._hurry.set()
@@ -131,7 +144,7 @@ class Writer:
             self._is_last = is_last
             waiting, self._put_off = self._put_off, []
             self._entries.extend((root, None, 1) for root in waiting)
-            self._rows += len(waiting)
+            self._added += len(waiting)
             self._changed.notify()
 
     @property
@@ -142,17 +155,16 @@ class Writer:
     @property
     def is_full(self) -> bool:
         """Whether the stream has to wait."""
-        return self._rows > self._most and self.failure is None
+        return self._added - self._written > self._most and self.failure is None
 
     @property
     def is_idle(self) -> bool:
         """Whether everything that was added is committed, or never will be."""
-        return not self._rows or self.failure is not None
+        return self._added == self._written or self.failure is not None
 
-    def take_committed(self) -> Iterator[Root]:
+    def take_committed(self) -> list[Root]:
         """The roots that were committed since this was last asked."""
-        while self._committed:
-            yield self._committed.popleft()
+        return [self._committed.popleft() for _ in range(len(self._committed))]
 
     async def close(self) -> None:
         """Have what is there committed, and wait for the end of the thread, whatever cancellation comes."""
@@ -171,11 +183,10 @@ class Writer:
         try:
             while any(work := self._next()):
                 batch, notes = work
-                rows = sum(weight for _, _, weight in (*batch, *notes))
+                rows = sum(map(_WEIGHT, batch)) + sum(map(_WEIGHT, notes))
                 self._commit_notes(notes)
                 self._commit(batch)
-                with self._changed:
-                    self._rows -= rows
+                self._written += rows
                 self._tell(self._told)
         except BaseException as error:  # noqa: BLE001 -- raised to whoever runs the stream
             self.failure = error
@@ -200,7 +211,8 @@ class Writer:
     def _next(self) -> tuple[list[Entry], list[Note]]:
         """What is there; nothing once all is committed and nothing more will come."""
         with self._changed:
-            self._changed.wait_for(lambda: self._entries or self._notes or self._closed)
+            self._changed.wait_for(self._has_work)
+            self._sleeps = False
             gathers = len(self._entries) < _FEW
         if gathers:
             self._hurry.wait(GATHER)
@@ -208,15 +220,19 @@ class Writer:
             if not self._closed:
                 self._hurry.clear()
             notes = [self._notes.popleft() for _ in range(min(len(self._notes), self._store.largest))]
+            entries, most = self._entries, inf if self._is_last else self._store.largest
             batch: list[Entry] = []
             rows = 0
-            while self._entries and (
-                self._is_last or not batch or rows + _length(self._entries[0]) <= self._store.largest
-            ):
-                entry = self._entries.popleft()
-                batch.append(entry)
-                rows += _length(entry)
+            for _ in range(len(entries)):
+                rows += _length(entries[0])
+                if rows > most and batch:
+                    break
+                batch.append(entries.popleft())
             return batch, notes
+
+    def _has_work(self) -> bool:
+        self._sleeps = True  # before the look, and again before each one: who adds something looks at this after that
+        return bool(self._entries or self._notes or self._closed)
 
     def _commit_notes(self, notes: list[Note]) -> None:
         """Commit notes before anything else: there are those who wait for them."""
@@ -324,23 +340,45 @@ class Writer:
                 number = journal.settle(self._opened, root)
                 if not self._keeps_rows_of(root):
                     store.replace(number, ())
-            for root in roots:
-                number = journal.settle(self._opened, root)
-                if not self._keeps_rows_of(root):
-                    with _refusals():
-                        store.replace(number, () if root.letters else self._rows_of(root))
-                if root.staging:
-                    journal.staging.drop(root.staging)
+            if emptied or self._add is None:
+                self._settle_each(roots)
+            else:
+                for is_simple, some in groupby(roots, key=_is_simple):
+                    alike = list(some)
+                    if is_simple and len(alike) > 1:  # a root alone has its error told
+                        self._add(zip(journal.settle_new(self._opened, alike), map(_ROWS, alike), strict=True))
+                    else:
+                        self._settle_each(alike)
         self.commits += 1
         for root in roots:
-            journal.staging.forget(root.staging)
+            if root.staging:
+                journal.staging.forget(root.staging)
         self._committed.extend(roots)
+
+    def _settle_each(self, roots: Iterable[Root]) -> None:
+        store, journal = self._store, self._store.journal
+        for root in roots:
+            number = journal.settle(self._opened, root)
+            if not self._keeps_rows_of(root):
+                with _refusals():
+                    store.replace(number, () if root.letters else self._rows_of(root))
+            if root.staging:
+                journal.staging.drop(root.staging)
 
     def _keeps_rows_of(self, root: Root) -> bool:
         return self._keeps_rows_of_dead and bool(root.letters)
 
     def _rows_of(self, root: Root) -> Iterable[Any]:
         return chain(self._store.journal.staging.take(root.staging), root.rows) if root.staging else root.rows
+
+
+_ROWS: Final = attrgetter("rows")
+_WEIGHT: Final = itemgetter(2)
+
+
+def _is_simple(root: Root) -> bool:
+    """Whether there is nothing of it but what it has in memory, so that it is settled together with others like it."""
+    return root.is_new and not (root.letters or root.staging or root.dispatched)
 
 
 def _length(entry: Entry) -> int:

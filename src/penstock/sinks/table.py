@@ -218,6 +218,12 @@ class TableStore(SqliteStore):
                 refused.row = dict(zip(names, self._values, strict=True))
                 raise refused from error
 
+    def add(self, roots: Iterable[tuple[int, Iterable[Row]]]) -> None:
+        """Put the rows of roots that have none: a statement for all that have the same columns."""
+        rows = ((names, root, values) for root, some in roots for names, values in some)
+        for names, alike in groupby(rows, key=itemgetter(0)):
+            self.connection.executemany(self._columns.insert(names), ((root, *values) for _, root, values in alike))
+
     def _stored(self, root: int, rows: Iterable[Row]) -> Iterator[tuple[Any, ...]]:
         for _, self._values in rows:
             yield root, *self._values
