@@ -238,5 +238,5 @@ def test_books_that_do_not_balance_are_left_behind():
             await anext(items)
             items._stage._delivered += 1
 
-    with pytest.raises(AssertionError, match="books of stage 'work' that do not balance: StageStats"):
+    with pytest.raises(AssertionError, match="books of stage 'work' that do not balance: <StageStats"):
         run(read_with_a_miscount())
