@@ -230,12 +230,12 @@ def retries_cancellation():
 
 @twin("closes the source from the task that leaves", "guarantees/test_p4_leaving.py")
 def closes_in_the_wrong_task():
-    end = AsyncIteratorStage._interrupt
+    end, elsewhere = AsyncIteratorStage._interrupt, set()
 
     def interrupt_and_close(self):
         end(self)
         if self._iterator is not None:
-            self._elsewhere = asyncio.get_running_loop().create_task(aclose(self._iterator))
+            elsewhere.add(asyncio.get_running_loop().create_task(aclose(self._iterator)))
 
     async def leave_open(self):
         if self._iterator is not None:
