@@ -17,6 +17,7 @@ from penstock.core import clock as clocks
 from penstock.core import open_runs
 from penstock.core import scope as scopes
 from penstock.core.batches import _Bad, _Halving
+from penstock.core.calling import composed
 from penstock.core.closing import aclose
 from penstock.core.errors import as_failure
 from penstock.core.fan_out import FanOut
@@ -319,14 +320,10 @@ def one_bad_item_costs_a_list():
 
 @twin("tries again after the run was left", "test_retry.py", "Failed")
 def retries_after_leaving():
-    from penstock.core import calling  # noqa: PLC0415 -- its name is what is patched
+    def composed_for_ever(self, attempt):
+        return composed(self.plan, self.meter, attempt, may_retry=lambda _: True)
 
-    real = calling.retrying
-
-    def retrying(work, retry, on_retry, may_retry=None, forget=None, *, stage):
-        return real(work, retry, on_retry, stage=stage)
-
-    put(calling, "retrying", retrying)
+    put(Window, "_composed", composed_for_ever)
 
 
 @twin("reads a source that blocks on the loop", "test_sources_in_threads.py", "RuntimeError")  # of the virtual clock
