@@ -249,8 +249,8 @@ async def test_whatever_roots_become_the_table_has_it_and_nothing_is_held_after(
     held = []
     close = delivery.Delivery.close
 
-    async def note_held(self):
-        await close(self)
+    async def note_held(self, *driven):
+        await close(self, *driven)
         held.append(self._held)
 
     monkeypatch.setattr(delivery.Delivery, "close", note_held)
