@@ -1,5 +1,9 @@
-"""An HTTP server on loopback for the other examples; run by itself, the shop of the README."""
+"""An HTTP server on loopback for the other examples, and, run by itself, for the programs of the documents.
 
+python examples/demo_server.py                # the shop of the README and a language model, until Ctrl-C
+"""
+
+import argparse
 import json
 import sys
 import threading
@@ -96,7 +100,17 @@ def serving(answers: Mapping[str, Any], port: int = 0) -> Iterator[str]:
             thread.join()
 
 
-if __name__ == "__main__":
-    with suppress(KeyboardInterrupt), serving({**SHOP, "/v1/chat/completions": chat()}, port=8000) as url:
-        print(f"{url}/products/1 to 7, of which 3 is sold out, and {url}/v1/chat/completions; Ctrl-C ends it")
+def main() -> None:
+    """Serve until Ctrl-C."""
+    parser = argparse.ArgumentParser(description="A shop and a language model on loopback, until Ctrl-C.")
+    parser.add_argument("--port", type=int, default=8000, help="default: 8000, which the documents have")
+    services = {**SHOP, "/v1/chat/completions": chat()}
+    with suppress(KeyboardInterrupt), serving(services, parser.parse_args().port) as url:
+        print(
+            f"{url}/products/1 to 7, of which 3 is sold out, and {url}/v1/chat/completions; Ctrl-C ends it", flush=True
+        )
         threading.Event().wait()
+
+
+if __name__ == "__main__":
+    main()

@@ -46,9 +46,9 @@ _STEPS_OF_A_BYTE: Final = 30
 """Steps that a reader of what is there may take: it reads each byte a few times; a damaged tree may go in circles."""
 
 _MAGIC: Final = {
-    "-wal": (b"\x37\x7f\x06\x82", b"\x37\x7f\x06\x83", bytes(4)),
-    "-journal": (b"\xd9\xd5\x05\xf9\x20\xa1\x63\xd7", bytes(8)),
-    "-shm": (b"\x18\xe2\x2d\x00", b"\x00\x2d\xe2\x18", bytes(4)),
+    "-wal": (b"\x37\x7f\x06\x82", b"\x37\x7f\x06\x83"),
+    "-journal": (b"\xd9\xd5\x05\xf9\x20\xa1\x63\xd7",),
+    "-shm": (b"\x18\xe2\x2d\x00", b"\x00\x2d\xe2\x18"),
 }
 """What the files beside a database begin with; SQLite writes over whatever has their names."""
 
@@ -338,7 +338,8 @@ def _refuse_other_file(path: str, beside: str, magic: tuple[bytes, ...]) -> None
             begins = os.pread(descriptor, 8, 0)
         finally:
             os.close(descriptor)
-        if begins and not begins.startswith(magic):
+        cut = begins.rstrip(b"\0")  # zeros stand where a crash came before the rest, or SQLite is done with it
+        if not any(begins.startswith(each) or each.startswith(cut) for each in magic):
             raise StoreError(f"{path}: {beside} stands where SQLite would write, and was not made by it")
 
 
