@@ -5,7 +5,7 @@ from math import inf
 from typing import Any, Final
 
 from penstock.durable.roots import Key
-from penstock.durable.sqlite import Connection, DamageError, shown
+from penstock.durable.sqlite import Connection, DamageError
 
 PAGE: Final = 1024
 """Roots that are read at once, at most: no read lasts so long that the write-ahead log cannot be folded in."""
@@ -43,7 +43,7 @@ class DoneRoots:
     def settled_before(self, opening: int) -> Iterator[list[tuple[int, Key]]]:
         """The id and the key of every root settled before that opening, in the order of keys, a page at a time."""
         last: Key | float = -inf
-        while page := list[Any](self._connection.select(_ALL, (self._run, last, PAGE), int, str | int, int)):
+        while page := self._connection.page(_ALL, (self._run, last, PAGE), int, str | int, int):
             if not isinstance(last, float) and _rank(page[0][1]) <= _rank(last):  # it would not end
                 raise DamageError(f"{self.place}: the database is damaged: its keys are not in their order")
             yield [(number, key) for number, key, times in page if times != opening]
@@ -98,8 +98,8 @@ class Lookup:
         return known
 
     def _one(self, key: Key) -> Known | None:
-        row = self._connection.execute(_ROOT, (self._run, key)).fetchone()
-        return None if row is None else _known(self._connection, (key, *row))
+        row = self._connection.page(_ROOT, (self._run, key), int, str, int, int, int)
+        return row[0] if row else None  # pyright: ignore[reportReturnType] -- of these types
 
     def _in_order_again(self, key: Key) -> bool:
         """Whether enough keys that were looked up by themselves came in order for a page to be worth a try."""
@@ -123,21 +123,10 @@ class Lookup:
         self._turned_at, self._not_there = position, 0
         self._end = None
         self.page.clear()
-        found = self._connection.execute(_PAGE, (self._run, key, self._size))
-        self.page.update((row[0], _known(self._connection, row)) for row in found)
+        found = self._connection.page(_PAGE, (self._run, key, self._size), str | int, int, str, int, int, int)
+        self.page.update({row[0]: row[1:] for row in found})
         self._low = key
         self._high = next(reversed(self.page)) if len(self.page) == self._size else None
-
-
-def _known(connection: Connection, row: Any) -> Known:
-    key, number, version, state, times, position = row
-    if not (
-        isinstance(key, str | int)
-        and number.__class__ is state.__class__ is times.__class__ is position.__class__ is int
-        and version.__class__ is str
-    ):
-        raise DamageError(f"{connection.path}: the database is damaged: penstock_roots has {shown(row)}")
-    return row[1:]  # type: ignore[no-any-return]
 
 
 def _rank(key: Key) -> tuple[bool, Any]:

@@ -6,7 +6,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
-from typing import TYPE_CHECKING, Any, cast, override
+from typing import TYPE_CHECKING, Any
 
 from penstock.core import validate
 from penstock.core.errors import DuplicateKeyError, OptionError
@@ -240,12 +240,11 @@ class Ledger:
         """
         times = self._opened.times
         for page in self._done.settled_before(times) if times > 1 else ():
-            unread, numbers, seen = tuple(self._unread), self._unread_from, self._seen
+            unread, numbers = tuple(self._unread), self._unread_from
             yield [
                 (number, key)
-                for number, key in page
-                if number not in seen
-                and not (unread and str(key).startswith(unread))
+                for number, key in self._seen.others(page)
+                if not (unread and str(key).startswith(unread))
                 and not any(_goes_on(str(key), begin, least) for begin, least in numbers)
             ]
 
@@ -263,11 +262,10 @@ class Seen(defaultdict[int, bytearray]):
         block[place] |= bit
         return is_new
 
-    @override
-    def __contains__(self, number: object) -> bool:
-        number = cast("int", number)
-        block = self.get(number >> 10)
-        return block is not None and bool(block[number >> 3 & 127] & 1 << (number & 7))
+    def others(self, page: list[tuple[int, Key]]) -> list[tuple[int, Key]]:
+        """Those of a page that were not seen."""
+        block_of, nothing = self.get, bytes(128)
+        return [each for each in page if not block_of((n := each[0]) >> 10, nothing)[n >> 3 & 127] & 1 << (n & 7)]
 
 
 def duplicate(key: Key, before: int, position: int, *, is_of_now: bool = True) -> DuplicateKeyError:

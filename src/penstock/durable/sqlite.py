@@ -168,11 +168,28 @@ class Connection(apsw.Connection):
         """The rows of a query; `DamageError` at one whose columns are not of these types, which are as many."""
         cursor = self.execute(statement, values)
         for row in cursor:
-            for place, (value, kind) in enumerate(zip(row, kinds, strict=True)):
-                if not isinstance(value, kind):
-                    name = cursor.get_description()[place][0]
-                    raise DamageError(f"{self.path}: the database is damaged: {shown(value)} stands for {name!r}")
+            self._check(cursor, row, kinds)
             yield row
+
+    def page(self, statement: str, values: tuple[Any, ...], *kinds: Any) -> list[tuple[Any, ...]]:
+        """What `select` gives of a query that has few rows, checked a column at a time: a third of what a row costs."""
+        cursor = self.execute(statement, values)
+        rows = cursor.fetchall()
+        if not all(
+            issubclass(found, kind)
+            for column, kind in zip(zip(*rows, strict=True), kinds, strict=bool(rows))
+            for found in set(map(type, column))
+        ):
+            names = self.execute(statement, values)
+            for row in rows:
+                self._check(names, row, kinds)
+        return rows
+
+    def _check(self, cursor: apsw.Cursor, row: tuple[Any, ...], kinds: tuple[Any, ...]) -> None:
+        for place, (value, kind) in enumerate(zip(row, kinds, strict=True)):
+            if not isinstance(value, kind):
+                name = cursor.get_description()[place][0]
+                raise DamageError(f"{self.path}: the database is damaged: {shown(value)} stands for {name!r}")
 
     def one(self, statement: str, values: tuple[Any, ...], *kinds: Any) -> tuple[Any, ...]:
         """The only row of a query; `DamageError` if there is none, or more, or its columns are not of these types."""
@@ -213,6 +230,13 @@ class _Cursor(apsw.Cursor):
     def fetchone(self) -> Any:
         try:
             return super().fetchone()
+        except (apsw.Error, UnicodeDecodeError) as error:
+            raise self._named(error) from error
+
+    @override
+    def fetchall(self) -> list[Any]:
+        try:
+            return list(iter(super().fetchone, None))  # that of apsw asks `__iter__`: a frame a row
         except (apsw.Error, UnicodeDecodeError) as error:
             raise self._named(error) from error
 
