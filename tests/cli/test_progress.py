@@ -32,6 +32,8 @@ def report(**changed):
         "removed": 0,
         "replaced": 0,
         "links": 0,
+        "links_out": 0,
+        "replaced_characters": 0,
         "seconds": 10.0,
         "first_row_seconds": 0.05,
         "peak_memory": None,
@@ -73,7 +75,7 @@ def test_plain_lines_come_at_the_first_document_and_then_regularly(monkeypatch, 
         return report(first_row_seconds=None if len(asked) < 3 else 0.05)
 
     with progress.display(look):
-        enough.wait()
+        assert enough.wait(60)
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == "first document stored after 0.05 s"
     assert len(lines) >= 3
