@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ COMMAND = "pyright", "--verifytypes", "penstock", "--ignoreexternal", "--outputj
 
 
 def report() -> dict[str, Any]:
-    """What pyright says; it sees an editable install on PYTHONPATH only."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    """What pyright says; it sees an editable install, and base classes of others, on PYTHONPATH only."""
+    places = str(ROOT / "src"), sysconfig.get_path("purelib")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(places)}
     done = subprocess.run([sys.executable, "-m", *COMMAND], env=environment, stdout=subprocess.PIPE, check=False)  # noqa: S603 -- our own command
     found: dict[str, Any] = json.loads(done.stdout)
     return found

@@ -7,7 +7,7 @@ may make one output when it has none. A plain iterable is read as its outputs ar
 
 import asyncio
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sized
 from enum import IntEnum
 from typing import Any, Final, cast, override
 
@@ -129,7 +129,7 @@ class FanOut[T, U](Caller[T, U]):
     def __init__(self, scope: Scope, upstream: Stage[T], plan: Plan[T, Any]) -> None:
         super().__init__(scope, upstream, plan)
         self._inputs: dict[int, Outputs[T, U]] = {}  # every open one, whether or not it still runs
-        self.finished = self._inputs
+        self.finished: Sized = self._inputs
         self.meter.times_all = True
         self.head: int = 0
         self._ordered = plan.ordered is True

@@ -74,7 +74,8 @@ class InOrder(AsFinished):
 
     def __init__(self, running: Mapping[int, object], bound: int) -> None:
         super().__init__()
-        self.waiting = self._by_index = dict[int, Any]()
+        self._by_index: dict[int, Any] = {}
+        self.waiting: Results = self._by_index
         self._running = running
         self._steps = 2 * bound
 

@@ -49,8 +49,8 @@ class Pump[T, U](Stage[U]):
 
     def __init__(self, scope: Scope, upstream: Stage[T], plan: Plan[T, U]) -> None:
         super().__init__(scope, plan.name)
-        self.upstream = upstream
-        self.plan = plan
+        self.upstream: Stage[T] = upstream
+        self.plan: Plan[T, U] = plan
         self.concurrency: int = plan.concurrency
         self.bound: int = (plan.concurrency + plan.buffer) * plan.size
         self.in_band: bool = plan.on_error == "return"

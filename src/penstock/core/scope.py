@@ -45,7 +45,7 @@ class Outlet:
 
     def __init__(self) -> None:
         self.waiter: asyncio.Future[None] | None = None
-        self.crashed = False
+        self.crashed: bool = False
 
     def wake(self) -> None:
         """Let the consumer look again."""
@@ -68,8 +68,8 @@ class Member:
     __slots__ = ("__weakref__", "name", "on_ready", "scope")
 
     def __init__(self, scope: "Scope", name: str) -> None:
-        self.scope = scope
-        self.name = name
+        self.scope: Scope = scope
+        self.name: str = name
         self.on_ready: Callable[[], None] = nobody_waits
         scope.stages[self] = -len(scope.stages)
 

@@ -76,7 +76,7 @@ class Through[T, U](Stage[U]):
 
     def __init__(self, scope: Scope, upstream: Stage[T], name: str) -> None:
         super().__init__(scope, name)
-        self.upstream = upstream
+        self.upstream: Stage[T] = upstream
         upstream.on_ready = self._pass_on
 
     def _pass_on(self) -> None:

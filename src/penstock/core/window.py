@@ -11,7 +11,7 @@ slow head (P7).
 import asyncio
 import inspect
 from asyncio import Task
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sized
 from functools import partial
 from typing import Any, cast, override
 
@@ -175,7 +175,10 @@ class Window[T, U](Caller[T, U]):
     def __init__(self, scope: Scope, upstream: Stage[T], plan: Plan[T, U]) -> None:
         super().__init__(scope, upstream, plan)
         self._order = InOrder(self.running, self.bound) if plan.ordered else AsFinished()
-        self.finished = self._results = self._order.waiting
+        self._results = self._order.waiting
+        self.finished: Sized = self._results
+        self.work: Call[T, U]
+        self.measured_work: Call[T, U]
         self.work, self.measured_work = self._calls(in_time(plan))
 
     def _calls(self, attempt: Call[T, U]) -> tuple[Call[T, U], Call[T, U]]:

@@ -99,7 +99,7 @@ class Lookup:
 
     def _one(self, key: Key) -> Known | None:
         row = self._connection.page(_ROOT, (self._run, key), int, str, int, int, int)
-        return row[0] if row else None  # pyright: ignore[reportReturnType] -- of these types
+        return row[0] if row else None
 
     def _in_order_again(self, key: Key) -> bool:
         """Whether enough keys that were looked up by themselves came in order for a page to be worth a try."""
