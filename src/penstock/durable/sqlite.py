@@ -10,7 +10,7 @@ A process that also opens the file with the standard `sqlite3` loses the locks t
 import errno
 import os
 import stat
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, override
@@ -98,7 +98,7 @@ class Connection(apsw.Connection):
         self._left: int | None = None
         with named_errors(path):
             super().__init__(place, flags=flags)
-            self.cursor_factory = _Cursor
+            self.cursor_factory: Callable[[apsw.Connection], Any] = _Cursor
             if extension:
                 self.enable_load_extension(True)
                 self.load_extension(extension)
