@@ -76,7 +76,7 @@ def test_an_index_is_embedded_again(penstock, tmp_path, docs, stored):
     assert stored() == before
     again = penstock("embed", "docs", "--to", "index.db", "--json").json
     assert (again["files"], again["unchanged"]) == (1, 2)
-    write(tmp_path / "index.db", "DELETE FROM entries WHERE id = 1")
+    write(tmp_path / "index.db", "DELETE FROM entries WHERE id = (SELECT min(id) FROM entries)")
     lacking = penstock("embed", "docs", "--to", "index.db")
     assert (
         "  1 file without all of their chunks, which others have removed: penstock redo " in lacking.out + lacking.err
