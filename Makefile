@@ -15,13 +15,13 @@ demo: .venv/.ready ## index the standard library of this Python and ask it three
 	@$(BIN)/python tools/demo.py
 
 test: .venv/.ready ## run the tests
-	@$(BIN)/python -m pytest -q -n 2
+	@$(BIN)/python -m pytest -q -n 2 $(OPTIONS)
 
 quick: .venv/.ready ## run what is quick, at one place of the grid, for daily work
 	@$(BIN)/python -m pytest -q -n 2 --quick
 
 test-3.12: .venv-3.12/.ready ## run the tests on Python 3.12, on three of the six places of the grid
-	@.venv-3.12/bin/python -m pytest -q -n 2 --ignore tests/broken -k "not lazy and not uvloop-eager"
+	@.venv-3.12/bin/python -m pytest -q -n 2 --ignore tests/broken -k "not lazy and not uvloop-eager" $(OPTIONS)
 
 soak: .venv/.ready ## run random schedules for 20 minutes, or MINUTES=1
 	@$(BIN)/python tools/soak.py $(or $(MINUTES),20)

@@ -49,17 +49,33 @@ GRID = [
 
 def pytest_addoption(parser):
     parser.addoption("--quick", action="store_true", help="one place of the grid, and no test that is marked as slow")
+    parser.addoption("--failed-to", type=Path, help="the file to which the names of tests that fail are written")
 
 
 def pytest_configure(config):
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as under nohup: programs that tests start would inherit it
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if config.getoption("failed_to") is not None and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(FailedTests(config.getoption("failed_to")))
     for marker in MARKERS:
         config.addinivalue_line("markers", marker)
 
 
 def pytest_sessionfinish():
     gc.unfreeze()
+
+
+class FailedTests:
+    """Writes the names of tests that fail to a file, a line each: `pytest @FILE` runs them again."""
+
+    def __init__(self, path):
+        self.path = path
+        path.write_text("")
+
+    def pytest_runtest_logreport(self, report):
+        if report.failed:
+            with self.path.open("a") as file:
+                print(report.nodeid, file=file)
 
 
 def pytest_generate_tests(metafunc):
