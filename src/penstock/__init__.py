@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         SourceError,
         UnclosedStreamWarning,
         UnstoppedWorkWarning,
+        WorkerLost,
         WorkRaised,
         WrongLoopError,
     )
@@ -74,6 +75,7 @@ else:
                 "SourceError",
                 "UnclosedStreamWarning",
                 "UnstoppedWorkWarning",
+                "WorkerLost",
                 "WorkRaised",
                 "WrongLoopError",
             ),
@@ -145,6 +147,7 @@ __all__ = [
     "UnclosedStreamWarning",
     "UnstoppedWorkWarning",
     "WorkRaised",
+    "WorkerLost",
     "WrongLoopError",
     "drain_on_signals",
     "files",

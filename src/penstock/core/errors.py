@@ -39,6 +39,10 @@ class AttemptTimeout(PenstockError, TimeoutError):
     """One attempt of a call took longer than the stage's `timeout`."""
 
 
+class WorkerLost(PenstockError):
+    """The worker that ran a call died: killed, out of memory, a crash of C code, `os._exit`, a node that is gone."""
+
+
 class SourceConsumedError(PenstockError, RuntimeError):
     """A stream over a one-shot iterator was opened a second time."""
 

@@ -3,7 +3,8 @@
 The window, its order and its accounting are the same everywhere (P12).
 """
 
-from penstock.engines.engine import Answer, Call, Engine, answer
+from penstock.core.errors import WorkerLost
+from penstock.engines.engine import Answer, Call, Engine, Progress, answer
 from penstock.engines.threads import Threads
 
-__all__ = ["Answer", "Call", "Engine", "Threads", "answer"]
+__all__ = ["Answer", "Call", "Engine", "Progress", "Threads", "WorkerLost", "answer"]

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Final, Self, cast, override
+from typing import Any, Final, NamedTuple, Self, cast, override
 
 from penstock.core.fan_out import AT_HAND
 from penstock.core.limits import Limiter
@@ -25,13 +25,32 @@ _AS_IT_IS: Final = (*AT_HAND, str, bytes, bytearray, range, Mapping, AbstractSet
 
 
 class Answer:
-    """What a call came to: what it returned, or what it raised. A call that was stopped has raised `CancelledError`."""
+    """What a call came to: what it returned, or what it raised. A call that was stopped has raised `CancelledError`.
 
-    __slots__ = ("error", "value")
+    Attributes:
+        value: what it returned.
+        error: what it raised, or None. `WorkerLost`: its worker died while it ran.
+        seconds: what it took where it ran; None where that is not known.
+    """
 
-    def __init__(self, value: Any = None, error: BaseException | None = None) -> None:
+    __slots__ = ("error", "seconds", "value")
+
+    def __init__(self, value: Any = None, error: BaseException | None = None, seconds: float | None = None) -> None:
         self.value: Any = value
         self.error: BaseException | None = error
+        self.seconds: float | None = seconds
+
+
+class Progress(NamedTuple):
+    """What is known of a group of calls that is under way.
+
+    Attributes:
+        answers: those of its first calls, as far as these are over, in order.
+        since: the loop time at which the call after those began; None: none of the group runs at this moment.
+    """
+
+    answers: list[Answer]
+    since: float | None
 
 
 @dataclass(slots=True)
@@ -72,13 +91,26 @@ class Engine(ABC):
     """Where functions run. Give one to `engine=`; stages and runs of one event loop can share it, and it outlives them.
 
     It is closed by who made it, with `async with` or `aclose()`. Write another one by keeping the five methods below:
-    `prepare`, `submit`, `slots`, `describe` and `aclose`; where calls can be stopped, `stop` as well. What is not asked
-    of an engine: it keeps no order, tries nothing again and counts nothing, and no more than `slots()` groups of calls
-    are under way at once. All methods are called on the loop.
+    `prepare`, `submit`, `slots`, `describe` and `aclose`; where calls can be stopped, `stop` as well; where a hop is
+    dear, `group_seconds`, and with it `depth`, `peek` and `recall` as far as they are possible. What is not asked of an
+    engine: it keeps no order, tries nothing again and counts nothing, and no more than `slots()` groups of calls are
+    under way at once (`depth` times as many of small calls). All methods are called on the loop.
     """
 
     in_process: bool = False
     """Whether a call may be given what another one returned: then iterators are read as their items are wanted."""
+
+    group_seconds: float | None = None
+    """What a group of calls should take, seconds > 0; None: calls go one by one, and `peek` and `recall` are not used.
+
+    About twenty times what it costs to send an empty group there and back, between 1 and 50 ms, is a good figure.
+    """
+
+    depth: int = 1
+    """Groups that may be under way for each slot while calls take less than `group_seconds`, an int >= 1.
+
+    2: the next group waits where the worker finds it, so that the worker need not wait for the loop.
+    """
 
     _places: "Slots | None" = None
 
@@ -96,12 +128,29 @@ class Engine(ABC):
 
         The future is done when all of them are over, and never fails, nor is cancelled: what happened to a call is in
         its answer. Context variables, where they can go along, are those of the caller.
+
+        The group is one call, unless the engine has `group_seconds`. Then the list may be shorter than the group: calls
+        at its end without an answer were not begun (recalled, stopped, or the worker died before), and are submitted
+        again. A worker that dies in a call: the answers of those before, then one whose error is `WorkerLost`. An
+        engine that cannot tell which call it was gives `WorkerLost` for each that it may have been.
+        """
+
+    def peek(self, answers: asyncio.Future[list[Answer]], /) -> Progress | None:  # noqa: ARG002 -- for those that can
+        """What is known of the group with these answers, which is not over; None, the default: nothing."""
+        return None
+
+    def recall(self, answers: asyncio.Future[list[Answer]], /) -> None:  # noqa: B027 -- may be impossible
+        """Take back those calls of the group that are not begun: its future is done when the one that runs is over.
+
+        Default: nothing is taken back.
         """
 
     def stop(self, answers: asyncio.Future[list[Answer]], /) -> None:  # noqa: B027 -- what a thread does
         """Stop the group of calls with these answers, as far as that is possible; here, it is not.
 
-        The future is to be done when they are over, at once or later: until then their places are taken.
+        End the call that runs, by killing its worker if need be, and take back the rest. The future is to be done when
+        they are over, at once or later: until then their places are taken. The answer of a call that was stopped is
+        `CancelledError`; one that was over before keeps its answer.
         """
 
     @abstractmethod
