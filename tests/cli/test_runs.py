@@ -16,8 +16,8 @@ import pytest
 
 import penstock as library
 from penstock import durable
-from penstock.durable import journal
-from penstock.durable.sqlite import StoreError
+from penstock.durable.errors import StoreError
+from penstock.durable.sqlite import journal
 
 OWN = f"process {os.getpid()} on {os.uname().nodename}"
 

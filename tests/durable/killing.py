@@ -26,10 +26,10 @@ from pathlib import Path
 from time import perf_counter
 
 from penstock.durable import delivery
-from penstock.durable.deaths import Deaths
-from penstock.durable.journal import Journal
 from penstock.durable.ledger import Ledger
-from penstock.durable.staging import Staging
+from penstock.durable.sqlite.deaths import Deaths
+from penstock.durable.sqlite.journal import Journal
+from penstock.durable.sqlite.staging import Staging
 from penstock.durable.writer import Writer
 from penstock.sinks.callback import CallbackStore
 from penstock.sinks.store import SqliteStore

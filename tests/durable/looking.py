@@ -7,7 +7,8 @@ from pathlib import Path
 
 import apsw
 
-from penstock.durable.sqlite import StoreError, connect_writer
+from penstock.durable.errors import StoreError
+from penstock.durable.sqlite.connection import connect_writer
 
 DONE, DEAD = 0, 1
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import apsw
 
-from penstock.durable import sqlite
+from penstock.durable.sqlite import connection
 
 REAL = "unix"
 SECTOR = 512
@@ -67,19 +67,19 @@ class File(apsw.VFSFile):
 @contextmanager
 def recorded(tape):
     """Add to the list `tape` what SQLite writes meanwhile, as `(operation, file, offset, data)`."""
-    recorder, uri = Recorder(lambda *operation: tape.append(operation)), sqlite._uri
+    recorder, uri = Recorder(lambda *operation: tape.append(operation)), connection._uri
     pass_readers_by()
     try:
         yield
     finally:
         recorder.unregister()
-        sqlite._uri = uri
+        connection._uri = uri
 
 
 def pass_readers_by():
     """Have readers, which write nothing, not be recorded: apsw would raise what SQLite passes over when they close."""
-    uri = sqlite._uri
-    sqlite._uri = lambda path, option: f"{uri(path, option)}&vfs={REAL}"
+    uri = connection._uri
+    connection._uri = lambda path, option: f"{uri(path, option)}&vfs={REAL}"
 
 
 def applied(files, operations):

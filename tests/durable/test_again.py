@@ -14,7 +14,7 @@ import penstock
 from penstock import OptionError, durable
 from penstock.durable import StoreError
 from penstock.durable.again import keys_written
-from penstock.durable.sqlite import Connection
+from penstock.durable.sqlite.connection import Connection
 from penstock.sinks.callback import Callback
 from penstock.sinks.table import SqliteTable
 from penstock.sinks.vectors import SqliteVectors

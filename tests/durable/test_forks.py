@@ -10,7 +10,7 @@ import warnings
 import pytest
 
 from penstock import Limiter, stream
-from penstock.durable.lock import exclusive
+from penstock.durable.sqlite.lock import exclusive
 from penstock.sinks.table import SqliteTable
 from penstock.sources.keyed import keyed
 

@@ -11,10 +11,10 @@ import apsw
 import pytest
 
 import penstock
-from penstock.durable import disks, journal, lock
-from penstock.durable.journal import FORMAT
-from penstock.durable.lock import HeldError, exclusive, holder
-from penstock.durable.sqlite import StoreError
+from penstock.durable.errors import HeldError, StoreError
+from penstock.durable.sqlite import disks, journal, lock
+from penstock.durable.sqlite.journal import FORMAT
+from penstock.durable.sqlite.lock import exclusive, holder
 from penstock.durable.status import runs
 from penstock.sinks.callback import Callback
 from penstock.sinks.table import SqliteTable
@@ -83,7 +83,7 @@ async def test_a_migration_that_fails_changes_nothing(table, monkeypatch):
 KILLED = """
 import asyncio, os, signal
 import penstock
-from penstock.durable import journal
+from penstock.durable.sqlite import journal
 
 journal._MIGRATIONS = {journal.FORMAT: "CREATE TABLE penstock_more (number INTEGER)"}
 journal.FORMAT += 1

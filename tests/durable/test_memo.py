@@ -13,8 +13,8 @@ import pytest
 
 import penstock
 from penstock import Limiter, OptionError, RateLimit, Retry
-from penstock.durable import journal
-from penstock.durable.journal import Journal
+from penstock.durable.sqlite import journal
+from penstock.durable.sqlite.journal import Journal
 from penstock.durable.values import digest
 from penstock.sinks.callback import Callback
 from penstock.sinks.table import SqliteTable

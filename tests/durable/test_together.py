@@ -7,7 +7,7 @@ from contextlib import closing
 import pytest
 
 import penstock
-from penstock.durable.sqlite import Connection
+from penstock.durable.sqlite.connection import Connection
 from penstock.durable.writer import Writer
 from penstock.sinks.table import TableStore
 

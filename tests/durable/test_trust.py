@@ -15,7 +15,7 @@ import pytest
 
 import penstock
 from penstock.durable import dead_roots, discard, retry, runs
-from penstock.durable.sqlite import StoreError
+from penstock.durable.errors import StoreError
 from penstock.sinks.callback import Callback
 from penstock.testing import run_in_real_time as run
 
@@ -356,7 +356,7 @@ def test_ctrl_c_ends_a_search_that_takes_long(tmp_path):
     """SQLite looks for signals between its steps: a question of an hour is left in a moment."""
     program = f"""
 import signal, sys
-from penstock.durable.sqlite import connect_reader
+from penstock.durable.sqlite.connection import connect_reader
 connection = connect_reader({str(made(tmp_path / "x.db"))!r}, of_others=True)
 signal.signal(signal.SIGALRM, signal.default_int_handler)
 try:
@@ -493,7 +493,7 @@ def test_two_links_to_one_database_are_one(tmp_path, into):
 
 
 def test_a_link_that_leads_elsewhere_during_a_run_is_noticed(tmp_path, monkeypatch):
-    monkeypatch.setattr("penstock.durable.journal._LOOK", 0)
+    monkeypatch.setattr("penstock.durable.sqlite.journal._LOOK", 0)
     run(job_into(tmp_path / "b.db"))
     link = tmp_path / "l.db"
     link.symlink_to(tmp_path / "a.db")

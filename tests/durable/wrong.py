@@ -3,8 +3,8 @@
 from contextlib import contextmanager
 from functools import wraps
 
-from penstock.durable import lock
-from penstock.durable.journal import Journal
+from penstock.durable.sqlite import lock
+from penstock.durable.sqlite.journal import Journal
 from penstock.sinks.store import SqliteStore
 from penstock.sinks.table import TableStore
 

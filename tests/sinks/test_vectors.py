@@ -9,7 +9,7 @@ import pytest
 
 import penstock
 from penstock import OptionError
-from penstock.durable.sqlite import StoreError
+from penstock.durable.errors import StoreError
 from penstock.sinks.finding import fuse
 from penstock.sinks.vectors import SqliteVectors, vector_of
 from penstock.sources.keyed import keyed

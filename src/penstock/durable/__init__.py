@@ -13,9 +13,8 @@ if TYPE_CHECKING:
     from penstock.durable.again import Forgotten, ToRedo, forget, redo
     from penstock.durable.causes import Cause
     from penstock.durable.dead import DeadRoot, Letter, dead_roots, discard, retry
+    from penstock.durable.errors import HeldError, StoreError, StoreFullError
     from penstock.durable.handle import DurableRun
-    from penstock.durable.lock import HeldError
-    from penstock.durable.sqlite import StoreError, StoreFullError
     from penstock.durable.status import RunStatus, runs
 else:
     __getattr__, __dir__ = exports(
@@ -24,9 +23,8 @@ else:
             "penstock.durable.causes": ("Cause",),
             "penstock.durable.dead": ("DeadRoot", "Letter", "dead_roots", "discard", "retry"),
             "penstock.durable.handle": ("DurableRun",),
-            "penstock.durable.lock": ("HeldError",),
             "penstock.durable.again": ("Forgotten", "ToRedo", "forget", "redo"),
-            "penstock.durable.sqlite": ("StoreError", "StoreFullError"),
+            "penstock.durable.errors": ("HeldError", "StoreError", "StoreFullError"),
             "penstock.durable.status": ("RunStatus", "runs"),
         },
         extras={"apsw": "durable", "sqlite_vec": "durable"},

@@ -14,10 +14,11 @@ from typing import Final, Literal, SupportsIndex
 from penstock.core import validate
 from penstock.core.errors import OptionError
 from penstock.core.text import named
-from penstock.durable.journal import Journal
+from penstock.durable.errors import StoreError
 from penstock.durable.roots import Key
 from penstock.durable.sink import Sink, Store, identity_of, path_of, removes
-from penstock.durable.sqlite import StoreError, transaction
+from penstock.durable.sqlite.connection import transaction
+from penstock.durable.sqlite.journal import Journal
 from penstock.durable.status import reading, writing
 
 type Which = Literal["all", "dead", "other code", "missing rows"]

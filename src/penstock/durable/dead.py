@@ -7,10 +7,11 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any
 
-from penstock.durable.journal import Journal, no_run
+from penstock.durable.errors import DamageError, StoreError
 from penstock.durable.roots import Key
 from penstock.durable.sink import Sink, path_of
-from penstock.durable.sqlite import Connection, DamageError, StoreError, transaction
+from penstock.durable.sqlite.connection import Connection, transaction
+from penstock.durable.sqlite.journal import Journal, no_run
 from penstock.durable.status import reading, writing
 
 _DEAD = (

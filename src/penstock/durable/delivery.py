@@ -16,19 +16,18 @@ from penstock.core.outcome import Failed
 from penstock.core.scope import KEPT_FAILURES, outlast
 from penstock.durable.causes import Causes
 from penstock.durable.done import DoneRoots
-from penstock.durable.errors import RowError
+from penstock.durable.errors import RowError, StoreError
 from penstock.durable.found import DIED_ALONE, Counts, Found
 from penstock.durable.job import Job
-from penstock.durable.journal import Journal, unused_memo
 from penstock.durable.ledger import Ledger
-from penstock.durable.lock import Progress
 from penstock.durable.memo import Memo
 from penstock.durable.opening import Opening
 from penstock.durable.refusing import Refusals
 from penstock.durable.report import RunReport
 from penstock.durable.roots import Key, Root, Tracked
 from penstock.durable.sink import keeps_order
-from penstock.durable.sqlite import StoreError
+from penstock.durable.sqlite.journal import Journal, unused_memo
+from penstock.durable.sqlite.lock import Progress
 from penstock.durable.weights import weight
 from penstock.durable.writer import Writer
 from penstock.run import Run, at_hand

@@ -4,8 +4,9 @@ from collections.abc import Iterator
 from math import inf
 from typing import Any, Final
 
+from penstock.durable.errors import DamageError
 from penstock.durable.roots import Key
-from penstock.durable.sqlite import Connection, DamageError
+from penstock.durable.sqlite.connection import Connection
 
 PAGE: Final = 1024
 """Roots that are read at once, at most: no read lasts so long that the write-ahead log cannot be folded in."""

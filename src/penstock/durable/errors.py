@@ -1,6 +1,22 @@
-"""What is wrong with a row, so that its root fails or has to wait."""
+"""What is wrong with a store, so that the run ends, or with a row, so that its root fails or has to wait."""
 
-from penstock.core.errors import OptionError
+from penstock.core.errors import OptionError, PenstockError
+
+
+class StoreError(PenstockError):
+    """A store cannot be used; the message names it and says why."""
+
+
+class StoreFullError(StoreError):
+    """There is no room to write more; what was committed stays."""
+
+
+class DamageError(StoreError):
+    """What is in a store is not what was put there."""
+
+
+class HeldError(PenstockError):
+    """Another process writes to the store; the message says which."""
 
 
 class RowError(OptionError):
@@ -15,3 +31,7 @@ class RowError(OptionError):
 
 class KeyTakenError(RowError):
     """A row has a key that a row of another root has, which may still give it up in this run."""
+
+
+class RefusedRowError(RowError, StoreError):
+    """The store refuses a row; it can be used for others."""

@@ -16,9 +16,9 @@ from penstock.durable.roots import DEAD, DONE, Key, Root, Tracked
 
 if TYPE_CHECKING:
     from penstock.durable.done import DoneRoots, Known
-    from penstock.durable.journal import Opened
-    from penstock.durable.lock import Progress
     from penstock.durable.memo import Memo
+    from penstock.durable.sqlite.journal import Opened
+    from penstock.durable.sqlite.lock import Progress
 
 type Dispatch = Callable[[Root], Awaitable[None]]
 """Notes in the journal that a root is under way; what it gives is done when that is committed."""

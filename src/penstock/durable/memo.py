@@ -16,7 +16,7 @@ from penstock.durable.roots import Tracked
 from penstock.durable.values import PackError, UnpackError, digest, pack, type_name, unpack
 
 if TYPE_CHECKING:
-    from penstock.durable.sqlite import Connection
+    from penstock.durable.sqlite.connection import Connection
 
 _ENTRY: Final = "SELECT value FROM penstock_memo WHERE stage = ? AND item = ?"
 

@@ -8,11 +8,11 @@ from shlex import quote
 from typing import Final
 
 from penstock.core.log import LOG
+from penstock.durable.errors import HeldError, StoreError
 from penstock.durable.job import Job
-from penstock.durable.journal import Opened
-from penstock.durable.lock import HeldError, owner, reached
 from penstock.durable.sink import Store, identity_of
-from penstock.durable.sqlite import StoreError
+from penstock.durable.sqlite.journal import Opened
+from penstock.durable.sqlite.lock import owner, reached
 
 _WAITS: Final = (0.01, 0.02, 0.05, 0.1)
 """Seconds that one who holds the sink gets: the child of a process that was killed takes a moment to end, too."""

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from penstock.core.errors import OptionError
 
 if TYPE_CHECKING:
-    from penstock.durable.journal import Journal
     from penstock.durable.roots import Root
-    from penstock.durable.sqlite import Connection
+    from penstock.durable.sqlite.connection import Connection
+    from penstock.durable.sqlite.journal import Journal
 
 type Delivery = Literal["exactly once", "at least once"]
 type Durability = Literal["process", "power"]

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from penstock.durable import lock
-from penstock.durable.journal import Journal, check_format, has_journal, is_by_other_code
+from penstock.durable.errors import DamageError, StoreError
 from penstock.durable.roots import DEAD, DONE
 from penstock.durable.sink import Sink, path_of
-from penstock.durable.sqlite import Connection, DamageError, StoreError, connect_reader, connect_writer, shown
+from penstock.durable.sqlite import lock
+from penstock.durable.sqlite.connection import Connection, connect_reader, connect_writer, shown
+from penstock.durable.sqlite.journal import Journal, check_format, has_journal, is_by_other_code
 
 type State = Literal["running", "complete", "stopped", "killed"]
 

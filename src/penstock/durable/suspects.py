@@ -27,15 +27,15 @@ from typing import Any, Final, NoReturn
 from penstock.core import forks, open_runs
 from penstock.core.errors import PenstockError, said
 from penstock.core.log import LOG
-from penstock.durable import lock
-from penstock.durable.deaths import Suspect
 from penstock.durable.delivery import Delivery
 from penstock.durable.found import Counts, Found
 from penstock.durable.job import Job
-from penstock.durable.journal import Opened
 from penstock.durable.opening import Opening, open_again
 from penstock.durable.roots import Key, Root
 from penstock.durable.sink import Store
+from penstock.durable.sqlite import lock
+from penstock.durable.sqlite.deaths import Suspect
+from penstock.durable.sqlite.journal import Opened
 
 _LOOK: Final = 0.01
 """Seconds between two looks whether a child has ended."""

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from penstock.core.errors import PenstockError, note, said
 from penstock.core.scope import outlast
-from penstock.durable.errors import KeyTakenError, RowError
+from penstock.durable.errors import KeyTakenError, RefusedRowError, RowError
 from penstock.durable.roots import Root
 from penstock.durable.sink import Store
-from penstock.durable.sqlite import ConstraintError, RefusedRowError, TooLargeError
+from penstock.durable.sqlite.connection import ConstraintError, TooLargeError
 
 if TYPE_CHECKING:
-    from penstock.durable.journal import Journal, Opened
+    from penstock.durable.sqlite.journal import Journal, Opened
 
 WAITING: Final = 20_000
 """Rows, by weight, and roots that may wait to be written before the stream has to wait, too."""

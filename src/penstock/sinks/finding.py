@@ -4,8 +4,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from penstock.durable.errors import DamageError
 from penstock.durable.roots import Key
-from penstock.durable.sqlite import Connection, DamageError, shown
+from penstock.durable.sqlite.connection import Connection, shown
 from penstock.sinks.store import ROOT
 from penstock.sinks.words import Word
 

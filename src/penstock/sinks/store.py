@@ -8,12 +8,13 @@ from typing import Any, Final
 
 from penstock.core import validate
 from penstock.core.errors import OptionError
-from penstock.durable.disks import refuse_network_disk
-from penstock.durable.journal import Journal, check_format
-from penstock.durable.lock import exclusive
+from penstock.durable.errors import StoreError
 from penstock.durable.roots import Root
 from penstock.durable.sink import Durability
-from penstock.durable.sqlite import Connection, StoreError, connect_reader, connect_writer, transaction
+from penstock.durable.sqlite.connection import Connection, connect_reader, connect_writer, transaction
+from penstock.durable.sqlite.disks import refuse_network_disk
+from penstock.durable.sqlite.journal import Journal, check_format
+from penstock.durable.sqlite.lock import exclusive
 
 LARGEST: Final = 50_000
 """Rows of one commit, at most, so that none takes long; a root that has more is committed alone."""

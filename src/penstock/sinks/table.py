@@ -9,18 +9,11 @@ from typing import Any, cast, override
 
 from penstock.core import validate
 from penstock.core.errors import OptionError
-from penstock.durable.errors import KeyTakenError, RowError
-from penstock.durable.journal import has_journal
-from penstock.durable.schema import refuse_computed
+from penstock.durable.errors import KeyTakenError, RefusedRowError, RowError, StoreError
 from penstock.durable.sink import Delivery, Durability
-from penstock.durable.sqlite import (
-    ConstraintError,
-    RefusedRowError,
-    StoreError,
-    TooLargeError,
-    connect_reader,
-    transaction,
-)
+from penstock.durable.sqlite.connection import ConstraintError, TooLargeError, connect_reader, transaction
+from penstock.durable.sqlite.journal import has_journal
+from penstock.durable.sqlite.schema import refuse_computed
 from penstock.sinks.cells import Cell, Row, cells, mapping, shown
 from penstock.sinks.columns import Columns, Declared, declared, place_of
 from penstock.sinks.store import (

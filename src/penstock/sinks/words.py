@@ -13,7 +13,7 @@ from unicodedata import category, normalize
 
 import apsw
 
-from penstock.durable.sqlite import Connection
+from penstock.durable.sqlite.connection import Connection
 
 TOKENIZER: Final[str] = "porter unicode61 remove_diacritics 2"
 MOST: Final = 64

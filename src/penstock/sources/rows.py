@@ -20,7 +20,7 @@ from penstock.sources.paths import key_of
 from penstock.streams import Stream
 
 if TYPE_CHECKING:
-    from penstock.durable.sqlite import Connection
+    from penstock.durable.sqlite.connection import Connection
 
 _PART: Final = re.compile(
     r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|`(?:[^`]|``)*`|\[[^\]]*\]|--[^\n]*|/\*.*?(?:\*/|\Z)|\s+|.""", re.DOTALL
@@ -90,7 +90,7 @@ class _Query:
 
     def read(self, _: Reading) -> Generator[dict[str, Any]]:
         """The rows; runs in a thread."""
-        from penstock.durable.sqlite import TextError, connect_reader  # noqa: PLC0415 -- an extra
+        from penstock.durable.sqlite.connection import TextError, connect_reader  # noqa: PLC0415 -- an extra
 
         with closing(connect_reader(self.path, of_others=True)) as connection:
             names = self._columns(connection)
@@ -106,7 +106,7 @@ class _Query:
 
     def _no_text(self, connection: "Connection", names: list[str], number: int) -> SourceError:
         """The error for a row of which a text cannot be read."""
-        from penstock.durable.sqlite import TextError  # noqa: PLC0415 -- an extra
+        from penstock.durable.sqlite.connection import TextError  # noqa: PLC0415 -- an extra
 
         for place, name in enumerate(names):
             value = f"SELECT c{place} FROM temp.penstock_rows WHERE rowid = ?"  # noqa: S608 -- a number

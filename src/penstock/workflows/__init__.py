@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING
 from penstock.exports import exports
 
 if TYPE_CHECKING:
-    from penstock.durable.lock import HeldError
-    from penstock.durable.sqlite import StoreError, StoreFullError
+    from penstock.durable.errors import HeldError, StoreError, StoreFullError
     from penstock.sources.walking import PathError
     from penstock.workflows.documents.embedders import Embedder, EmbedderUnavailableError, EmbedError
     from penstock.workflows.documents.embedders.hashing import HashEmbedder
@@ -21,8 +20,7 @@ else:
     __getattr__, __dir__ = exports(
         __name__,
         {
-            "penstock.durable.lock": ("HeldError",),
-            "penstock.durable.sqlite": ("StoreError", "StoreFullError"),
+            "penstock.durable.errors": ("HeldError", "StoreError", "StoreFullError"),
             "penstock.sources.walking": ("PathError",),
             "penstock.workflows.documents.embedders": ("EmbedError", "Embedder", "EmbedderUnavailableError"),
             "penstock.workflows.documents.embedders.hashing": ("HashEmbedder",),

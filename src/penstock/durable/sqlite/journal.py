@@ -11,13 +11,14 @@ from typing import Final
 
 from penstock.core import validate
 from penstock.core.text import named
-from penstock.durable import deaths
-from penstock.durable.deaths import Deaths
+from penstock.durable.errors import DamageError, StoreError
 from penstock.durable.fingerprint import OnChange, StageCode, changes, code_of
 from penstock.durable.roots import DEAD, DONE, Key, Root
-from penstock.durable.schema import refuse_other_tables
-from penstock.durable.sqlite import Connection, DamageError, StoreError, transaction
-from penstock.durable.staging import Staging
+from penstock.durable.sqlite import deaths
+from penstock.durable.sqlite.connection import Connection, transaction
+from penstock.durable.sqlite.deaths import Deaths
+from penstock.durable.sqlite.schema import refuse_other_tables
+from penstock.durable.sqlite.staging import Staging
 
 FORMAT: Final = 3
 

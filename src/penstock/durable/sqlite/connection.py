@@ -18,8 +18,7 @@ from urllib.parse import quote
 
 import apsw
 
-from penstock.core.errors import PenstockError
-from penstock.durable.errors import RowError
+from penstock.durable.errors import DamageError, StoreError, StoreFullError
 
 _REASONS: tuple[tuple[type[apsw.Error], str], ...] = (
     (apsw.NotADBError, "not an SQLite database"),
@@ -54,22 +53,6 @@ _MAGIC: Final = {
 
 _REFUSED: Final = 100
 """Characters of a value in a message."""
-
-
-class StoreError(PenstockError):
-    """A database cannot be used; the message names it and says why."""
-
-
-class RefusedRowError(RowError, StoreError):
-    """The database refuses a row; it can be used for others."""
-
-
-class StoreFullError(StoreError):
-    """There is no room to write more; what was committed stays."""
-
-
-class DamageError(StoreError):
-    """What is in a database is not what was put there."""
 
 
 class ConstraintError(StoreError):
@@ -251,8 +234,8 @@ def connect_writer(path: str, *, extension: str = "") -> Connection:
 
     `extension` is a library of functions that it is to have.
 
-    Who may write is decided before, by `penstock.durable.lock`; it waits only for those who hold the database for a
-    moment: a reader that comes first after a kill reads the log anew, and others back it up.
+    Who may write is decided before, by `lock.py`; it waits only for those who hold the database for a moment: a reader
+    that comes first after a kill reads the log anew, and others back it up.
     """
     refuse_other_files(path)
     real = os.path.realpath(path)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from penstock.durable.roots import Key, Root
-from penstock.durable.sqlite import Connection
+from penstock.durable.sqlite.connection import Connection
 
 TABLES: Final = """
 CREATE TABLE penstock_deaths (

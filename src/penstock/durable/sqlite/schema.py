@@ -11,7 +11,8 @@ from typing import Final
 
 import apsw
 
-from penstock.durable.sqlite import Connection, DamageError
+from penstock.durable.errors import DamageError
+from penstock.durable.sqlite.connection import Connection
 
 _ALL: Final = "SELECT type, name, tbl_name, coalesce(rootpage, 0), coalesce(sql, '') FROM sqlite_schema"
 _LISTED: Final = "SELECT type, wr FROM pragma_table_list(?) WHERE schema = 'main'"

@@ -11,8 +11,7 @@ from datetime import datetime
 from time import sleep
 from typing import Final
 
-from penstock.core.errors import PenstockError
-from penstock.durable.sqlite import StoreError
+from penstock.durable.errors import HeldError, StoreError
 
 _TRIES: Final = 10
 _BETWEEN_S: Final = 0.005
@@ -35,10 +34,6 @@ _places: dict[str, tuple[int, int]] = {}
 
 _spoken_for: list[str] = []
 """Whom this process writes for, if not for itself."""
-
-
-class HeldError(PenstockError):
-    """Another process holds the lock; the message says which."""
 
 
 @contextmanager

@@ -9,7 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any, Final, cast
 
-from penstock.durable.sqlite import Connection, DamageError, RefusedRowError, TooLargeError
+from penstock.durable.errors import DamageError, RefusedRowError
+from penstock.durable.sqlite.connection import Connection, TooLargeError
 from penstock.durable.values import PackError, UnpackError, kind_of, pack, pack_list, unpack
 
 _PART: Final = 1_000
