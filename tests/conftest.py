@@ -128,7 +128,7 @@ def clock():
     return testing.Clock()
 
 
-TURNING = ("streams", "engines.ahead")
+TURNING = ("streams", "engines.thread_source")
 """What imports all modules that look at the clock of turns."""
 
 

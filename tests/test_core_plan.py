@@ -4,8 +4,7 @@ import asyncio
 
 import pytest
 
-from penstock.core.plan import DROPPED, Plan
-from penstock.core.policy import ANY_NUMBER
+from penstock.core.plan import ANY_NUMBER, DROPPED, Plan
 from penstock.core.source import SourceSpec
 from penstock.core.window import Window
 from penstock.run import Run

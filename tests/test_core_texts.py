@@ -4,10 +4,10 @@ import pytest
 
 from penstock.core.errors import note, said
 from penstock.core.outcome import Failed
-from penstock.core.policy import Tolerance
+from penstock.core.plan import Tolerance
 from penstock.core.stage import name_work
 from penstock.core.stats import Latency, StageStats, Stats, duration
-from penstock.core.table import table
+from penstock.core.text import table
 
 
 @pytest.mark.parametrize(

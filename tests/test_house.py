@@ -5,6 +5,7 @@ import importlib
 import re
 import subprocess
 import sys
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
@@ -141,3 +142,25 @@ def test_the_core_needs_only_python():
         [sys.executable, "-S", "-c", code], capture_output=True, text=True, check=True, cwd=SOURCE.parent
     )
     assert [name for name in ast.literal_eval(done.stdout) if not name.startswith("_")] == []
+
+
+TWICE = {
+    *("Delivery", "Display", "Entry", "Found", "Held", "LiveTable", "PlainLines"),
+    *("errors", "progress", "source"),
+}
+"""Names that still stand for two things."""
+
+
+def test_one_name_names_one_thing():
+    """Two classes of one name, or a class and a type, are taken for each other; so are two modules in tracebacks."""
+    defined, modules = defaultdict(set), defaultdict(set)
+    for name, path in MODULES.items():
+        if path.stem != "__init__":
+            modules[path.stem].add(name)
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef | ast.TypeAlias):
+                own = node.name if isinstance(node, ast.ClassDef) else node.name.id
+                defined[own.strip("_")].add(f"{name}.{own}")
+    twice = {name: places for name, places in (defined | modules).items() if len(places) > 1}
+    assert {name: places for name, places in twice.items() if name not in TWICE} == {}
+    assert twice.keys() >= TWICE

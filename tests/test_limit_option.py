@@ -573,7 +573,7 @@ async def test_nested_use_in_the_work_names_the_stage(operator):
 
     stream = getattr(penstock.stream([1]), operator)(work, limit=limiter, name="fetch")
     with pytest.raises(
-        NestedLimitError, match=r"already: taken by stage 'fetch', asked for again at .*\.py:\d+ in .*work"
+        NestedLimitError, match=r"already: taken by stage 'fetch', asked for again at .*test_limit_option\.py:\d+;"
     ):
         await stream.drain()
     assert limiter.in_use == 0

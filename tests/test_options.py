@@ -8,7 +8,7 @@ import pytest
 
 import penstock
 from penstock import OptionError
-from penstock.core.policy import ON_ERROR
+from penstock.core.plan import ON_ERROR
 
 NUMBERS = penstock.stream(range(3))
 NOT_INTS = [True, False, 1.0, 2.5, math.nan, math.inf, "4", None, [1]]

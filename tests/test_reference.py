@@ -13,8 +13,7 @@ import pytest
 import penstock
 from penstock import durable, engines, sinks, tasks, testing, workflows
 from penstock.core import errors
-from penstock.core.limits import Limiter
-from penstock.core.rates import RateLimit
+from penstock.core.limits import Limiter, RateLimit
 from penstock.core.stats import _HEAD, Latency, StageStats, Stats
 from penstock.durable.options import DeliverOptions, RunOptions
 from penstock.durable.source import source_of
@@ -22,7 +21,7 @@ from penstock.ops.work import AllOptions, Settings
 from penstock.progress import _table
 from penstock.readable import Readable
 from penstock.sync import SyncRun
-from penstock.workflows.documents.job import EmbedOptions
+from penstock.workflows.documents.embed_job import EmbedOptions
 
 TEXT = (Path(__file__).parent.parent / "docs" / "reference.md").read_text()
 MODULES = penstock, tasks, sinks, durable, engines, workflows, testing

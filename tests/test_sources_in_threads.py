@@ -9,7 +9,7 @@ import threading
 import pytest
 
 import penstock
-from penstock.engines.ahead import ThreadStage
+from penstock.engines.thread_source import ThreadStage
 from penstock.testing import Scripted
 
 grid = pytest.mark.grid

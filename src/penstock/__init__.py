@@ -33,10 +33,9 @@ if TYPE_CHECKING:
         WorkRaised,
         WrongLoopError,
     )
-    from penstock.core.limits import Limiter
+    from penstock.core.limits import Limiter, RateLimit
     from penstock.core.outcome import Cancelled, Failed, NotStarted, Ok, Outcome, Reason, Result
-    from penstock.core.policy import OnError
-    from penstock.core.rates import RateLimit
+    from penstock.core.plan import OnError
     from penstock.core.retry import Retry
     from penstock.core.stats import Latency, StageStats, Stats
     from penstock.durable.report import RunReport
@@ -79,10 +78,9 @@ else:
                 "WorkRaised",
                 "WrongLoopError",
             ),
-            "penstock.core.limits": ("Limiter",),
+            "penstock.core.limits": ("Limiter", "RateLimit"),
             "penstock.core.outcome": ("Cancelled", "Failed", "NotStarted", "Ok", "Outcome", "Reason", "Result"),
-            "penstock.core.policy": ("OnError",),
-            "penstock.core.rates": ("RateLimit",),
+            "penstock.core.plan": ("OnError",),
             "penstock.core.retry": ("Retry",),
             "penstock.core.stats": ("Latency", "StageStats", "Stats"),
             "penstock.durable.report": ("RunReport",),

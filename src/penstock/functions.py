@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
 from penstock.core import validate
 from penstock.core.outcome import Result
-from penstock.core.policy import OnError, OutOfBand
+from penstock.core.plan import OnError, OutOfBand
 from penstock.core.source import Source, SourceSpec
-from penstock.core.words import call, content_of
-from penstock.engines.ahead import ThreadStage
+from penstock.core.text import call, content_of
 from penstock.engines.local import SOURCE_ENGINES, SourceEngine
+from penstock.engines.thread_source import ThreadStage
 from penstock.ops.combine import MERGE
 from penstock.ops.description import Description, Origin
 from penstock.ops.work import MoreOptions

@@ -4,20 +4,21 @@ The tasks of a run hold its scope and stages, never this handle: so an abandoned
 """
 
 import asyncio
+import inspect
 import sys
 import warnings
 from collections.abc import AsyncIterator, Callable, Iterable
-from types import FrameType, TracebackType
+from traceback import walk_stack
+from types import TracebackType
 from typing import Any, Final, Literal, Self, override
 
 from penstock.core import open_runs
-from penstock.core.errors import ConcurrentReadError, OptionError, UnclosedStreamWarning
+from penstock.core.errors import ConcurrentReadError, OptionError, Place, UnclosedStreamWarning, caller
 from penstock.core.outcome import Failed, Reason
 from penstock.core.pump import Pump
 from penstock.core.scope import DEEP, Outlet, Scope, outlast
 from penstock.core.stage import END, PENDING, Pulled, Signal, Stage
 from penstock.core.stats import Stats
-from penstock.core.words import Place, caller
 from penstock.progress import show_progress
 
 FEW: Final = 50
@@ -53,11 +54,7 @@ def too_many_stages() -> OptionError:
 
 
 def _depth() -> int:
-    frame: FrameType | None = sys._getframe()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] # no other way
-    depth = 0
-    while frame is not None:
-        frame, depth = frame.f_back, depth + 1
-    return depth
+    return sum(1 for _ in walk_stack(inspect.currentframe()))
 
 
 def _at_the_end(_room: int) -> Literal[Signal.END]:

@@ -6,21 +6,20 @@ from typing import TYPE_CHECKING, Any, Literal, Unpack, overload, override
 from penstock.core import validate
 from penstock.core.errors import OptionError
 from penstock.core.outcome import Result
-from penstock.core.plan import Plan
-from penstock.core.policy import OnError, OutOfBand
+from penstock.core.plan import OnError, OutOfBand, Plan
 from penstock.core.retry import Seconds
+from penstock.core.text import call, line
 from penstock.core.window import Window
-from penstock.core.words import call, line
 from penstock.engines.local import on_loop
 from penstock.ops.combine import CHAIN, MERGE, Combination, zipping
 from penstock.ops.deciding import deciding, skip_while, take_while
 from penstock.ops.description import Description, combined
 from penstock.ops.flat_map import FLAT_MAP, FLATTEN
-from penstock.ops.group import Batch, Limit
+from penstock.ops.group import Batch, WeightLimit
 from penstock.ops.map_batches import map_batches
 from penstock.ops.operator import Operator, passing
+from penstock.ops.passing import Passing, PassingFunction, Take, distinct, enumerated, skipping
 from penstock.ops.single import FILTER, FOR_EACH, MAP, TAP
-from penstock.ops.step import Step, StepFunction, Take, distinct, enumerated, skipping
 from penstock.ops.work import Options, work
 from penstock.readable import Readable, T_co
 
@@ -164,10 +163,10 @@ class Stream(Readable[T_co]):
         """Hand on the items of each item, which is an iterable or an async iterable."""
         return self._with(work(FLATTEN, lambda items: items, name="flatten"))
 
-    def _step(self, name: str, make: Callable[[], StepFunction], *given: object) -> "Stream[Any]":
+    def _step(self, name: str, make: Callable[[], PassingFunction], *given: object) -> "Stream[Any]":
         """Add an operator of plain functions; `make` gives a fresh one for each run."""
         title = name if name != "skip" else f"skip({', '.join(map(str, given))})"
-        return self._with(passing(name, lambda scope, upstream: Step(scope, upstream, title, make()), *given))
+        return self._with(passing(name, lambda scope, upstream: Passing(scope, upstream, title, make()), *given))
 
     # Select and group
 
@@ -285,7 +284,7 @@ class Stream(Readable[T_co]):
             if weight is None or max_weight is None:
                 raise OptionError("weight and max_weight must be given together")
             validate.plain_function("weight", weight)
-            limit = Limit(weight, validate.positive("max_weight", max_weight))
+            limit = WeightLimit(weight, validate.positive("max_weight", max_weight))
         return self._with(passing("batch", lambda scope, upstream: Batch(scope, upstream, size, seconds, limit), size))
 
     def prefetch(self, count: int, /) -> "Stream[T_co]":

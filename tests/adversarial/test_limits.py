@@ -16,7 +16,8 @@ async def test_trap_08_nested_use_of_a_limiter_deadlocks():
         return await limiter.run(len, url)
 
     with pytest.raises(
-        penstock.NestedLimitError, match=r"connections.* by stage 'map\(fetch\)', asked for again at .*fetch"
+        penstock.NestedLimitError,
+        match=r"connections.* by stage 'map\(fetch\)', asked for again at .*test_limits\.py:\d+",
     ):
         await penstock.stream(["a", "b"]).map(fetch, concurrency=2, limit=limiter).to_list()
     assert limiter.in_use == 0

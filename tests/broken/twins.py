@@ -24,8 +24,7 @@ from penstock.core.fan_out import FanOut
 from penstock.core.meter import Meter, Wait
 from penstock.core.order import InOrder
 from penstock.core.outcome import Failed
-from penstock.core.plan import DROPPED
-from penstock.core.policy import Tolerance
+from penstock.core.plan import DROPPED, Tolerance
 from penstock.core.pump import Pump
 from penstock.core.retry import Retry
 from penstock.core.scope import Scope
@@ -36,7 +35,7 @@ from penstock.engines.binding import Binding
 from penstock.ops.combine import Merge
 from penstock.ops.group import Batch
 from penstock.ops.operator import Operator
-from penstock.ops.step import Take
+from penstock.ops.passing import Take
 from penstock.run import Run
 
 

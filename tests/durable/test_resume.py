@@ -17,7 +17,7 @@ from penstock import drain_on_signals
 from penstock.durable import done
 from penstock.durable.ledger import Identity
 from penstock.sinks.table import SqliteTable, TableStore
-from penstock.sources.ahead import read_ahead
+from penstock.sources.read_ahead import read_ahead
 
 pytestmark = pytest.mark.real_time
 

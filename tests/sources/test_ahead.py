@@ -7,8 +7,8 @@ import pytest
 
 import penstock
 from penstock.durable.ledger import Identity
-from penstock.engines.ahead import AHEAD
-from penstock.sources.ahead import read_ahead
+from penstock.engines.thread_source import AHEAD
+from penstock.sources.read_ahead import read_ahead
 
 pytestmark = [pytest.mark.real_time, pytest.mark.grid]
 

@@ -23,7 +23,7 @@ from penstock.workflows import (
     embed,
 )
 from penstock.workflows.documents.chunking import split
-from penstock.workflows.documents.report import LISTED, Listed, peak_memory
+from penstock.workflows.documents.embed_report import LISTED, Listed, peak_memory
 
 pytestmark = pytest.mark.real_time
 

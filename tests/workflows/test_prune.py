@@ -14,7 +14,7 @@ from penstock.durable.errors import StoreError
 from penstock.durable.sqlite.journal import Journal
 from penstock.sources.walking import PathError
 from penstock.workflows import DocumentError, EmbedJob, HashEmbedder, embed, search
-from penstock.workflows.documents import files
+from penstock.workflows.documents import file_set
 
 pytestmark = pytest.mark.real_time
 
@@ -94,7 +94,7 @@ async def test_files_that_are_there_but_not_taken_stay(docs, index, names):
 @pytest.mark.parametrize("examined", [True, False])
 async def test_what_cannot_be_examined_is_not_gone(*, docs, index, names, monkeypatch, error, examined):
     """A share that went away, a directory without permission: nobody knows what is in it."""
-    real_scan, real_stat = files.os.scandir, files.os.lstat
+    real_scan, real_stat = file_set.os.scandir, file_set.os.lstat
 
     def failing(real):
         def look(path, *args, **kwargs):
@@ -104,9 +104,9 @@ async def test_what_cannot_be_examined_is_not_gone(*, docs, index, names, monkey
 
         return look
 
-    monkeypatch.setattr(files.os, "scandir", failing(real_scan))
+    monkeypatch.setattr(file_set.os, "scandir", failing(real_scan))
     if examined:
-        monkeypatch.setattr(files.os, "lstat", failing(real_stat))
+        monkeypatch.setattr(file_set.os, "lstat", failing(real_stat))
     (docs / "sub" / "d.md").unlink()
     report = await embed(docs, index, prune=True)
     monkeypatch.undo()

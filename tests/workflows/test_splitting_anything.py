@@ -37,7 +37,7 @@ def shown(tokens):
 
 def of_markdown(text):
     """Headings as its parser has them, with the text of their titles."""
-    tokens = MarkdownIt("commonmark").parse(text, {"references": markdown._Forgotten()})
+    tokens = MarkdownIt("commonmark").parse(text, {"references": markdown._NoReferences()})
     return [
         (each.map[0] + 1, int(each.tag[1]), " ".join(shown(inline.children).split()))
         for each, inline in pairwise(tokens)

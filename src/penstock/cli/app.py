@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from penstock.cli import choosing, manual
+from penstock.cli import embedder_options, manual
 
 app: typer.Typer = typer.Typer(
     name="penstock",
@@ -75,14 +75,14 @@ def embed(
     follow_links: Annotated[
         bool, typer.Option("--follow-links", help="Also read files outside PATH that links lead to.")
     ] = False,
-    embedder: choosing.Name = "hash",
-    model: choosing.Model = None,
-    base_url: choosing.BaseURL = None,
-    api_key: choosing.Key = None,
+    embedder: embedder_options.Name = "hash",
+    model: embedder_options.Model = None,
+    base_url: embedder_options.BaseURL = None,
+    api_key: embedder_options.Key = None,
     json: Annotated[bool, typer.Option("--json", help="Print the report as JSON to stdout, and nothing else.")] = False,
 ) -> None:
     """Run `penstock embed`."""
-    from penstock.cli.embedding import run  # noqa: PLC0415 -- see above
+    from penstock.cli.embed import run  # noqa: PLC0415 -- see above
 
     options = {
         "glob": glob,
@@ -95,7 +95,7 @@ def embed(
         "follow_links": follow_links,
     }
     given = {name: value for name, value in options.items() if value is not None}
-    asked = choosing.Asked(embedder, model, base_url, api_key)
+    asked = embedder_options.Asked(embedder, model, base_url, api_key)
     raise typer.Exit(run(paths, to, given, asked, as_json=json))
 
 
@@ -105,16 +105,16 @@ def search(
     question: Annotated[list[str], typer.Argument(metavar="QUESTION", help="Any text, in one argument or several.")],
     *,
     k: Annotated[int, typer.Option("-k", metavar="N", help="Hits to print.")] = 5,
-    embedder: choosing.NameOrIndex = None,
-    model: choosing.Model = None,
-    base_url: choosing.BaseURL = None,
-    api_key: choosing.Key = None,
+    embedder: embedder_options.NameOrIndex = None,
+    model: embedder_options.Model = None,
+    base_url: embedder_options.BaseURL = None,
+    api_key: embedder_options.Key = None,
     json: Annotated[bool, typer.Option("--json", help="Print the hits as JSON.")] = False,
 ) -> None:
     """Run `penstock search`."""
     from penstock.cli.searching import run  # noqa: PLC0415 -- see above
 
-    asked = choosing.Asked(embedder, model, base_url, api_key)
+    asked = embedder_options.Asked(embedder, model, base_url, api_key)
     raise typer.Exit(run(index, " ".join(question), k, asked, as_json=json))
 
 
@@ -185,8 +185,8 @@ def redo(
     json: AsJSON = False,
 ) -> None:
     """Run `penstock redo`."""
-    from penstock.cli.again import WHICH  # noqa: PLC0415 -- see above
-    from penstock.cli.again import redo as run_redo  # noqa: PLC0415 -- see above
+    from penstock.cli.redo import WHICH  # noqa: PLC0415 -- see above
+    from penstock.cli.redo import redo as run_redo  # noqa: PLC0415 -- see above
 
     flags = zip(WHICH, (every, dead, made_by_other_code, missing_rows), strict=True)
     chosen = [name for name, wanted in flags if wanted]
@@ -205,6 +205,6 @@ def forget(
     json: AsJSON = False,
 ) -> None:
     """Run `penstock forget`."""
-    from penstock.cli.again import forget as run_forget  # noqa: PLC0415 -- see above
+    from penstock.cli.redo import forget as run_forget  # noqa: PLC0415 -- see above
 
     raise typer.Exit(run_forget(database, run, rows, yes=yes, as_json=json))

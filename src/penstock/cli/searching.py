@@ -6,9 +6,9 @@ from dataclasses import asdict
 import typer
 
 from penstock.cli import retries
-from penstock.cli.choosing import Asked, embedder
+from penstock.cli.embedder_options import Asked, embedder
 from penstock.cli.failing import BAD_USAGE, DONE, complain, guarded
-from penstock.cli.text import hits
+from penstock.cli.printing import hits
 
 
 def run(index: str, question: str, k: int, asked: Asked, *, as_json: bool) -> int:

@@ -15,7 +15,7 @@ from penstock.core.clock import now
 from penstock.core.errors import OptionError, ResultCountError, as_failure
 from penstock.core.log import LOG
 from penstock.core.outcome import Failed, Ok
-from penstock.core.plan import MISSING, Call, Gate, Plan
+from penstock.core.plan import MISSING, AsyncFn, Gate, Plan
 from penstock.core.retry import Exhausted, thread_back
 from penstock.core.scope import Scope
 from penstock.core.stage import Stage
@@ -41,13 +41,13 @@ class BatchWindow[T](Window[list[T], Any]):
         self._starting_call = False
 
     @override
-    def _calls(self, attempt: Call[list[T], Any]) -> tuple[Call[list[T], Any], Call[list[T], Any]]:
+    def _calls(self, attempt: AsyncFn[list[T], Any]) -> tuple[AsyncFn[list[T], Any], AsyncFn[list[T], Any]]:
         self.meter.times_all = True
         call = self._composed(self.meter.timing(attempt))
         return call, call
 
     @override
-    def _composed(self, attempt: Call[list[T], Any]) -> Call[list[T], Any]:
+    def _composed(self, attempt: AsyncFn[list[T], Any]) -> AsyncFn[list[T], Any]:
         return composed(
             self.plan,
             self.meter,
@@ -57,7 +57,7 @@ class BatchWindow[T](Window[list[T], Any]):
             knowing=_knowing,
         )
 
-    def _halving(self, first: Call[list[T], Any], once: Call[list[T], Any]) -> Call[list[T], Any]:
+    def _halving(self, first: AsyncFn[list[T], Any], once: AsyncFn[list[T], Any]) -> AsyncFn[list[T], Any]:
         return _Halving(self, first, once, lambda: self._stopping, self.plan.on_error == "raise", self._miscounted)
 
     def _miscounted(self, error: ResultCountError, items: int) -> None:
@@ -77,10 +77,12 @@ class BatchWindow[T](Window[list[T], Any]):
     # Running
 
     @override
-    def _starting(self) -> tuple[Callable[[list[T], Call[list[T], Any]], None], Call[list[T], Any], Call[list[T], Any]]:
+    def _starting(
+        self,
+    ) -> tuple[Callable[[list[T], AsyncFn[list[T], Any]], None], AsyncFn[list[T], Any], AsyncFn[list[T], Any]]:
         return self._start_list, self.work, self.work
 
-    def _start_list(self, items: list[T], work: Call[list[T], Any]) -> None:
+    def _start_list(self, items: list[T], work: AsyncFn[list[T], Any]) -> None:
         first = self._taken
         self._taken = first + len(items)
         self.meter.note_peaks(len(self.running) + 1, self._held(), self._count_finished()[1])
@@ -92,7 +94,7 @@ class BatchWindow[T](Window[list[T], Any]):
         self._note_results()
 
     @override
-    async def _call(self, index: int, item: list[T], work: Call[list[T], Any]) -> None:
+    async def _call(self, index: int, item: list[T], work: AsyncFn[list[T], Any]) -> None:
         try:
             try:
                 outcomes = await work(item)
@@ -155,8 +157,8 @@ class _Halving[T]:
     """
 
     stage: Stage[Any]  # not its scope: the frames of a failure lead here, and the scope keeps failures
-    first: Call[list[T], Any]
-    once: Call[list[T], Any]
+    first: AsyncFn[list[T], Any]
+    once: AsyncFn[list[T], Any]
     may_not: Callable[[], bool]
     to_the_first: bool
     on_miscount: Callable[[ResultCountError, int], None]
@@ -167,7 +169,7 @@ class _Halving[T]:
         await self._try(self.first, items, 1, outcomes)
         return outcomes
 
-    async def _try(self, call: Call[list[T], Any], items: list[T], attempts: int, outcomes: list[Any]) -> bool:
+    async def _try(self, call: AsyncFn[list[T], Any], items: list[T], attempts: int, outcomes: list[Any]) -> bool:
         """Add the outcomes of `items` to `outcomes`; whether to go on. The attempt is so many-th of each item."""
         if outcomes and (back := thread_left_by(outcomes)) is not None:
             await back()
@@ -201,7 +203,7 @@ class _Halving[T]:
         )
 
 
-def _knowing[T](work: Call[list[T], list[Any]], gate: Gate[list[T]]) -> Call[list[T], list[Any]]:
+def _knowing[T](work: AsyncFn[list[T], list[Any]], gate: Gate[list[T]]) -> AsyncFn[list[T], list[Any]]:
     """`work` on those of the items that the gate knows nothing of."""
 
     async def call(items: list[T]) -> list[Any]:

@@ -7,9 +7,8 @@ from contextvars import ContextVar
 from typing import Final
 
 from penstock.core.clock import clock_of
-from penstock.core.errors import BlockedLoopWarning
+from penstock.core.errors import BlockedLoopWarning, Place
 from penstock.core.log import LOG
-from penstock.core.words import Place
 
 BLOCKED: Final = 0.1
 """Seconds from which on it is said that a function keeps the loop."""

@@ -4,17 +4,17 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from penstock.core.limited import Hold, Limits, limited
 from penstock.core.meter import Meter
-from penstock.core.plan import MISSING, Call, Gate, Plan
+from penstock.core.plan import MISSING, AsyncFn, Gate, Plan
 from penstock.core.retry import retrying, timed
+from penstock.core.stage_limits import Hold, Limits, limited
 
 
 def _nothing(_: object) -> None:
     """Forget nothing."""
 
 
-def gated[T, U](work: Call[T, U], gate: Gate[T]) -> Call[T, U]:
+def gated[T, U](work: AsyncFn[T, U], gate: Gate[T]) -> AsyncFn[T, U]:
     """`work` on the items that the gate knows nothing of."""
 
     async def call(item: T) -> U:
@@ -24,7 +24,7 @@ def gated[T, U](work: Call[T, U], gate: Gate[T]) -> Call[T, U]:
     return call
 
 
-def in_time[T, U](plan: Plan[T, U]) -> Call[T, U]:
+def in_time[T, U](plan: Plan[T, U]) -> AsyncFn[T, U]:
     """The work of `plan`, each attempt within its timeout."""
     return plan.work if plan.timeout is None else timed(plan.work, plan.timeout)
 
@@ -32,14 +32,14 @@ def in_time[T, U](plan: Plan[T, U]) -> Call[T, U]:
 def composed[J, U](
     plan: Plan[Any, Any],
     meter: Meter,
-    attempt: Call[J, U],
+    attempt: AsyncFn[J, U],
     *,
     may_retry: Callable[[J], bool],
     forget: Callable[[J], None] = _nothing,
     hold: Callable[[Limits, J], Hold] | None = None,
-    divided: Callable[[Call[J, U], Call[J, U]], Call[J, U]] | None = None,
-    knowing: Callable[[Call[J, U], Gate[Any]], Call[J, U]] = gated,
-) -> Call[J, U]:
+    divided: Callable[[AsyncFn[J, U], AsyncFn[J, U]], AsyncFn[J, U]] | None = None,
+    knowing: Callable[[AsyncFn[J, U], Gate[Any]], AsyncFn[J, U]] = gated,
+) -> AsyncFn[J, U]:
     """`attempt` as `plan` has it called: each under the limits, tried again, behind the gate.
 
     What a window calls with is an item, a list of items, or an open input. For the last two it says otherwise what an

@@ -3,8 +3,10 @@
 Work that fails raises the user's own exception object; these are for everything else.
 """
 
+import inspect
 from asyncio import CancelledError
 from contextlib import suppress
+from traceback import walk_stack
 
 from penstock.core.text import one_line
 
@@ -72,7 +74,10 @@ class NoResultError(PenstockError, LookupError):
 
 
 class NestedLimitError(PenstockError, RuntimeError):
-    """A task asked for a `Limiter` that it holds: it would wait for itself. The message names both places."""
+    """A task asked for a `Limiter` that it holds: it would wait for itself.
+
+    The message and the traceback show both places.
+    """
 
 
 class WrongLoopError(PenstockError, RuntimeError):
@@ -149,3 +154,18 @@ def said(error: BaseException) -> str:
         return one_line(repr(error))
     except Exception as failure:  # noqa: BLE001 -- it must not hide the error that it speaks of
         return f"<{type(error).__name__}, whose repr raised {type(failure).__name__}>"
+
+
+type Place = tuple[str, int]
+"""A file and a line of it."""
+
+
+def caller() -> Place:
+    """Find the line outside of this package that has called it: warnings that come later point there.
+
+    It walks the stack, which is cheap enough for once a run.
+    """
+    for frame, line in walk_stack(inspect.currentframe()):
+        if frame.f_globals.get("__name__", "").partition(".")[0] != "penstock":
+            return frame.f_code.co_filename, line
+    return "", 0

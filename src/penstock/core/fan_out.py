@@ -15,19 +15,17 @@ from penstock.core.calling import composed
 from penstock.core.clock import now
 from penstock.core.closing import aclose, close
 from penstock.core.errors import AttemptTimeout, OptionError, as_failure
-from penstock.core.limited import Hold, Limits
 from penstock.core.outcome import Failed, Ok
-from penstock.core.plan import MISSING, Call, Gate, Plan
+from penstock.core.plan import MISSING, AsyncFn, Gate, Plan
 from penstock.core.pump import LOOK
 from penstock.core.retry import Exhausted
 from penstock.core.scope import Scope
 from penstock.core.stage import Stage
+from penstock.core.stage_limits import Hold, Limits
 from penstock.core.window import Caller
 
 PASSES: Final = 2
 """Passes of the loop between two rounds while an input has nothing: one to wake it, one for it to give an output."""
-
-type Fan[U] = Iterable[U] | AsyncIterable[U]
 
 
 AT_HAND: Final = (list, tuple, set, frozenset, dict, deque)
@@ -141,7 +139,7 @@ class FanOut[T, U](Caller[T, U]):
         self._given = 0  # outputs in this round: one of each input that has some
         self._passes_due = 0
         self._waiting: dict[int, Outputs[T, U]] = {}
-        self._attempt: Call[Outputs[T, U], None] = composed(
+        self._attempt: AsyncFn[Outputs[T, U], None] = composed(
             plan,
             self.meter,
             self._produce,
@@ -166,17 +164,17 @@ class FanOut[T, U](Caller[T, U]):
     # Producing
 
     @override
-    def _starting(self) -> tuple[Callable[[T, Call[T, U]], None], Call[T, U], Call[T, U]]:
+    def _starting(self) -> tuple[Callable[[T, AsyncFn[T, U]], None], AsyncFn[T, U], AsyncFn[T, U]]:
         return self._open_input, self.plan.work, self.plan.work
 
-    def _open_input(self, item: T, work: Call[T, U]) -> None:
+    def _open_input(self, item: T, work: AsyncFn[T, U]) -> None:
         index = self._taken
         self._taken = index + 1
         self._inputs[index] = Outputs(index, item)
         self._run(index, item, work)
 
     @override
-    async def _call(self, index: int, item: T, work: Call[T, U]) -> None:
+    async def _call(self, index: int, item: T, work: AsyncFn[T, U]) -> None:
         outputs = self._inputs[index]
         try:
             try:
@@ -189,7 +187,7 @@ class FanOut[T, U](Caller[T, U]):
         except Exception as error:  # noqa: BLE001 -- whatever it is, it ends the run
             self._crashed(index, error)
 
-    def _knowing(self, attempt: Call[Outputs[T, U], None], gate: Gate[T]) -> Call[Outputs[T, U], None]:
+    def _knowing(self, attempt: AsyncFn[Outputs[T, U], None], gate: Gate[T]) -> AsyncFn[Outputs[T, U], None]:
         async def call(outputs: Outputs[T, U]) -> None:
             known = await gate(outputs.item)
             if known is MISSING:

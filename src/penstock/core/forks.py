@@ -6,6 +6,7 @@ frames; then it exits, as a child of `multiprocessing` does whose function retur
 the frames are watched in the child alone (`sys.monitoring`), and runs that it begins itself are not concerned.
 """
 
+import inspect
 import os
 import sys
 import traceback
@@ -34,12 +35,10 @@ def _watch() -> None:
     if _returning:
         return
     _above.clear()
-    frame: FrameType | None = sys._getframe()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
-    while frame is not None:
+    for frame, _ in traceback.walk_stack(inspect.currentframe()):
         name = frame.f_globals.get("__name__", "")
         if name.startswith("penstock.") and name != __name__ and not name.startswith("penstock.testing"):
             _above.add(frame)
-        frame = frame.f_back
     if not _above:
         return
     monitoring, events = sys.monitoring, sys.monitoring.events
@@ -57,7 +56,8 @@ def _watch() -> None:
 
 def _end_if_above(_code: CodeType, _where: int, _value: object = None) -> None:
     """End the process when one of those frames goes on."""
-    if sys._getframe(1) in _above:  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+    ours = inspect.currentframe()
+    if ours is not None and ours.f_back in _above:
         _end(sys.exception())
 
 

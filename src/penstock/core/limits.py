@@ -1,23 +1,23 @@
-"""What stages and functions may share: a limit to how many are held at once. First come, first served."""
+"""Limits that stages and functions share: what is held at once, what starts per time. First come, first served."""
 
 import asyncio
 import itertools
-import sys
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
-from types import CodeType
-from typing import Any, cast, overload, override
+from typing import Any, Final, cast, overload, override
 
 from penstock.core import validate
-from penstock.core.errors import NestedLimitError, OptionError, WrongLoopError
-
-type Place = str | tuple[CodeType, int]
-"""Where a hold was taken: by the stage of that name, or at that instruction of that code."""
+from penstock.core.clock import clock_of
+from penstock.core.errors import NestedLimitError, OptionError, WrongLoopError, caller
+from penstock.core.retry import Seconds
 
 _NUMBERS = itertools.count()
 
+_EARLY: Final = 1e-9
+"""Seconds by which a loop may call a timer too early: the resolution of asyncio's clock."""
 
-class Line:
+
+class WaitingLine:
     """A line of those who wait until their weight fits under `limit`. The first in line is never overtaken.
 
     While somebody waits, the first does not fit. One who is too heavy for the limit fits when nothing is in use.
@@ -128,8 +128,8 @@ class Limiter(Shared):
 
     def __init__(self, n: int, *, name: str | None = None, cost: Callable[[Any], int] | None = None) -> None:
         super().__init__(name, cost)
-        self._line = Line(validate.whole("n", n, least=1))
-        self._places: dict[asyncio.Task[Any] | None, Place] = {}
+        self._line = WaitingLine(validate.whole("n", n, least=1))
+        self._stages: dict[asyncio.Task[Any] | None, str] = {}  # of the tasks that hold it; "" for an `async with`
 
     @override
     def __repr__(self) -> str:
@@ -160,10 +160,8 @@ class Limiter(Shared):
         return len(self._line)
 
     async def __aenter__(self) -> None:
-        frame = sys._getframe(1)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] # costs less than `inspect`
-        place = frame.f_code, frame.f_lasti
-        if not self.take(1, place):
-            await self.wait(1, place)
+        if not self.take(1):
+            await self.wait(1)
 
     async def __aexit__(self, *_: object) -> None:
         self.give_back(1)
@@ -185,10 +183,8 @@ class Limiter(Shared):
     async def run[*Ts, U](self, fn: Callable[[*Ts], U | Awaitable[U]], /, *args: *Ts) -> U: ...
     async def run[*Ts, U](self, fn: Callable[[*Ts], U | Awaitable[U]], /, *args: *Ts) -> U:
         """Hold it (weight 1) while `fn(*args)` runs; an awaitable that comes back is awaited meanwhile."""
-        frame = sys._getframe(1)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
-        place = frame.f_code, frame.f_lasti
-        if not self.take(1, place):
-            await self.wait(1, place)
+        if not self.take(1):
+            await self.wait(1)
         try:
             result = fn(*args)
             return await cast("Awaitable[U]", result) if isinstance(result, Awaitable) else result
@@ -209,32 +205,36 @@ class Limiter(Shared):
             raise OptionError(f"weight must be at most the limit of {self!r}, {self.limit}, got {weight}")
         return weight
 
-    def take(self, weight: int, place: Place) -> bool:
-        """Take `weight` for the current task if that is possible now; `wait` has to follow if not."""
+    def take(self, weight: int, stage: str = "") -> bool:
+        """Take `weight` for the current task, of that stage, if it fits now; if not, call `wait` next."""
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
             self.bind(loop)
         task = asyncio.current_task(loop)
-        if task in self._places:
+        if task in self._stages:
             raise NestedLimitError(
-                f"{self!r} is held by this task already: taken {_said(self._places[task])}, asked for again "
-                f"{_said(place)}; it would wait for itself"
+                f"{self!r} is held by this task already: taken {self._taken_by(task)}, asked for again at "
+                f"{':'.join(map(str, caller()))}; it would wait for itself"
             )
         if not self._line.take(weight):
             return False
-        self._places[task] = place
+        self._stages[task] = stage
         return True
 
-    async def wait(self, weight: int, place: Place) -> None:
+    async def wait(self, weight: int, stage: str = "") -> None:
         """Take `weight` for the current task when it is its turn."""
         await self._line.wait(weight)
-        self._places[asyncio.current_task()] = place
+        self._stages[asyncio.current_task()] = stage
 
     def give_back(self, weight: int) -> None:
         """Give back what the current task took, or another one for it: closing a generator may be left to the loop."""
-        if self._places.pop(asyncio.current_task(), None) is None:
-            self._places.popitem()
+        if self._stages.pop(asyncio.current_task(), None) is None:
+            self._stages.popitem()
         self._line.give_back(weight)
+
+    def _taken_by(self, task: "asyncio.Task[Any] | None") -> str:
+        stage = self._stages[task]
+        return f"by stage {stage!r}" if stage else "further up in this traceback"
 
 
 class WeightedHold:
@@ -247,18 +247,114 @@ class WeightedHold:
         self._weight = weight
 
     async def __aenter__(self) -> None:
-        frame = sys._getframe(1)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
-        place = frame.f_code, frame.f_lasti
-        if not self._limiter.take(self._limiter.check(self._weight), place):
-            await self._limiter.wait(self._weight, place)
+        if not self._limiter.take(self._limiter.check(self._weight)):
+            await self._limiter.wait(self._weight)
 
     async def __aexit__(self, *_: object) -> None:
         self._limiter.give_back(self._weight)
 
 
-def _said(place: Place) -> str:
-    if isinstance(place, str):
-        return f"by stage {place!r}"
-    code, instruction = place
-    lines = (line for start, end, line in code.co_lines() if start <= instruction < end)
-    return f"at {code.co_filename}:{next(lines, None)} in {code.co_qualname}"
+class RateLimit(Shared):
+    """At most `n` per `per` seconds, evenly spaced, by all stages and functions of one event loop that use it.
+
+    The generic cell rate algorithm (ITU-T I.371, annex A, virtual scheduling): a start of cost c takes `c * per / n`
+    seconds off a schedule that may run ahead of the clock by `burst` units. In any `per` seconds there are at most
+    `n + burst - 1` starts of cost 1. First come, first served; a cancelled wait costs nothing. A loop that is late
+    makes the space between two starts larger, never smaller; a burst of 2 or more keeps the average all the same.
+
+    Args:
+        n: cost units per `per` seconds, > 0.
+        per: seconds, or a timedelta, > 0.
+        burst: units that may go at once after as much idle time as they take, >= 1. Default: 1, no burst.
+        name: its name in errors.
+        cost: the units of an item of a stage with `limit=`, given the item (`map_batches`: the list of them); a number
+            >= 0, where 0 is charged nothing and still waits for its turn. Default: 1.
+
+    Raises:
+        OptionError: an argument breaks its rule.
+
+    Example:
+        limits = [penstock.RateLimit(500, 60), penstock.RateLimit(90_000, 60, cost=tokens_of)]
+        penstock.stream(prompts).map(ask, concurrency=64, limit=limits)
+    """
+
+    def __init__(
+        self,
+        n: float,
+        per: Seconds,
+        *,
+        burst: float = 1,
+        name: str | None = None,
+        cost: Callable[[Any], float] | None = None,
+    ) -> None:
+        super().__init__(name, cost)
+        self._n = validate.positive("n", n)
+        self._per = validate.seconds("per", per)
+        self._burst = validate.number("burst", burst, least=1)
+        self._turns = WaitingLine(1)
+        self._clock: Callable[[], float] | None = None
+        self._began = float("-inf")
+        self._charged = 0.0  # since then: sums of seconds would drift
+
+    @override
+    def __repr__(self) -> str:
+        rate = f"{self._n:g}, {self._per:g}"
+        return f"RateLimit({rate})" if self.name is None else f"RateLimit({rate}, name={self.name!r})"
+
+    async def acquire(self, cost: float = 1) -> None:
+        """Wait until one may start, and charge `cost` units, a number >= 0.
+
+        A cost above `burst` waits until nothing is owed, and is paid off afterwards by those who come next.
+        """
+        cost = validate.number("cost", cost, least=0)
+        await self.turn(cost)
+        self.charge(cost)
+
+    async def __aenter__(self) -> None:
+        await self.acquire()
+
+    async def __aexit__(self, *_: object) -> None:
+        """Do nothing: a start cannot be given back."""
+
+    # For whoever has more to wait for before the start
+
+    def weigh(self, item: object) -> float:
+        """The units of `item`."""
+        return 1.0 if self._cost is None else validate.number("cost(item)", self._cost(item), least=0)
+
+    async def turn(self, cost: float) -> None:
+        """Wait for one's turn, and for `cost` units. Nothing is charged, and nobody else has a turn, until it ends."""
+        loop = asyncio.get_running_loop()
+        self.bind(loop)
+        if not self._turns.take(1):
+            await self._turns.wait(1)
+        try:
+            while (left := self._starts_at(cost) - self._now()) > _EARLY:  # noqa: ASYNC110 -- what it waits for is time
+                await asyncio.sleep(left)
+        except BaseException:
+            self.end_turn()
+            raise
+
+    def charge(self, cost: float) -> None:
+        """Charge what starts now, and end the turn."""
+        now = self._now()
+        if now > self._paid_at() + _EARLY:
+            self._began, self._charged = now, 0.0
+        self._charged += cost
+        self.end_turn()
+
+    def end_turn(self) -> None:
+        """End the turn: the next in line has one."""
+        self._turns.give_back(1)
+
+    def _now(self) -> float:
+        if self._clock is None:
+            self._clock = clock_of(asyncio.get_running_loop())
+        return self._clock()
+
+    def _paid_at(self) -> float:
+        """When everything charged so far is paid off: the theoretical arrival time of the algorithm."""
+        return self._began + self._charged * self._per / self._n
+
+    def _starts_at(self, cost: float) -> float:
+        return self._began + (self._charged - max(0.0, self._burst - cost)) * self._per / self._n

@@ -7,7 +7,7 @@ from typing import Any, Protocol, override
 from penstock.core.plan import MISSING
 
 
-class Results(Protocol):
+class WaitingResults(Protocol):
     """Where results wait."""
 
     def __len__(self) -> int: ...
@@ -23,7 +23,7 @@ class Results(Protocol):
 
 
 class Arrivals(deque[Any]):
-    """Results in the order in which they came: whose they are does not matter."""
+    """WaitingResults in the order in which they came: whose they are does not matter."""
 
     __slots__ = ()
 
@@ -47,7 +47,7 @@ class AsFinished:
     __slots__ = ("head", "waiting")
 
     def __init__(self) -> None:
-        self.waiting: Results = Arrivals()
+        self.waiting: WaitingResults = Arrivals()
         self.head: int = 0
 
     def has_next(self) -> bool:
@@ -75,7 +75,7 @@ class InOrder(AsFinished):
     def __init__(self, running: Mapping[int, object], bound: int) -> None:
         super().__init__()
         self._by_index: dict[int, Any] = {}
-        self.waiting: Results = self._by_index
+        self.waiting: WaitingResults = self._by_index
         self._running = running
         self._steps = 2 * bound
 

@@ -1,14 +1,13 @@
-"""What a window is given to do, and what work may come to beside a result."""
+"""The plan of a window: its work and the options of its stage, and the markers that work may return beside results."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from penstock.core.closing import close
-from penstock.core.limited import Limits
 from penstock.core.outcome import Failed
-from penstock.core.policy import ANY_NUMBER, OnError, Tolerance
 from penstock.core.retry import Retry
+from penstock.core.stage_limits import Limits
 
 
 class _Nothing:
@@ -22,7 +21,7 @@ MISSING: Final[Any] = _Nothing()
 """What a window hands over when no result is next."""
 
 
-type Call[T, U] = Callable[[T], Awaitable[U]]
+type AsyncFn[T, U] = Callable[[T], Awaitable[U]]
 
 type Gate[T] = Callable[[T], Awaitable[Any]]
 """What an item waits for before its work, outside of limits, attempts and timeouts.
@@ -46,12 +45,41 @@ class Later[U]:
         close(self.result)
 
 
+type OnError = Literal["raise", "skip", "collect", "return"]
+type OutOfBand = Literal["raise", "skip", "collect"]
+"""What leaves the type of the results as it is."""
+
+ON_ERROR: Final[tuple[OnError, ...]] = ("raise", "skip", "collect", "return")
+
+
+@dataclass(frozen=True, slots=True)
+class Tolerance:
+    """How many failures "skip" and "collect" put up with before they raise.
+
+    `most` is a count. `rate` is a share of the items settled so far; a single failure is never too many for it.
+    """
+
+    most: int | None = None
+    rate: float | None = None
+
+    def exceeded(self, failed: int, settled: int) -> str | None:
+        """The option that `failed` of `settled` items break, or None."""
+        if self.most is not None and failed > self.most:
+            return f"max_failures={self.most}"
+        if self.rate is not None and failed > max(1, self.rate * settled):
+            return f"max_failure_rate={self.rate:g}"
+        return None
+
+
+ANY_NUMBER: Final = Tolerance()
+
+
 @dataclass(frozen=True, slots=True)
 class Plan[T, U]:
     """What a window is to do: the work and the options of its stage, checked."""
 
     name: str
-    work: Call[T, U]
+    work: AsyncFn[T, U]
     inline: Callable[[T], U | Later[U]] | None = None
     size: int = 1  # the most items that a call takes, where it takes lists
     concurrency: int = 1

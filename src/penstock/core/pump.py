@@ -16,7 +16,7 @@ from typing import Any, Final, override
 from penstock.core.clock import now
 from penstock.core.meter import Meter, Wait
 from penstock.core.outcome import Failed
-from penstock.core.plan import MISSING, Call, Plan
+from penstock.core.plan import MISSING, AsyncFn, Plan
 from penstock.core.scope import Scope
 from penstock.core.stage import END, PENDING, Pulled, Stage, name_work
 from penstock.core.stats import StageStats
@@ -69,7 +69,9 @@ class Pump[T, U](Stage[U]):
         """Count the free places."""
         raise NotImplementedError
 
-    def _starting(self) -> "tuple[Callable[[T, Call[Any, Any]], None], Call[Any, Any], Call[Any, Any]]":
+    def _starting(
+        self,
+    ) -> "tuple[Callable[[T, AsyncFn[Any, Any]], None], AsyncFn[Any, Any], AsyncFn[Any, Any]]":
         """How to start work on an item; and what to call for the next item, and for those after it."""
         raise NotImplementedError
 

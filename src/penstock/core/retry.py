@@ -10,7 +10,7 @@ from typing import Any, Self, cast, override
 from penstock.core import validate
 from penstock.core.errors import AttemptTimeout, OptionError, said
 from penstock.core.log import LOG
-from penstock.core.words import Plain, call, name_of
+from penstock.core.text import Verbatim, call, name_of
 
 type RetryOn = type[BaseException] | tuple[type[BaseException], ...] | Callable[[Exception], bool]
 type Seconds = float | timedelta
@@ -74,7 +74,7 @@ class Retry:
     def __repr__(self) -> str:
         on: Any = self.on
         kinds = cast("tuple[object, ...]", on if isinstance(on, tuple) else (on,))
-        named = {"wait": None if self.wait is None else Plain(name_of(self.wait))}
+        named = {"wait": None if self.wait is None else Verbatim(name_of(self.wait))}
         given = {each.name: getattr(self, each.name) for each in fields(self) if each.name not in {"on", "wait"}}
         changed = {name: value for name, value in given.items() if value != _DEFAULTS[name]}
         return call("Retry", f"on={' | '.join(map(name_of, kinds))}", **changed, **named)

@@ -18,11 +18,10 @@ from weakref import ref
 from penstock.core import forks, open_runs
 from penstock.core.blocking import BLOCKED_BY, Blocked
 from penstock.core.clock import TURN, clock_of, now
-from penstock.core.errors import UnstoppedWorkWarning, as_failure, note, said
+from penstock.core.errors import Place, UnstoppedWorkWarning, as_failure, note, said
 from penstock.core.log import LOG, TABLE
 from penstock.core.outcome import Failed, Reason
 from penstock.core.stats import StageStats, Stats
-from penstock.core.words import Place
 
 KEPT_FAILURES = 1000
 """How many of the newest failures a run keeps; the rest are counted."""

@@ -4,8 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import overload, override
 
-from penstock.core.table import table
-from penstock.core.words import line
+from penstock.core.text import line, table
 
 
 @dataclass(frozen=True, slots=True)

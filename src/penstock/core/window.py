@@ -21,7 +21,7 @@ from penstock.core.errors import MisuseError, as_failure, note
 from penstock.core.log import LOG
 from penstock.core.order import AsFinished, InOrder
 from penstock.core.outcome import Failed, Ok
-from penstock.core.plan import DROPPED, MISSING, Call, Later, Plan
+from penstock.core.plan import DROPPED, MISSING, AsyncFn, Later, Plan
 from penstock.core.pump import LOOK, Pump
 from penstock.core.retry import Exhausted, thread_back
 from penstock.core.scope import Scope
@@ -41,7 +41,7 @@ class Caller[T, U](Pump[T, U]):
         super().__init__(scope, upstream, plan)
         self._unbegun: LazyTasks[T, U] = LazyTasks(scope, self._never_began)
 
-    async def _call(self, index: int, item: T, work: Call[T, U]) -> None:
+    async def _call(self, index: int, item: T, work: AsyncFn[T, U]) -> None:
         """The life of an item in its task, from the call to what it came to."""
         raise NotImplementedError
 
@@ -51,7 +51,7 @@ class Caller[T, U](Pump[T, U]):
 
     # Tasks
 
-    def _run(self, index: int, item: T, work: Call[T, U]) -> None:
+    def _run(self, index: int, item: T, work: AsyncFn[T, U]) -> None:
         call = self._call_in_turn(index, item, work)
         try:
             task = self.scope.spawn(call)
@@ -66,8 +66,8 @@ class Caller[T, U](Pump[T, U]):
             if self._stopping:
                 task.cancel(self.scope.reason)
 
-    async def _call_in_turn(self, index: int, item: T, work: Call[T, U]) -> None:
-        """Call when it is its turn: a task factory may start many tasks that all want to begin in one pass."""
+    async def _call_in_turn(self, index: int, item: T, work: AsyncFn[T, U]) -> None:
+        """AsyncFn when it is its turn: a task factory may start many tasks that all want to begin in one pass."""
         try:
             if self._unbegun:
                 await self._unbegun.begin()
@@ -177,18 +177,18 @@ class Window[T, U](Caller[T, U]):
         self._order = InOrder(self.running, self.bound) if plan.ordered else AsFinished()
         self._results = self._order.waiting
         self.finished: Sized = self._results
-        self.work: Call[T, U]
-        self.measured_work: Call[T, U]
+        self.work: AsyncFn[T, U]
+        self.measured_work: AsyncFn[T, U]
         self.work, self.measured_work = self._calls(in_time(plan))
 
-    def _calls(self, attempt: Call[T, U]) -> tuple[Call[T, U], Call[T, U]]:
+    def _calls(self, attempt: AsyncFn[T, U]) -> tuple[AsyncFn[T, U], AsyncFn[T, U]]:
         """What is called for an item, and what is called for one that is timed."""
         plan, meter = self.plan, self.meter
         meter.times_all = plan.limits is not None or plan.retry is not None
         measured = self._composed(meter.timing(attempt))
         return (measured if meter.times_all else self._composed(attempt)), measured
 
-    def _composed(self, attempt: Call[T, U]) -> Call[T, U]:
+    def _composed(self, attempt: AsyncFn[T, U]) -> AsyncFn[T, U]:
         return composed(self.plan, self.meter, attempt, may_retry=lambda _: not self._stopping)
 
     # What a pump asks
@@ -231,7 +231,7 @@ class Window[T, U](Caller[T, U]):
         self._discarded += self._order.discard_behind(index)
 
     @override
-    def _starting(self) -> tuple[Callable[[T, Call[T, U]], None], Call[T, U], Call[T, U]]:
+    def _starting(self) -> tuple[Callable[[T, AsyncFn[T, U]], None], AsyncFn[T, U], AsyncFn[T, U]]:
         following = self.measured_work if self.meter.slow else self.work
         call = self.measured_work if self.meter.samples(self._taken) else following
         if self.plan.inline is not None:
@@ -240,7 +240,7 @@ class Window[T, U](Caller[T, U]):
 
     # Running
 
-    def _start(self, item: T, work: Call[T, U]) -> None:
+    def _start(self, item: T, work: AsyncFn[T, U]) -> None:
         """Do what `_start_as_the_loop_likes` comes to without a task factory: half a microsecond less an item."""
         index = self._taken
         self._taken = index + 1
@@ -255,13 +255,13 @@ class Window[T, U](Caller[T, U]):
             if self._stopping:
                 task.cancel(self.scope.reason)
 
-    def _start_as_the_loop_likes(self, item: T, work: Call[T, U]) -> None:
+    def _start_as_the_loop_likes(self, item: T, work: AsyncFn[T, U]) -> None:
         index = self._taken
         self._taken = index + 1
         self._run(index, item, work)
 
-    def _start_inline(self, item: T, work: Call[T, U]) -> None:
-        """Call a plain function here and now; no task unless it turns out to return an awaitable."""
+    def _start_inline(self, item: T, work: AsyncFn[T, U]) -> None:
+        """AsyncFn a plain function here and now; no task unless it turns out to return an awaitable."""
         index = self._taken
         self._taken = index + 1
         assert self.plan.inline is not None
@@ -279,7 +279,7 @@ class Window[T, U](Caller[T, U]):
             self._returned(index, item, value)
 
     @override
-    async def _call(self, index: int, item: T, work: Call[T, U]) -> None:
+    async def _call(self, index: int, item: T, work: AsyncFn[T, U]) -> None:
         """Hand over the result in the task itself: a callback of the task would cost a pass of the loop.
 
         What returns while this pumps has been started just now, and is not among `running` yet.
@@ -361,14 +361,14 @@ class LazyTasks[T, U]:
     def __init__(self, scope: Scope, never_began: Callable[[int, T], None]) -> None:
         self._scope = scope
         self._never_began = never_began
-        self._items: dict[asyncio.Task[None], tuple[int, T, Call[T, U]]] = {}
+        self._items: dict[asyncio.Task[None], tuple[int, T, AsyncFn[T, U]]] = {}
         self._waiting: dict[asyncio.Task[None] | None, None] = {}  # those that have begun too late in a turn, in order
 
     def __len__(self) -> int:
         return len(self._items)
 
     def note(
-        self, task: asyncio.Task[None], call: Coroutine[Any, Any, None], index: int, item: T, work: Call[T, U]
+        self, task: asyncio.Task[None], call: Coroutine[Any, Any, None], index: int, item: T, work: AsyncFn[T, U]
     ) -> None:
         """Remember what `task` is to do, if it has not begun with its `call`."""
         if inspect.getcoroutinestate(call) == inspect.CORO_CREATED:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from penstock.core import validate
 from penstock.core.errors import OptionError
-from penstock.core.policy import ANY_NUMBER, Tolerance
+from penstock.core.plan import ANY_NUMBER, Tolerance
 from penstock.durable.options import RunOptions
 from penstock.durable.roots import Key
 from penstock.durable.sink import Sink, check_sink, removes

@@ -5,7 +5,7 @@ from collections import deque
 
 from penstock.core.errors import note
 from penstock.core.outcome import Failed
-from penstock.core.policy import Tolerance
+from penstock.core.plan import Tolerance
 from penstock.core.scope import KEPT_FAILURES
 from penstock.durable.errors import RowError
 from penstock.durable.roots import Root

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from penstock.core.errors import OptionError
-from penstock.core.policy import Tolerance
+from penstock.core.plan import Tolerance
 from penstock.core.scope import Scope
 from penstock.core.stage import Stage
 from penstock.durable.fingerprint import StageCode, stage_code

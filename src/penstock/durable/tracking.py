@@ -8,8 +8,7 @@ from typing import Any, Final, cast
 from penstock.core.closing import aclose, close
 from penstock.core.fan_out import AT_HAND
 from penstock.core.outcome import Failed
-from penstock.core.plan import DROPPED, MISSING, Call, Gate, Later, Plan
-from penstock.core.policy import ANY_NUMBER
+from penstock.core.plan import ANY_NUMBER, DROPPED, MISSING, AsyncFn, Gate, Later, Plan
 from penstock.durable.fingerprint import StageCode
 from penstock.durable.ledger import Dispatch, Ledger
 from penstock.durable.memo import StageMemo
@@ -81,7 +80,7 @@ async def _dispatched(dispatch: Dispatch | None, items: Iterable[Tracked]) -> No
             await committed
 
 
-def _single(call: Call[Any, Any], memo: StageMemo | None) -> Call[Any, Any]:
+def _single(call: AsyncFn[Any, Any], memo: StageMemo | None) -> AsyncFn[Any, Any]:
     async def single(item: Tracked) -> Any:
         value = await call(item.value)
         if memo is not None:
@@ -91,7 +90,7 @@ def _single(call: Call[Any, Any], memo: StageMemo | None) -> Call[Any, Any]:
     return single
 
 
-def _sifting(call: Call[Any, Any], memo: StageMemo | None) -> Call[Any, Any]:
+def _sifting(call: AsyncFn[Any, Any], memo: StageMemo | None) -> AsyncFn[Any, Any]:
     async def sifting(item: Tracked) -> Any:
         value = await call(item.value)
         if memo is not None:
@@ -119,7 +118,7 @@ def _became(item: Tracked, value: Any) -> Any:
     return value if value is DROPPED else item.now(value)
 
 
-def _listed(call: Call[list[Any], list[Any]], memo: StageMemo | None) -> Call[list[Tracked], list[Tracked]]:
+def _listed(call: AsyncFn[list[Any], list[Any]], memo: StageMemo | None) -> AsyncFn[list[Tracked], list[Tracked]]:
     async def listed(items: list[Tracked]) -> list[Tracked]:
         values = await call(_seen(items))
         if memo is not None:
@@ -130,7 +129,7 @@ def _listed(call: Call[list[Any], list[Any]], memo: StageMemo | None) -> Call[li
     return listed
 
 
-def _fanned(call: Call[Any, Any], memo: StageMemo | None) -> Call[Any, Any]:
+def _fanned(call: AsyncFn[Any, Any], memo: StageMemo | None) -> AsyncFn[Any, Any]:
     async def fanned(item: Tracked) -> Any:
         item.root.under_way -= item.made  # of an attempt whose outputs nobody took
         item.made = 0
@@ -207,7 +206,7 @@ def _sifted(item: Tracked, keep: Any) -> Any:
 class _Form:
     """Calls functions of one form with tracked items; `recalled` makes of an item what was kept of its result."""
 
-    wrap: Callable[[Call[Any, Any], StageMemo | None], Call[Any, Any]]
+    wrap: Callable[[AsyncFn[Any, Any], StageMemo | None], AsyncFn[Any, Any]]
     recalled: Callable[[Tracked, Any], Any]
     takes_lists: bool = False
 

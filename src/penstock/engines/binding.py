@@ -50,7 +50,7 @@ class Binding:
                 fan = await self._awaited(limit, Call(prepared, (item,), most))
                 if isinstance(fan, _NEVER_BLOCKS) or not isinstance(fan, Iterable) or not self._engine.in_process:
                     return cast("Any", fan)
-            return Reading(cast("Iterable[Any]", fan), self, limit)
+            return EngineIterator(cast("Iterable[Any]", fan), self, limit)
 
         return read
 
@@ -139,7 +139,7 @@ class Budget:
             self._left = self.when - asyncio.get_running_loop().time()
 
 
-class Reading[T](AsyncIterator[T]):
+class EngineIterator[T](AsyncIterator[T]):
     """A plain iterable, read and closed on an engine of this process, for those whose reading blocks.
 
     A cancelled read waits for its item, where a call cannot be stopped.

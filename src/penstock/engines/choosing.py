@@ -4,9 +4,9 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, Literal
 
 from penstock.core.errors import OptionError
-from penstock.core.limited import Limits
 from penstock.core.plan import Plan
 from penstock.core.scope import Scope
+from penstock.core.stage_limits import Limits
 from penstock.engines.binding import Binding
 from penstock.engines.engine import Engine
 from penstock.engines.local import FunctionKind

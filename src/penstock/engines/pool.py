@@ -6,7 +6,7 @@ from concurrent.futures import Executor, Future
 from queue import SimpleQueue
 from typing import Any, override
 
-type _Job = tuple[Future[Any], Callable[[], Any]]
+type _Submission = tuple[Future[Any], Callable[[], Any]]
 
 
 class DaemonThreads(Executor):
@@ -18,7 +18,7 @@ class DaemonThreads(Executor):
     def __init__(self, most: int, name: str) -> None:
         self._most = most
         self._name = name
-        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        self._jobs: SimpleQueue[_Submission | None] = SimpleQueue()
         self._threads: set[threading.Thread] = set()
         self._lock = threading.Lock()
         self._unfinished = 0

@@ -29,7 +29,7 @@ class _Joint[T](Stage[T]):
             self.scope.stop(upstream)
 
 
-class _Source:
+class _Input:
     """One of the merged stages, and the item of it that is next."""
 
     __slots__ = ("item", "served", "stage", "waiting")
@@ -40,7 +40,7 @@ class _Source:
         self.item: Any = None
         self.waiting = False
 
-    def __lt__(self, other: "_Source") -> bool:
+    def __lt__(self, other: "_Input") -> bool:
         return self.served < other.served
 
 
@@ -56,8 +56,8 @@ class Merge[T](_Joint[T]):
 
     def __init__(self, scope: Scope, upstreams: Sequence[Stage[T]]) -> None:
         super().__init__(scope, upstreams, "merge")
-        self._unasked = deque(_Source(stage, number) for number, stage in enumerate(upstreams))
-        self._ready: list[_Source] = []
+        self._unasked = deque(_Input(stage, number) for number, stage in enumerate(upstreams))
+        self._ready: list[_Input] = []
         self._waiting = 0
         self._clock = len(upstreams)
         self._given = 0
@@ -118,7 +118,7 @@ class Merge[T](_Joint[T]):
             self._given = 0
         self._tell()
 
-    def _has_item(self, source: _Source) -> None:
+    def _has_item(self, source: _Input) -> None:
         if not source.waiting:  # pragma: no cover -- one call per PENDING; a second would spoil the count
             return
         source.waiting = False

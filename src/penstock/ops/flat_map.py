@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any, Final, override
 
 from penstock.core.fan_out import FanOut
-from penstock.core.plan import Call, Plan
+from penstock.core.plan import AsyncFn, Plan
 from penstock.core.scope import Scope
 from penstock.core.stage import Stage
 from penstock.engines.binding import Binding
@@ -22,7 +22,7 @@ class FlatMap(Kind):
         return False
 
     @override
-    def bound(self, binding: Binding, fn: Callable[[Any], Any], timeout: float | None) -> Call[Any, Any]:
+    def bound(self, binding: Binding, fn: Callable[[Any], Any], timeout: float | None) -> AsyncFn[Any, Any]:
         return binding.bind_fan(fn, timeout)
 
     @override

@@ -13,7 +13,7 @@ from penstock.core.stage import END, PENDING, Pulled, Stage, Through
 
 
 @dataclass(frozen=True, slots=True)
-class Limit:
+class WeightLimit:
     """How heavy a batch may be: `weight(item)` gives a number >= 0, `most` is the sum that a batch may reach."""
 
     weight: Callable[[Any], float]
@@ -30,7 +30,7 @@ class Batch[T](Through[T, list[T]]):
     __slots__ = ("_asked", "_due", "_items", "_limit", "_over", "_size", "_timer", "_weight", "_within")
 
     def __init__(
-        self, scope: Scope, upstream: Stage[T], size: int, within: float | None, limit: "Limit | None" = None
+        self, scope: Scope, upstream: Stage[T], size: int, within: float | None, limit: WeightLimit | None = None
     ) -> None:
         super().__init__(scope, upstream, f"batch({size})")
         self._size = size
@@ -66,7 +66,7 @@ class Batch[T](Through[T, list[T]]):
     def _is_full(self) -> bool:
         return len(self._items) >= self._size or (self._limit is not None and self._weight >= self._limit.most)
 
-    def _weigh(self, item: T, limit: "Limit") -> float:
+    def _weigh(self, item: T, limit: WeightLimit) -> float:
         try:
             return validate.number("weight(item)", limit.weight(item), least=0)
         except BaseException as error:  # noqa: BLE001 -- any exception is the item's outcome

@@ -4,10 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from penstock.core import words
-from penstock.core.plan import Call, Plan
+from penstock.core.plan import AsyncFn, Plan
 from penstock.core.scope import Scope
 from penstock.core.stage import Stage
+from penstock.core.text import call
 from penstock.core.window import Window
 from penstock.engines.binding import Binding
 
@@ -67,7 +67,7 @@ class Kind:
         """What the window calls, for the user's `fn` that runs on the loop."""
         return fn
 
-    def bound(self, binding: Binding, fn: Callable[[Any], Any], timeout: float | None) -> Call[Any, Any]:
+    def bound(self, binding: Binding, fn: Callable[[Any], Any], timeout: float | None) -> AsyncFn[Any, Any]:
         """What the window calls, for the user's `fn` that runs on an engine."""
         return binding.bind(fn, timeout)
 
@@ -81,7 +81,7 @@ class Kind:
 
     def text(self, fn: str, plan: Plan[Any, Any]) -> str:
         """How it was called, with the options that say most."""
-        return words.call(
+        return call(
             self.name,
             fn,
             *self.arguments,

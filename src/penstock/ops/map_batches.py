@@ -9,7 +9,7 @@ from typing import Any, cast, override
 from penstock.core import validate
 from penstock.core.batches import BatchWindow
 from penstock.core.errors import OptionError, ResultCountError
-from penstock.core.plan import Call, Plan
+from penstock.core.plan import AsyncFn, Plan
 from penstock.core.retry import Seconds
 from penstock.core.scope import Scope
 from penstock.core.source import length_of
@@ -57,7 +57,7 @@ class MapBatches(Kind):
         return _one_each(fn)
 
     @override
-    def bound(self, binding: Binding, fn: Callable[[Any], Any], timeout: float | None) -> Call[Any, Any]:
+    def bound(self, binding: Binding, fn: Callable[[Any], Any], timeout: float | None) -> AsyncFn[Any, Any]:
         call = binding.bind(fn, timeout)
 
         async def one_each(items: list[Any]) -> list[Any]:

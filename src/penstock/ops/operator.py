@@ -5,11 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from penstock.core.errors import OptionError
-from penstock.core.plan import Plan
-from penstock.core.policy import Tolerance
+from penstock.core.plan import Plan, Tolerance
 from penstock.core.scope import Scope
 from penstock.core.stage import Stage
-from penstock.core.words import call, name_of
+from penstock.core.text import call, name_of
 from penstock.ops.kind import Kind
 
 type Adapt = Callable[[Kind, Plan[Any, Any]], Plan[Any, Any]]

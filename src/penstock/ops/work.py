@@ -5,16 +5,15 @@ from collections.abc import Awaitable, Callable, Generator
 from dataclasses import dataclass
 from typing import Any, TypedDict, Unpack, cast
 
-from penstock.core import validate, words
+from penstock.core import validate
 from penstock.core.blocking import watched
 from penstock.core.closing import close
 from penstock.core.errors import OptionError
-from penstock.core.limited import Limit, limits_of
-from penstock.core.plan import Later, Plan
-from penstock.core.policy import ON_ERROR, OnError, Tolerance
+from penstock.core.plan import ON_ERROR, Later, OnError, Plan, Tolerance
 from penstock.core.retry import Retry, Seconds
 from penstock.core.scope import Scope
 from penstock.core.stage import Stage
+from penstock.core.stage_limits import LimitOption, limits_of
 from penstock.engines.choosing import EngineOption, Make, bound_to, chosen
 from penstock.engines.engine import Engine
 from penstock.engines.local import FunctionKind, kind_of, on_loop
@@ -59,7 +58,7 @@ class MoreOptions(TypedDict, total=False):
     name: str | None
     timeout: Seconds | None
     retry: Retry | None
-    limit: Limit | None
+    limit: LimitOption | None
     max_failures: int | None
     max_failure_rate: float | None
     memo: bool
@@ -93,7 +92,7 @@ class Settings:
     name: str | None = None
     timeout: Seconds | None = None
     retry: Retry | None = None
-    limit: Limit | None = None
+    limit: LimitOption | None = None
     max_failures: int | None = None
     max_failure_rate: float | None = None
     memo: bool = False
@@ -162,7 +161,7 @@ def work(kind: Kind, fn: Callable[[Any], Any], /, **options: Unpack[AllOptions])
         item_by_item=True,
         code=code,
         ordered=True if kind.shows_order else plan.ordered,
-        text=kind.text(words.name_of(fn), plan),
+        text=kind.text(name_of(fn), plan),
     )
 
 
@@ -198,7 +197,7 @@ def _planned(
     limits = limits_of(given.limit)
     called = kind.called(fn)
     without_tasks = kind.without_tasks and on_loop_as == "plain" and given.retry is None and limits is None
-    seen = watched(called, title, words.name_of(fn)) if on_loop_as == "other" else called
+    seen = watched(called, title, name_of(fn)) if on_loop_as == "other" else called
     return Plan(
         name=title,
         work=shaped(called if inspect.iscoroutinefunction(called) else on_loop(seen), kind.shape),

@@ -14,9 +14,9 @@ from penstock.core.errors import OptionError
 from penstock.core.log import LOG
 from penstock.core.text import one_line
 from penstock.durable.ledger import Identity
-from penstock.sources.ahead import Reading, read_ahead
-from penstock.sources.opening import open_found
+from penstock.sources.open_file import open_found
 from penstock.sources.paths import key_of
+from penstock.sources.read_ahead import Reading, read_ahead
 from penstock.sources.selection import Selection, selection, several
 from penstock.sources.walking import PathError, in_order
 from penstock.streams import Stream

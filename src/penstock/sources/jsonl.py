@@ -11,10 +11,10 @@ from typing import Any, Final
 from penstock.core import validate
 from penstock.core.errors import SourceError
 from penstock.core.log import LOG
-from penstock.core.policy import OutOfBand
+from penstock.core.plan import OutOfBand
 from penstock.durable.ledger import Identity
-from penstock.sources.ahead import Reading, read_ahead
 from penstock.sources.paths import key_of
+from penstock.sources.read_ahead import Reading, read_ahead
 from penstock.streams import Stream
 
 MAX_LINE: Final = 100_000_000

@@ -5,7 +5,7 @@ from typing import Any
 
 from penstock.core import validate
 from penstock.core.source import Source, SourceSpec
-from penstock.core.words import Plain, call, content_of, name_of
+from penstock.core.text import Verbatim, call, content_of, name_of
 from penstock.durable.ledger import Identity
 from penstock.durable.source import Keyed
 from penstock.engines.local import SourceEngine
@@ -45,7 +45,7 @@ def keyed[T](
         validate.plain_function("version", version)
     spec = source_spec(source, total, engine)
     identity = Identity(validate.text("name", name), key, version or _unchanged)
-    return with_identity(spec, identity, call("keyed", content_of(source), key=Plain(name_of(key)), engine=engine))
+    return with_identity(spec, identity, call("keyed", content_of(source), key=Verbatim(name_of(key)), engine=engine))
 
 
 def with_identity(spec: SourceSpec, identity: Identity, text: str) -> Stream[Any]:

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Final
 from penstock.core import validate
 from penstock.core.errors import OptionError, SourceError
 from penstock.durable.ledger import Identity
-from penstock.sources.ahead import Reading, read_ahead
 from penstock.sources.paths import key_of
+from penstock.sources.read_ahead import Reading, read_ahead
 from penstock.streams import Stream
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from penstock.core.errors import SourceError
 from penstock.core.text import one_line
-from penstock.sources.opening import LEADS_OUT
+from penstock.sources.open_file import LEADS_OUT
 from penstock.sources.selection import Selection
 
 
@@ -25,7 +25,7 @@ class PathError(SourceError, OSError):
     """A path that was named cannot be walked."""
 
 
-class Entry(NamedTuple):
+class FoundFile(NamedTuple):
     """A file as its directory showed it; size and mtime, read before the content, are its version."""
 
     directory: str
@@ -70,7 +70,7 @@ class Listing:
 
     directory: str
     prefix: str = ""
-    files: list[Entry] = field(default_factory=list[Entry])
+    files: list[FoundFile] = field(default_factory=list[FoundFile])
     names: set[str] | None = None
     links: int = 0
     leading_out: int = 0
@@ -225,5 +225,5 @@ class _Walker:
             listing.files.append(_file(listing.directory, entry.name, status))
 
 
-def _file(directory: str, name: str, status: os.stat_result) -> Entry:
-    return Entry(directory, name, status.st_size, status.st_mtime_ns)
+def _file(directory: str, name: str, status: os.stat_result) -> FoundFile:
+    return FoundFile(directory, name, status.st_size, status.st_mtime_ns)

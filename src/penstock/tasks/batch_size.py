@@ -11,7 +11,7 @@ from typing import Final, override
 from penstock.core import validate
 from penstock.core.clock import clock_of
 from penstock.core.errors import OptionError
-from penstock.core.table import table
+from penstock.core.text import table
 from penstock.functions import stream
 
 MOST_WAVES: Final = 10

@@ -10,8 +10,7 @@ from typing import Any, cast, override
 from penstock.core import validate
 from penstock.core.closing import close
 from penstock.core.errors import MisuseError, OptionError
-from penstock.core.plan import Call, Plan
-from penstock.core.policy import OnError
+from penstock.core.plan import AsyncFn, OnError, Plan
 from penstock.core.retry import Retry, Seconds, within
 from penstock.core.scope import Scope
 from penstock.core.source import IteratorStage, length_of
@@ -125,7 +124,7 @@ def open_tasks(
     timeout: Seconds | None = None,
     retry: Retry | None = None,
     on_error: OnError = "raise",
-    watched: Callable[[Calls], Call[Any, Any]] | None = None,
+    watched: Callable[[Calls], AsyncFn[Any, Any]] | None = None,
     grace: Seconds,
 ) -> Run[Any]:
     """A run over what `tasks` come to, pulled as places free up; `watched` may wrap how they are called.
@@ -139,7 +138,7 @@ def open_tasks(
         source = IteratorStage(scope, given, "tasks")
         source.total = length_of(tasks)
         calls = Calls(scope, given, name=name, places=places, timeout=seconds, arguments=arguments)
-        work: Call[Any, Any] = calls if watched is None else watched(calls)
+        work: AsyncFn[Any, Any] = calls if watched is None else watched(calls)
         plan: Plan[Any, Any] = Plan(
             name=name,
             work=work if retry is None else _repeated(work),
@@ -179,7 +178,7 @@ def options_of(tasks: Iterable[Any]) -> Generator[None]:
         raise
 
 
-def _repeated(call: Call[Any, Any]) -> Call[Any, Any]:
+def _repeated(call: AsyncFn[Any, Any]) -> AsyncFn[Any, Any]:
     """`call`, for tasks that may be called again."""
 
     async def repeated(task: Any) -> Any:

@@ -13,13 +13,13 @@ from penstock.core import validate
 from penstock.core.clock import clock_of
 from penstock.core.errors import ConcurrentReadError, ExecutorUseError, MisuseError, OptionError, WrongLoopError
 from penstock.core.outcome import Reason
-from penstock.core.plan import DROPPED, Call, Plan
+from penstock.core.plan import DROPPED, AsyncFn, Plan
 from penstock.core.retry import Retry, Seconds
 from penstock.core.scope import Scope
 from penstock.core.stage import Stage
 from penstock.core.stats import Stats
 from penstock.tasks.calls import AsyncTask, Calls, Given, Task, one_stage, refuse_coroutine
-from penstock.tasks.feed import AddedTask, Entry, Feed, Opened, TaskResult, TaskWindow, close_coroutine
+from penstock.tasks.feed import AddedTask, ExecutorRun, Feed, QueuedTask, TaskResult, TaskWindow, close_coroutine
 from penstock.tasks.queue import TaskQueue
 
 THREE_TRIES: Final = Retry(attempts=3, on=Exception)
@@ -77,12 +77,12 @@ class TaskExecutor:
         self._retry = retry
         self._grace = validate.seconds("grace", grace, zero=True)
         self._name = validate.text("name", name)
-        self._queue: TaskQueue[Entry] = TaskQueue(ageing=ageing, clock=_time_here)
-        self._entries: dict[str, Entry] = {}
+        self._queue: TaskQueue[QueuedTask] = TaskQueue(ageing=ageing, clock=_time_here)
+        self._entries: dict[str, QueuedTask] = {}
         self._done: dict[str, TaskResult[Any]] = {}
         self._numbered = 0
-        self._opened: Opened | None = None
-        self._entered: Opened | None = None
+        self._opened: ExecutorRun | None = None
+        self._entered: ExecutorRun | None = None
         self._running = False
         self._closed = False
         self._stats = Stats()
@@ -115,7 +115,7 @@ class TaskExecutor:
         """
         try:
             key = self._admit(fn, id)
-            entry = Entry(key, fn)
+            entry = QueuedTask(key, fn)
             self._queue.enqueue(entry, priority=priority)
         except Exception:
             close_coroutine(fn)
@@ -270,11 +270,11 @@ class TaskExecutor:
         if self._opened is not None and self._opened.window.runs_caller():
             raise ExecutorUseError(f"{call} inside a task of executor {self._name!r} would wait for that task")
 
-    async def _open(self) -> Opened:
+    async def _open(self) -> ExecutorRun:
         def open_window(scope: Scope, _in_order: bool) -> Stage[Any]:  # noqa: FBT001 -- as all
             feed = Feed(scope, self._queue, self._cut_short)
             calls = Calls(scope, Given(()), name=self._name, places=self._concurrency, timeout=self._timeout)
-            plan: Plan[Entry, Any] = Plan(
+            plan: Plan[QueuedTask, Any] = Plan(
                 name=self._name,
                 work=self._recorded(calls),
                 concurrency=self._concurrency,
@@ -283,7 +283,7 @@ class TaskExecutor:
                 on_error="collect",
             )
             window = TaskWindow(scope, feed, plan, self._record)
-            self._opened = Opened(scope, feed, window)
+            self._opened = ExecutorRun(scope, feed, window)
             return window
 
         run = one_stage(open_window).open(grace=self._grace)
@@ -294,8 +294,8 @@ class TaskExecutor:
         opened.feed.tell()
         return opened
 
-    def _recorded(self, calls: Calls) -> Call[Entry, Any]:
-        async def attempt(entry: Entry) -> Any:
+    def _recorded(self, calls: Calls) -> AsyncFn[QueuedTask, Any]:
+        async def attempt(entry: QueuedTask) -> Any:
             entry.attempts += 1
             try:
                 result = await calls(entry.task)
@@ -306,7 +306,7 @@ class TaskExecutor:
 
         return attempt
 
-    def _record(self, entry: Entry, result: TaskResult[Any]) -> None:
+    def _record(self, entry: QueuedTask, result: TaskResult[Any]) -> None:
         if self._entries.get(entry.id) is not entry or entry.id in self._done:
             return  # it was left behind, and comes back after its result was given
         entry.done_with()
@@ -318,7 +318,7 @@ class TaskExecutor:
     def _is_all_done(self) -> bool:
         return len(self._done) == len(self._entries)
 
-    async def _until_done(self, opened: Opened) -> None:
+    async def _until_done(self, opened: ExecutorRun) -> None:
         """Wait until all is done; if the work is stopped before, wait for that and raise what has stopped it."""
         await opened.until_all(self._is_all_done)
         if not opened.feed.stopped:
@@ -332,14 +332,14 @@ class TaskExecutor:
             finally:
                 del error  # the traceback holds this frame, and this frame would hold the error
 
-    async def _stop(self, opened: Opened) -> None:
+    async def _stop(self, opened: ExecutorRun) -> None:
         """Stop what runs and wait for it; what goes wrong meanwhile stands in the results."""
         try:
             await opened.run.__aexit__(asyncio.CancelledError, asyncio.CancelledError(), None)
         finally:
             self._forget(opened)
 
-    async def _leave(self, opened: Opened, error: BaseException | None = None) -> None:
+    async def _leave(self, opened: ExecutorRun, error: BaseException | None = None) -> None:
         """Let the work come to its end, or stop it if there is an `error`; then nothing of it is left."""
         try:
             if error is None:
@@ -359,7 +359,7 @@ class TaskExecutor:
                 self._forget(opened)
                 del error  # the traceback holds this frame, and this frame would hold the error
 
-    def _forget(self, opened: Opened) -> None:
+    def _forget(self, opened: ExecutorRun) -> None:
         """Let go of a run that is over; what it had begun and not done was cancelled, or is left behind."""
         if self._opened is not opened:
             return

@@ -56,7 +56,7 @@ class TaskResult[T]:
 
 
 @dataclass(slots=True, eq=False)
-class Entry:
+class QueuedTask:
     """A task that was added."""
 
     id: str
@@ -143,7 +143,7 @@ def close_coroutine(task: object) -> None:
         task.close()
 
 
-class Feed(SourceStage[Entry]):
+class Feed(SourceStage[QueuedTask]):
     """Gives a window the most urgent task when it has a place for one; ends when the executor says so.
 
     Attributes:
@@ -154,7 +154,7 @@ class Feed(SourceStage[Entry]):
 
     __slots__ = ("_asked", "_on_cut_short", "_queue", "changed", "cut_short", "stopped")
 
-    def __init__(self, scope: Scope, queue: TaskQueue[Entry], on_cut_short: Callable[[], None]) -> None:
+    def __init__(self, scope: Scope, queue: TaskQueue[QueuedTask], on_cut_short: Callable[[], None]) -> None:
         super().__init__(scope, "queue")
         self._queue = queue
         self._on_cut_short = on_cut_short
@@ -164,7 +164,7 @@ class Feed(SourceStage[Entry]):
         self.stopped: bool = False
 
     @override
-    def pull(self, room: int) -> Pulled[Entry]:
+    def pull(self, room: int) -> Pulled[QueuedTask]:
         if self._ended:
             return END
         if not self._queue:
@@ -209,7 +209,7 @@ class Feed(SourceStage[Entry]):
         return replace(books, delivered=books.taken)
 
 
-class TaskWindow(Window[Entry, Any]):
+class TaskWindow(Window[QueuedTask, Any]):
     """Runs tasks; has failures recorded, as results are by the work, and what was cancelled at the end of the run."""
 
     __slots__ = ("_record",)
@@ -217,9 +217,9 @@ class TaskWindow(Window[Entry, Any]):
     def __init__(
         self,
         scope: Scope,
-        source: Stage[Entry],
-        plan: Plan[Entry, Any],
-        record: Callable[[Entry, TaskResult[Any]], None],
+        source: Stage[QueuedTask],
+        plan: Plan[QueuedTask, Any],
+        record: Callable[[QueuedTask, TaskResult[Any]], None],
     ) -> None:
         super().__init__(scope, source, plan)
         self._record = record
@@ -230,13 +230,13 @@ class TaskWindow(Window[Entry, Any]):
 
     @override
     def _fail(self, failed: Failed) -> None:
-        entry: Entry = failed.item
+        entry: QueuedTask = failed.item
         self._record(entry, TaskResult(entry.id, False, None, failed.error, entry.attempts))
         super()._fail(failed)
 
 
 @dataclass(slots=True)
-class Opened:
+class ExecutorRun:
     """What an executor has open while it works; its `run` comes last, as it must not be led to by what opens it."""
 
     scope: Scope

@@ -7,7 +7,7 @@ from typing import Any, cast, overload
 from penstock.core import validate
 from penstock.core.errors import ResultFailed
 from penstock.core.outcome import Failed, Ok, Outcome
-from penstock.core.plan import Call
+from penstock.core.plan import AsyncFn
 from penstock.core.retry import Seconds
 from penstock.tasks.calls import Calls, options_of
 from penstock.tasks.runner import Runner
@@ -121,7 +121,7 @@ class _FailFast(Runner[Any]):
         super().__init__(name, cancel, answer)
         self._is_failed = is_failed
 
-    def watched(self, calls: Calls) -> Call[Any, Any]:
+    def watched(self, calls: Calls) -> AsyncFn[Any, Any]:
         """`calls`, with an eye on what fails: nothing starts between a failure and the signal."""
 
         async def call(task: Any) -> Any:

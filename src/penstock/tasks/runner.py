@@ -7,7 +7,7 @@ from typing import Any
 from penstock.core import validate
 from penstock.core.errors import WorkRaised
 from penstock.core.outcome import Cancelled, Failed, NotStarted, Outcome, Reason
-from penstock.core.plan import Call
+from penstock.core.plan import AsyncFn
 from penstock.core.retry import Retry, Seconds
 from penstock.core.source import length_of
 from penstock.run import Run
@@ -47,7 +47,7 @@ class Runner[T]:
         concurrency: int,
         timeout: Seconds | None = None,
         retry: Retry | None = None,
-        watched: Callable[[Calls], Call[Any, Any]] | None = None,
+        watched: Callable[[Calls], AsyncFn[Any, Any]] | None = None,
         grace: Seconds,
     ) -> None:
         """Run the tasks to their end, or until they are stopped."""

@@ -71,7 +71,7 @@ class Scripted[T](Books, AsyncIterable[T]):
             raise ValueError("sync: clock must be given when the script has delays, got None")
         if script.silent_after is not None:
             raise ValueError(f"sync: silent_after must be None, got {script.silent_after}")
-        return _Plain(script, self, clock)
+        return _PlainSource(script, self, clock)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +149,7 @@ async def _wait(seconds: float, ignore_cancel: float) -> None:
         raise
 
 
-class _Plain[T](Iterable[T]):
+class _PlainSource[T](Iterable[T]):
     def __init__(self, script: _Script[T], books: Books, clock: Clock | None) -> None:
         self._script = script
         self._books = books

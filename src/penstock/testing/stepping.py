@@ -141,7 +141,7 @@ class Interrupt:
         """Count the steps of the loop while the block runs; before the one that it is about, call `action`."""
         loop = _stepping_loop()
 
-        def look(step: Step) -> None:
+        def look(step: SteppedHandle) -> None:
             self._left -= 1
             if self._left == 0:
                 self._note(step)
@@ -154,7 +154,7 @@ class Interrupt:
         finally:
             loop.before_step = None
 
-    def _note(self, step: "Step") -> None:
+    def _note(self, step: "SteppedHandle") -> None:
         if self._before:
             self._before += f", and again {self._again} steps later: {step.describe()}"
         else:
@@ -162,7 +162,7 @@ class Interrupt:
             self._left = self._again
 
 
-class Step(asyncio.Handle):
+class SteppedHandle(asyncio.Handle):
     """A callback that is ready to run; `lane` is the number of the step that has scheduled it."""
 
     def __init__(
@@ -198,9 +198,9 @@ class SteppingLoop(VirtualLoop):
 
     def __init__(self, clock: Clock | None = None) -> None:
         super().__init__(clock)
-        self.before_step: Callable[[Step], None] | None = None
+        self.before_step: Callable[[SteppedHandle], None] | None = None
         self.order: random.Random | None = None
-        self._due: deque[Step] = deque()
+        self._due: deque[SteppedHandle] = deque()
         self._pass_is_due = False
         self._pass_context = contextvars.Context()
         self._lane: int | None = None
@@ -214,7 +214,7 @@ class SteppingLoop(VirtualLoop):
         context: contextvars.Context | None = None,
     ) -> asyncio.Handle:
         self._request_pass()
-        step = Step(callback, args, self, context, next(self._lanes) if self._lane is None else self._lane)
+        step = SteppedHandle(callback, args, self, context, next(self._lanes) if self._lane is None else self._lane)
         self._due.append(step)
         return step
 
@@ -243,23 +243,23 @@ class SteppingLoop(VirtualLoop):
             if self._due:
                 self._request_pass()
 
-    def _look_at(self, step: Step) -> None:
+    def _look_at(self, step: SteppedHandle) -> None:
         if self.before_step is not None and not step.cancelled():
             self._lane = None
             self.before_step(step)
 
-    def _take(self, step: Step) -> None:
+    def _take(self, step: SteppedHandle) -> None:
         if not step.cancelled():
             self._lane = next(self._lanes)
             step.run()
 
-    def _draw(self, steps: deque[Step], order: random.Random) -> deque[Step]:
+    def _draw(self, steps: deque[SteppedHandle], order: random.Random) -> deque[SteppedHandle]:
         """Shuffle what is due, each lane in itself in order; some lanes are put off until the next pass."""
         lanes = [step.lane for step in steps]
         share = order.choice(LATENESS)
         late = {lane for lane in dict.fromkeys(lanes) if order.random() < share}
         self._due.extend(step for step in steps if step.lane in late)
-        in_order: dict[int, deque[Step]] = {}
+        in_order: dict[int, deque[SteppedHandle]] = {}
         for step in steps:
             in_order.setdefault(step.lane, deque()).append(step)
         order.shuffle(lanes)

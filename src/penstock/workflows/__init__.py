@@ -7,14 +7,14 @@ from penstock.exports import exports
 if TYPE_CHECKING:
     from penstock.durable.errors import HeldError, StoreError, StoreFullError
     from penstock.sources.walking import PathError
+    from penstock.workflows.documents.embed_job import EmbedJob, EmbedOptions, embed
+    from penstock.workflows.documents.embed_report import EmbedReport, Failure
     from penstock.workflows.documents.embedders import Embedder, EmbedderUnavailableError, EmbedError
     from penstock.workflows.documents.embedders.hashing import HashEmbedder
     from penstock.workflows.documents.embedders.local_model import SentenceTransformerEmbedder
     from penstock.workflows.documents.embedders.named import embedder_named
     from penstock.workflows.documents.embedders.openai import OpenAIEmbedder
-    from penstock.workflows.documents.job import EmbedJob, EmbedOptions, embed
     from penstock.workflows.documents.reading import DocumentError
-    from penstock.workflows.documents.report import EmbedReport, Failure
     from penstock.workflows.documents.search import Hit, embedder_of, search
 else:
     __getattr__, __dir__ = exports(
@@ -27,9 +27,9 @@ else:
             "penstock.workflows.documents.embedders.local_model": ("SentenceTransformerEmbedder",),
             "penstock.workflows.documents.embedders.named": ("embedder_named",),
             "penstock.workflows.documents.embedders.openai": ("OpenAIEmbedder",),
-            "penstock.workflows.documents.job": ("EmbedJob", "EmbedOptions", "embed"),
+            "penstock.workflows.documents.embed_job": ("EmbedJob", "EmbedOptions", "embed"),
             "penstock.workflows.documents.reading": ("DocumentError",),
-            "penstock.workflows.documents.report": ("EmbedReport", "Failure"),
+            "penstock.workflows.documents.embed_report": ("EmbedReport", "Failure"),
             "penstock.workflows.documents.search": ("Hit", "embedder_of", "search"),
         },
         extras={

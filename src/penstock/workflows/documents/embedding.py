@@ -29,7 +29,7 @@ WITHIN = 0.1
 IN_THREADS, ON_LOOP = 2, 8
 """Batches that are embedded at once, by a plain embedder and by an async one."""
 
-type Row = dict[str, Any]
+type IndexRow = dict[str, Any]
 
 
 @dataclass(slots=True, eq=False)
@@ -76,7 +76,7 @@ class Embedding:
             return cast("AbstractAsyncContextManager[Any]", self._embedder)
         return nullcontext()
 
-    def of(self, pieces: Stream[Embedded], on_error: OnFailure) -> Stream[Row]:
+    def of(self, pieces: Stream[Embedded], on_error: OnFailure) -> Stream[IndexRow]:
         """The rows of the pieces, as each is embedded.
 
         A batch that fails is halved until the bad texts stand alone; with `embed_once`, if there is that. One
@@ -181,7 +181,7 @@ def _all_failed(items: Sequence[Embedded], error: EmbedError) -> list[Embedded]:
     return [Embedded(item.piece, error) if item.is_new else item for item in items]
 
 
-def _row(embedded: Embedded) -> Row:
+def _row(embedded: Embedded) -> IndexRow:
     piece, vector = embedded.piece, embedded.vector
     if isinstance(vector, EmbedderUnavailableError):
         raise vector

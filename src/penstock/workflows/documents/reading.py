@@ -8,10 +8,10 @@ from stat import S_ISREG
 
 from penstock.core.errors import PenstockError
 from penstock.core.text import escaped, one_line
-from penstock.sources.opening import NOT_REGULAR, Opener, anywhere, open_found
-from penstock.sources.walking import Entry
+from penstock.sources.open_file import NOT_REGULAR, Opener, anywhere, open_found
+from penstock.sources.walking import FoundFile
 from penstock.workflows.documents.chunking import split
-from penstock.workflows.documents.chunking.pieces import Check, Chunk, unchecked
+from penstock.workflows.documents.chunking.pieces import Checkpoint, Chunk, unchecked
 from penstock.workflows.documents.encodings import decode
 
 _TRIES = 2
@@ -30,7 +30,7 @@ class DocumentError(PenstockError):
 class Document:
     """A file with its chunks; `replaced` is how many times bytes of it were no text and stand as U+FFFD."""
 
-    file: Entry
+    file: FoundFile
     chunks: tuple[Chunk, ...]
     replaced: int = 0
 
@@ -62,12 +62,12 @@ class Piece:
 
 
 def read(
-    file: Entry,
+    file: FoundFile,
     *,
     max_size: int,
     allows: Callable[[str], bool] = anywhere,
     opener: Opener = os.open,
-    check: Check = unchecked,
+    check: Checkpoint = unchecked,
 ) -> Document:
     """The document in `file`, whose version is that of the moment it was read; `DocumentError` if it has none.
 
@@ -85,14 +85,16 @@ def read(
     raise DocumentError(file.path, reason)  # out here, so that no traceback keeps the content of a file that failed
 
 
-def _document(file: Entry, max_size: int, allows: Callable[[str], bool], opener: Opener, check: Check) -> Document:
+def _document(
+    file: FoundFile, max_size: int, allows: Callable[[str], bool], opener: Opener, check: Checkpoint
+) -> Document:
     current, content = _content(file, max_size, allows, opener)
     text, replaced = decode(content, file.name)
     check()
     return Document(current, tuple(split(file.name, text, check)), replaced)
 
 
-def _content(file: Entry, max_size: int, allows: Callable[[str], bool], opener: Opener) -> tuple[Entry, bytes]:
+def _content(file: FoundFile, max_size: int, allows: Callable[[str], bool], opener: Opener) -> tuple[FoundFile, bytes]:
     """The bytes of the file and the version that they belong to: the same before and after they were read."""
     path = Path(file.path)
     for _ in range(_TRIES):
@@ -104,7 +106,7 @@ def _content(file: Entry, max_size: int, allows: Callable[[str], bool], opener: 
         with open_found(file.path, allows, opener) as stream:
             data = stream.read(before.st_size + 1)
         if len(data) == before.st_size and _moment(path.stat()) == _moment(before):
-            return Entry(file.directory, file.name, before.st_size, before.st_mtime_ns), data
+            return FoundFile(file.directory, file.name, before.st_size, before.st_mtime_ns), data
     raise ValueError("changes while it is read; run again when it is at rest")
 
 

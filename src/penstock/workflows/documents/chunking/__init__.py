@@ -6,7 +6,7 @@ from pathlib import PurePath
 
 from penstock.workflows.documents.chunking import html_text, plain, python, rst
 from penstock.workflows.documents.chunking.headings import MARK
-from penstock.workflows.documents.chunking.pieces import Check, Chunk, Section, Text, cut, packed, unchecked
+from penstock.workflows.documents.chunking.pieces import Checkpoint, Chunk, Section, Text, cut, packed, unchecked
 
 if find_spec("markdown_it") is None:  # it is loaded late, and its absence is to be told before the first file is read
     raise ModuleNotFoundError("No module named 'markdown_it'", name="markdown_it")
@@ -14,7 +14,7 @@ if find_spec("markdown_it") is None:  # it is loaded late, and its absence is to
 SUFFIXES = (".md", ".txt", ".rst", ".py", ".html")
 
 
-def _markdown(text: Text, check: Check) -> Iterable[Section]:
+def _markdown(text: Text, check: Checkpoint) -> Iterable[Section]:
     from penstock.workflows.documents.chunking import markdown  # noqa: PLC0415 -- its parser takes 0.1 s to load
 
     return markdown.sections(text, check)
@@ -23,7 +23,7 @@ def _markdown(text: Text, check: Check) -> Iterable[Section]:
 _BY_SUFFIX = {".md": _markdown, ".rst": rst.sections, ".py": python.sections}
 
 
-def split(name: str, content: str, check: Check = unchecked) -> list[Chunk]:
+def split(name: str, content: str, check: Checkpoint = unchecked) -> list[Chunk]:
     """Chunks of a document: by definition, heading or paragraph, as the suffix of its name says.
 
     None is blank, none has more than 1,150 characters, and no heading more than 200. It takes time and memory in
@@ -35,7 +35,7 @@ def split(name: str, content: str, check: Check = unchecked) -> list[Chunk]:
     return list(cut(text, packed(text, sections, python.MARK if suffix == ".py" else MARK)))
 
 
-def _read(suffix: str, content: str, check: Check) -> tuple[Text, Iterable[Section]]:
+def _read(suffix: str, content: str, check: Checkpoint) -> tuple[Text, Iterable[Section]]:
     if suffix == ".html":
         return html_text.read(content, check)
     text = Text(content)

@@ -8,7 +8,7 @@ from typing import Any, cast
 from lxml import etree
 
 from penstock.workflows.documents.chunking.headings import Heading, by_headings
-from penstock.workflows.documents.chunking.pieces import LONGEST, Check, Section, Text
+from penstock.workflows.documents.chunking.pieces import LONGEST, Checkpoint, Section, Text
 
 _HEADING = re.compile(r"h[1-6]$")
 _SPACE = re.compile(r"\s+")
@@ -24,7 +24,7 @@ _DEEPEST = 500
 """Elements in each other, behind which the parser starts afresh: for every tag it goes through all that are open."""
 
 
-def read(content: str, check: Check) -> tuple[Text, Iterator[Section]]:
+def read(content: str, check: Checkpoint) -> tuple[Text, Iterator[Section]]:
     """The text that a reader sees, and its sections by heading.
 
     The parser reports elements while lines are fed to it and builds no tree: a tree took 50 times the size of the file.
@@ -36,7 +36,7 @@ def read(content: str, check: Check) -> tuple[Text, Iterator[Section]]:
     return text, by_headings(page.headings, len(text.starts))
 
 
-def _feed(page: "_Page", content: str, check: Check) -> None:
+def _feed(page: "_Page", content: str, check: Checkpoint) -> None:
     """Give a page its content, in pieces that end before a tag where that can be: a call of the parser is not long."""
     parser = _parser(page)
     for line in StringIO(content):  # `splitlines` knows more ends of lines than a line feed

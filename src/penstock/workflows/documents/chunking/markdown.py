@@ -13,7 +13,7 @@ from markdown_it.rules_block import StateBlock
 from markdown_it.token import Token
 
 from penstock.workflows.documents.chunking.headings import Heading, by_headings
-from penstock.workflows.documents.chunking.pieces import LONGEST, Check, Section, Text, unchecked
+from penstock.workflows.documents.chunking.pieces import LONGEST, Checkpoint, Section, Text, unchecked
 
 _LEVELS = 6
 _MOST_INDENTED = 3
@@ -44,7 +44,7 @@ _SEEN = {"softbreak": " ", "hardbreak": " ", "html_inline": ""}
 _parser = Lock()
 
 
-def sections(text: Text, check: Check) -> Iterator[Section]:
+def sections(text: Text, check: Checkpoint) -> Iterator[Section]:
     """Sections by heading, as `Install > Linux`; what stands before the first heading has none.
 
     A heading in a quote or a list item is one until that ends.
@@ -55,22 +55,22 @@ def sections(text: Text, check: Check) -> Iterator[Section]:
     return by_headings(found, len(text.starts))
 
 
-def _headings(text: Text, check: Check = unchecked) -> list[Heading]:
-    state = _Blocks(text.content, check)
+def _headings(text: Text, check: Checkpoint = unchecked) -> list[Heading]:
+    state = _BlockState(text.content, check)
     start = _front_matter(text.lines)
     if start < state.lineMax:
         state.md.block.tokenize(state, start, state.lineMax)
     return state.headings
 
 
-class _Blocks(StateBlock):
+class _BlockState(StateBlock):
     """Keeps the headings of a document, and nothing of its other blocks: the tokens of 2 MB took a gigabyte.
 
     The rules of the parser fill in a token after they have pushed it, and look at none that they have pushed before.
     """
 
-    def __init__(self, content: str, check: Check) -> None:
-        super().__init__(content, _markdown(), {"references": _Forgotten()}, [])
+    def __init__(self, content: str, check: Checkpoint) -> None:
+        super().__init__(content, _markdown(), {"references": _NoReferences()}, [])
         self._check = check
         self.headings = list[Heading]()
         self._token = Token("", "", 0)
@@ -104,11 +104,11 @@ class _Blocks(StateBlock):
 def _shown(md: MarkdownIt, title: str) -> str:
     """A title as it is read: without the signs of emphasis and code, without the addresses of links and images."""
     tokens = list[Token]()
-    md.inline.parse(title, md, {"references": _Forgotten()}, tokens)
+    md.inline.parse(title, md, {"references": _NoReferences()}, tokens)
     return "".join(_SEEN.get(token.type, token.content) for token in tokens)
 
 
-class _Forgotten(dict[str, Any]):
+class _NoReferences(dict[str, Any]):
     """The link references of a document, which nobody asks for."""
 
     @override

@@ -18,7 +18,7 @@ _BREAKS = ("\n\n", "\n", " ")
 _INK = re.compile(r"\S")
 
 
-type Check = Callable[[], None]
+type Checkpoint = Callable[[], None]
 """Called now and then while a document is split; raises what is to end that."""
 
 

@@ -1,8 +1,8 @@
 """Plain text: one section; it is cut at paragraphs where that can be."""
 
-from penstock.workflows.documents.chunking.pieces import Check, Section, Text
+from penstock.workflows.documents.chunking.pieces import Checkpoint, Section, Text
 
 
-def sections(text: Text, _check: Check) -> list[Section]:
+def sections(text: Text, _check: Checkpoint) -> list[Section]:
     """The whole text."""
     return [Section(1, len(text.starts))]

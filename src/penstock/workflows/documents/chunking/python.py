@@ -8,7 +8,7 @@ from itertools import islice
 from threading import Lock
 
 from penstock.workflows.documents.chunking import plain
-from penstock.workflows.documents.chunking.pieces import SIZE, Check, Section, Text, packed, shortened
+from penstock.workflows.documents.chunking.pieces import SIZE, Checkpoint, Section, Text, packed, shortened
 
 MARK = "."
 LARGEST = 1_000_000
@@ -22,7 +22,7 @@ Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 _parser = Lock()
 
 
-def sections(text: Text, check: Check) -> list[Section]:
+def sections(text: Text, check: Checkpoint) -> list[Section]:
     """Sections by definition, a class that is larger than a chunk by its methods; plain where this is no Python.
 
     Neighbours among the parts of such a class stay together as far as they fit a chunk.

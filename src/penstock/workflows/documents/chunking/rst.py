@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from unicodedata import combining, east_asian_width
 
 from penstock.workflows.documents.chunking.headings import Heading, by_headings
-from penstock.workflows.documents.chunking.pieces import LONGEST, Check, Section, Text, unchecked
+from penstock.workflows.documents.chunking.pieces import LONGEST, Checkpoint, Section, Text, unchecked
 
 _RULE = re.compile(r"([!-/:-@[-`{-~])\1*$")
 _SHORT = 4
@@ -27,7 +27,7 @@ _LITERAL = re.compile(r"(?<!\\)(?:\\\\)*::$")
 _INDENT = tuple(" \t\v\f")
 
 
-def sections(text: Text, check: Check) -> Iterator[Section]:
+def sections(text: Text, check: Checkpoint) -> Iterator[Section]:
     """Sections by title; the levels are those in which the adornments first appear.
 
     Finds what docutils finds, with which the tests compare it. That takes time with the square of the number of
@@ -36,7 +36,7 @@ def sections(text: Text, check: Check) -> Iterator[Section]:
     return by_headings(_titles(text.lines, check), len(text.starts))
 
 
-def _titles(lines: list[str], check: Check = unchecked) -> Iterator[Heading]:
+def _titles(lines: list[str], check: Checkpoint = unchecked) -> Iterator[Heading]:
     """Titles, each on the level of its adornment; one that would leave out a level is none."""
     styles, level = list[str](), 0
     for line, style, title in _Blocks(lines).titles(check):
@@ -59,7 +59,7 @@ class _Blocks:
         self._lines = [line.rstrip() for line in lines]
         self._at = 0
 
-    def titles(self, check: Check) -> Iterator[tuple[int, str, str]]:
+    def titles(self, check: Checkpoint) -> Iterator[tuple[int, str, str]]:
         """Line, adornment and text of each title."""
         while self._at < len(self._lines):
             check()

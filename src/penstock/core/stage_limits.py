@@ -12,12 +12,11 @@ from functools import partial
 from typing import Any, cast
 
 from penstock.core.errors import OptionError
-from penstock.core.limits import Limiter, Shared
+from penstock.core.limits import Limiter, RateLimit, Shared
 from penstock.core.meter import Meter
-from penstock.core.rates import RateLimit
 from penstock.core.retry import StillRunning, tries_of_this_task
 
-type Limit = Shared | Sequence[Shared]
+type LimitOption = Shared | Sequence[Shared]
 """The option `limit`. `Shared` is what type checkers make of a list with both kinds of limit in it."""
 
 

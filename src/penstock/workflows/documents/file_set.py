@@ -11,9 +11,9 @@ from penstock.sources.files import database_files
 from penstock.sources.keyed import with_identity
 from penstock.sources.paths import key_of, path_of
 from penstock.sources.selection import Selection
-from penstock.sources.walking import Entry, Roots, inside, walk
+from penstock.sources.walking import FoundFile, Roots, inside, walk
 from penstock.streams import Stream
-from penstock.workflows.documents.report import Listed
+from penstock.workflows.documents.embed_report import Listed
 
 _EMPTY = "empty, while the index has files of it: nothing of them is removed (is it mounted?)"
 
@@ -53,11 +53,11 @@ class Files:
         self._unlisted: set[str] = set()
         self._own = database_files(os.path.realpath(target))
 
-    def stream(self) -> Stream[Entry]:
+    def stream(self) -> Stream[FoundFile]:
         """The files, as roots of a durable run."""
         return with_identity(SourceSpec(self._found, name="files"), Identity("files", _key_of, _version_of), "files")
 
-    def allows(self, file: Entry, place: str) -> bool:
+    def allows(self, file: FoundFile, place: str) -> bool:
         """Whether a file may be read that is a link to the real path `place`."""
         is_named = (file.directory, file.name) in self._places.files
         return is_named or self._selection.follows or self._places.hold(place, self._selection)
@@ -74,7 +74,7 @@ class Files:
         self.gone.add(path)
         return True
 
-    def _found(self) -> Iterator[Entry]:
+    def _found(self) -> Iterator[FoundFile]:
         for listing in walk(self._places, self._selection, self._failed):
             self.links += listing.links
             self.links_out += listing.leading_out
@@ -94,11 +94,11 @@ class Files:
         return _is_below(path, root) and self._selection.covers(inside(root, path))
 
 
-def _key_of(file: Entry) -> str:
+def _key_of(file: FoundFile) -> str:
     return key_of(file.path)
 
 
-def _version_of(file: Entry) -> str:
+def _version_of(file: FoundFile) -> str:
     return f"{file.size}-{file.mtime_ns}"
 
 

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import typer
 
 from penstock.cli import retries
-from penstock.cli.choosing import Asked, embedder
+from penstock.cli.embedder_options import Asked, embedder
 from penstock.cli.failing import DONE, NOT_DONE, SOME_FAILED, code_of, complain, ended_by, guarded
+from penstock.cli.printing import summary
 from penstock.cli.progress import Display, display
-from penstock.cli.text import summary
 from penstock.core.errors import PenstockError, UnstoppedWorkWarning
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def run(paths: list[str], target: str, options: dict[str, Any], asked: Asked, *,
 
 
 def _nothing_matches(paths: list[str], options: dict[str, Any]) -> str:
-    from penstock.workflows.documents.job import GLOB  # noqa: PLC0415 -- as above
+    from penstock.workflows.documents.embed_job import GLOB  # noqa: PLC0415 -- as above
 
     left = " and is not left out (--exclude)" if options.get("exclude") else ""
     return f"no file under {' '.join(paths)} matches {' '.join(options.get('glob', GLOB))} (--glob){left}"

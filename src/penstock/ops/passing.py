@@ -11,16 +11,16 @@ from penstock.core.plan import DROPPED
 from penstock.core.scope import Scope
 from penstock.core.stage import END, PENDING, Pulled, Stage, Through
 
-type StepFunction = Callable[[Any], Any]
+type PassingFunction = Callable[[Any], Any]
 """Gives an item's output, DROPPED, or END: then the stream ends before this item."""
 
 
-class Step[T, U](Through[T, U]):
+class Passing[T, U](Through[T, U]):
     """Hands on what a plain function makes of each item; the function may keep state of this run (P2, P3, P5)."""
 
     __slots__ = ("_over", "_step")
 
-    def __init__(self, scope: Scope, upstream: Stage[T], name: str, step: StepFunction) -> None:
+    def __init__(self, scope: Scope, upstream: Stage[T], name: str, step: PassingFunction) -> None:
         super().__init__(scope, upstream, name)
         self._step = step
         self._over = False
@@ -57,19 +57,19 @@ class Step[T, U](Through[T, U]):
         self.scope.stop(self.upstream)
 
 
-def enumerated(start: int) -> StepFunction:
+def enumerated(start: int) -> PassingFunction:
     """Items with their numbers."""
     numbers = count(start)
     return lambda item: (next(numbers), item)
 
 
-def skipping(number: int) -> StepFunction:
+def skipping(number: int) -> PassingFunction:
     """What comes after the first `number` items."""
     seen = count()
     return lambda item: DROPPED if next(seen) < number else item
 
 
-def distinct(key: Callable[[Any], Hashable] | None, last: int | None) -> StepFunction:
+def distinct(key: Callable[[Any], Hashable] | None, last: int | None) -> PassingFunction:
     """Items whose key has not been seen, among the `last` different keys seen most recently if that is given."""
     seen: OrderedDict[Hashable, None] = OrderedDict()
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 import typer
 
 from penstock.cli.failing import BAD_USAGE, DONE, complain, guarded
-from penstock.cli.text import counted
+from penstock.cli.printing import counted
 from penstock.core.text import escaped as shown
 from penstock.core.text import named
 

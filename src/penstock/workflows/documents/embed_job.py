@@ -22,16 +22,16 @@ from penstock.sinks.store import database
 from penstock.sinks.vectors import SqliteVectors
 from penstock.sources.paths import path_of
 from penstock.sources.selection import selection, several
-from penstock.sources.walking import Entry, roots
+from penstock.sources.walking import FoundFile, roots
 from penstock.streams import Stream
 from penstock.workflows.documents import index
 from penstock.workflows.documents.chunking import SUFFIXES
+from penstock.workflows.documents.embed_report import LISTED, EmbedReport, Failure, Listed, peak_memory
 from penstock.workflows.documents.embedders import Embedder, EmbedError
 from penstock.workflows.documents.embedders.hashing import HashEmbedder
-from penstock.workflows.documents.embedding import Embedded, Embedding, OnFailure, Row
-from penstock.workflows.documents.files import Files
+from penstock.workflows.documents.embedding import Embedded, Embedding, IndexRow, OnFailure
+from penstock.workflows.documents.file_set import Files
 from penstock.workflows.documents.reading import DocumentError, read
-from penstock.workflows.documents.report import LISTED, EmbedReport, Failure, Listed, peak_memory
 
 GLOB = tuple(f"*{suffix}" for suffix in SUFFIXES)
 MAX_FILE_SIZE = 2_000_000
@@ -248,7 +248,7 @@ class EmbedJob:
             is_missing=self._files.is_gone,
         )
 
-    def _rows(self) -> Stream[Row]:
+    def _rows(self) -> Stream[IndexRow]:
         pieces = self._files.stream().flat_map(
             self._pieces,
             name="read",
@@ -259,7 +259,7 @@ class EmbedJob:
         )
         return self._embedding.of(pieces, self._on_error)
 
-    def _pieces(self, file: Entry) -> list[Embedded]:
+    def _pieces(self, file: FoundFile) -> list[Embedded]:
         document = read(file, max_size=self._max_file_size, allows=partial(self._files.allows, file), check=self._check)
         if document.replaced:
             with self._counting:
