@@ -30,6 +30,7 @@ FLOORS = (
     ("functions",),
     ("tasks",),
     ("sources", "sinks"),
+    ("flow",),
     ("workflows",),
     ("cli",),
     ("__main__",),

@@ -7,6 +7,7 @@ from penstock.exports import exports
 if TYPE_CHECKING:
     from penstock import durable as durable
     from penstock import engines as engines
+    from penstock import flow as flow
     from penstock import sinks as sinks
     from penstock import tasks as tasks
     from penstock import testing as testing
@@ -99,7 +100,7 @@ else:
             "penstock.sync": ("SyncRun",),
         },
         extras={"apsw": "durable", "sqlite_vec": "durable", "numpy": "embed"},
-        modules=("durable", "engines", "sinks", "tasks", "testing", "workflows"),
+        modules=("durable", "engines", "flow", "sinks", "tasks", "testing", "workflows"),
     )
 
 __all__ = [

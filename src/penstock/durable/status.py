@@ -15,7 +15,7 @@ from penstock.durable.sqlite import lock
 from penstock.durable.sqlite.connection import Connection, connect_reader, connect_writer, shown
 from penstock.durable.sqlite.journal import Journal, check_format, has_journal, is_by_other_code
 
-type State = Literal["running", "complete", "stopped", "killed"]
+type RunState = Literal["running", "complete", "stopped", "killed"]
 
 _RUNS = (
     "SELECT id, name, source, sink, times, clean, owner, began, ended FROM penstock_runs ORDER BY began DESC, id DESC"
@@ -51,7 +51,7 @@ class RunStatus:
     name: str
     source: str
     sink: str
-    state: State
+    state: RunState
     owner: str
     times: int
     began: float
@@ -107,7 +107,7 @@ def runs(sink: Sink | str | os.PathLike[str]) -> list[RunStatus]:
         return list(found.values())
 
 
-def _state(owner: str, held_by: str, *, clean: bool, ended: bool) -> State:
+def _state(owner: str, held_by: str, *, clean: bool, ended: bool) -> RunState:
     if ended:
         return "complete"
     if clean:

@@ -1,0 +1,48 @@
+"""Pipelines of steps: a value goes through them, and what is finished is never done again.
+
+A `Pipeline` is a name and named steps, each of which gets what the one before it gave. It is immutable, and a step
+itself: it nests. Structure (`parallel`, `map`, `branch`, `loop`, `review`) is data.
+"""
+
+from typing import TYPE_CHECKING
+
+from penstock.exports import exports
+
+if TYPE_CHECKING:
+    from penstock.flow.context import State, StepContext
+    from penstock.flow.function import step
+    from penstock.flow.leaf import StepOptions
+    from penstock.flow.pipeline import Pipeline
+    from penstock.flow.shapes import parallel, review
+    from penstock.flow.steps import Step
+    from penstock.flow.trigger import Cron, Event
+    from penstock.flow.usage import Usage
+else:
+    __getattr__, __dir__ = exports(
+        __name__,
+        {
+            "penstock.flow.context": ("State", "StepContext"),
+            "penstock.flow.function": ("step",),
+            "penstock.flow.pipeline": ("Pipeline",),
+            "penstock.flow.shapes": ("parallel", "review"),
+            "penstock.flow.leaf": ("StepOptions",),
+            "penstock.flow.steps": ("Step",),
+            "penstock.flow.trigger": ("Cron", "Event"),
+            "penstock.flow.usage": ("Usage",),
+        },
+        extras={"apsw": "flow", "yaml": "flow"},
+    )
+
+__all__ = [
+    "Cron",
+    "Event",
+    "Pipeline",
+    "State",
+    "Step",
+    "StepContext",
+    "StepOptions",
+    "Usage",
+    "parallel",
+    "review",
+    "step",
+]

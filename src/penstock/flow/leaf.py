@@ -1,0 +1,146 @@
+"""Steps that are called by an engine, and what their kinds have in common.
+
+To add a kind of leaf:
+
+1. Subclass `Leaf`, with a `kind` of its own, in a file of its own, which has not the name of what is
+   exported (`commands.py` for `command`: the module would stand where the function is to be). Its constructor calls
+   `super().__init__(name, options)`, with `options` made by `leaf_options`, which checks those that all leaves have and
+   refuses unknown ones. Further attributes are set by `self._set(name=value)`: steps are immutable.
+2. Write `call(value, ctx)`: one attempt. What it returns is the output, what it raises is the failure. It is cancelled
+   when its time is over, its run is cancelled or a sibling fails, and must then stop what it has begun before it lets
+   the `CancelledError` pass. Timeout, tries, limits, memo and recording are the engine's.
+3. Report each request to a model by `ctx.spent(Usage(requests=1, ...))` as soon as it is known, failed ones, too.
+4. Write `check(value)` if something can be missing before the first attempt (a program, a secret): it raises
+   `CannotBegin`, and nothing of the step is begun. That is `TASK_CREATION_FAILED`.
+5. Write `code()` if more than the function and `deps` says what the output depends on: the options of the kind itself.
+6. Set `own_grace` if stopping takes longer than a moment: the seconds that the engine waits for it beside its own.
+
+An `EnvSecret` must not be a dataclass: what the codec does not know it refuses, so that no secret is ever stored.
+"""
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypedDict
+
+from penstock.core import validate
+from penstock.core.errors import OptionError, PenstockError
+from penstock.core.retry import Retry, Seconds
+from penstock.core.stage_limits import LimitOption, limits_of
+from penstock.engines.choosing import EngineOption
+from penstock.engines.engine import Engine
+from penstock.flow.context import StepContext
+from penstock.flow.steps import I_contra, O_co, Step, refuse_unknown
+
+type OnInterrupted = Literal["again", "ask"]
+"""What a resume does with an attempt that neither returned nor raised: it calls again, or waits to be told."""
+
+
+class CannotBegin(PenstockError):
+    """Something that a step needs before its first attempt is not there; the message names it."""
+
+
+class StepOptions(TypedDict, total=False):
+    """Options of steps that call something.
+
+    Attributes:
+        retry: when to try a failed call again; None, the default, is one attempt. A resume has its attempts anew.
+        timeout: seconds that one attempt may take, > 0; it is cancelled then. None, the default: no limit.
+        limit: a `Limiter`, a `RateLimit`, or a sequence of them, as for `Stream.map`.
+        engine: where a plain `def` function runs; None, the default, is "thread". Not for commands and prompts.
+        memo: keep outputs for all runs of the workspace, by value and code, as `docs/memo.md` says. Default False.
+        deps: what else outputs depend on: when it changes, the code of the step has changed.
+        on_interrupted: "again", the default, calls a step anew whose attempt neither returned nor raised; "ask" waits
+            until `approve` or `reject` says what became of it.
+    """
+
+    retry: Retry | None
+    timeout: Seconds | None
+    limit: LimitOption | None
+    engine: EngineOption | None
+    memo: bool
+    deps: object
+    on_interrupted: OnInterrupted
+
+
+class MapOptions(StepOptions, total=False):
+    """Options of `Pipeline.map`.
+
+    Attributes:
+        concurrency: items begun at once, an int >= 1; None, the default, is that of the engine.
+    """
+
+    concurrency: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class LeafOptions:
+    """The options that all leaves have, checked, with their defaults; see `StepOptions`."""
+
+    retry: Retry | None = None
+    timeout: float | None = None
+    limit: LimitOption | None = None
+    engine: EngineOption | None = None
+    memo: bool = False
+    deps: object = None
+    on_interrupted: OnInterrupted = "again"
+
+
+def leaf_options(
+    kind: str, options: Mapping[str, Any], *, more: Collection[str] = (), without: Collection[str] = ()
+) -> LeafOptions:
+    """The options that all leaves have, of those that were given to a step of that kind.
+
+    `more` names those that this kind has beside them, for itself to check; `without` those that it has not.
+
+    Raises:
+        OptionError: an option is unknown, or breaks its rule.
+    """
+    refuse_unknown(kind, options, {*StepOptions.__optional_keys__, *more} - {*without})
+    given = LeafOptions(**{name: value for name, value in options.items() if name in LeafOptions.__slots__})
+    if given.retry is not None:
+        validate.instance("retry", given.retry, Retry, "a Retry")
+    limits_of(given.limit)
+    engine: object = given.engine
+    if not (
+        engine is None or (isinstance(engine, str) and engine in {"inline", "thread"}) or isinstance(engine, Engine)
+    ):
+        raise OptionError(
+            f"engine must be None, 'inline', 'thread' or an engine of penstock.engines, got {given.engine!r}"
+        )
+    return LeafOptions(
+        given.retry,
+        None if given.timeout is None else validate.seconds("timeout", given.timeout),
+        given.limit,
+        given.engine,
+        validate.flag("memo", given.memo),
+        given.deps,
+        validate.one_of("on_interrupted", given.on_interrupted, ("again", "ask")),
+    )
+
+
+class Leaf(Step[I_contra, O_co]):
+    """A step that is called; see the module for how to add a kind of it."""
+
+    __slots__ = ("options",)
+    options: LeafOptions
+    own_grace: float = 0.0
+    """Seconds that stopping a call may take, beside the `grace` of the engine."""
+
+    def __init__(self, name: str, options: LeafOptions) -> None:
+        super().__init__(name)
+        self._set(options=options)
+
+    def check(self, value: Any) -> None:
+        """Raise `CannotBegin` if something that the first attempt needs is not there."""
+
+    async def call(self, value: Any, ctx: StepContext) -> Any:
+        """Make one attempt on `value`; what it returns is the output."""
+        raise NotImplementedError
+
+    def code(self) -> tuple[Callable[..., Any], object]:
+        """The function, and whatever else than `deps` says what the output depends on, made of JSON-like values."""
+        raise NotImplementedError
+
+    def annotations(self) -> Mapping[str, Any]:
+        """The types of what it takes ("value") and gives ("return"), as far as they are declared."""
+        return {}

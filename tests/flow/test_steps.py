@@ -1,0 +1,161 @@
+"""Steps and pipelines as values: immutable, and checked when they are built."""
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from penstock import OptionError, Retry, flow
+from penstock.flow import Cron, Event, Pipeline, StepContext, Usage, parallel, review, step
+from penstock.flow.function import FunctionStep
+
+
+def double(x: int) -> int:
+    return 2 * x
+
+
+def with_context(x: int, ctx: StepContext) -> int:
+    return x
+
+
+def three(x, ctx, more):
+    return x
+
+
+def by_name(x, *, more):
+    return x
+
+
+def none():
+    return 1
+
+
+def generator(x):
+    yield x
+
+
+async def async_generator(x):
+    yield x
+
+
+async def later(x):
+    return x
+
+
+@dataclass
+class Draft:
+    text: str
+    feedback: str = ""
+
+
+def test_no_module_has_the_name_of_what_is_exported():
+    """Importing `flow/step.py` would put the module where the function `step` is to be."""
+    modules = {path.stem for path in Path(flow.__file__).parent.glob("*.py")}
+    assert modules.isdisjoint(flow.__all__)
+
+
+REFUSED = {
+    "a name without characters": lambda: step("", double),
+    "a name with a slash": lambda: step("a/b", double),
+    "a name with a bracket": lambda: step("a[0]", double),
+    "a name of dots": lambda: step("..", double),
+    "a name with a newline": lambda: step("a\nb", double),
+    "a long name": lambda: step("a" * 101, double),
+    "a name that is no text": lambda: step(1, double),
+    "no function": lambda: step("a", 3),
+    "three parameters": lambda: step("a", three),
+    "a keyword": lambda: step("a", by_name),
+    "no parameter": lambda: step("a", none),
+    "a generator": lambda: step("a", generator),
+    "an async generator": lambda: step("a", async_generator),
+    "an unknown option": lambda: step("a", double, retries=3),
+    "a timeout": lambda: step("a", double, timeout=0),
+    "a retry": lambda: step("a", double, retry=3),
+    "memo": lambda: step("a", double, memo=1),
+    "on_interrupted": lambda: step("a", double, on_interrupted="retry"),
+    "an engine": lambda: step("a", double, engine="process"),
+    "an engine for an async function": lambda: step("a", later, engine="thread"),
+    "a limit": lambda: step("a", double, limit=3),
+    "a step for a function": lambda: step("a", step("b", double)),
+    "no steps": lambda: parallel("p", []),
+    "no list": lambda: parallel("p", {step("a", double)}),
+    "a function for a step": lambda: parallel("p", [double]),
+    "a name twice": lambda: parallel("p", [step("a", double), step("a", double)]),
+    "concurrency 0": lambda: parallel("p", [step("a", double)], concurrency=0),
+    "concurrency True": lambda: parallel("p", [step("a", double)], concurrency=True),
+    "an async check": lambda: review("r", check=later),
+    "a name twice in a pipeline": lambda: Pipeline("p").step("a", double).step("a", double),
+    "a name twice in a list": lambda: Pipeline("p", [step("a", double), step("a", double)]),
+    "steps that are none": lambda: Pipeline("p", [double]),
+    "a text of steps": lambda: Pipeline("p", "ab"),
+    "takes": lambda: Pipeline("p", takes=3),
+    "a trigger": lambda: Pipeline("p", trigger="daily"),
+    "a map with an unknown option": lambda: Pipeline("p").map("m", double, buffer=3),
+    "a map over a step with its options": lambda: Pipeline("p").map("m", step("a", double), timeout=3),
+    "a map that skips": lambda: Pipeline("p").map("m", double, on_error="skip"),
+    "no cases": lambda: Pipeline("p").branch("b", bool, {}),
+    "cases that are none": lambda: Pipeline("p").branch("b", bool, {True: double}),
+    "an async choose": lambda: Pipeline("p").branch("b", later, {True: step("a", double)}),
+    "two cases of one name": lambda: Pipeline("p").branch("b", bool, {1: step("a", double), 2: step("a", double)}),
+    "no rounds": lambda: Pipeline("p").loop("l", step("a", double), until=bool, max_rounds=0),
+    "a loop of a function": lambda: Pipeline("p").loop("l", double, until=bool, max_rounds=1),
+    "an empty cron": lambda: Cron(""),
+    "an event that is no text": lambda: Event(3),
+}
+
+
+@pytest.mark.parametrize("build", REFUSED.values(), ids=REFUSED.keys())
+def test_what_breaks_its_rule_is_refused_when_it_is_built(build):
+    with pytest.raises(OptionError):
+        build()
+
+
+def test_a_message_names_option_rule_and_value():
+    with pytest.raises(OptionError, match=r"^concurrency must be an int >= 1, got 0$"):
+        parallel("p", [step("a", double)], concurrency=0)
+    with pytest.raises(OptionError, match=r"'a' twice in pipeline 'p'"):
+        Pipeline("p").step("a", double).step("a", double)
+    with pytest.raises(OptionError, match=r"step has no option 'retries': there are deps, engine"):
+        step("a", double, retries=3)
+
+
+def test_a_step_never_changes():
+    pipeline = Pipeline("p", takes=int).step("a", double)
+    with pytest.raises(AttributeError, match="immutable"):
+        pipeline.name = "q"
+    with pytest.raises(AttributeError, match="immutable"):
+        del pipeline.steps
+
+
+def test_each_method_gives_a_new_pipeline_as_the_list_form_does():
+    first = Pipeline("p", takes=int, trigger=Cron("0 3 * * *"))
+    second = first.step("a", double, retry=Retry(on=OSError)).review("r")
+    assert first.steps == ()
+    assert [each.name for each in second.steps] == ["a", "r"]
+    assert second.takes is int
+    assert second.trigger == Cron("0 3 * * *")
+    assert Pipeline("p", second.steps).steps == second.steps
+
+
+@pytest.mark.parametrize(
+    ("fn", "takes_context"),
+    [
+        (double, False),
+        (with_context, True),
+        (Draft, False),
+        (str.upper, False),
+        (str.splitlines, False),
+        (partial(three, more=1), True),
+        (lambda *values: values, False),
+        (int, False),
+        (print, False),
+    ],
+)
+def test_a_second_required_parameter_is_the_context(fn, takes_context):
+    assert FunctionStep("a", fn, step("a", double).options).takes_context is takes_context
+
+
+def test_usage_adds_what_is_known():
+    known = Usage(1, 3, None, 0.5) + Usage(1, None, None, 0.25)
+    assert known == Usage(2, 3, None, 0.75)

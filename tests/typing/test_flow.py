@@ -1,0 +1,93 @@
+"""What type checkers infer of pipelines, without an annotation beyond those of named functions; never executed."""
+
+from dataclasses import dataclass
+from typing import Any, assert_type
+
+from penstock import Result, Retry
+from penstock.flow import Pipeline, Step, StepContext, parallel, review, step
+
+
+@dataclass(frozen=True)
+class Outline:
+    headings: list[str]
+
+
+async def make(topic: str) -> Outline:
+    return Outline([topic])
+
+
+def write(topic: str) -> str:
+    return topic
+
+
+async def count(text: str, ctx: StepContext) -> int:
+    return len(text) + ctx.attempt
+
+
+def flags(number: int, ctx: StepContext) -> bool:
+    return number > ctx.attempt
+
+
+outline = step("outline", make, retry=Retry(on=OSError), timeout=60)
+
+
+def steps() -> None:
+    assert_type(outline, Step[str, Outline])
+    assert_type(step("w", write), Step[str, str])
+    assert_type(step("c", count), Step[str, int])
+    assert_type(step("f", flags), Step[int, bool])
+    assert_type(step("u", str.upper), Step[str, str])
+    assert_type(parallel("m", [step("a", write), step("b", write)]), Step[str, list[str]])
+    assert_type(parallel("m", (outline, step("b", write))), Step[str, tuple[Outline, str]])
+    assert_type(
+        parallel("m", (outline, step("b", write), step("c", count), outline, outline)),
+        Step[str, tuple[Outline, str, int, Outline, Outline]],
+    )
+
+
+def pipelines() -> None:
+    first = Pipeline("a", takes=str)
+    assert_type(first, Pipeline[str, str])
+    assert_type(first.add(outline), Pipeline[str, Outline])
+    assert_type(first.step("o", make), Pipeline[str, Outline])
+    assert_type(first.step("o", count), Pipeline[str, int])
+    assert_type(first.step("o", lambda text: len(text)), Pipeline[str, int])
+    assert_type(first.step("o", write).review("r"), Pipeline[str, str])
+    assert_type(first.review("r", check=lambda text: text.upper()), Pipeline[str, str])
+    assert_type(first.loop("l", step("w", write), until=lambda text: len(text) > 3, max_rounds=3), Pipeline[str, str])
+    assert_type(
+        first.branch("b", lambda text: len(text) > 3, {True: step("u", str.upper), False: step("w", write)}),
+        Pipeline[str, str],
+    )
+    assert_type(
+        first.add(parallel("m", (outline, step("u", str.upper)))).step("f", lambda pair: pair[0].headings),
+        Pipeline[str, list[str]],
+    )
+    assert_type(first.add(Pipeline("inner", takes=str).step("o", make)), Pipeline[str, Outline])
+    assert_type(Pipeline("any", [outline]), Pipeline[Any, Any])
+
+
+def maps() -> None:
+    texts = Pipeline("a", takes=str).step("o", make).step("h", lambda made: made.headings)
+    assert_type(texts, Pipeline[str, list[str]])
+    assert_type(texts.map("n", count), Pipeline[str, list[int]])
+    assert_type(texts.map("n", write, concurrency=4, on_error="collect"), Pipeline[str, list[str]])
+    assert_type(texts.map("n", lambda text: len(text)), Pipeline[str, list[int]])
+    assert_type(texts.map("n", count, on_error="return"), Pipeline[str, list[Result[int]]])
+    assert_type(texts.map("n", outline), Pipeline[str, list[Outline]])
+    assert_type(texts.map("n", Pipeline("each", takes=str).step("o", make)), Pipeline[str, list[Outline]])
+    assert_type(texts.map("n", outline, on_error="return"), Pipeline[str, list[Result[Outline]]])
+
+
+async def output(ctx: StepContext) -> None:
+    assert_type(ctx.output(outline), Outline)
+    assert_type(ctx.output(review("r")), Any)
+
+
+def wrong(pipeline: Pipeline[str, int]) -> None:
+    pipeline.add(outline)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    pipeline.step("w", write)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType, reportCallIssue]
+    pipeline.step("f", flags, retries=3)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
+    pipeline.map("n", write)  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
+    step("w", write, timeout="1s")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue]
+    step("w", write, nmae="x")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
