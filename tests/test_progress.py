@@ -118,11 +118,11 @@ def test_the_table():
     )
     console = Console(width=100, color_system=None, force_terminal=True)
     with console.capture() as captured:
-        shown = LiveTable(console)
-        shown.show(Stats(stages, 10.0))
+        shown = LiveTable(console, stays=True)
+        shown.show(Stats(stages, 10.0), "7 unchanged")
         shown.close()
     lines = [line.split() for line in re.sub(r"\x1b\[\S*?[a-zA-Z]", "", captured.get()).splitlines()]
-    assert ["10", "s,", "50%,", "10", "s", "left"] in lines
+    assert ["10", "s,", "50%,", "10", "s", "left,", "7", "unchanged"] in lines
     assert ["source", "1,300", "of", "2,600", "130"] in lines
     assert ["work", "1,201", "90", "9", "1", "120"] in lines
 

@@ -243,7 +243,7 @@ def test_the_columns_of_the_table_of_statistics_are_those_that_are_printed():
 
 def test_the_columns_of_the_progress_table_are_those_that_are_shown():
     pytest.importorskip("rich")
-    assert [row[0] for row in rows("Progress")] == [column.header for column in _table(Stats()).columns]
+    assert [row[0] for row in rows("Progress")] == [column.header for column in _table(Stats(), "").columns]
 
 
 def test_a_plain_run_has_the_members_that_the_table_says():

@@ -2,9 +2,10 @@
 
 import asyncio
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol, Self
 
 from penstock.core.scope import Scope
 from penstock.core.stats import Stats
@@ -13,20 +14,22 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-_REDRAW_S = 0.25
-_LINE_S = 5.0
-
-_UNSEEN = (OSError, ValueError)
-"""What a stderr raises that nobody reads any more, or that is closed."""
+_UNSEEN: Final = (OSError, ValueError)
+"""What writing to stderr raises when nobody reads it any more, or when it is closed."""
 
 
-class _Display(Protocol):
-    """Shows statistics, every so many seconds."""
+class Display(Protocol):
+    """Shows statistics, one after the other."""
 
     every: float
+    """Seconds from one look to the next."""
 
-    def show(self, stats: Stats) -> None:
-        """Show how things stand."""
+    def show(self, stats: Stats, note: str) -> None:
+        """Show the statistics, and a note beside the time."""
+        ...
+
+    def say(self, line: str) -> None:
+        """Print a line of its own."""
         ...
 
     def close(self) -> None:
@@ -41,95 +44,133 @@ def require_rich() -> None:
 
 
 def show_progress(scope: Scope) -> None:
-    """Show how the run of `scope` goes until it is closed or nobody can be shown: no run fails for that."""
-    if sys.stderr is not None:  # as it is in a program without a console
-        with suppress(*_UNSEEN):
-            _Ticker(scope, _display())
+    """Show the run of `scope` until it is closed."""
+    scope.on_closed.append(ProgressDisplay(scope.loop, scope.stats).close)
 
 
-def _display() -> _Display:
+class ProgressDisplay:
+    """Shows a run on stderr, regularly and at its end. No run fails when that is not possible: then it shows no more.
+
+    `look` gives the statistics, `note` what to say beside the time. Unless it `stays`, the table goes at the end, and
+    there is no last line.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        look: Callable[[], Stats],
+        note: Callable[[], str] = str,
+        *,
+        stays: bool = True,
+    ) -> None:
+        self._loop = loop
+        self._look = look
+        self._note = note
+        self._stays = stays
+        self._timer: asyncio.TimerHandle | None = None
+        self._display: Display | None = None
+        if sys.stderr is not None:  # as it is in a program without a console
+            with suppress(*_UNSEEN):
+                self._display = _display(stays=stays)
+        self._tick()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def say(self, line: str) -> None:
+        """Print a line of its own: above the table, if there is one."""
+        self._on_display(lambda display: display.say(line))
+
+    def close(self) -> None:
+        """Show no more; a second call does nothing."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._stays:
+            self._show()
+        self._let_go()
+
+    def _tick(self) -> None:
+        self._show()
+        if self._display is not None:
+            self._timer = self._loop.call_later(self._display.every, self._tick)
+
+    def _show(self) -> None:
+        self._on_display(lambda display: display.show(self._look(), self._note()))
+
+    def _on_display(self, act: Callable[[Display], None]) -> None:
+        if self._display is not None:
+            try:
+                act(self._display)
+            except _UNSEEN:
+                self._let_go()
+
+    def _let_go(self) -> None:
+        display, self._display = self._display, None
+        if display is not None:
+            with suppress(*_UNSEEN):
+                display.close()
+
+
+def _display(*, stays: bool) -> Display:
     if not sys.stderr.isatty():
         return PlainLines()
     from rich.console import Console  # noqa: PLC0415 -- an extra
 
-    return LiveTable(Console(stderr=True))
-
-
-class _Ticker:
-    """Has a display show the statistics of a run regularly, and at its end; after the first failure no more."""
-
-    def __init__(self, scope: Scope, display: _Display) -> None:
-        self._scope = scope
-        self._display = display
-        self._timer: asyncio.TimerHandle | None = None
-        scope.on_closed.append(self._close)
-        self._tick()
-
-    def _tick(self) -> None:
-        self._timer = None
-        if self._show():
-            self._timer = self._scope.loop.call_later(self._display.every, self._tick)
-
-    def _close(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            if self._show():
-                self._close_display()
-
-    def _show(self) -> bool:
-        """Show how things stand; whether that was possible."""
-        try:
-            self._display.show(self._scope.stats())
-        except _UNSEEN:
-            self._close_display()
-            return False
-        return True
-
-    def _close_display(self) -> None:
-        with suppress(*_UNSEEN):
-            self._display.close()
+    return LiveTable(Console(stderr=True), stays=stays)
 
 
 class LiveTable:
-    """A table of the stages, redrawn four times a second; it stays when the run is over."""
+    """A table of the stages, redrawn four times a second."""
 
-    every = _REDRAW_S
+    every = 0.25
 
-    def __init__(self, console: "Console") -> None:
+    def __init__(self, console: "Console", *, stays: bool) -> None:
         from rich.live import Live  # noqa: PLC0415 -- an extra
 
-        self._live = Live(console=console, auto_refresh=False)
+        self._live = Live(console=console, auto_refresh=False, transient=not stays)
         self._live.start()
 
-    def show(self, stats: Stats) -> None:
+    def show(self, stats: Stats, note: str) -> None:
         """Redraw the table."""
-        self._live.update(_table(stats), refresh=True)
+        self._live.update(_table(stats, note), refresh=True)
+
+    def say(self, line: str) -> None:
+        """Print the line above the table."""
+        self._live.console.print(line, highlight=False, markup=False)
 
     def close(self) -> None:
-        """Leave the table as it is."""
+        """Leave the table as it is, or remove it."""
         self._live.stop()
 
 
 class PlainLines:
-    """A line every five seconds, and one at the end."""
+    """A line every five seconds, from the first item on."""
 
-    every = _LINE_S
+    every = 5.0
 
-    def show(self, stats: Stats) -> None:
+    def show(self, stats: Stats, note: str) -> None:
         """Print a line, unless nothing has happened yet."""
         if any(stage.taken for stage in stats):
             stages = ", ".join(f"{stage.name} {stage.delivered:,} (+{stage.in_flight:,})" for stage in stats)
             failed = sum(stage.failed for stage in stats)
-            print(f"{_time(stats)}: {stages}; {failed:,} failed", file=sys.stderr, flush=True)  # noqa: T201 -- its purpose
+            self.say(f"{_time(stats, note)}: {stages}; {failed:,} failed")
+
+    def say(self, line: str) -> None:
+        """Print the line."""
+        print(line, file=sys.stderr, flush=True)  # noqa: T201 -- its purpose
 
     def close(self) -> None:
         """Do nothing."""
 
 
-def _table(stats: Stats) -> "Table":
+def _table(stats: Stats, note: str) -> "Table":
     from rich.table import Table  # noqa: PLC0415 -- an extra
 
-    table = Table("stage", title=_time(stats), title_justify="left", box=None)
+    table = Table("stage", title=_time(stats, note), title_justify="left", box=None)
     for heading in ("done", "running", "waiting", "failed", "per second"):
         table.add_column(heading, justify="right")
     for stage in stats:
@@ -143,9 +184,10 @@ def _table(stats: Stats) -> "Table":
     return table
 
 
-def _time(stats: Stats) -> str:
-    """How long the run has taken and, if it is known how many items there are, how long it will take."""
+def _time(stats: Stats, note: str) -> str:
+    """Say how long the run has taken, how long it will take if the number of items is known, and the note."""
     taken, total = (stats[0].taken, stats[0].total) if len(stats) else (0, None)
-    if not taken or total is None or taken >= total:
-        return f"{stats.seconds:.0f} s"
-    return f"{stats.seconds:.0f} s, {taken / total:.0%}, {stats.seconds / taken * (total - taken):.0f} s left"
+    said = [f"{stats.seconds:.0f} s"]
+    if taken and total is not None and taken < total:
+        said += [f"{taken / total:.0%}", f"{stats.seconds / taken * (total - taken):.0f} s left"]
+    return ", ".join([*said, note] if note else said)

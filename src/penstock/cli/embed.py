@@ -4,9 +4,10 @@ import asyncio
 import json
 import os
 import signal
+import sys
 import warnings
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, NoReturn
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import typer
 
@@ -14,11 +15,16 @@ from penstock.cli import retries
 from penstock.cli.embedder_options import Asked, embedder
 from penstock.cli.failing import DONE, NOT_DONE, SOME_FAILED, code_of, complain, ended_by, guarded
 from penstock.cli.printing import summary
-from penstock.cli.progress import Display, display
 from penstock.core.errors import PenstockError, UnstoppedWorkWarning
+from penstock.core.stats import Stats
+from penstock.progress import ProgressDisplay
 
 if TYPE_CHECKING:
     from penstock.workflows import EmbedJob, EmbedReport
+
+_COUNTS: Final = {"read": "read files", "embed": "embed chunks", "store": "store files"}
+_LOOK: Final = 0.05
+"""Seconds between two looks at whether the first document is stored."""
 
 
 def run(paths: list[str], target: str, options: dict[str, Any], asked: Asked, *, as_json: bool) -> int:
@@ -65,10 +71,13 @@ def _is_of_a_file(failure: PenstockError) -> bool:
 
 async def _watched(job: "EmbedJob") -> tuple[PenstockError | None, signal.Signals | None]:
     """Run the job under a display; the error that ended it and the signal that stopped it, if there was one."""
-    stopping = _Stopping(job)
+    stopping, loop = _Stopping(job), asyncio.get_running_loop()
     for each in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(each, stopping, each)
-    with display(job.report) as stopping.shown, retries.told():
+        loop.add_signal_handler(each, stopping, each)
+    shown = ProgressDisplay(loop, lambda: stats_of(job), lambda: unchanged_by(job), stays=False)
+    with shown as stopping.shown, retries.told():
+        if not sys.stderr.isatty():
+            _tell_of_first(job, shown)
         try:
             await job.run()
         except PenstockError as error:
@@ -76,11 +85,31 @@ async def _watched(job: "EmbedJob") -> tuple[PenstockError | None, signal.Signal
     return None, stopping.received
 
 
+def stats_of(job: "EmbedJob") -> Stats:
+    """The stages of the job, each named with what it counts."""
+    report = job.report()
+    return Stats(tuple(replace(stage, name=_COUNTS[stage.name]) for stage in report.stages), report.seconds)
+
+
+def unchanged_by(job: "EmbedJob") -> str:
+    """Say how many files the index had already."""
+    return f"{job.report().unchanged:,} files unchanged"
+
+
+def _tell_of_first(job: "EmbedJob", shown: ProgressDisplay) -> None:
+    """Say when the first document is stored: look until it is, as long as the loop runs."""
+    first = job.report().first_row_seconds
+    if first is None:
+        asyncio.get_running_loop().call_later(_LOOK, _tell_of_first, job, shown)
+    else:
+        shown.say(f"first document stored after {first:.2f} s")
+
+
 class _Stopping:
     """Stops the job cleanly at the first signal; leaves at once at the second, as a kill would, which loses nothing."""
 
     def __init__(self, job: "EmbedJob") -> None:
-        self.shown: Display | None = None
+        self.shown: ProgressDisplay | None = None
         self.received: signal.Signals | None = None
         self._job = job
 
