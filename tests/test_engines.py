@@ -13,6 +13,9 @@ import pytest
 import penstock
 from penstock import tasks
 from penstock.engines import Answer, Call, Engine, Threads, answer, choosing
+from penstock.engines.engine import Slots
+
+from .grouping import Grouping
 
 grid = pytest.mark.grid
 
@@ -74,7 +77,12 @@ class Elsewhere(Engine):
         self.abandoned = True
 
 
-ENGINES = {"own threads": lambda: "thread", "threads": lambda: Threads(2), "elsewhere": Elsewhere}
+ENGINES = {
+    "own threads": lambda: "thread",
+    "threads": lambda: Threads(2),
+    "elsewhere": Elsewhere,
+    "in groups": lambda: Grouping(2, depth=2),
+}
 engines = pytest.mark.parametrize("make", ENGINES.values(), ids=ENGINES)
 
 
@@ -314,7 +322,7 @@ async def test_stages_with_limits_of_their_own_share_an_engine(clock):
     for limit in (before, after, [after, before]):
         stream = stream.map(lambda number: number, engine=engine, concurrency=3, limit=limit)
     assert await stream.to_list() == NUMBERS
-    assert before.in_use == after.in_use == engine.places.in_use == 0
+    assert before.in_use == after.in_use == engine.line(Slots).in_use == 0
 
 
 @grid

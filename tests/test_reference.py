@@ -31,7 +31,7 @@ NOT_PUBLIC = Stats, StageStats, Latency, SyncRun
 
 FOR_THE_LIBRARY = {
     Limiter: {"bind", "check", "give_back", "take", "wait", "weigh"},
-    engines.Engine: {"places"},
+    engines.Engine: {"line"},
     RateLimit: {"bind", "charge", "end_turn", "turn", "weigh"},
     Readable: {"description"},
     penstock.Stream: {"description"},

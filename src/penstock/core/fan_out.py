@@ -15,6 +15,7 @@ from penstock.core.calling import composed
 from penstock.core.clock import now
 from penstock.core.closing import aclose, close
 from penstock.core.errors import AttemptTimeout, OptionError, as_failure
+from penstock.core.meter import WAITED
 from penstock.core.outcome import Failed, Ok
 from penstock.core.plan import MISSING, AsyncFn, Gate, Plan
 from penstock.core.pump import LOOK
@@ -206,6 +207,7 @@ class FanOut[T, U](Caller[T, U]):
         self._drop_outputs(outputs)
         outputs.limit = asyncio.timeout(self.plan.timeout)
         outputs.paused = 0.0
+        WAITED.set(0.0)
         began = self.scope.clock()
         try:
             async with outputs.limit:
@@ -223,7 +225,7 @@ class FanOut[T, U](Caller[T, U]):
             if outputs.limit.expired():
                 raise AttemptTimeout(f"timed out after {self.plan.timeout:g} s") from error.__cause__
             raise
-        self.meter.returned(began + outputs.paused)
+        self.meter.returned(began + outputs.paused + WAITED.get())
 
     async def _begin_reading(self, outputs: Outputs[T, U], iterator: Iterator[U]) -> None:
         """Leave a plain iterator to be read by pulls; where it may be tried again, its first output is made here."""

@@ -2,9 +2,11 @@
 
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
 from dataclasses import replace
 from enum import IntEnum
 from math import ceil, exp, log
+from typing import Final
 
 from penstock.core.stats import Latency, StageStats
 
@@ -19,6 +21,10 @@ SLOW = 0.01
 
 RARELY = 16
 """Calls from one that is timed to the next, at least, while they are not slow."""
+
+
+WAITED: Final[ContextVar[float]] = ContextVar("seconds in which the call of this task was not running yet", default=0.0)
+"""Part of what a call takes that is no latency of it: nothing of it ran while it waited for a worker."""
 
 
 class Wait(IntEnum):
@@ -167,9 +173,10 @@ class Meter:
         """`work`, every call of it timed."""
 
         async def timed(item: T) -> U:
+            WAITED.set(0.0)
             began = self._clock()
             value = await work(item)
-            self.returned(began)
+            self.returned(began + WAITED.get())
             return value
 
         return timed

@@ -8,9 +8,12 @@ from typing import Any, Final, Protocol, cast
 
 from penstock.core.errors import as_failure
 from penstock.core.fan_out import AT_HAND
+from penstock.core.meter import WAITED
 from penstock.core.retry import StillRunning, in_time
 from penstock.core.scope import outlast
+from penstock.core.text import name_of
 from penstock.engines.engine import ALL, Answer, Call, Engine
+from penstock.engines.groups import Cost, Groups
 
 _A_DICT: Final[dict[str, str]] = {}
 _VIEWS: Final = (type(_A_DICT.keys()), type(_A_DICT.values()), type(_A_DICT.items()))
@@ -21,33 +24,44 @@ _NEVER_BLOCKS: Final = (*AT_HAND, *_VIEWS, str, bytes, bytearray, range, AsyncIt
 class Binding:
     """Binds functions of one run to an engine: attempts, timeouts and cancellation are the same for all of these.
 
-    When `over` is done, the run has left those calls behind that are not back.
+    When `over` is done, the run has left those calls behind that are not back. `groups` are those of an engine where
+    calls travel together; `places` is how many calls of the run there may be at once.
     """
 
-    def __init__(self, engine: Engine, over: asyncio.Future[None]) -> None:
+    def __init__(
+        self, engine: Engine, over: asyncio.Future[None], groups: Groups | None = None, places: int = 1
+    ) -> None:
         self._engine = engine
         self._over = over
+        self._groups = groups
+        self._places = places
+        self._cost = self._measured("calls")
+
+    def _measured(self, name: str) -> Cost | None:
+        return None if self._groups is None else self._groups.cost(name, self._places)
 
     def bind(self, fn: Callable[..., Any], timeout: float | None) -> "Bound":
         """`fn` as an async function that fails after `timeout` seconds; see `Call` for `most`."""
         prepared = self._engine.prepare(fn)
+        cost = self._measured(name_of(fn))
 
         async def call(item: Any, most: int | None = None) -> Any:
             limit = Budget(timeout)
             with limit:
-                return await self._awaited(limit, Call(prepared, (item,), most))
+                return await self._awaited(limit, Call(prepared, (item,), most), cost)
 
         return call
 
     def bind_fan(self, fn: Callable[..., Any], timeout: float | None) -> "Bound":
         """`fn`, which gives iterables, as an async function: what may block as it is read is read on the engine too."""
         prepared = self._engine.prepare(fn)
+        cost = self._measured(name_of(fn))
         most = None if self._engine.in_process else ALL
 
         async def read(item: Any, _: int | None = None) -> Any:
             limit = Budget(timeout)
             with limit:
-                fan = await self._awaited(limit, Call(prepared, (item,), most))
+                fan = await self._awaited(limit, Call(prepared, (item,), most), cost)
                 if isinstance(fan, _NEVER_BLOCKS) or not isinstance(fan, Iterable) or not self._engine.in_process:
                     return cast("Any", fan)
             return EngineIterator(cast("Iterable[Any]", fan), self, limit)
@@ -58,19 +72,50 @@ class Binding:
         """What `fn(*arguments)` comes to, within so many seconds."""
         limit = Budget(seconds)
         with limit:
-            return await self._awaited(limit, Call(self._engine.prepare(fn), arguments))
+            return await self._awaited(limit, Call(self._engine.prepare(fn), arguments), self._cost)
 
-    async def _awaited(self, limit: "Budget", call: Call) -> Any:
-        value = await self._answered(limit, call)
+    async def _awaited(self, limit: "Budget", call: Call, cost: Cost | None) -> Any:
+        value = await (self._alone(limit, call) if cost is None else self._in_group(limit, call, cost))
         if isinstance(value, Awaitable):
             return await in_time(cast("Awaitable[Any]", value), limit.when, limit.seconds)
         return value
 
     async def run(self, limit: "Budget", fn: Callable[..., Any], *args: Any) -> Any:
         """What `fn(*args)`, a function of ours, returns on an engine of this process."""
-        return await self._answered(limit, Call(fn, args))
+        call = Call(fn, args)
+        return await (self._alone(limit, call) if self._cost is None else self._in_group(limit, call, self._cost))
 
-    async def _answered(self, limit: "Budget", call: Call) -> Any:
+    async def _in_group(self, limit: "Budget", call: Call, cost: Cost) -> Any:
+        """What `_alone` gives, of a call that goes with others, when there is a worker for it."""
+        assert self._groups is not None
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        job = self._groups.put(call, cost, limit.left)
+        try:
+            outcome = await job.answer
+        except asyncio.CancelledError:
+            if (end := self._groups.leave(job)) is not None:
+                await outlast(end, self._over)
+            outcome = job.outcome
+            if outcome is None or outcome.error is None or isinstance(outcome.error, asyncio.CancelledError):
+                raise
+        if outcome is None:
+            assert limit.seconds is not None
+            assert job.over is not None
+            raise StillRunning(limit.seconds, partial(outlast, job.over, self._over))
+        waited = loop.time() - began - job.took
+        WAITED.set(WAITED.get() + waited)
+        limit.extend(waited)
+        value, error = outcome.value, outcome.error
+        outcome.value = outcome.error = None
+        if error is not None:
+            try:
+                raise error
+            finally:
+                del error  # the traceback holds this frame, and this frame would hold the error
+        return value
+
+    async def _alone(self, limit: "Budget", call: Call) -> Any:
         """What the call returns; an error of it, of `limit`, or a cancellation is raised."""
         answers = self._engine.submit([call])
         late = False
@@ -128,15 +173,20 @@ class Budget:
     """The seconds that an attempt may take in all, spent only inside its `with` blocks."""
 
     def __init__(self, seconds: float | None) -> None:
-        self.seconds = self._left = seconds
+        self.seconds = self.left = seconds
         self.when: float | None = None
 
     def __enter__(self) -> None:
-        self.when = None if self._left is None else asyncio.get_running_loop().time() + self._left
+        self.when = None if self.left is None else asyncio.get_running_loop().time() + self.left
 
     def __exit__(self, *_: object) -> None:
         if self.when is not None:
-            self._left = self.when - asyncio.get_running_loop().time()
+            self.left = self.when - asyncio.get_running_loop().time()
+
+    def extend(self, seconds: float) -> None:
+        """Leave these seconds out of account: nothing ran."""
+        if self.when is not None:
+            self.when += seconds
 
 
 class EngineIterator[T](AsyncIterator[T]):

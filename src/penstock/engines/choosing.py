@@ -8,7 +8,8 @@ from penstock.core.plan import Plan
 from penstock.core.scope import Scope
 from penstock.core.stage_limits import Limits
 from penstock.engines.binding import Binding
-from penstock.engines.engine import Engine
+from penstock.engines.engine import Engine, Slots
+from penstock.engines.groups import WINDOW, Groups
 from penstock.engines.local import FunctionKind
 from penstock.engines.threads import Threads
 
@@ -46,13 +47,21 @@ def bound_to(
 ) -> tuple[Binding, Plan[Any, Any]]:
     """The engine, for a stage of a run, and the plan of the stage there.
 
-    One that is shared gives its slots in turn to all who use it. Not `counted`, a stage has as many places.
+    One that is shared gives its slots in turn to all who use it. Not `counted`, a stage has as many places, or, where
+    calls travel in groups, `WINDOW` for each.
     """
+    own = not isinstance(engine, Engine)
     if not isinstance(engine, Engine):
-        own = engine(plan.concurrency, plan.name)
-        scope.resources.append(own)
-        return Binding(own, scope.closed), plan
-    places = engine.places
+        engine = engine(plan.concurrency, plan.name)
+        scope.resources.append(engine)
+    if engine.group_seconds is not None:
+        groups = engine.line(Groups)
+        groups.bind(scope.loop)
+        concurrency = plan.concurrency if counted else WINDOW * groups.slots
+        return Binding(engine, scope.closed, groups, concurrency), plan.replaced(concurrency=concurrency)
+    if own:
+        return Binding(engine, scope.closed), plan
+    places = engine.line(Slots)
     rates, limiters, seen = ((), (), None) if (of := plan.limits) is None else (of.rates, of.limiters, of.seen)
     limits = Limits(rates, tuple(sorted((*limiters, places), key=lambda each: each.number)), seen)
     concurrency = plan.concurrency if counted else places.limit

@@ -109,10 +109,11 @@ class Engine(ABC):
     depth: int = 1
     """Groups that may be under way for each slot while calls take less than `group_seconds`, an int >= 1.
 
-    2: the next group waits where the worker finds it, so that the worker need not wait for the loop.
+    2: the next group waits where its worker finds it, so that this one need not wait for the loop. It goes to a worker
+    that has none, if there is one, else to the one whose group was sent last: in an old group, some call may be stuck.
     """
 
-    _places: "Slots | None" = None
+    _line: tuple[int, Any] | None = None
 
     @abstractmethod
     def prepare(self, fn: Callable[..., Any], /) -> Any:
@@ -139,11 +140,13 @@ class Engine(ABC):
         """What is known of the group with these answers, which is not over; None, the default: nothing."""
         return None
 
-    def recall(self, answers: asyncio.Future[list[Answer]], /) -> None:  # noqa: B027 -- may be impossible
+    def recall(self, answers: asyncio.Future[list[Answer]], /) -> int | None:  # noqa: ARG002 -- may be impossible
         """Take back those calls of the group that are not begun: its future is done when the one that runs is over.
 
-        Default: nothing is taken back.
+        Gives how many of its calls stay, the first ones: they are over, or it runs. The others will not be begun, and
+        are submitted again at once. None, the default: that is not known before the future is done.
         """
+        return None
 
     def stop(self, answers: asyncio.Future[list[Answer]], /) -> None:  # noqa: B027 -- what a thread does
         """Stop the group of calls with these answers, as far as that is possible; here, it is not.
@@ -178,12 +181,11 @@ class Engine(ABC):
     def __repr__(self) -> str:
         return self.describe()
 
-    @property
-    def places(self) -> "Slots":
-        """The line in which its stages and runs wait for a slot. For the library, not for engines."""
-        if self._places is None or self._places.pid != os.getpid():  # a child that was forked has a loop of its own
-            self._places = Slots(self)
-        return self._places
+    def line[L](self, kind: "Callable[[Engine], L]", /) -> L:
+        """The line in which its stages and runs wait for it, of that kind. For the library, not for engines."""
+        if self._line is None or self._line[0] != os.getpid():  # a child that was forked has a loop of its own
+            self._line = os.getpid(), kind(self)
+        return cast("L", self._line[1])
 
 
 class Slots(Limiter):
@@ -192,7 +194,6 @@ class Slots(Limiter):
     def __init__(self, engine: Engine) -> None:
         super().__init__(engine.slots())
         self._engine = engine
-        self.pid: int = os.getpid()
 
     @override
     def __repr__(self) -> str:

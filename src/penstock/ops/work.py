@@ -69,7 +69,8 @@ class Options(MoreOptions, total=False):
     """Options of every operator that runs a function.
 
     Attributes:
-        concurrency: calls that run at once, an int >= 1; None, the default, means 1, or the slots of a shared engine.
+        concurrency: calls that run at once, an int >= 1; None, the default, means 1, or the slots of a shared engine
+            (64 a slot where calls travel in groups).
     """
 
     concurrency: int | None
