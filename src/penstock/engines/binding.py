@@ -90,20 +90,20 @@ class Binding:
         assert self._groups is not None
         loop = asyncio.get_running_loop()
         began = loop.time()
-        job = self._groups.put(call, cost, limit.left)
+        request = self._groups.put(call, cost, limit.left)
         try:
-            outcome = await job.answer
+            outcome = await request.answer
         except asyncio.CancelledError:
-            if (end := self._groups.leave(job)) is not None:
+            if (end := self._groups.leave(request)) is not None:
                 await outlast(end, self._over)
-            outcome = job.outcome
+            outcome = request.outcome
             if outcome is None or outcome.error is None or isinstance(outcome.error, asyncio.CancelledError):
                 raise
         if outcome is None:
             assert limit.seconds is not None
-            assert job.over is not None
-            raise StillRunning(limit.seconds, partial(outlast, job.over, self._over))
-        waited = loop.time() - began - job.took
+            assert request.over is not None
+            raise StillRunning(limit.seconds, partial(outlast, request.over, self._over))
+        waited = loop.time() - began - request.took
         WAITED.set(WAITED.get() + waited)
         limit.extend(waited)
         value, error = outcome.value, outcome.error

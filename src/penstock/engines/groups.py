@@ -67,7 +67,7 @@ class Cost:
         self.mean = seconds if count == 1 else self.mean + (seconds - self.mean) / count
 
 
-class Job:
+class Request:
     """A call on its way: it waits in the queue, is in a group, or is over.
 
     Attributes:
@@ -106,7 +106,7 @@ class Group:
     """Calls that are under way together.
 
     Attributes:
-        jobs: those calls, in order.
+        requests: those calls, in order.
         answers: the future that the engine has given for them.
         weight: what it takes of the engine's capacity, which is `depth` for each slot.
         sent: when it was handed to the engine.
@@ -117,12 +117,12 @@ class Group:
         recalled, stopped: whether the engine was asked for that.
     """
 
-    __slots__ = ("answers", "handed", "jobs", "look", "recalled", "sent", "soon", "stopped", "timer", "weight")
+    __slots__ = ("answers", "handed", "requests", "look", "recalled", "sent", "soon", "stopped", "timer", "weight")
 
     def __init__(
-        self, jobs: Sequence[Job], answers: asyncio.Future[list[Answer]], weight: int, sent: float, look: float
+        self, requests: Sequence[Request], answers: asyncio.Future[list[Answer]], weight: int, sent: float, look: float
     ) -> None:
-        self.jobs: Sequence[Job] = jobs
+        self.requests: Sequence[Request] = requests
         self.answers: asyncio.Future[list[Answer]] = answers
         self.weight: int = weight
         self.sent: float = sent
@@ -134,9 +134,9 @@ class Group:
         self.stopped: bool = False
 
     @property
-    def left(self) -> Sequence[Job]:
+    def left(self) -> Sequence[Request]:
         """The calls whose answers are not known."""
-        return self.jobs[self.handed :]
+        return self.requests[self.handed :]
 
 
 class Groups:
@@ -151,7 +151,7 @@ class Groups:
         self._depth = engine.depth
         self._capacity = self.slots * self._depth
         self._used = 0
-        self._queue: OrderedDict[Job, None] = OrderedDict()  # any may leave in O(1)
+        self._queue: OrderedDict[Request, None] = OrderedDict()  # any may leave in O(1)
         self._scheduled = False
         self._fruitless = 0
         self._loop = asyncio.get_running_loop()
@@ -173,21 +173,21 @@ class Groups:
 
     # For a call
 
-    def put(self, call: Call, cost: Cost, seconds: float | None) -> Job:
+    def put(self, call: Call, cost: Cost, seconds: float | None) -> Request:
         """Have a call made, which may take so many seconds from when it begins."""
-        job = Job(call, cost, inf if seconds is None else seconds, self._loop.create_future())
-        self._queue[job] = None
+        request = Request(call, cost, inf if seconds is None else seconds, self._loop.create_future())
+        self._queue[request] = None
         self._send_soon()
-        return job
+        return request
 
-    def leave(self, job: Job) -> asyncio.Future[None] | None:
+    def leave(self, request: Request) -> asyncio.Future[None] | None:
         """Have a call stopped for whose answer nobody waits any more: a future of its end, None if it does not run."""
-        if job.group is None:
-            self._queue.pop(job, None)
-        elif job.over is None:
-            job.over = self._loop.create_future()
-            self._look_soon(job.group)
-        return job.over
+        if request.group is None:
+            self._queue.pop(request, None)
+        elif request.over is None:
+            request.over = self._loop.create_future()
+            self._look_soon(request.group)
+        return request.over
 
     # Groups
 
@@ -198,51 +198,51 @@ class Groups:
 
     def _send(self) -> None:
         self._scheduled = False
-        while jobs := self._next():
-            self._submit(jobs)
+        while requests := self._next():
+            self._submit(requests)
 
-    def _next(self) -> list[Job]:
+    def _next(self) -> list[Request]:
         """Take the next group out of the queue, if there is a worker for it."""
         queue = self._queue
-        jobs: list[Job] = []
+        requests: list[Request] = []
         seconds, most = 0.0, 1
         while queue:
-            job = next(iter(queue))
-            if job.answer.cancelled():
-                del queue[job]
+            request = next(iter(queue))
+            if request.answer.cancelled():
+                del queue[request]
                 continue
-            if not jobs:
-                free = max(0, self._capacity - self._used) // self._weight(job)
+            if not requests:
+                free = max(0, self._capacity - self._used) // self._weight(request)
                 if not free:
                     break
                 most = ceil(len(queue) / free)
-            seconds += job.cost.mean
-            if jobs and (job.alone or seconds > self._target or len(jobs) >= min(most, job.cost.most)):
+            seconds += request.cost.mean
+            if requests and (request.alone or seconds > self._target or len(requests) >= min(most, request.cost.most)):
                 break
-            jobs.append(job)
-            del queue[job]
-            if job.alone:
+            requests.append(request)
+            del queue[request]
+            if request.alone:
                 break
-        return jobs
+        return requests
 
-    def _weight(self, job: Job) -> int:
-        """What a group that begins with `job` takes of the capacity: a slow call and a suspect have a slot each."""
-        return 1 if job.cost.mean < self._target and not job.alone else self._depth
+    def _weight(self, request: Request) -> int:
+        """What a group that begins with `request` takes of the capacity: a slow call and a suspect have a slot each."""
+        return 1 if request.cost.mean < self._target and not request.alone else self._depth
 
-    def _submit(self, jobs: list[Job]) -> None:
+    def _submit(self, requests: list[Request]) -> None:
         try:
-            answers = self._engine.submit([job.call for job in jobs])
+            answers = self._engine.submit([request.call for request in requests])
         except BaseException as error:  # noqa: BLE001 -- it is raised where the call was asked for
-            for job in jobs:
-                self._settle(job, Answer(error=error))
+            for request in requests:
+                self._settle(request, Answer(error=error))
             return
         now = self._loop.time()
-        group = Group(jobs, answers, self._weight(jobs[0]), now, now + self._patience)
-        for job in jobs:
-            job.group = group
+        group = Group(requests, answers, self._weight(requests[0]), now, now + self._patience)
+        for request in requests:
+            request.group = group
         self._used += group.weight
         answers.add_done_callback(partial(self._over, group), context=self._context)
-        self._look_at(group, group.look if len(jobs) > 1 or self._depth > 1 else inf, now + _least(jobs))
+        self._look_at(group, group.look if len(requests) > 1 or self._depth > 1 else inf, now + _least(requests))
 
     def _over(self, group: Group, answers: asyncio.Future[list[Answer]]) -> None:
         if group.timer is not None:
@@ -253,60 +253,64 @@ class Groups:
         self._hand_on(group, results)
         if self._fruitless > FRUITLESS:
             what = self._engine.describe()
-            for job in group.left:
+            for request in group.left:
                 error = WorkerLost(f"{self._fruitless} workers in a row of {what} died before they began a call")
-                self._settle(job, Answer(error=error))
+                self._settle(request, Answer(error=error))
         else:
             self._return(group.left)
         self._send_soon()  # not now: others may be over in this pass as well, and have their share of what waits
 
-    def _return(self, jobs: Sequence[Job]) -> None:
+    def _return(self, requests: Sequence[Request]) -> None:
         """Put calls that were not begun, or are to run again, in front of all that wait."""
-        for job in reversed(jobs):
-            if job.unwanted:
-                self._settle(job, None)
+        for request in reversed(requests):
+            if request.unwanted:
+                self._settle(request, None)
             else:
-                job.group = None
-                self._queue[job] = None
-                self._queue.move_to_end(job, last=False)
+                request.group = None
+                self._queue[request] = None
+                self._queue.move_to_end(request, last=False)
 
     # Answers
 
     def _hand_on(self, group: Group, answers: Sequence[Answer]) -> None:
         """Settle the calls whose answers are new."""
-        again: list[Job] = []
+        again: list[Request] = []
         new = answers[group.handed :]
-        for job, answer in zip(group.left, new, strict=False):
-            job.took = (self._loop.time() - group.sent) / len(new) if answer.seconds is None else answer.seconds
+        for request, answer in zip(group.left, new, strict=False):
+            request.took = (self._loop.time() - group.sent) / len(new) if answer.seconds is None else answer.seconds
             if isinstance(answer.error, WorkerLost):
-                if job.lost or job.unwanted:
-                    self._settle(job, Answer(error=_blamed(job, answer.error)))
+                if request.lost or request.unwanted:
+                    self._settle(request, Answer(error=_blamed(request, answer.error)))
                 else:
-                    job.lost = job.alone = True
-                    again.append(job)
-            elif isinstance(answer.error, asyncio.CancelledError) and group.stopped and not job.unwanted:
-                again.append(job)  # not this one was to be stopped
+                    request.lost = request.alone = True
+                    again.append(request)
+            elif isinstance(answer.error, asyncio.CancelledError) and group.stopped and not request.unwanted:
+                again.append(request)  # not this one was to be stopped
             else:
-                job.cost.note(job.took)
-                if job.took > job.seconds and not job.unwanted and (answer.seconds is not None or len(group.jobs) == 1):
-                    self._late(job)
-                self._settle(job, answer)
-        group.handed = min(len(group.jobs), group.handed + len(new))
+                request.cost.note(request.took)
+                if (
+                    request.took > request.seconds
+                    and not request.unwanted
+                    and (answer.seconds is not None or len(group.requests) == 1)
+                ):
+                    self._late(request)
+                self._settle(request, answer)
+        group.handed = min(len(group.requests), group.handed + len(new))
         self._return(again)
 
-    def _settle(self, job: Job, outcome: Answer | None) -> None:
+    def _settle(self, request: Request, outcome: Answer | None) -> None:
         """Say that a call is over; None: it was not begun, and nobody waits for it."""
-        job.group = None
-        job.outcome = outcome
-        if not job.answer.done():
-            job.answer.set_result(outcome)
-        if job.over is not None:
-            job.over.set_result(None)
+        request.group = None
+        request.outcome = outcome
+        if not request.answer.done():
+            request.answer.set_result(outcome)
+        if request.over is not None:
+            request.over.set_result(None)
 
-    def _late(self, job: Job) -> None:
+    def _late(self, request: Request) -> None:
         """Say that a call has taken too long, and is over later."""
-        job.over = self._loop.create_future()
-        job.answer.set_result(None)
+        request.over = self._loop.create_future()
+        request.answer.set_result(None)
 
     # Looks
 
@@ -331,7 +335,7 @@ class Groups:
             return
         now = self._loop.time() + _CLOSE
         known = self._engine.peek(group.answers)
-        if known is None and len(group.jobs) == 1:
+        if known is None and len(group.requests) == 1:
             known = Progress([], group.sent)
         if known is not None:
             self._hand_on(group, known.answers)
@@ -346,7 +350,7 @@ class Groups:
                 group.stopped = True
                 self._engine.stop(group.answers)
             return
-        overdue, unwanted = now >= group.look, any(job.unwanted for job in waiting)
+        overdue, unwanted = now >= group.look, any(request.unwanted for request in waiting)
         if overdue:
             group.look = group.sent + 2 * (group.look - group.sent)
         if waiting and (overdue or unwanted):
@@ -359,8 +363,8 @@ class Groups:
             return
         group.recalled = True
         if (kept := self._engine.recall(group.answers)) is not None:
-            taken = group.jobs[kept:]
-            group.jobs = group.jobs[:kept]
+            taken = group.requests[kept:]
+            group.requests = group.requests[:kept]
             self._return(taken)
             self._send_soon()
 
@@ -383,26 +387,26 @@ class Groups:
 
         What has a time limit and did not come back in time runs again, alone: then it is known since when.
         """
-        if all(job.unwanted for job in group.left):
+        if all(request.unwanted for request in group.left):
             return None
         patience = group.sent + self._patience
         ends = max(patience, group.sent + _least(group.left))
-        if now >= ends or (now >= patience and any(job.unwanted for job in group.left)):
-            for job in group.left:
-                job.alone = True
+        if now >= ends or (now >= patience and any(request.unwanted for request in group.left)):
+            for request in group.left:
+                request.alone = True
             return None
         return ends
 
 
-def _least(jobs: Sequence[Job]) -> float:
+def _least(requests: Sequence[Request]) -> float:
     """The shortest of their time limits."""
-    return min((job.seconds for job in jobs), default=inf)
+    return min((request.seconds for request in requests), default=inf)
 
 
-def _blamed(job: Job, error: WorkerLost) -> WorkerLost:
+def _blamed(request: Request, error: WorkerLost) -> WorkerLost:
     """The failure of a call that has cost two workers, by its name."""
-    arguments = ", ".join(map(_shown, job.call.arguments))
-    lost = WorkerLost(f"{one_line(job.cost.name)}({arguments}) ran twice, and its worker died both times: {error}")
+    arguments = ", ".join(map(_shown, request.call.arguments))
+    lost = WorkerLost(f"{one_line(request.cost.name)}({arguments}) ran twice, and its worker died both times: {error}")
     lost.__cause__ = error
     return lost
 
