@@ -117,7 +117,7 @@ class Group:
         recalled, stopped: whether the engine was asked for that.
     """
 
-    __slots__ = ("answers", "handed", "requests", "look", "recalled", "sent", "soon", "stopped", "timer", "weight")
+    __slots__ = ("answers", "handed", "look", "recalled", "requests", "sent", "soon", "stopped", "timer", "weight")
 
     def __init__(
         self, requests: Sequence[Request], answers: asyncio.Future[list[Answer]], weight: int, sent: float, look: float
