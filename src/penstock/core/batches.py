@@ -1,6 +1,6 @@
-"""The window of `map_batches`: one call for many items, an outcome for each of them.
+"""The window of `map_batches`: one call for many items, one outcome for each item.
 
-Items keep an index each, so that order, errors and books are those of items; a call is known by the index of its first.
+Each item keeps its own index, so order, errors and counters are those of items; a call is known by its first index.
 """
 
 import asyncio
@@ -25,14 +25,14 @@ from penstock.core.window import Window
 
 @dataclass(frozen=True, slots=True)
 class _Bad:
-    """An item that failed although it stood alone; a result may be anything else (P6)."""
+    """An item that failed when it stood alone; a class of its own, as a result may be anything (P6)."""
 
     error: BaseException
     attempts: int
 
 
 class BatchWindow[T](Window[list[T], Any]):
-    """A stage whose work takes lists of up to `plan.size` items and gives a result for each (P1, P3, P5)."""
+    """Calls work with lists of up to `plan.size` items, and expects a result for each (P1, P3, P5)."""
 
     __slots__ = ("_starting_call",)
 
@@ -61,7 +61,7 @@ class BatchWindow[T](Window[list[T], Any]):
         return _Halving(self, first, once, lambda: self._stopping, self.plan.on_error == "raise", self._miscounted)
 
     def _miscounted(self, error: ResultCountError, items: int) -> None:
-        """Say that a call gave a wrong number of results, the first time in the log: halving may hide it."""
+        """Count a call with a wrong number of results, and log the first one: halving may hide it."""
         if not self.meter.miscounted:
             what = "its items are called in halves" if items > 1 else "the item fails"
             LOG.warning("stage %r: %s; %s", self.name, error, what)
@@ -115,7 +115,7 @@ class BatchWindow[T](Window[list[T], Any]):
     # Settling
 
     def _came_to(self, first: int, items: list[T], outcomes: Sequence[Any]) -> None:
-        """Settle the items of a call; those that it left untried, as one before them failed, are cancelled."""
+        """Settle the items of a call; items that were not tried, as one before them failed, count as cancelled."""
         for index, outcome in enumerate(outcomes, first):
             if isinstance(outcome, _Bad):
                 error = as_failure(outcome.error)
@@ -131,7 +131,7 @@ class BatchWindow[T](Window[list[T], Any]):
 
     @override
     def _raised(self, index: int, item: list[T], error: BaseException) -> None:
-        """Settle the items of a call that raised what cannot be the fault of one of them."""
+        """Settle the items of a call whose error is the fault of none of them."""
         if self._stopping and isinstance(error, asyncio.CancelledError):
             self._came_to(index, item, [])
             return
@@ -142,7 +142,7 @@ class BatchWindow[T](Window[list[T], Any]):
 
     @override
     def _note_peaks(self, last: int) -> None:
-        """Do nothing: peaks are noted call by call."""
+        """Do nothing: peaks are noted at each call."""
 
     @override
     def stats(self) -> StageStats:
@@ -151,9 +151,9 @@ class BatchWindow[T](Window[list[T], Any]):
 
 @dataclass(frozen=True, slots=True)
 class _Halving[T]:
-    """Calls `first`; when that fails, `once` on each half of the items, and so on until the bad ones stand alone.
+    """Calls `first`; if that fails, calls `once` on each half of the items, until the bad items stand alone.
 
-    With `to_the_first`, nothing is tried after the first bad item; while `may_not()`, nothing more is tried at all.
+    With `to_the_first`, nothing is tried after the first bad item; while `may_not()` is true, nothing more is tried.
     """
 
     stage: Stage[Any]  # not its scope: the frames of a failure lead here, and the scope keeps failures
@@ -164,13 +164,13 @@ class _Halving[T]:
     on_miscount: Callable[[ResultCountError, int], None]
 
     async def __call__(self, items: list[T]) -> list[Any]:
-        """A result or a `_Bad` for each item, as far as it was tried."""
+        """Give a result or a `_Bad` for each item that was tried."""
         outcomes: list[Any] = []
         await self._try(self.first, items, 1, outcomes)
         return outcomes
 
     async def _try(self, call: AsyncFn[list[T], Any], items: list[T], attempts: int, outcomes: list[Any]) -> bool:
-        """Add the outcomes of `items` to `outcomes`; whether to go on. The attempt is so many-th of each item."""
+        """Append the outcomes of `items` to `outcomes`, and tell whether to go on; it is attempt `attempts` of each item."""
         if outcomes and (back := thread_left_by(outcomes)) is not None:
             await back()
         if attempts > 1 and now() > self.stage.scope.turn_ends:
@@ -204,7 +204,7 @@ class _Halving[T]:
 
 
 def _knowing[T](work: AsyncFn[list[T], list[Any]], gate: Gate[list[T]]) -> AsyncFn[list[T], list[Any]]:
-    """`work` on those of the items that the gate knows nothing of."""
+    """Wrap `work`: call it only on items whose results the gate does not know."""
 
     async def call(items: list[T]) -> list[Any]:
         known: Any = await gate(items)
@@ -222,6 +222,6 @@ def _knowing[T](work: AsyncFn[list[T], list[Any]], gate: Gate[list[T]]) -> Async
 
 
 def thread_left_by(outcomes: Sequence[Any]) -> Callable[[], Awaitable[None]] | None:
-    """How to wait for the thread that the last item has left running, or None."""
+    """Return what waits for the thread that the call left running; None if there is none."""
     last = outcomes[-1] if outcomes else None
     return thread_back(last.error) if isinstance(last, _Bad) else None

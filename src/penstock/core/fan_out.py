@@ -1,8 +1,9 @@
-"""The window of `flat_map`: an input becomes many outputs, and stays open until the last of them is handed on.
+"""The window of `flat_map`: an input gives many outputs, and stays open until the last of them is handed on.
 
 At most `concurrency` inputs are open. An async iterable is read by the task of its input, which needs a permit for each
-output that it makes. There are `buffer` permits for all inputs together; besides them the head (unordered: every input)
-may make one output when it has none. A plain iterable is read as its outputs are pulled.
+output. There are `buffer` permits for all inputs together; besides, the head may make one output when it has none
+(unordered: each input may). A plain iterable is read as its outputs are pulled. See `docs/decisions.md`, "`flat_map`
+counts inputs, and a buffer of outputs", and "Fairness takes two passes of the loop".
 """
 
 import asyncio
@@ -26,18 +27,18 @@ from penstock.core.stage_limits import Hold, Limits
 from penstock.core.window import Caller
 
 PASSES: Final = 2
-"""Passes of the loop between two rounds while an input has nothing: one to wake it, one for it to give an output."""
+"""Passes of the loop between two rounds while an input has no output: one wakes it, one lets it give an output."""
 
 
 AT_HAND: Final = (list, tuple, set, frozenset, dict, deque)
-"""Iterables whose items are in memory already; what else there is (`range`, a query) may make them when it is read."""
+"""Iterables that hold their items in memory; any other (a `range`, a query) may compute them as it is read."""
 
 EXHAUSTED: Final[Any] = object()
-"""What an input gives when its last output has been taken."""
+"""What `Outputs.take` returns after the last output."""
 
 
 class Phase(IntEnum):
-    """How far an open input has come; each follows from one before it."""
+    """How far an open input has come; phases only go up, but for AT_WORK and MAKING, which alternate."""
 
     AT_WORK = 0
     MAKING = 1  # an output, with a permit
@@ -47,7 +48,7 @@ class Phase(IntEnum):
 
 
 class Outputs[T, U]:
-    """An open input and what it has come to so far."""
+    """An open input, with its outputs that wait."""
 
     __slots__ = (
         "failure",
@@ -82,7 +83,7 @@ class Outputs[T, U]:
 
     @property
     def making(self) -> bool:
-        """Whether an output is in the making."""
+        """Whether an output is being made."""
         return self.phase is Phase.MAKING
 
     @property
@@ -91,7 +92,7 @@ class Outputs[T, U]:
         return self.phase >= Phase.CUT_OFF
 
     def has_output(self) -> bool:
-        """Whether `take` may give an output."""
+        """Whether `take` may return an output."""
         return bool(self.ready) or self.iterator is not None
 
     def spent(self) -> bool:
@@ -99,7 +100,7 @@ class Outputs[T, U]:
         return self.produced and not self.ready and self.iterator is None
 
     def take(self) -> Any:
-        """Give the next output, MISSING if there is none yet, or EXHAUSTED."""
+        """Return the next output, MISSING if there is none yet, or EXHAUSTED."""
         if self.ready:
             return self.ready.popleft()
         if self.iterator is not None:
@@ -108,7 +109,7 @@ class Outputs[T, U]:
 
 
 class FanOut[T, U](Caller[T, U]):
-    """A stage whose work gives any number of outputs for an item (P1, P2, P5)."""
+    """Runs work that gives any number of outputs for an item (P1, P2, P5)."""
 
     __slots__ = (
         "_attempt",
@@ -154,7 +155,7 @@ class FanOut[T, U](Caller[T, U]):
         return not (outputs.given or self._stopping)
 
     def _start_over(self, outputs: Outputs[T, U]) -> None:
-        """Forget the outputs of an attempt that failed: they must not be handed on while the next one is waited for."""
+        """Forget the outputs of a failed attempt: none may be handed on while the next attempt is waited for."""
         self._drop_outputs(outputs)
         self._grant(self._inputs.get(self.head))
 
@@ -203,7 +204,7 @@ class FanOut[T, U](Caller[T, U]):
         return outputs.hold
 
     async def _produce(self, outputs: Outputs[T, U]) -> None:
-        """Make one attempt: what an earlier one made and nobody took is forgotten."""
+        """Make one attempt, and first forget the outputs of the attempt before that nobody took."""
         self._drop_outputs(outputs)
         outputs.limit = asyncio.timeout(self.plan.timeout)
         outputs.paused = 0.0
@@ -228,7 +229,7 @@ class FanOut[T, U](Caller[T, U]):
         self.meter.returned(began + outputs.paused + WAITED.get())
 
     async def _begin_reading(self, outputs: Outputs[T, U], iterator: Iterator[U]) -> None:
-        """Leave a plain iterator to be read by pulls; where it may be tried again, its first output is made here."""
+        """Keep a plain iterator for pulls to read; with `retry=`, make its first output here, where it can be retried."""
         if self.plan.retry is not None and not self._stopping:
             await self._permission(outputs)
             try:
@@ -286,7 +287,7 @@ class FanOut[T, U](Caller[T, U]):
     # Permits
 
     async def _permission(self, outputs: Outputs[T, U]) -> None:
-        """Wait until this input may make another output; its time stands still meanwhile, and it holds no limiter."""
+        """Wait until this input may make another output; its timeout stands still, and it holds no limiter meanwhile."""
         if self._may_make(outputs):
             self._permit(outputs)
             return
@@ -319,7 +320,7 @@ class FanOut[T, U](Caller[T, U]):
         return not outputs.held and (not self._ordered or outputs.index == self.head)
 
     def _in_buffer(self) -> int:
-        """Count the outputs that take room in the buffer: all but one of the head (unordered: of each input)."""
+        """Count the outputs that take room in the buffer: all but one of the head, or, unordered, of each input."""
         if not self._ordered:
             return self._held - self._holding
         head = self._inputs.get(self.head)
@@ -352,7 +353,7 @@ class FanOut[T, U](Caller[T, U]):
         self._count(outputs, 1)
 
     def _grant(self, first: Outputs[T, U] | None) -> None:
-        """Permit inputs that wait: `first` if it has no output, others as far as the buffer goes."""
+        """Permit waiting inputs to make outputs: `first` if it has none, others while the buffer has room."""
         if self._stopping:
             return
         if first is not None and first.index in self._waiting and self._may_make(first):
@@ -412,15 +413,15 @@ class FanOut[T, U](Caller[T, U]):
         return outputs is not None and outputs.has_output() and (not self._passes_due or self._stopping)
 
     def _must_wait(self, outputs: Outputs[T, U]) -> bool:
-        """Whether others are to have the loop before `outputs` gives its next."""
+        """Whether other work gets the loop before `outputs` gives its next output."""
         if 0 < self._given >= len(self._available) and not self._ordered and self._must_pass():
             return True
         return (outputs.iterator is not None or not len(outputs.ready) & LOOK) and self._turn_is_over()
 
     def _must_pass(self) -> bool:
-        """Whether the loop is to have passes before the next round: an input that makes outputs may need them for one.
+        """Whether the loop must pass before the next round, so that an input that is making an output gets its turn.
 
-        As `merge` does: else one that has always an output would starve it.
+        Without this, an input that always has an output would starve it; `merge` does the same.
         """
         if self._stopping:
             return False
@@ -443,13 +444,13 @@ class FanOut[T, U](Caller[T, U]):
                 self._tell()
 
     def _first(self) -> Outputs[T, U] | None:
-        """Find the input whose output is next."""
+        """Return the input whose output is next."""
         if self._ordered:
             return self._inputs.get(self.head)
         return next(iter(self._available.values()), None)
 
     def _requeue(self, outputs: Outputs[T, U]) -> None:
-        """Give the other inputs their turn first."""
+        """Let the other inputs go first."""
         if self._ordered:
             return
         if outputs.has_output():
@@ -514,7 +515,7 @@ class FanOut[T, U](Caller[T, U]):
 
     @override
     def _discard_behind(self, index: int) -> None:
-        """Keep outputs that are there and next in order; an iterator is not read any further."""
+        """Keep outputs that are there and next in order; stop reading iterators."""
         lazy = [outputs for outputs in self._inputs.values() if outputs.iterator is not None]
         last = min([index, *(outputs.index for outputs in lazy)])
         for outputs in lazy:

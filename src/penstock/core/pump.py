@@ -1,11 +1,11 @@
-"""What every window stands on: the pump, which pulls an item when there is a free place and has work on it started.
+"""The pump, on which every window stands: it pulls an item when a place is free, and starts work on it.
 
-It runs in a turn of the loop or inside a pull, never in the call stack of a completion, and it is never re-entered:
-work that returns at once is a loop here, not a recursion. What work is, and which result is next, a window says by the
-methods under "What a window says".
+It runs in a turn of the loop or inside a pull. It never runs inside a completion and never re-enters itself: calls that
+return at once are a loop here, not a recursion. A window defines the methods under "What a window says".
 
-Places (P1): `running` holds the calls that were started and have not come back, `finished` what waits for the stage
-below: results, or the open inputs of `flat_map`.
+Places (P1): `running` holds calls that have not come back, `finished` what waits for the stage below: results, or the
+open inputs of `flat_map`. See `docs/decisions.md`, "Stages are asked, and answer at once", and "Turns go from the
+consumer upwards".
 """
 
 import asyncio
@@ -22,11 +22,11 @@ from penstock.core.stage import END, PENDING, Pulled, Stage, name_work
 from penstock.core.stats import StageStats
 
 LOOK: Final = 7
-"""Results that are handed on between two looks at the clock, as a mask of their number: a look takes 40 ns."""
+"""Results that are handed on between two looks at the clock, as a bit mask: a look takes 40 ns."""
 
 
 class Pump[T, U](Stage[U]):
-    """A stage with places for work on its items, at most `concurrency` at once (P1, P2, P7, P9)."""
+    """Keeps at most `concurrency` calls running (P1, P2, P7, P9)."""
 
     __slots__ = (
         "_asked",
@@ -72,23 +72,23 @@ class Pump[T, U](Stage[U]):
     def _starting(
         self,
     ) -> "tuple[Callable[[T, AsyncFn[Any, Any]], None], AsyncFn[Any, Any], AsyncFn[Any, Any]]":
-        """How to start work on an item; and what to call for the next item, and for those after it."""
+        """Return how to start work on an item, what to call for the next item, and what to call for those after it."""
         raise NotImplementedError
 
     def _has_next(self) -> bool:
-        """Whether a result is there that order allows to be handed on."""
+        """Whether the next result in order is there."""
         raise NotImplementedError
 
     def _hand_over(self) -> Any:
-        """Remove, count and return the next result that order allows; MISSING if there is none in this turn."""
+        """Remove, count and return the next result in order; return MISSING if this turn has none."""
         raise NotImplementedError
 
     def _discard_behind(self, index: int) -> None:
-        """Discard results that order does not allow once the item at `index` gives none."""
+        """Discard the results that order holds back for good, as the item at `index` gives none."""
         raise NotImplementedError
 
     def _note_peaks(self, last: int) -> None:
-        """Note how much there is after work was started, at the end on the item at `last`, which may be settled."""
+        """Note peaks after work was started; the item at `last` was started last, and may be settled already."""
         raise NotImplementedError
 
     def _count_finished(self) -> tuple[int, int]:
@@ -112,7 +112,7 @@ class Pump[T, U](Stage[U]):
         return value  # type: ignore[no-any-return]  # pyright: ignore[reportReturnType] # a U; Any spares a cast per item
 
     def _pump_for_next(self) -> Any:
-        """Start work for the stage below, which asks in vain, and hand over what is there then; PENDING or END."""
+        """Start work for the stage below, and return the result that is there then, PENDING or END."""
         self._pump(wanted=True)
         turn_is_over = now() > self.scope.turn_ends  # then what the pump has made can wait: others have calls too
         value = MISSING if turn_is_over else self._hand_over()
@@ -128,7 +128,7 @@ class Pump[T, U](Stage[U]):
         return PENDING
 
     def _turn_is_over(self) -> bool:
-        """Whether the next result is to wait for another turn (P9); each turn has one at least."""
+        """Whether the next result must wait for another turn (P9); each turn hands on one at least."""
         turn = self.scope.turn_ends
         if now() > turn and self._last_turn == turn:
             return True
@@ -149,7 +149,7 @@ class Pump[T, U](Stage[U]):
 
     @override
     def take_turn(self) -> None:
-        """Tell the stage below if what it waits for is there, and only then begin more (P2)."""
+        """Tell the stage below that its result is there; start more work only after that (P2)."""
         self._scheduled = False
         if not self._asked:
             self._pump(wanted=False)
@@ -168,7 +168,7 @@ class Pump[T, U](Stage[U]):
     def _pump(self, *, wanted: bool) -> None:
         """Start work while there is a free place, an item for it, and time left in this turn (P9).
 
-        With `wanted`, only until there is a result: the stage below waits for one.
+        With `wanted`, stop at the first result: the stage below waits for one.
         """
         if self._pumping or self._exhausted:
             return
@@ -192,9 +192,9 @@ class Pump[T, U](Stage[U]):
                 break
 
     def _fill_until_next(self) -> None:
-        """Start work until there is a result for the stage below, which waits: what returns at once is one (P2).
+        """Start work until there is a result for the stage below, which waits: a call may return at once (P2).
 
-        One call at first, then more and more as long as more is asked for before others had the loop.
+        It starts one call, then eight times as many each time the stage below asks again within the turn.
         """
         while not self._exhausted and (room := self._room()) > 0:
             burst = self._burst
@@ -204,7 +204,7 @@ class Pump[T, U](Stage[U]):
                 break
 
     def _fill(self, room: int, count: int) -> bool:
-        """Start work on up to `count` items, where there is room for so many; whether there may be more to do."""
+        """Start work on up to `count` items, which have room; return whether there may be more to start."""
         start, call, following = self._starting()
         scope, pull = self.scope, self.upstream.pull
         if count > 1:  # what is there at once, if anything: 0.1 us less an item than a pull for each
@@ -255,7 +255,7 @@ class Pump[T, U](Stage[U]):
             self._halt(self._taken)
 
     def _halt(self, index: int) -> None:
-        """Cancel everything that runs; of what is finished, keep what stands in order before `index`."""
+        """Cancel what runs; of the finished results, keep those in order before `index`."""
         self._stopping = self._exhausted = True
         self._discard_behind(min([index, *(i for i in self.running if i >= 0)]))
         for task in list(self.running.values()):
@@ -274,7 +274,7 @@ class Pump[T, U](Stage[U]):
     # Statistics
 
     def _note_wait(self) -> None:
-        """Note what keeps a place free, if one is."""
+        """Note why a place stays free, if one does."""
         if len(self.running) >= self.concurrency:
             wait = Wait.NOTHING
         elif self._room() > 0:

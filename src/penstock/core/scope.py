@@ -1,7 +1,7 @@
-"""Owns everything that an opened stream has running: starts tasks, gives turns, stops, waits, closes.
+"""The scope of an opened stream: it owns what runs. It starts tasks, gives turns, stops, waits and closes.
 
-The life of a scope: work runs; `begin_close` cancels it; when the last of it has stopped the sources are closed, each
-by the task that read it; then `closed` is done. All of it is driven by callbacks, so that it goes on whoever waits.
+A scope lives like this: work runs; `begin_close` cancels it; when the last task has stopped, the sources are closed,
+each by the task that read it; then `closed` is done. Callbacks drive all of this, so it goes on whoever waits.
 """
 
 import asyncio
@@ -24,21 +24,21 @@ from penstock.core.outcome import Failed, Reason
 from penstock.core.stats import StageStats, Stats
 
 KEPT_FAILURES = 1000
-"""How many of the newest failures a run keeps; the rest are counted."""
+"""Failures that a run keeps: the newest ones. The rest are counted."""
 
 forks.watch()
 
 _ENDING = (KeyboardInterrupt, SystemExit)
 
 DEEP = 32
-"""Pumps, each asked by the one below, from which on the next is left to another turn: a pump is six frames."""
+"""Pumps that may ask each other on one stack; the next one waits for another turn. A pump takes six frames."""
 
 NOTED_FAILURES = 10
-"""How many of the other failures stand in the notes of the one that is raised."""
+"""Other failures that the raised error names in its notes."""
 
 
 class Outlet:
-    """The lower end of a run: wakes whoever waits for the next item."""
+    """The lower end of a run: it wakes whoever waits for the next item."""
 
     __slots__ = ("crashed", "waiter")
 
@@ -62,7 +62,7 @@ def nobody_waits() -> None:
 
 
 class Member:
-    """A stage as its scope sees it: given turns, stopped, waited for, closed."""
+    """A stage as its scope sees it: the scope gives it turns, stops it, waits for it and closes it."""
 
     __slots__ = ("__weakref__", "name", "on_ready", "scope")
 
@@ -73,18 +73,18 @@ class Member:
         scope.stages[self] = -len(scope.stages)
 
     def take_turn(self) -> None:
-        """Go on with what it has asked the scope to be called for (`Scope.schedule`)."""
+        """Go on with what the stage asked a turn for (`Scope.schedule`)."""
 
     def stop(self) -> None:
-        """Cancel work and pull no more, here and upstream; what is finished and next in order may still be pulled."""
+        """Cancel work and pull no more, here and upstream. Results that are next in order may still be pulled."""
         raise NotImplementedError
 
     def busy(self) -> str | None:
-        """Name the work that still runs, or None."""
+        """Name the work that still runs, or return None."""
         return None
 
     def runs(self, task: asyncio.Task[Any] | None) -> bool:  # noqa: ARG002 -- for those that have some
-        """Whether `task` is one of this stage."""
+        """Whether `task` belongs to this stage."""
         return False
 
     def is_over(self) -> bool:
@@ -92,14 +92,14 @@ class Member:
         return self.busy() is None
 
     def stats(self) -> StageStats:
-        """What was counted and measured until now."""
+        """Return what was counted and measured until now."""
         raise NotImplementedError
 
     def settle_lost(self) -> None:
-        """Count what has no outcome as failed, once the run is over that has ended with an error of its own doing."""
+        """Count items without an outcome as failed. Called after a run that ended with an error of penstock's own."""
 
     def close(self) -> None:
-        """Discard what nobody will pull any more; called once, after all work has stopped."""
+        """Discard what nobody will pull any more. Called once, after all work has stopped."""
 
 
 class Reader(Protocol):
@@ -108,7 +108,7 @@ class Reader(Protocol):
     name: str
 
     def drain(self) -> None:
-        """Take nothing more; what was taken goes its way."""
+        """Take nothing more; finish what was taken."""
 
     def release(self) -> None:
         """Close the iterator: no work is left that could want it."""
@@ -119,14 +119,14 @@ class Reader(Protocol):
 
 
 class Resource(Protocol):
-    """What a run has for itself and closes at its end: threads, processes."""
+    """Something that a run owns and closes at its end: threads, processes."""
 
     def describe(self) -> str:
-        """What it is, for a warning."""
+        """Name it for a warning."""
         ...
 
     async def aclose(self, grace: float) -> None:
-        """Close it; what does not end within `grace` seconds is left behind."""
+        """Close it; leave behind what does not end within `grace` seconds."""
         ...
 
     def abandon(self) -> None:
@@ -137,12 +137,13 @@ class Resource(Protocol):
 class Scope:
     """What one run of a stream owns.
 
-    In a turn, stages go on with their work, those next to the consumer first; and the turn ends when the consumer has
-    been woken. So what has finished is handed on all the way before more is begun (P2): a call may block the loop.
+    In a turn, stages go on with their work, those next to the consumer first; the turn ends when the consumer has been
+    woken. So a finished result goes all the way down before more work begins (P2): a call may block the loop. See
+    `docs/decisions.md`, "Turns go from the consumer upwards".
     """
 
     unbegun: int = 0
-    """Calls that were started in lazy tasks, which begin in a later pass of the loop."""
+    """Calls in lazy tasks that have not begun: they begin in a later pass of the loop."""
 
     def __init__(self, grace: float, *, timing: bool = False) -> None:
         self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
@@ -189,7 +190,7 @@ class Scope:
     # Work
 
     def spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Start a task in a context of its own, eagerly unless the loop has a task factory that decides."""
+        """Start a task in a context of its own; eagerly, unless the loop has a task factory, which decides then."""
         try:
             context = self.context.copy()
             if not self.has_factory:
@@ -200,12 +201,12 @@ class Scope:
             raise
 
     def schedule(self, stage: Member) -> None:
-        """Have `stage` go on in the next turn, or in this one: one callback serves all stages of the run."""
+        """Give `stage` a turn: the next one, or the one under way. One callback serves all stages of the run."""
         heappush(self._queue, (self.stages[stage], stage))
         self.request_turn()
 
     def schedule_later(self, stage: Member) -> None:
-        """Have `stage` go on in the next turn, not in this one: others get the loop before."""
+        """Give `stage` the next turn, not the one under way: others get the loop before."""
         self._next_turn.append(stage)
         self.request_turn()
 
@@ -220,7 +221,7 @@ class Scope:
         self.loop.call_soon(self.enter, callback)
 
     def enter(self, callback: Callable[[], None]) -> None:
-        """Call `callback` in the context of the run: the tasks that it makes copy that."""
+        """Call `callback` in the context of the run, which the tasks that it starts copy."""
         self._entered += 1
         try:
             if self._entered > 1:
@@ -231,25 +232,25 @@ class Scope:
             self._entered -= 1
 
     def runs(self, task: "asyncio.Task[Any] | None") -> bool:
-        """Whether `task` is of this run; in its first step, while a pump is under way, work is not known yet."""
+        """Whether `task` belongs to this run; yes while a pump is under way, as its task may not be known yet."""
         return self._entered > 0 or any(stage.runs(task) for stage in self.stages)
 
     @property
     def is_deep(self) -> bool:
-        """Whether so many pumps are under way, each inside of the one below, that another may need too much stack."""
+        """Whether so many pumps ask each other that one more might need too much stack."""
         return self._entered > DEEP
 
     def begin_turn(self) -> None:
-        """Say that others just had the loop: the run may keep it for another TURN."""
+        """Note that others just had the loop: the run may keep it for another TURN."""
         self.turn_ends = now() + TURN
 
     @property
     def hands_on(self) -> bool:
-        """Whether what has finished, or was begun, is still on its way to the consumer."""
+        """Whether a finished result, or a call that was begun, is still on its way to the consumer."""
         return self.outlet.is_on_its_way or bool(self._queue or self.unbegun)
 
     async def pause(self) -> None:
-        """Give others the loop, for those that go on in a task of their own: all stages below, and the consumer."""
+        """Give others the loop: all stages below and the consumer. For tasks that read on their own."""
         for _ in range(2 * len(self.stages) + 1):
             await asyncio.sleep(0)
             if not self.hands_on:
@@ -303,7 +304,7 @@ class Scope:
         self._cleanup_errors.append(failed.error)
 
     def take_failure(self) -> BaseException | None:
-        """The error to raise, with its notes, once; the scope lets go of it."""
+        """Return the error to raise, with its notes, and let go of it."""
         failed, self.failure = self.failure, None
         if failed is None:
             return None
@@ -321,7 +322,7 @@ class Scope:
         self._cleanup_errors.clear()
 
     def crash(self, stage: str, error: BaseException) -> None:
-        """End the run with an error of its own doing (no memory, no stack): its stages may not know where they are.
+        """End the run with an error of penstock's own (no memory, no stack): its stages may be in any state.
 
         The consumer asks them for nothing more.
         """
@@ -334,7 +335,7 @@ class Scope:
     # Closing
 
     def begin_close(self, left_by: BaseException | None = None) -> None:
-        """Stop all work and, when it has stopped, close the sources; nothing starts from here on."""
+        """Stop all work, then close the sources; nothing starts from here on."""
         if self._closing:
             return
         self._closing = True
@@ -348,7 +349,7 @@ class Scope:
         self.work_stopped()
 
     def stop(self, stage: Member) -> None:
-        """Stop a stage and those above it: one after the other, as there may be more than the stack is deep."""
+        """Stop a stage and those above it, one after the other: there may be more stages than the stack is deep."""
         self._to_stop.append(stage)
         if len(self._to_stop) > 1:  # who stops is at it
             return
@@ -367,7 +368,7 @@ class Scope:
         return self._closing
 
     def drain(self) -> None:
-        """Take nothing more from the sources; what was taken goes its way."""
+        """Take nothing more from the sources; finish what was taken."""
         self.drained = True
         for source in self.sources:
             source.drain()
@@ -428,7 +429,7 @@ class Scope:
             self._grace_timer = self.loop.call_later(self._patience, self._resources_late, context=self.context)
 
     async def _close_resources(self) -> None:
-        """Close one after the other; what has not ended stays in the list, for `_resources_late`."""
+        """Close resources one by one; one that has not ended stays in the list, for `_resources_late`."""
         while self.resources:
             resource = self.resources[-1]
             try:
@@ -443,7 +444,7 @@ class Scope:
         self._end()
 
     def _resources_late(self) -> None:
-        """Leave behind what does not close in time."""
+        """Leave behind the resources that did not close in time."""
         self._grace_timer = None
         assert self._closing_resources is not None
         self._unstopped += [f"closing of {resource.describe()}" for resource in self.resources]
@@ -453,7 +454,7 @@ class Scope:
         self._end()
 
     def _end(self) -> None:
-        """Say that the run is over."""
+        """Mark the run as over."""
         if self.closed.done():
             return
         if self._grace_timer is not None:
@@ -475,14 +476,14 @@ class Scope:
             self.cleanup_failed(Failed(as_failure(error), 0, None, "end of the run"))
 
     async def end_with_loop(self) -> None:
-        """Close the run, whose loop has only that left to do."""
+        """Close the run in the last step of its loop."""
         self._guard = None  # it is who asks
         self.ended_with_loop = not self._closing
         self.begin_close(asyncio.CancelledError())
         await asyncio.shield(self.closed)
 
     def abandon(self) -> None:
-        """Let threads go though nothing can be awaited any more: the loop was closed before the run was left."""
+        """Let go of threads when nothing can be awaited any more: the loop was closed before the run was left."""
         for callback in (*self.on_closed, *(resource.abandon for resource in self.resources)):
             self._call_at_the_end(callback)
         self.on_closed.clear()
@@ -490,11 +491,11 @@ class Scope:
 
     @property
     def left_work_behind(self) -> bool:
-        """Whether work that ignored its cancellation goes on after the run."""
+        """Whether work that ignored its cancellation still runs after the run."""
         return self._left_behind
 
     def _let_go(self) -> None:
-        """Take the cycles apart: a run that is over must not need the garbage collector."""
+        """Break reference cycles: a run that is over must not need the garbage collector."""
         if self.outlet.crashed:
             for stage in self.stages:
                 stage.settle_lost()
@@ -511,13 +512,13 @@ class Scope:
         self.resources.clear()
 
     def stats(self) -> Stats:
-        """What every stage counts and measures; after the end, what it was when the run was closed."""
+        """Return what every stage counts and measures; after the end, as it was when the run was closed."""
         if self._last_stats is not None:
             return self._last_stats
         return Stats(tuple(stage.stats() for stage in self.stages), self.clock() - self.opened)
 
     def report_unstopped(self, opened_at: Place) -> None:
-        """Warn, once, of work that ignored its cancellation, where the run was opened."""
+        """Warn once of work that ignored its cancellation; the warning points to where the run was opened."""
         unstopped, self._unstopped = self._unstopped, []
         if unstopped:
             message = f"still running {self.grace:g} s after cancellation, left behind: {'; '.join(unstopped)}"
@@ -527,7 +528,7 @@ class Scope:
     def raise_cleanup_errors(self, on_its_way: BaseException | None) -> None:
         """Raise the first error of cleanup, or note it on the error that is on its way.
 
-        One that is to end the program (Ctrl-C while work was being stopped) goes before all others.
+        An error that ends the program (Ctrl-C while work was being stopped) goes before all others.
         """
         errors, self._cleanup_errors = self._cleanup_errors, []
         if not errors:
@@ -544,9 +545,9 @@ class Scope:
 
 
 async def _closed_with_its_loop(run: ref[Scope]) -> AsyncGenerator[None]:
-    """Close a run that is open when its loop ends: a loop closes the async generators that are left, as this one.
+    """Close an open run when its loop ends: a loop closes the async generators that are left, and this is one.
 
-    `asyncio.run` has cancelled all tasks by then. So nobody comes to leave a loop over a stream, though a frame or a
+    By then `asyncio.run` has cancelled all tasks, so no `async for` comes back to leave the run, though a frame or a
     traceback may hold the run for long.
     """
     try:
@@ -559,14 +560,14 @@ async def _closed_with_its_loop(run: ref[Scope]) -> AsyncGenerator[None]:
 
 
 def _reason(left_by: BaseException | None) -> Reason:
-    """Why work is cancelled in a run that is left by that exception."""
+    """Tell why work is cancelled in a run that is left by that exception."""
     if isinstance(left_by, asyncio.CancelledError):
         return "caller cancelled"
     return "deadline" if isinstance(left_by, TimeoutError) else "consumer left"
 
 
 async def outlast(future: asyncio.Future[Any], abandoned: asyncio.Future[None] | None = None) -> None:
-    """Wait until `future` is done, whatever cancellation comes; a cancellation is raised afterwards (P4).
+    """Wait until `future` is done, whatever cancellation comes; raise the cancellation afterwards (P4).
 
     Once `abandoned` is done, a cancellation is raised at once.
     """

@@ -1,11 +1,11 @@
-"""What calls: work on items in tasks of their own, and what becomes of each; the window of `map`.
+"""The window of `map`, and what all windows share: each call runs in a task of its own, and each item is settled once.
 
 Places (P1) of a window that holds results:
 
     len(running) <= concurrency    and    len(running) + len(finished) <= concurrency + buffer
 
-An item that settles without a result to hand on (dropped, failed) leaves both, so that nothing accumulates behind a
-slow head (P7).
+An item that settles without a result (dropped, failed) leaves both, so nothing accumulates behind a slow head (P7).
+Why a task per item, and not one for each place: `docs/decisions.md`, "A task per item".
 """
 
 import asyncio
@@ -29,10 +29,10 @@ from penstock.core.stage import Pulled, Stage
 
 
 class Caller[T, U](Pump[T, U]):
-    """A pump whose work is calls, each in a task of its own; settles each of them (P5).
+    """A pump that runs each call in a task of its own and settles each item (P5).
 
-    Its windows say beside what a pump asks: what a task does (`_call`), and where a failure goes that is handed on as a
-    result (`_keep`).
+    Beside what a pump asks, its windows define what the task of an item does (`_call`), and where a failure goes that
+    is handed on as a result (`_keep`).
     """
 
     __slots__ = ("_unbegun",)
@@ -42,7 +42,7 @@ class Caller[T, U](Pump[T, U]):
         self._unbegun: LazyTasks[T, U] = LazyTasks(scope, self._never_began)
 
     async def _call(self, index: int, item: T, work: AsyncFn[T, U]) -> None:
-        """The life of an item in its task, from the call to what it came to."""
+        """Call `work` on the item, in its task, and settle the item."""
         raise NotImplementedError
 
     def _keep(self, index: int, value: Any) -> None:
@@ -67,7 +67,7 @@ class Caller[T, U](Pump[T, U]):
                 task.cancel(self.scope.reason)
 
     async def _call_in_turn(self, index: int, item: T, work: AsyncFn[T, U]) -> None:
-        """AsyncFn when it is its turn: a task factory may start many tasks that all want to begin in one pass."""
+        """Call when it is this task's turn: a task factory may start many tasks that begin in one pass of the loop."""
         try:
             if self._unbegun:
                 await self._unbegun.begin()
@@ -79,18 +79,18 @@ class Caller[T, U](Pump[T, U]):
             await self._call(index, item, work)
 
     def _crashed(self, index: int, error: Exception) -> None:
-        """End the run with an error that is not of the work on the item at `index`, but in its task."""
+        """End the run: the task of the item at `index` raised an error that is not of the work."""
         self.running.pop(index, None)
         scope = self.scope  # the end of the run takes it from here
         scope.crash(self.name, error)
         scope.work_stopped()
 
     async def _failed_call(self, index: int, item: T, error: BaseException) -> None:
-        """Settle an item that failed; keep its place until its thread, which cannot be stopped, is back."""
+        """Settle an item that failed; if the call left a thread running, keep its place until the thread is back."""
         await self._settle(index, partial(self._raised, index, item, error), thread_back(error))
 
     async def _settle(self, index: int, settle: Callable[[], None], back: Callable[[], Awaitable[None]] | None) -> None:
-        """Settle the call at `index`, and keep its place until `back()`, if there is a thread to wait for."""
+        """Settle the call at `index`; keep its place until `back()` returns, if a thread still runs."""
         if back is None:
             self.running.pop(index, None)
             settle()
@@ -150,11 +150,11 @@ class Caller[T, U](Pump[T, U]):
             self._pass_over(as_taken, failed)
 
     def _shown(self, failed: Failed) -> Failed:
-        """A failure as the user is to know it."""
+        """Turn a failure into the one that the user sees."""
         return failed if self.plan.on_failed is None else self.plan.on_failed(failed)
 
     def _pass_over(self, as_taken: Failed, failed: Failed) -> None:
-        """Go on without an item; `as_taken` has the item as it came, if the failure is known otherwise."""
+        """Go on without a failed item; `as_taken` holds the item as this stage took it."""
         if self.plan.on_passed_over is not None:
             self.plan.on_passed_over(as_taken)
         if self.plan.on_error == "collect":
@@ -168,7 +168,7 @@ class Caller[T, U](Pump[T, U]):
 
 
 class Window[T, U](Caller[T, U]):
-    """A stage that runs work on its items and holds their results in one of the two orders (P1, P2, P3, P5, P7, P9)."""
+    """Runs work on items, and holds the results in one of the two orders (P1, P2, P3, P5, P7, P9)."""
 
     __slots__ = ("_order", "_results", "measured_work", "work")
 
@@ -182,7 +182,7 @@ class Window[T, U](Caller[T, U]):
         self.work, self.measured_work = self._calls(in_time(plan))
 
     def _calls(self, attempt: AsyncFn[T, U]) -> tuple[AsyncFn[T, U], AsyncFn[T, U]]:
-        """What is called for an item, and what is called for one that is timed."""
+        """Give the function to call for an item, and the one for an item whose call is timed."""
         plan, meter = self.plan, self.meter
         meter.times_all = plan.limits is not None or plan.retry is not None
         measured = self._composed(meter.timing(attempt))
@@ -195,7 +195,7 @@ class Window[T, U](Caller[T, U]):
 
     @override
     def pull(self, room: int) -> Pulled[U]:
-        """Do what `Pump.pull` does, by hand where the next result is there: 0.2 us less an item."""
+        """Do what `Pump.pull` does, written out where the next result is there: this takes 0.2 us less an item."""
         order = self._order
         if self.in_band or not self._delivered & LOOK or (value := self._results.pop(order.head, MISSING)) is MISSING:
             return super().pull(room)
@@ -241,7 +241,7 @@ class Window[T, U](Caller[T, U]):
     # Running
 
     def _start(self, item: T, work: AsyncFn[T, U]) -> None:
-        """Do what `_start_as_the_loop_likes` comes to without a task factory: half a microsecond less an item."""
+        """Do what `_start_as_the_loop_likes` does, for a loop without a task factory: half a microsecond less an item."""
         index = self._taken
         self._taken = index + 1
         call = self._call(index, item, work)
@@ -261,7 +261,7 @@ class Window[T, U](Caller[T, U]):
         self._run(index, item, work)
 
     def _start_inline(self, item: T, work: AsyncFn[T, U]) -> None:
-        """AsyncFn a plain function here and now; no task unless it turns out to return an awaitable."""
+        """Call a plain function at once; start a task only if it returns an awaitable."""
         index = self._taken
         self._taken = index + 1
         assert self.plan.inline is not None
@@ -280,9 +280,9 @@ class Window[T, U](Caller[T, U]):
 
     @override
     async def _call(self, index: int, item: T, work: AsyncFn[T, U]) -> None:
-        """Hand over the result in the task itself: a callback of the task would cost a pass of the loop.
+        """Settle the item in its own task: a callback of the task would cost a pass of the loop.
 
-        What returns while this pumps has been started just now, and is not among `running` yet.
+        A call that returns during the pump that started it is not in `running` yet.
         """
         try:
             try:
@@ -339,7 +339,7 @@ class Window[T, U](Caller[T, U]):
         self.meter.note_peaks(running + (last not in self.running), held, waiting)
 
     def _note_results(self) -> None:
-        """Note how many results wait when one has come by itself."""
+        """Note how many results wait, after one has come while nothing was pumped."""
         waiting = len(self.finished)
         if waiting > self.meter.peak_buffered:
             self.meter.note_buffered(waiting)
@@ -353,7 +353,7 @@ class Window[T, U](Caller[T, U]):
 
 
 class LazyTasks[T, U]:
-    """Tasks that a task factory starts lazily: they begin in a later pass of the loop, or, cancelled before, never.
+    """Tasks that a task factory starts lazily: they begin in a later pass of the loop, or never if they are cancelled before.
 
     Holds those that have not begun; `never_began(index, item)` is called for each that never will (gh-116048).
     """
@@ -370,14 +370,14 @@ class LazyTasks[T, U]:
     def note(
         self, task: asyncio.Task[None], call: Coroutine[Any, Any, None], index: int, item: T, work: AsyncFn[T, U]
     ) -> None:
-        """Remember what `task` is to do, if it has not begun with its `call`."""
+        """Remember `task` and its `call`, unless it has begun already."""
         if inspect.getcoroutinestate(call) == inspect.CORO_CREATED:
             self._items[task] = index, item, work
             self._scope.unbegun += 1
             task.add_done_callback(self._done)
 
     async def begin(self) -> None:
-        """Begin the current task, after those before it; when the turn is over, in a later pass of the loop (P9)."""
+        """Begin the current task after those before it; when the turn is over, in a later pass of the loop (P9)."""
         task = asyncio.current_task()
         noted = task is not None and self._items.pop(task, None) is not None
         if task is not None and noted:
