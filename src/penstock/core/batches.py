@@ -170,7 +170,7 @@ class _Halving[T]:
         return outcomes
 
     async def _try(self, call: AsyncFn[list[T], Any], items: list[T], attempts: int, outcomes: list[Any]) -> bool:
-        """Append the outcomes of `items` to `outcomes`, and tell whether to go on; it is attempt `attempts` of each item."""
+        """Append the outcomes of `items` to `outcomes`; return whether to go on. This is attempt `attempts` of each."""
         if outcomes and (back := thread_left_by(outcomes)) is not None:
             await back()
         if attempts > 1 and now() > self.stage.scope.turn_ends:

@@ -1,4 +1,8 @@
-"""Functions that keep the event loop to themselves: lambdas, builtins and other callables that are called on it."""
+"""Detects functions that block the event loop: lambdas, builtins and other callables that run on it.
+
+Why plain `def` functions are not watched: `docs/decisions.md`, "A lambda that blocks the loop is warned of, a `def` is
+not".
+"""
 
 import asyncio
 import warnings
@@ -11,24 +15,24 @@ from penstock.core.errors import BlockedLoopWarning, Place
 from penstock.core.log import LOG
 
 BLOCKED: Final = 0.1
-"""Seconds from which on it is said that a function keeps the loop."""
+"""Seconds from which a call counts as blocking."""
 
 _SLOW: Final = 0.01
-"""Seconds from which on every call is timed."""
+"""Seconds from which every call is timed."""
 
 _RARELY: Final = 16
-"""Calls from one that is timed to the next, while they are not slow: two looks at the clock are a tenth of a lambda."""
+"""Calls from one that is timed to the next, while calls are quick: two looks at the clock cost a tenth of a lambda."""
 
 
 class Blocked:
-    """What has kept the loop in one run: seconds by stage. Warns once of each, where the run was opened."""
+    """What has blocked the loop in one run: seconds by stage. Warns once for each stage, where the run was opened."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
         self.opened_at: Place = ("", 0)
 
     def note(self, stage: str, fn: str, seconds: float) -> None:
-        """Note that `fn`, a function of that stage, kept the loop."""
+        """Note that `fn`, a function of that stage, blocked the loop for so many seconds."""
         known = self.seconds.get(stage)
         self.seconds[stage] = (known or 0.0) + seconds
         if known is None:
@@ -41,11 +45,11 @@ class Blocked:
 
 
 BLOCKED_BY: ContextVar[Blocked] = ContextVar("BLOCKED_BY")
-"""What the run of this work notes it in."""
+"""The record of the run that this work belongs to."""
 
 
 def watched[T, U](fn: Callable[[T], U], stage: str, name: str) -> Callable[[T], U]:
-    """`fn`, known by that name, some calls of it timed, in the time of the loop."""
+    """Wrap `fn`, called `name` in warnings: time some of its calls by the clock of the loop."""
     untimed = 0
 
     def call(item: T) -> U:

@@ -1,4 +1,4 @@
-"""What goes round the calls of a window: timeout, timing, limits, retries and gate, composed here for all windows."""
+"""How a window calls its work: timeout, timing, limits, retries and gate are put round it here, for all windows."""
 
 from collections.abc import Callable
 from functools import partial
@@ -15,7 +15,7 @@ def _nothing(_: object) -> None:
 
 
 def gated[T, U](work: AsyncFn[T, U], gate: Gate[T]) -> AsyncFn[T, U]:
-    """`work` on the items that the gate knows nothing of."""
+    """Wrap `work`: call it only on items whose result the gate does not know."""
 
     async def call(item: T) -> U:
         known = await gate(item)
@@ -25,7 +25,7 @@ def gated[T, U](work: AsyncFn[T, U], gate: Gate[T]) -> AsyncFn[T, U]:
 
 
 def in_time[T, U](plan: Plan[T, U]) -> AsyncFn[T, U]:
-    """The work of `plan`, each attempt within its timeout."""
+    """Return the work of `plan`, with its timeout for each attempt."""
     return plan.work if plan.timeout is None else timed(plan.work, plan.timeout)
 
 
@@ -40,11 +40,11 @@ def composed[J, U](
     divided: Callable[[AsyncFn[J, U], AsyncFn[J, U]], AsyncFn[J, U]] | None = None,
     knowing: Callable[[AsyncFn[J, U], Gate[Any]], AsyncFn[J, U]] = gated,
 ) -> AsyncFn[J, U]:
-    """`attempt` as `plan` has it called: each under the limits, tried again, behind the gate.
+    """Put round `attempt` what `plan` asks for: limits for each attempt, retries, and the gate in front of all.
 
-    What a window calls with is an item, a list of items, or an open input. For the last two it says otherwise what an
-    attempt holds of the limits, makes of the call with retries and of that without one that may divide its list
-    (`divided`), and leaves out what the gate knows (`knowing`).
+    A window calls with an item, a list of items, or an open input. For the last two it gives its own parts: what an
+    attempt holds of the limits (`hold`), what becomes of the call with retries and the one without when a list is
+    divided (`divided`), and how to leave out what the gate knows (`knowing`).
     """
     once = attempt
     if (limits := plan.limits) is not None:

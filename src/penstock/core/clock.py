@@ -1,4 +1,4 @@
-"""The clocks: real time for turns of the loop, the loop's own time for everything a user can see."""
+"""The clocks: real time for turns of the loop, the loop's own time for everything that a user can see."""
 
 import asyncio
 from collections.abc import Callable
@@ -10,12 +10,15 @@ __all__ = ["TURN", "clock_of", "now"]
 TURN = 0.0025
 """Seconds that a run may keep the loop before others get a turn.
 
-A quarter of what P9 promises: in one pass of the loop the consumer, the windows and a source may each use one up.
+A quarter of what P9 promises: in one pass of the loop, the consumer, the windows and a source may each use one.
 """
 
 
 def clock_of(loop: asyncio.AbstractEventLoop) -> Callable[[], float]:
-    """The time of `loop`: what it is made from, where it is real, as uvloop's own has a resolution of a millisecond."""
+    """Return the clock of `loop`.
+
+    For real time the monotonic clock, as uvloop's own has a resolution of a millisecond.
+    """
     kind = type(loop)
     real = kind.__module__.startswith("uvloop") or kind.time is asyncio.BaseEventLoop.time
     return monotonic if real else loop.time

@@ -1,4 +1,4 @@
-"""Closing what was opened and is not wanted any further: iterators, and coroutines that nobody will await."""
+"""Closes iterators, and coroutines that nobody will await."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -7,7 +7,7 @@ from penstock.core.errors import as_failure
 
 
 def close(what: object) -> None:
-    """Close it, if it can be closed."""
+    """Close `what`, if it can be closed."""
     closing = getattr(what, "close", None)
     if closing is not None:
         closing()
@@ -16,8 +16,8 @@ def close(what: object) -> None:
 async def aclose(iterator: AsyncIterator[object] | None) -> None:
     """Close an async iterator, if it can be closed, in the task that has read it.
 
-    A cancellation that closing raises without having been asked for is an error like any other. The GeneratorExit that
-    a TaskGroup round a `yield` puts into a group is none.
+    A cancellation that closing raises of its own accord is an error like any other. A GeneratorExit that a TaskGroup
+    round a `yield` puts into a group is none.
     """
     closing = getattr(iterator, "aclose", None)
     if closing is None:

@@ -23,9 +23,9 @@ class OptionError(PenstockError, ValueError, TypeError):
 
 
 class MisuseError(OptionError, RuntimeError):
-    """What was given to be done cannot be done at all: no failure of an item, so it ends a run whatever `on_error` is.
+    """What was given cannot be done at all, for any item; so it ends the run, whatever `on_error` says.
 
-    A coroutine object that was awaited before is one: Python's own error for that is a RuntimeError.
+    A coroutine object that was awaited before is one example: Python's own error for that is a RuntimeError.
     """
 
 
@@ -70,7 +70,7 @@ class ResultFailed(PenstockError):
 
 
 class NoResultError(PenstockError, LookupError):
-    """The result of a task was asked for that was cancelled or never started."""
+    """The result of a task was asked for, and the task was cancelled or never started."""
 
 
 class NestedLimitError(PenstockError, RuntimeError):
@@ -85,7 +85,7 @@ class WrongLoopError(PenstockError, RuntimeError):
 
 
 class ExecutorUseError(PenstockError, RuntimeError):
-    """An executor was asked for what it cannot do now: it is closed, or entered, or would wait for itself."""
+    """An executor was asked for what it cannot do now: it is closed, was entered before, or would wait for itself."""
 
 
 class DuplicateKeyError(PenstockError, ValueError):
@@ -113,15 +113,16 @@ _CONVERTED_ARGS = {
     for kind in ("coroutine", "generator", "async generator")
     for name in ("StopIteration", "StopAsyncIteration")
 }
-"""What Python says when it turns one of these into a RuntimeError on its way out (PEP 479, PEP 525)."""
+"""What Python writes when it turns one of these into a RuntimeError (PEP 479, PEP 525)."""
 
 _CONTROL_FLOW = (StopIteration, StopAsyncIteration, GeneratorExit, CancelledError)
 
 
 def as_failure(error: BaseException, whose: str = "the work function") -> BaseException:
-    """The exception by which `error`, caught from work, may travel on: itself, or a `WorkRaised` with it as cause.
+    """Return the exception to raise for `error`, caught from work: itself, or a `WorkRaised` with it as cause.
 
-    Frames of penstock are cut from its traceback: they would tie the exception to the stages it came through.
+    It cuts frames of penstock from the traceback: they would tie the exception to the stages that it came through. See
+    `docs/decisions.md`, "Exceptions lose the frames that are ours".
     """
     if isinstance(error, RuntimeError) and error.__cause__ is not None and _is_converted(error):
         error = error.__cause__
@@ -141,7 +142,7 @@ def _is_converted(error: RuntimeError) -> bool:
 
 
 def note(error: BaseException, text: str) -> None:
-    """Add a note of ours to the user's exception, if it lets us and has not got it: one object may fail many runs."""
+    """Add a note to the user's exception, if it allows it and has no such note: one object may fail many runs."""
     ours = f"penstock: {one_line(text)}"
     with suppress(Exception):
         if ours not in getattr(error, "__notes__", ()):
@@ -149,7 +150,7 @@ def note(error: BaseException, text: str) -> None:
 
 
 def said(error: BaseException) -> str:
-    """What an exception says, on one line of bounded length, also when its own `repr` fails."""
+    """Show an exception on one line of bounded length, even if its own `repr` fails."""
     try:
         return one_line(repr(error))
     except Exception as failure:  # noqa: BLE001 -- it must not hide the error that it speaks of

@@ -229,7 +229,10 @@ class FanOut[T, U](Caller[T, U]):
         self.meter.returned(began + outputs.paused + WAITED.get())
 
     async def _begin_reading(self, outputs: Outputs[T, U], iterator: Iterator[U]) -> None:
-        """Keep a plain iterator for pulls to read; with `retry=`, make its first output here, where it can be retried."""
+        """Keep a plain iterator for pulls to read.
+
+        With `retry=`, make its first output here, where it can be retried.
+        """
         if self.plan.retry is not None and not self._stopping:
             await self._permission(outputs)
             try:
@@ -287,7 +290,7 @@ class FanOut[T, U](Caller[T, U]):
     # Permits
 
     async def _permission(self, outputs: Outputs[T, U]) -> None:
-        """Wait until this input may make another output; its timeout stands still, and it holds no limiter meanwhile."""
+        """Wait until this input may make another output; meanwhile its timeout stands still and it holds no limiter."""
         if self._may_make(outputs):
             self._permit(outputs)
             return

@@ -1,9 +1,9 @@
-"""Processes that are forked inside of work, and return instead of exiting, end there.
+"""Ends processes that were forked inside of work and return instead of exiting.
 
 Such a child is a copy of this process in the middle of a run: it would go on with the loop, the items and the results
-of its parent, whose threads it has not. It may do what it likes until the function that forked returns into one of our
-frames; then it exits, as a child of `multiprocessing` does whose function returns. Nothing is asked for that in a run:
-the frames are watched in the child alone (`sys.monitoring`), and runs that it begins itself are not concerned.
+of its parent, but without its threads. It may do what it likes until the function that forked returns into one of our
+frames; then it exits, as a child of `multiprocessing` does. This costs a run nothing: only the child watches its frames
+(`sys.monitoring`), and runs that the child begins itself are not affected.
 """
 
 import inspect
@@ -16,14 +16,14 @@ from types import CodeType, FrameType
 from typing import NoReturn
 
 _above: set[FrameType] = set()
-"""The frames of ours that were on the stack when this process was forked."""
+"""Our frames on the stack when this process was forked."""
 
 _returning: list[None] = []
 
 
 @contextmanager
 def to_go_on() -> Generator[None]:
-    """Fork a child inside that is to go on from here."""
+    """Let a child that is forked inside go on from here."""
     _returning.append(None)
     try:
         yield
@@ -55,14 +55,14 @@ def _watch() -> None:
 
 
 def _end_if_above(_code: CodeType, _where: int, _value: object = None) -> None:
-    """End the process when one of those frames goes on."""
+    """End the process when one of our frames goes on."""
     ours = inspect.currentframe()
     if ours is not None and ours.f_back in _above:
         _end(sys.exception())
 
 
 def _end(error: BaseException | None) -> NoReturn:
-    """Exit as Python does, but for what others have registered for its end: that is the parent's."""
+    """Exit as Python does, but without the exit functions that others have registered: they belong to the parent."""
     status = 0
     if isinstance(error, SystemExit):
         status = error.code if isinstance(error.code, int) else int(error.code is not None)
@@ -74,6 +74,6 @@ def _end(error: BaseException | None) -> NoReturn:
 
 
 def watch() -> None:
-    """Have all children watched that are forked from now on."""
+    """Watch all children that are forked from now on."""
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=_watch)

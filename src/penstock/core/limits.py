@@ -1,4 +1,7 @@
-"""Limits that stages and functions share: what is held at once, what starts per time. First come, first served."""
+"""Limits that stages and functions share: how much is held at once, how much starts per time.
+
+First come, first served.
+"""
 
 import asyncio
 import itertools
@@ -18,9 +21,9 @@ _EARLY: Final = 1e-9
 
 
 class WaitingLine:
-    """A line of those who wait until their weight fits under `limit`. The first in line is never overtaken.
+    """Waiters in a line, each until its weight fits under `limit`. Nobody overtakes the first in line.
 
-    While somebody waits, the first does not fit. One who is too heavy for the limit fits when nothing is in use.
+    While somebody waits, the first does not fit. A weight above the limit fits when nothing is in use.
     """
 
     __slots__ = ("_waiters", "in_use", "limit")
@@ -34,7 +37,7 @@ class WaitingLine:
         return len(self._waiters)
 
     def take(self, weight: int) -> bool:
-        """Take `weight` now, or nothing: if it does not fit, or others were here first."""
+        """Take `weight` now, if it fits and nobody waits; return whether it did."""
         if self._waiters:
             return False
         in_use = self.in_use + weight
@@ -64,7 +67,7 @@ class WaitingLine:
             self.grant()
 
     def grant(self) -> None:
-        """Let in whom there is room for, one after the other."""
+        """Let in the first waiters, as far as there is room."""
         while self._waiters:
             waiter, weight = next(iter(self._waiters.items()))
             if not waiter.done():  # or it was cancelled, and its task is yet to hear of it
@@ -76,7 +79,7 @@ class WaitingLine:
 
 
 class Shared:
-    """What the two kinds of limit have in common: a loop, a cost per item, and a number in the order of all limits."""
+    """What both kinds of limit have: a loop, a cost per item, and a number that gives all limits one order."""
 
     def __init__(self, name: str | None, cost: Callable[[Any], float] | None) -> None:
         self.name: str | None = None if name is None else validate.text("name", name)
@@ -87,10 +90,10 @@ class Shared:
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def bind(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Belong to `loop` from the first use on.
+        """Bind the limit to `loop`, at its first use.
 
         Raises:
-            WrongLoopError: it belongs to another.
+            WrongLoopError: it is bound to another loop.
         """
         if self._loop is None:
             self._loop = loop
@@ -99,19 +102,20 @@ class Shared:
 
 
 class Limiter(Shared):
-    """At most `n` held at once, by all stages and functions of one event loop that use it.
+    """Lets stages and functions of one event loop hold at most `n` at once.
 
-    First come, first served: a hold of a large weight is not overtaken by small ones that would fit. Cancelled while
-    waiting, it holds nothing. It belongs to the loop of its first use.
+    First come, first served: small weights that would fit do not overtake a large one. A wait that is cancelled holds
+    nothing. The limiter belongs to the loop of its first use.
 
-    A task that holds it and asks for it again would wait for itself, so that raises, whether or not there is room. Only
-    the same task counts: if a task that holds the limiter waits for another one that needs it, nobody can tell.
+    A task that holds it and asks for it again would wait for itself, so this raises `NestedLimitError`, even if there
+    is room. Only the same task counts: if a task that holds the limiter waits for another that needs it, nobody can
+    tell.
 
     Args:
         n: how much may be held at once; an int >= 1.
         name: its name in errors.
-        cost: the weight of an item of a stage with `limit=`, given the item (`map_batches`: the list of them); an int
-            >= 1 and at most the limit. Default: 1.
+        cost: gives the weight of an item of a stage with `limit=` (`map_batches`: of the list of items); an int >= 1
+            and at most the limit. Default: 1.
 
     Raises:
         OptionError: an argument breaks its rule.
@@ -137,10 +141,10 @@ class Limiter(Shared):
 
     @property
     def limit(self) -> int:
-        """How much may be held at once; an int >= 1, which may be set at any time.
+        """How much may be held at once: an int >= 1, which may be set at any time.
 
-        Raised, it lets in at once whom there is room for. Lowered below what is in use it takes nothing away, and who
-        waits goes on waiting until enough was given back; one whose weight is now too large, until all of it was.
+        Raising it lets in those for whom there is room now. Lowering it takes nothing away: waiters go on waiting until
+        enough was given back, and a waiter whose weight is above the new limit until all was given back.
         """
         return self._line.limit
 
@@ -170,10 +174,10 @@ class Limiter(Shared):
         """Hold `weight` of it within an `async with`.
 
         Args:
-            weight: an int >= 1, and at most the limit when the hold is asked for.
+            weight: an int >= 1, and at most the limit when the block is entered.
 
         Raises:
-            OptionError: the weight breaks its rule, or, on entering, is above the limit.
+            OptionError: the weight breaks its rule, or is above the limit on entering.
         """
         return WeightedHold(self, validate.whole("weight", weight, least=1))
 
@@ -182,7 +186,7 @@ class Limiter(Shared):
     @overload
     async def run[*Ts, U](self, fn: Callable[[*Ts], U | Awaitable[U]], /, *args: *Ts) -> U: ...
     async def run[*Ts, U](self, fn: Callable[[*Ts], U | Awaitable[U]], /, *args: *Ts) -> U:
-        """Hold it (weight 1) while `fn(*args)` runs; an awaitable that comes back is awaited meanwhile."""
+        """Hold it (weight 1) while `fn(*args)` runs, and while what it returns is awaited; return the result."""
         if not self.take(1):
             await self.wait(1)
         try:
@@ -194,19 +198,22 @@ class Limiter(Shared):
     # For whoever holds it in the name of others
 
     def weigh(self, item: object) -> int:
-        """The weight of `item`."""
+        """Return the weight of `item`."""
         if self._cost is None:
             return 1
         return self.check(validate.whole("cost(item)", self._cost(item), least=1))
 
     def check(self, weight: int) -> int:
-        """`weight`, if it is not above the limit."""
+        """Return `weight`, or raise if it is above the limit."""
         if weight > self.limit:
             raise OptionError(f"weight must be at most the limit of {self!r}, {self.limit}, got {weight}")
         return weight
 
     def take(self, weight: int, stage: str = "") -> bool:
-        """Take `weight` for the current task, of that stage, if it fits now; if not, call `wait` next."""
+        """Take `weight` for the current task if it fits now; if not, `wait` has to follow.
+
+        `stage` is the task's, if any.
+        """
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
             self.bind(loop)
@@ -227,7 +234,7 @@ class Limiter(Shared):
         self._stages[asyncio.current_task()] = stage
 
     def give_back(self, weight: int) -> None:
-        """Give back what the current task took, or another one for it: closing a generator may be left to the loop."""
+        """Give back what the current task took, or another task for it: the loop may close generators in others."""
         if self._stages.pop(asyncio.current_task(), None) is None:
             self._stages.popitem()
         self._line.give_back(weight)
@@ -255,20 +262,20 @@ class WeightedHold:
 
 
 class RateLimit(Shared):
-    """At most `n` per `per` seconds, evenly spaced, by all stages and functions of one event loop that use it.
+    """Lets stages and functions of one event loop start at most `n` per `per` seconds, evenly spaced.
 
-    The generic cell rate algorithm (ITU-T I.371, annex A, virtual scheduling): a start of cost c takes `c * per / n`
-    seconds off a schedule that may run ahead of the clock by `burst` units. In any `per` seconds there are at most
-    `n + burst - 1` starts of cost 1. First come, first served; a cancelled wait costs nothing. A loop that is late
-    makes the space between two starts larger, never smaller; a burst of 2 or more keeps the average all the same.
+    This is the generic cell rate algorithm (ITU-T I.371, annex A, virtual scheduling): a start of cost c takes `c * per
+    / n` seconds off a schedule that may run ahead of the clock by `burst` units. In any `per` seconds there are at most
+    `n + burst - 1` starts of cost 1. First come, first served; a cancelled wait costs nothing. A late loop makes the
+    space between two starts larger, never smaller; a burst of 2 or more keeps the average all the same.
 
     Args:
         n: cost units per `per` seconds, > 0.
         per: seconds, or a timedelta, > 0.
-        burst: units that may go at once after as much idle time as they take, >= 1. Default: 1, no burst.
+        burst: units that may start at once after enough idle time, >= 1. Default: 1, no burst.
         name: its name in errors.
-        cost: the units of an item of a stage with `limit=`, given the item (`map_batches`: the list of them); a number
-            >= 0, where 0 is charged nothing and still waits for its turn. Default: 1.
+        cost: gives the units of an item of a stage with `limit=` (`map_batches`: of the list of items); a number >= 0.
+            An item of cost 0 is charged nothing and still waits for its turn. Default: 1.
 
     Raises:
         OptionError: an argument breaks its rule.
@@ -302,9 +309,9 @@ class RateLimit(Shared):
         return f"RateLimit({rate})" if self.name is None else f"RateLimit({rate}, name={self.name!r})"
 
     async def acquire(self, cost: float = 1) -> None:
-        """Wait until one may start, and charge `cost` units, a number >= 0.
+        """Wait until a start of `cost` units (a number >= 0) is due, and charge them.
 
-        A cost above `burst` waits until nothing is owed, and is paid off afterwards by those who come next.
+        A cost above `burst` waits until nothing is owed; those who come next wait until it is paid off.
         """
         cost = validate.number("cost", cost, least=0)
         await self.turn(cost)
@@ -319,11 +326,14 @@ class RateLimit(Shared):
     # For whoever has more to wait for before the start
 
     def weigh(self, item: object) -> float:
-        """The units of `item`."""
+        """Return the units of `item`."""
         return 1.0 if self._cost is None else validate.number("cost(item)", self._cost(item), least=0)
 
     async def turn(self, cost: float) -> None:
-        """Wait for one's turn, and for `cost` units. Nothing is charged, and nobody else has a turn, until it ends."""
+        """Wait for a turn and for `cost` units.
+
+        Nothing is charged, and nobody else gets a turn, until the turn ends.
+        """
         loop = asyncio.get_running_loop()
         self.bind(loop)
         if not self._turns.take(1):
@@ -336,7 +346,7 @@ class RateLimit(Shared):
             raise
 
     def charge(self, cost: float) -> None:
-        """Charge what starts now, and end the turn."""
+        """Charge `cost` for what starts now, and end the turn."""
         now = self._now()
         if now > self._paid_at() + _EARLY:
             self._began, self._charged = now, 0.0
@@ -344,7 +354,7 @@ class RateLimit(Shared):
         self.end_turn()
 
     def end_turn(self) -> None:
-        """End the turn: the next in line has one."""
+        """End the turn: the next in line gets one."""
         self._turns.give_back(1)
 
     def _now(self) -> float:
@@ -353,7 +363,7 @@ class RateLimit(Shared):
         return self._clock()
 
     def _paid_at(self) -> float:
-        """When everything charged so far is paid off: the theoretical arrival time of the algorithm."""
+        """Return when all that was charged is paid off: the theoretical arrival time of the algorithm."""
         return self._began + self._charged * self._per / self._n
 
     def _starts_at(self, cost: float) -> float:

@@ -5,13 +5,13 @@ import logging
 from penstock.core.text import one_line
 
 TABLE = {"is_table": True}
-"""The `extra` of a record that has lines of ours."""
+"""The `extra` of a record with several lines, all written by penstock."""
 
 
 class _OneLine(logging.Filter):
-    """Escapes control characters and cuts what is long: records show keys, paths and errors of others.
+    """Escapes control characters and cuts long records: they show keys, paths and errors of others.
 
-    A record is text from here on: a handler that keeps it keeps no item.
+    It turns the record into text, so that a handler that keeps records keeps no items.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:

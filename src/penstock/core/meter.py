@@ -1,4 +1,7 @@
-"""What a window measures beside its counters: peaks, waits, latency. Constant memory, and no clock on the fast path."""
+"""What a window measures beside its counters: peaks, waits, latency.
+
+It takes constant memory and few looks at the clock.
+"""
 
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -11,16 +14,16 @@ from typing import Final
 from penstock.core.stats import Latency, StageStats
 
 _GROWTH = log(1.04)
-"""Each bucket of a sketch reaches 4 % further than the one before: a quantile is off by 2 % at most."""
+"""The width of a bucket of a sketch, 4 %: a quantile is off by 2 % at most."""
 
 _SMALLEST = 1e-7
-"""Seconds; what takes less counts as this."""
+"""The shortest time in seconds: anything shorter counts as this."""
 
 SLOW = 0.01
-"""Seconds from which on every call is timed: that costs less than a ten-thousandth of it."""
+"""Seconds from which every call is timed: this costs less than a ten-thousandth of the call."""
 
 RARELY = 16
-"""Calls from one that is timed to the next, at least, while they are not slow."""
+"""Calls from one that is timed to the next, at least, while calls are quick."""
 
 
 WAITED: Final[ContextVar[float]] = ContextVar("seconds in which the call of this task was not running yet", default=0.0)
@@ -49,7 +52,7 @@ class Sketch:
         self._buckets[ceil(log(max(seconds, _SMALLEST)) / _GROWTH)] += 1
 
     def quantile(self, share: float) -> float:
-        """The value that `share` of all are not above, within 2 %; 0 if there are none."""
+        """Return the time that a `share` of all calls did not exceed, within 2 %; 0 if there are none."""
         rank = share * (self.count - 1)
         seen = 0
         for bucket in sorted(self._buckets):
@@ -67,12 +70,12 @@ class Meter:
         failures: items whose work has failed.
         miscounted: calls that gave a wrong number of results.
         never_began: items whose task was cancelled before it called the function.
-        peak_running, peak_in_flight, peak_buffered: the most that there were at once.
+        peak_running, peak_in_flight, peak_buffered: the most at once.
         last_settled: the index of the item that was dropped or failed last.
-        first_result: when the first result was there.
-        waits_for: what keeps a free place from being used, now.
-        slow: whether the last call that was timed was slow, so that the next ones are timed too.
-        times_all: whether every call is timed, as it costs little beside the rest.
+        first_result: when the first result came, by the clock of the run.
+        waits_for: what keeps a free place from being used now.
+        slow: whether the last timed call was slow; then the next calls are timed too.
+        times_all: whether every call is timed, as timing costs little beside the call.
         calls: how long calls of the work function took.
     """
 
@@ -132,12 +135,12 @@ class Meter:
         self.waits_for = what
 
     def waited(self, what: Wait) -> float:
-        """Seconds of waiting for `what` until now."""
+        """Return the seconds of waiting for `what` until now."""
         going_on = self._clock() - self._since if what is self.waits_for else 0.0
         return self._waits[what] + going_on
 
     async def limited(self, permit: Awaitable[None]) -> None:
-        """Await `permit` of a limit; the time counts in which one call or more does so."""
+        """Await `permit` of a limit, and count the time in which at least one call waits for one."""
         if not self._limited:
             self._limited_since = self._clock()
         self._limited += 1
@@ -149,15 +152,15 @@ class Meter:
                 self._limited_s += self._clock() - self._limited_since
 
     def waited_for_limits(self) -> float:
-        """Seconds in which a call or more has waited for a limit until now."""
+        """Return the seconds in which at least one call waited for a limit."""
         return self._limited_s + (self._clock() - self._limited_since if self._limited else 0.0)
 
     def note_retry(self) -> None:
-        """Note that an attempt follows one that failed."""
+        """Count an attempt that follows a failed one."""
         self.retried += 1
 
     def note_peaks(self, running: int, in_flight: int, buffered: int) -> None:
-        """Note how much there is."""
+        """Raise the peaks to these numbers."""
         self.peak_running = max(running, self.peak_running)
         self.peak_in_flight = max(in_flight, self.peak_in_flight)
         if buffered > self.peak_buffered:
@@ -170,7 +173,7 @@ class Meter:
         self.peak_buffered = number
 
     def timing[T, U](self, work: Callable[[T], Awaitable[U]]) -> Callable[[T], Awaitable[U]]:
-        """`work`, every call of it timed."""
+        """Wrap `work`: time every call."""
 
         async def timed(item: T) -> U:
             WAITED.set(0.0)
@@ -182,7 +185,7 @@ class Meter:
         return timed
 
     def measured(self, books: StageStats, running: int) -> StageStats:
-        """`books` with what was measured, while so many items run."""
+        """Add the measurements to the counters `books`; `running` items run now."""
         succeeded = books.taken - running - self.failures - books.cancelled
         return replace(
             books,
@@ -202,7 +205,7 @@ class Meter:
         )
 
     def _latency(self, succeeded: int) -> Latency | None:
-        """How long calls took, if any has returned."""
+        """Return how long calls took; None if none has returned."""
         samples, quantile = self.calls.count, self.calls.quantile
         if not samples:
             return None
@@ -210,14 +213,14 @@ class Meter:
         return Latency(quantile(0.5), quantile(0.95), quantile(0.99), samples, share)
 
     def samples(self, taken: int) -> bool:
-        """Whether the call on the item at `taken`, which is next, is to be timed."""
+        """Whether to time the call on the item at `taken`, which is next."""
         if taken < self._next_sample:
             return False
         self._next_sample = taken + RARELY
         return True
 
     def returned(self, began: float) -> None:
-        """Note that a call that began then has returned."""
+        """Note that a call that began at `began` has returned."""
         seconds = self._clock() - began
         self.calls.add(seconds)
         self.slow = seconds >= self._limit

@@ -1,4 +1,4 @@
-"""The runs that are open on each loop: to drain them all, and to be told when one is over."""
+"""The runs that are open on each loop, so that all of them can be drained."""
 
 import asyncio
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from weakref import WeakKeyDictionary, WeakSet, ref
 
 
 class OpenRun(Protocol):
-    """What a run has to be to be one of these."""
+    """A run, as far as this module needs it."""
 
     loop: asyncio.AbstractEventLoop
 
@@ -16,22 +16,22 @@ class OpenRun(Protocol):
         """Take nothing more from the sources."""
 
     def runs(self, task: asyncio.Task[Any] | None) -> bool:
-        """Whether `task` is of this run."""
+        """Whether `task` belongs to this run."""
         ...
 
 
 INSIDE: ContextVar[tuple[ref[OpenRun], ...]] = ContextVar("penstock_inside", default=())
-"""The runs whose work or source this is, the outermost first: what they open is part of them."""
+"""The runs whose work or source this is, the outermost first: runs that it opens are part of them."""
 
 closed_runs: list[Callable[[Any], None]] = []
-"""Who wants to be told of every run that is over: the test kit, which balances its books."""
+"""Functions to call with every run that ends: the test kit balances its books so."""
 
 _runs: WeakKeyDictionary[asyncio.AbstractEventLoop, WeakSet[OpenRun]] = WeakKeyDictionary()
 _drained: WeakSet[asyncio.AbstractEventLoop] = WeakSet()
 
 
 def opened(run: OpenRun) -> None:
-    """Note that `run` is open, unless it is part of another one."""
+    """Note that `run` is open, unless it is part of another run."""
     if INSIDE.get():
         return
     _runs.setdefault(run.loop, WeakSet()).add(run)
@@ -40,7 +40,7 @@ def opened(run: OpenRun) -> None:
 
 
 def is_inside(run: OpenRun) -> bool:
-    """Whether who asks is work or a source of `run`, or of a run that these have opened: `run` waits for it."""
+    """Whether the caller is work or a source of `run`, or of a run that these have opened: `run` waits for it."""
     task = asyncio.current_task()
     inside = [each() for each in INSIDE.get()]
     innermost = inside[-1] if inside else None
@@ -56,7 +56,7 @@ def closed(run: OpenRun) -> None:
 
 
 def drain(loop: asyncio.AbstractEventLoop) -> None:
-    """Have the runs of `loop` take nothing more, and those that are still to be opened there take nothing at all."""
+    """Make the runs of `loop` take nothing more, and runs that are opened there later take nothing at all."""
     _drained.add(loop)
     for run in list(_runs.get(loop, ())):
         run.drain()
@@ -68,5 +68,5 @@ def is_draining(loop: asyncio.AbstractEventLoop) -> bool:
 
 
 def end_draining(loop: asyncio.AbstractEventLoop) -> None:
-    """Let runs be opened on `loop` as before."""
+    """Let runs on `loop` be opened as before."""
     _drained.discard(loop)

@@ -1,4 +1,4 @@
-"""The two orders in which results are handed on (P3); a window holds one of them, and in it the results that wait."""
+"""The two orders in which results are handed on (P3): a window holds one of them, and results wait in it."""
 
 from collections import deque
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ from penstock.core.plan import MISSING
 
 
 class WaitingResults(Protocol):
-    """Where results wait."""
+    """Results that wait to be handed on."""
 
     def __len__(self) -> int: ...
 
@@ -16,14 +16,14 @@ class WaitingResults(Protocol):
         """Keep the result of the item at `index`."""
 
     def pop(self, index: int, default: Any, /) -> Any:
-        """Remove and return the result of the item at `index`, or else `default`."""
+        """Remove and return the result of the item at `index`; return `default` if it is not there."""
 
     def clear(self) -> None:
-        """Let go of all."""
+        """Forget all results."""
 
 
 class Arrivals(deque[Any]):
-    """WaitingResults in the order in which they came: whose they are does not matter."""
+    """Results in the order in which they came; indexes do not matter."""
 
     __slots__ = ()
 
@@ -41,7 +41,7 @@ class AsFinished:
 
     Attributes:
         waiting: the results.
-        head: what the next one is popped by; the next one after it, by one more.
+        head: the index to pop the next result by; add 1 for the one after it.
     """
 
     __slots__ = ("head", "waiting")
@@ -51,19 +51,19 @@ class AsFinished:
         self.head: int = 0
 
     def has_next(self) -> bool:
-        """Whether the result at `head` is there, to be popped."""
+        """Whether the next result can be popped."""
         return len(self.waiting) > 0
 
     def discard_behind(self, _index: int) -> int:
-        """Discard what may not be handed on once the item at `index` gives nothing; how many that are."""
+        """Discard results that may never be handed on, as the item at `index` gives none; return how many."""
         return 0
 
 
 class InOrder(AsFinished):
     """Hands results on in the order of their items.
 
-    An index from `head` on that stands neither in `waiting` nor in `running` has been settled without a result, or has
-    not been taken: nothing is kept of it behind a slow head (P7).
+    An index from `head` on that is neither in `waiting` nor in `running` was settled without a result, or was not taken
+    yet. So nothing is kept of it behind a slow head (P7). See `docs/decisions.md`, "The order is kept by index".
 
     Attributes:
         waiting: the results.

@@ -1,4 +1,4 @@
-"""What became of an item."""
+"""The outcomes of items and of tasks."""
 
 from dataclasses import dataclass
 from typing import Any, Literal, NoReturn
@@ -15,7 +15,7 @@ class Ok[T]:
     index: int
 
     def unwrap(self) -> T:
-        """The value."""
+        """Return the value."""
         return self.value
 
 
@@ -54,7 +54,7 @@ class Failed:
 
 
 type Reason = Literal["sibling failed", "consumer left", "deadline", "caller cancelled"]
-"""Why work was cancelled: an item of its run failed, nobody wants its result, time was up, whoever waits was cancelled.
+"""Why work was cancelled: an item of its run failed, nobody wants its result, time was up, or who waited was cancelled.
 
 Work finds it in the message of its `CancelledError`.
 """
@@ -74,7 +74,7 @@ class Cancelled:
 
 @dataclass(frozen=True, slots=True)
 class NotStarted:
-    """A task that nobody started any more; `index` is its position in the input, from 0."""
+    """A task that never started; `index` is its position in the input, from 0."""
 
     index: int
 
@@ -84,7 +84,7 @@ class NotStarted:
 
 
 type Result[T] = Ok[T] | Failed
-"""What became of an item that was worked on to its end."""
+"""The outcome of an item whose work has ended."""
 
 type Outcome[T] = Ok[T] | Failed | Cancelled | NotStarted
-"""What became of a task."""
+"""The outcome of a task."""

@@ -11,33 +11,33 @@ from penstock.core.stage_limits import Limits
 
 
 class _Nothing:
-    """A marker that no user value can be (P6)."""
+    """A marker that no value of a user can be (P6)."""
 
 
 DROPPED: Final[Any] = _Nothing()
 """What work returns for an item that has no result to hand on."""
 
 MISSING: Final[Any] = _Nothing()
-"""What a window hands over when no result is next."""
+"""What a window returns when no result is next."""
 
 
 type AsyncFn[T, U] = Callable[[T], Awaitable[U]]
 
 type Gate[T] = Callable[[T], Awaitable[Any]]
-"""What an item waits for before its work, outside of limits, attempts and timeouts.
+"""Asked for an item before its work, outside of limits, attempts and timeouts.
 
-It gives what work would have come to, if that is known, else MISSING; for work that takes lists, a list of these.
+Gives the result of the work if it is known, else MISSING; for work that takes lists, a list of these.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Later[U]:
-    """What inline work returns when its result is still to be awaited: a result may itself be awaitable (P6)."""
+    """What inline work returns when its result must still be awaited; a result may itself be an awaitable (P6)."""
 
     result: Awaitable[U]
 
     def __call__(self, _: object) -> Awaitable[U]:
-        """Go on with the item, as work."""
+        """Return what must be awaited: it stands in for the work."""
         return self.result
 
     def close(self) -> None:
@@ -47,23 +47,23 @@ class Later[U]:
 
 type OnError = Literal["raise", "skip", "collect", "return"]
 type OutOfBand = Literal["raise", "skip", "collect"]
-"""What leaves the type of the results as it is."""
+"""The values of `on_error` that leave the type of the results as it is."""
 
 ON_ERROR: Final[tuple[OnError, ...]] = ("raise", "skip", "collect", "return")
 
 
 @dataclass(frozen=True, slots=True)
 class Tolerance:
-    """How many failures "skip" and "collect" put up with before they raise.
+    """How many failures "skip" and "collect" accept before they raise.
 
-    `most` is a count. `rate` is a share of the items settled so far; a single failure is never too many for it.
+    `most` is a count. `rate` is a share, 0 to 1, of the items settled so far; a single failure never exceeds it.
     """
 
     most: int | None = None
     rate: float | None = None
 
     def exceeded(self, failed: int, settled: int) -> str | None:
-        """The option that `failed` of `settled` items break, or None."""
+        """Name the option that `failed` of `settled` items exceed; None if there is none."""
         if self.most is not None and failed > self.most:
             return f"max_failures={self.most}"
         if self.rate is not None and failed > max(1, self.rate * settled):
@@ -76,7 +76,7 @@ ANY_NUMBER: Final = Tolerance()
 
 @dataclass(frozen=True, slots=True)
 class Plan[T, U]:
-    """What a window is to do: the work and the options of its stage, checked."""
+    """What a window has to do: its work and the checked options of its stage."""
 
     name: str
     work: AsyncFn[T, U]
@@ -96,5 +96,5 @@ class Plan[T, U]:
     gate: Gate[T] | None = None  # with it, there is no inline work
 
     def replaced(self, **changes: Any) -> "Plan[T, U]":
-        """This plan with some fields changed."""
+        """Return this plan with some fields changed."""
         return replace(self, **changes)

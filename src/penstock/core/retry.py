@@ -17,7 +17,10 @@ type Seconds = float | timedelta
 
 
 class Exhausted(Exception):
-    """An item failed for good after more than one attempt."""
+    """Raised by a call that failed for good after more than one attempt.
+
+    Carries the error and the number of attempts.
+    """
 
     def __init__(self, error: BaseException, attempts: int) -> None:
         super().__init__()
@@ -27,12 +30,12 @@ class Exhausted(Exception):
 
 @dataclass(frozen=True, kw_only=True, slots=True, repr=False)
 class Retry:
-    """Try a failed call again, with exponential backoff and jitter.
+    """Tries a failed call again, with exponential backoff and jitter.
 
     The wait before try k+1 is `min(max, initial * factor**(k-1) * U(1-jitter, 1+jitter))` seconds: exponential backoff
-    with proportional jitter, as Effect's `Schedule.jittered` has it. A waiting retry keeps its place in the window.
-    Only an `Exception` is retried, so cancellation never is (P8); nor is an `OptionError`: the same would come of it
-    again. What `on` or `wait` raises is the failure of the item.
+    with proportional jitter, as Effect's `Schedule.jittered` has it. A call that waits for its next try keeps its place
+    in the window. Only an `Exception` is retried, so cancellation never is (P8); an `OptionError` is not either, since
+    every try would raise it. What `on` or `wait` raises becomes the failure of the item.
 
     Args:
         on: types of `Exception` to retry, or a plain function that is asked once per failure.
@@ -40,10 +43,11 @@ class Retry:
         initial: seconds before the second try, >= 0.
         factor: growth from one wait to the next, >= 1.
         max: the longest wait in seconds, >= 0.
-        jitter: 0 (none) to 1; how far a wait may stray, as a share of itself.
+        jitter: how far a wait may stray, as a share of itself: 0 (not at all) to 1.
         wait: gives the seconds to wait after an exception (from a Retry-After header, say), or None for the backoff.
-        deadline: seconds after the first try began beyond which no further try is begun, > 0. A try begins when it has
-            what it needs of the stage's `limit`; one that would have to wait for that beyond the deadline does not.
+        deadline: seconds from the beginning of the first try after which no further try begins, > 0. A try begins when
+            it has what it needs of the stage's `limit`; a try that would wait for a limit beyond the deadline is not
+            made.
 
     Raises:
         OptionError: an argument breaks its rule.
@@ -80,11 +84,11 @@ class Retry:
         return call("Retry", f"on={' | '.join(map(name_of, kinds))}", **changed, **named)
 
     def _set(self, name: str, value: float) -> None:
-        """Put in a number as it is kept: of those of others, all that `float` accepts."""
+        """Store a number as a plain int or float, whatever number type was given."""
         object.__setattr__(self, name, value)
 
     def backoff(self, failures: int) -> float:
-        """Seconds to wait after failure number `failures`, from 1, jitter included."""
+        """Return the seconds to wait after failure number `failures`, from 1, jitter included."""
         longest = validate.seconds("max", self.max, zero=True)
         wait = validate.seconds("initial", self.initial, zero=True)
         try:
@@ -94,7 +98,7 @@ class Retry:
         return min(longest, wait * random.uniform(1 - self.jitter, 1 + self.jitter))  # noqa: S311 -- jitter is no secret
 
     def pause(self, error: Exception, failures: int) -> float:
-        """Seconds to wait after `error`: what `wait` says, or the backoff."""
+        """Return the seconds to wait after `error`: what `wait` gives, or the backoff."""
         said = None if self.wait is None else self.wait(error)
         return self.backoff(failures) if said is None else validate.seconds("wait(exception)", said, zero=True)
 
@@ -103,7 +107,7 @@ _DEFAULTS = {each.name: each.default for each in fields(Retry)}
 
 
 class Tries:
-    """The tries of one call under a deadline; while they last, they are known by the task that makes them."""
+    """The tries of one call under a deadline. While they last, the task that makes them can look them up."""
 
     __slots__ = ("_last", "_loop", "_seconds", "_task", "_until")
 
@@ -123,12 +127,12 @@ class Tries:
         self._last = None  # the traceback of its error leads to the frame that holds this
 
     def may_follow(self, last: Exhausted, pause: float) -> bool:
-        """Whether a try `pause` seconds from now is in time; what came of the `last` one is what counts until then."""
+        """Whether a try `pause` seconds from now is in time; until that try is made, `last` is the call's failure."""
         self._last = last
         return self._loop.time() + pause <= self._until
 
     async def begin_after(self, wait: Callable[[], Awaitable[None]]) -> None:
-        """Begin a try after `wait()`; where it is not the first and not in time, raise what came of the last."""
+        """Begin a try after `wait()`. If it is not the first and not in time, raise the failure of the last one."""
         if self._last is None:
             await wait()
             self._until = self._loop.time() + self._seconds
@@ -144,7 +148,7 @@ _TRIES: dict[asyncio.Task[Any] | None, Tries] = {}
 
 
 def tries_of_this_task() -> Tries | None:
-    """The tries under a deadline that the current task is making."""
+    """Return the tries under a deadline that the current task makes, if any."""
     return _TRIES.get(asyncio.current_task())
 
 
@@ -157,15 +161,15 @@ def retrying[T, U](
     *,
     stage: str,
 ) -> Callable[[T], Awaitable[U]]:
-    """`work`, tried again as `retry` says while `may_retry(item)`; what fails for good raises `Exhausted`.
+    """Wrap `work`: try again as `retry` says while `may_retry(item)`; raise `Exhausted` in the end.
 
-    Before the wait for the next attempt, `forget(item)` is to forget what the last one has made.
+    Before the wait for the next attempt, `forget(item)` is called: it drops what the last attempt made.
     """
     worth_retrying = validate.predicate_or_types("on", retry.on)
     deadline = None if retry.deadline is None else validate.seconds("deadline", retry.deadline)
 
     def pause_after(error: Exception, failures: int, item: T) -> float | None:
-        """Seconds to wait before the next try, or None: there is none."""
+        """Return the seconds to wait before the next try; None if there is none."""
         if failures < retry.attempts and may_retry(item) and worth_retrying(error):
             return retry.pause(error, failures)
         return None
@@ -205,7 +209,7 @@ def _with_deadline[T, U](attempts: Callable[[T, Tries], Awaitable[U]], deadline:
 
 
 def timed[T, U](work: Callable[[T], Awaitable[U]], timeout: float) -> Callable[[T], Awaitable[U]]:
-    """`work`, cancelled after `timeout` seconds; then the attempt fails with `AttemptTimeout`."""
+    """Wrap `work`: cancel it after `timeout` seconds, and raise `AttemptTimeout`."""
 
     async def attempt(item: T) -> U:
         return await within(timeout, work(item))
@@ -214,12 +218,12 @@ def timed[T, U](work: Callable[[T], Awaitable[U]], timeout: float) -> Callable[[
 
 
 def within[U](seconds: float, result: Awaitable[U]) -> Awaitable[U]:
-    """`result`, to be awaited for so many seconds from now; then it is cancelled and fails with `AttemptTimeout`."""
+    """Await `result` for at most so many seconds from now; then cancel it and raise `AttemptTimeout`."""
     return in_time(result, asyncio.get_running_loop().time() + seconds, seconds)
 
 
 async def in_time[U](result: Awaitable[U], when: float | None, seconds: float | None) -> U:
-    """Await `result`; at loop time `when`, `seconds` after the attempt began, fail with `AttemptTimeout`."""
+    """Await `result`; at loop time `when`, `seconds` after the attempt began, raise `AttemptTimeout`."""
     limit = asyncio.timeout_at(when)
     try:
         async with limit:
@@ -231,9 +235,9 @@ async def in_time[U](result: Awaitable[U], when: float | None, seconds: float | 
 
 
 class StillRunning(AttemptTimeout):
-    """An attempt on an engine took too long, and is not over yet: `back()` waits until it is.
+    """An attempt on an engine took too long and still runs; `back()` waits until it has ended.
 
-    A thread cannot be stopped; an engine that can kill its calls is back soon.
+    A thread cannot be stopped. An engine that can kill its calls is back soon.
     """
 
     def __init__(self, timeout: float, back: Callable[[], Awaitable[None]]) -> None:
@@ -243,13 +247,13 @@ class StillRunning(AttemptTimeout):
 
 
 def thread_back(error: BaseException) -> Callable[[], Awaitable[None]] | None:
-    """How to wait for the thread that `error` left running, or None."""
+    """Return what waits for the thread that `error` left running; None if there is none."""
     if isinstance(error, Exhausted):
         error = error.error
     return error.back if isinstance(error, StillRunning) else None
 
 
 async def _thread_is_back(error: BaseException) -> None:
-    """Wait for the thread that `error` left running, if it did."""
+    """Wait for the thread that `error` left running, if there is one."""
     if (back := thread_back(error)) is not None:
         await back()

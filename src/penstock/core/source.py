@@ -1,7 +1,7 @@
-"""Where items come from: the description of a source, and the two stages that read one.
+"""Sources: their description, and the stages that read them.
 
-An async iterable is read and closed by one task of its own: `anext` from several tasks breaks timeouts, cancel scopes
-and context variables inside it. A sync iterator is read by whichever stage has a free place.
+One task reads an async iterable and closes it: `anext` from several tasks breaks timeouts, cancel scopes and context
+variables inside it. A sync iterator is read by the stage that has a free place.
 """
 
 import asyncio
@@ -37,7 +37,7 @@ class SourceStage[T](Stage[T]):
         scope.sources.append(self)
 
     def drain(self) -> None:
-        """Take nothing more; what was taken goes its way."""
+        """Take nothing more; finish what was taken."""
         raise NotImplementedError
 
     def release(self) -> None:
@@ -64,7 +64,7 @@ class SourceStage[T](Stage[T]):
 
 
 class IteratorStage[T](SourceStage[T]):
-    """Reads a sync iterator, in the turn of whoever asks."""
+    """Reads a sync iterator in the turn of the stage that asks."""
 
     __slots__ = ("_iterable", "_iterator", "_last_turn", "_turn_asked")
 
@@ -104,7 +104,7 @@ class IteratorStage[T](SourceStage[T]):
 
     @override
     def ready_items(self, room: int) -> Iterator[T]:
-        """Read while the turn lasts: as a generator, which keeps its place, a twentieth of the cost of an item."""
+        """Read while the turn lasts. A generator keeps its place: this takes a twentieth of the time of an item."""
         iterator, scope = self._iterator, self.scope
         if iterator is None:
             return
@@ -154,7 +154,7 @@ class IteratorStage[T](SourceStage[T]):
 
 
 class OwnedStage[T](SourceStage[T]):
-    """A source that one task of its own reads, into places that are free, and closes."""
+    """A source that one task reads, as long as there are free places, and closes."""
 
     __slots__ = ("_asked", "_inbox", "_released", "_room", "_stopping", "_task", "_wakeup")
 
@@ -181,7 +181,7 @@ class OwnedStage[T](SourceStage[T]):
         raise NotImplementedError
 
     def _interrupt(self) -> None:
-        """End the read that is going on, if there is one."""
+        """End the read that is under way, if there is one."""
         raise NotImplementedError
 
     @override
@@ -235,7 +235,7 @@ class OwnedStage[T](SourceStage[T]):
             task.add_done_callback(self._gone)
 
     def _gone(self, task: asyncio.Task[None]) -> None:
-        """Account for the end of the task, also when it was cancelled before its first step (gh-116048)."""
+        """Note that the task has ended, also if it was cancelled before its first step (gh-116048)."""
         self._ended = self._closed = True
         if not task.cancelled() and (error := task.exception()) is not None:
             self._closing_failed(error)
@@ -279,7 +279,7 @@ class OwnedStage[T](SourceStage[T]):
             self._closing_failed(error)
 
     def _cancelled_from_outside(self) -> bool:
-        """Whether others than this run have cancelled the task: `asyncio.run` does so with all that are left."""
+        """Whether somebody other than this run cancelled the task: `asyncio.run` cancels all tasks that are left."""
         return self._task is not None and self._task.cancelling() > 0
 
     async def _sleep(self) -> None:
@@ -292,7 +292,7 @@ class OwnedStage[T](SourceStage[T]):
 
 
 class AsyncIteratorStage[T](OwnedStage[T]):
-    """Reads an async iterable in a task of its own, which runs ahead only into places that are free."""
+    """Reads an async iterable in a task of its own, as long as there are free places."""
 
     __slots__ = ("_interrupted", "_iterable", "_iterator", "_pulling")
 
@@ -346,10 +346,10 @@ class AsyncIteratorStage[T](OwnedStage[T]):
 
 
 class SourceSpec:
-    """A source as the user gave it, to be opened once per run.
+    """A source as the user gave it; each run opens it once.
 
-    `in_thread(scope, iterable, name)` is the stage that reads a plain iterable whose reading blocks; without it, it is
-    read on the loop.
+    `in_thread(scope, iterable, name)` opens a stage that reads a plain iterable in a thread; without it, the loop reads
+    it.
     """
 
     def __init__(
@@ -379,7 +379,7 @@ class SourceSpec:
         return isinstance(self._source, Iterator | AsyncIterator)
 
     def refuse_consumed(self) -> None:
-        """Raise if this is a one-shot iterator that a run has already read."""
+        """Raise if this is a one-shot iterator that a run has read already."""
         if self._consumed or _is_closed_generator(self._source):
             raise SourceConsumedError(
                 f"the source {self._source!r} is an iterator and has been read already: "
@@ -387,7 +387,7 @@ class SourceSpec:
             )
 
     def open(self, scope: Scope) -> SourceStage[Any]:
-        """The stage that reads this source in one run."""
+        """Open the stage that reads this source in one run."""
         self.refuse_consumed()
         source = self._source
         self._consumed = self.is_one_shot
@@ -414,7 +414,7 @@ class SourceSpec:
 
 
 def length_of(iterable: object) -> int | None:
-    """How many items `iterable` says it has, if it does: wrappers of iterators may have a `__len__` that raises."""
+    """Return the length of `iterable`, if it has one: wrappers of iterators may have a `__len__` that raises."""
     try:
         return len(iterable) if isinstance(iterable, Sized) else None
     except Exception:  # noqa: BLE001 -- whatever it is, there is no length

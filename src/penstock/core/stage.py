@@ -1,8 +1,9 @@
-"""What every stage of an opened stream can do.
+"""Stages of an opened stream: what each of them can do.
 
-Stages are asked, they do not push: a stage hands on an item when the one below pulls, and says PENDING when it has none
-yet. Then, and only then, it owes the one below a single call of `on_ready`. Nothing here awaits: tasks exist only
-where work runs (`window`) and where an async source is read (`source`).
+Stages are asked, they do not push: a stage hands on an item when the one below pulls, and returns PENDING when it has
+none yet. Then, and only then, it owes the one below a single call of `on_ready`. Nothing here awaits: tasks exist only
+where work runs (`window`) and where an async source is read (`source`). See `docs/decisions.md`, "Stages are asked, and
+answer at once".
 """
 
 import enum
@@ -14,7 +15,7 @@ from penstock.core.stats import StageStats
 
 
 class Signal(enum.Enum):
-    """What a pull gives instead of an item."""
+    """What a pull returns instead of an item."""
 
     PENDING = "pending"
     END = "end"
@@ -26,18 +27,18 @@ type Pulled[T] = T | Literal[Signal.PENDING, Signal.END]
 
 
 def name_work(stage: str, items: Collection[int]) -> str:
-    """Name what still runs: the stage and the first five of the items."""
+    """Name what still runs: the stage and the first five items."""
     some = ", ".join(map(str, sorted(items)[:5])) + (", ..." if len(items) > 5 else "")  # noqa: PLR2004 -- as said
     return f"stage {stage!r}, item{'s' if len(items) > 1 else ''} {some}"
 
 
 class Stage[T](Member):
-    """One operator of an opened stream; counts the outcome of every item that it takes (P5)."""
+    """One operator of an opened stream. It counts the outcome of every item that it takes (P5)."""
 
     __slots__ = ("_cancelled", "_delivered", "_discarded", "_dropped", "_failed", "_taken")
 
     looks_at_the_clock = False
-    """Whether a pull says PENDING when the turn is over, so that the asker need not look: a clock read an item."""
+    """Whether a pull returns PENDING once the turn is over; then the asker need not look at the clock for each item."""
 
     def __init__(self, scope: Scope, name: str) -> None:
         super().__init__(scope, name)
@@ -49,11 +50,11 @@ class Stage[T](Member):
         self._discarded: int = 0
 
     def pull(self, room: int) -> Pulled[T]:
-        """Hand on the next item, or say PENDING or END; `room` is how many items the asker could hold."""
+        """Return the next item, PENDING or END; `room` is how many items the asker could hold."""
         raise NotImplementedError
 
     def ready_items(self, room: int) -> Iterable[T]:  # noqa: ARG002 -- for those that have some
-        """Hand on up to `room` items that are there, as `pull` would, where that is quicker; none says nothing."""
+        """Give up to `room` items that are there, as `pull` would, where this is quicker; giving none means nothing."""
         return ()
 
     @override
@@ -70,7 +71,7 @@ class Stage[T](Member):
 
 
 class Through[T, U](Stage[U]):
-    """A stage that runs no work of its own: asks upstream whenever it is asked."""
+    """A stage that runs no work: it asks upstream whenever it is asked."""
 
     __slots__ = ("upstream",)
 

@@ -1,8 +1,9 @@
-"""Work under limits: `limit=` of a stage.
+"""The limits of a stage: the option `limit=`.
 
-All limits have one order, rates before limiters, so that stages with several of them cannot wait for each other in a
-circle. Who waits for a rate holds no limiter, and a rate is charged when the call starts: if that had to wait for a
-limiter longer than for the rate, the next start keeps its distance all the same.
+All limits have one order, rates before limiters, so that stages with several limits cannot wait for each other in a
+circle. A call that waits for a rate holds no limiter. A rate is charged when the call starts, so if the call had to
+wait longer for a limiter, the next start still keeps its distance. See `docs/decisions.md`, "Limits wait in front of
+the work".
 """
 
 import asyncio
@@ -17,25 +18,28 @@ from penstock.core.meter import Meter
 from penstock.core.retry import StillRunning, tries_of_this_task
 
 type LimitOption = Shared | Sequence[Shared]
-"""The option `limit`. `Shared` is what type checkers make of a list with both kinds of limit in it."""
+"""The option `limit`. Type checkers infer `Shared` for a list with both kinds of limit."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The limits of a stage, each kind in the order of all; `seen` makes of an item what its cost is asked of."""
+    """The limits of a stage, each kind in the order of all limits.
+
+    `seen` turns an item into what the costs are asked of.
+    """
 
     rates: tuple[RateLimit, ...]
     limiters: tuple[Limiter, ...]
     seen: Callable[[Any], Any] | None = None
 
     def bind(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Refuse to be used on another loop than before."""
+        """Bind all limits to `loop`; raise if one belongs to another loop."""
         for limit in (*self.rates, *self.limiters):
             limit.bind(loop)
 
 
 def limits_of(limit: object) -> Limits | None:
-    """The option `limit`, checked; None if there is no limit."""
+    """Check the option `limit`; return None if there is no limit."""
     if limit is None:
         return None
     several = cast("Sequence[Any]", limit if isinstance(limit, Sequence) and not isinstance(limit, str) else (limit,))
@@ -66,7 +70,10 @@ class Hold:
         self._held: list[tuple[Limiter, int]] = []
 
     async def during[T, U](self, work: Callable[[T], Awaitable[U]], item: T) -> U:
-        """What `work(item)` comes to, under the limits until it is over: until its thread, if it left one, is back."""
+        """Await `work(item)` under the limits.
+
+        Give them back when it ends, or, if it left a thread, when the thread is back.
+        """
         await self._begin()
         try:
             result = await work(item)
@@ -123,7 +130,7 @@ class Hold:
 
 
 def limited[J, U](work: Callable[[J], Awaitable[U]], hold: Callable[[J], Hold]) -> Callable[[J], Awaitable[U]]:
-    """`work`, each attempt of it under the limits of `hold(job)`."""
+    """Wrap `work`: each attempt holds what `hold(job)` says."""
 
     async def attempt(job: J) -> U:
         return await hold(job).during(work, job)

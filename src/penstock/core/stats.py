@@ -1,4 +1,4 @@
-"""What a run counts and measures, as it stands at one moment."""
+"""What a run counts and measures, at one moment."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -9,10 +9,10 @@ from penstock.core.text import line, table
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """How long calls of a work function took that returned: seconds, within 2 %.
+    """How long calls took that returned: quantiles in seconds, within 2 %.
 
-    `samples` of them were timed, a `share` of all: every one while they take 10 ms or more, else one in 16 or fewer;
-    every one with `open(timing=True)`.
+    `samples` calls were timed, a `share` of all (0 to 1): every call while they take 10 ms or more, else one in 16 or
+    fewer; every call with `open(timing=True)`.
     """
 
     p50: float
@@ -26,8 +26,8 @@ class Latency:
 class StageStats:
     """The counters and measurements of one stage.
 
-    Counters are exact, and `taken` is always the sum of the outcomes and `in_flight` (P5). What a stage that runs no
-    function cannot have is 0 or None.
+    Counters are exact: `taken` is always the sum of the outcomes and `in_flight` (P5). A stage that runs no function
+    has 0 or None where there is nothing to measure. Times are in seconds.
 
     Attributes:
         name: of the stage.
@@ -39,15 +39,15 @@ class StageStats:
         miscounted: calls of `map_batches` that gave a wrong number of results; the first is in the log.
         running, peak_running: calls in progress.
         buffered, peak_buffered: results that wait to be handed on.
-        upstream_wait_s: seconds in which a place was free and there was no item for it.
-        consumer_wait_s: seconds in which a place was free and could not be used, because the next result was not taken.
-        blocked_by_head_s: seconds in which a place was free and could not be used, because results wait for an earlier
-            one that still runs; `buffer=` or `ordered=False` make it less.
-        limit_wait_s: seconds in which one call or more waited for a `limit=`.
-        blocked_loop_s: seconds in which a lambda or another callable kept the event loop, of calls that were timed and
-            took 0.1 s or more; `engine="thread"` makes it 0.
-        first_result_s: seconds from the opening of the run to the first result.
-        latency: of the work function, one attempt; None before the first call has returned.
+        upstream_wait_s: time in which a place was free and there was no item for it.
+        consumer_wait_s: time in which a place was free but not usable, because the next result was not taken.
+        blocked_by_head_s: time in which a place was free but not usable, because results waited for an earlier one that
+            still ran; `buffer=` or `ordered=False` make it less.
+        limit_wait_s: time in which one call or more waited for a `limit=`.
+        blocked_loop_s: time in which a lambda or another callable kept the event loop, summed over timed calls of 0.1 s
+            or more; `engine="thread"` makes it 0.
+        first_result_s: time from the opening of the run to the first result.
+        latency: of one attempt of the work function; None before the first call has returned.
         concurrency: the option of that name.
         total: how many items to expect, if the source knows.
     """
@@ -83,7 +83,7 @@ class StageStats:
         return f"<StageStats {self.in_words()}>"
 
     def in_words(self) -> str:
-        """The counters that are not 0, in a line: "map(fetch): 9 taken, 7 delivered, 2 in flight"."""
+        """Write the counters that are not 0 in a line: "map(fetch): 9 taken, 7 delivered, 2 in flight"."""
         rest = ("delivered", "dropped", "failed", "cancelled", "discarded", "retried", "in_flight")
         counts = {word: getattr(self, word) for word in rest}
         said = [
@@ -100,10 +100,10 @@ class StageStats:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Stats(Sequence[StageStats]):
-    """The stages of a run, from the source down; look one up by position or by name. `str()` of it is a table.
+    """The stages of a run, from the source down. Look one up by position or by name; `str()` gives a table.
 
-    Where several have one name, as two lambdas have or two sources, the name finds the first; `name=` tells them apart.
-    `seconds` is the time since the run was opened, until it was closed.
+    If several stages share a name, as two lambdas or two sources do, the name finds the first; `name=` tells them
+    apart. `seconds` is the time since the run was opened, until it was closed.
     """
 
     stages: tuple[StageStats, ...] = ()
@@ -135,8 +135,9 @@ class Stats(Sequence[StageStats]):
     def bottleneck(self) -> str | None:
         """What held the run up most: the name of a stage, "the consumer", or None if nothing ran.
 
-        A stage held the run up while its places were in use: while it waited neither for items nor for its results to
-        be taken. The source did while the first stage waited for it, the consumer while the last one did.
+        A stage holds the run up while its places are in use: it waits neither for items nor for its results to be
+        taken. The source holds it up while the first stage waits for it, the consumer while the last stage waits for
+        it.
         """
         place = self._bottleneck()
         if place is None:
@@ -144,7 +145,10 @@ class Stats(Sequence[StageStats]):
         return self.stages[place].name if place < len(self.stages) else "the consumer"
 
     def _bottleneck(self) -> int | None:
-        """The position of what held the run up most: names may repeat. Behind the last stage stands the consumer."""
+        """Return the position of the bottleneck (names may repeat).
+
+        One behind the last stage stands for the consumer.
+        """
         working = [place for place, stage in enumerate(self.stages) if stage.concurrency is not None]
         if not working or self.seconds <= 0:
             return None
@@ -213,7 +217,7 @@ def _latency(latency: Latency) -> list[str]:
 
 
 def duration(seconds: float) -> str:
-    """A time in the unit in which it has one to three digits before the point."""
+    """Write a time in the unit that gives one to three digits before the point."""
     if seconds >= 1 or seconds == 0:
         return f"{seconds:.1f} s"
     milliseconds = seconds * 1e3

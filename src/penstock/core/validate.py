@@ -1,7 +1,7 @@
-"""Checks of options, so that every message has one voice: option, rule, value.
+"""Checks of options. All messages have one form: option, rule, value.
 
-Whole numbers are what `operator.index` accepts, numbers what `float` does, numpy's among them; they are given back as
-an int or a float. Truth values and texts are no numbers.
+Whole numbers are what `operator.index` accepts, other numbers what `float` accepts, numpy's among them; checks return
+an int or a float. Truth values and texts are no numbers. Each check raises `OptionError` if the rule is broken.
 """
 
 import inspect
@@ -16,7 +16,7 @@ from penstock.core.errors import OptionError
 
 
 def whole(option: str, value: object, *, least: int) -> int:
-    """`value` as an int of at least `least`."""
+    """Return `value` as an int of at least `least`."""
     number = as_int(value)
     if number is None or number < least:
         raise OptionError(f"{option} must be an int >= {least}, got {value!r}")
@@ -24,7 +24,7 @@ def whole(option: str, value: object, *, least: int) -> int:
 
 
 def integer(option: str, value: object) -> int:
-    """`value` as an int."""
+    """Return `value` as an int."""
     number = as_int(value)
     if number is None:
         raise OptionError(f"{option} must be an int, got {value!r}")
@@ -32,7 +32,7 @@ def integer(option: str, value: object) -> int:
 
 
 def positive(option: str, value: object) -> float:
-    """`value` as a finite float above 0."""
+    """Return `value` as a finite float above 0."""
     number = _as_float(value)
     if number is None or number <= 0:
         raise OptionError(f"{option} must be a finite number > 0, got {value!r}")
@@ -40,7 +40,7 @@ def positive(option: str, value: object) -> float:
 
 
 def number(option: str, value: object, *, least: float) -> float:
-    """`value` as a finite float of at least `least`."""
+    """Return `value` as a finite float of at least `least`."""
     number = _as_float(value)
     if number is None or number < least:
         raise OptionError(f"{option} must be a finite number >= {least:g}, got {value!r}")
@@ -48,7 +48,7 @@ def number(option: str, value: object, *, least: float) -> float:
 
 
 def finite(option: str, value: object) -> float:
-    """`value` as an int, if it is a whole number, or else as a finite float."""
+    """Return `value` as an int if it is whole, else as a finite float."""
     number = _as_float(value)
     if number is None:
         raise OptionError(f"{option} must be a finite number, got {value!r}")
@@ -57,7 +57,7 @@ def finite(option: str, value: object) -> float:
 
 
 def seconds(option: str, value: object, *, zero: bool = False) -> float:
-    """A duration, in seconds or as a timedelta, as seconds: positive, or also 0 where `zero` allows it."""
+    """Return a duration, given in seconds or as a timedelta, in seconds: above 0, or at least 0 with `zero`."""
     amount = _as_float(value.total_seconds() if isinstance(value, timedelta) else value)
     rule = ">= 0" if zero else "> 0"
     if amount is None or amount < 0 or (amount == 0 and not zero):
@@ -66,7 +66,7 @@ def seconds(option: str, value: object, *, zero: bool = False) -> float:
 
 
 def as_int(value: object) -> int | None:
-    """The int that `operator.index` makes of `value`; a truth value is none."""
+    """Return what `operator.index` makes of `value`; None if it is no int. A truth value is none."""
     if type(value) is int:
         return value
     if isinstance(value, bool) or _is_no_number_of_numpy(value):
@@ -78,7 +78,7 @@ def as_int(value: object) -> int | None:
 
 
 def _as_float(value: object) -> float | None:
-    """The finite float that `float` makes of `value`; texts and truth values are none, nor ints beyond all floats."""
+    """Return what `float` makes of `value`; None if that is not finite, or if it is a text or a truth value."""
     if type(value) is not float:
         kind = type(value)
         if isinstance(value, bool) or not (hasattr(kind, "__float__") or hasattr(kind, "__index__")):
@@ -93,47 +93,47 @@ def _as_float(value: object) -> float | None:
 
 
 def _is_no_number_of_numpy(value: object) -> bool:
-    """Whether it is of numpy and no real number: `float` takes its truth values, texts and durations, too."""
+    """Whether it is of numpy and no real number: `float` accepts its truth values, texts and durations."""
     kind = getattr(getattr(value, "dtype", None), "kind", "f")
     return isinstance(kind, str) and kind in "bcmMSU"
 
 
 def flag(option: str, value: object) -> bool:
-    """`value` if it is a bool."""
+    """Return `value` if it is a bool."""
     if not isinstance(value, bool):
         raise OptionError(f"{option} must be True or False, got {value!r}")
     return value
 
 
 def one_of[T](option: str, value: T, choices: tuple[T, ...]) -> T:
-    """`value` if it is among `choices`."""
+    """Return `value` if it is one of `choices`."""
     if value not in choices:
         raise OptionError(f"{option} must be one of {', '.join(map(repr, choices))}, got {value!r}")
     return value
 
 
 def function(option: str, value: object) -> None:
-    """Refuse what cannot be called."""
+    """Raise unless `value` can be called."""
     if not callable(value):
         raise OptionError(f"{option} must be callable, got {value!r}")
 
 
 def plain_function(option: str, value: object) -> None:
-    """Refuse what cannot be called, and async functions: nobody awaits what they return."""
+    """Raise unless `value` can be called and is not async: nobody would await what it returns."""
     function(option, value)
     if inspect.iscoroutinefunction(value) or inspect.iscoroutinefunction(getattr(value, "__call__", None)):  # noqa: B004 -- the bound method itself is wanted
         raise OptionError(f"{option} must be a plain function, got the async {value!r}")
 
 
 def instance[T](option: str, value: T, kind: type, form: str) -> T:
-    """`value` if it is a `kind`; `form` says what is expected."""
+    """Return `value` if it is a `kind`; `form` says in the message what is expected."""
     if not isinstance(value, kind):
         raise OptionError(f"{option} must be {form}, got {value!r}")
     return value
 
 
 def is_utf8(value: str) -> bool:
-    """Whether UTF-8 can hold it: half of a pair of surrogates it cannot."""
+    """Whether UTF-8 can encode it: it cannot encode half of a surrogate pair."""
     try:
         value.encode()
     except UnicodeEncodeError:
@@ -142,14 +142,14 @@ def is_utf8(value: str) -> bool:
 
 
 def text(option: str, value: object) -> str:
-    """`value` if it is a non-empty str."""
+    """Return `value` if it is a non-empty str."""
     if not isinstance(value, str) or not value:
         raise OptionError(f"{option} must be a non-empty str, got {value!r}")
     return value
 
 
 def path(option: str, value: object) -> str:
-    """`value`, a str or a `PathLike` of one, as a non-empty str."""
+    """Return `value`, a str or a `PathLike` of a str, as a non-empty str."""
     found: object = os.fspath(cast("os.PathLike[str]", value)) if isinstance(value, os.PathLike) else value
     if not isinstance(found, str) or not found:
         raise OptionError(f"{option} must be a path, got {value!r}")
@@ -157,7 +157,7 @@ def path(option: str, value: object) -> str:
 
 
 def predicate_or_types(option: str, value: object) -> Callable[[Exception], bool]:
-    """A test for exceptions, from an exception type, a tuple of them, or a plain predicate; it is given Exceptions."""
+    """Turn an exception type, a tuple of types, or a plain predicate into a test of Exceptions."""
     kinds = cast("tuple[Any, ...]", value if isinstance(value, tuple) else (value,))
     if kinds and all(isinstance(kind, type) and issubclass(kind, BaseException) for kind in kinds):
         if any(not issubclass(kind, Exception) and kind not in _WITH_EXCEPTIONS for kind in kinds):
@@ -171,11 +171,11 @@ def predicate_or_types(option: str, value: object) -> Callable[[Exception], bool
 
 
 _WITH_EXCEPTIONS = {BaseException, BaseExceptionGroup}
-"""Types that are no Exceptions, and have some among their instances."""
+"""Types that are no Exceptions but have instances that are."""
 
 
 def share(option: str, value: object) -> float:
-    """`value` as a float from 0 to 1."""
+    """Return `value` as a float from 0 to 1."""
     number = _as_float(value)
     if number is None or not 0 <= number <= 1:
         raise OptionError(f"{option} must be a number from 0 to 1, got {value!r}")

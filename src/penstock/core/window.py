@@ -67,7 +67,7 @@ class Caller[T, U](Pump[T, U]):
                 task.cancel(self.scope.reason)
 
     async def _call_in_turn(self, index: int, item: T, work: AsyncFn[T, U]) -> None:
-        """Call when it is this task's turn: a task factory may start many tasks that begin in one pass of the loop."""
+        """Call when it is this task's turn: a task factory may have started many that begin in one pass of the loop."""
         try:
             if self._unbegun:
                 await self._unbegun.begin()
@@ -241,7 +241,7 @@ class Window[T, U](Caller[T, U]):
     # Running
 
     def _start(self, item: T, work: AsyncFn[T, U]) -> None:
-        """Do what `_start_as_the_loop_likes` does, for a loop without a task factory: half a microsecond less an item."""
+        """Do what `_start_as_the_loop_likes` does, for a loop without a task factory: 0.5 us less an item."""
         index = self._taken
         self._taken = index + 1
         call = self._call(index, item, work)
@@ -353,7 +353,7 @@ class Window[T, U](Caller[T, U]):
 
 
 class LazyTasks[T, U]:
-    """Tasks that a task factory starts lazily: they begin in a later pass of the loop, or never if they are cancelled before.
+    """Tasks that a task factory starts lazily: each begins in a later pass of the loop, or never, if cancelled before.
 
     Holds those that have not begun; `never_began(index, item)` is called for each that never will (gh-116048).
     """
