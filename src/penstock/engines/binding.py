@@ -1,4 +1,4 @@
-"""Calls on an engine, as a stage makes them: an attempt with its time, a cancellation, an iterable that is read."""
+"""How a stage calls an engine: attempts with a timeout, cancellation, and iterables that are read there."""
 
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
@@ -18,7 +18,7 @@ from penstock.engines.groups import Cost, Groups
 _A_DICT: Final[dict[str, str]] = {}
 _VIEWS: Final = (type(_A_DICT.keys()), type(_A_DICT.values()), type(_A_DICT.items()))
 _NEVER_BLOCKS: Final = (*AT_HAND, *_VIEWS, str, bytes, bytearray, range, AsyncIterable)
-"""What is read on the loop: it is there in memory, or waits as the loop does."""
+"""Iterables that the loop reads: they are in memory, or they wait as the loop does."""
 
 
 class Binding:
@@ -41,7 +41,7 @@ class Binding:
         return None if self._groups is None else self._groups.cost(name, self._places)
 
     def bind(self, fn: Callable[..., Any], timeout: float | None) -> "Bound":
-        """`fn` as an async function that fails after `timeout` seconds; see `Call` for `most`."""
+        """Make `fn` an async function that fails after `timeout` seconds; see `Call` for `most`."""
         prepared = self._engine.prepare(fn)
         cost = self._measured(name_of(fn))
 
@@ -53,7 +53,7 @@ class Binding:
         return call
 
     def bind_fan(self, fn: Callable[..., Any], timeout: float | None) -> "Bound":
-        """`fn`, which gives iterables, as an async function: what may block as it is read is read on the engine too."""
+        """Make `fn`, which gives iterables, an async function: iterables that may block are read on the engine too."""
         prepared = self._engine.prepare(fn)
         cost = self._measured(name_of(fn))
         most = None if self._engine.in_process else ALL
@@ -69,7 +69,7 @@ class Binding:
         return read
 
     async def call(self, fn: Callable[..., Any], arguments: tuple[Any, ...], seconds: float | None) -> Any:
-        """What `fn(*arguments)` comes to, within so many seconds."""
+        """Return the result of `fn(*arguments)`, within so many seconds."""
         limit = Budget(seconds)
         with limit:
             return await self._awaited(limit, Call(self._engine.prepare(fn), arguments), self._cost)
@@ -81,7 +81,7 @@ class Binding:
         return value
 
     async def run(self, limit: "Budget", fn: Callable[..., Any], *args: Any) -> Any:
-        """What `fn(*args)`, a function of ours, returns on an engine of this process."""
+        """Return what `fn(*args)`, a function of penstock, returns on an engine of this process."""
         call = Call(fn, args)
         return await (self._alone(limit, call) if self._cost is None else self._in_group(limit, call, self._cost))
 
@@ -116,7 +116,7 @@ class Binding:
         return value
 
     async def _alone(self, limit: "Budget", call: Call) -> Any:
-        """What the call returns; an error of it, of `limit`, or a cancellation is raised."""
+        """Return the result of the call; raise its error, that of `limit`, or a cancellation."""
         answers = self._engine.submit([call])
         late = False
         try:
@@ -157,7 +157,7 @@ class Binding:
 
     @property
     def gone(self) -> bool:
-        """Whether the run is over, and who is still inside a call is left behind."""
+        """Whether the run is over and has left running calls behind."""
         return self._over.done()
 
 
@@ -165,12 +165,12 @@ class Bound(Protocol):
     """A user's function, bound to an engine."""
 
     def __call__(self, item: Any, most: int | None = None, /) -> Awaitable[Any]:
-        """What it gives for the item."""
+        """Call it for the item."""
         ...
 
 
 class Budget:
-    """The seconds that an attempt may take in all, spent only inside its `with` blocks."""
+    """The seconds that an attempt may take; they pass only inside its `with` blocks."""
 
     def __init__(self, seconds: float | None) -> None:
         self.seconds = self.left = seconds
@@ -190,9 +190,9 @@ class Budget:
 
 
 class EngineIterator[T](AsyncIterator[T]):
-    """A plain iterable, read and closed on an engine of this process, for those whose reading blocks.
+    """Reads a plain iterable whose reading may block, on an engine of this process, and closes it there.
 
-    A cancelled read waits for its item, where a call cannot be stopped.
+    If a call cannot be stopped, a cancelled read waits for its item.
     """
 
     def __init__(self, iterable: Iterable[T], binding: Binding, limit: Budget) -> None:
@@ -246,6 +246,6 @@ NO_LIMIT: Final = Budget(None)
 
 
 def _empty(answers: asyncio.Future[list[Answer]]) -> None:
-    """Let go of what calls came to: the future of a thread holds itself, and the frames of an error hold it too."""
+    """Forget the answers: the future of a thread holds itself, and the frames of an error hold it too."""
     if not answers.cancelled():
         answers.result().clear()

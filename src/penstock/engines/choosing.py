@@ -1,4 +1,4 @@
-"""The option `engine`: which engine a function runs on, and whose that is."""
+"""The option `engine`: finds the engine that a function runs on."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Literal
@@ -17,14 +17,14 @@ type EngineOption = Literal["inline", "thread"] | Engine
 """The option `engine`: a name, or an engine that stages and runs share."""
 
 type Make = Callable[[int, str], Engine]
-"""Makes an engine for one stage of one run, given its places and name."""
+"""Makes an engine for one stage of one run, from its places and name."""
 
 OWN: Final[Mapping[object, Make]] = {"thread": lambda places, name: Threads(places, name=name)}
-"""The engines that have a name: each stage of a run has one of its own."""
+"""Engines that have a name: each stage of a run makes one of its own."""
 
 
 def chosen(option: object, kind: FunctionKind, places: int | None) -> Engine | Make | None:
-    """Where a function of that kind runs: on that engine, on one that is made for the stage, or (None) on the loop.
+    """Find the engine for a function of that kind: one that is given, how to make one, or None for the loop.
 
     Raises:
         OptionError: the option breaks its rule.

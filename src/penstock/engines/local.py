@@ -1,4 +1,4 @@
-"""Where a function runs in this process, and what kind of function it is."""
+"""Kinds of functions, and functions that run on the loop."""
 
 import functools
 import inspect
@@ -14,8 +14,8 @@ SOURCE_ENGINES: Final[tuple[SourceEngine | None, ...]] = (None, "thread")
 def kind_of(fn: Callable[..., object]) -> FunctionKind:
     """Tell an async function, a plain `def` function, and everything else (lambdas, classes, builtins) apart.
 
-    Looks through `functools.partial`, bound methods, `__call__` and `__wrapped__`: `inspect.iscoroutinefunction` alone
-    sends a callable object or a decorated async function to a thread.
+    It looks through `functools.partial`, bound methods, `__call__` and `__wrapped__`: `inspect.iscoroutinefunction`
+    alone sends a callable object or a decorated async function to a thread.
     """
     seen: Any = fn
     for _ in range(100):  # a chain of wrappers longer than this is a cycle
@@ -37,7 +37,7 @@ def kind_of(fn: Callable[..., object]) -> FunctionKind:
 
 
 def on_loop[T, U](fn: Callable[[T], U | Awaitable[U]]) -> Callable[[T], Awaitable[U]]:
-    """`fn` called on the loop; an awaitable that comes back is awaited."""
+    """Wrap `fn`: call it on the loop, and await an awaitable that it returns."""
 
     async def call(item: T) -> U:
         result = fn(item)

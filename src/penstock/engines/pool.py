@@ -1,4 +1,7 @@
-"""Threads that do not keep the interpreter from exiting: a call that nobody waits for any more may never return."""
+"""Threads that do not keep the interpreter from exiting: a call that nobody waits for any more may never return.
+
+See `docs/decisions.md`, "Threads are daemons of a pool of our own".
+"""
 
 import threading
 from collections.abc import Callable
@@ -12,7 +15,7 @@ type _Submission = tuple[Future[Any], Callable[[], Any]]
 class DaemonThreads(Executor):
     """Up to `most` daemon threads, each started when there is a call for it.
 
-    The pool of `concurrent.futures` joins its threads when the interpreter exits.
+    The pool of `concurrent.futures` joins its threads when the interpreter exits; this one does not.
     """
 
     def __init__(self, most: int, name: str) -> None:
@@ -73,7 +76,7 @@ class DaemonThreads(Executor):
         return not self._at_work
 
     def when_idle(self, tell: Callable[[], object]) -> None:
-        """Call `tell()` when the last call is over, in its thread, or now if there is none."""
+        """Call `tell()` when the last call is over, in its thread; call it now if no call runs."""
         with self._lock:
             self._when_idle = tell
             idle = not self._at_work
@@ -82,7 +85,10 @@ class DaemonThreads(Executor):
 
     @override
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Let the threads go; what none of them has begun is cancelled. With `wait`, join those that are in no call."""
+        """Let the threads go and cancel the calls that have not begun.
+
+        With `wait`, join the threads that are in no call.
+        """
         with self._lock:
             self._over = True
             free = self._threads - self._at_work

@@ -1,8 +1,9 @@
-"""Reading what blocks in a thread of its own, in bulk, so that a hop between threads serves many items.
+"""Reads a source that blocks in a thread of its own, in bulk: one hop between threads serves many items.
 
-The thread reads as long as there are free places, in one *burst*; when all that it has read has been taken and there
-are places again, the next one begins. An item is there for the stage below as soon as it has been read, while the
-burst goes on: a quick iterator fills all places for the price of a hop, a slow one is never waited for.
+The thread reads as long as there are free places, in one *burst*. When all that it has read was taken and there are
+free places again, the next burst begins. The stage below gets an item as soon as it has been read, while the burst goes
+on. So a quick iterator fills all places for the price of one hop, and nobody waits for a slow one. See
+`docs/decisions.md`, "A thread reads in bulk, into free places".
 """
 
 import threading
@@ -20,14 +21,14 @@ from penstock.engines.binding import NO_LIMIT, Binding
 from penstock.engines.threads import Threads
 
 AHEAD: Final = 256
-"""Items that may have been read while nobody has asked for them."""
+"""Items that may be read before anybody asks for them."""
 
 AHEAD_BYTES: Final = 4_000_000
-"""Bytes that these may hold together, or one item alone."""
+"""Bytes that these may hold together; one item alone may hold more."""
 
 
 class ThreadStage[T](OwnedStage[T]):
-    """Reads a plain iterable in a thread, into places that are free, and closes it there (P1, P2, P4)."""
+    """Reads a plain iterable in a thread, as long as there are free places, and closes it there (P1, P2, P4)."""
 
     __slots__ = ("_binding", "_exhausted", "_iterable", "_iterator", "_lock", "_thread", "_told")
 
@@ -121,7 +122,7 @@ class ThreadStage[T](OwnedStage[T]):
         return len(self._inbox) < self._room and not self._ended
 
     def _burst(self) -> None:
-        """Read until the places are full, or the end."""
+        """Read until the places are full, or to the end."""
         iterator = self._iterator
         if iterator is None:
             iterator = self._iterator = self._open()
@@ -136,7 +137,7 @@ class ThreadStage[T](OwnedStage[T]):
             self._put(item)
 
     def _put(self, item: T) -> None:
-        """Put an item where the loop finds it, unless the loop has said meanwhile that it wants no more."""
+        """Put an item where the loop finds it, unless the loop wants no more."""
         with self._lock:
             self._taken += 1
             if self._ended:
@@ -155,7 +156,7 @@ class ThreadStage[T](OwnedStage[T]):
 
 
 class AheadStage[T](ThreadStage[T]):
-    """Reads `read()` in a thread, `AHEAD` items ahead, and closes it there; what is read is there at once (P2).
+    """Reads `read()` in a thread, `AHEAD` items ahead, and closes it there; items are handed on at once (P2).
 
     `size` gives the bytes of an item, if they count.
     """
@@ -172,7 +173,7 @@ class AheadStage[T](ThreadStage[T]):
 
     @override
     def drain(self) -> None:
-        """Take nothing more; what was only read ahead is as if it had not been."""
+        """Take nothing more; items that were only read ahead count as not taken."""
         with self._lock:
             self._ended = True
         self.close()

@@ -1,1 +1,1 @@
-"""The operators: thin shells over the core. Each gives a function that opens its stage under the one above."""
+"""The operators: thin shells over the core. Each describes how to open its stage under the one above."""

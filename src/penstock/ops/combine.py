@@ -15,7 +15,7 @@ from penstock.core.stage import END, PENDING, Pulled, Stage
 
 
 class _Joint[T](Stage[T]):
-    """A stage below several others."""
+    """A stage below several other stages."""
 
     __slots__ = ("_upstreams",)
 
@@ -30,7 +30,7 @@ class _Joint[T](Stage[T]):
 
 
 class _Input:
-    """One of the merged stages, and the item of it that is next."""
+    """One of the merged stages, with its next item."""
 
     __slots__ = ("item", "served", "stage", "waiting")
 
@@ -45,11 +45,12 @@ class _Input:
 
 
 class Merge[T](_Joint[T]):
-    """Hands on the items of several stages as they come; of those that have one, the one served longest ago (P3).
+    """Hands on the items of several stages as they come.
 
-    Holds one item of each. While some have nothing, those that are ready give an item each and then the loop gets a few
-    passes, so that a source which is always ready starves no other. When one fails, the others are stopped; what they
-    have finished is handed on, then the failure ends the stream.
+    If several have one, the stage served longest ago goes first (P3). Holds one item of each. While some stages have
+    none, those that are ready give one item each; then the loop gets a few passes, so that a source that is always
+    ready does not starve the others. If a stage fails, the others are stopped; what they have finished is handed on,
+    then the failure ends the stream. See `docs/decisions.md`, "Fairness takes two passes of the loop".
     """
 
     __slots__ = ("_asked", "_clock", "_given", "_passes_due", "_ready", "_unasked", "_waiting")
@@ -91,7 +92,7 @@ class Merge[T](_Joint[T]):
         return item
 
     def _ask(self) -> None:
-        """Ask the source served longest ago, of those whose item has been handed on, for its next."""
+        """Ask for the next item of the stage served longest ago, of those whose item has been handed on."""
         source = self._unasked.popleft()
         item = source.stage.pull(1)
         if item is PENDING:
@@ -107,7 +108,7 @@ class Merge[T](_Joint[T]):
 
     @override
     def take_turn(self) -> None:
-        """The loop had a pass: ask again, also when nobody pulls; after the last, all may give another item."""
+        """Ask again after a pass of the loop, also if nobody pulls; after the last pass, all may give another item."""
         while self._unasked and now() < self.scope.turn_ends:
             self._ask()
         if not self._unasked:
@@ -140,7 +141,7 @@ class Merge[T](_Joint[T]):
 
 
 class Chain[T](_Joint[T]):
-    """Hands on the items of one stage after those of the other (P2, P3)."""
+    """Hands on the items of one stage, then those of the other (P2, P3)."""
 
     __slots__ = ("_left",)
 
@@ -171,9 +172,9 @@ class Chain[T](_Joint[T]):
 
 
 class Zip(_Joint[tuple[Any, ...]]):
-    """Hands on tuples of one item of each stage, until the first stage ends; holds one item of each (P1, P3).
+    """Hands on tuples of one item from each stage, until the first stage ends; holds one item of each (P1, P3).
 
-    Counts items, not tuples: what was read of the longer stages when the shortest ends is discarded (P5).
+    It counts items, not tuples: items of longer stages that were read when the shortest ends are discarded (P5).
     """
 
     __slots__ = ("_asked", "_given", "_items", "_over", "_strict")
@@ -207,7 +208,7 @@ class Zip(_Joint[tuple[Any, ...]]):
         return items
 
     def _end(self) -> Pulled[tuple[Any, ...]]:
-        """End if all have ended; if they must and others have not, fail."""
+        """End if all stages have ended; fail if they must end together and some have not."""
         if self._strict and self.scope.failure is None:
             if any(item is PENDING for item in self._items):
                 self._asked = True
@@ -243,13 +244,14 @@ class Zip(_Joint[tuple[Any, ...]]):
 
 @dataclass(frozen=True, slots=True)
 class Combination:
-    """What one operator that combines streams does, and another does not.
+    """How one operator combines streams.
 
     Attributes:
-        name: what the operator is called.
-        stage: makes its stage, below those of the streams.
-        shows_order: whether what it hands on shows the order of their items.
-        keeps_keys: whether it can be part of a durable run: it hands on every item, as it is, whichever are left.
+        name: of the operator.
+        stage: makes its stage, below the stages of the streams.
+        shows_order: whether its output shows the order of their items.
+        keeps_keys: whether it can be part of a durable run: it hands on every item unchanged, whichever items are
+            missing.
     """
 
     name: str
@@ -263,5 +265,5 @@ CHAIN: Final = Combination("chain", Chain)
 
 
 def zipping(*, strict: bool) -> Combination:
-    """The kind of a `zip`."""
+    """Make the combination of a `zip`."""
     return Combination("zip", partial(Zip, strict=strict), shows_order=True)

@@ -1,4 +1,4 @@
-"""Operators whose predicate says where a stream begins and where it ends; what it returns may have to be awaited."""
+"""Operators whose predicate decides where a stream begins or ends; its answer may have to be awaited."""
 
 from collections.abc import Callable
 from typing import Any, Final, override
@@ -15,16 +15,19 @@ _STOP: Final[Any] = object()
 """The output for the item before which the stream ends."""
 
 type Decision = tuple[Callable[[Any], Any], Callable[[Any, Any], Any]]
-"""What is asked of an item, and what becomes of the item with the answer; both may keep state of one run."""
+"""Two functions: one asks about an item, the other turns the item and the answer into an output.
+
+Both may keep state.
+"""
 
 
 def take_while(predicate: Callable[[Any], object]) -> Decision:
-    """Items up to the first that fails `predicate`."""
+    """Hand on items up to the first that fails `predicate`."""
     return predicate, lambda item, answer: item if answer else _STOP
 
 
 def skip_while(predicate: Callable[[Any], object]) -> Decision:
-    """Items from the first on that fails `predicate`, which is asked no more from there on."""
+    """Hand on items from the first that fails `predicate`, which is not asked again after that."""
     skipping = True
 
     def decide(item: Any, answer: Any) -> Any:
@@ -38,7 +41,7 @@ def skip_while(predicate: Callable[[Any], object]) -> Decision:
 def deciding(
     name: str, predicate: Callable[[Any], object], make: Callable[[Callable[[Any], object]], Decision]
 ) -> Operator:
-    """An operator of a predicate; `make` gives a fresh decision for each run."""
+    """Make an operator from a predicate; `make` gives a fresh decision for each run."""
 
     def open_stage(scope: Scope, upstream: Stage[Any]) -> Stage[Any]:
         ask, decide = make(predicate)
@@ -48,7 +51,7 @@ def deciding(
 
 
 class Deciding[T](Window[T, T]):
-    """Asks for one item after the other, each when the one below wants it: nothing is read ahead (P1, P2)."""
+    """Asks about one item after the other, each when the stage below wants it: it reads nothing ahead (P1, P2)."""
 
     __slots__ = ("_wanted",)
 

@@ -1,7 +1,7 @@
-"""What a stream is made of: where its items come from, and the operators that act on them.
+"""What a stream is made of: the origin of its items, and its operators.
 
-A run opens its stages from this. Others may walk it for their own ends, as a durable run does: streams know none of
-them.
+A run opens its stages from this. Others may walk it too, as a durable run does: streams need not know of them. See
+`docs/decisions.md`, "Streams do not know durable runs".
 """
 
 from collections.abc import Callable
@@ -22,7 +22,7 @@ class Origin:
     Attributes:
         open: opens its stage; the last argument says whether the order of its items can be seen below.
         refuse_opening: raises if it cannot be opened: it is a one-shot iterator that has been read.
-        text: how it was called, in a line.
+        text: the call that made it, in a line.
     """
 
     open: Callable[[Scope, bool], Stage[Any]]
@@ -32,10 +32,10 @@ class Origin:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Combined(Origin):
-    """An origin that joins several streams.
+    """An origin that combines several streams.
 
     Attributes:
-        kind: how they are joined.
+        kind: how they are combined.
         parts: the streams.
     """
 
@@ -60,24 +60,24 @@ class Description:
         return ".".join([self.origin.text, *(operator.text for operator in self.operators)])
 
     def followed_by(self, operator: Operator) -> "Description":
-        """This, and one operator more."""
+        """Add an operator."""
         return Description(self.origin, (*self.operators, operator))
 
     def refuse_opening(self) -> None:
-        """Raise if it cannot be opened: its source has been read, or results are to be kept, which needs a sink."""
+        """Raise if it cannot be opened: its source has been read, or a stage has `memo=True`, which needs a sink."""
         if any(operator.code is not None and operator.code.memo for operator in self.operators):
             raise OptionError("memo=True keeps results in the sink of a durable run: end the stream with to()")
         self.origin.refuse_opening()
 
     def orders(self, *, in_order: bool) -> list[bool]:
-        """Whether the order can be seen in which each stage hands on, from the source down, given that of the last."""
+        """Tell for each stage, from the source down, whether the order of its output can be seen, given the last."""
         orders = [in_order]
         for operator in reversed(self.operators):
             orders.append(operator.shows_order(orders[-1]))
         return orders[::-1]
 
     def open(self, scope: Scope, *, in_order: bool) -> Stage[Any]:
-        """Open the stages in `scope`; the last one."""
+        """Open all stages in `scope`; return the last one."""
         from_source, *orders = self.orders(in_order=in_order)
         stage = self.origin.open(scope, from_source)
         for operator, shown in zip(self.operators, orders, strict=True):
@@ -86,7 +86,7 @@ class Description:
 
 
 def combined(kind: Combination, parts: tuple[Description, ...], text: str) -> Combined:
-    """The origin that joins these streams."""
+    """Make the origin that combines these streams."""
 
     def open_parts(scope: Scope, in_order: bool) -> Stage[Any]:  # noqa: FBT001 -- as all
         return kind.stage(scope, [each.open(scope, in_order=in_order or kind.shows_order) for each in parts])

@@ -1,4 +1,4 @@
-"""The operators whose function gives any number of outputs for an item: `flat_map` and `flatten`."""
+"""Operators whose function gives any number of outputs for an item: `flat_map` and `flatten`."""
 
 from collections.abc import Callable
 from typing import Any, Final, override
@@ -12,7 +12,10 @@ from penstock.ops.kind import Forms, Kind
 
 
 class FlatMap(Kind):
-    """Hands on each item of the iterable that the function gives; what blocks is read where it was made."""
+    """Hands on each output of the iterable that the function gives.
+
+    An iterable that blocks is read where it was made.
+    """
 
     __slots__ = ()
 
@@ -35,7 +38,7 @@ class FlatMap(Kind):
 
 
 class _Flatten(FlatMap):
-    """A `flat_map` that is called otherwise."""
+    """A `flat_map` that describes itself as `flatten`."""
 
     __slots__ = ()
 

@@ -14,17 +14,17 @@ from penstock.core.stage import END, PENDING, Pulled, Stage, Through
 
 @dataclass(frozen=True, slots=True)
 class WeightLimit:
-    """How heavy a batch may be: `weight(item)` gives a number >= 0, `most` is the sum that a batch may reach."""
+    """How heavy a batch may be: `weight(item)` gives a number >= 0, `most` is the largest sum."""
 
     weight: Callable[[Any], float]
     most: float
 
 
 class Batch[T](Through[T, list[T]]):
-    """Hands on lists of `size` items, the last one shorter; `within` seconds after its first item, what is there.
+    """Hands on lists of `size` items, the last one shorter; after `within` seconds, a list of what is there.
 
     The time counts from the first item of each batch, so there are no empty batches. Before an end or an error the
-    partial batch goes first. With `limit`, an item that would make a batch too heavy begins the next one.
+    partial batch is handed on. With `limit`, an item that would make a batch too heavy begins the next one.
     """
 
     __slots__ = ("_asked", "_due", "_items", "_limit", "_over", "_size", "_timer", "_weight", "_within")
@@ -90,7 +90,7 @@ class Batch[T](Through[T, list[T]]):
         return items
 
     def _is_due(self) -> bool:
-        """Whether the batch's time is up; looks at the clock, for a source that never lets the timer run."""
+        """Whether the batch's time is up. It looks at the clock: a source that is always ready lets no timer run."""
         return self._due or (self._timer is not None and self.scope.loop.time() >= self._timer.when())
 
     def _time_is_up(self) -> None:

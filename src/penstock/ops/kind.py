@@ -1,4 +1,7 @@
-"""Kinds of operators that run a user's function. A new operator is a kind, a method of `Stream`, a row of the tests."""
+"""Kinds of operators that run a user's function.
+
+A new operator is a kind, a method of `Stream`, and a row of the tests. See `docs/decisions.md`, "Kinds of operators".
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,11 +17,11 @@ from penstock.engines.binding import Binding
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Forms[F]:
-    """Something for each form that the function of an operator has: how to follow items through it, say.
+    """One value for each form of function: how to track items through it, say.
 
     Attributes:
-        single: it takes an item and gives its result.
-        sifting: it takes an item and says whether that goes on.
+        single: the function takes an item and gives its result.
+        sifting: it takes an item and says whether the item goes on.
         listed: it takes a list of items and gives a result for each.
         fanned: it takes an item and gives any number of outputs.
     """
@@ -31,12 +34,12 @@ class Forms[F]:
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """What one operator does with its function, and another does not. The methods are those of `map`.
+    """What an operator does with its function; the methods here are those of `map`.
 
     Attributes:
-        name: what the operator is called.
-        shape: `shape(item, result)` makes its output; None means that it is the result.
-        for_effect: whether the function is called for its effect alone, so that no result can be kept.
+        name: of the operator.
+        shape: `shape(item, result)` makes the output; None means that the result is the output.
+        for_effect: whether the function is called only for its effect, so that no result can be kept.
     """
 
     name: str
@@ -50,37 +53,37 @@ class Kind:
 
     @property
     def arguments(self) -> tuple[str, ...]:
-        """What it was given beside the function and options, for its text."""
+        """The operator's arguments beside the function and options, for its text."""
         return ()
 
     @property
     def without_tasks(self) -> bool:
-        """Whether a plain function may be called by the window itself, without a task."""
+        """Whether the window may call a plain function itself, without a task."""
         return True
 
     @property
     def shows_order(self) -> bool:
-        """Whether what it hands on shows the order of its items, whatever the options say."""
+        """Whether its output shows the order of its items, whatever the options say."""
         return False
 
     def called(self, fn: Callable[[Any], Any]) -> Callable[[Any], Any]:
-        """What the window calls, for the user's `fn` that runs on the loop."""
+        """Return what the window calls for the user's `fn`, which runs on the loop."""
         return fn
 
     def bound(self, binding: Binding, fn: Callable[[Any], Any], timeout: float | None) -> AsyncFn[Any, Any]:
-        """What the window calls, for the user's `fn` that runs on an engine."""
+        """Return what the window calls for the user's `fn`, which runs on an engine."""
         return binding.bind(fn, timeout)
 
     def window(self, scope: Scope, upstream: Stage[Any], plan: Plan[Any, Any]) -> Stage[Any]:
-        """The stage that does what the plan says."""
+        """Open the stage that works by `plan`."""
         return Window(scope, upstream, plan)
 
     def form[F](self, forms: Forms[F]) -> F:
-        """Of what there is for each form, that for the form of its function."""
+        """Pick the value of `forms` for the form of its function."""
         return forms.single
 
     def text(self, fn: str, plan: Plan[Any, Any]) -> str:
-        """How it was called, with the options that say most."""
+        """Write the call that made the operator, with its main options."""
         return call(
             self.name,
             fn,

@@ -21,11 +21,11 @@ from penstock.ops.kind import Forms, Kind
 
 @dataclass(frozen=True, slots=True)
 class MapBatches(Kind):
-    """Hands on the results of lists of up to `most` items, item by item.
+    """Calls the function with lists of up to `most` items, and hands on the results item by item.
 
     Attributes:
         most: the items of a list.
-        within: seconds after its first item from which a list is waited for no longer; None means for ever.
+        within: seconds that a list waits after its first item came; None means until it is full.
     """
 
     most: int = 1
@@ -49,7 +49,7 @@ class MapBatches(Kind):
     @property
     @override
     def shows_order(self) -> bool:
-        """True: what is in a list shows it."""
+        """True: the items of a list show their order."""
         return True
 
     @override
@@ -76,7 +76,7 @@ class MapBatches(Kind):
 
 
 def map_batches(size: int, within: Seconds | None) -> MapBatches:
-    """The kind of a `map_batches` of that size.
+    """Make the kind of a `map_batches` of that size.
 
     Raises:
         OptionError: an argument breaks its rule.
@@ -89,7 +89,7 @@ def map_batches(size: int, within: Seconds | None) -> MapBatches:
 
 
 def _one_each(fn: Callable[[list[Any]], Any]) -> Callable[[list[Any]], Any]:
-    """`fn`, given a list of its own, and what it gives checked to be one result per item."""
+    """Wrap `fn`: give it a list of its own, and check that it returns one result per item."""
 
     def call(items: list[Any]) -> Any:
         results = fn(items.copy())

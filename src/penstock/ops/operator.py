@@ -1,4 +1,4 @@
-"""One operator of a stream: how its stage is opened."""
+"""An operator of a stream, as a description: how to open its stage."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,9 +23,9 @@ class Code:
         title: the name of its stage.
         fn: the user's function.
         in_band: whether results are `Ok` or `Failed`.
-        deps: what else they depend on, as the user says.
-        memo: whether they are kept from run to run.
-        tolerance: how many failures are put up with; None if the first is raised.
+        deps: what else the results depend on, as the user says.
+        memo: whether results are kept from run to run.
+        tolerance: how many failures are accepted; None if the first is raised.
     """
 
     title: str
@@ -38,17 +38,16 @@ class Code:
 
 @dataclass(frozen=True, slots=True)
 class Operator:
-    """How a stage is opened under another one.
+    """How to open a stage under another one.
 
     Attributes:
-        name: what the operator is called.
-        open: opens its stage; what acts item by item can be told to `adapt` to items that are wrapped. The last
-            argument says whether the order of what it hands on can be seen below.
-        item_by_item: whether what it makes of an item depends on that item alone.
-        code: what its results depend on, where it runs a function of the user.
-        ordered: whether the order of its items can be seen in what it hands on; None if that of what it hands on is the
-            order of its items, or need not be.
-        text: how it was called, in a line.
+        name: of the operator.
+        open: opens its stage. An operator that acts item by item can be given `adapt`, for wrapped items. The last
+            argument says whether the order of its output can be seen below.
+        item_by_item: whether its output for an item depends on that item alone.
+        code: what its results depend on, if it runs a function of the user.
+        ordered: whether its output shows the order of its items; None if its output is in their order, or need not be.
+        text: the call that made it, in a line.
     """
 
     name: str
@@ -59,7 +58,7 @@ class Operator:
     text: str = ""
 
     def shows_order(self, in_order: bool) -> bool:  # noqa: FBT001 -- it is what the answer may be
-        """Whether the order of its items can be seen, if that of what it hands on can be seen or not (P3)."""
+        """Whether the order of its items can be seen, if the order of its output can, or cannot (P3)."""
         return in_order if self.ordered is None else self.ordered
 
     def check_durable(self) -> None:
@@ -82,9 +81,9 @@ def passing(
     *given: object,
     item_by_item: bool = False,
 ) -> Operator:
-    """An operator that runs no function on its items, or one of more than an item: then it sees their order.
+    """Describe an operator that runs no function, or one on more than a single item: it sees the order of its items.
 
-    `given` is what it was given, for its text.
+    `given` are its arguments, for its text.
     """
     ordered = None if item_by_item else True
     text = call(name, *(str(each) if type(each) in {int, float} else name_of(each) for each in given))

@@ -1,4 +1,4 @@
-"""Operators that look at items as they pass: nothing waits, nothing runs."""
+"""Operators that look at items as they pass: they wait for nothing and start no task."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
@@ -12,7 +12,7 @@ from penstock.core.scope import Scope
 from penstock.core.stage import END, PENDING, Pulled, Stage, Through
 
 type PassingFunction = Callable[[Any], Any]
-"""Gives an item's output, DROPPED, or END: then the stream ends before this item."""
+"""Gives an item's output, or DROPPED, or END to end the stream before this item."""
 
 
 class Passing[T, U](Through[T, U]):
@@ -58,19 +58,19 @@ class Passing[T, U](Through[T, U]):
 
 
 def enumerated(start: int) -> PassingFunction:
-    """Items with their numbers."""
+    """Number the items."""
     numbers = count(start)
     return lambda item: (next(numbers), item)
 
 
 def skipping(number: int) -> PassingFunction:
-    """What comes after the first `number` items."""
+    """Drop the first `number` items."""
     seen = count()
     return lambda item: DROPPED if next(seen) < number else item
 
 
 def distinct(key: Callable[[Any], Hashable] | None, last: int | None) -> PassingFunction:
-    """Items whose key has not been seen, among the `last` different keys seen most recently if that is given."""
+    """Drop items whose key was seen before; with `last`, among the `last` different keys seen most recently."""
     seen: OrderedDict[Hashable, None] = OrderedDict()
 
     def step(item: Any) -> Any:
@@ -87,7 +87,7 @@ def distinct(key: Callable[[Any], Hashable] | None, last: int | None) -> Passing
 
 
 class Take[T](Through[T, T]):
-    """Hands on `count` items: asks upstream for exactly that many, stops it before it hands on the last (P2)."""
+    """Hands on `count` items: asks upstream for exactly that many, and stops it before it hands on the last (P2)."""
 
     __slots__ = ("_left",)
 

@@ -1,4 +1,4 @@
-"""Operators that run a user's function: their options are checked, and a window is opened per run."""
+"""Operators that run a user's function: checks their options, and opens a window per run."""
 
 import inspect
 from collections.abc import Awaitable, Callable, Generator
@@ -28,7 +28,7 @@ class MoreOptions(TypedDict, total=False):
         ordered: True hands results on in the order of the items, False as they finish. None, the default, keeps the
             order wherever it can be seen below (iteration, lists, `reduce`, `first`, `take`, `batch`, `map_batches`,
             `zip`, `enumerate`, `distinct` and the like, a sink that shows it), and hands on as finished where it cannot
-            (`for_each`, `drain`, `count`, most durable runs). That is decided when the run is opened.
+            (`for_each`, `drain`, `count`, most durable runs). This is decided when the run is opened.
         buffer: finished results that may wait beside the running calls, an int >= 0; default 0.
         engine: where the function runs: "inline" (called on the loop), "thread" (threads of this stage and run), or an
             engine that stages and runs share (see `penstock.engines`); None, the default, means threads for a plain
@@ -38,16 +38,18 @@ class MoreOptions(TypedDict, total=False):
         retry: when to try a failed call again; default never.
         limit: a `Limiter`, a `RateLimit`, or a sequence of them, which stages may share; default none. An attempt holds
             the limiters while it runs (in a thread: until the thread is back), and is charged to the rates when it
-            starts. Waiting for a limit is no part of `timeout` and latency; a waiting retry keeps its place and holds
-            no limiter. `flat_map`: as long as async outputs are made, but not while these wait for room.
-        max_failures: failures that "skip" and "collect" put up with, an int >= 0; one more is raised. Default: any.
-        max_failure_rate: the share of failures among the items settled so far, 0 to 1, that "skip" and "collect" put
-            up with; a single failure is never too many. Default: any.
-        memo: keep what the function gives for an item in the sink of a durable run (see `to`), by what the item is and
-            what the code of the stage is, so that a call that was paid for is not paid for twice: also when the run was
-            killed before the root was done, or the root has changed and this item of it has not. Items that are known
-            are handed on without a call, a limit or an attempt. Not for `tap` and `for_each`, and not without a sink.
-            Default False. See `docs/memo.md` for what items and results may be made of.
+            starts. Waiting for a limit counts neither for `timeout` nor for latency; a call that waits for its next try
+            keeps its place and holds no limiter. `flat_map` holds them while async outputs are made, but not while
+            these wait for room.
+        max_failures: how many failures "skip" and "collect" accept, an int >= 0; one more is raised. Default: any
+            number.
+        max_failure_rate: the share of failures among the items settled so far, 0 to 1, that "skip" and "collect"
+            accept; a single failure is always accepted. Default: any share.
+        memo: keep what the function gives for an item in the sink of a durable run (see `to`), under the content of the
+            item and the code of the stage. So a call that was paid for is not paid for twice: also when the run was
+            killed before the root was done, or when the root has changed and this item of it has not. Items that are
+            known are handed on without a call, a limit or an attempt. Not for `tap` and `for_each`, and not without a
+            sink. Default False. See `docs/memo.md` for what items and results may be made of.
         deps: what else the results depend on (a model, a prompt, a version), made of JSON-like values, bytes, arrays or
             dataclasses of them: when it changes, the stage has changed (see `memo`, and `on_change` of `to`).
     """
@@ -77,14 +79,14 @@ class Options(MoreOptions, total=False):
 
 
 class AllOptions(Options, total=False):
-    """Options of every operator that runs a function, and what it does with an item that failed."""
+    """All options of an operator that runs a function."""
 
     on_error: OnError
 
 
 @dataclass(slots=True, kw_only=True)
 class Settings:
-    """The options of an operator with their defaults, as `MoreOptions` explains them."""
+    """The options of an operator, with their defaults; `MoreOptions` explains them."""
 
     concurrency: int | None = None
     ordered: bool | None = None
@@ -103,7 +105,7 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """A user's function and its options, checked; opens a window per run."""
+    """A user's function with its checked options; opens a window per run."""
 
     kind: Kind
     fn: Callable[[Any], Any]
@@ -112,7 +114,7 @@ class Work:
     counted: bool
 
     def open(self, scope: Scope, upstream: Stage[Any], adapt: Adapt | None, in_order: bool) -> Stage[Any]:  # noqa: FBT001 -- as all
-        """The stage that does this under `upstream`; `in_order` says whether its order can be seen."""
+        """Open the window under `upstream`; `in_order` says whether the order of its output can be seen."""
         plan = self._bound(scope)
         if plan.ordered is None:
             plan = plan.replaced(ordered=in_order)
@@ -123,7 +125,7 @@ class Work:
         return self.kind.window(scope, upstream, plan)
 
     def _bound(self, scope: Scope) -> Plan[Any, Any]:
-        """The plan with the function bound to where it runs."""
+        """Return the plan, with the function bound to where it runs."""
         if self.engine is None:
             return self.plan
         binding, plan = bound_to(self.engine, scope, self.plan, counted=self.counted)
@@ -132,7 +134,7 @@ class Work:
 
 
 def work(kind: Kind, fn: Callable[[Any], Any], /, **options: Unpack[AllOptions]) -> Operator:
-    """An operator of that kind.
+    """Make an operator of that kind.
 
     Raises:
         OptionError: an option breaks its rule.
@@ -167,7 +169,7 @@ def work(kind: Kind, fn: Callable[[Any], Any], /, **options: Unpack[AllOptions])
 
 
 def _checked(kind: Kind, fn: Callable[[Any], Any], options: AllOptions) -> Settings:
-    """The options, each by its own rule; numbers are as they are kept."""
+    """Check each option by its rule; numbers become plain ints and floats."""
     for option in options:
         if option not in AllOptions.__optional_keys__:
             known = ", ".join(sorted(AllOptions.__optional_keys__))
@@ -194,7 +196,7 @@ def _checked(kind: Kind, fn: Callable[[Any], Any], options: AllOptions) -> Setti
 def _planned(
     kind: Kind, fn: Callable[[Any], Any], given: Settings, title: str, on_loop_as: FunctionKind | None
 ) -> Plan[Any, Any]:
-    """What the window is to do; `on_loop_as` is the kind of the function, where it stays on the loop."""
+    """Make the plan of the window; `on_loop_as` is the kind of the function if it runs on the loop."""
     limits = limits_of(given.limit)
     called = kind.called(fn)
     without_tasks = kind.without_tasks and on_loop_as == "plain" and given.retry is None and limits is None
@@ -228,7 +230,7 @@ def _tolerance(on_error: OnError, most: int | None, rate: float | None) -> Toler
 def shaped(
     call: Callable[[Any], Awaitable[Any]], shape: Callable[[Any, Any], Any] | None
 ) -> Callable[[Any], Awaitable[Any]]:
-    """`call`, and what `shape(item, result)` makes of its result."""
+    """Wrap `call`: return what `shape(item, result)` makes of its result."""
     if shape is None:
         return call
 
@@ -239,7 +241,7 @@ def shaped(
 
 
 def shaped_inline(fn: Callable[[Any], Any], shape: Callable[[Any, Any], Any] | None) -> Callable[[Any], Any]:
-    """`shaped` for inline work: an awaitable that comes back is a `Later`."""
+    """Wrap inline work like `shaped`; an awaitable that it returns becomes a `Later`."""
 
     def call(item: Any) -> Any:
         result: Any = fn(item)
@@ -252,7 +254,7 @@ def shaped_inline(fn: Callable[[Any], Any], shape: Callable[[Any, Any], Any] | N
 
 @dataclass(frozen=True, slots=True)
 class _Shaped(Awaitable[Any]):
-    """An awaitable result that is still to be shaped."""
+    """An awaitable whose result is still to be shaped."""
 
     result: Any
     shape: Callable[[Any, Any], Any]
@@ -267,6 +269,6 @@ class _Shaped(Awaitable[Any]):
 
 
 def name_of(fn: object) -> str:
-    """What a function is called."""
+    """Name a function for the title of its stage; it trusts the `__name__` that a callable object gives itself."""
     inner = getattr(fn, "func", fn)
     return str(getattr(inner, "__name__", None) or type(inner).__name__)
