@@ -1,4 +1,4 @@
-"""Names of a package that are imported when they are first used: the libraries behind them are slow, or extras."""
+"""Imports the names of a package when they are first used: the libraries behind them are slow, or extras."""
 
 import sys
 from collections.abc import Callable, Generator, Iterable, Mapping
@@ -10,10 +10,10 @@ from typing import Any
 def exports(
     package: str, homes: Mapping[str, Iterable[str]], extras: Mapping[str, str], *, modules: Iterable[str] = ()
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """`__getattr__` and `__dir__` of `package`, whose names live in the modules that are the keys of `homes`.
+    """Return `__getattr__` and `__dir__` of `package`, whose names live in the modules that are the keys of `homes`.
 
-    `extras` says of libraries which extra of penstock brings them: where one is missing, the error says so. `modules`
-    are those of the package that are there without an import of their own.
+    `extras` maps libraries to the extra of penstock that installs them: if one is missing, the error names the extra.
+    `modules` are those of the package that need no import of their own.
     """
     parts = set(modules)
     home_of = {name: home for home, names in homes.items() for name in names}
@@ -33,7 +33,7 @@ def exports(
 
 @contextmanager
 def naming_extras(name: str, extras: Mapping[str, str]) -> Generator[None]:
-    """Import what `name` needs inside: the error of a missing library says which of `extras` brings it."""
+    """Import what `name` needs inside this block: the error of a missing library names the extra that installs it."""
     try:
         yield
     except ModuleNotFoundError as error:

@@ -1,4 +1,4 @@
-"""The functions that make streams: of a source, of several, and with their first operator at once."""
+"""The functions that make streams: of one source, of several, and with their first operator at once."""
 
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
 
 
 def stream[T](source: Source[T], *, total: int | None = None, engine: SourceEngine | None = None) -> Stream[T]:
-    """A stream over `source`: an iterable, an async iterable, or a function without arguments that returns one.
+    """Make a stream over `source`: an iterable, an async iterable, or a function without arguments that returns one.
 
-    Each item of a list is an item. A one-shot iterator can be run once; the run closes it, also when it was passed in.
-    An async source is read and closed by one task of its own.
+    Each item of a list is an item. A one-shot iterator can be run once; the run closes it, even if it was passed in.
+    One task reads an async source and closes it.
 
     Args:
         source: where the items come from.
-        total: how many items to expect, an int >= 0, for progress; default what `len(source)` says, if it does.
+        total: how many items to expect, an int >= 0, for progress; default `len(source)`, if it has a length.
         engine: "thread" reads a plain iterable that blocks (a cursor, a queue, standard input) in one thread of its
-            own, as many items at once as there are free places. It cannot be interrupted: a run that is left waits for
-            it as it waits for all work (P4). None, the default, reads it on the loop.
+            own, as many items at once as there are free places. The thread cannot be interrupted: a run that is left
+            waits for it as it waits for all work (P4). None, the default, reads it on the loop.
 
     Example:
         squares = await penstock.stream(range(10)).map(square, concurrency=4).to_list()
@@ -44,7 +44,7 @@ def stream[T](source: Source[T], *, total: int | None = None, engine: SourceEngi
 
 
 def source_spec(source: object, total: int | None, engine: SourceEngine | None) -> SourceSpec:
-    """What `stream` was given, checked."""
+    """Check the arguments of `stream`."""
     if total is not None:
         total = validate.whole("total", total, least=0)
     in_thread = validate.one_of("engine", engine, SOURCE_ENGINES) == "thread"
@@ -60,12 +60,15 @@ def merge[A, B, C](
 @overload
 def merge[T](*sources: Stream[T] | Source[T]) -> Stream[T]: ...
 def merge(*sources: Stream[Any] | Source[Any]) -> Stream[Any]:
-    """The items of all sources as they come: unordered, fair, one read ahead per source; ends when all have (P3)."""
+    """Hand on the items of all sources as they come: unordered and fair (P3).
+
+    It reads one item ahead per source, and ends when all have ended.
+    """
     return joined(MERGE, *map(as_stream, sources))
 
 
 def as_stream(source: Stream[Any] | Source[Any]) -> Stream[Any]:
-    """`source` itself if it is a stream, else a stream over it."""
+    """Return `source` if it is a stream, else a stream over it."""
     if isinstance(source, Stream):
         return source  # pyright: ignore[reportUnknownVariableType] # isinstance forgets what a Stream is of
     return stream(source)
@@ -115,7 +118,7 @@ def parallel_map(
     on_error: OnError = "raise",
     **options: Unpack[MoreOptions],
 ) -> Stream[Any]:
-    """`stream(source).map(fn, ...)`: `fn` on every item, at most `concurrency` at once (P1-P9)."""
+    """Make `stream(source).map(fn, ...)`: `fn` on every item, at most `concurrency` at once (P1-P9)."""
     return as_stream(source).map(fn, concurrency=concurrency, on_error=on_error, **options)
 
 
@@ -163,5 +166,5 @@ def parallel_filter(
     on_error: OnError = "raise",
     **options: Unpack[MoreOptions],
 ) -> Stream[Any]:
-    """`stream(source).filter(predicate, ...)`: at most `concurrency` predicates at once (P1-P9)."""
+    """Make `stream(source).filter(predicate, ...)`: at most `concurrency` predicates at once (P1-P9)."""
     return as_stream(source).filter(predicate, concurrency=concurrency, on_error=on_error, **options)

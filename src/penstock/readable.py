@@ -1,4 +1,4 @@
-"""What can be run and read: the ends of a stream."""
+"""The ends of a stream: how it is run and read."""
 
 from collections.abc import Callable
 from functools import partial
@@ -24,28 +24,28 @@ T_co = TypeVar("T_co", covariant=True)
 _NO_DEFAULT: Any = object()
 
 GRACE: Final = 5.0
-"""Seconds that work which ignores its cancellation gets."""
+"""Seconds that work gets which ignores its cancellation."""
 
 
 class Readable(Generic[T_co]):  # noqa: UP046 -- inferred variance would be invariant: `flatten` needs covariance
-    """A description of work that can be run, any number of times."""
+    """A description of work that can be run any number of times."""
 
     __slots__ = ()
 
     @property
     def description(self) -> Description:
-        """What it is made of: where its items come from, and the operators on them."""
+        """What it is made of: the origin of its items, and its operators."""
         raise NotImplementedError
 
     def open(self, *, grace: Seconds = GRACE, progress: bool = False, timing: bool = False) -> Run[T_co]:
-        """A run of this stream, for `async with`; nothing is read before its first item is asked for.
+        """Make a run of this stream, for `async with`; it reads nothing before its first item is asked for.
 
         Args:
             grace: seconds that work which ignores its cancellation gets when the run is left, >= 0; then a warning
                 names it and it is left behind.
             progress: show on stderr how it goes: a live table on a terminal, a line every five seconds elsewhere. With
                 the `total` of `stream()`, or a source that has a length, it says how long it will take.
-            timing: time every call for the statistics, also where calls are so fast that one in 16 would do.
+            timing: time every call for the statistics, also calls so fast that one in 16 would do.
 
         Raises:
             ModuleNotFoundError: `progress` needs rich, and it is not installed.
@@ -65,7 +65,7 @@ class Readable(Generic[T_co]):  # noqa: UP046 -- inferred variance would be inva
         )
 
     def sync(self, *, grace: Seconds = GRACE, progress: bool = False, timing: bool = False) -> SyncRun[T_co]:
-        """A run for scripts and notebooks: `with stream.sync() as items: for item in items: ...` (P4).
+        """Make a run for scripts and notebooks: `with stream.sync() as items: for item in items: ...` (P4).
 
         It has a loop and a thread of its own, so clients made on another loop do not work in it. The options are those
         of `open()`.
@@ -83,7 +83,7 @@ class Readable(Generic[T_co]):  # noqa: UP046 -- inferred variance would be inva
             raise too_many_stages() from error
 
     def _to_the_end(self, *, in_order: bool = True) -> Run[T_co]:
-        """A run for who takes all there is at once: so many items may come from a thread for one hop.
+        """Make a run for a reader who takes all items at once: a hop from a thread may bring as many.
 
         Without `in_order`, nobody sees the order: stages with `ordered=None` hand results on as they finish (P3).
         """
@@ -92,12 +92,12 @@ class Readable(Generic[T_co]):  # noqa: UP046 -- inferred variance would be inva
         return Run(opens, GRACE, timing=False, progress=False, room=64)
 
     async def to_list(self) -> list[T_co]:
-        """All results in a list; its memory grows with the input (P7)."""
+        """Return all results in a list; its memory grows with the input (P7)."""
         async with self._to_the_end() as items:
             return [item async for item in items]
 
     async def reduce[A](self, fn: Callable[[A, T_co], A], initial: A) -> A:
-        """Fold the results into one value: `fn(so_far, item)`, a plain function, for each in turn."""
+        """Fold the results into one value: `fn(so_far, item)`, a plain function, is called for each in turn."""
         validate.plain_function("fn", fn)
         result = initial
         async with self._to_the_end() as items:
@@ -110,7 +110,7 @@ class Readable(Generic[T_co]):  # noqa: UP046 -- inferred variance would be inva
     @overload
     async def first[D](self, *, default: D) -> T_co | D: ...
     async def first(self, *, default: Any = _NO_DEFAULT) -> Any:
-        """The first result; work on others is stopped.
+        """Return the first result, and stop the work on others.
 
         Raises:
             EmptyStreamError: there is none and no `default` was given.
@@ -123,7 +123,7 @@ class Readable(Generic[T_co]):  # noqa: UP046 -- inferred variance would be inva
         return default
 
     async def count(self) -> int:
-        """The number of results; stages with `ordered=None` hand them on as they finish."""
+        """Return the number of results; stages with `ordered=None` hand them on as they finish."""
         number = 0
         async with self._to_the_end(in_order=False) as items:
             async for _ in items:
@@ -137,11 +137,11 @@ class Readable(Generic[T_co]):  # noqa: UP046 -- inferred variance would be inva
                 pass
 
     def deliver(self, sink: Sink, /, *, run: str, **options: Unpack[DeliverOptions]) -> "DurableRun":
-        """One opening of a durable run into `sink`, for `async with`: what `to` does, to be watched and ended.
+        """Make a durable run into `sink`, for `async with`: what `to` does, but to be watched and ended.
 
         Nothing is read before `await run.finish()`. Meanwhile, and afterwards, `report()`, `stats()`, `failures` and
-        the counts say how it stands; `stop()` and `abort()` end it. Leaving the block early stops and awaits what is
-        in flight, and commits what is finished (P4).
+        the counts say how it stands; `stop()` and `abort()` end it. Leaving the block early stops and awaits what is in
+        flight, and commits what is finished (P4).
 
         Example:
             async with stream.deliver(sink, run="docs") as run:
@@ -151,7 +151,7 @@ class Readable(Generic[T_co]):  # noqa: UP046 -- inferred variance would be inva
 
         Raises:
             ModuleNotFoundError: `progress` needs rich, or the sink a library, and it is not installed.
-            OptionError: as for `to`; what entering the block and `finish` raise is said there, too.
+            OptionError: as for `to`, which also says what entering the block and `finish` raise.
         """
         from penstock.durable.handle import DurableRun  # noqa: PLC0415 -- it needs apsw, which streams do not
         from penstock.durable.job import Job  # noqa: PLC0415 -- as above
@@ -163,12 +163,12 @@ class Readable(Generic[T_co]):  # noqa: UP046 -- inferred variance would be inva
     async def to(self, sink: Sink, /, *, run: str, **options: Unpack[DeliverOptions]) -> RunReport:
         """Run to the end into `sink`, durably: killed at any instant and called again, it goes on where it was (P10).
 
-        The unit is the *root*, an item of the source. It is done when everything that it became was accepted by the
-        sink, was dropped or was set aside; its rows and the note that it is done are then stored in one transaction.
-        Roots that are done, in the version that they have, are passed over; those that have changed replace their rows.
-        With `on_error="collect"`, an item that fails is set aside in the sink's database, and its root is dead until it
-        changes or is retried. A row that the sink cannot hold is an item that fails, in a stage called as the class of
-        the sink.
+        The unit is the *root*, an item of the source. A root is done when the sink has accepted everything that it
+        became, but for what was dropped or set aside; its rows and the note that it is done are stored in one
+        transaction. Roots that are done in their present version are passed over; a root that has changed replaces its
+        rows. With `on_error="collect"`, an item that fails is set aside in the sink's database, and its root is dead
+        until it changes or is retried. A row that the sink cannot hold is an item that fails, in a stage named after
+        the class of the sink.
 
         Args:
             sink: where the rows go.
@@ -181,8 +181,8 @@ class Readable(Generic[T_co]):  # noqa: UP046 -- inferred variance would be inva
             DuplicateKeyError: two items of the source have one key.
             HeldError: another process is writing to the sink.
             ModuleNotFoundError: `progress` needs rich, and it is not installed.
-            StoreError: the sink cannot be written, or knows the run as one over another source or into another sink, or
-                as one of other code with `on_change="refuse"`.
+            StoreError: the sink cannot be written; or it knows the run as one over another source, into another sink,
+                or, with `on_change="refuse"`, of other code.
         """
         async with self.deliver(sink, run=run, **options) as durable:
             await durable.finish()

@@ -1,6 +1,6 @@
 """The user's handle on an opened stream.
 
-The tasks of a run hold its scope and stages, never this handle: so an abandoned handle is collected, and says so.
+The tasks of a run hold its scope and stages, never this handle. So an abandoned handle is collected, and can warn.
 """
 
 import asyncio
@@ -25,13 +25,13 @@ FEW: Final = 50
 """Stages that fit on any stack."""
 
 FRAMES: Final = 300
-"""Frames of the stack that a run needs beside two for each stage that runs no work."""
+"""Stack frames that a run needs, beside two for each stage that starts no task."""
 
 type OpenStage = Callable[[Scope], Stage[Any]]
 
 
 def _refuse_too_many(scope: Scope) -> None:
-    """Raise if stages that run no work, each of which asks the one above in the same call, need too much stack."""
+    """Raise if there are too many stages that ask the one above within one call: they would not fit on the stack."""
     if len(scope.stages) < FEW:
         return
     between = [0]  # windows: those of one pump after another are on the stack together
@@ -46,7 +46,7 @@ def _refuse_too_many(scope: Scope) -> None:
 
 
 def too_many_stages() -> OptionError:
-    """The error of a stream that cannot be opened as each stage would ask the one above."""
+    """Make the error for a stream with more stages in one call than the stack can hold."""
     limit = sys.getrecursionlimit()
     return OptionError(
         f"a stream of so many stages does not fit on a stack of {limit} frames: see sys.setrecursionlimit"
@@ -136,7 +136,7 @@ class Run[T](AsyncIterator[T]):
         return item  # type: ignore[no-any-return] # a T; Any spares a cast per item
 
     def _begin_reading(self) -> Callable[[int], Pulled[T]]:
-        """How to pull the first item; of a run that is over, there is none."""
+        """Return how to pull the first item; a run that is over has none."""
         if self._reading:
             raise ConcurrentReadError("two anext() calls at once on one run: an item would have two takers")
         return _at_the_end if self._over else self._start().pull
@@ -168,12 +168,12 @@ class Run[T](AsyncIterator[T]):
             self._outlet.waiter = None
 
     def _crashed(self, error: Exception) -> None:
-        """End the run with an error that came of its own doing: there is no stack, or no memory."""
+        """End the run with an error of penstock's own: there is no stack, or no memory."""
         assert self._stage is not None
         self._stage.scope.crash(self._stage.name, error)
 
     async def _end(self) -> None:
-        """Close the run at its end and raise its failure, if it has one that was not raised yet."""
+        """Close the run at its end; raise its failure, if it has one that was not raised yet."""
         scope = self._scope
         if scope is None:
             return
@@ -236,9 +236,9 @@ class Run[T](AsyncIterator[T]):
             scope.raise_cleanup_errors(error)
 
     async def aclose(self) -> None:
-        """Stop and await all work in flight, close the source; then nothing of this run is left (P4).
+        """Stop and await all work in flight, then close the source; nothing of this run is left (P4).
 
-        Work of this run cannot do so, as it would wait for itself; it can `abort` or `stop` the run.
+        Work of this run cannot call it, as it would wait for itself; it can `abort` or `stop` the run.
 
         Raises:
             ConcurrentReadError: work of this run asks.
@@ -259,9 +259,9 @@ class Run[T](AsyncIterator[T]):
         return self._over if self._scope is None else self._scope.drained
 
     def abort(self, reason: Reason = "caller cancelled") -> None:
-        """Cancel what is in flight, take nothing more; what has finished is still delivered, then the run ends (P4).
+        """Cancel what is in flight and take nothing more; what has finished is still delivered, then the run ends (P4).
 
-        Work of this run may do so: it is in flight like the rest, and cancelled where it waits next.
+        Work of this run may call it: it is in flight like the rest, and is cancelled where it waits next.
         """
         if self._stage is None:
             self._over = True
@@ -270,7 +270,10 @@ class Run[T](AsyncIterator[T]):
             self._stage.stop()
 
     def stats(self) -> Stats:
-        """What every stage counts and measures until now, from the source down (P5); `str()` of it is a table."""
+        """Return what every stage counts and measures until now, from the source down (P5).
+
+        `str()` of it is a table.
+        """
         return Stats() if self._scope is None else self._scope.stats()
 
     @property
@@ -299,7 +302,7 @@ class Run[T](AsyncIterator[T]):
 
 
 def at_hand[T](run: Run[T], room: int) -> Iterable[T]:
-    """Up to `room` items of a run behind the last one that need no waiting, for who takes many at once."""
+    """Give up to `room` items that need no waiting, behind the last one: for a reader who takes many at once."""
     stage = run._stage  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] -- of this file
     can_pull = run._pull is not None  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] -- as above
     return stage.ready_items(room) if stage is not None and can_pull else ()

@@ -1,4 +1,4 @@
-"""The first signal drains, the second aborts."""
+"""Signals that end runs: the first one drains them, the second aborts them."""
 
 import asyncio
 import signal
@@ -14,14 +14,14 @@ _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
 def drain_on_signals() -> "DrainOnSignals":
-    """Have the first SIGINT or SIGTERM drain the runs of the running loop, and the second abort them.
+    """Make the first SIGINT or SIGTERM drain the runs of the running loop, and the second abort them.
 
     Draining is `Run.stop`: nothing more is taken from the sources, what is in flight finishes and is delivered, and the
-    runs end; one that is opened later takes nothing. A second signal raises `KeyboardInterrupt` (SIGINT) or
+    runs end; a run that is opened later takes nothing. A second signal raises `KeyboardInterrupt` (SIGINT) or
     `SystemExit` with 128 + the signal's number out of the loop: work is then cancelled and awaited, as whenever a run
-    is left (P4). Works where the program was started with SIGINT ignored, as shells do with background jobs.
+    is left (P4). This also works where the program was started with SIGINT ignored, as shells do with background jobs.
 
-    It is in force from the call on, until the loop is closed; as a context manager, until its block is left: then the
+    It is in force from the call until the loop is closed; as a context manager, until its block is left. Then the
     handlers that were there before are back. Blocks may be nested, as in a library and the program that calls it: a
     signal is for all of them, and draining goes on until the last of them is left.
 
@@ -35,15 +35,15 @@ def drain_on_signals() -> "DrainOnSignals":
                 print("stopped early")
 
     Raises:
-        RuntimeError: no loop is running, or it runs in another than the main thread, where signals do not arrive; or
-            `loop.add_signal_handler` has set a handler for one of them, as some web servers do: a loop cannot be asked
-            for it to put it back. Remove it before, or have it call `Run.stop` and leave out `drain_on_signals`.
+        RuntimeError: no loop is running; or the loop does not run in the main thread, the only one where signals
+            arrive; or `loop.add_signal_handler` has set a handler for one of them, as some web servers do, which a loop
+            cannot give back. Remove it first; or let it call `Run.stop`, without `drain_on_signals`.
     """
     return DrainOnSignals(asyncio.get_running_loop())
 
 
 class DrainOnSignals:
-    """Handlers of signals on a loop, made by `drain_on_signals`."""
+    """The handlers of signals that `drain_on_signals` has set on a loop."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -53,7 +53,7 @@ class DrainOnSignals:
 
     @property
     def received(self) -> signal.Signals | None:
-        """The signal that made the runs drain, or None."""
+        """The signal that drained the runs, or None."""
         return self._handlers.received
 
     def __enter__(self) -> Self:
@@ -63,7 +63,7 @@ class DrainOnSignals:
         self.close()
 
     def close(self) -> None:
-        """Put back the handlers that were there before, unless others still want these; may be called twice."""
+        """Put back the handlers that were there before, unless other blocks still want these; may be called twice."""
         if self._closed:
             return
         self._closed = True
@@ -74,7 +74,7 @@ class DrainOnSignals:
 
 
 class _Handlers:
-    """The handlers of one loop, for all who want them; does not hold the loop, which is how they are found."""
+    """The handlers of one loop, for all blocks that want them; does not hold the loop, by which they are found."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         if threading.current_thread() is not threading.main_thread():
@@ -87,7 +87,7 @@ class _Handlers:
         _installed[loop] = self
 
     def remove(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Put back what was there before."""
+        """Put back the handlers that were there before."""
         del _installed[loop]
         for each, before in self._before.items():
             loop.remove_signal_handler(each)
@@ -108,7 +108,7 @@ _installed: "WeakKeyDictionary[asyncio.AbstractEventLoop, _Handlers]" = WeakKeyD
 
 
 def _handler_to_put_back(number: signal.Signals) -> Any:
-    """What Python calls at that signal; of what a loop calls then, it knows only that there is something."""
+    """Return what Python calls at that signal; if a loop handles it, Python only knows that there is something."""
     handler: Any = signal.getsignal(number)
     owner = getattr(handler, "__self__", None)
     of_uvloop = isinstance(owner, asyncio.AbstractEventLoop) and not owner.is_closed()

@@ -31,9 +31,9 @@ type Fan[U] = Iterable[U] | AsyncIterable[U] | Awaitable[Iterable[U]]
 
 
 class Stream(Readable[T_co]):
-    """A description of work over items: pull-based, bounded, immutable; each `open()` is a fresh run of it.
+    """A description of work over items: pull-based, bounded, immutable. Each `open()` is a fresh run of it.
 
-    Made by `penstock.stream`; every operator returns a new stream. Operators that run a function take the options of
+    `penstock.stream` makes one; every operator returns a new stream. Operators that run a function take the options of
     `penstock.ops.work.Options` and `on_error`: "raise" (the first failure ends the run), "skip" (drop, count and log
     the item), "collect" (drop it, keep a `Failed` in the run's `failures`) or "return" (results are `Ok` or `Failed`).
     """
@@ -79,10 +79,10 @@ class Stream(Readable[T_co]):
         """Call `fn` on every item and hand on what it returns (P1-P9).
 
         Async functions run on the loop, plain `def` functions inline at concurrency 1 and in threads above, lambdas and
-        other callables on the loop; an awaitable that comes back is awaited.
+        other callables on the loop. An awaitable that a function returns is awaited.
 
         Results come in order where that can be seen: see `ordered` of `penstock.ops.work.Options`. In order, they wait
-        behind a slow head, and with `buffer=0` their places idle. Throughput in order, as a share of that with
+        behind a slow head, and with `buffer=0` their places stand idle. Throughput in order, as a share of that with
         `ordered=False`, at concurrency c = 32, by how much latencies differ (lognormal):
 
             buffer        0      c     3c     8c
@@ -90,7 +90,7 @@ class Stream(Readable[T_co]):
             sigma 1      23 %   36 %   54 %   82 %
             sigma 1.5    13 %   18 %   26 %   41 %
 
-        The statistic `blocked_by_head_s` shows it. The table is of `tools/bench curve`.
+        The statistic `blocked_by_head_s` shows it. `tools/bench curve` measures the table.
 
         Example:
             pages = penstock.stream(urls).map(fetch, concurrency=32, timeout=10)
@@ -147,11 +147,11 @@ class Stream(Readable[T_co]):
     def flat_map(
         self, fn: Callable[[T_co], Fan[Any]], /, *, on_error: OnError = "raise", **options: Unpack[Options]
     ) -> "Stream[Any]":
-        """Call `fn` on every item and hand on each item of the iterable that it gives, sync or async (P1-P9).
+        """Call `fn` on every item and hand on each output of the iterable that it gives, sync or async (P1-P9).
 
         `concurrency` inputs are open at once. In order, inputs behind the first open one hold at most `buffer` finished
         outputs together, then pause: async generators run one at a time unless there is a `buffer`. An input is not
-        tried again once an output of it was handed on.
+        tried again once one of its outputs was handed on.
         """
         return self._with(work(FLAT_MAP, fn, on_error=on_error, **options))
 
@@ -164,43 +164,44 @@ class Stream(Readable[T_co]):
         return self._with(work(FLATTEN, lambda items: items, name="flatten"))
 
     def _step(self, name: str, make: Callable[[], PassingFunction], *given: object) -> "Stream[Any]":
-        """Add an operator of plain functions; `make` gives a fresh one for each run."""
+        """Add an operator that looks at items as they pass; `make` gives a fresh function for each run."""
         title = name if name != "skip" else f"skip({', '.join(map(str, given))})"
         return self._with(passing(name, lambda scope, upstream: Passing(scope, upstream, title, make()), *given))
 
     # Select and group
 
     def take(self, count: int, /) -> "Stream[T_co]":
-        """Hand on the first `count` items, an int >= 0: asks upstream for exactly that many.
+        """Hand on the first `count` items, an int >= 0: ask upstream for exactly that many.
 
-        Upstream is stopped before the last is handed over, and calls that it already runs are cancelled: to bound paid
-        calls, put `take` before `map`.
+        Upstream is stopped before the last one is handed over, and calls that still run there are cancelled. To bound
+        paid calls, put `take` before `map`.
         """
         count = validate.whole("count", count, least=0)
         return self._with(passing("take", lambda scope, upstream: Take(scope, upstream, count), count))
 
     def skip(self, count: int, /) -> "Stream[T_co]":
-        """Hand on what comes after the first `count` items, an int >= 0; those count as dropped."""
+        """Drop the first `count` items, an int >= 0, and hand on the rest."""
         count = validate.whole("count", count, least=0)
         return self._step("skip", lambda: skipping(count), count)
 
     def take_while(self, predicate: Callable[[T_co], object], /) -> "Stream[T_co]":
-        """Hand on items up to the first that `predicate` turns down; there upstream is stopped.
+        """Hand on items up to the first that fails `predicate`; upstream is stopped there.
 
-        Items are asked about one after the other, each when it is wanted; an awaitable that comes back is awaited.
+        Items are asked about one after the other, each when it is wanted; an awaitable that `predicate` returns is
+        awaited.
         """
         validate.function("predicate", predicate)
         return self._with(deciding("take_while", predicate, take_while))
 
     def skip_while(self, predicate: Callable[[T_co], object], /) -> "Stream[T_co]":
-        """Hand on items from the first on for which `predicate` is false; an awaitable that comes back is awaited."""
+        """Hand on items from the first that fails `predicate`; an awaitable that it returns is awaited."""
         validate.function("predicate", predicate)
         return self._with(deciding("skip_while", predicate, skip_while))
 
     def distinct(self, *, key: Callable[[T_co], Hashable] | None = None, last: int | None = None) -> "Stream[T_co]":
         """Hand on items whose key, by default the item itself, has not come before.
 
-        Every key is remembered (P7's exception), or with `last`, an int >= 1, that many of those seen most recently.
+        It remembers every key (P7's exception); with `last`, an int >= 1, only that many of those seen most recently.
         """
         if key is not None:
             validate.plain_function("key", key)
@@ -242,9 +243,9 @@ class Stream(Readable[T_co]):
     ) -> "Stream[Any]":
         """Call `fn` on lists of `size` items, an int >= 1, and hand on its results item by item (P1-P9).
 
-        `fn` gives one result per item, in their order; this is checked. The last list may be shorter; with `within`, a
-        duration > 0, a list is not waited for longer than that after its first item came. `concurrency` and `buffer`
-        count lists; order, `index` and errors are those of items.
+        `fn` gives one result per item, in their order; this is checked. The last list may be shorter. With `within`, a
+        duration > 0, a list waits no longer than that after its first item came. `concurrency` and `buffer` count
+        lists; order, `index` and errors are those of items.
 
         A call that fails is tried again as `retry` says. When its attempts are used up, the list is halved and each
         half tried once, and so on, until the bad items stand alone: one bad item of 64 costs 12 further calls.
@@ -273,9 +274,9 @@ class Stream(Readable[T_co]):
     ) -> "Stream[list[T_co]]":
         """Hand on lists of `size` items, an int >= 1; the last one may be shorter, none is empty.
 
-        With `within`, a duration > 0, a batch is handed on at the latest that long after its first item came. With
-        `weight`, a plain function that gives a number >= 0 for an item, and `max_weight`, a number > 0, a batch ends
-        before it would weigh more; an item that alone weighs more is a batch of its own.
+        With `within`, a duration > 0, a batch is handed on at most that long after its first item came. With `weight`,
+        a plain function that gives a number >= 0 for an item, and `max_weight`, a number > 0, a batch ends before it
+        would weigh more; an item that alone weighs more is a batch of its own.
         """
         size = validate.whole("size", size, least=1)
         seconds = None if within is None else validate.seconds("within", within)
@@ -288,7 +289,7 @@ class Stream(Readable[T_co]):
         return self._with(passing("batch", lambda scope, upstream: Batch(scope, upstream, size, seconds, limit), size))
 
     def prefetch(self, count: int, /) -> "Stream[T_co]":
-        """Read up to `count` items ahead, an int >= 1, while the stages below are busy (P1: it holds that many)."""
+        """Read up to `count` items ahead, an int >= 1, while the stages below are busy; it holds that many (P1)."""
         count = validate.whole("count", count, least=1)
         plan: Plan[Any, Any] = Plan(f"prefetch({count})", on_loop(itself), inline=itself, concurrency=count)
         return self._with(
@@ -296,7 +297,7 @@ class Stream(Readable[T_co]):
         )
 
     def through[U](self, fn: "Callable[[Stream[T_co]], Stream[U]]", /) -> "Stream[U]":
-        """`fn(self)`: apply a function that adds operators, so that chains can be given names."""
+        """Return `fn(self)`: apply a function that adds operators, so that chains of operators can have names."""
         validate.plain_function("fn", fn)
         return validate.instance("fn(stream)", fn(self), Stream, "a Stream")
 
@@ -333,7 +334,7 @@ class Stream(Readable[T_co]):
     @overload
     def merge[U](self, *others: "Stream[U]") -> "Stream[T_co | U]": ...
     def merge(self, *others: "Stream[Any]") -> "Stream[Any]":
-        """Hand on the items of this and other streams as they come; fair, reads one item ahead per source (P3)."""
+        """Hand on the items of this stream and others as they come; fair, with one item read ahead per source (P3)."""
         return joined(MERGE, self, *others)
 
     # Consume: see Readable
@@ -343,13 +344,14 @@ class Stream(Readable[T_co]):
     ) -> None:
         """Call `fn` on every item for its effect, with the options of `map`, and wait for the end.
 
-        Nobody sees an order, so items come to `fn` as the stages above finish them, unless these have `ordered=True`.
+        Nobody sees an order here, so items come to `fn` as the stages above finish them, unless these have
+        `ordered=True`.
         """
         await self._with(work(FOR_EACH, fn, on_error=on_error, **options)).drain()
 
 
 def joined(kind: Combination, *streams: Stream[Any]) -> Stream[Any]:
-    """A stream whose first stage joins those of several streams."""
+    """Make a stream whose first stage combines those of several streams."""
     for each in streams:
         validate.instance("others", each, Stream, "streams (see penstock.stream)")
     parts = tuple(each.description for each in streams)
@@ -357,5 +359,5 @@ def joined(kind: Combination, *streams: Stream[Any]) -> Stream[Any]:
 
 
 def itself[T](item: T) -> T:
-    """The item."""
+    """Return the item."""
     return item

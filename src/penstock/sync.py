@@ -17,9 +17,9 @@ _END: Final[Any] = object()
 class SyncRun[T](Iterator[T]):
     """A run to be read with `for`: a context manager that leaves no work, loop or thread behind (P4).
 
-    Made by `Stream.sync()`. Work runs on a loop of its own, also where another loop is running; clients that were made
-    on another loop do not work there. Ctrl-C interrupts the `for`, and leaving then stops the work. Each item costs a
-    change of threads.
+    Made by `Stream.sync()`. Work runs on a loop of its own, even if another loop is running; clients that were made on
+    another loop do not work there. Ctrl-C interrupts the `for`, and leaving the block then stops the work. Each item
+    costs a change of threads.
     """
 
     def __init__(self, run: Run[T]) -> None:
@@ -72,7 +72,7 @@ class SyncRun[T](Iterator[T]):
             self._loop.call_soon_threadsafe(self._run.stop)
 
     def stats(self) -> Stats:
-        """The counters of every stage, as `Run.stats`."""
+        """Return the counters of every stage, as `Run.stats` does."""
         return self._run.stats()
 
     @property
@@ -113,7 +113,7 @@ class SyncRun[T](Iterator[T]):
 
 
 def _serve(started: Future[asyncio.AbstractEventLoop]) -> None:
-    """Run a loop until it is stopped, unless nobody waits for it any more."""
+    """Run a loop until it is stopped; do nothing if nobody waits for it any more."""
     with asyncio.Runner() as runner:
         loop = runner.get_loop()
         if started.set_running_or_notify_cancel():
@@ -122,7 +122,7 @@ def _serve(started: Future[asyncio.AbstractEventLoop]) -> None:
 
 
 async def _note(outcome: list[Any], coroutine: Coroutine[Any, Any, Any]) -> None:
-    """Put what `coroutine` returns and raises into `outcome`: a future between threads holds itself and its result."""
+    """Put what `coroutine` returns or raises into `outcome`: a future between threads holds itself and its result."""
     value = error = None
     try:
         value = await coroutine

@@ -1,4 +1,4 @@
-"""The files of a tree, each with a key and a version."""
+"""Files of a tree as a source, each with a key and a version."""
 
 import os
 from collections.abc import Callable, Generator, Iterable
@@ -26,7 +26,7 @@ type OnUnreadable = Literal["raise", "skip"]
 
 _NOT_THERE: Final = {ENOENT, ELOOP}
 _BESIDE: Final = ("", "-wal", "-shm", "-journal", ".lock")
-"""What SQLite and the lock put beside a database: the ends of their names."""
+"""The ends of the names that SQLite and the lock put beside a database."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +35,11 @@ class File:
 
     Attributes:
         path: where it is, absolute.
-        key: its path from the root of the tree, with `/`; bytes of a name that are no UTF-8 stand as `\xe9`, and each
-            backslash of a name that has these, or reads as if it had, as two.
-        version: what changes when the file does, taken before its content is read: a file that changes meanwhile is
-            another one to the next run.
-        tree: the directory that it must be in when it is read, also as a link; None if it may be anywhere.
+        key: its path from the root of the tree, with `/`. Bytes of a name that are not UTF-8 stand as `\xe9`; in such a
+            name, or one that reads like it, each backslash stands as two.
+        version: what changes when the file does, taken before its content is read: a file that changes meanwhile has
+            another version in the next run.
+        tree: the directory that it must be in when it is read, also through a link; None if it may be anywhere.
     """
 
     path: str
@@ -48,12 +48,16 @@ class File:
     tree: str | None = field(default=None, repr=False, compare=False)
 
     def read_bytes(self) -> bytes:
-        """The content. `PathError` if there is a link by now that leads out of the tree, or no regular file."""
+        """Return the content.
+
+        Raises:
+            PathError: by now a link there leads out of the tree, or it is no regular file.
+        """
         with _opened(self.path, self.tree) as content:
             return content.read()
 
     def read_text(self, encoding: str = "utf-8", errors: str = "strict") -> str:
-        r"""The content as text, with `\n` at the end of a line; encoding and errors are those of `open`."""
+        r"""Return the content as text, with `\n` at the end of each line; encoding and errors are those of `open`."""
         with TextIOWrapper(_opened(self.path, self.tree), encoding, errors) as content:
             return content.read()
 
@@ -67,25 +71,25 @@ def files(
     follow_links: bool = False,
     on_error: OnUnreadable = "raise",
 ) -> Stream[File]:
-    """A stream over the files below `root`, in the order of their keys; for `to`, each is a root.
+    """Make a stream over the files below `root`, in the order of their keys; for `to`, each is a root.
 
-    Names are listed a directory at a time, in a thread, and up to 256 files are looked at ahead. Links to files of the
-    tree are followed, links to directories are not. Names that begin with a dot are left, and so is the database of the
-    sink that the stream runs into. What is gone when it is its turn is passed over, with a warning in the log.
+    A thread lists names, one directory at a time, and looks at up to 256 files ahead. Links to files of the tree are
+    followed, links to directories are not. Names that begin with a dot are left out, and so is the database of the sink
+    that the stream runs into. A file that is gone when its turn comes is passed over, with a warning in the log.
 
     With `on_missing="delete"` a run removes nothing that lies where it could not look, and nothing at all if `root` is
-    empty, which is how a place looks where nothing is mounted.
+    empty: a place where nothing is mounted looks like that.
 
     Args:
-        root: the directory; with `glob` it is what a durable run is over.
-        glob: patterns of the files to take. One without `/` is about a name, at any depth; one with `/` about the whole
-            path from the root, where `**` stands for any number of directories. Case counts only in a pattern that has
-            capitals.
-        exclude: patterns of files and directories to leave.
-        version: "stat" takes size and time of modification, "hash" reads the content: slower, and not misled by tools
-            that set times, nor by two writes of one size within a tick of the file system's clock, 4 ms on Linux.
-        follow_links: whether to follow links to files that are not in the tree, or that are left there: whoever may
-            write to the tree says then what is read. Else they are passed over, with a warning in the log.
+        root: the directory; with `glob` it names the source of a durable run.
+        glob: patterns of the files to take. A pattern without `/` is about a name, at any depth; one with `/` is about
+            the whole path from the root, where `**` stands for any number of directories. Case counts only in a pattern
+            that has capitals.
+        exclude: patterns of files and directories to leave out.
+        version: "stat" takes size and time of modification. "hash" reads the content: slower, but not misled by tools
+            that set times, nor by two writes of one size within a tick of the file system's clock (4 ms on Linux).
+        follow_links: whether to follow links to files outside of the tree, or to files that are left out: whoever may
+            write to the tree then decides what is read. Default: pass them over, with a warning in the log.
         on_error: what to do at a directory or file that cannot be looked at: "raise" (end with a `SourceError`) or
             "skip" (go on, with a warning in the log).
 
@@ -111,7 +115,7 @@ def files(
 
 @dataclass(frozen=True, slots=True)
 class _Tree:
-    """What `files` is to find, and where."""
+    """What `files` looks for, and where."""
 
     root: str
     selection: Selection
@@ -119,7 +123,7 @@ class _Tree:
     skips: bool
 
     def read(self, reading: Reading) -> Generator[File]:
-        """The files, in order; runs in a thread."""
+        """Read the files, in order; runs in a thread."""
         if not Path(self.root).is_dir():
             raise PathError(
                 f"{one_line(self.root)}: {'not a directory' if Path(self.root).exists() else 'no such directory'}"
@@ -154,7 +158,7 @@ class _Tree:
 
 
 def database_files(path: str) -> frozenset[str]:
-    """Where the database at `path` is, and what SQLite and the lock put beside it: no source has these as its files."""
+    """Return the paths of the database at `path` and of what SQLite and the lock put beside it: no source has these."""
     return frozenset(path + end for end in _BESIDE)
 
 

@@ -1,4 +1,4 @@
-"""Lines of JSON, each with its place in the file as key."""
+"""Lines of JSON as a source; the key of a line is its place in the file."""
 
 import json
 import os
@@ -24,21 +24,21 @@ _BOM: Final = b"\xef\xbb\xbf"
 def jsonl(
     path: str | os.PathLike[str], *, growing: bool = True, on_error: OutOfBand = "raise", max_line: int = MAX_LINE
 ) -> Stream[Any]:
-    """A stream over the values in a file of JSON lines, in UTF-8; for `to`, each line is a root.
+    """Make a stream over the values in a file of JSON lines, in UTF-8; for `to`, each line is a root.
 
-    The key of a line is the byte at which it begins, its version a digest of it: lines that are appended are new, a
-    line that was edited is done again, and so is all behind one whose length has changed. The rows under the old keys
-    stay beside the new ones unless the run has `on_missing="delete"`: give it wherever lines are edited, not only
-    appended. `memo=True` spares the calls. Empty lines are passed over. The file is read in a thread, up to 256 lines
+    The key of a line is the byte at which it begins; its version is a digest of it. So lines that are appended are new,
+    and a line that was edited is done again, as are all lines behind one whose length has changed. The rows under the
+    old keys stay beside the new ones unless the run has `on_missing="delete"`: give it wherever lines are edited, not
+    only appended. `memo=True` spares the calls. Empty lines are passed over. A thread reads the file, up to 256 lines
     or 4 MB ahead.
 
     Args:
         path: the file.
-        growing: whether the file may still be written to: then a last line that has no newline is left for the next
-            run, with a warning in the log; it may be half of what it is going to be, and no line from there on counts
-            as missing. False takes it as it stands.
+        growing: whether the file may still be written to. True leaves a last line without a newline for the next run,
+            with a warning in the log, as it may be half written; no line from there on counts as missing. False takes
+            the file as it stands.
         on_error: what to do at a line that is no JSON, as for operators. The `SourceError` names file, line and column.
-        max_line: bytes that a line may have, an int >= 1; a longer one ends the run with a `SourceError`.
+        max_line: bytes that a line may have, an int >= 1; a longer line ends the run with a `SourceError`.
 
     Example:
         report = await penstock.jsonl("events.jsonl").map(enrich, concurrency=32).to(table, run="events")
@@ -70,14 +70,14 @@ class _Line:
 
 @dataclass(frozen=True, slots=True)
 class _Lines:
-    """What `jsonl` is to read."""
+    """The file that `jsonl` reads."""
 
     path: str
     growing: bool
     longest: int
 
     def read(self, reading: Reading) -> Generator[_Line]:
-        """The lines that are not empty; runs in a thread."""
+        """Read the lines that are not empty; runs in a thread."""
         try:
             file = Path(self.path).open("rb")  # noqa: SIM115 -- its errors are others than those of reading
         except OSError as error:

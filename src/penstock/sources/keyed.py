@@ -1,4 +1,4 @@
-"""Any source, with keys: so that a durable run knows its items from one time to the next."""
+"""Gives any source keys, by which a durable run knows its items from run to run."""
 
 from collections.abc import Callable
 from typing import Any
@@ -23,14 +23,14 @@ def keyed[T](
     total: int | None = None,
     engine: SourceEngine | None = None,
 ) -> Stream[T]:
-    """A stream over `source` whose items have keys, for `to`.
+    """Make a stream over `source` whose items have keys, for `to`.
 
     Args:
         source: as for `stream`.
-        key: a plain function that gives the key of an item, a str or an int of at most 64 bits: the same from run to
-            run, and no other item's. Where keys come in order, it is quicker to pass over what is done.
-        version: a plain function that gives what changes when the item does, a str; default nothing does.
-        name: what the source is called; a run keeps to the source of its name.
+        key: a plain function that gives the key of an item, a str or an int of at most 64 bits. It is the same from run
+            to run, and differs from all other items' keys. If keys come in order, passing over what is done is quicker.
+        version: a plain function that gives a str which changes when the item does; default: items never change.
+        name: the name of the source; a run keeps to the source of its name.
         total: as for `stream`.
         engine: as for `stream`.
 
@@ -49,7 +49,7 @@ def keyed[T](
 
 
 def with_identity(spec: SourceSpec, identity: Identity, text: str) -> Stream[Any]:
-    """A stream over `spec` whose items are roots in a durable run."""
+    """Make a stream over `spec` whose items are roots in a durable run."""
     return Stream(
         Description(
             Keyed(

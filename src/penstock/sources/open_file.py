@@ -1,5 +1,5 @@
 # ruff: noqa: PTH115 -- strings, and descriptors
-"""Open what a walk has found: a regular file, and where it was found."""
+"""Opens a file that a walk has found, and checks that it is still a regular file where it was found."""
 
 import os
 from collections.abc import Callable
@@ -14,9 +14,9 @@ type Opener = Callable[[str, int], int]
 
 
 def open_found(path: str, allows: Callable[[str], bool], opener: Opener = os.open) -> BufferedReader:
-    """Open the file at `path`, without waiting for a pipe, if it is there or a link to a place that `allows` names.
+    """Open the file at `path` without waiting for a pipe; it may be a link to a place that `allows` accepts.
 
-    What is opened is asked where it is, so that nobody can put a link there in between.
+    The open file is asked where it is, so nobody can put a link there in between.
 
     Raises:
         OSError: it cannot be opened, is no regular file, or is elsewhere.
@@ -37,12 +37,12 @@ def _refusal(descriptor: int, path: str, allows: Callable[[str], bool]) -> OSErr
 
 
 def anywhere(_place: str) -> bool:
-    """Allow every place."""
+    """Accept every place."""
     return True
 
 
 def _place(descriptor: int, path: str) -> str:
-    """Where an open file is; what the system does not tell is taken from its path."""
+    """Return where an open file is; if the system does not tell, go by its path."""
     try:
         place = os.readlink(f"/proc/self/fd/{descriptor}")
     except OSError:

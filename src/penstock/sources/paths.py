@@ -1,4 +1,4 @@
-"""Paths as keys: every name has one, whatever its bytes are."""
+"""Turns paths into keys and back, whatever bytes a name has."""
 
 import os
 import re
@@ -6,20 +6,21 @@ from typing import Final
 
 _BYTE: Final = re.compile(r"\\x[89a-f][0-9a-f]")
 _ESCAPED: Final = re.compile(rb"\\\\|\\x([89a-f][0-9a-f])")
-"""A byte as it stands in a key, and what else stands for another thing there."""
+"""A byte as it stands in a key, or a doubled backslash."""
 
 
 def key_of(path: str) -> str:
-    r"""The key of the file at that path, with `/`: every name has one, also what is no UTF-8, and none has another's.
+    r"""Return the key of the file at `path`, with `/`: every name has a key, also one that is not UTF-8, and its own.
 
-    A byte that is no UTF-8 stands as `\xe9`; in a name that has any, or reads as if it had, each backslash is two.
+    A byte that is not UTF-8 stands as `\xe9`; in a name that has such a byte, or reads as if, each backslash is
+    doubled.
     """
     plain = os.fsencode(path).decode("utf-8", "backslashreplace")
     return "/".join(map(_key_of_name, path.split("/"))) if _BYTE.search(plain) else plain
 
 
 def path_of(key: str) -> str:
-    """The path that has this key."""
+    """Return the path that has this key."""
     return "/".join(map(_name_of, key.split("/"))) if _BYTE.search(key) else key
 
 

@@ -1,4 +1,4 @@
-"""Sources with identity that block, and are read in a thread of their own."""
+"""Sources with identity that block: a thread reads them ahead."""
 
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
@@ -19,8 +19,8 @@ class Reading:
     """One reading of a source.
 
     Attributes:
-        unread: to be told of a place that cannot be read, as the beginning of the keys that may be there, or, where
-            keys are numbers, as the least of them.
+        unread: to be called for a place that cannot be read: with the beginning of the keys that may be there, or, if
+            keys are numbers, with the least of them.
         sink: the database that the run writes to; "" if it writes to none.
     """
 
@@ -31,9 +31,9 @@ class Reading:
 def read_ahead(
     name: str, read: Callable[[Reading], Generator[Any]], identity: Identity, size: Callable[[Any], int] | None = None
 ) -> Stream[Any]:
-    """A stream over what `read` gives, in a thread; its items are roots in a durable run.
+    """Make a stream over what `read` gives, in a thread; its items are roots in a durable run.
 
-    `size` tells how many bytes an item holds, where that can be much.
+    `size` gives the bytes of an item, if items can be large.
     """
 
     def open_source(scope: Scope, _in_order: bool) -> Stage[Any]:  # noqa: FBT001 -- as all
@@ -54,8 +54,8 @@ def read_ahead(
 
 
 def _nobody(_: str | int) -> None:
-    """Do without being told."""
+    """Ignore a place that cannot be read."""
 
 
 def _never_consumed() -> None:
-    """Each reading is a fresh one."""
+    """Allow it to be opened: each reading is a fresh one."""

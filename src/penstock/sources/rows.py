@@ -1,4 +1,4 @@
-"""Rows of an SQLite database, one column of which is the key."""
+"""Rows of an SQLite database as a source; one column is the key."""
 
 import marshal
 import os
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _PART: Final = re.compile(
     r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|`(?:[^`]|``)*`|\[[^\]]*\]|--[^\n]*|/\*.*?(?:\*/|\Z)|\s+|.""", re.DOTALL
 )
-"""A literal or a name in quotes, a comment, space, or a character of anything else: as SQLite has them."""
+"""A literal or a name in quotes, a comment, space, or any other character, as SQLite reads them."""
 
 type Parameters = Sequence[Any] | Mapping[str, Any]
 
@@ -38,19 +38,19 @@ def rows(
     version: str | None = None,
     parameters: Parameters = (),
 ) -> Stream[dict[str, Any]]:
-    """A stream over the rows of a query on an SQLite database, as dicts; for `to`, each is a root.
+    """Make a stream over the rows of a query on an SQLite database, as dicts; for `to`, each row is a root.
 
-    The query is run once, on a connection that only reads, and its rows are put aside in a temporary file of SQLite's
-    before the first is handed on: so a run of hours sees one state of the database, and keeps no lock on it. It may be
-    the database of the sink. Rows are read in a thread, up to 256 or 4 MB ahead. `ORDER BY` the key makes it quicker
-    to pass over what is done.
+    The query runs once, on a connection that only reads, and SQLite puts its rows aside in a temporary file before the
+    first is handed on. So a run of hours sees one state of the database and keeps no lock on it; it may be the database
+    of the sink. A thread reads rows, up to 256 or 4 MB ahead. With `ORDER BY` the key, passing over what is done is
+    quicker.
 
     Args:
         database: the file.
         sql: a query; each of its columns needs a name of its own.
         key: the column by which a row is known from run to run: text or integers, each once.
         version: the column that changes when the row does; default a digest of the whole row.
-        parameters: what stands for `?` or `:name` in the query; they do not count for what the source of a run is.
+        parameters: values for `?` or `:name` in the query; they are not part of the identity of the source.
 
     Example:
         users = penstock.rows("app.db", "SELECT id, name FROM users ORDER BY id", key="id")
@@ -80,7 +80,7 @@ def rows(
 
 @dataclass(frozen=True, slots=True)
 class _Query:
-    """What `rows` is to read."""
+    """The query that `rows` reads."""
 
     path: str
     sql: str
@@ -89,7 +89,7 @@ class _Query:
     parameters: Parameters
 
     def read(self, _: Reading) -> Generator[dict[str, Any]]:
-        """The rows; runs in a thread."""
+        """Read the rows; runs in a thread."""
         from penstock.durable.sqlite.connection import TextError, connect_reader  # noqa: PLC0415 -- an extra
 
         with closing(connect_reader(self.path, of_others=True)) as connection:
@@ -105,7 +105,7 @@ class _Query:
                 raise self._no_text(connection, names, number + 1) from error
 
     def _no_text(self, connection: "Connection", names: list[str], number: int) -> SourceError:
-        """The error for a row of which a text cannot be read."""
+        """Make the error for a row with a text that cannot be read."""
         from penstock.durable.sqlite.connection import TextError  # noqa: PLC0415 -- an extra
 
         for place, name in enumerate(names):
@@ -137,7 +137,7 @@ class _Query:
 
 
 def _plain(sql: str) -> str:
-    """The query without comments, with one space where there is any; the end of a statement is no part of it."""
+    """Return the query without comments, without its end mark, and with single spaces."""
     parts = (" " if part.isspace() or part.startswith(("--", "/*")) else part for part in _PART.findall(sql))
     return "".join(" " if is_space else "".join(run) for is_space, run in groupby(parts, " ".__eq__)).strip(" ;")
 

@@ -1,4 +1,4 @@
-"""Which files of a tree are meant: globs to take, globs to leave."""
+"""Selects files of a tree: globs to take, globs to leave out."""
 
 import os
 import re
@@ -12,12 +12,11 @@ _WILD = {"*": "[^/]*", "?": "[^/]"}
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Names taken and names left; both are tested on the path relative to the root, written with `/`.
+    """Patterns of names to take and to leave out, tested on the path relative to the root, written with `/`.
 
-    A pattern without `/` is about a name alone, at any depth; one with `/` about the whole relative path, where `**`
-    stands for any number of directories, where it is a whole part of it. A name that starts with a dot is never taken:
-    name the path to have it. `follows` says whether links to files that are not in the tree, or are left there, are
-    followed.
+    A pattern without `/` is about a name, at any depth; one with `/` is about the whole relative path, where a part
+    `**` stands for any number of directories. A name that starts with a dot is never taken: name the path itself to
+    have it. `follows` says whether to follow links to files outside of the tree, or to files that are left out.
     """
 
     taken: re.Pattern[str]
@@ -33,11 +32,11 @@ class Selection:
         return not self._leaves(relative) and self.taken.match(relative) is not None
 
     def covers(self, relative: str) -> bool:
-        """Whether a walk from the root would come to the file at `relative` and take it."""
+        """Whether a walk from the root would reach the file at `relative` and take it."""
         return self.takes(relative) and self.reaches(relative)
 
     def reaches(self, relative: str) -> bool:
-        """Whether nothing on the way to `relative`, nor that itself, is hidden or left."""
+        """Whether `relative` and everything on the way to it is neither hidden nor left out."""
         parts = relative.split("/")
         return all(self.enters("/".join(parts[:depth])) for depth in range(1, len(parts) + 1))
 
@@ -47,12 +46,12 @@ class Selection:
 
 
 def several(values: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[str | os.PathLike[str]]:
-    """One path or pattern, or several, as a list: a lone one is not its letters."""
+    """Return one path or pattern, or several, as a list: a single str is not its letters."""
     return [values] if isinstance(values, str | os.PathLike) else list(values)
 
 
 def selection(glob: Iterable[str], exclude: Iterable[str] = (), *, follows: bool = False) -> Selection:
-    """The selection of what matches any of `glob` and none of `exclude`.
+    """Make the selection of what matches any of `glob` and none of `exclude`.
 
     Case counts only in a pattern that has capitals.
     """
@@ -65,9 +64,9 @@ def _any_of(patterns: Iterable[str]) -> re.Pattern[str]:
 
 
 def _expression(pattern: str) -> str:
-    """The pattern as a regular expression that takes time in proportion to a path.
+    """Translate the pattern to a regular expression that takes time in proportion to the length of a path.
 
-    What stands between two wildcards is looked for once, at the first place where it fits: no later one is better.
+    The part between two wildcards is only tried at the first place where it fits: no later place is better.
     """
     pattern = pattern.removeprefix("./").rstrip("/")
     is_path = "/" in pattern
@@ -79,7 +78,7 @@ def _expression(pattern: str) -> str:
 
 
 def _groups(signs: Iterable[str]) -> Iterator[str]:
-    """The signs in groups that begin with `**/`; each but the last is atomic."""
+    """Split the signs into groups that begin with `**/`; each group but the last is atomic."""
     groups = [list[str]()]
     for sign in signs:
         if sign == "**/":
@@ -93,7 +92,7 @@ def _groups(signs: Iterable[str]) -> Iterator[str]:
 
 
 def _parts(group: list[str], *, is_last: bool) -> str:
-    """A group in parts that begin with `*`; each is atomic, but the last where the path ends with it."""
+    """Split a group into parts that begin with `*`; each part is atomic, but the last one if the path ends with it."""
     parts = [list[str]()]
     for sign in group:
         if sign == "*":

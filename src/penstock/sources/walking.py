@@ -1,9 +1,9 @@
 # ruff: noqa: PTH100, PTH112, PTH116, PTH118 -- strings: a Path for every name takes longer than looking at the file
-"""Files of a tree, found lazily: the names of one directory at a time, sorted.
+"""Finds the files of a tree lazily: the names of one directory at a time, sorted.
 
-Links to files are followed where they stay in the tree, or everywhere if that is asked for. Links to directories are
-not, unless they are named as a path: so no loop of links can hold the walk, no file is found twice through one, and no
-list of visited places is kept.
+Links to files are followed if they stay in the tree, or always if asked for. Links to directories are not followed,
+unless they are named as a path. So no loop of links can hold the walk, no link gives a file twice, and no list of
+visited places is kept.
 """
 
 import os
@@ -26,7 +26,7 @@ class PathError(SourceError, OSError):
 
 
 class FoundFile(NamedTuple):
-    """A file as its directory showed it; size and mtime, read before the content, are its version."""
+    """A file as its directory showed it. Size and mtime, read before the content, are its version."""
 
     directory: str
     name: str
@@ -46,13 +46,13 @@ class FoundFile(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Roots:
-    """What was named, each place once: real directories, in order, and files as (real directory, name)."""
+    """The places that were named, each once: real directories, in order, and files as (real directory, name)."""
 
     directories: Mapping[str, None]
     files: frozenset[tuple[str, str]]
 
     def hold(self, place: str, selection: Selection) -> bool:
-        """Whether the real path `place` lies below one of the directories, and nothing on the way there is left."""
+        """Whether the real path `place` lies below one of the directories, with nothing on the way left out."""
         return any(
             place.startswith(os.path.join(root, "")) and selection.reaches(inside(root, place))
             for root in self.directories
@@ -61,11 +61,15 @@ class Roots:
 
 @dataclass(slots=True)
 class Listing:
-    """One directory: the wanted files, every name (None where it was not listed), and how many links were not followed.
+    """One directory.
 
-    `links` are those to directories, `leading_out` those to files out of the tree.
-
-    `prefix` is the path from the root to it, with a `/` behind it: "" for the root itself.
+    Attributes:
+        directory: its path.
+        prefix: the path from the root to it, with a `/` behind it; "" for the root itself.
+        files: the wanted files.
+        names: every name; None if it was not listed.
+        links: links to directories, which were not followed.
+        leading_out: links to files outside of the tree, which were not followed.
     """
 
     directory: str
@@ -77,10 +81,13 @@ class Listing:
 
 
 def roots(paths: Iterable[str]) -> Roots:
-    """The places that `paths` name; `PathError` for one that is missing or is neither a directory nor a file.
+    """Resolve the places that `paths` name.
 
-    The directory part is resolved, so that two paths to one place are one; the last part of a file's path is kept, so
+    The directory part is resolved, so that two paths to one place are one. The last part of a file's path is kept, so
     that a link is known by its own name.
+
+    Raises:
+        PathError: a path is missing, or is neither a directory nor a file.
     """
     directories: dict[str, None] = {}
     files: set[tuple[str, str]] = set()
@@ -118,10 +125,10 @@ def walk(places: Roots, selection: Selection, on_error: Callable[[str, OSError],
 def in_order(
     root: str, selection: Selection, on_error: Callable[[str, OSError], None]
 ) -> Iterator[tuple[str, str, os.stat_result]]:
-    """The wanted files below the real directory `root`, in the order of their paths from there: that, path and status.
+    """Give the wanted files below the real directory `root`, sorted by relative path: that path, the place, the status.
 
-    A file is looked at when it is its turn. What cannot be listed or examined goes to `on_error`, and so does a link
-    out of the tree, unless the selection has these followed.
+    It looks at a file when its turn comes. What cannot be listed or examined goes to `on_error`, and so does a link out
+    of the tree, unless the selection follows these.
     """
     walker = _Walker(Roots({root: None}, frozenset()), selection, on_error)
     pending = [""]  # paths from the root, the last one next; those of directories end with `/`, and so come in order
@@ -137,7 +144,7 @@ def in_order(
 
 
 def inside(root: str, path: str) -> str:
-    """`path`, which is `root` or lies below it, relative to `root` and written with `/`; "" for `root` itself."""
+    """Return `path` relative to `root`, which holds it, written with `/`; "" for `root` itself."""
     return path[len(root) :].lstrip(os.sep).replace(os.sep, "/")
 
 
@@ -148,7 +155,7 @@ class _Walker:
     on_error: Callable[[str, OSError], None]
 
     def named(self, directory: str, names: Iterable[str]) -> Listing:
-        """The files that were named in one directory."""
+        """List the files that were named in one directory."""
         listing = Listing(directory)
         for name in names:
             path = os.path.join(directory, name)
@@ -159,7 +166,7 @@ class _Walker:
         return listing
 
     def look(self, root: str, directory: str) -> tuple[Listing, list[str]]:
-        """One directory and, in order, the directories in it that are to be walked."""
+        """List one directory; return also the directories in it to walk, in order."""
         listing, below = Listing(directory, inside(root, os.path.join(directory, ""))), list[str]()
         try:
             with os.scandir(directory) as found:
@@ -180,7 +187,7 @@ class _Walker:
         return listing, below
 
     def names(self, root: str, prefix: str) -> list[str]:
-        """What is wanted of one directory, as paths from the root: files, links, and directories with a `/`."""
+        """Return what is wanted of one directory, as paths from the root: files, links, and directories with a `/`."""
         directory = os.path.join(root, prefix.rstrip("/"))
         try:
             with os.scandir(directory) as found:
@@ -195,7 +202,7 @@ class _Walker:
             return []
 
     def status(self, path: str) -> os.stat_result | None:
-        """What the system says of a file, or None."""
+        """Return what the system says of a file, or None."""
         try:
             status = os.lstat(path)
             if not S_ISLNK(status.st_mode):
