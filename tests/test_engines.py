@@ -389,13 +389,12 @@ def test_a_child_that_was_forked_has_threads_of_its_own():
     asyncio.run(engine.aclose())
 
 
-@pytest.mark.parametrize("value", [Threads, "process", 3, True, ["thread"]])
+@pytest.mark.parametrize("value", [Threads, "gpu", 3, True, ["thread"]])
 def test_what_is_no_engine(value):
     with pytest.raises(penstock.OptionError) as raised:
         penstock.stream([]).map(double, engine=value)
-    assert (
-        str(raised.value) == f"engine must be None, 'inline', 'thread' or an engine of penstock.engines, got {value!r}"
-    )
+    names = "'inline', 'thread', 'process'"
+    assert str(raised.value) == f"engine must be None, {names} or an engine of penstock.engines, got {value!r}"
 
 
 def test_an_async_function_runs_on_the_loop():
@@ -478,7 +477,7 @@ def own(monkeypatch):
     def use(**options):
         def make(places, name):
             assert name == "map(double)"
-            made.append(Elsewhere(places, **options))
+            made.append(Elsewhere(places or 1, **options))
             return made[-1]
 
         monkeypatch.setitem(choosing.OWN, "thread", make)

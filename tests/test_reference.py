@@ -145,7 +145,9 @@ SECTIONS = {
     "Runs": members(penstock.Run),
     "DurableRun": members(durable.DurableRun),
     "Limits": made("Limiter", "RateLimit") | members(Limiter) | members(RateLimit),
-    "Engines": made("Threads", "Call", "Answer", "Progress", "answer") | members(engines.Engine) | {"Engine"},
+    "Engines": made("Threads", "Call", "Answer", "Progress", "answer", "processes")
+    | members(engines.Engine)
+    | {"Engine"},
     "Outcomes": made("Ok", "Failed", "Cancelled", "NotStarted"),
     "Statistics": names_of(StageStats) | {"in_flight"},
     "Sinks": made("SqliteTable", "SqliteVectors", "Callback")

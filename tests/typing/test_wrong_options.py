@@ -41,7 +41,7 @@ def types(urls: Stream[str]) -> None:
     urls.map(fetch, ordered="no")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue]
     urls.map(fetch, buffer=None)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue]
     urls.map(fetch, buffer=1.5)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue]
-    urls.map(fetch, engine="process")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue]
+    urls.map(fetch, engine="gpu")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue]
     urls.map(fetch, name=1)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue]
     urls.map(fetch, timeout="10s")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue]
     urls.map(fetch, retry=3)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue]

@@ -7,6 +7,7 @@ import inspect
 from asyncio import CancelledError
 from contextlib import suppress
 from traceback import walk_stack
+from typing import override
 
 from penstock.core.text import one_line
 
@@ -43,6 +44,29 @@ class AttemptTimeout(PenstockError, TimeoutError):
 
 class WorkerLost(PenstockError):
     """The worker that ran a call died: killed, out of memory, a crash of C code, `os._exit`, a node that is gone."""
+
+
+class RemoteError(PenstockError):
+    """Stands for an exception that was raised in another process and cannot be pickled, or not be loaded here.
+
+    Attributes:
+        text: the traceback, as Python prints it there.
+    """
+
+    def __init__(self, said: str, text: str) -> None:
+        super().__init__(said, text)
+        self.text: str = text
+
+    @override
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class PicklingFailed(PenstockError, TypeError):
+    """An argument or a result of a call in another process cannot be pickled, or not be loaded there.
+
+    The message names it, its type and the reason.
+    """
 
 
 class SourceConsumedError(PenstockError, RuntimeError):

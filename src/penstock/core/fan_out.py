@@ -12,6 +12,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, I
 from enum import IntEnum
 from typing import Any, Final, cast, override
 
+from penstock.core.at_hand import AT_HAND
 from penstock.core.calling import composed
 from penstock.core.clock import now
 from penstock.core.closing import aclose, close
@@ -29,9 +30,6 @@ from penstock.core.window import Caller
 PASSES: Final = 2
 """Passes of the loop between two rounds while an input has no output: one wakes it, one lets it give an output."""
 
-
-AT_HAND: Final = (list, tuple, set, frozenset, dict, deque)
-"""Iterables that hold their items in memory; any other (a `range`, a query) may compute them as it is read."""
 
 EXHAUSTED: Final[Any] = object()
 """What `Outputs.take` returns after the last output."""

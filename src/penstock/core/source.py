@@ -7,12 +7,13 @@ variables inside it. A sync iterator is read by the stage that has a free place.
 import asyncio
 import inspect
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Sized
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from types import AsyncGeneratorType, GeneratorType
 from typing import Any, cast, override
 
+from penstock.core.at_hand import length_of
 from penstock.core.clock import now
 from penstock.core.closing import aclose, close
 from penstock.core.errors import OptionError, SourceConsumedError, as_failure
@@ -411,14 +412,6 @@ class SourceSpec:
     def _refuse_thread(self, source: object) -> None:
         if self._in_thread is not None:
             raise OptionError(f'engine="thread" is for a source that blocks, got the async iterable {source!r}')
-
-
-def length_of(iterable: object) -> int | None:
-    """Return the length of `iterable`, if it has one: wrappers of iterators may have a `__len__` that raises."""
-    try:
-        return len(iterable) if isinstance(iterable, Sized) else None
-    except Exception:  # noqa: BLE001 -- whatever it is, there is no length
-        return None
 
 
 def _is_closed_generator(source: object) -> bool:

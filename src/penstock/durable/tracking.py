@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final, cast
 
+from penstock.core.at_hand import AT_HAND
 from penstock.core.closing import aclose, close
-from penstock.core.fan_out import AT_HAND
 from penstock.core.outcome import Failed
 from penstock.core.plan import ANY_NUMBER, DROPPED, MISSING, AsyncFn, Gate, Later, Plan
 from penstock.durable.fingerprint import StageCode

@@ -3,8 +3,25 @@
 The window, its order and its accounting are the same everywhere (P12).
 """
 
-from penstock.core.errors import WorkerLost
-from penstock.engines.engine import Answer, Call, Engine, Progress, answer
-from penstock.engines.threads import Threads
+from typing import TYPE_CHECKING
 
-__all__ = ["Answer", "Call", "Engine", "Progress", "Threads", "WorkerLost", "answer"]
+from penstock.exports import exports
+
+if TYPE_CHECKING:
+    from penstock.core.errors import WorkerLost
+    from penstock.engines.engine import Answer, Call, Engine, Progress, answer
+    from penstock.engines.process.processes_engine import processes
+    from penstock.engines.threads import Threads
+else:  # a worker process imports modules of this package, and has no use for these
+    __getattr__, __dir__ = exports(
+        __name__,
+        {
+            "penstock.core.errors": ("WorkerLost",),
+            "penstock.engines.engine": ("Answer", "Call", "Engine", "Progress", "answer"),
+            "penstock.engines.process.processes_engine": ("processes",),
+            "penstock.engines.threads": ("Threads",),
+        },
+        extras={},
+    )
+
+__all__ = ["Answer", "Call", "Engine", "Progress", "Threads", "WorkerLost", "answer", "processes"]

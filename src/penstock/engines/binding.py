@@ -6,8 +6,8 @@ from functools import partial
 from itertools import islice
 from typing import Any, Final, Protocol, cast
 
+from penstock.core.at_hand import AT_HAND
 from penstock.core.errors import as_failure
-from penstock.core.fan_out import AT_HAND
 from penstock.core.meter import WAITED
 from penstock.core.retry import StillRunning, in_time
 from penstock.core.scope import outlast

@@ -13,14 +13,24 @@ from penstock.engines.groups import WINDOW, Groups
 from penstock.engines.local import FunctionKind
 from penstock.engines.threads import Threads
 
-type EngineOption = Literal["inline", "thread"] | Engine
+type EngineOption = Literal["inline", "thread", "process"] | Engine
 """The option `engine`: a name, or an engine that stages and runs share."""
 
-type Make = Callable[[int, str], Engine]
-"""Makes an engine for one stage of one run, from its places and name."""
+type Make = Callable[[int | None, str], Engine]
+"""Makes an engine for one stage of one run, given its places, if it says how many, and its name."""
 
-OWN: Final[Mapping[object, Make]] = {"thread": lambda places, name: Threads(places, name=name)}
-"""Engines that have a name: each stage of a run makes one of its own."""
+
+def _processes(places: int | None, _: str) -> Engine:
+    from penstock.engines.process.processes_engine import processes, processors  # noqa: PLC0415 -- slow to import, and often unused
+
+    return processes(None if places is None else min(places, processors()))
+
+
+OWN: Final[Mapping[object, Make]] = {
+    "thread": lambda places, name: Threads(places or 1, name=name),
+    "process": _processes,
+}
+"""The engines that have a name: each stage of a run has one of its own."""
 
 
 def chosen(option: object, kind: FunctionKind, places: int | None) -> Engine | Make | None:
@@ -52,7 +62,7 @@ def bound_to(
     """
     own = not isinstance(engine, Engine)
     if not isinstance(engine, Engine):
-        engine = engine(plan.concurrency, plan.name)
+        engine = engine(plan.concurrency if counted else None, plan.name)
         scope.resources.append(engine)
     if engine.group_seconds is not None:
         groups = engine.line(Groups)

@@ -8,20 +8,15 @@ import asyncio
 import os
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from collections.abc import Set as AbstractSet
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any, Final, NamedTuple, Self, cast, override
 
-from penstock.core.fan_out import AT_HAND
 from penstock.core.limits import Limiter
-from penstock.core.source import length_of
+from penstock.engines.read_results import read
 
 ALL: Final = sys.maxsize
 """Results of a call, where all are wanted."""
-
-_AS_IT_IS: Final = (*AT_HAND, str, bytes, bytearray, range, Mapping, AbstractSet, Awaitable)
 
 
 class Answer:
@@ -72,19 +67,9 @@ def answer(fn: Callable[..., Any], arguments: tuple[Any, ...], most: int | None 
     """Make a call here and now, and say what it came to: what an engine does with a `Call` where it runs."""
     try:
         value = fn(*arguments)
-        return Answer(value if most is None else _read(value, most))
+        return Answer(value if most is None else read(value, most))
     except BaseException as error:  # noqa: BLE001 -- any exception is the item's outcome
         return Answer(error=error)
-
-
-def _read(value: Any, most: int) -> Any:
-    """The results in an iterable, up to `most`; as it is, what is in memory, is awaited, or has too many."""
-    if isinstance(value, _AS_IT_IS) or not isinstance(value, Iterable):
-        return cast("Any", value)
-    length = length_of(cast("object", value))
-    if length is not None and length >= most:
-        return cast("Any", value)
-    return list(islice(cast("Iterable[Any]", value), most))
 
 
 class Engine(ABC):

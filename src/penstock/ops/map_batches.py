@@ -7,12 +7,12 @@ from itertools import islice
 from typing import Any, cast, override
 
 from penstock.core import validate
+from penstock.core.at_hand import length_of
 from penstock.core.batches import BatchWindow
 from penstock.core.errors import OptionError, ResultCountError
 from penstock.core.plan import AsyncFn, Plan
 from penstock.core.retry import Seconds
 from penstock.core.scope import Scope
-from penstock.core.source import length_of
 from penstock.core.stage import Stage
 from penstock.engines.binding import Binding
 from penstock.ops.group import Batch

@@ -8,12 +8,13 @@ from types import FunctionType
 from typing import Any, cast, override
 
 from penstock.core import validate
+from penstock.core.at_hand import length_of
 from penstock.core.closing import close
 from penstock.core.errors import MisuseError, OptionError
 from penstock.core.plan import AsyncFn, OnError, Plan
 from penstock.core.retry import Retry, Seconds, within
 from penstock.core.scope import Scope
-from penstock.core.source import IteratorStage, length_of
+from penstock.core.source import IteratorStage
 from penstock.core.stage import Stage
 from penstock.core.window import Window
 from penstock.engines.binding import Binding

@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from penstock.core import validate
+from penstock.core.at_hand import length_of
 from penstock.core.errors import WorkRaised
 from penstock.core.outcome import Cancelled, Failed, NotStarted, Outcome, Reason
 from penstock.core.plan import AsyncFn
 from penstock.core.retry import Retry, Seconds
-from penstock.core.source import length_of
 from penstock.run import Run
 from penstock.tasks.calls import Calls, Given, open_tasks
 from penstock.tasks.tokens import CancelToken, in_loop

@@ -1,0 +1,136 @@
+"""Values on their way to another process: pickled by name where that can be, by value (cloudpickle) where it must be.
+
+Large arrays, `bytes` and `bytearray` go beside the pickle, as they are (protocol 5).
+"""
+
+import pickle
+import sys
+from collections.abc import Callable, Iterable
+from importlib import import_module
+from pickle import PickleBuffer
+from types import FunctionType
+from typing import Any, Final
+
+LARGE: Final = 1 << 16
+"""Bytes from which on a buffer goes beside the pickle."""
+
+MOST_BUFFERS: Final = 256
+"""Buffers of one group that go so."""
+
+_MAIN: Final = b"__main__"
+
+
+class Crossing:
+    """How values of this process are pickled.
+
+    `main_is_there`: the other process finds what the module `__main__` has by its name.
+    """
+
+    def __init__(self, *, main_is_there: bool) -> None:
+        self._main_is_there = main_is_there
+
+    def dumps(self, value: Any, buffers: list[memoryview]) -> bytes:
+        """Pickle a value; its large buffers are added to the list.
+
+        Raises:
+            Exception: it cannot be pickled; anything, as it is the value that says so.
+        """
+        count = len(buffers)
+
+        def beside(buffer: PickleBuffer) -> bool:
+            """Whether the buffer stays in the pickle."""
+            try:
+                view = buffer.raw()
+            except BufferError:
+                return True
+            if view.nbytes < LARGE or len(buffers) >= MOST_BUFFERS:
+                return True
+            buffers.append(view)
+            return False
+
+        try:
+            data = pickle.dumps(value, 5, buffer_callback=beside)
+        except Exception as error:
+            del buffers[count:]
+            cloud = _cloudpickle()
+            if cloud is None:
+                if isinstance(error, (AttributeError, pickle.PicklingError)):
+                    raise pickle.PicklingError(f"{error}; {NEEDS_CLOUDPICKLE}") from error
+                raise
+            return self._by_value(cloud, value, beside)
+        if not self._main_is_there and _MAIN in data:
+            cloud = _cloudpickle()
+            if cloud is None:
+                raise pickle.PicklingError(
+                    f"workers do not have the module __main__ of this process; {NEEDS_CLOUDPICKLE}"
+                )
+            del buffers[count:]
+            return self._by_value(cloud, value, beside)
+        return data
+
+    def _by_value(self, cloud: Any, value: Any, beside: Callable[[PickleBuffer], bool]) -> bytes:
+        from io import BytesIO  # noqa: PLC0415 -- with the rest of what is rarely needed
+
+        main_is_there = self._main_is_there
+
+        class Pickler(cloud.CloudPickler):  # type: ignore[misc]
+            """Pickles by name what workers have in their `__main__`: a class of it stays one class."""
+
+            def reducer_override(self, obj: Any) -> Any:
+                if main_is_there and isinstance(obj, (FunctionType, type)) and _is_of_main(obj):
+                    return NotImplemented
+                above: Any = super()
+                return above.reducer_override(obj)
+
+        file = BytesIO()
+        Pickler(file, 5, buffer_callback=beside).dump(value)
+        return file.getvalue()
+
+
+NEEDS_CLOUDPICKLE: Final = (
+    "what has no name in a module that workers import needs cloudpickle: pip install 'penstock[process]'"
+)
+
+
+def loads(data: bytes | bytearray | memoryview, buffers: Iterable[Any] = ()) -> Any:
+    """The value of a pickle, which comes from a process of ours."""
+    return pickle.loads(data, buffers=buffers)  # noqa: S301
+
+
+def whole(value: Any) -> Any:
+    """The value, or what has its bytes, if they are many, go beside the pickle; they come out as they were."""
+    return PickleBuffer(value) if type(value) in _BYTES and len(value) >= LARGE else value
+
+
+_BYTES: Final = (bytes, bytearray)
+
+
+def why(error: BaseException) -> str:
+    """What an exception says, on one line, with its type."""
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001 -- the user's
+        text = "?"
+    return f"{type(error).__name__}: {' '.join(text.split())[:500]}"
+
+
+def type_name(value: object) -> str:
+    """How a type is called in a message."""
+    kind = type(value)
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _is_of_main(value: Any) -> bool:
+    if getattr(value, "__module__", None) != "__main__":
+        return False
+    found: Any = sys.modules.get("__main__")
+    for part in value.__qualname__.split("."):
+        found = getattr(found, part, None)
+    return found is value
+
+
+def _cloudpickle() -> Any:
+    try:
+        return import_module("cloudpickle")  # an extra, without types, for some
+    except ImportError:
+        return None

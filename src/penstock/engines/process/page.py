@@ -1,0 +1,115 @@
+"""The page that a worker shares with the driver: what it runs, since when, and what the calls before came to.
+
+High-level idea: a worker that dies or hangs can send nothing any more, its page still tells. It has two halves, each
+for every other group of calls, as one may run while the next one is on its way. Small outcomes travel in it alone.
+
+Each side writes a word and then looks at one of the other: `STOP` after `BEGUN`, `BEGUN` after `STOP`. With a `fence`
+between, one of them sees the other (Dekker): what the driver has stopped and does not see begun will never begin.
+"""
+
+import mmap
+import os
+import sys
+import tempfile
+from _thread import allocate_lock
+from collections.abc import Callable
+from struct import Struct
+from typing import Final
+
+BEGUN: Final = 0
+"""A word: calls that have begun; more than are finished: one runs."""
+FINISHED: Final = 1
+"""A word: calls that are over, with their records."""
+STOP: Final = 2
+"""A word, the driver's: not to begin another call of the group."""
+SINCE: Final = 3
+"""When the call that runs began, by `time.monotonic`."""
+
+AREA: Final = 1 << 17
+"""Bytes of a half."""
+MOST_CALLS: Final = 1 << 11
+"""Calls that a group can have: each has room for a record without data."""
+_FIRST: Final = 64
+_RECORD: Final = Struct("<dII")
+_DATA_ENDS: Final = AREA - MOST_CALLS * _RECORD.size
+
+VALUE: Final = 0
+ERROR: Final = 1
+UNPICKLABLE: Final = 2
+UNREADABLE: Final = 3
+UNSENT: Final = 4
+BY_PIPE: Final = 5
+"""What a record is: see `worker`."""
+
+_LOCK: Final = allocate_lock()
+
+
+def fence() -> None:
+    """Have what was written before be seen by others before anything that follows is read."""
+    _LOCK.acquire()
+    _LOCK.release()
+
+
+class Area:
+    """One half of a page."""
+
+    def __init__(self, view: memoryview) -> None:
+        self.bytes: memoryview = view
+        self.words: memoryview[int] = view.cast("Q")
+        self.times: memoryview[float] = view.cast("d")
+        self._end = _FIRST
+
+    def rewind(self) -> None:
+        """Begin with the records of another group."""
+        self._end = _FIRST
+
+    def reset(self) -> None:
+        """Forget the last group: by the driver, before it sends the next one."""
+        self.rewind()
+        self.words[BEGUN] = self.words[FINISHED] = self.words[STOP] = 0
+
+    def put(self, seconds: float, kind: int, data: bytes = b"") -> bool:
+        """Record what the next call came to, by the worker; False: there is no room for the data."""
+        start = self._end + _RECORD.size
+        end = start + len(data)
+        if data and end > _DATA_ENDS:
+            return False
+        _RECORD.pack_into(self.bytes, self._end, seconds, kind, len(data))
+        self.bytes[start:end] = data
+        self._end = end
+        self.words[FINISHED] += 1
+        return True
+
+    def next(self) -> tuple[float, int, memoryview]:
+        """The next record that the driver has not read: seconds, kind, data. It has counted that there is one."""
+        start = self._end + _RECORD.size
+        seconds, kind, length = _RECORD.unpack_from(self.bytes, self._end)
+        self._end = start + length
+        return seconds, kind, self.bytes[start : start + length]
+
+    def stop(self) -> bool:
+        """Have no other call begin; whether one has begun."""
+        self.words[STOP] = 1
+        fence()
+        return self.words[BEGUN] > 0
+
+
+class SharedPage:
+    """Both halves: group `n` has the half `n % 2`."""
+
+    def __init__(self, fd: int) -> None:
+        self._map = mmap.mmap(fd, 2 * AREA)
+        whole = memoryview(self._map)
+        self.areas: tuple[Area, Area] = Area(whole[:AREA]), Area(whole[AREA:])
+
+
+def page_file() -> int:
+    """A descriptor of memory for a page; it is in no file system, or in one without a name."""
+    create: Callable[[str], int] | None = getattr(os, "memfd_create", None) if sys.platform == "linux" else None
+    if create is not None:
+        fd = create("penstock")
+    else:
+        with tempfile.TemporaryFile() as file:
+            fd = os.dup(file.fileno())
+    os.ftruncate(fd, 2 * AREA)
+    return fd

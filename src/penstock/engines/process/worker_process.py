@@ -1,0 +1,357 @@
+"""A worker as the driver sees it: its groups of calls, what comes of them, and its end."""
+
+import asyncio
+import os
+import pickle
+import signal
+from asyncio import CancelledError
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from socket import SHUT_WR
+from time import monotonic
+from typing import Final
+
+from penstock.core.errors import MisuseError, PicklingFailed, RemoteError, WorkerLost
+from penstock.engines.engine import Answer, Progress
+from penstock.engines.process import messages
+from penstock.engines.process import page as pages
+from penstock.engines.process.crossing import loads, why
+from penstock.engines.process.messages import WireCall
+from penstock.engines.process.remote_errors import unpacked
+from penstock.engines.process.starting import Started, kill
+
+DEPTH: Final = 2
+"""Groups that a worker can have: it has so many areas on its page."""
+
+_AT_ONCE: Final = 64
+"""Reads in one turn of the loop."""
+
+
+class Function:
+    """A function that has been pickled for workers."""
+
+    def __init__(self, number: int, data: bytes, name: str) -> None:
+        self.number = number
+        self.data = data
+        self.name = name
+
+
+class SentGroup:
+    """Calls that were submitted together.
+
+    Attributes:
+        answers: the future of what they come to.
+        functions: what is called, one for each.
+        entries: the calls as a worker reads them; see `messages.WireCall`.
+        buffers: what goes beside.
+        unsent: the errors of those that cannot be sent.
+        child: the worker that has it.
+        number: its number there.
+        stopped: the call that runs is to end.
+    """
+
+    def __init__(self, answers: asyncio.Future[list[Answer]]) -> None:
+        self.answers = answers
+        self.functions: list[Function] = []
+        self.entries: list[WireCall] = []
+        self.buffers: list[memoryview] = []
+        self.unsent: dict[int, BaseException] = {}
+        self.child: WorkerProcess | None = None
+        self.number = 0
+        self.stopped = False
+        self.timer: asyncio.TimerHandle | None = None
+        self.known: list[Answer] = []
+        self.parts: dict[int, tuple[int, memoryview, list[bytes | bytearray]]] = {}
+
+    def end(self) -> None:
+        """Say what its calls came to, as far as they are over."""
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
+        self.child = None
+        self.entries, self.buffers, self.functions = [], [], []
+        if not self.answers.done() and not self.answers.get_loop().is_closed():
+            self.answers.set_result(self.known)
+
+    def fail(self, error: Callable[[], BaseException]) -> None:
+        """Say of all calls that they cannot be made."""
+        self.known = [Answer(error=error()) for _ in self.entries]
+        self.end()
+
+    def collect(self, area: pages.Area) -> None:
+        """Take what the page says of calls that are over."""
+        known = self.known
+        while len(known) < area.words[pages.FINISHED]:
+            index = len(known)
+            seconds, kind, data = area.next()
+            buffers: list[bytes | bytearray] = []
+            if kind == pages.BY_PIPE:
+                kind, data, buffers = self.parts.pop(index)
+            known.append(self._answer(index, seconds, kind, data, buffers))
+
+    def _answer(
+        self, index: int, seconds: float, kind: int, data: memoryview, buffers: list[bytes | bytearray]
+    ) -> Answer:
+        if kind == pages.VALUE:
+            try:
+                return Answer(loads(data, buffers), None, seconds)
+            except BaseException as error:  # noqa: BLE001 -- classes of the user's are made here
+                failed: BaseException = PicklingFailed(
+                    f"the result of {self.functions[index].name} cannot be loaded in this process: {why(error)}"
+                )
+                return Answer(None, failed, seconds)
+        if kind == pages.ERROR:
+            return Answer(None, unpacked(data, RemoteError), seconds)
+        if kind == pages.UNSENT:
+            return Answer(None, self.unsent[index], seconds)
+        name = self.functions[index].name
+        what, _, reason = bytes(data).decode(errors="replace").partition("\n")
+        if kind == pages.UNPICKLABLE:
+            failed = PicklingFailed(f"the result of {name}, of type {what}, cannot be pickled: {reason}")
+        elif what == "fn":
+            failed = MisuseError(f"{name} cannot be loaded in a worker process: {reason}")
+        else:
+            failed = PicklingFailed(f"an argument of {name} cannot be loaded in a worker process: {reason}")
+        return Answer(None, failed, seconds)
+
+
+class WorkerProcess:
+    """A worker process.
+
+    `tell` is asked to look after it when it is ready, has less to do, or is dead.
+    """
+
+    def __init__(self, started: Started, hello: bytes, loop: asyncio.AbstractEventLoop, tell: "Tell") -> None:
+        self._started = started
+        self._loop = loop
+        self._fd = started.socket.fileno()
+        self._tell = tell
+        self._fds = [fd for fd in (started.leash, started.pidfd) if fd is not None]
+        self._areas = pages.SharedPage(started.page).areas
+        os.close(started.page)
+        self._inbox = messages.Inbox()
+        self._outbox = messages.Outbox()
+        self._writing = False
+        self._sent = 0
+        self._functions: set[int] = set()
+        self.dropped: list[int] = []
+        self.groups: dict[int, SentGroup | None] = {}
+        """Those that it has not answered, by number; None: what is left of one that was taken back."""
+        self.ready = False
+        self.was_ready = False
+        self.ending = False
+        self.failed: tuple[str, BaseException] | None = None
+        """Why it could not start: what failed there, and how."""
+        self.gone: asyncio.Future[None] = loop.create_future()
+        loop.add_reader(self._fd, self._readable)
+        if started.pidfd is not None:
+            loop.add_reader(started.pidfd, self._dead)
+        self._write(messages.message(messages.HELLO, 0, hello))
+
+    @property
+    def busy(self) -> bool:
+        """Whether it has calls to make."""
+        return any(group is not None for group in self.groups.values())
+
+    @property
+    def second(self) -> SentGroup | None:
+        """The group that waits behind another one there, if there is one and it is in no trouble."""
+        if len(self.groups) < DEPTH:
+            return None
+        *_, last = self.groups.values()
+        return last
+
+    @property
+    def pid(self) -> int:
+        """The number of the process."""
+        return self._started.process.pid
+
+    # What it is given
+
+    def give(self, group: SentGroup) -> None:
+        """Send it a group of calls."""
+        self._sent = number = self._sent + 1
+        self._areas[number % 2].reset()
+        group.child, group.number = self, number
+        self.groups[number] = group
+        new: list[tuple[int, bytes]] = []
+        for function in dict.fromkeys(group.functions):
+            if function.number not in self._functions:
+                self._functions.add(function.number)
+                new.append((function.number, function.data))
+        dropped, self.dropped = self.dropped, []
+        self._functions.difference_update(dropped)
+        envelope = pickle.dumps((new, dropped, group.entries), 5)
+        self._write(messages.message(messages.RUN, number, envelope, group.buffers))
+
+    def begun(self, group: SentGroup) -> int:
+        """How many calls of the group have begun."""
+        return self._areas[group.number % 2].words[pages.BEGUN]
+
+    def halt(self, group: SentGroup) -> bool:
+        """Have no other call of the group begin; whether one has, else the group is nobody's again."""
+        if self._areas[group.number % 2].stop():
+            return True
+        self.groups[group.number] = None
+        group.child = None
+        return False
+
+    def progress(self, group: SentGroup) -> Progress:
+        """What its page says of the group."""
+        area = self._areas[group.number % 2]
+        begun, since = area.words[pages.BEGUN], area.times[pages.SINCE]
+        group.collect(area)
+        runs = begun > len(group.known)
+        return Progress(list(group.known), self._loop.time() - (monotonic() - since) if runs else None)
+
+    def end(self) -> None:
+        """Have it leave when it has answered."""
+        self.ending = True
+        with suppress(OSError):
+            self._started.socket.shutdown(SHUT_WR)
+
+    def kill(self) -> None:
+        """End it now."""
+        kill(self._started.process)
+
+    # What comes from it
+
+    def _write(self, pieces: Sequence[messages.Buffer]) -> None:
+        self._outbox.put(pieces)
+        if not self._writing:
+            self._flush()
+
+    def _flush(self) -> None:
+        try:
+            done = self._outbox.flush(self._fd)
+        except OSError:  # it is dying, and that is told by others
+            done, self._outbox = True, messages.Outbox()
+        if done and self._writing:
+            self._loop.remove_writer(self._fd)
+        elif not done and not self._writing:
+            self._loop.add_writer(self._fd, self._flush)
+        self._writing = not done
+
+    def _readable(self) -> None:
+        if not self._read(_AT_ONCE):
+            self._loop.remove_reader(self._fd)
+            if not self.ending:
+                self.kill()
+            if self._started.pidfd is None:
+                self._dead()
+
+    def _read(self, most: int) -> bool:
+        """Take what has come; False: there will be no more."""
+        inbox = self._inbox
+        more = there = True
+        while more and most:
+            most -= 1
+            try:
+                more = inbox.read(self._fd)
+            except EOFError:
+                there = more = False
+            while (message := inbox.take()) is not None:
+                self._take(message)
+        return there
+
+    def _take(self, message: messages.Message) -> None:
+        kind, number, envelope, buffers = message
+        if kind == messages.DONE:
+            group = self.groups.pop(number)
+            if group is not None:
+                group.collect(self._areas[number % 2])
+                group.end()
+            self._tell.has_less(self)
+        elif kind == messages.PART:
+            group = self.groups[number]
+            if group is not None:
+                index, outcome = messages.PLACE.unpack(envelope)
+                group.parts[index] = outcome, memoryview(buffers.pop()), buffers
+        elif kind == messages.READY:
+            self.ready = self.was_ready = True
+            self._tell.is_ready(self)
+        else:
+            what, _, data = bytes(envelope).partition(b"\n")
+            self.failed = what.decode(), unpacked(data, RemoteError)
+
+    # Its end
+
+    def _dead(self) -> None:
+        """Reap it, if it is dead, and say what its calls came to."""
+        process = self._started.process
+        kill(process)  # what it has started, too
+        if process.poll() is None:
+            self._loop.call_later(0.005, self._dead)
+            return
+        self._read(_AT_ONCE)
+        self.let_go()
+        self.ready = False
+        groups, self.groups = self.groups, {}
+        for number, group in groups.items():
+            if group is not None:
+                area = self._areas[number % 2]
+                group.collect(area)
+                if area.words[pages.BEGUN] > len(group.known):
+                    group.known.append(Answer(error=self._lost(group)))
+                group.end()
+        if not self.gone.done():
+            self.gone.set_result(None)
+        self._tell.is_gone(self)
+
+    def how(self) -> str:
+        """How it ended."""
+        status = self._started.process.returncode
+        if status is None or status >= 0:
+            return f"exited with status {status}"
+        try:
+            return f"was killed by {signal.Signals(-status).name}"
+        except ValueError:
+            return f"was killed by signal {-status}"
+
+    def _lost(self, group: SentGroup) -> BaseException:
+        if group.stopped:
+            return CancelledError()
+        if self.ending:
+            return MisuseError("the engine of processes was closed while this call ran")
+        name = group.functions[len(group.known)].name
+        return WorkerLost(f"worker process {self.pid} {self.how()} while it ran {name}")
+
+    def let_go(self) -> None:
+        """Close what there is of it here."""
+        started = self._started
+        if not self._loop.is_closed():
+            self._loop.remove_reader(self._fd)
+            self._loop.remove_writer(self._fd)
+            if started.pidfd is not None:
+                self._loop.remove_reader(started.pidfd)
+        self.close_descriptors()
+
+    def close_descriptors(self) -> None:
+        """Close these alone: in a child that was forked, the loop is another's."""
+        self._started.socket.close()
+        fds, self._fds = self._fds, []
+        for fd in fds:
+            with suppress(OSError):
+                os.close(fd)
+
+    def kill_and_wait(self) -> None:
+        """Without a loop: reap it here, which takes as long as the kernel needs to end it."""
+        self.let_go()
+        with suppress(Exception):
+            self._started.process.wait(5)
+
+
+class Tell:
+    """What a worker tells its pool."""
+
+    def is_ready(self, child: WorkerProcess) -> None:
+        """It has started."""
+        raise NotImplementedError
+
+    def has_less(self, child: WorkerProcess) -> None:
+        """A group is over."""
+        raise NotImplementedError
+
+    def is_gone(self, child: WorkerProcess) -> None:
+        """It is dead, and its groups have been answered."""
+        raise NotImplementedError

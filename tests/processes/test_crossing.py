@@ -1,0 +1,293 @@
+"""Values and exceptions on their way to a worker and back."""
+
+import functools
+import pickle
+import sys
+import threading
+import traceback
+
+import numpy as np
+import pytest
+
+import penstock
+from penstock import OptionError, PicklingFailed, RemoteError
+from penstock.core.errors import MisuseError
+from penstock.engines import processes
+from penstock.engines.process import crossing
+
+from . import work
+from .work import (
+    Awkward,
+    Changed,
+    Unloadable,
+    calling,
+    cannot_write,
+    double,
+    fail_to_load,
+    give,
+    lock,
+    make_unloadable,
+    raise_awkward,
+    raise_changed,
+    raise_hidden_context,
+    raise_in_context,
+    raise_locked,
+    raise_with_cause,
+    raises,
+    raises_kind,
+)
+
+pytestmark = pytest.mark.real_time
+
+LARGE = 300_000
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"x" * LARGE,
+        bytearray(b"x" * LARGE),
+        "x" * LARGE,
+        ("name", b"x" * LARGE, bytearray(b"y" * LARGE)),
+        [b"x" * LARGE] * 3,
+        b"",
+        None,
+        ValueError("a value"),
+    ],
+    ids=["bytes", "bytearray", "str", "nested", "list", "empty", "None", "exception"],
+)
+async def test_a_value_comes_back_as_it_is(value):
+    """P6: any value is a value."""
+    async with calling() as (_, submit):
+        (answer,) = await submit((give, value))
+    assert type(answer.value) is type(value)
+    assert answer.value == value or repr(answer.value) == repr(value)
+
+
+@pytest.mark.parametrize("size", [10, LARGE])
+@pytest.mark.parametrize("order", ["C", "F"])
+async def test_an_array_is_writable_where_it_arrives(size, order):
+    array = np.asarray(np.arange(size, dtype=np.int64).reshape(2, -1), order=order)
+    async with calling() as (_, submit):
+        (answer,) = await submit((cannot_write, array))
+    assert answer.error is None
+    assert (answer.value[0] == 7).all()
+    assert (answer.value[1] == array[1]).all()
+    assert answer.value.flags.writeable
+    answer.value[1, 0] = 3
+    assert array[0, 0] == 0
+
+
+def test_large_buffers_are_sent_without_a_copy():
+    """The socket is given the memory of the array, and of the bytes, themselves."""
+    array, data = np.zeros(LARGE), bytes(LARGE)
+    buffers = []
+    pickled = crossing.Crossing(main_is_there=False).dumps((array, crossing.whole(data)), buffers)
+    assert len(pickled) < 1_000
+    first, second = buffers
+    assert np.shares_memory(np.frombuffer(first, dtype=float), array)
+    assert np.shares_memory(np.frombuffer(second, dtype=np.uint8), np.frombuffer(data, dtype=np.uint8))
+
+
+async def test_many_arrays_in_one_group():
+    arrays = [np.full(20_000, number) for number in range(400)]
+    async with calling() as (_, submit):
+        answers = await submit(*((give, array) for array in arrays))
+    assert len(answers) >= 100
+    assert all((answer.value == array).all() for answer, array in zip(answers, arrays, strict=False))
+
+
+async def test_arguments_of_two_calls_are_not_one_object():
+    """As if they had gone alone: what one call does to its argument is none of the next one's business."""
+    shared = [1]
+    async with calling() as (_, submit):
+        answers = await submit((list.clear, shared), (give, shared))
+    assert answers[1].value == [1]
+
+
+# What has no name
+
+
+async def test_lambdas_closures_and_classes_without_a_name():
+    amount = 3
+
+    class Local(Exception):
+        pass
+
+    def fails(text):
+        raise Local(text)
+
+    async with calling() as (_, submit):
+        first, second, third = await submit(
+            (lambda number: number + amount, 1), (functools.partial(lambda a, b: (a, b), 1), 2), (fails, "mine")
+        )
+    assert first.value == 4
+    assert second.value == (1, 2)
+    assert type(third.error) is Local
+    assert third.error.args == ("mine",)
+
+
+async def test_a_lambda_as_argument_and_as_result():
+    async with calling() as (_, submit):
+        (answer,) = await submit((give, lambda: 7))
+    assert answer.value() == 7
+
+
+async def test_without_cloudpickle_the_error_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cloudpickle", None)
+    async with processes(1) as engine:
+        with pytest.raises(OptionError, match=r"<lambda>.*of module .*test_crossing.*penstock\[process\]"):
+            engine.prepare(lambda: 1)
+        assert engine.prepare(double)
+
+
+# What cannot be pickled is named
+
+
+async def test_a_function_that_cannot_be_pickled():
+    held = threading.Lock()
+
+    def needs_lock(_):
+        return held
+
+    async with processes(1) as engine:
+        with pytest.raises(
+            OptionError, match=r"needs_lock of module .*test_crossing cannot be pickled.*TypeError.*lock"
+        ):
+            engine.prepare(needs_lock)
+    with pytest.raises(OptionError, match=r"initializer: .*needs_lock"):
+        processes(1, needs_lock)
+
+
+async def test_a_function_that_cannot_be_loaded(monkeypatch):
+    """A module that only the driver finds."""
+    module = type(sys)("only_here")
+    exec("def fn(x): return x", module.__dict__)
+    monkeypatch.setitem(sys.modules, "only_here", module)
+    async with calling() as (_, submit):
+        failed, after = await submit((module.fn, 1), (double, 1))
+    assert isinstance(failed.error, MisuseError)
+    assert "fn cannot be loaded in a worker process: ModuleNotFoundError: No module named 'only_here'" in str(
+        failed.error
+    )
+    assert after.value == 2
+
+
+async def test_an_argument_that_cannot_be_pickled_or_loaded():
+    async with calling() as (_, submit):
+        before, unsent, unread, after = await submit(
+            (double, 1), (give, threading.Lock()), (give, Unloadable()), (double, 2)
+        )
+    assert (before.value, after.value) == (2, 4)
+    assert isinstance(unsent.error, PicklingFailed)
+    assert "argument of give, of type _thread.lock, cannot be pickled: TypeError" in str(unsent.error)
+    assert isinstance(unread.error, PicklingFailed)
+    assert "argument of give cannot be loaded in a worker process: ValueError: not here" in str(unread.error)
+
+
+async def test_a_result_that_cannot_be_pickled_or_loaded():
+    async with calling() as (_, submit):
+        unsent, unread, after = await submit((lock,), (make_unloadable,), (double, 1))
+    assert isinstance(unsent.error, PicklingFailed)
+    assert "result of lock, of type _thread.lock, cannot be pickled: TypeError" in str(unsent.error)
+    assert isinstance(unread.error, PicklingFailed)
+    assert "result of make_unloadable cannot be loaded in this process: LookupError: made elsewhere" in str(
+        unread.error
+    )
+    assert after.value == 2
+
+
+# Exceptions
+
+
+async def error_of(fn, *arguments):
+    async with calling() as (_, submit):
+        (answer,) = await submit((fn, *arguments))
+    return answer.error
+
+
+async def test_an_exception_has_the_traceback_of_its_worker():
+    error = await error_of(raises_kind, ValueError)
+    assert type(error) is ValueError
+    printed = "".join(traceback.format_exception(error))
+    assert 'raise kind("mine")' in printed
+    assert "engines/process/worker.py" not in printed
+
+
+async def test_an_exception_that_cannot_be_made_again_as_it_was_made_crosses_with_its_attributes():
+    """`__init__` takes other arguments than it passes on: `loads` fails, in a ProcessPoolExecutor for all calls."""
+    error = await error_of(raise_awkward)
+    assert type(error) is Awkward
+    assert (error.code, error.place, error.args) == (7, "home", ("code 7 at home",))
+
+
+async def test_an_exception_that_would_be_another_one_when_made_again():
+    error = await error_of(raise_changed)
+    assert type(error) is Changed
+    assert (error.code, error.args) == (7, ("code 7",))
+
+
+async def test_cause_context_and_notes():
+    error = await error_of(raise_with_cause)
+    assert repr(error) == "ValueError('second')"
+    assert error.__notes__[0] == "a note"
+    assert repr(error.__cause__) == "KeyError('first')"
+    assert error.__context__ is error.__cause__
+    error = await error_of(raise_in_context)
+    assert repr(error.__context__) == "KeyError('first')"
+    assert error.__cause__ is None
+    assert not error.__suppress_context__
+    error = await error_of(raise_hidden_context)
+    assert repr(error.__context__) == "KeyError('first')"
+    assert error.__suppress_context__
+
+
+async def test_an_exception_that_cannot_cross_is_a_remote_error_with_its_text():
+    error = await error_of(raise_locked)
+    assert type(error) is RemoteError
+    assert str(error) == "Locked: mine"
+    assert "in raise_locked" in error.text
+    assert "Locked: mine" in error.text
+    again = pickle.loads(pickle.dumps(error))
+    assert (str(again), again.text) == (str(error), error.text)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(2, "no such file", "a.txt"),
+        UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid"),
+        ExceptionGroup("some", [ValueError("a"), KeyError("b")]),
+        penstock.AttemptTimeout("late"),
+        penstock.RemoteError("Locked: mine", "a text"),
+        work.Awkward(7, "home"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+async def test_exceptions_of_python_and_ours(error):
+    found = await error_of(raises, error) if not isinstance(error, Awkward) else await error_of(raise_awkward)
+    assert type(found) is type(error)
+    assert str(found) == str(error)
+    attributes = {name for name in dir(error) if not name.startswith("__") and not callable(getattr(error, name, len))}
+    assert {name: repr(getattr(found, name)) for name in attributes} == {
+        name: repr(getattr(error, name)) for name in attributes
+    }
+
+
+# Starts that fail
+
+
+async def test_an_initializer_that_raises_is_an_error_and_no_endless_loop():
+    async with calling(2, fail_to_load) as (_, submit):
+        answers = await submit((double, 1), (double, 2))
+        for answer in answers:
+            assert isinstance(answer.error, MisuseError)
+            assert str(answer.error) == "the initializer fail_to_load failed in a worker: ValueError: no model"
+            assert isinstance(answer.error.__cause__, ValueError)
+
+
+async def test_a_worker_that_dies_at_each_start_is_an_error_and_no_endless_loop(capfd):
+    async with calling(1, work.exited_at_start) as (_, submit):
+        (answer,) = await submit((double, 1))
+        assert isinstance(answer.error, MisuseError)
+        assert "die as they start: the last of 3 exited with status 3" in str(answer.error)
