@@ -7,7 +7,7 @@ import asyncio
 import inspect
 import sys
 import warnings
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable
 from traceback import walk_stack
 from types import TracebackType
 from typing import Any, Final, Literal, Self, override
@@ -301,8 +301,8 @@ class Run[T](AsyncIterator[T]):
         )
 
 
-def at_hand[T](run: Run[T], room: int) -> Iterable[T]:
-    """Give up to `room` items that need no waiting, behind the last one: for a reader who takes many at once."""
+def last_stage[T](run: Run[T]) -> Stage[T] | None:
+    """Give the stage that hands on the items of a run, for a reader who takes many at once; None while it is read."""
     stage = run._stage  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] -- of this file
     can_pull = run._pull is not None  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] -- as above
-    return stage.ready_items(room) if stage is not None and can_pull else ()
+    return stage if can_pull else None

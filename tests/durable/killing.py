@@ -27,6 +27,7 @@ from time import perf_counter
 
 from penstock.durable import delivery
 from penstock.durable.ledger import Ledger
+from penstock.durable.roots import Bundle
 from penstock.durable.sqlite.deaths import Deaths
 from penstock.durable.sqlite.journal import Journal
 from penstock.durable.sqlite.staging import Staging
@@ -47,6 +48,8 @@ POINTS = (
     ("migration", Journal, "prepare"),
     ("opening of the run", Journal, "open_run"),
     ("dispatch of a root", Ledger, "_admit"),
+    ("taking of a row", delivery.Delivery, "_take"),
+    ("taking of new roots together", delivery.Delivery, "_take_bundle"),
     ("end of a root", Writer, "add"),
     ("note that a root is settled", Journal, "settle"),
     ("note that new roots are settled", Journal, "settle_new"),
@@ -107,8 +110,6 @@ class Points:
         for name, owner, method in POINTS:
             setattr(owner, method, self._around(name, getattr(owner, method)))
         SqliteStore.transaction = self._around_transactions(SqliteStore.transaction)
-        delivery.Run = self._around_rows(delivery.Run)
-        delivery.at_hand = self._around_rows_at_hand(delivery.at_hand)
         self._recorder = Recorder(self._written)
         pass_readers_by()
 
@@ -142,28 +143,6 @@ class Points:
 
         return watched
 
-    def _around_rows(self, run):
-        points = self
-
-        class Watched(run):
-            async def __anext__(self):
-                if self._stage is not None:
-                    points.reached("after a row is accepted")
-                item = await super().__anext__()
-                points.reached("before a row is accepted")
-                return item
-
-        return Watched
-
-    def _around_rows_at_hand(self, at_hand):
-        def watched(run, room):
-            for item in at_hand(run, room):
-                self.reached("after a row is accepted")
-                self.reached("before a row is accepted")
-                yield item
-
-        return watched
-
 
 # The child
 
@@ -181,7 +160,8 @@ def live(program, items, folder, number, seed, death):
 
     def acknowledged(ledger, root):
         committed(ledger, root)
-        life.note("acknowledged", f"{root.key}.{root.version}")
+        for each in root.roots() if isinstance(root, Bundle) else (root,):
+            life.note("acknowledged", f"{each.key}.{each.version}")
 
     Ledger.committed = acknowledged
     if program.held:

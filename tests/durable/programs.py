@@ -199,7 +199,7 @@ class Program:
     """A durable run.
 
     Attributes:
-        build: adds its operators to a stream of items.
+        build: adds its operators to a stream of items; without any, the rows come from the source itself.
         rows: the texts of the rows that a text of a root comes to; None if the root is dead.
         changes: the share of items that change between two lives.
         vanishes: the share of items that are not there in a life.
@@ -209,7 +209,7 @@ class Program:
         to: options of `to`.
     """
 
-    build: Callable[[Life, Any], Any]
+    build: Callable[[Life, Any], Any] | None
     rows: Callable[[str], list[str] | None]
     changes: float = 0
     vanishes: float = 0
@@ -233,6 +233,9 @@ class Program:
         def source(n):
             return keyed(items[n :: self.sources], key=lambda item: item.key, version=lambda item: str(item.version))
 
+        if self.build is None:
+            rows = [row(text) for item in items for text in whole(item.text)]
+            return keyed(rows, key=lambda row: row["text"].split(".")[0], version=lambda row: row["text"].split(".")[1])
         first, *others = (source(n) for n in range(self.sources))
         return self.build(life, first.merge(*others) if others else first)
 
@@ -310,6 +313,8 @@ PROGRAMS = {
         ),
         pieces,
     ),
+    "plain rows": Program(None, whole),
+    "plain rows, changing": Program(None, whole, changes=0.1, vanishes=0.2),
     "changing": Program(fan_out, pieces, changes=0.2),
     "changing, collected": Program(
         lambda life, items: items.flat_map(life.split, concurrency=4).map(

@@ -3,10 +3,12 @@
 import random
 import sqlite3
 from contextlib import closing
+from itertools import batched
 
 import pytest
 
 import penstock
+from penstock.durable.delivery import Delivery
 from penstock.durable.sqlite.connection import Connection
 from penstock.durable.writer import Writer
 from penstock.sinks.table import TableStore
@@ -109,3 +111,107 @@ async def test_who_is_woken_for_nothing_can_be_woken_again(tmp_path, monkeypatch
     source = penstock.keyed(range(3), key=lambda number: number).map(lambda number: {"n": number})
     assert (await source.to(penstock.SqliteTable(tmp_path / "t.db", "t"), run="r")).complete
     assert woken
+
+
+def plain_rows(seed, opening):
+    """Rows as a CSV file has them, and some that are not: each kind that has to be looked at by itself."""
+    chance = random.Random(f"{seed} {opening}")
+    numbers = sorted(chance.sample(range(1_000), 200 + 200 * opening))
+    if seed % 2:
+        numbers = [number for part in batched(numbers, 40) for number in chance.sample(part, len(part))]
+    for number in numbers:
+        odd = random.Random(f"{seed} {number}").random() * (12 if seed > 1 else 1_000)
+        row = {"id": number, "text": f"text {number}", "value": odd}
+        if odd < 0.02:
+            row |= {"more": number}
+        elif odd < 0.04:
+            row |= {"text": "\ud800"}
+        elif odd < 0.06:
+            row |= {"value": float("nan")}
+        elif odd < 0.08:
+            row |= {"text": "x" * 5_000}
+        elif odd < 0.10:
+            row |= {"text": "\xe9", "value": None}
+        elif odd < 0.12:
+            row |= {"id": None if odd < 0.11 else number // 10}
+        elif odd < 0.14:
+            row = {"value": 2**64 if odd < 0.13 else [number], "id": number}
+        yield str(number), row
+
+
+async def content_of_plain_rows(path, seed):
+    reports = []
+    for opening in range(2):
+        source = penstock.keyed(
+            [row | {"key": key} for key, row in plain_rows(seed, opening)], key=lambda row: int(row["key"])
+        )
+        table = penstock.SqliteTable(path, "t", key="id")
+        reports.append(await source.to(table, run="r", on_error="collect"))
+    with closing(sqlite3.connect(path)) as connection:
+        roots = "SELECT key, version, state, position, times, rows FROM penstock_roots ORDER BY key"
+        rows = "SELECT roots.key, t.id, text, value FROM t JOIN penstock_roots AS roots ON roots.id = penstock_root"
+        dead = "SELECT key, stage, error, item FROM penstock_dead JOIN penstock_roots AS roots ON roots.id = root"
+        counts = [(each.delivered, each.dead, each.rows, each.already_done) for each in reports]
+        stages = [[(stage.name, stage.taken, stage.delivered) for stage in each.stats.stages] for each in reports]
+        return counts, stages, *(sorted(connection.execute(query), key=repr) for query in (roots, rows, dead))
+
+
+@pytest.mark.real_time
+@pytest.mark.parametrize("seed", range(6))
+async def test_rows_that_are_taken_together_come_to_what_each_comes_to_by_itself(tmp_path, monkeypatch, seed):
+    taken = []
+    take = Delivery._take_bundle
+    monkeypatch.setattr(Delivery, "_take_bundle", lambda self, bundle: taken.append(len(bundle)) or take(self, bundle))
+    together = await content_of_plain_rows(tmp_path / "together.db", seed)
+    assert seed % 2 or sum(taken) > 100
+    monkeypatch.delattr(TableStore, "accept_all")
+    assert together == await content_of_plain_rows(tmp_path / "alone.db", seed)
+
+
+@pytest.mark.real_time
+async def test_rows_before_one_whose_key_cannot_be_told_are_stored(tmp_path):
+    """They were read together with it."""
+    table = penstock.SqliteTable(tmp_path / "t.db", "t")
+    source = penstock.keyed([{"n": n} for n in range(500)], key=lambda row: row["n"] if row["n"] < 300 else row["m"])
+    with pytest.raises(KeyError):
+        await source.to(table, run="r")
+    assert [row["n"] for row in table.rows()] == list(range(300))
+
+
+@pytest.mark.real_time
+async def test_a_duplicate_among_rows_that_are_taken_together_is_named(tmp_path):
+    keys = [*range(40), 35, *range(40, 80)]
+    source = penstock.keyed([{"n": n} for n in keys], key=lambda row: row["n"])
+    with pytest.raises(penstock.DuplicateKeyError, match="35 stands twice in the source: at item 35 and at item 40"):
+        await source.to(penstock.SqliteTable(tmp_path / "t.db", "t"), run="r")
+
+
+@pytest.mark.real_time
+async def test_no_row_is_read_behind_one_of_more_than_a_kilobyte(tmp_path, monkeypatch):
+    """P7: what is taken together is 64 kilobytes, and one row of any size."""
+    read, sizes = [], []
+    take = Delivery._take_bundle
+
+    def rows():
+        for n in range(300):
+            read.append(n)
+            yield {"n": n, "text": "x" * (10_000 if n % 100 == 50 else 1)}
+
+    def taken(self, bundle):
+        sizes.append((len(bundle), bundle.weight, read[-1] - bundle.positions[-1]))
+        return take(self, bundle)
+
+    monkeypatch.setattr(Delivery, "_take_bundle", taken)
+    source = penstock.keyed(rows, key=lambda row: row["n"])
+    report = await source.to(penstock.SqliteTable(tmp_path / "t.db", "t"), run="r")
+    assert report.rows == 300
+    assert {weight - number for number, weight, _ in sizes} <= {0, 10}
+    assert {ahead for _, _, ahead in sizes} == {0}
+
+
+@pytest.mark.real_time
+async def test_a_trial_run_takes_no_more_than_its_limit_together(tmp_path):
+    read = []
+    source = penstock.keyed(lambda: (read.append(n) or {"n": n} for n in range(500)), key=lambda row: row["n"])
+    report = await source.to(penstock.SqliteTable(tmp_path / "t.db", "t"), run="r", limit=100)
+    assert (report.delivered, len(read)) == (100, 100)

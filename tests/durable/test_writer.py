@@ -20,7 +20,7 @@ def job(path, count=3):
 
 
 @pytest.mark.parametrize("error", [MemoryError, RecursionError, SystemExit, KeyboardInterrupt, asyncio.CancelledError])
-@pytest.mark.parametrize("line", ["_next", "_commit_notes", "_commit", "_settle"])
+@pytest.mark.parametrize("line", ["_next", "_commit_notes", "_commit", "_settled"])
 async def test_what_the_thread_dies_of_ends_the_run(tmp_path, monkeypatch, line, error):
     """Wherever it strikes: not only in the commit itself."""
 

@@ -1,10 +1,9 @@
 """Runs a stream into a sink, root by root."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from functools import partial
-from itertools import chain
 from operator import attrgetter
 from time import perf_counter
 from typing import Any, Final
@@ -24,13 +23,14 @@ from penstock.durable.memo import Memo
 from penstock.durable.opening import Opening
 from penstock.durable.refusing import Refusals
 from penstock.durable.report import RunReport
-from penstock.durable.roots import Key, Root, Tracked
+from penstock.durable.resume import Resume
+from penstock.durable.roots import Bundle, Key, Root, Tracked
 from penstock.durable.sink import keeps_order
 from penstock.durable.sqlite.journal import Journal, unused_memo
 from penstock.durable.sqlite.lock import Progress
 from penstock.durable.weights import weight
 from penstock.durable.writer import Writer
-from penstock.run import Run, at_hand
+from penstock.run import Run, last_stage
 
 HELD: Final = 10_000
 """Rows of unfinished roots that are held in memory, by weight; beyond, they wait in the store."""
@@ -38,6 +38,10 @@ HELD: Final = 10_000
 
 _AT_ONCE: Final = 64
 """Items that are taken at once where they are there, between two looks at the loop."""
+
+
+type AcceptAll = Callable[[list[Any]], list[Any] | None]
+"""Gives what a store makes of rows, or None where it has to be asked for each, as it may have it."""
 
 
 def itself(row: Any) -> Any:
@@ -76,6 +80,8 @@ class Delivery:
         self._opened = opened
         self._found = found
         self._only = only
+        self._accept: Callable[[Any], Any] = getattr(store, "accept", itself)
+        self._accept_all: AcceptAll | None = getattr(store, "accept_all", None)
         self._reader = store.reader()
         self.memo: Memo = Memo(self._reader, self._remember)
         limit = None
@@ -148,30 +154,58 @@ class Delivery:
 
     async def _read(self) -> None:
         """Give the writer what the stream gives, until it ends."""
-        accept, refusals, writer = getattr(self._store, "accept", itself), self._refusals, self._writer
+        writer = self._writer
         async with self.items as items:
-            async for first in items:
-                for item in chain((first,), at_hand(items, _AT_ONCE)):
-                    root = item.root
-                    refusals.taken += 1
-                    try:
-                        row = accept(item.value)
-                    except Exception as error:  # noqa: BLE001 -- whatever it is, it is of this row
-                        self._refuse(root, error, item.value)
-                    else:
-                        root.rows.append(row)
-                        size = weight(item.value)
-                        root.weight += size
-                        self._held += size
-                        if self._held > HELD:
-                            self._stage()
-                    root.settled()
-                    if writer.is_full:
-                        break
+            async for item in items:
+                self._take(item)
+                self._take_at_hand()
                 if writer.is_full:
                     await self._committing(lambda: not writer.is_full)
                 if writer.failure is not None:
                     break
+
+    def _take_at_hand(self) -> None:
+        """Take what needs no waiting; rows that come from the source itself many together."""
+        stage, writer = last_stage(self.items), self._writer
+        if isinstance(stage, Resume) and self._accept_all is not None:
+            while not writer.is_full and (taken := stage.together(_AT_ONCE)):
+                for item in self._take_bundle(taken) if isinstance(taken, Bundle) else taken:
+                    self._take(item)
+        elif stage is not None and not writer.is_full:
+            for item in stage.ready_items(_AT_ONCE):
+                self._take(item)
+                if writer.is_full:
+                    break
+
+    def _take_bundle(self, bundle: Bundle) -> Sequence[Tracked]:
+        """Have new roots committed together; else give their items, each of which has to be looked at."""
+        assert self._accept_all is not None
+        rows = None
+        with suppress(Exception):  # it comes again, for its row
+            rows = self._accept_all(bundle.items)
+        if rows is None:
+            return self._ledger.unbundled(bundle)
+        bundle.items = rows
+        self._refusals.taken += len(rows)
+        self._writer.add(bundle)
+        return ()
+
+    def _take(self, item: Tracked) -> None:
+        """Put an item, which is a row now, to the rows of its root."""
+        root = item.root
+        self._refusals.taken += 1
+        try:
+            row = self._accept(item.value)
+        except Exception as error:  # noqa: BLE001 -- whatever it is, it is of this row
+            self._refuse(root, error, item.value)
+        else:
+            root.rows.append(row)
+            size = weight(item.value)
+            root.weight += size
+            self._held += size
+            if self._held > HELD:
+                self._stage()
+        root.settled()
 
     async def _settle_within_limit(self) -> None:
         """Have the roots committed that wait for others within the limit; name those that wait for roots beyond it."""
@@ -343,17 +377,22 @@ class Delivery:
         ledger = self._ledger
         for root in self._writer.take_committed():
             ledger.committed(root)
-            if root.letters:
+            if isinstance(root, Bundle):
+                self._delivered(len(root), len(root))
+            elif root.letters:
                 self.dead += 1
                 letter = root.letters.first
                 self._causes.add(letter.error, letter.stage, root.key)
             else:
-                if self.first_row_s is None:
-                    self.first_row_s = perf_counter() - self._began
-                self.delivered += 1
-                self.rows += root.staged + len(root.rows)
+                self._delivered(1, root.staged + len(root.rows))
         self._ledger.tell()
         self._progress.set()
+
+    def _delivered(self, roots: int, rows: int) -> None:
+        if self.first_row_s is None:
+            self.first_row_s = perf_counter() - self._began
+        self.delivered += roots
+        self.rows += rows
 
     async def _committing(self, enough: Callable[[], bool]) -> None:
         while not enough():

@@ -98,6 +98,24 @@ class Lookup:
                 self._end = key if self._low is not None and self._high is None and self._covers(key) else None
         return known
 
+    @property
+    def is_at_the_end(self) -> bool:
+        """Whether the last key that was looked for stands behind all that is there."""
+        return self._end is not None
+
+    def has_none_of(self, keys: list[Key]) -> bool:
+        """Whether keys of one type, in rising order, stand behind all that is there: one look for all of them.
+
+        It may say no though nothing is known of them.
+        """
+        end: Any = self._end
+        first: Any = keys[0]
+        if end.__class__ is not first.__class__ or first <= end or not self.page.keys().isdisjoint(keys):
+            return False
+        self._end = self._highest = keys[-1]
+        self._not_there += len(keys)
+        return True
+
     def _one(self, key: Key) -> Known | None:
         row = self._connection.page(_ROOT, (self._run, key), int, str, int, int, int)
         return row[0] if row else None

@@ -1,21 +1,22 @@
 """Which roots of a run are under way, which are done, and which of those that were done were not seen again."""
 
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Iterator
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from functools import partial
-from itertools import count
+from itertools import count, islice
+from operator import lt
 from typing import TYPE_CHECKING, Any
 
 from penstock.core import validate
 from penstock.core.errors import DuplicateKeyError, OptionError
 from penstock.core.plan import DROPPED
 from penstock.core.text import named
-from penstock.durable.roots import DEAD, DONE, Key, Root, Tracked
+from penstock.durable.roots import DEAD, DONE, Bundle, Key, Root, Tracked
 
 if TYPE_CHECKING:
-    from penstock.durable.done import DoneRoots, Known
+    from penstock.durable.done import DoneRoots, Known, Lookup
     from penstock.durable.memo import Memo
     from penstock.durable.sqlite.journal import Opened
     from penstock.durable.sqlite.lock import Progress
@@ -25,6 +26,9 @@ type Dispatch = Callable[[Root], Awaitable[None]]
 
 type Admit = Callable[[Any], Any]
 """Gives a `Tracked` of a new root for an item that is not done, else DROPPED."""
+
+type Bundled = Callable[[list[Any]], Bundle | None]
+"""Gives new roots for items together; None, with nothing done, where each has to be looked at."""
 
 _PLACES = 1_000
 """Places that could not be read, of which a list is kept; where there are more, nothing is missing."""
@@ -39,6 +43,11 @@ class Identity:
     source: str
     key: Callable[[Any], Key]
     version: Callable[[Any], str]
+
+
+def unchanged(_: object) -> str:
+    """The version of items that do not change."""
+    return ""
 
 
 class Ledger:
@@ -95,7 +104,7 @@ class Ledger:
         self._progress = progress
         self._drops_duplicates = drops_duplicates
         self._retries_dead = retries_dead
-        self._under_way: dict[Key, Root] = {}
+        self._under_way: dict[Key, Root | Bundle] = {}
         self._seen = Seen()
         self.passed: defaultdict[int, int] = defaultdict(int)
         self.dead_before: int = 0
@@ -123,8 +132,8 @@ class Ledger:
         """The database in which the journal is."""
         return self._done.place
 
-    def admitting(self, identity: Identity, prefix: str) -> Admit:  # noqa: C901 -- of what it makes
-        """What makes a root of an item that is not done; it stands between a source and its first operator."""
+    def admitting(self, identity: Identity, prefix: str) -> tuple[Admit, Bundled]:  # noqa: C901 -- of what it makes
+        """What makes roots of items that are not done, one by one or many; it stands behind a source."""
         positions = count()
         source = len(self._sources)
         self._sources.append((prefix, positions))
@@ -150,7 +159,7 @@ class Ledger:
             known = page.get(key)
             if known is None:
                 if key in under_way:
-                    return self._dropped(duplicate(key, under_way[key].position, position))
+                    return self._dropped(duplicate(key, under_way[key].position_of(key), position))
                 known = find(key, position)
                 if known is None:
                     return self._admit(Root(key, version, position, finished, source, True), item, None)
@@ -162,10 +171,46 @@ class Ledger:
                     passed[times_before] += 1
                     return DROPPED
             if key in under_way:
-                return self._dropped(duplicate(key, under_way[key].position, position))
+                return self._dropped(duplicate(key, under_way[key].position_of(key), position))
             return self._admit(Root(key, version, position, finished, source), item, known)
 
-        return admit
+        return admit, self._bundling(identity, prefix, source, positions, lookup)
+
+    def _bundling(
+        self, identity: Identity, prefix: str, source: int, positions: "count[int]", lookup: "Lookup"
+    ) -> Bundled:
+        """What makes roots of items of which nothing is known, as their keys rise; for a tenth of what each costs."""
+        key_of, version_of, under_way = identity.key, identity.version, self._under_way
+        is_apart = bool(prefix) or self.only is not None
+
+        def bundled(items: list[Any]) -> Bundle | None:
+            if is_apart or not lookup.is_at_the_end:
+                return None
+            try:
+                keys = [key_of(item) for item in items]
+                versions = [""] * len(items) if version_of is unchanged else [version_of(item) for item in items]
+            except Exception:  # noqa: BLE001 -- it comes again, for its item
+                return None
+            if not (_rise(keys) and _are_plain(versions) and under_way.keys().isdisjoint(keys)):
+                return None
+            if not lookup.has_none_of(keys):
+                return None
+            first = next(positions)
+            last = first + len(items) - 1
+            deque(islice(positions, last - first), 0)
+            bundle = Bundle(
+                items,
+                keys=keys,
+                versions=versions,
+                positions=range(first, last + 1),
+                source=source,
+                finished=self._finished,
+            )
+            under_way.update(dict.fromkeys(keys, bundle))
+            self._count(len(items), source, last)
+            return bundle
+
+        return bundled
 
     def _admit(self, root: Root, item: Any, known: "Known | None") -> Any:
         """Take the root, unless it is done."""
@@ -182,12 +227,16 @@ class Ledger:
                 return DROPPED
             self.changed += 1
         self._under_way[key] = root
-        self.taken += 1
-        if self._progress is not None and position >= self._reached[root.source]:
-            self._reached[root.source] = self._progress.reach(root.source, position)
+        self._count(1, root.source, position)
+        return Tracked(root, item)
+
+    def _count(self, number: int, source: int, position: int) -> None:
+        """Count roots of a source that are taken, up to that position."""
+        self.taken += number
+        if self._progress is not None and position >= self._reached[source]:
+            self._reached[source] = self._progress.reach(source, position)
         if self.taken == self.limit:
             self._enough()
-        return Tracked(root, item)
 
     def _dropped(self, error: DuplicateKeyError) -> Any:
         """Drop an item with the key of another one, or raise that it has it."""
@@ -207,9 +256,18 @@ class Ledger:
         else:
             self._unread_from = [*self._unread_from, (begin, least)]
 
-    def committed(self, root: Root) -> None:
-        """Forget a root that the journal knows now."""
-        del self._under_way[root.key]
+    def unbundled(self, bundle: Bundle) -> list[Tracked]:
+        """The items of a bundle, each of a root of its own."""
+        items = bundle.tracked()
+        self._under_way.update((item.root.key, item.root) for item in items)
+        return items
+
+    def committed(self, root: Root | Bundle) -> None:
+        """Forget a root, or several, that the journal knows now."""
+        if isinstance(root, Bundle):
+            deque(map(self._under_way.__delitem__, root.keys), 0)
+        else:
+            del self._under_way[root.key]
 
     def tell(self) -> None:
         """Tell those who wait that something was committed."""
@@ -219,7 +277,7 @@ class Ledger:
 
     def unfinished(self) -> list[Root]:
         """The roots of which something is under way."""
-        return [root for root in self._under_way.values() if root.under_way]
+        return [root for root in self._under_way.values() if isinstance(root, Root) and root.under_way]
 
     def silent(self) -> list[str]:
         """What the keys of the sources begin with that gave nothing at all, once all have come to their end.
@@ -275,6 +333,18 @@ def duplicate(key: Key, before: int, position: int, *, is_of_now: bool = True) -
         f"the key {named(key)} stands twice in the source: {first} and at item {position}; "
         'on_duplicate="first" drops the later one'
     )
+
+
+def _rise(keys: list[Any]) -> bool:
+    """Whether keys are such as can stand in a journal, of one type, each greater than the one before."""
+    kinds = {*map(type, keys)}
+    if kinds == {int}:
+        return all(map(lt, keys, islice(keys, 1, None))) and keys[0] >= _LEAST and keys[-1] <= _MOST
+    return kinds == {str} and all(map(lt, keys, islice(keys, 1, None))) and "".join(keys).isascii()
+
+
+def _are_plain(versions: list[Any]) -> bool:
+    return {*map(type, versions)} == {str} and "".join(versions).isascii()
 
 
 def _checked(key: object, position: int) -> Key:

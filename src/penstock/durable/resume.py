@@ -1,6 +1,6 @@
 """Where a durable run passes over what is done: the stage between a source and its first operator."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Any, Final, override
 
@@ -10,10 +10,14 @@ from penstock.core.outcome import Failed
 from penstock.core.plan import DROPPED
 from penstock.core.scope import Scope
 from penstock.core.stage import END, PENDING, Pulled, Stage, Through
-from penstock.durable.ledger import Admit, Ledger
-from penstock.durable.roots import Tracked
+from penstock.durable.ledger import Admit, Bundled, Ledger
+from penstock.durable.roots import Bundle, Tracked
+from penstock.durable.weights import weight
 
-_MANY: Final = 1 << 30
+_ALL: Final = 1 << 30
+
+MANY: Final = 8
+"""Items for which it costs less to look at all of them at once than at each."""
 
 
 class Resume(Through[Any, Tracked]):
@@ -23,12 +27,13 @@ class Resume(Through[Any, Tracked]):
     too much waits to be committed nothing is taken: roots that come to no rows must wait for the disk, too (P7).
     """
 
-    __slots__ = ("_admit", "_ledger", "_over", "_turn_asked")
+    __slots__ = ("_admit", "_bundled", "_ledger", "_over", "_turn_asked")
 
-    def __init__(self, scope: Scope, upstream: Stage[Any], ledger: Ledger, admit: Admit) -> None:
+    def __init__(self, scope: Scope, upstream: Stage[Any], ledger: Ledger, admit: Admit, bundled: Bundled) -> None:
         super().__init__(scope, upstream, "resume")
         self._ledger = ledger
         self._admit = admit
+        self._bundled = bundled
         self._over = False
         self._turn_asked = False
 
@@ -44,7 +49,7 @@ class Resume(Through[Any, Tracked]):
         item = None
         try:
             while not self._over:
-                for item in upstream.ready_items(_MANY):
+                for item in upstream.ready_items(_ALL):
                     self._taken += 1
                     tracked: Any = admit(item)
                     if tracked is not DROPPED:
@@ -70,10 +75,18 @@ class Resume(Through[Any, Tracked]):
     @override
     def ready_items(self, room: int) -> Iterator[Tracked]:
         """Hand on what the source has at hand, so that one that is passed on costs no pull."""
-        ledger, admit = self._ledger, self._admit
+        ledger = self._ledger
         if self._over or self._turn_asked or ledger.is_full():
             return
-        for item in self.upstream.ready_items(ledger.room(room)):
+        for tracked in self._admitted(self.upstream.ready_items(ledger.room(room))):
+            yield tracked
+            if ledger.has_enough or ledger.is_full():
+                return
+
+    def _admitted(self, items: Iterable[Any]) -> Iterator[Tracked]:
+        """The items that are not done, up to one for which that cannot be said."""
+        admit = self._admit
+        for item in items:
             self._taken += 1
             try:
                 tracked: Any = admit(item)
@@ -85,8 +98,29 @@ class Resume(Through[Any, Tracked]):
                 continue
             self._delivered += 1
             yield tracked
-            if ledger.has_enough or ledger.is_full():
-                return
+
+    def together(self, room: int) -> Bundle | list[Tracked]:
+        """Hand on up to `room` items that the source has at hand, each of up to a kilobyte but for the last one.
+
+        They are for who takes them all at once: so many may be read before one of them is on its way.
+        """
+        ledger = self._ledger
+        if self._over or self._turn_asked or ledger.is_full():
+            return []
+        items: list[Any] = []
+        total = 0
+        for item in self.upstream.ready_items(ledger.room(room)):
+            items.append(item)
+            total += (size := weight(item))
+            if size > 1:
+                break
+        bundle = self._bundled(items) if len(items) >= MANY else None
+        if bundle is None:
+            return list(self._admitted(items))
+        self._taken += len(items)
+        self._delivered += len(items)
+        bundle.weight = total
+        return bundle
 
     def _refused(self, error: BaseException, item: Any) -> None:
         self._failed += 1

@@ -82,11 +82,75 @@ class Root:
             self.letters = Letters()
         self.letters.add(stage, attempts, error, item)
 
+    def position_of(self, _key: Key) -> int:
+        """Its place in the source, as that of one of several."""
+        return self.position
+
     def settled(self) -> None:
         """Count that one item of it is through."""
         self.under_way -= 1
         if not self.under_way:
             self._finished(self)
+
+
+class Bundle:
+    """New roots that were taken together and are a row each, which needs no `Root` for any of them.
+
+    Attributes:
+        keys, versions, positions: of each of them.
+        source: the number of their source.
+        items: their items; the rows of these, once the store has accepted them.
+        weight: how much memory they take, as `penstock.durable.weights` has it.
+    """
+
+    __slots__ = ("_finished", "items", "keys", "positions", "source", "versions", "weight")
+
+    # As roots have them, for who holds both:
+    under_way: int = 0
+    letters: None = None
+    staging: int = 0
+
+    def __init__(
+        self,
+        items: list[Any],
+        *,
+        keys: list[Key],
+        versions: list[str],
+        positions: range,
+        source: int,
+        finished: "Callable[[Root], None]",
+    ) -> None:
+        self.keys: list[Key] = keys
+        self.versions: list[str] = versions
+        self.positions: range = positions
+        self.items: list[Any] = items
+        self.source: int = source
+        self.weight: int = 0
+        self._finished = finished
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def position_of(self, key: Key) -> int:
+        """The place of one of them in the source."""
+        return self.positions[self.keys.index(key)]
+
+    def tracked(self) -> "list[Tracked]":
+        """Their items, each of a root of its own."""
+        made = zip(self.keys, self.versions, self.positions, self.items, strict=True)
+        return [
+            Tracked(Root(key, version, position, self._finished, self.source, True), item)
+            for key, version, position, item in made
+        ]
+
+    def roots(self) -> list[Root]:
+        """Each of them as a root that is finished."""
+        roots: list[Root] = []
+        for item in self.tracked():
+            item.root.rows.append(item.value)
+            item.root.weight, item.root.under_way = 1, 0
+            roots.append(item.root)
+        return roots
 
 
 class Tracked:

@@ -24,9 +24,10 @@ class Store(Protocol):
     """A sink that was opened for writing by one run.
 
     It may also have `accept(row)`, which is called on the loop for every row that the stream gives: what it returns is
-    the row from there on, and what it raises, a `RowError` best, is the failure of the row's root; and
-    `add(roots)`, which does what `replace(root, rows)` does for many roots, all of them new, where that costs less:
-    what it raises has each of them replaced by itself.
+    the row from there on, and what it raises, a `RowError` best, is the failure of the row's root. `add(rows)` does
+    what `replace` does for many roots, all of them new, where that costs less: it is given pairs of the id of a root
+    and a row, and what it raises has each root replaced by itself. A store with both, for which `send` does nothing,
+    may have `accept_all(rows)`, which gives what `accept` does for each of many rows, or None to be asked for each.
     """
 
     @property

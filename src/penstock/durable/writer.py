@@ -5,16 +5,16 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager, suppress
-from itertools import chain, count, groupby
+from itertools import chain, count, groupby, repeat
 from math import inf
-from operator import attrgetter, itemgetter
+from operator import itemgetter
 from time import sleep
 from typing import TYPE_CHECKING, Any, Final
 
 from penstock.core.errors import PenstockError, note, said
 from penstock.core.scope import outlast
 from penstock.durable.errors import KeyTakenError, RefusedRowError, RowError
-from penstock.durable.roots import Root
+from penstock.durable.roots import Bundle, Root
 from penstock.durable.sink import Store
 from penstock.durable.sqlite.connection import ConstraintError, TooLargeError
 
@@ -38,14 +38,17 @@ _NO_VALUE: Final = "Bad binding argument type"
 type Refuse = Callable[[Root, RowError], None]
 """Makes a root dead for a row that the store refuses; raises the error if the run ends with that."""
 
-type Entry = tuple[Root, list[Any] | None, int]
-"""A root and rows of it that are to be staged, or None: it is finished; and how much memory it takes, in rows."""
+type Entry = tuple[Root | Bundle, list[Any] | None, int]
+"""A root and rows of it that are to be staged, or None: it is finished; and how much memory it takes, in rows.
+
+A bundle is finished.
+"""
 
 type Note = tuple[Callable[["Journal"], object], Callable[[], object] | None, int]
 """What is to be written in the journal, whom to tell when it is committed, and how much memory it takes, in rows."""
 
-type Add = Callable[[Iterable[tuple[int, Iterable[Any]]]], None]
-"""Puts the rows of roots that have none, as a store may have it."""
+type Add = Callable[[Iterable[tuple[int, Any]]], None]
+"""Puts rows of roots that have none, each with the id of its root, as a store may have it."""
 
 
 class Writer:
@@ -78,7 +81,7 @@ class Writer:
         self._changed = threading.Condition()
         self._entries: deque[Entry] = deque()
         self._notes: deque[Note] = deque()
-        self._committed: deque[Root] = deque()
+        self._committed: deque[Root | Bundle] = deque()
         self._put_off: list[Root] = []
         self._is_last = False
         self._hurry = threading.Event()
@@ -99,8 +102,12 @@ class Writer:
             self._over.set_result(None)
             raise PenstockError(f"the thread that writes the results cannot start: {said(error)}") from error
 
-    def add(self, root: Root) -> None:
-        """Have a finished root committed."""
+    def add(self, root: Root | Bundle) -> None:
+        """Have a finished root committed, or several."""
+        if isinstance(root, Bundle):
+            texts = sum(map(len, root.versions)) + sum(len(key) for key in root.keys if isinstance(key, str))
+            self._enter((root, None, len(root) + root.weight + texts // 1_000))
+            return
         key = root.key
         texts = len(root.version) + (len(key) if isinstance(key, str) else 0)
         letters = 0 if root.letters is None else root.letters.weight
@@ -162,7 +169,7 @@ class Writer:
         """Whether everything that was added is committed, or never will be."""
         return self._added == self._written or self.failure is not None
 
-    def take_committed(self) -> list[Root]:
+    def take_committed(self) -> list[Root | Bundle]:
         """The roots that were committed since this was last asked."""
         return [self._committed.popleft() for _ in range(len(self._committed))]
 
@@ -248,7 +255,7 @@ class Writer:
 
     def _commit(self, batch: list[Entry]) -> None:
         """Stage what is to be staged; then settle what is finished, each root together with its rows."""
-        parts = [(root, rows) for root, rows, _ in batch if rows is not None]
+        parts = [(root, rows) for root, rows, _ in batch if rows is not None and isinstance(root, Root)]
         if parts:
             try:
                 self._stage(parts)
@@ -262,11 +269,11 @@ class Writer:
         with suppress(Exception):  # it comes again below, from the root that the store refuses
             self._settle(roots)
             return
-        self._settle_again(roots)
+        self._settle_again([each for root in roots for each in (root.roots() if isinstance(root, Bundle) else (root,))])
 
-    def _send(self, roots: Sequence[Root]) -> None:
+    def _send(self, roots: Sequence[Root | Bundle]) -> None:
         """Bring rows to where no transaction reaches; root by root if one of them is refused."""
-        going = [root for root in roots if not root.letters]
+        going = [root for root in roots if isinstance(root, Root) and not root.letters]
         try:
             self._store.send(self._opened.name, ((root, self._rows_of(root)) for root in going))
         except RowError as error:
@@ -301,7 +308,7 @@ class Writer:
         so the rows of all roots are removed first.
         """
         with suppress(Exception):  # it comes again below
-            self._settle(roots, emptied=True)
+            self._settle_emptied(roots)
             return
         for root in roots:  # those before it need not be done again
             self._settle_alone(root)
@@ -333,27 +340,63 @@ class Writer:
             self._stage([(root, rows)])
         self._put_off.append(root)
 
-    def _settle(self, roots: list[Root], *, emptied: bool = False) -> None:
+    def _settle(self, roots: Sequence[Root | Bundle]) -> None:
+        with self._store.transaction():
+            for settle, alike in groupby(roots, key=self._way_of):
+                settle(list(alike))
+        self._settled(roots)
+
+    def _settle_emptied(self, roots: list[Root]) -> None:
         store, journal = self._store, self._store.journal
         with store.transaction():
-            for root in roots if emptied else ():
+            for root in roots:
                 number = journal.settle(self._opened, root)
                 if not self._keeps_rows_of(root):
                     store.replace(number, ())
-            if emptied or self._add is None:
-                self._settle_each(roots)
-            else:
-                for is_simple, some in groupby(roots, key=_is_simple):
-                    alike = list(some)
-                    if is_simple and len(alike) > 1:  # a root alone has its error told
-                        self._add(zip(journal.settle_new(self._opened, alike), map(_ROWS, alike), strict=True))
-                    else:
-                        self._settle_each(alike)
+            self._settle_each(roots)
+        self._settled(roots)
+
+    def _settled(self, roots: Sequence[Root | Bundle]) -> None:
         self.commits += 1
         for root in roots:
             if root.staging:
-                journal.staging.forget(root.staging)
+                self._store.journal.staging.forget(root.staging)
         self._committed.extend(roots)
+
+    def _way_of(self, root: Root | Bundle) -> Callable[[list[Any]], None]:
+        """How to settle it, together with those like it."""
+        if isinstance(root, Bundle):
+            return self._settle_bundles
+        is_simple = root.is_new and not (root.letters or root.staging or root.dispatched)
+        return self._settle_new if is_simple else self._settle_each
+
+    def _settle_bundles(self, bundles: list[Bundle]) -> None:
+        assert self._add is not None
+        number = sum(map(len, bundles))
+        numbers = self._store.journal.settle_new(
+            self._opened,
+            number,
+            keys=chain.from_iterable(bundle.keys for bundle in bundles),
+            versions=chain.from_iterable(bundle.versions for bundle in bundles),
+            positions=chain.from_iterable(bundle.positions for bundle in bundles),
+            rows=repeat(1, number),
+        )
+        self._add(zip(numbers, chain.from_iterable(bundle.items for bundle in bundles), strict=True))
+
+    def _settle_new(self, roots: list[Root]) -> None:
+        """Settle roots of which there is nothing but what they have in memory."""
+        if len(roots) == 1 or self._add is None:  # a root alone has its error told
+            self._settle_each(roots)
+            return
+        numbers = self._store.journal.settle_new(
+            self._opened,
+            len(roots),
+            keys=[root.key for root in roots],
+            versions=[root.version for root in roots],
+            positions=[root.position for root in roots],
+            rows=[len(root.rows) for root in roots],
+        )
+        self._add((number, row) for number, root in zip(numbers, roots, strict=True) for row in root.rows)
 
     def _settle_each(self, roots: Iterable[Root]) -> None:
         store, journal = self._store, self._store.journal
@@ -372,18 +415,14 @@ class Writer:
         return chain(self._store.journal.staging.take(root.staging), root.rows) if root.staging else root.rows
 
 
-_ROWS: Final = attrgetter("rows")
 _WEIGHT: Final = itemgetter(2)
-
-
-def _is_simple(root: Root) -> bool:
-    """Whether there is nothing of it but what it has in memory, so that it is settled together with others like it."""
-    return root.is_new and not (root.letters or root.staging or root.dispatched)
 
 
 def _length(entry: Entry) -> int:
     """How many rows it brings into the store."""
     root, rows, _ = entry
+    if isinstance(root, Bundle):
+        return len(root)
     return root.staged + len(root.rows) if rows is None else len(rows)
 
 

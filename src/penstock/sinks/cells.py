@@ -4,7 +4,7 @@ A value that no column can hold is a `RowError`: the failure of the root that th
 """
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import fields, is_dataclass
 from datetime import date, time, timedelta
@@ -12,7 +12,7 @@ from decimal import Decimal
 from enum import Enum
 from fractions import Fraction
 from json import JSONEncoder
-from math import isfinite
+from math import isfinite, isnan
 from os import fspath
 from pathlib import PurePath
 from typing import Any, Final, cast
@@ -32,6 +32,7 @@ LEAST: Final = -(2**63)
 MOST: Final = 2**63 - 1
 
 _NUMBERS: Final = "biuf"
+_NUMBERS_OF_PYTHON: Final = frozenset((int, float, bool))
 _SHOWN: Final = 100
 """Characters of a value in a message."""
 
@@ -69,6 +70,33 @@ def cells(row: Mapping[str, Any]) -> tuple[Cell, ...]:
                 f"date or time, a UUID, Decimal, path or enum, or what is JSON of these, got {shown(value)}"
             ) from error
     return tuple(out)
+
+
+def columns_at_once(names: tuple[str, ...], rows: Sequence[dict[str, Any]]) -> list[list[Cell]] | None:
+    """The values of rows, column by column, in a fifth of the time of `cells`; None where it has to look at each row.
+
+    They are what `cells` gives where all rows have the same columns, and these hold nothing but plain values.
+    """
+    if {*map(len, rows)} != {len(names)}:
+        return None
+    try:
+        columns: list[list[Any]] = [[row[name] for row in rows] for name in names]
+    except KeyError:
+        return None
+    return columns if all(map(_is_plain, columns)) else None
+
+
+def _is_plain(column: list[Any]) -> bool:
+    """Whether all values are such as SQLite has them: no pass in Python, but for the tests of numbers."""
+    kinds: set[type[object]] = {*map(type, column)}
+    if type(None) in kinds:
+        kinds.discard(type(None))
+        column = [value for value in column if value is not None]
+    if not kinds <= _NUMBERS_OF_PYTHON:
+        return kinds == {str} and "".join(column).isascii()
+    if float in kinds and (len(kinds) > 1 or any(map(isnan, column))):
+        return False
+    return kinds <= {float} or (min(column) >= LEAST and max(column) <= MOST)
 
 
 def cell(value: Any) -> Cell:  # noqa: PLR0911 -- one for each kind

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from itertools import groupby
+from itertools import groupby, repeat
 from operator import itemgetter
 from typing import Any, cast, override
 
@@ -14,7 +14,7 @@ from penstock.durable.sink import Delivery, Durability
 from penstock.durable.sqlite.connection import ConstraintError, TooLargeError, connect_reader, transaction
 from penstock.durable.sqlite.journal import has_journal
 from penstock.durable.sqlite.schema import refuse_computed
-from penstock.sinks.cells import Cell, Row, cells, mapping, shown
+from penstock.sinks.cells import Cell, Row, cells, columns_at_once, mapping, shown
 from penstock.sinks.columns import Columns, Declared, declared, place_of
 from penstock.sinks.store import (
     LONGEST,
@@ -177,6 +177,19 @@ class TableStore(SqliteStore):
                 raise RowError(f"the key column {names[place]!r} must have a value in every row, got {shown(given)}")
         return names, values
 
+    def accept_all(self, rows: Sequence[Any]) -> Sequence[Row] | None:
+        """What `accept` gives for each of the rows; None where it has to look at each."""
+        if {*map(type, rows)} != {dict}:
+            return None
+        try:
+            names, key = self._columns.check(tuple(rows[0]))
+        except RowError:
+            return None
+        columns = columns_at_once(names, rows)
+        if columns is None or any(None in columns[place] for place in key):
+            return None
+        return list(zip(repeat(names), zip(*columns, strict=True)))
+
     @override
     @contextmanager
     def transaction(self) -> Generator[None]:
@@ -211,11 +224,10 @@ class TableStore(SqliteStore):
                 refused.row = dict(zip(names, self._values, strict=True))
                 raise refused from error
 
-    def add(self, roots: Iterable[tuple[int, Iterable[Row]]]) -> None:
-        """Put the rows of roots that have none: a statement for all that have the same columns."""
-        rows = ((names, root, values) for root, some in roots for names, values in some)
-        for names, alike in groupby(rows, key=itemgetter(0)):
-            self.connection.executemany(self._columns.insert(names), ((root, *values) for _, root, values in alike))
+    def add(self, rows: Iterable[tuple[int, Row]]) -> None:
+        """Put rows of roots that have none, each with the id of its root; those with the same columns together."""
+        for names, alike in groupby(rows, key=_columns):
+            self.connection.insert(self._columns.insert(names), ((root, *values) for root, (_, values) in alike))
 
     def _stored(self, root: int, rows: Iterable[Row]) -> Iterator[tuple[Any, ...]]:
         for _, self._values in rows:
@@ -243,6 +255,10 @@ class TableStore(SqliteStore):
                 f"{_named('key column', key)} must differ in every row, got {_alone(values)}, which {whose} has"
             )
         return None
+
+
+def _columns(row: tuple[int, Row]) -> tuple[str, ...]:
+    return row[1][0]
 
 
 def _key(key: object) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ from typing import Any
 from penstock.core import validate
 from penstock.core.source import Source, SourceSpec
 from penstock.core.text import Verbatim, call, content_of, name_of
-from penstock.durable.ledger import Identity
+from penstock.durable.ledger import Identity, unchanged
 from penstock.durable.source import Keyed
 from penstock.engines.local import SourceEngine
 from penstock.functions import source_spec
@@ -44,7 +44,7 @@ def keyed[T](
     if version is not None:
         validate.plain_function("version", version)
     spec = source_spec(source, total, engine)
-    identity = Identity(validate.text("name", name), key, version or _unchanged)
+    identity = Identity(validate.text("name", name), key, version or unchanged)
     return with_identity(spec, identity, call("keyed", content_of(source), key=Verbatim(name_of(key)), engine=engine))
 
 
@@ -62,7 +62,3 @@ def with_identity(spec: SourceSpec, identity: Identity, text: str) -> Stream[Any
             )
         )
     )
-
-
-def _unchanged(_: object) -> str:
-    return ""

@@ -1,7 +1,7 @@
 """What a store knows of runs: which roots are done, in which version; kept in the store's own database."""
 
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from operator import itemgetter
@@ -90,9 +90,7 @@ _EVERY: Final = "run = ?1"
 _DEAD: Final = f"run = ?1 AND state = {DEAD}"
 
 _ROOT: Final = "SELECT id FROM penstock_roots WHERE run = ? AND key = ?"
-_NEW: Final = (
-    "INSERT INTO penstock_roots (version, state, position, times, rows, run, key, id) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
-)
+_NEW: Final = "INSERT INTO penstock_roots (id, key, version, position, rows, state, run, times)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,7 +323,11 @@ class Journal:
             )
             self._connection.execute("DELETE FROM penstock_dead WHERE root = ?", (number,))
         else:
-            self._connection.execute(_NEW, (*values, rows, opened.id, root.key, number := self._new_id()))
+            number = self._new_id()
+            self._connection.execute(
+                f"{_NEW} VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                (number, root.key, root.version, root.position, rows, state, opened.id, opened.times),
+            )
         for letter in root.letters or ():
             self._connection.execute(
                 "INSERT INTO penstock_dead (root, stage, attempts, error, traceback, item, at) "
@@ -334,24 +336,29 @@ class Journal:
             )
         return number
 
-    def settle_new(self, opened: Opened, roots: Sequence[Root]) -> range:
-        """Note that roots are done of which nothing was known; their ids. It is `settle` for a fifth of the cost.
+    def settle_new(
+        self,
+        opened: Opened,
+        number: int,
+        *,
+        keys: Iterable[Key],
+        versions: Iterable[str],
+        positions: Iterable[int],
+        rows: Iterable[int],
+    ) -> range:
+        """Note that so many roots are done of which nothing was known; their ids.
+
+        It is `settle` for a tenth of the cost; the roots come in columns, so that none of them needs a step of Python.
 
         Raises:
             StoreError: as for `settle`, or something was known of one of them.
         """
         if monotonic() - self._looked > _LOOK:
             self._refuse_other_file()
-        numbers = range(self._last_id + 1, self._last_id + 1 + len(roots))
-        self._last_id += len(roots)
-        run, times = opened.id, opened.times
-        self._connection.executemany(
-            _NEW,
-            (  # no list: between two of a generator, the thread lets others run
-                (root.version, DONE, root.position, times, len(root.rows), run, root.key, number)
-                for root, number in zip(roots, numbers, strict=True)
-            ),
-        )
+        numbers = range(self._last_id + 1, self._last_id + 1 + number)
+        self._last_id += number
+        values = f"(?, ?, ?, ?, ?, {DONE}, {opened.id}, {opened.times})"
+        self._connection.insert(f"{_NEW} VALUES {values}", zip(numbers, keys, versions, positions, rows, strict=True))
         return numbers
 
     def _new_id(self) -> int:
