@@ -61,6 +61,7 @@ def test_kills_come_at_every_point():
     ("twin", "program", "found"),
     [
         ("done before rows", "fan-out", "rows lost"),
+        ("done before rows", "plain rows", "rows lost"),
         ("rows before done", "fan-out", "lost, "),
         ("lock is inherited", "grandchild", "ended with 1"),
         ("rows are added", "changing", "duplicated"),

@@ -11,16 +11,18 @@ from penstock.sinks.table import TableStore
 
 def done_before_rows():
     """Note that a root is done in a transaction before that of its rows: loses rows."""
-    settle = Journal.settle
 
-    @wraps(settle)
-    def settled_for_itself(self, *args):
-        number = settle(self, *args)
-        self._connection.execute("COMMIT")
-        self._connection.execute("BEGIN IMMEDIATE")
-        return number
+    def for_itself(settle):
+        @wraps(settle)
+        def settled_for_itself(self, *args, **options):
+            number = settle(self, *args, **options)
+            self._connection.execute("COMMIT")
+            self._connection.execute("BEGIN IMMEDIATE")
+            return number
 
-    Journal.settle = settled_for_itself
+        return settled_for_itself
+
+    Journal.settle, Journal.settle_new = for_itself(Journal.settle), for_itself(Journal.settle_new)
 
 
 def rows_before_done():
