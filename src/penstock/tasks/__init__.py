@@ -1,7 +1,7 @@
-"""Finite work: a number of tasks, run at once within a limit, and what became of each.
+"""Finite work: tasks that run at once within a limit, each with an outcome.
 
-A task is a function without arguments, sync or async, or a coroutine object. All of it runs on the window that streams
-run on, with its promises: bounded, cancelled cleanly, nothing lost and nothing left behind.
+A task is a function without arguments, sync or async, or a coroutine object. All of this runs on the window that
+streams run on, with its promises: bounded, cancelled cleanly, nothing lost and nothing left behind.
 """
 
 from penstock.tasks.batch_size import BatchSizes, MeasuredSize, find_batch_size

@@ -1,4 +1,4 @@
-"""Finds the batch size at which a function is fastest, by trying it out."""
+"""Finds the batch size at which a function is fastest, by measuring."""
 
 import asyncio
 import itertools
@@ -15,18 +15,18 @@ from penstock.core.text import table
 from penstock.functions import stream
 
 MOST_WAVES: Final = 10
-"""Calls of one measurement, per place of the window: more of the small batches would cost time and say no more."""
+"""Calls of one measurement, per place of the window: more calls with small batches would take time and tell no more."""
 
 HOPELESS: Final = 3
-"""A size that takes more than so many times as long per item as the best one, after a round, is given up."""
+"""A size is given up after a round if it takes more than so many times as long per item as the best one."""
 
 
 @dataclass(frozen=True, slots=True)
 class MeasuredSize:
-    """A batch size and what it came to.
+    """A batch size and its measurement.
 
-    `seconds_per_item` is the median of the rounds, or None if the size was never tried, as there are fewer items.
-    `given_up` says that it was hopeless after the first round and was not tried again.
+    `seconds_per_item` is the median of the rounds; None if the size was never tried, as there are fewer items.
+    `given_up` says that it was far slower than the best one in the first round, and was not tried again.
     """
 
     size: int
@@ -35,7 +35,7 @@ class MeasuredSize:
 
     @property
     def items_per_second(self) -> float | None:
-        """How many items go through in a second; infinite if the clock has not moved."""
+        """Items per second; infinite if the clock has not moved."""
         if self.seconds_per_item is None:
             return None
         return 1 / self.seconds_per_item if self.seconds_per_item else math.inf
@@ -43,7 +43,7 @@ class MeasuredSize:
 
 @dataclass(frozen=True, slots=True)
 class BatchSizes:
-    """What `find_batch_size` has found: the best size, and a row per size, the smallest first; `str` is a table."""
+    """The result of `find_batch_size`: the best size, and a row per size, the smallest first; `str` is a table."""
 
     best: int
     rows: tuple[MeasuredSize, ...]
@@ -67,23 +67,23 @@ async def find_batch_size[T](
     concurrency: int = 1,
     rounds: int = 3,
 ) -> BatchSizes:
-    """Measure how long `fn` takes per item in batches of each size, and say which size is best.
+    """Measure how long `fn` takes per item in batches of each size, and tell which size is best.
 
     Each size has a warm-up that does not count. Then come rounds in which every size is measured once; each round
-    starts with another size, so that a slow moment does not hit the same one every time. What counts is the median of
-    seconds per item; of equally good sizes the smaller one is best. A size that takes more than 3 times as long per
-    item as the best one in the first round is given up.
+    starts with another size, so that a slow moment does not hit the same one every time. The median of seconds per item
+    counts; of equally good sizes the smaller one is best. A size that takes more than 3 times as long per item as the
+    best one in the first round is given up.
 
-    A measurement is short: only whole batches, `concurrency` at a time, and that from 1 to 10 times, so that the small
-    sizes go through about as many items as the large ones; a warm-up is once. No size is called more often than
-    `concurrency * (1 + 10 * rounds)` times: mind what the calls cost, or do. Items are used again and again, each at
-    most once in a batch.
+    A measurement is short: only whole batches, `concurrency` at a time, from 1 to 10 times, so that small sizes go
+    through about as many items as large ones. The warm-up is one wave. No size is called more often than `concurrency *
+    (1 + 10 * rounds)` times: mind what the calls cost, or do. Items are used again and again, each at most once in a
+    batch.
 
     Args:
         fn: sync or async, given a list of items that is its own; what it returns is dropped. As in `Stream.map`, plain
             `def` functions run inline at concurrency 1 and in threads above.
-        items: what to try it with; of these the first `concurrency * max(sizes)` are read. Sizes that are larger than
-            the number of items are not tried; their rows say so.
+        items: what to try it with; the first `concurrency * max(sizes)` are read. Sizes larger than the number of items
+            are not tried; their rows say so.
         sizes: the batch sizes to try, ints >= 1.
         concurrency: calls at once, an int >= 1; measure at the one that you will use.
         rounds: measurements of each size, an int >= 1.
@@ -125,7 +125,7 @@ async def find_batch_size[T](
 
 
 def _checked(sizes: Sequence[int]) -> list[int]:
-    """The sizes in order, each once."""
+    """Return the sizes in order, each once."""
     validate.instance("sizes", sizes, Iterable, "an iterable of ints")
     checked = sorted({validate.whole("sizes", size, least=1) for size in sizes})
     if not checked:
@@ -142,13 +142,13 @@ def _sample[T](items: Iterable[T], most: int) -> list[T]:
 
 
 def _hopeful(measured: dict[int, list[float]]) -> list[int]:
-    """The sizes worth another round; all of them, if one was too fast for the clock."""
+    """Return the sizes worth another round; all of them, if one was too fast for the clock."""
     best = min(seconds for (seconds,) in measured.values())
     return [size for size, (seconds,) in measured.items() if not best or seconds <= HOPELESS * best]
 
 
 class _Trial[T]:
-    """Measures; the items go round, from one measurement to the next."""
+    """Measures sizes; it goes round the items, from one measurement to the next."""
 
     def __init__(self, fn: Callable[[list[T]], object], sample: list[T], concurrency: int) -> None:
         self._fn = fn
@@ -157,7 +157,7 @@ class _Trial[T]:
         self._time = clock_of(asyncio.get_running_loop())
 
     async def run(self, size: int, waves: int) -> float:
-        """Seconds per item of `waves` times `concurrency` batches."""
+        """Return the seconds per item of `waves` times `concurrency` batches."""
         batches = waves * self._concurrency
         calls = stream(self._batches(size, batches)).map(self._fn, concurrency=self._concurrency, ordered=False)
         async with calls.open() as done:

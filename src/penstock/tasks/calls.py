@@ -1,4 +1,4 @@
-"""The tasks of a run: where each is called, and how those are closed that never were."""
+"""The tasks of a run: where each is called, and how coroutine objects are closed that nobody awaits."""
 
 import inspect
 import sys
@@ -33,7 +33,7 @@ type Task[T] = Callable[[], T | Awaitable[T]] | Coroutine[Any, Any, T]
 
 
 class Given[T](Iterator[T]):
-    """Tasks as they are pulled; closing it closes the coroutine objects that nobody has started."""
+    """The tasks, as they are pulled; closing it closes the coroutine objects that nobody has started."""
 
     def __init__(self, tasks: Iterable[T]) -> None:
         self._tasks = tasks
@@ -48,7 +48,7 @@ class Given[T](Iterator[T]):
         return task
 
     def started(self, coroutine: Coroutine[Any, Any, Any]) -> None:
-        """Leave that one alone: it is awaited, for the first time."""
+        """Forget that coroutine object: it is awaited for the first time."""
         if inspect.getcoroutinestate(coroutine) != inspect.CORO_CREATED:
             raise MisuseError(f"cannot reuse already awaited coroutine: {coroutine!r} runs only once")
         self._waiting.discard(coroutine)
@@ -67,10 +67,10 @@ class Given[T](Iterator[T]):
 
 
 class Calls:
-    """Calls the tasks of one run: async ones on the loop, plain `def` functions in threads where others go on.
+    """Calls the tasks of one run: async ones on the loop, plain `def` functions in threads if others run beside them.
 
-    `arguments` are what every task is called with. A plain function runs inline where it runs alone and without
-    `timeout`; lambdas and other callables run on the loop.
+    `arguments` are given to every task. A plain function runs inline if it runs alone and without `timeout`; lambdas
+    and other callables run on the loop.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class Calls:
             self._in_threads = Binding(threads, scope.closed)
 
     async def __call__(self, task: Any) -> Any:
-        """What `task` comes to."""
+        """Call `task` and return its result."""
         if inspect.iscoroutine(task):
             self._given.started(task)
             return await self._awaited(task)
@@ -128,7 +128,7 @@ def open_tasks(
     watched: Callable[[Calls], AsyncFn[Any, Any]] | None = None,
     grace: Seconds,
 ) -> Run[Any]:
-    """A run over what `tasks` come to, pulled as places free up; `watched` may wrap how they are called.
+    """Make a run over the results of `tasks`, which are pulled as places free up; `watched` may wrap the calls.
 
     Raises:
         OptionError: an option breaks its rule; coroutine objects among the tasks are closed.
@@ -160,7 +160,7 @@ def open_tasks(
 
 
 def one_stage(open_window: Callable[[Scope, bool], Stage[Any]]) -> Stream[Any]:
-    """A stream of one stage, which brings its source along."""
+    """Make a stream of one stage, which brings its own source."""
     return Stream(Description(Origin(open_window, _as_often_as_asked)))
 
 
@@ -180,7 +180,7 @@ def options_of(tasks: Iterable[Any]) -> Generator[None]:
 
 
 def _repeated(call: AsyncFn[Any, Any]) -> AsyncFn[Any, Any]:
-    """`call`, for tasks that may be called again."""
+    """Wrap `call`, for tasks that may be called again."""
 
     async def repeated(task: Any) -> Any:
         refuse_coroutine(task, "retry")
@@ -190,6 +190,6 @@ def _repeated(call: AsyncFn[Any, Any]) -> AsyncFn[Any, Any]:
 
 
 def refuse_coroutine(task: object, option: str) -> None:
-    """Refuse a coroutine object where a task may run more than once."""
+    """Raise for a coroutine object where a task may run more than once."""
     if inspect.iscoroutine(task):
         raise MisuseError(f"{option} needs functions that can be called again, got the coroutine object {task!r}")

@@ -1,4 +1,4 @@
-"""Tasks that are fed in one by one and done by priority: each has a result, and none stops the others."""
+"""An executor: tasks are added one by one and run by priority; each has a result, and none stops the others."""
 
 import asyncio
 import inspect
@@ -23,27 +23,27 @@ from penstock.tasks.feed import AddedTask, ExecutorRun, Feed, QueuedTask, TaskRe
 from penstock.tasks.queue import TaskQueue
 
 THREE_TRIES: Final = Retry(attempts=3, on=Exception)
-"""What an executor does about failures unless it is told otherwise."""
+"""How an executor retries by default."""
 
 
 class TaskExecutor:
     """Runs tasks as they are added, the most urgent first, at most `concurrency` at once (P1, P2, P4, P5, P8).
 
     A task is a function without arguments: async ones run on the loop, plain `def` functions in threads, lambdas and
-    other callables on the loop. A task that fails is tried again; in the end each has a `TaskResult`, and no failure of
-    one stops another or is raised. What is most urgent is decided whenever a place is free, so that a task with a high
-    priority overtakes all that wait; equals keep the order in which they were added.
+    other callables on the loop. A task that fails is tried again; in the end each has a `TaskResult`, and a failure
+    neither stops other tasks nor is raised. Whenever a place is free, the most urgent task starts: a task of high
+    priority overtakes all that wait, and equals keep the order in which they were added.
 
-    There are two ways to use it. `run()` does all that was added, and may be called again for what is added later.
-    In a block of `async with executor:` work begins as soon as a task is added; leaving the block waits for all of it,
-    leaving it by an exception stops it. Tasks may add tasks; those in threads do so by
-    `loop.call_soon_threadsafe(executor.add, fn)`, as an executor that works is for its own loop only.
+    There are two ways to use it. `run()` does all that was added, and may be called again for what is added later. In a
+    block of `async with executor:` a task starts as soon as it is added; leaving the block waits for all tasks, leaving
+    it by an exception stops them. Tasks may add tasks; those in threads do so by
+    `loop.call_soon_threadsafe(executor.add, fn)`, as a working executor is for its own loop only.
 
     Args:
         concurrency: tasks that run at once, an int >= 1.
         timeout: seconds that one attempt may take, > 0, or None. A function in a thread cannot be stopped: its attempt
             fails in time, but it keeps its place until the thread is back, and the next attempt waits for that.
-        retry: when to try a failed task again, or None; by default every `Exception`, three tries in all.
+        retry: when to try a failed task again, or None; default: after every `Exception`, three tries in all.
         ageing: seconds of waiting that are worth a point of priority, at least a microsecond, so that no task waits for
             ever behind more urgent ones; default none.
         grace: seconds that work which ignores its cancellation gets, >= 0; then a warning names it.
@@ -100,7 +100,7 @@ class TaskExecutor:
         id: str | None = None,  # noqa: A002 -- what it is called in a result
         priority: float = 0,
     ) -> AddedTask[Any]:
-        """Add a task; its id, a str, which can be awaited for what the task returns.
+        """Add a task; return its id, a str, which can be awaited for the result.
 
         Args:
             fn: a function without arguments, sync or async; without `retry` also a coroutine object, which is closed if
@@ -137,17 +137,18 @@ class TaskExecutor:
     # Working
 
     async def run(self) -> list[TaskResult[Any]]:
-        """Do all that was added, also what is added meanwhile; the results, in the order of `add`, since the last time.
+        """Do all that was added, also what is added meanwhile.
 
-        Their ids are free again. In a block of `async with executor:`, where work goes on by itself, wait until all of
-        it is done; a cancellation then ends the wait only. Elsewhere, a cancellation stops the work and waits for it
-        (P4, P8); the results until then come with those of the next `run()`.
+        Return the results since the last time, in the order of `add`. Their ids are free again. In a block of `async
+        with executor:`, where tasks start by themselves, it waits until all are done; a cancellation then ends only the
+        wait. Elsewhere, a cancellation stops the work and waits for it (P4, P8); the results until then come with those
+        of the next `run()`.
 
         Raises:
             ConcurrentReadError: `run()` is in progress.
             ExecutorUseError: a task of this executor asks, which would wait for itself.
             WrongLoopError: the executor runs on another loop, or in another thread.
-            BaseException: what a task raised that is no `Exception`, `KeyboardInterrupt` say; it stops all others.
+            BaseException: what a task raised that is no `Exception`, such as `KeyboardInterrupt`; it stops all others.
         """
         self._require_its_loop()
         self._refuse_own_tasks("run()")
@@ -188,8 +189,8 @@ class TaskExecutor:
     async def abort(self) -> None:
         """Close, cancel the tasks that run and wait for them, and start none of the others; twice is no error (P4).
 
-        Those that were stopped have `asyncio.CancelledError("caller cancelled")` for an error, the ones that were never
-        started after 0 attempts. `run()` gives the results, also the one that is in progress.
+        A task that was stopped has the error `asyncio.CancelledError("caller cancelled")`; one that was never started
+        has it after 0 attempts. `run()` gives the results, also a `run()` in progress.
 
         Raises:
             ExecutorUseError: a task of this executor asks, which would wait for itself.
@@ -208,17 +209,17 @@ class TaskExecutor:
 
     @property
     def results(self) -> Mapping[str, TaskResult[Any]]:
-        """What is done and was not handed out by `run()` yet, by id, in the order in which it was done; a live view."""
+        """The results that `run()` has not handed out yet, by id, in the order in which tasks ended; a live view."""
         return MappingProxyType(self._done)
 
     def stats(self) -> Stats:
-        """What the stages `queue` and `name` count and measure, of the run in progress or else the last one."""
+        """Return what the stages `queue` and `name` count and measure, in the present run or else the last one."""
         return self._stats if self._opened is None else self._opened.run.stats()
 
     # Inside
 
     def _admit(self, fn: object, key: str | None) -> str:
-        """The id of a task that may be added."""
+        """Return the id of a task that may be added."""
         self._require_its_loop()
         number = self._numbered
         if key is None:
@@ -333,14 +334,14 @@ class TaskExecutor:
                 del error  # the traceback holds this frame, and this frame would hold the error
 
     async def _stop(self, opened: ExecutorRun) -> None:
-        """Stop what runs and wait for it; what goes wrong meanwhile stands in the results."""
+        """Stop what runs and wait for it; errors meanwhile stand in the results."""
         try:
             await opened.run.__aexit__(asyncio.CancelledError, asyncio.CancelledError(), None)
         finally:
             self._forget(opened)
 
     async def _leave(self, opened: ExecutorRun, error: BaseException | None = None) -> None:
-        """Let the work come to its end, or stop it if there is an `error`; then nothing of it is left."""
+        """Let the work end, or stop it if there is an `error`; then nothing of it is left."""
         try:
             if error is None:
                 await self._until_done(opened)
@@ -360,7 +361,7 @@ class TaskExecutor:
                 del error  # the traceback holds this frame, and this frame would hold the error
 
     def _forget(self, opened: ExecutorRun) -> None:
-        """Let go of a run that is over; what it had begun and not done was cancelled, or is left behind."""
+        """Forget a run that is over; a task that had begun and is not done was cancelled, or is left behind."""
         if self._opened is not opened:
             return
         if not self._is_all_done():
@@ -385,7 +386,7 @@ class TaskExecutor:
 
 
 def _time_here() -> float:
-    """The time of the running loop; where there is none, what loops make theirs from."""
+    """Return the time of the running loop; without one, the time by which loops are made."""
     try:
         return clock_of(asyncio.get_running_loop())()
     except RuntimeError:

@@ -1,4 +1,4 @@
-"""What an executor puts under a window: the tasks that wait, the place that they come from, what becomes of them."""
+"""The parts of an executor below its window: the queue as a source, the window, and the results."""
 
 import asyncio
 import inspect
@@ -21,13 +21,13 @@ from penstock.tasks.queue import TaskQueue
 
 @dataclass(frozen=True, slots=True)
 class TaskResult[T]:
-    """What became of a task.
+    """The result of a task.
 
     Attributes:
         id: of the task.
         success: whether it returned.
         result: what it returned; None if it did not.
-        error: why it did not: what it raised, or `asyncio.CancelledError(reason)` if it was stopped; None if it did.
+        error: what it raised, or `asyncio.CancelledError(reason)` if it was stopped; None if it returned.
         attempts: how often it was tried; 0 if it was never started.
     """
 
@@ -38,7 +38,7 @@ class TaskResult[T]:
     attempts: int
 
     def unwrap(self) -> T:
-        """The result.
+        """Return the result.
 
         Raises:
             NoResultError: the task was stopped, or never started.
@@ -57,7 +57,7 @@ class TaskResult[T]:
 
 @dataclass(slots=True, eq=False)
 class QueuedTask:
-    """A task that was added."""
+    """A task that was added, until its result is known."""
 
     id: str
     task: Any
@@ -66,17 +66,17 @@ class QueuedTask:
     added: "weakref.ref[AddedTask[Any]] | None" = None
 
     def told(self, result: TaskResult[Any] | None) -> None:
-        """Tell what the caller of `add` has of the result, if it is kept; of None, that there will not be one now."""
+        """Give the result to the id that `add` returned, if somebody keeps it; None means that none will come now."""
         added = None if self.added is None else self.added()
         if added is not None:
             added.told(result)
 
     def cancelled(self, reason: Reason) -> TaskResult[Any]:
-        """The result of a task that was stopped."""
+        """Make the result of a task that was stopped."""
         return TaskResult(self.id, False, None, asyncio.CancelledError(reason), self.attempts)
 
     def done_with(self) -> None:
-        """Let go of the task; close a coroutine object that nobody has started."""
+        """Forget the task; close a coroutine object that nobody has started."""
         if not self.attempts:
             close_coroutine(self.task)
         self.task = None
@@ -85,13 +85,13 @@ class QueuedTask:
 class AddedTask[T](str):
     """The id of a task that was added to an executor; awaited, it gives what the task returns (P5, P8).
 
-    Cancelling who waits does not cancel the task. It may be awaited any number of times, or never.
+    Cancelling the wait does not cancel the task. It may be awaited any number of times, or never.
 
     Raises:
         Exception: on `await`, the error of a task that failed, after its last try.
         NoResultError: on `await`, the task was stopped, or never started.
-        ExecutorUseError: on `await`, the executor is not at work, or a task of its own waits, which may hold the place
-            that is wanted.
+        ExecutorUseError: on `await`, the executor is not working, or one of its own tasks waits, which may hold the
+            place that is wanted.
     """
 
     __slots__ = ("__weakref__", "_check", "_result", "_waiters")
@@ -100,7 +100,7 @@ class AddedTask[T](str):
     _waiters: list[asyncio.Future[None]]
 
     def __new__(cls, key: str, check: Callable[[], Awaitable[None]]) -> Self:
-        """The id `key`; `check` raises if it cannot be waited for now."""
+        """Make the id `key`; `check` raises if it cannot be waited for now."""
         added = super().__new__(cls, key)
         added._check = check
         added._result = None
@@ -108,7 +108,7 @@ class AddedTask[T](str):
         return added
 
     def told(self, result: TaskResult[T] | None) -> None:
-        """Take the result; those who wait look again."""
+        """Keep the result and wake those who wait."""
         self._result = result
         for waiter in self._waiters:
             if not waiter.done():
@@ -144,11 +144,11 @@ def close_coroutine(task: object) -> None:
 
 
 class Feed(SourceStage[QueuedTask]):
-    """Gives a window the most urgent task when it has a place for one; ends when the executor says so.
+    """The queue of an executor as a source: gives a window the most urgent task; ends when the executor says so.
 
     Attributes:
         changed: set when all that was added is done, or nothing more will be.
-        cut_short: whether it was ended by anybody else: what is queued will not be started.
+        cut_short: whether something else has ended it: what is queued will not start.
         stopped: whether what was started is being stopped as well.
     """
 
@@ -176,7 +176,7 @@ class Feed(SourceStage[QueuedTask]):
         return entry
 
     def tell(self) -> None:
-        """Have the window look, if it waits: there is a task, or none will come."""
+        """Wake the window if it waits: there is a task, or none will come."""
         if self._asked:
             self._asked = False
             self.on_ready()
@@ -210,7 +210,10 @@ class Feed(SourceStage[QueuedTask]):
 
 
 class TaskWindow(Window[QueuedTask, Any]):
-    """Runs tasks; has failures recorded, as results are by the work, and what was cancelled at the end of the run."""
+    """Runs tasks and records their failures.
+
+    The work itself records results, and the end of the run what was cancelled.
+    """
 
     __slots__ = ("_record",)
 
@@ -225,7 +228,7 @@ class TaskWindow(Window[QueuedTask, Any]):
         self._record = record
 
     def runs_caller(self) -> bool:
-        """Whether it is one of the tasks that asks."""
+        """Whether the caller is one of its tasks."""
         return self._pumping or asyncio.current_task() in self.running.values()
 
     @override
@@ -237,7 +240,7 @@ class TaskWindow(Window[QueuedTask, Any]):
 
 @dataclass(slots=True)
 class ExecutorRun:
-    """What an executor has open while it works; its `run` comes last, as it must not be led to by what opens it."""
+    """What an executor has open while it works. Its `run` is set last, as nothing that opens it may lead to it."""
 
     scope: Scope
     feed: Feed
@@ -245,7 +248,7 @@ class ExecutorRun:
     run: Run[Any] = field(init=False)
 
     async def until_all(self, done: Callable[[], bool]) -> None:
-        """Wait until all is done, or until what is not is being stopped."""
+        """Wait until all is done, or until the rest is being stopped."""
         while not self.feed.stopped and not done():
             self.feed.changed.clear()
             await self.feed.changed.wait()

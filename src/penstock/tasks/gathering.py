@@ -1,4 +1,4 @@
-"""Finite work at once: all of it, each with its outcome, the first that is through, what failed once more."""
+"""Finite work at once: all results, all outcomes, the first to finish or succeed, and failed tasks once more."""
 
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
@@ -41,12 +41,12 @@ async def gather(
     retry: Retry | None = None,
     grace: Seconds = 5.0,
 ) -> list[Any]:
-    """All results, in the order of the tasks; the first failure stops the others and is raised when they have (P4, P5).
+    """Return all results, in the order of the tasks; the first failure stops the others, then it is raised (P4, P5).
 
-    Tasks are pulled from the iterable as places free up, so that a million of them need not exist at once.
+    Tasks are pulled from the iterable as places free up, so a million of them need not exist at once.
 
     Args:
-        tasks: functions without arguments, sync or async, or coroutine objects; of these, the ones that are never
+        tasks: functions without arguments, sync or async, or coroutine objects; coroutine objects that are never
             started are closed. Plain `def` functions run in threads where more than one task may run at once.
         concurrency: tasks that run at once, an int >= 1.
         timeout: seconds that one attempt may take, > 0; default no limit.
@@ -112,27 +112,27 @@ async def settle(
     cancel: CancelToken | None = None,
     grace: Seconds = 5.0,
 ) -> list[Outcome[Any]]:
-    """What became of each task, in their order; a failure stops nothing and is not raised (P4, P5).
+    """Return the outcome of each task, in their order; a failure stops nothing and is not raised (P4, P5).
 
-    Each outcome is `Ok(value, index)` or `Failed(error, index, item, stage, attempts)`. When `cancel` is signalled, the
-    tasks that run are cancelled, `Cancelled(index, reason)`, and the others never started, `NotStarted(index)`; of an
-    iterable without a length, those that were never pulled are not in the list.
+    Each outcome is `Ok(value, index)` or `Failed(error, index, item, stage, attempts)`. When `cancel` is signalled,
+    running tasks are cancelled, `Cancelled(index, reason)`, and the others never start, `NotStarted(index)`; of an
+    iterable without a length, tasks that were never pulled are not in the list.
 
     Args:
         tasks: functions without arguments, sync or async, or coroutine objects, as for `gather`.
         concurrency: tasks that run at once, an int >= 1.
         timeout: seconds that one attempt may take, > 0; default no limit.
         retry: when to call a failed task again; not for coroutine objects, which run once.
-        cancel: stops what runs and what is still to come when it is signalled.
+        cancel: a token; when it is signalled, it stops what runs and what is still to come.
         grace: seconds that work which ignores its cancellation gets, >= 0; then a warning names it.
 
     Example:
         done, failed, *_ = partition(await settle(checks, concurrency=10))
 
     Raises:
-        OptionError: an option breaks its rule, or a task can never run: it is neither callable nor a coroutine object,
-            or one that was awaited before, or one although `retry` is to call it again. That ends it as the
-            first failure ends `gather`.
+        OptionError: an option breaks its rule; or a task can never run: it is neither callable nor a coroutine object,
+            or it is a coroutine object that was awaited before, or one that `retry` would call again. This stops the
+            others, as the first failure does in `gather`.
     """
     with options_of(tasks):
         runner: Runner[Any] = Runner("settle", cancel)
@@ -145,9 +145,9 @@ async def race[T](tasks: Iterable[AsyncTask[T]], *, grace: Seconds = 5.0) -> T: 
 @overload
 async def race[T](tasks: Iterable[Task[T]], *, grace: Seconds = 5.0) -> T: ...
 async def race(tasks: Iterable[Any], *, grace: Seconds = 5.0) -> Any:
-    """What the first task to finish comes to, be it a result or an exception; the others are stopped and awaited (P4).
+    """Return the result of the first task to finish, or raise its exception; the others are stopped and awaited (P4).
 
-    All tasks start at once. What goes wrong in a task that has lost, while it is being stopped, is logged.
+    All tasks start at once. Errors of the other tasks, while they are being stopped, are logged.
 
     Example:
         answer = await race([lambda: ask(one), lambda: ask(other)])
@@ -168,9 +168,9 @@ async def first_success[T](tasks: Iterable[AsyncTask[T]], *, grace: Seconds = 5.
 @overload
 async def first_success[T](tasks: Iterable[Task[T]], *, grace: Seconds = 5.0) -> T: ...
 async def first_success(tasks: Iterable[Any], *, grace: Seconds = 5.0) -> Any:
-    """The result of the first task that succeeds; the others are stopped and awaited (P4).
+    """Return the result of the first task that succeeds; the others are stopped and awaited (P4).
 
-    All tasks start at once. What goes wrong in a task that has lost, while it is being stopped, is logged.
+    All tasks start at once. Errors of the other tasks, while they are being stopped, are logged.
 
     Example:
         page = await first_success([partial(fetch, mirror) for mirror in mirrors])
@@ -195,7 +195,7 @@ async def first_success(tasks: Iterable[Any], *, grace: Seconds = 5.0) -> Any:
 async def _contest(
     name: str, tasks: Iterable[Any], wins: Callable[[Result[Any]], bool], grace: Seconds
 ) -> list[Result[Any]]:
-    """What tasks come to, in the order of time, up to the first that wins; the others are stopped."""
+    """Return the outcomes of tasks as they end, up to the first that wins; the others are stopped."""
     with options_of(tasks):
         chosen = list(tasks)
     if not chosen:
@@ -238,14 +238,15 @@ async def retry_failed(
     timeout: Seconds | None = None,
     grace: Seconds = 5.0,
 ) -> list[Result[Any]]:
-    """What became of each task, in their order, when what failed has been called again, up to `rounds` times.
+    """Return the outcome of each task, in their order, after failed tasks were called again, up to `rounds` times.
 
-    A round begins when the one before is through, and calls only what failed in that; results take the places of their
-    tasks. `attempts` of a `Failed` counts the calls. For retries as each task fails, with growing waits, see `Retry`.
+    A round begins when the one before has ended, and calls only the tasks that failed in it; results take the places of
+    their tasks. `attempts` of a `Failed` counts the calls. To retry each task as it fails, with growing waits, see
+    `Retry`.
 
     Args:
         tasks: functions without arguments, sync or async.
-        rounds: how many times what failed is called again at most, an int >= 0.
+        rounds: how many times failed tasks are called again at most, an int >= 0.
         concurrency: tasks that run at once, an int >= 1.
         timeout: seconds that one call may take, > 0; default no limit.
         grace: as for `gather`.
@@ -293,7 +294,7 @@ class Partition[T](NamedTuple):
 
     @property
     def values(self) -> list[T]:
-        """The values of those that succeeded."""
+        """The values of the tasks that succeeded."""
         return [outcome.value for outcome in self.ok]
 
 

@@ -1,4 +1,4 @@
-"""A queue of what is to be done, the most urgent first."""
+"""A priority queue, for one thread."""
 
 import time
 from collections import deque
@@ -10,22 +10,22 @@ from penstock.core import validate
 from penstock.core.retry import Seconds
 
 _FASTEST: Final = 1e-6
-"""Seconds: beside a clock that is divided by less, priorities would be rounded away."""
+"""Seconds; with a shorter ageing, a clock would round priorities away."""
 
 
 class TaskQueue[T]:
     """A priority queue: high first, and among equals first in, first out.
 
-    Any value is an item, also one that cannot be compared. With `ageing`, an item gains a point of priority for every
-    `ageing` seconds that it waits, so that none waits for ever. All of them age alike, so their order never changes
+    Any value can be an item, also one that cannot be compared. With `ageing`, an item gains a point of priority for
+    every `ageing` seconds that it waits, so that none waits for ever. All items age alike, so their order never changes
     while they wait: an item is filed once, under `priority - enqueued / ageing`.
 
-    Items of one priority stand in line, and a heap holds each priority once: both putting in and taking out cost
-    O(log p) of p different priorities (with `ageing`, nearly all differ). For one thread.
+    Items of one priority stand in line, and a heap holds each priority once: putting in and taking out cost O(log p)
+    for p different priorities (with `ageing`, nearly all differ). For one thread.
 
     Args:
         ageing: seconds of waiting that are worth a point of priority, at least a microsecond; default none.
-        clock: the seconds by which items age.
+        clock: gives the seconds by which items age.
 
     Example:
         queue = TaskQueue[str]()
@@ -87,7 +87,7 @@ class TaskQueue[T]:
         return item
 
     def peek(self) -> T:
-        """The item that is first; it stays where it is.
+        """Return the item that is first; it stays where it is.
 
         Raises:
             IndexError: the queue is empty.
@@ -98,11 +98,11 @@ class TaskQueue[T]:
         return self._alone[self._keys[0]] if line is None else line[0]
 
     def size(self) -> int:
-        """How many items there are; `len()` says the same."""
+        """Return how many items there are, as `len()` does."""
         return self._length
 
     def is_empty(self) -> bool:
-        """Whether there are none; the queue is then false."""
+        """Whether there are none; an empty queue is false."""
         return not self._length
 
     def clear(self) -> None:

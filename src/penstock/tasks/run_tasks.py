@@ -1,4 +1,4 @@
-"""Tasks that are given a cancel token: the first failure signals it, and the others can bring themselves to an end."""
+"""Tasks that are given a cancel token: the first failure signals it, and the others can end themselves."""
 
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
@@ -16,12 +16,12 @@ from penstock.tasks.tokens import CancelToken
 
 @dataclass(frozen=True, slots=True)
 class TaskRun[T]:
-    """What came of `run_tasks`.
+    """The result of `run_tasks`.
 
     Attributes:
-        outcomes: what became of each task, in the order of the input.
+        outcomes: the outcome of each task, in the order of the input.
         first_failure_in_time: the index of the task that failed first, or None.
-        aborted: whether the caller's token was signalled before all tasks were through.
+        aborted: whether the caller's token was signalled before all tasks had ended.
     """
 
     outcomes: list[Outcome[T]]
@@ -30,7 +30,10 @@ class TaskRun[T]:
 
     @property
     def results(self) -> list[T]:
-        """What tasks returned, in the order of the input, also what `is_failed` calls a failure; without gaps."""
+        """What tasks returned, in the order of the input, without gaps.
+
+        Also results that `is_failed` calls failures.
+        """
         results: list[T] = []
         for outcome in self.outcomes:
             if isinstance(outcome, Ok):
@@ -46,7 +49,7 @@ class TaskRun[T]:
 
     @property
     def first_failure_index(self) -> int | None:
-        """The index of the earliest task in the input that failed, or None."""
+        """The index of the first task in the input that failed, or None."""
         return next((outcome.index for outcome in self.outcomes if isinstance(outcome, Failed)), None)
 
 
@@ -79,19 +82,19 @@ async def run_tasks(
     timeout: Seconds | None = None,
     grace: Seconds = 5.0,
 ) -> TaskRun[Any]:
-    """Run tasks up to the first failure, and let the others bring themselves to an end (P1, P4, P5).
+    """Run tasks up to the first failure, and let the others end themselves (P1, P4, P5).
 
-    Each task is called with a `CancelToken` of this run. The first failure, and the caller's token, signal it; nothing
-    is started any more, and what runs may return a result of its own. After `grace` seconds it is cancelled and waited
-    for, and after as many again it is named in a warning and left behind. A task that answers with `CancelledError` is
-    `Cancelled`. Nothing is raised for a task that fails. A cancellation of `run_tasks` itself is raised: the token says
-    "caller cancelled", and the tasks are cancelled there and then.
+    Each task is called with a `CancelToken` of this run. The first failure signals it, and so does the caller's token;
+    then nothing more starts, and what runs may still return a result. After `grace` seconds it is cancelled and waited
+    for; after as many again a warning names it, and it is left behind. A task that answers with `CancelledError` is
+    `Cancelled`. No failure of a task is raised. A cancellation of `run_tasks` itself is raised: the token says "caller
+    cancelled", and the tasks are cancelled at once.
 
     Args:
-        tasks: functions of a token, sync or async, pulled as places free up. Plain `def` functions run in threads
-            where more than one task may run at once.
+        tasks: functions of a token, sync or async, pulled as places free up. Plain `def` functions run in threads where
+            more than one task may run at once.
         concurrency: tasks that run at once, an int >= 1; with 1, strictly one after the other.
-        is_failed: a plain function that says of a result whether it is a failure; one that raises is a failure, too.
+        is_failed: a plain function that tells whether a result is a failure; if it raises, that is a failure, too.
         cancel: the caller's token; its signal ends the run like a failure, and `aborted` says so.
         timeout: seconds that a task may take, > 0; default no limit.
         grace: seconds that tasks get to answer their token, and again to answer their cancellation, >= 0.
@@ -113,7 +116,7 @@ async def run_tasks(
 
 
 class _FailFast(Runner[Any]):
-    """Stops the run at the first failure, by way of a token."""
+    """Stops the run at the first failure, through a token."""
 
     def __init__(
         self, name: str, cancel: CancelToken | None, is_failed: Callable[[Any], object] | None, answer: float
@@ -122,7 +125,7 @@ class _FailFast(Runner[Any]):
         self._is_failed = is_failed
 
     def watched(self, calls: Calls) -> AsyncFn[Any, Any]:
-        """`calls`, with an eye on what fails: nothing starts between a failure and the signal."""
+        """Wrap `calls`: the first failure signals the token before another task can start."""
 
         async def call(task: Any) -> Any:
             try:

@@ -1,4 +1,4 @@
-"""Runs tasks that can be stopped before their end, and knows what became of each."""
+"""Runs tasks that can be stopped before their end, and knows the outcome of each."""
 
 import asyncio
 from collections.abc import Callable, Iterable
@@ -18,11 +18,11 @@ from penstock.tasks.tokens import CancelToken, in_loop
 class Runner[T]:
     """One run of tasks; `cancel`, if signalled, stops it.
 
-    What is stopped finds the `token` signalled, and is cancelled `answer` seconds later.
+    Tasks that are stopped find the `token` signalled, and are cancelled `answer` seconds later.
 
     Attributes:
         token: signalled when the run is stopped.
-        aborted: whether `cancel` was signalled before all tasks were through.
+        aborted: whether `cancel` was signalled before all tasks had ended.
         first_failure_in_time: the index of the task that failed first, or None.
     """
 
@@ -91,7 +91,10 @@ class Runner[T]:
             raise
 
     def stop(self, reason: Reason) -> None:
-        """Start nothing more, signal the token, and cancel what has not answered in time; the first reason counts."""
+        """Start nothing more, signal the token, and cancel tasks that have not answered in time.
+
+        The first reason counts.
+        """
         if self._stopped_for is None and self._run is not None:
             self._stopped_for = reason
             self._run.stop()
@@ -99,7 +102,7 @@ class Runner[T]:
             self.token.cancel(reason)
 
     def outcomes(self) -> list[Outcome[T]]:
-        """What became of each task, in the order of the input."""
+        """Return the outcome of each task, in the order of the input."""
         return [self._outcomes[index] for index in range(len(self._outcomes))]
 
     def _note(self, outcome: Outcome[T]) -> None:
@@ -116,7 +119,7 @@ class Runner[T]:
         self.stop("caller cancelled")
 
     def _finish(self, tasks: Iterable[Any]) -> None:
-        """Say what became of those from which nothing came."""
+        """Add the outcomes of tasks that gave none."""
         run, reason = self._run, self._stopped_for or "caller cancelled"
         assert run is not None
         self._stopped_for = reason

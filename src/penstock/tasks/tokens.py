@@ -1,4 +1,4 @@
-"""Cancel tokens: a way to ask work to stop that work can see, and answer."""
+"""Cancel tokens: they ask work to stop, and the work can see it and answer."""
 
 import asyncio
 import threading
@@ -10,9 +10,9 @@ from penstock.core.outcome import Reason
 
 
 class CancelToken:
-    """Says to work that it should come to an end; what the work does then is its own affair.
+    """Tells work that it should end; the work decides what it does then.
 
-    Signalled once and for good. May be signalled and asked from any thread.
+    It is signalled once and for good, and may be signalled and asked from any thread.
 
     Example:
         async def crawl(token: CancelToken) -> Report:
@@ -35,11 +35,11 @@ class CancelToken:
 
     @property
     def reason(self) -> Reason | None:
-        """Why, or None while it was not."""
+        """Why it was signalled; None before."""
         return self._reason
 
     def cancel(self, reason: Reason = "caller cancelled") -> None:
-        """Signal it; callbacks are called here and now, in the order in which they came. Once only."""
+        """Signal it; the first time, call the callbacks at once, in the order in which they came."""
         with self._lock:
             if self._reason is not None:
                 return
@@ -49,9 +49,9 @@ class CancelToken:
             callback()
 
     def on_cancel(self, callback: Callable[[], None]) -> Callable[[], None]:
-        """Call `callback`, which must not raise, when it is signalled, at once if it was; returns how to call that off.
+        """Call `callback`, which must not raise, when it is signalled, or at once if it was.
 
-        The callback runs in the thread that signals.
+        Return how to call that off. The callback runs in the thread that signals.
         """
         validate.plain_function("callback", callback)
         key = object()
@@ -88,7 +88,7 @@ def _wake(loop: asyncio.AbstractEventLoop, future: asyncio.Future[Any]) -> None:
 
 
 def in_loop(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:
-    """Call `callback` in the thread of `loop`: here and now, if this is it."""
+    """Call `callback` in the thread of `loop`: at once, if this is it."""
     try:
         here = asyncio.get_running_loop() is loop
     except RuntimeError:
