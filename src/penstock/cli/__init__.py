@@ -1,4 +1,4 @@
-"""The command line; prints, decides nothing."""
+"""The command line. It prints, and decides nothing."""
 
 import sys
 from io import TextIOWrapper

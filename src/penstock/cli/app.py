@@ -1,4 +1,4 @@
-"""The commands and their options. Bodies import what they need when they run: `--help` must be quick."""
+"""The commands and their options. Bodies are imported when they run: `--help` must be quick."""
 
 from typing import Annotated
 
@@ -32,7 +32,7 @@ def penstock(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Handle the options before a command; `--version` has been handled by its callback."""
+    """Handle the options before a command; a callback has handled `--version`."""
     del version
 
 

@@ -70,7 +70,7 @@ def _is_of_a_file(failure: PenstockError) -> bool:
 
 
 async def _watched(job: "EmbedJob") -> tuple[PenstockError | None, signal.Signals | None]:
-    """Run the job under a display; the error that ended it and the signal that stopped it, if there was one."""
+    """Run the job under a display; return the error that ended it and the signal that stopped it, if there was one."""
     stopping, loop = _Stopping(job), asyncio.get_running_loop()
     for each in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(each, stopping, each)
@@ -86,7 +86,7 @@ async def _watched(job: "EmbedJob") -> tuple[PenstockError | None, signal.Signal
 
 
 def stats_of(job: "EmbedJob") -> Stats:
-    """The stages of the job, each named with what it counts."""
+    """Return the stages of the job, each named with what it counts."""
     report = job.report()
     return Stats(tuple(replace(stage, name=_COUNTS[stage.name]) for stage in report.stages), report.seconds)
 
@@ -97,7 +97,7 @@ def unchanged_by(job: "EmbedJob") -> str:
 
 
 def _tell_of_first(job: "EmbedJob", shown: ProgressDisplay) -> None:
-    """Say when the first document is stored: look until it is, as long as the loop runs."""
+    """Say when the first document is stored: look again until it is, as long as the loop runs."""
     first = job.report().first_row_seconds
     if first is None:
         asyncio.get_running_loop().call_later(_LOOK, _tell_of_first, job, shown)
@@ -106,7 +106,7 @@ def _tell_of_first(job: "EmbedJob", shown: ProgressDisplay) -> None:
 
 
 class _Stopping:
-    """Stops the job cleanly at the first signal; leaves at once at the second, as a kill would, which loses nothing."""
+    """Stops the job cleanly at the first signal. Exits at once at the second, as a kill would, which loses nothing."""
 
     def __init__(self, job: "EmbedJob") -> None:
         self.shown: ProgressDisplay | None = None

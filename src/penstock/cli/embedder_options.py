@@ -51,7 +51,7 @@ Key = Annotated[
 
 
 class Asked(NamedTuple):
-    """What the options say; the key as a `Secret` from the start, so that no error can show it."""
+    """The values of these options; the key is a `Secret` from the start, so that no error can show it."""
 
     name: str | None
     model: str | None
@@ -60,7 +60,10 @@ class Asked(NamedTuple):
 
 
 def embedder(asked: Asked, index: str) -> "Embedder":
-    """The embedder that is asked for, or else that of an index; the functions of `penstock.workflows` raise."""
+    """Return the embedder that the options ask for, or else that of the index.
+
+    The functions of `penstock.workflows` raise.
+    """
     from penstock.workflows import embedder_named, embedder_of  # noqa: PLC0415 -- their libraries are an extra
 
     if asked.name is None:

@@ -1,4 +1,4 @@
-"""Errors as a reader of a terminal wants them: one line, and an exit code."""
+"""Turns errors into one line for the terminal, and an exit code."""
 
 import os
 import re
@@ -13,7 +13,7 @@ DONE, SOME_FAILED, BAD_USAGE, NOT_DONE = 0, 1, 2, 3
 
 
 def ended_by(number: signal.Signals) -> int:
-    """What a shell says of a command that this signal has ended."""
+    """Return the exit code that shells give to a command that this signal has ended."""
     return 128 + number
 
 
@@ -32,20 +32,20 @@ _OPTION = re.compile(rf"(?:^|(?<=the option ))({'|'.join(_OPTIONS)})(?= |,)")
 
 
 def spelled(error: OptionError) -> str:
-    """What it says, with the options as the command line has them."""
+    """Write the error with the options as they are on the command line."""
     rule, got, value = str(error).partition(", got ")
     return _OPTION.sub(lambda found: _OPTIONS[found[1]], rule) + got + value
 
 
 def complain(message: object) -> None:
-    """One line to stderr."""
+    """Print one line to stderr."""
     print(f"penstock: {one_line(str(message))}", file=sys.stderr)  # noqa: T201 -- this is what it is for
 
 
 def code_of(error: BaseException) -> int:
-    """Whether something else has to be asked for, or the same again when the server, disk or other process allows it.
+    """Return the exit code: ask for something else, or for the same again when the server, disk or process allows it.
 
-    Behind an error of the store is what SQLite or the system has refused; if nothing is, the wrong place was named, or
+    Behind an error of the store is what SQLite or the system has refused. If nothing is, the wrong place was named, or
     what is there is damaged.
     """
     if isinstance(error, OptionError):
@@ -60,7 +60,7 @@ def code_of(error: BaseException) -> int:
 
 
 def guarded(command: Callable[[], int]) -> int:
-    """The command's exit code; what it raises becomes one line and a code that says whose fault it is."""
+    """Run the command and return its exit code; an error becomes one line and a code that says whose fault it is."""
     try:
         return command()
     except ModuleNotFoundError as error:

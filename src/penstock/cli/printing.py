@@ -1,4 +1,4 @@
-"""What the commands print."""
+"""The texts that commands print."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -14,17 +14,17 @@ _LISTED = 50
 
 
 def counted(number: int, noun: str) -> str:
-    """So many of them."""
+    """Write a number and its noun."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def place(path: str) -> str:
-    """`path`, relative where it lies below the current directory."""
+    """Shorten `path` to a relative one if it lies below the current directory."""
     return shown(path.removeprefix(f"{Path.cwd()}/"))
 
 
 def summary(report: "EmbedReport", *, pruned: bool = False) -> Iterator[str]:
-    """What a run did, in lines."""
+    """Tell in lines what a run did."""
     rate = f" ({report.files_per_second:,.0f} files/s)" if report.files else ""
     yield (
         f"{shown(report.target)}: {counted(report.files, 'file')} and {counted(report.chunks, 'chunk')} stored in "
@@ -58,7 +58,7 @@ def summary(report: "EmbedReport", *, pruned: bool = False) -> Iterator[str]:
 
 
 def hits(found: Iterable["Hit"]) -> Iterator[str]:
-    """Hits, best first, in lines."""
+    """List hits, best first."""
     for number, hit in enumerate(found, 1):
         heading = f"  {shown(hit.heading)}" if hit.heading else ""
         yield f"{number}. {place(hit.path)}:{hit.first_line}{heading}  ({hit.score:.4f})"

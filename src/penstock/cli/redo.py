@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from penstock.durable.again import Which
 
 _NAMED: Final = 20
-"""Runs that are named in an error."""
+"""Runs that an error names."""
 
 ALL: Final = "--all"
 WHICH: Final[dict[str, "Which"]] = {
@@ -27,11 +27,11 @@ WHICH: Final[dict[str, "Which"]] = {
     "--made-by-other-code": "other code",
     "--missing-rows": "missing rows",
 }
-"""The options that say which roots, and what they are called in Python."""
+"""The options that select roots, with their names in Python."""
 
 
 def redo(database: str, name: str | None, keys: Sequence[str], chosen: Sequence[str], *, as_json: bool) -> int:
-    """Have roots done again, print how many, and return the exit code."""
+    """Mark roots to be done again, print how many, and return the exit code."""
 
     def command() -> int:
         from penstock.durable import redo  # noqa: PLC0415 -- its library is an extra
@@ -61,7 +61,7 @@ def redo(database: str, name: str | None, keys: Sequence[str], chosen: Sequence[
 
 
 def forget(database: str, name: str, rows: str, *, yes: bool, as_json: bool) -> int:
-    """Forget a run, print what that was, and return the exit code."""
+    """Forget a run, print what it was, and return the exit code."""
 
     def command() -> int:
         from penstock.durable import forget  # noqa: PLC0415 -- its library is an extra
@@ -94,7 +94,7 @@ def _asks() -> bool:
 
 
 def _run(database: str, name: str | None) -> "RunStatus":
-    """The run of that name, or the only one."""
+    """Return the run of that name, or the only one."""
     from penstock.durable import StoreError, runs  # noqa: PLC0415 -- its library is an extra
     from penstock.durable.sqlite.journal import no_run  # noqa: PLC0415 -- as above
 

@@ -1,4 +1,4 @@
-"""Tells of requests that are made again: a server that is in trouble would else look like a command that hangs."""
+"""Tells of requests that are made again: without it, a server in trouble would look like a command that hangs."""
 
 import logging
 from collections.abc import Generator
@@ -10,7 +10,7 @@ from penstock.cli.failing import complain
 from penstock.core.log import LOG
 
 _EVERY: Final = 1.0
-"""Seconds between two lines, at least: several requests are on the way at once."""
+"""Seconds between two lines, at least: several requests are under way at once."""
 
 _ABOUT: Final = "stage 'request': "
 

@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 
 _CELL: Final = 300
-"""Characters of a cell of a table."""
+"""Characters of a cell of a table, at most."""
 
 _NAMED: Final = 5
-"""Keys that are named in place of one that is not there."""
+"""Keys that an error names in place of one that is not there."""
 
 
 def list_runs(database: str, *, as_json: bool) -> int:
@@ -101,7 +101,7 @@ def dead(database: str, action: str, run: str | None, keys: Sequence[str], *, ea
 
 
 def _require(keys: Sequence[str], known: Sequence[str], database: str, where: str) -> None:
-    """Name keys that are like one that is not there."""
+    """Raise for keys that are not there, and name similar ones."""
     from penstock.durable import StoreError  # noqa: PLC0415 -- its library is an extra
 
     for key in keys:
@@ -113,7 +113,7 @@ def _require(keys: Sequence[str], known: Sequence[str], database: str, where: st
 
 
 def _list(found: Sequence["DeadRoot"]) -> None:
-    """A line for each kind of error, with a root that has it."""
+    """Print a line for each kind of error, with a root that has it."""
     from penstock.durable.causes import causes  # noqa: PLC0415 -- its library is an extra
 
     rows: list[tuple[object, ...]] = []
@@ -187,7 +187,7 @@ def _print_json(document: Any) -> None:
 
 
 def _print_table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """A table on a terminal; elsewhere lines of aligned columns. Numbers stand to the right."""
+    """Print a table on a terminal, and elsewhere lines of aligned columns. Numbers are aligned to the right."""
     table = [headings, *rows]
     lines = [[f"{cell:,}" if isinstance(cell, int) else one_line(str(cell), _CELL) for cell in row] for row in table]
     numbers = {place for place, column in enumerate(zip(*table[1:], strict=True)) if isinstance(column[0], int)}

@@ -1,4 +1,4 @@
-"""The books of a source: what was taken from it, by whom, and what of that is settled."""
+"""The books of a source: what was taken from it, by whom, and how much of it is settled."""
 
 import asyncio
 import itertools
@@ -10,13 +10,13 @@ from collections.abc import AsyncIterable, AsyncIterator
 class Books:
     """Records how a source is read.
 
-    A source knows what was taken from it, not what became of that: the consuming side says so, with `settle()` or by
+    A source knows what was taken from it, not what became of it. The consuming side says so: with `settle()`, or by
     reading through `settling()`. Until then everything that was taken counts as unsettled.
 
     Attributes:
         taken: items handed out.
         settled: items settled.
-        peak_unsettled: the most items that ever were taken and not settled.
+        peak_unsettled: the most items that were taken and not settled at once.
         opened: how many iterators were made.
         closed: how often one was closed, by `aclose` or `close`.
         closed_by: the task or thread that closed last, by a name that is unique in these books.
@@ -40,7 +40,7 @@ class Books:
         return self.taken - self.settled
 
     def settle(self, count: int = 1) -> None:
-        """Say that `count` more items were delivered, dropped or failed.
+        """Count `count` more items as delivered, dropped or failed.
 
         Raises:
             ValueError: that makes more than were taken.
@@ -72,7 +72,7 @@ class Books:
         self.closed_by = self._caller()
 
     def _caller(self) -> str:
-        """Names, not tasks: a task that is kept alive keeps its exceptions and frames alive too."""
+        """Return the name of the caller: a task that is kept alive would keep its exceptions and frames alive too."""
         task = _current_task()
         who = threading.current_thread() if task is None else task
         kind, name = ("thread", who.name) if isinstance(who, threading.Thread) else ("task", who.get_name())

@@ -1,4 +1,4 @@
-"""A client that talks to nobody and counts how many calls it has at once."""
+"""A client that talks to nobody, and counts its calls in progress."""
 
 import asyncio
 from collections.abc import Callable, Collection
@@ -8,11 +8,11 @@ from penstock.testing.gauge import Gauge
 
 
 class FakeFailure(Exception):
-    """What a `FakeClient` raises where it is told to fail."""
+    """What a `FakeClient` raises when it has to fail."""
 
 
 class FakeClient:
-    """Stands in for a service: `await client(request)` takes its time, then replies or fails, as it is told.
+    """Stands in for a service: `await client(request)` takes its time, then replies or fails as it is told.
 
         client = FakeClient(delay=0.05, fail_at=3)
         outcomes = await settle([partial(client, city) for city in cities], concurrency=4)
@@ -22,9 +22,9 @@ class FakeClient:
     Args:
         delay: seconds that a call takes, or a function from request to seconds.
         fail_at: the number of the call that fails, or several; calls count from 1, in the order in which they start.
-        error: what is raised there, once the call has taken its time: an exception, or a class of one; a `FakeFailure`
-            that names the call by default.
-        reply: makes the reply from the request, which is its own reply by default.
+        error: what that call raises, once it has taken its time: an exception, or a class of one; default a
+            `FakeFailure` that names the call.
+        reply: makes the reply from the request; default: the request is the reply.
 
     Attributes:
         calls: the requests of all calls, in the order in which they started.
@@ -57,7 +57,7 @@ class FakeClient:
 
     @property
     def peak(self) -> int:
-        """The most calls that ever were in progress at once."""
+        """The most calls in progress at once."""
         return self.gauge.peak
 
     async def __call__(self, request: Any) -> Any:

@@ -19,7 +19,7 @@ class Gauge:
 
     Attributes:
         now: calls in progress.
-        peak: the most that ever were in progress at once.
+        peak: the most calls in progress at once.
         started: calls that were begun.
         finished: calls that returned.
         failed: calls that raised.
@@ -57,7 +57,7 @@ class Gauge:
                 self.failed += 1
 
     def wrap[F: Callable[..., Any]](self, fn: F) -> F:
-        """A function that does what `fn` does, measured: async if `fn` is, else plain."""
+        """Wrap `fn`, so that its calls are counted: async if `fn` is, else plain."""
         return cast("F", self._wrap_async(fn) if _is_async(fn) else self._wrap_plain(fn))
 
     def _wrap_async(self, fn: Callable[..., Any]) -> Callable[..., Any]:

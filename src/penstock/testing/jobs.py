@@ -1,4 +1,4 @@
-"""What runs in executors for a loop, and which of the threads there sleep in virtual time."""
+"""The jobs that executors run for a loop, and which of their threads sleep in virtual time."""
 
 import threading
 from collections.abc import Callable, Collection, Mapping
@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(slots=True)
 class Pool:
-    """An executor with jobs. Each of them holds the clock, unless its thread sleeps.
+    """An executor with jobs. Each job holds the clock, unless its thread sleeps.
 
     A job that has no thread yet holds the clock too, as it will have one in a moment: unless all threads sleep.
     """
@@ -20,7 +20,7 @@ class Pool:
 
     @property
     def holds(self) -> bool:
-        """Whether time has to wait for one of the jobs."""
+        """Whether time must wait for one of the jobs."""
         return len(self.jobs) > self.asleep and (self.threads is None or len(self.threads) > self.asleep)
 
     def hold(self) -> None:
@@ -33,7 +33,7 @@ class Pool:
 
 
 class Jobs:
-    """The pools that have jobs."""
+    """The executors that have jobs."""
 
     def __init__(self) -> None:
         self._pools: dict[Executor, Pool] = {}
@@ -43,7 +43,7 @@ class Jobs:
 
     @property
     def hold_time(self) -> bool:
-        """Whether time has to wait for any job."""
+        """Whether time must wait for any job."""
         return any(pool.holds for pool in self._pools.values())
 
     @property
@@ -65,5 +65,5 @@ class Jobs:
             del self._pools[executor]
 
     def pool_of(self, thread: threading.Thread) -> Pool | None:
-        """The pool to which `thread` belongs."""
+        """Return the pool to which `thread` belongs."""
         return next((pool for pool in self._pools.values() if thread in (pool.threads or ())), None)

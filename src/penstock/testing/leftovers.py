@@ -1,4 +1,4 @@
-"""What a piece of code leaves behind when it is done."""
+"""Finds what a piece of code leaves behind when it is done."""
 
 import asyncio
 import gc
@@ -19,12 +19,11 @@ from penstock.testing.virtual import VirtualLoop
 class Leftovers:
     """A `with` block that raises AssertionError if it leaves anything behind.
 
-    Inside a running loop it looks for tasks, timers (of virtual and of asyncio's loops), jobs in executors (of virtual
+    Inside a running loop it looks for tasks, timers (of virtual loops and of asyncio's), jobs in executors (of virtual
     loops), async generators that were begun and not closed, errors that only the loop's exception handler was told, and
-    runs of streams that are over and have not accounted for every item.
-    It collects garbage first: only then is an exception known to be one that nobody will retrieve. (`gc.freeze()`
-    before a test makes that cheap.) Anywhere else it looks for threads and child processes. What was there before the
-    block does not count.
+    runs of streams that have ended without accounting for every item. It collects garbage first: only then is it known
+    that nobody will retrieve an exception. (`gc.freeze()` before a test makes that cheap.) Outside of a loop it looks
+    for threads and child processes. What was there before the block does not count.
 
     An exception that leaves the block is not replaced: it gets the findings as a note.
     """
@@ -51,7 +50,7 @@ class Leftovers:
         error.add_note(message)
 
     def found(self) -> list[str]:
-        """A line on each thing that the block would leave behind if it ended now."""
+        """Return a line on each thing that the block would leave behind if it ended now."""
         if self._in_loop:
             gc.collect()
         return [line for watch in self._watches for line in watch.left()]
@@ -61,18 +60,18 @@ class _Watch:
     """Looks for one kind of thing."""
 
     def begin(self) -> None:
-        """Start to look."""
+        """Begin to look."""
 
     def end(self) -> None:
-        """Put back what `begin` has changed."""
+        """Undo what `begin` has changed."""
 
     def left(self) -> Iterable[str]:
-        """A line on each thing that is left."""
+        """Return a line on each thing that is left."""
         raise NotImplementedError
 
 
 class _Newcomers(_Watch):
-    """Compares who lives now with who lived before."""
+    """Compares what lives now with what lived before."""
 
     def __init__(self, living: Callable[[], Mapping[Any, Any]], describe: Callable[[Any], str]) -> None:
         self._living = living
@@ -117,7 +116,7 @@ class _Generators(_Watch):
 
 
 class _Complaints(_Watch):
-    """Listens to what the loop tells its exception handler: exceptions that nobody retrieved, callbacks that raised."""
+    """Collects what the loop tells its exception handler: exceptions that nobody retrieved, callbacks that raised."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -139,7 +138,7 @@ class _Complaints(_Watch):
 
 
 class _Accounts(_Watch):
-    """Balances the books of every run that ends: each item that was taken has exactly one outcome."""
+    """Balances the books of every run that ends: each item that was taken must have exactly one outcome."""
 
     def __init__(self) -> None:
         self._wrong: list[str] = []

@@ -1,4 +1,4 @@
-"""The loops and the task factories on which code has to work."""
+"""The loops and task factories on which code must work."""
 
 import asyncio
 import functools
@@ -28,15 +28,15 @@ def _eager(loop: asyncio.AbstractEventLoop, coro: _Coro, *, context: Any = None,
 TASK_FACTORIES: Mapping[TaskStart, TaskFactory | None] = MappingProxyType(
     {"default": None, "lazy": _lazy, "eager": _eager}
 )
-"""How tasks start: as the loop likes, lazily by a factory, eagerly by `asyncio.eager_task_factory`.
+"""How tasks start: as the loop does it, lazily by a factory, or eagerly by `asyncio.eager_task_factory`.
 
-The factories drop options that they do not know: uvloop 0.23 passes `eager_start`, on which the bare eager factory of
-Python 3.13.0 raises TypeError.
+The factories drop options that they do not know: uvloop 0.23 passes `eager_start`, on which the eager factory of Python
+3.13.0 raises TypeError.
 """
 
 
 def new_loop(loop: LoopName = "asyncio", *, tasks: TaskStart = "default", clock: Clock | None = None) -> VirtualLoop:
-    """A loop in virtual time that nobody runs yet; `run()` makes its own.
+    """Make a loop in virtual time that nobody runs yet; `run()` makes its own.
 
     Raises:
         ValueError: `loop` is not in `LOOPS`, or `tasks` is not in `TASK_FACTORIES`.
@@ -52,7 +52,7 @@ def new_loop(loop: LoopName = "asyncio", *, tasks: TaskStart = "default", clock:
 
 
 def new_real_loop(loop: LoopName = "asyncio", *, tasks: TaskStart = "default") -> asyncio.AbstractEventLoop:
-    """A loop in real time; arguments and errors are those of `new_loop`."""
+    """Make a loop in real time; arguments and errors are those of `new_loop`."""
     factory = _task_factory(tasks)
     made: asyncio.AbstractEventLoop = _loop_class(loop)()
     made.set_task_factory(factory)

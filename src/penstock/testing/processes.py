@@ -1,4 +1,4 @@
-"""The child processes of this one."""
+"""Finds the child processes of this one."""
 
 import multiprocessing
 import sys
@@ -6,11 +6,11 @@ from contextlib import suppress
 from pathlib import Path
 
 _THREADS = Path("/proc/self/task")
-"""Where Linux lists the children of each thread. Elsewhere only those of `multiprocessing` are known."""
+"""Where Linux lists the children of each thread. Elsewhere only children of `multiprocessing` are known."""
 
 
 def children() -> set[int]:
-    """The process ids, without those of the two processes that `multiprocessing` keeps until the interpreter ends."""
+    """Return their process ids, without the two helpers that `multiprocessing` keeps until the interpreter ends."""
     if not _THREADS.is_dir():
         return {child.pid for child in multiprocessing.active_children() if child.pid is not None}
     pids: set[int] = set()
@@ -21,7 +21,7 @@ def children() -> set[int]:
 
 
 def describe_process(pid: int) -> str:
-    """The number of a process and, where it can be found out, its command."""
+    """Return the number of a process and, if it can be found out, its command."""
     with suppress(OSError):
         return f"process {pid} ({Path(f'/proc/{pid}/comm').read_text().strip()})"
     return f"process {pid}"

@@ -1,4 +1,4 @@
-"""Runs a coroutine to its end and sees to it that nothing is left."""
+"""Runs a coroutine to its end, and fails if it leaves anything behind."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -19,8 +19,8 @@ def run[T](
 ) -> T:
     """Run `main` in virtual time, return its result, and fail if it leaves anything behind.
 
-    Time starts at 0 and passes only when nothing can run: a run of an hour takes milliseconds, what happens at which
-    second is exact, and a run that would hang raises instead. Jobs of `run_in_executor` and `to_thread` run in real
+    Time starts at 0 and passes only when nothing can run. So a run of an hour takes milliseconds, every event has its
+    exact second, and a run that would hang raises instead. Jobs of `run_in_executor` and `to_thread` run in real
     threads while the clock stands still; `Clock.sleep` is their `time.sleep`, and `Clock.held` covers real I/O.
 
         async def main() -> float:
@@ -33,7 +33,7 @@ def run[T](
         main: the coroutine.
         loop: one of `LOOPS`.
         tasks: one of `TASK_FACTORIES`: how tasks start.
-        clock: the clock to use, for those who want to read it, or to go on with one.
+        clock: the clock to use, if you want to read it, or to go on with one.
 
     Raises:
         AssertionError: something was left behind: see `Leftovers`.
@@ -48,7 +48,7 @@ def run[T](
 def run_in_real_time[T](main: Coroutine[Any, Any, T], *, loop: LoopName = "asyncio", tasks: TaskStart = "default") -> T:
     """Run `main` as `asyncio.run` does, return its result, and fail if it leaves anything behind.
 
-    For code that talks to processes and sockets. On uvloop timers that are left behind are not seen.
+    For code that talks to processes and sockets. On uvloop it does not see timers that are left behind.
     """
     return _run(main, lambda: new_real_loop(loop, tasks=tasks))
 

@@ -1,4 +1,4 @@
-"""A source that does what it is told and keeps books on how it is read."""
+"""A source that follows a script, and records how it is read."""
 
 import asyncio
 import itertools
@@ -19,7 +19,7 @@ _END: Final[Any] = object()
 class Scripted[T](Books, AsyncIterable[T]):
     """An async iterable over `items` that follows a script; `sync()` is the plain iterable of the same script.
 
-    What it records is said in `Books`.
+    `Books` says what it records.
 
         source = Scripted(range(10_000), delay=0.1)
         async with stream(source).map(fetch, concurrency=4, buffer=2).open() as pages:
@@ -37,7 +37,7 @@ class Scripted[T](Books, AsyncIterable[T]):
         silent_after: how many items come before the source waits for ever.
         ignore_cancel: seconds for which a read goes on after it was cancelled while it waited.
         close_delay: seconds that closing takes.
-        close_error: what closing raises when it is through.
+        close_error: what closing raises at its end.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Scripted[T](Books, AsyncIterable[T]):
         return _AsyncReading(self._script, self)
 
     def sync(self, clock: Clock | None = None) -> Iterable[T]:
-        """The same script as a plain iterable, which waits with `clock.sleep`: in threads, that is.
+        """Return the same script as a plain iterable, which waits with `clock.sleep`: for use in threads.
 
         Raises:
             ValueError: the script waits and has no clock to wait with, or falls silent: a thread could not be stopped.
@@ -86,13 +86,13 @@ class _Script[T]:
     close_error: BaseException | None
 
     def wait_before(self, index: int) -> float | None:
-        """Seconds to wait before the item at `index`."""
+        """Return the seconds to wait before the item at `index`."""
         if index == self.silent_after:
             return math.inf
         return self.delay(index) if callable(self.delay) else self.delay
 
     def draw(self, index: int, items: Iterator[T]) -> Any:
-        """The next of `items`, at `index`, or _END."""
+        """Return the next of `items`, at `index`, or _END."""
         if index == self.fail_at:
             raise self.error
         return next(items, _END)
@@ -104,7 +104,7 @@ class _Script[T]:
 
 
 class _AsyncReading[T](AsyncIterator[T]):
-    """Reads a script. A real async generator is inside, with all the ways in which one takes offence."""
+    """Reads a script. It holds a real async generator, with all the ways in which one fails."""
 
     def __init__(self, script: _Script[T], books: Books) -> None:
         self._script = script

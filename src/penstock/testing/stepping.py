@@ -1,8 +1,8 @@
-"""Loops that step: callbacks run in an order drawn from a seed, and anything may come between any two of them.
+"""Loops that step: callbacks run in an order drawn from a seed, and anything may come between two of them.
 
-What asyncio promises about order is kept as far as code can know of it: callbacks that one step has scheduled run in
-the order in which it scheduled them. What different steps have scheduled, timers of one instant and what other threads
-have to say take their turns by chance, and some of it comes a few passes of the loop later.
+It keeps what asyncio promises about order, as far as code can know of it: callbacks that one step has scheduled run in
+the order in which it scheduled them. Callbacks of different steps, timers of one instant and calls from other threads
+take their turns by chance, and some come a few passes of the loop later.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from penstock.testing.loops import TASK_FACTORIES, LoopName, TaskStart, new_loop
 from penstock.testing.virtual import Clock, VirtualLoop
 
 LATENESS = (0.0, 0.25, 0.5)
-"""By how much orders differ: the share of what is ready that waits for a later pass."""
+"""How much orders differ: the share of ready callbacks that wait for a later pass."""
 
 
 def run_shuffled[T](
@@ -32,7 +32,7 @@ def run_shuffled[T](
     tasks: TaskStart = "default",
     clock: Clock | None = None,
 ) -> T:
-    """Run `main` as `run` does, in an order of callbacks that is drawn from `seed`; an error names the seed.
+    """Run `main` as `run` does, in an order of callbacks drawn from `seed`; an error names the seed.
 
     The same seed gives the same run, unless threads or the real clock take part.
 
@@ -44,7 +44,7 @@ def run_shuffled[T](
         seed: what the order is drawn from.
         loop: one of `LOOPS`.
         tasks: one of `TASK_FACTORIES`: how tasks start.
-        clock: the clock to use, for those who want to read it, or to go on with one.
+        clock: the clock to use, if you want to read it, or to go on with one.
 
     Raises:
         AssertionError: something was left behind: see `Leftovers`.
@@ -69,11 +69,11 @@ def run_interrupted(
     loop: LoopName = "asyncio",
     tasks: TaskStart = "default",
 ) -> int:
-    """Run `main` over and over, each time with an interruption at another point; the number of interrupted runs.
+    """Run `main` over and over, each time with an interruption at another point; return the number of interrupted runs.
 
-    A point is a step of the loop: whatever is to run next, a task or a callback, the interruption comes before. The
-    last run is the one whose end comes before its interruption. All have one loop in virtual time, where time goes on
-    from run to run. Each may leave nothing behind; an error says where its run was interrupted.
+    A point is a step of the loop, a task or a callback: the interruption comes before it. The last run is the one that
+    ends before its interruption. All runs share one loop in virtual time, where time goes on from run to run. None may
+    leave anything behind; an error says where its run was interrupted.
 
         async def main(interrupt: Interrupt) -> None:
             source = Scripted(range(3))
@@ -87,9 +87,9 @@ def run_interrupted(
 
     Args:
         main: makes the coroutine to run; says what the interruption does, and from when to when steps count.
-        points: the numbers of the steps before which to interrupt, rising from 1; by default all.
-        again: how many steps later to do the same a second time; 0, the default: never.
-        seed: what the order of callbacks is drawn from, as in `run_shuffled`; by default it is that of the loop.
+        points: the numbers of the steps before which to interrupt, rising from 1; default all.
+        again: after how many more steps to interrupt a second time; 0, the default: never.
+        seed: what the order of callbacks is drawn from, as in `run_shuffled`; default: the order of the loop.
         loop: one of `LOOPS`.
         tasks: one of `TASK_FACTORIES`: how tasks start.
 
@@ -138,7 +138,7 @@ class Interrupt:
 
     @contextmanager
     def by(self, action: Callable[[], object]) -> Generator[None]:
-        """Count the steps of the loop while the block runs; before the one that it is about, call `action`."""
+        """Count the steps of the loop while the block runs; call `action` before the chosen one."""
         loop = _stepping_loop()
 
         def look(step: SteppedHandle) -> None:
@@ -163,7 +163,7 @@ class Interrupt:
 
 
 class SteppedHandle(asyncio.Handle):
-    """A callback that is ready to run; `lane` is the number of the step that has scheduled it."""
+    """A callback that is ready to run; `lane` is the number of the step that scheduled it."""
 
     def __init__(
         self,
@@ -181,18 +181,18 @@ class SteppedHandle(asyncio.Handle):
         self._run()
 
     def describe(self) -> str:
-        """The task and the line where it goes on, or the callback."""
+        """Return the task and the line where it goes on, or the callback."""
         task = getattr(getattr(self, "_callback", None), "__self__", None)
         return describe_task(cast("asyncio.Task[Any]", task)) if isinstance(task, asyncio.Task) else repr(self)
 
 
 class SteppingLoop(VirtualLoop):
-    """A virtual loop that can be looked at before each of its steps, and draws their order if it has what from.
+    """A virtual loop whose steps can be watched, and whose order can be drawn at random.
 
     All callbacks of a pass are one callback of the loop below.
 
     Attributes:
-        before_step: is told of each step before it is taken.
+        before_step: called with each step before it is taken.
         order: what to draw from; None: first come, first served.
     """
 
@@ -254,7 +254,7 @@ class SteppingLoop(VirtualLoop):
             step.run()
 
     def _draw(self, steps: deque[SteppedHandle], order: random.Random) -> deque[SteppedHandle]:
-        """Shuffle what is due, each lane in itself in order; some lanes are put off until the next pass."""
+        """Shuffle what is due, each lane in its own order; put off some lanes until the next pass."""
         lanes = [step.lane for step in steps]
         share = order.choice(LATENESS)
         late = {lane for lane in dict.fromkeys(lanes) if order.random() < share}

@@ -20,7 +20,7 @@ class Timer(asyncio.TimerHandle):
 class Timers:
     """The timers that wait.
 
-    Cancelled ones are thrown out when they are the majority, so that each costs O(1) amortised and none is kept.
+    It throws out cancelled timers when they are the majority, so that each costs O(1) amortised and none is kept.
     """
 
     def __init__(self) -> None:
@@ -35,11 +35,11 @@ class Timers:
         return (timer for _, _, timer in self._heap if not timer.cancelled())
 
     def add(self, timer: Timer) -> None:
-        """Let `timer` wait."""
+        """Add a timer."""
         heapq.heappush(self._heap, (timer.when(), next(self._order), timer))
 
     def forget(self, timer: Timer) -> None:
-        """Count `timer`, which is being cancelled, out."""
+        """Count a timer that is being cancelled as cancelled."""
         if not timer.waiting:
             return
         timer.waiting = False
@@ -50,7 +50,7 @@ class Timers:
             self._cancelled = 0
 
     def next_time(self) -> float | None:
-        """When the first timer is due, or None if none waits."""
+        """Return when the first timer is due, or None if none waits."""
         while self._heap and not self._heap[0][2].waiting:
             heapq.heappop(self._heap)
             self._cancelled -= 1

@@ -1,7 +1,7 @@
 """Virtual time: seconds that pass only when nothing can run, on a loop of asyncio or of uvloop.
 
-A mixin of the loop's class keeps the timers, and a *ticker*: a callback that has one turn in every pass of the loop. If
-nothing was scheduled between two of its turns, then nothing is left to run, and time jumps to the next timer.
+A mixin of the loop's class keeps the timers, and a *ticker*: a callback with one turn in every pass of the loop. If
+nothing was scheduled between two of its turns, nothing is left to run, and time jumps to the next timer.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from penstock.testing.jobs import Jobs, Pool
 from penstock.testing.timers import Timer, Timers
 
 PATIENCE = 200_000
-"""Passes of the loop in which no time goes by, after which a run counts as stuck."""
+"""Passes of the loop without any time going by, after which a run counts as stuck."""
 
 
 class Deadlock(RuntimeError):
@@ -26,7 +26,7 @@ class Deadlock(RuntimeError):
 
 
 class Livelock(RuntimeError):
-    """Something is always ready to run, and so time never passes."""
+    """Something is always ready to run, so time never passes."""
 
 
 class Clock:
@@ -61,7 +61,7 @@ class Clock:
         """Keep time still inside the block: for real I/O, and for threads that the loop did not start.
 
         Works in any thread. While the clock is held, a loop that has nothing to run waits for the world outside, as a
-        real one does.
+        real loop does.
         """
         self.hold()
         try:
@@ -125,7 +125,7 @@ else:
 
 
 class VirtualLoop(_RealLoop):
-    """A loop in virtual time: stands before a real loop class, as `new_loop` puts it.
+    """A loop in virtual time; `new_loop` puts it in front of a real loop class.
 
     Sockets, pipes, subprocesses and signals stay with the real loop, and time does not wait for them unless it is held.
     """
@@ -258,7 +258,7 @@ class VirtualLoop(_RealLoop):
         return self.clock.is_held or self.jobs.hold_time
 
     def look_again(self) -> None:
-        """Let time pass if it can now; from any thread."""
+        """Let time pass if it can now; callable from any thread."""
         with suppress(RuntimeError):  # of a loop that is closed
             self.call_soon_threadsafe(self._start_ticking)
 

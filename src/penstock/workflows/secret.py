@@ -2,7 +2,7 @@
 
 
 class Secret:
-    """A key: its repr, and so a traceback that lists local variables, says nothing of it."""
+    """A key that shows nothing in its repr, and so nothing in a traceback that lists local variables."""
 
     __slots__ = ("_text",)
 
@@ -11,17 +11,17 @@ class Secret:
 
     @classmethod
     def of(cls, value: object) -> "Secret | None":
-        """`value` as `Unchecked.checked` makes it, for a caller that does not keep it."""
+        """Make a secret of `value`, as `Unchecked.checked` does, for a caller that does not keep it."""
         hidden = Unchecked(value)
         del value  # the frame of an error may be shown
         return hidden.checked()
 
     def reveal(self) -> str:
-        """The text itself: not to be kept in a variable."""
+        """Return the text itself: do not keep it in a variable."""
         return self._text
 
     def hidden_in(self, text: str) -> str:
-        """`text` with `***` wherever it holds the secret."""
+        """Replace the secret in `text` by `***`."""
         return text.replace(self._text, "***")
 
     def __repr__(self) -> str:
@@ -32,7 +32,7 @@ class Secret:
 
 
 class Unchecked:
-    """What is to become a secret, whatever it is: whoever was given it can forget it before it is refused."""
+    """A value that is to become a secret: its caller can forget it before it is refused."""
 
     __slots__ = ("_value",)
 
@@ -40,7 +40,7 @@ class Unchecked:
         self._value = value
 
     def checked(self) -> Secret | None:
-        """It, a str, a secret or None, as a secret; None for an empty one.
+        """Return it, a str, a secret or None, as a secret; None for an empty one.
 
         Raises:
             OptionError: it is something else, or no header can carry it; the message does not show it.

@@ -1,4 +1,4 @@
-"""The job: files stream through reading and embedding into an index."""
+"""The job behind `embed`: files stream through reading and embedding into an index."""
 
 import asyncio
 import os
@@ -48,20 +48,20 @@ class EmbedOptions(TypedDict, total=False):
 
     Attributes:
         glob: patterns of the files to take in directories; default `*.md *.txt *.rst *.py *.html`.
-        exclude: patterns of files and directories to leave.
+        exclude: patterns of files and directories to leave out.
         concurrency: files that are read and chunked at once, an int >= 1; default 4.
         on_error: "collect" (the default) goes on and reports a file that fails, "raise" ends the run with it.
         max_file_size: bytes, an int >= 1; default 2,000,000. A larger file fails.
         embedder: default `HashEmbedder()`.
-        prune: whether to remove from the index the files that are gone, of those that the paths and globs cover;
-            default False. Nothing is removed by a run that ends early, and nothing of a directory that cannot be read
-            or of a path that has become empty, both of which fail.
-        memo: whether to keep vectors by their texts in the index, which takes the same room again, so that none is paid
-            for twice: neither those of documents that were not done when a run ended early, nor those of parts that
-            have not changed in documents that have; default False.
-        follow_links: whether to read files out of the paths that links in them lead to, or files that are left there;
-            default False: whoever may write to a path would say what is read. A file that is named is read, link or
-            not.
+        prune: whether to remove files from the index that are gone, of those that the paths and globs cover; default
+            False. A run that ends early removes nothing. Nothing is removed of a directory that cannot be read or of a
+            path that has become empty; both fail.
+        memo: whether to keep vectors in the index, by their texts, so that none is paid for twice: of documents that
+            were not done when a run ended early, and of unchanged parts of changed documents. It takes the same room
+            again; default False.
+        follow_links: whether to read files outside of the paths, or files that are left out, that links in the paths
+            lead to; default False, as whoever may write to a path would decide what is read. A file that is named is
+            read, link or not.
     """
 
     glob: Iterable[str]
@@ -94,7 +94,7 @@ async def embed(paths: Paths, target: str | os.PathLike[str], **options: Unpack[
 
 
 class EmbedJob:
-    """One call of `embed`, to be watched with `report` and ended early with `stop`."""
+    """One call of `embed`, which can be watched with `report` and ended early with `stop`."""
 
     def __init__(self, paths: Paths, target: str | os.PathLike[str], **options: Unpack[EmbedOptions]) -> None:
         """Check options and paths; nothing is written before `run`."""
@@ -138,7 +138,7 @@ class EmbedJob:
         return self._durable is not None
 
     async def run(self) -> EmbedReport:
-        """Do it, once; `embed` says what is raised."""
+        """Do it, once; `embed` says what it raises."""
         patience = asyncio.timeout(None)
         try:
             async with patience:
@@ -155,10 +155,10 @@ class EmbedJob:
         return self.report()
 
     def stop(self, grace: float = GRACE) -> None:
-        """Finish and store what is in flight, take nothing more; `run` then returns. To be called on the run's loop.
+        """Finish and store what is in flight, take nothing more; then `run` returns. Call it on the loop of the run.
 
-        What takes more than `grace` seconds from now on is given up: calls of an async embedder are cancelled, and
-        documents that are being split are left. A document that is not stored is done by the next run.
+        What takes more than `grace` seconds is given up: calls of an async embedder are cancelled, and documents that
+        are being split are left. The next run does a document that is not stored.
         """
         self._stopped = True
         loop, patience = asyncio.get_running_loop(), self._patience
@@ -171,7 +171,10 @@ class EmbedJob:
             patience.reschedule(loop.time())
 
     def _give_up(self, patience: asyncio.Timeout, durable: DurableRun) -> None:
-        """Leave what is still in flight; only when its stages are stopped, what a thread raises is no failure."""
+        """Leave what is still in flight.
+
+        Its stages are stopped first: from then on, what a thread raises is no failure.
+        """
         patience.reschedule(asyncio.get_running_loop().time())
         durable.abort()
         self._given_up = True
@@ -181,7 +184,7 @@ class EmbedJob:
             raise asyncio.CancelledError
 
     def report(self) -> EmbedReport:
-        """What was done so far; may be called at any time, from any thread."""
+        """Return what was done so far; may be called at any time, from any thread."""
         durable, gone = self._durable, self._files.gone
         done = None if durable is None else durable.report()
         failed = self._failed()
@@ -209,13 +212,13 @@ class EmbedJob:
         )
 
     def _failed(self) -> list[Failure]:
-        """The files that failed, as far as they are kept; the one that ended the run is the last."""
+        """Return the files that failed, as far as they are kept; the one that ended the run is the last."""
         failures = self._durable.failures if self._durable else ()
         failed = {each.root: _failure(each, each.root) for each in failures if isinstance(each.root, str)}
         return [*failed.values(), *(() if self._ended_by is None else (self._ended_by,))]
 
     async def _index(self) -> None:
-        """Enter the embedder, so that one that cannot be used is told before anything is written; then do it."""
+        """Enter the embedder, so that one that cannot be used fails before anything is written; then do the work."""
         async with self._embedding.entered():
             index.refuse_other(self._target, self._embedder)
             async with DurableRun(self._job()) as self._durable:
@@ -233,7 +236,7 @@ class EmbedJob:
         return self._durable.memo
 
     def _job(self) -> Job:
-        """What is to be delivered: its vectors are known by the embedder, not by the code of these functions."""
+        """Describe the durable run: kept vectors go by the embedder, not by the code of these functions."""
         return Job(
             replace(source_of(self._rows().description), stages=(self._embedding.code,)),
             SqliteVectors(self._target, embedder=self._embedder.name, dimensions=self._embedder.dimensions),
@@ -278,7 +281,7 @@ class EmbedJob:
 
 
 def _failure(failed: Failed, key: str) -> Failure:
-    """The failure as a reader wants it."""
+    """Describe the failure for a reader."""
     error = failed.error
     if isinstance(error, DocumentError):
         return Failure(error.path, error.reason)
@@ -286,7 +289,7 @@ def _failure(failed: Failed, key: str) -> Failure:
 
 
 def _stages(stats: Stats, done: RunReport) -> tuple[StageStats, ...]:
-    """What a reader wants to know of: files that are read, chunks that are embedded, files that are stored."""
+    """Return the stages for a reader: files that are read, chunks that are embedded, files that are stored."""
     if not stats.stages:
         return ()
     read, embed, vectors = stats["read"], stats["embed"], stats["vectors"]

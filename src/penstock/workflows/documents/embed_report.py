@@ -1,4 +1,4 @@
-"""What a run of `embed` did, at its end or so far."""
+"""What a run of `embed` did, so far or at its end."""
 
 from collections import deque
 from collections.abc import Iterator
@@ -8,11 +8,11 @@ from pathlib import Path
 from penstock.core.stats import StageStats
 
 LISTED = 1_000
-"""How many failures, and how many files that are gone, are kept by name; the rest are counted."""
+"""Failures, and files that are gone, that are kept by name; the rest are counted."""
 
 
 class Listed[T]:
-    """Counts what is added and keeps the newest 1,000."""
+    """Counts what is added, and keeps the newest 1,000."""
 
     def __init__(self) -> None:
         self.count: int = 0
@@ -29,7 +29,7 @@ class Listed[T]:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A file or directory that was not indexed, and why; what the index held of it before is still there."""
+    """A file or directory that was not indexed, and why; its earlier version stays in the index."""
 
     path: str
     reason: str
@@ -43,17 +43,17 @@ class EmbedReport:
         target: the index.
         files, chunks: stored by this run.
         recalled: chunks whose vectors were kept from an earlier run (`memo`).
-        unchanged: files that the index already had in this version.
+        unchanged: files that the index had already in this version.
         failed, failures: files and directories that could not be indexed: their number, and the newest 1,000 by name.
-        gone, gone_files: files of the index, under the run's paths and globs, that are no more: their number, and the
-            newest 1,000 by name. They stay in the index unless it is pruned.
+        gone, gone_files: files of the index, under the run's paths and globs, that do not exist any more: their number,
+            and the newest 1,000 by name. They stay in the index unless it is pruned.
         removed: files that pruning removed from the index.
         replaced, replaced_characters: files with bytes that were no text, and how many U+FFFD stand for these.
-        links, links_out: links to directories, and to files out of the paths, which are not followed.
+        links, links_out: links to directories, and to files outside of the paths, which are not followed.
         seconds: since the index was opened.
         first_row_seconds: until the first document was committed; None if none was.
         peak_memory: of the process, in bytes; None where the system does not tell.
-        interrupted: it was stopped; the same call goes on.
+        interrupted: whether it was stopped; the same call goes on.
         stages: the counters of read, embed and store.
         lost: files whose chunks in the index others have removed, all or some.
     """
@@ -86,7 +86,7 @@ class EmbedReport:
 
 
 def peak_memory() -> int | None:
-    """The most memory, in bytes, that this process has held at once (VmHWM); None where the system does not tell."""
+    """Return the most memory, in bytes, that this process has held (VmHWM); None where the system does not tell."""
     try:
         status = Path("/proc/self/status").read_text(encoding="ascii")
     except OSError:

@@ -1,4 +1,4 @@
-"""From documents to rows with vectors: their pieces are embedded in batches, which go across documents."""
+"""Embeds the pieces of documents in batches across documents, and makes rows of them."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
@@ -18,27 +18,27 @@ from penstock.workflows.documents.reading import Piece
 type OnFailure = Literal["collect", "raise"]
 
 BATCH = 64
-"""Texts that an embedder is given at once, if it does not say how many by an attribute `batch`."""
+"""Texts that an embedder is given at once, unless it has an attribute `batch`."""
 
 PROBE = "penstock"
-"""The text that shows whether an embedder works."""
+"""A text that shows whether an embedder works."""
 
 WITHIN = 0.1
 """Seconds that a batch waits for more texts after its first one: reading may be slow."""
 
 IN_THREADS, ON_LOOP = 2, 8
-"""Batches that are embedded at once, by a plain embedder and by an async one."""
+"""Batches that are embedded at once: by a plain embedder, and by an async one."""
 
 type IndexRow = dict[str, Any]
 
 
 @dataclass(slots=True, eq=False)
 class Embedded:
-    """A piece with its vector; before, with None, and where its whole batch has failed, with the error.
+    """A piece with its vector: None before, and the error if its whole batch has failed.
 
     Attributes:
         is_new: whether its vector was not kept from an earlier run.
-        was_tried: whether a batch with it has failed, and it may be its fault.
+        was_tried: whether a batch with it has failed, perhaps by its fault.
     """
 
     piece: Piece
@@ -52,15 +52,15 @@ class Embedded:
 
 
 class Embedding:
-    """What a run does with its embedder.
+    """How a run uses its embedder.
 
     Attributes:
         on_loop: whether the embedder runs on the loop.
-        code: by what kept vectors are known, beside their texts.
+        code: what kept vectors go by, beside their texts.
     """
 
     def __init__(self, embedder: Embedder, memo: Callable[[], Memo] | None = None) -> None:
-        """Embed; `memo` gives where vectors are kept, in the index, once that is open: None where they are not."""
+        """Take the embedder; `memo` returns where the open index keeps vectors. None: they are not kept."""
         self._embedder = embedder
         self._again: Callable[[Sequence[str]], Vectors | Awaitable[Vectors]] = getattr(
             embedder, "embed_once", embedder.embed
@@ -71,17 +71,17 @@ class Embedding:
         self.code: StageCode = StageCode("embed", digest(("penstock embed", embedder.name)))
 
     def entered(self) -> AbstractAsyncContextManager[Any]:
-        """The embedder to be entered for the time of a run, if it can be."""
+        """Return the embedder as a context for the run, if it is one."""
         if isinstance(self._embedder, AbstractAsyncContextManager):
             return cast("AbstractAsyncContextManager[Any]", self._embedder)
         return nullcontext()
 
     def of(self, pieces: Stream[Embedded], on_error: OnFailure) -> Stream[IndexRow]:
-        """The rows of the pieces, as each is embedded.
+        """Return the rows of the pieces, as each is embedded.
 
-        A batch that fails is halved until the bad texts stand alone; with `embed_once`, if there is that. One
-        that fails for now is so only where the embedder does better with another text: else it is not the texts. An
-        embedder that cannot be used ends the run, whatever `on_error` says.
+        A batch that fails is halved until the bad texts stand alone, with `embed_once` if the embedder has it. A batch
+        that fails for the moment is halved only if the embedder does better with another text: else it is not the
+        texts. An embedder that cannot be used ends the run, whatever `on_error` says.
         """
         embed, places = (self._embed_on_loop, ON_LOOP) if self.on_loop else (self._embed, IN_THREADS)
         if self._memo is not None:
@@ -104,7 +104,7 @@ class Embedding:
         return embedded
 
     def _way(self, items: Sequence[Embedded]) -> Callable[[Sequence[str]], Vectors | Awaitable[Vectors]]:
-        """How to embed them: what is left of a batch that has failed was tried with all patience already."""
+        """Return how to embed them: the halves of a failed batch get no further patience."""
         return self._again if any(item.was_tried for item in items) else self._embedder.embed
 
     def _embed(self, items: list[Embedded]) -> list[Embedded]:
@@ -166,7 +166,7 @@ def _new_texts(items: Sequence[Embedded]) -> list[str]:
 
 
 def _may_be_the_texts(texts: Sequence[str], error: EmbedError) -> bool:
-    """Whether another text may tell if it is the texts, or some of them, that fail for now."""
+    """Whether the texts may be at fault for a failure of the moment: then another text would tell."""
     return error.transient and not isinstance(error, EmbedderUnavailableError) and len(texts) > 1
 
 
@@ -175,7 +175,7 @@ def _graver(error: EmbedError, other: EmbedError) -> EmbedError:
 
 
 def _all_failed(items: Sequence[Embedded], error: EmbedError) -> list[Embedded]:
-    """The error for every new piece, where texts apart would fare no better than together."""
+    """Give every new piece the error: alone, the texts would fare no better than together."""
     if not (error.transient or isinstance(error, EmbedderUnavailableError)):
         raise error
     return [Embedded(item.piece, error) if item.is_new else item for item in items]

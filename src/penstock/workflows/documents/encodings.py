@@ -1,4 +1,4 @@
-"""The text of bytes: in the encoding that they declare, as browsers read it, else UTF-8."""
+"""Decodes bytes to text: by the encoding that they declare, as browsers do, else as UTF-8."""
 
 import codecs
 import re
@@ -8,7 +8,7 @@ from pathlib import PurePath
 from webencodings import labels  # type: ignore[import-untyped] # has no types; only used here
 
 HEAD = 1024
-"""Bytes within which HTML declares its encoding."""
+"""Bytes in which HTML declares its encoding."""
 
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -30,12 +30,12 @@ _CODECS = {
     "x-mac-cyrillic": "mac-cyrillic",
     "x-user-defined": "cp1252",
 }
-"""Python's names of the encodings that it has under other ones, or of which it has a smaller part under that name."""
+"""Python's codecs for encodings that it calls otherwise, or of which the codec of that name knows only a part."""
 
 _NO_LABELS = re.compile(
     r"(?:cp|iso8859-|mac[-_]|koi8|euc_|shift_jis|iso2022_|big5|gb|hp-roman|ptcp|kz)[\w-]*|johab|hz|tis-620"
 )
-"""Other codecs that may be asked for: each gives characters, and in linear time."""
+"""Other codecs that may be asked for: each gives characters, in linear time."""
 
 _SEVEN_BITS = ("iso2022", "hz")
 _COOKIE = re.compile(rb"[^\n]*?coding[:=][ \t]*([-\w.]+)")
@@ -48,18 +48,18 @@ _RAW = frozenset(("script", "style", "title", "textarea", "xmp", "iframe", "noem
 _HTML = frozenset((".html", ".htm", ".xhtml"))
 
 _CELLS = 94
-"""Cells of a row, and rows, of the Japanese character set."""
+"""Rows of the Japanese character set, and cells of a row."""
 
 _BAD = "\udfff"
 """Stands for bytes that are no text until they are counted: no encoding gives it."""
 
 
 def decode(data: bytes, name: str = "") -> tuple[str, int]:
-    """The text of `data`, and how many times bytes of it were no text and stand as U+FFFD.
+    """Return the text of `data`, and how many times bytes were no text and stand as U+FFFD.
 
-    The encoding is what a byte-order mark says, else what is declared: by a `meta` within the first 1024 bytes, in
-    HTML, by the coding line in Python. `name`, that of the file, says what it is. In other files a coding line counts
-    only if they are no UTF-8.
+    A byte-order mark gives the encoding; without one, a declaration: in HTML a `meta` within the first 1024 bytes, in
+    Python the coding line. In other files a coding line counts only if they are not UTF-8. `name` is that of the file,
+    and tells what kind it is.
 
     Raises:
         ValueError: there is a NUL in it, so it is no text.
@@ -100,7 +100,7 @@ def _is_utf8(data: bytes) -> bool:
 
 
 def _recovered(error: UnicodeError) -> tuple[str, int]:
-    """What browsers have for bytes that a codec of Python does not know, or the mark of those that are no text."""
+    """Return what browsers show for bytes that Python's codec does not know, or the mark of bytes that are no text."""
     assert isinstance(error, UnicodeDecodeError)
     data, start = error.object, error.start
     first, second = data[start], data[start + 1] if start + 1 < len(data) else 0
@@ -117,7 +117,7 @@ def _recovered(error: UnicodeError) -> tuple[str, int]:
 
 
 def _japanese(row: int, cell: int) -> str:
-    """A character of the rows that Shift JIS has and Python's other Japanese codecs lack, as `①`."""
+    """Return a character of the rows that Shift JIS has and Python's other Japanese codecs lack, such as `①`."""
     row, cell = row - 0x20, cell - 0x20
     if not (1 <= row <= _CELLS and 1 <= cell <= _CELLS):
         return ""
@@ -131,7 +131,7 @@ codecs.register_error("penstock.documents", _recovered)
 
 @cache
 def _named(label: str) -> str | None:
-    """The codec of a label: as the WHATWG table has it, else as Python has it."""
+    """Return the codec of a label: by the WHATWG table, else by Python."""
     label = _ENDS_OF_LINES.sub("", label.strip("\t\n\f\r ").lower())
     table: dict[str, str] = labels.LABELS
     try:
@@ -146,7 +146,10 @@ def _named(label: str) -> str | None:
 
 
 def _of_cookie(data: bytes, *, python: bool = False) -> str | None:
-    """What a line among the first two says, as `# -*- coding: latin-1 -*-`; in Python only a comment does."""
+    """Return what one of the first two lines declares, as `# -*- coding: latin-1 -*-`.
+
+    In Python only a comment does.
+    """
     for line in data[:HEAD].replace(b"\r", b"\n").split(b"\n", 2)[:2]:
         if python and line.strip() and not line.lstrip().startswith(b"#"):
             return None
@@ -156,7 +159,10 @@ def _of_cookie(data: bytes, *, python: bool = False) -> str | None:
 
 
 def _of_html(data: bytes) -> str | None:
-    """What the first `meta` with a known label says, else an XML declaration; not those of comments and scripts."""
+    """Return what the first `meta` with a known label declares, else an XML declaration.
+
+    Comments and scripts do not count.
+    """
     head = data[:HEAD].decode("latin-1")
     declared = next(filter(None, map(_named, _labels(head))), None)
     if declared is None and (found := _XML.match(head)):
@@ -165,7 +171,7 @@ def _of_html(data: bytes) -> str | None:
 
 
 def _labels(head: str) -> list[str]:
-    """The labels of the tags in `head`."""
+    """Return the labels of the tags in `head`."""
     found, at = list[str](), head.find("<")
     while at >= 0:
         tag = _TAG.match(head, at)

@@ -1,4 +1,4 @@
-"""The files that a run is about: finds them, knows them from run to run, and says which are gone."""
+"""The files of a run of `embed`: finds them, gives them keys and versions, and tells which are gone."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -21,12 +21,12 @@ _EMPTY = "empty, while the index has files of it: nothing of them is removed (is
 class Files:
     """Walks the places, once; counts what it passes over.
 
-    A file is gone if the system says that it is not there: not if it or its directory cannot be examined, and, with
-    `prune`, not if the whole place is empty, which is how one looks where nothing is mounted.
+    A file is gone if the system says that it is not there. It is not gone if it or its directory cannot be examined,
+    nor, with `prune`, if the whole place is empty: a place where nothing is mounted looks like that.
 
     Attributes:
-        links, links_out: links to directories, and to files out of the places, which are not followed.
-        gone: the files that `is_gone` was said of.
+        links, links_out: links to directories, and to files outside of the places, which are not followed.
+        gone: the files for which `is_gone` was true.
     """
 
     def __init__(
@@ -38,10 +38,10 @@ class Files:
         target: str,
         knows: Callable[[str], bool] | None,
     ) -> None:
-        """Say what is to be walked.
+        """Take what to walk.
 
-        `target` is the index; neither it nor what stands beside it is indexed. `knows` says whether it has files below
-        a directory, if those of an empty place are to be spared.
+        `target` is the index: neither it nor the files beside it are indexed. `knows` tells whether the index has files
+        below a directory, if those of an empty place are to be spared.
         """
         self.links: int = 0
         self.links_out: int = 0
@@ -54,7 +54,7 @@ class Files:
         self._own = database_files(os.path.realpath(target))
 
     def stream(self) -> Stream[FoundFile]:
-        """The files, as roots of a durable run."""
+        """Return the files, as roots of a durable run."""
         return with_identity(SourceSpec(self._found, name="files"), Identity("files", _key_of, _version_of), "files")
 
     def allows(self, file: FoundFile, place: str) -> bool:
@@ -63,7 +63,7 @@ class Files:
         return is_named or self._selection.follows or self._places.hold(place, self._selection)
 
     def is_gone(self, key: Key) -> bool:
-        """Whether a file of the index that was not found is one of these places, and is no more."""
+        """Whether a file of the index that was not found belongs to these places and does not exist any more."""
         path = path_of(str(key))
         if not any(self._covers(root, path) for root in self._places.directories):
             return False

@@ -1,4 +1,4 @@
-"""An index of documents: `penstock.sinks.vectors`, with the embedder that it was made with, and files for roots."""
+"""An index of documents: a `penstock.sinks.vectors` whose roots are files, made with one embedder."""
 
 import os
 from contextlib import closing
@@ -15,19 +15,19 @@ _OPTIONS = {
     "openai": "--embedder {}",
     "sentence-transformers": "--embedder sentence-transformers:PATH with the model of that digest",
 }
-"""How an index's embedder is asked for, by the first part of its name."""
+"""The options that ask for an index's embedder, by the first part of its name."""
 
 _BELOW = "SELECT EXISTS (SELECT 1 FROM penstock_roots WHERE key > ? AND key < ?)"
 
 
 def refuse_other(path: str, embedder: Embedder) -> None:
-    """`StoreError` if there is something else than an index at `path`, or one that was made with another embedder."""
+    """Raise `StoreError` unless `path` is free or is an index that was made with this embedder."""
     if Path(path).is_file() and Path(path).stat().st_size:
         check_embedder(path, SqliteVectors(path).made(), embedder.name, embedder.dimensions)
 
 
 def check_embedder(path: str, made: Made, name: str, dimensions: int | None) -> None:
-    """`StoreError` if the vectors of an index `made` with one embedder are not those of the one that is wanted now.
+    """Raise `StoreError` if an index was `made` with another embedder than the one that is wanted now.
 
     Dimensions that are not known yet are not compared.
     """

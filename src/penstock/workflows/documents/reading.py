@@ -1,4 +1,4 @@
-"""Read a file into a document: its text as it was at one moment, in chunks."""
+"""Reads a file into a document: its text at one moment, in chunks."""
 
 import os
 from collections.abc import Callable
@@ -28,14 +28,14 @@ class DocumentError(PenstockError):
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A file with its chunks; `replaced` is how many times bytes of it were no text and stand as U+FFFD."""
+    """A file with its chunks; `replaced` counts how many times bytes were no text and stand as U+FFFD."""
 
     file: FoundFile
     chunks: tuple[Chunk, ...]
     replaced: int = 0
 
     def pieces(self) -> "list[Piece]":
-        """Its chunks, each with what it is known by."""
+        """Return its chunks, each with its place in the document."""
         stem = escaped(os.fsencode(PurePath(self.file.name).stem).decode(errors="replace"))
         return [
             Piece(self, position, chunk, f"{stem} {chunk.heading}".strip())
@@ -45,7 +45,10 @@ class Document:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Piece:
-    """A chunk of a document, by its position; the title is the name of the file without the suffix, and the heading."""
+    """A chunk of a document, by its position.
+
+    Its title is the name of the file, without the suffix, and the heading.
+    """
 
     document: Document
     position: int
@@ -57,7 +60,7 @@ class Piece:
 
     @property
     def embedded_text(self) -> str:
-        """What is embedded of it: its text under its title."""
+        """The text to embed: that of the chunk under its title."""
         return f"{self.title}\n{self.chunk.text}"
 
 
@@ -69,10 +72,13 @@ def read(
     opener: Opener = os.open,
     check: Checkpoint = unchecked,
 ) -> Document:
-    """The document in `file`, whose version is that of the moment it was read; `DocumentError` if it has none.
+    """Read the document in `file`, in the version of the moment at which it is read.
 
-    `allows` says whether a link may lead to a place, `opener` opens the file, as that of `open`. `check` is called now
-    and then; what it raises ends it.
+    `allows` says whether a link may lead to a place; `opener` opens the file, as that of `open` does. `check` is called
+    now and then; what it raises ends the reading.
+
+    Raises:
+        DocumentError: the file has no document.
     """
     try:
         return _document(file, max_size, allows, opener, check)
@@ -95,7 +101,7 @@ def _document(
 
 
 def _content(file: FoundFile, max_size: int, allows: Callable[[str], bool], opener: Opener) -> tuple[FoundFile, bytes]:
-    """The bytes of the file and the version that they belong to: the same before and after they were read."""
+    """Return the bytes of the file and their version, which was the same before and after they were read."""
     path = Path(file.path)
     for _ in range(_TRIES):
         before = path.stat()

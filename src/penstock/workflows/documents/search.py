@@ -1,4 +1,4 @@
-"""Search an index of documents: by vectors and by words, the two ranks fused. Reads only."""
+"""Searches an index of documents by vectors and by words, and fuses both ranks. It only reads."""
 
 import os
 import re
@@ -27,15 +27,15 @@ from penstock.workflows.secret import Secret, Unchecked
 
 _SNIPPET = 200
 _READ = 10_000
-"""Characters of a question that are looked for to find the best line."""
+"""Characters of a question that are used to find the best line."""
 
 _SHOWN_FIRST, _OF_A_FILE = 5, 2
-"""Of the first five hits, two of a file at most."""
+"""Of the first five hits, at most two are of one file."""
 
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A chunk that was found; `score` is that of `SqliteVectors.search`, of use for comparing hits of one question."""
+    """A chunk that was found; `score` is that of `SqliteVectors.search`, and compares hits of one question only."""
 
     path: str
     first_line: int
@@ -47,14 +47,14 @@ class Hit:
 
 
 def search(index: str | os.PathLike[str], question: str, *, k: int = 5, embedder: Embedder | None = None) -> list[Hit]:
-    """The `k` (an int >= 1) best chunks of `index` for `question`, best first; any text is a question.
+    """Return the `k` (an int >= 1) best chunks of `index` for `question`, best first; any text is a question.
 
-    The embedder is the one that the index was made with, as `embedder_of` finds it, if none is given.
+    If no embedder is given, `embedder_of` finds the one that the index was made with.
 
-    Chunks near the question's vector and chunks with its words are ranked apart and fused by reciprocal rank
-    (Cormack, Clarke and Buettcher, SIGIR 2009), after those that have its rare words; `SqliteVectors.search` says how.
-    Of the first five hits two are of one file at most, where the index has others; what has to give way comes after
-    them. A question without anything to look for finds nothing.
+    Chunks near the question's vector and chunks with its words are ranked apart, and fused by reciprocal rank (Cormack,
+    Clarke and Buettcher, SIGIR 2009); chunks that have its rare words come first, as `SqliteVectors.search` explains.
+    Of the first five hits at most two are of one file, if the index has others; hits that give way come after the five.
+    A question without anything to look for finds nothing.
 
     Raises:
         OptionError: `k` breaks its rule.
@@ -80,7 +80,7 @@ def search(index: str | os.PathLike[str], question: str, *, k: int = 5, embedder
 
 
 def _found(vectors: SqliteVectors, vector: Vectors, question: str, k: int) -> list[Found]:
-    """The best `k`, from as many as it takes for the first of them to be of several files."""
+    """Return the best `k`, from as many as it takes for the first ones to be of several files."""
     count = max(k, POOL)
     while True:
         found = vectors.search(vector, question, k=count)
@@ -91,7 +91,7 @@ def _found(vectors: SqliteVectors, vector: Vectors, question: str, k: int) -> li
 
 
 def spread(found: Sequence[Found]) -> list[Found]:
-    """The first five of those found, without what is third of its file."""
+    """Return the first five of those found, without the third of any file."""
     first, of = list[Found](), Counter[Any]()
     for each in found:
         if len(first) < _SHOWN_FIRST and of[each.key] < _OF_A_FILE:
@@ -107,11 +107,11 @@ def embedder_of(
     base_url: str | None = None,
     key: str | Secret | None = None,
 ) -> Embedder:
-    """The embedder that `index` was made with, as its name there says; the other options are those of `embedder_named`.
+    """Return the embedder that `index` was made with, by its name there; other options are those of `embedder_named`.
 
-    An index says neither at which server nor in which directory: it may be of others. So the address of a server comes
-    from `base_url` or the environment, as the key does, and a local model has to be named. The default where there is
-    no index, or one without a name that is known: `search` says what is wrong with that.
+    The index tells neither the server nor the directory: it may come from others. So the address of a server comes from
+    `base_url` or the environment, as the key does, and a local model has to be named. Without an index, or if its name
+    is not known, the default is returned: `search` then says what is wrong.
 
     Raises:
         OptionError: an option is missing, or is not one of this embedder, or a local model has to be named.
@@ -132,7 +132,7 @@ def embedder_of(
 
 
 def _vector(embedder: Embedder, question: str) -> Vectors:
-    """The question's vector; an async embedder has a loop of its own for it."""
+    """Return the question's vector; an async embedder gets a loop of its own for it."""
     if kind_of(embedder.embed) == "plain":
         given: object = embedder.embed([question])
     else:
@@ -168,7 +168,7 @@ def _line(value: object) -> int:
 
 
 def snippet(text: str, words: Iterable[str]) -> str:
-    """Up to 200 characters of the text on one line, from the line that has most of the words."""
+    """Return up to 200 characters of the text on one line, from the line that has most of the words."""
     wanted = list(words)
     lines = [line for line in text.split("\n") if line.strip()]
     found = [sum(word in line.casefold() for word in wanted) for line in lines]

@@ -1,4 +1,4 @@
-"""Chunking: from the text of a document to chunks that know their lines and their heading."""
+"""Chunking: cuts the text of a document into chunks that know their lines and their heading."""
 
 from collections.abc import Iterable
 from importlib.util import find_spec
@@ -24,10 +24,10 @@ _BY_SUFFIX = {".md": _markdown, ".rst": rst.sections, ".py": python.sections}
 
 
 def split(name: str, content: str, check: Checkpoint = unchecked) -> list[Chunk]:
-    """Chunks of a document: by definition, heading or paragraph, as the suffix of its name says.
+    """Cut a document into chunks: by definition, heading or paragraph, as the suffix of its name says.
 
-    None is blank, none has more than 1,150 characters, and no heading more than 200. It takes time and memory in
-    proportion to the text, whatever that is: up to 2 s for each megabyte, in which `check` is called.
+    No chunk is blank or has more than 1,150 characters, and no heading has more than 200. It takes time and memory in
+    proportion to the text, whatever it holds: up to 2 s for each megabyte, in which `check` is called.
     """
     suffix = PurePath(name).suffix.lower()
     content = content.replace("\r\n", "\n").replace("\r", "\n")

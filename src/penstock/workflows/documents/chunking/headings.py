@@ -1,4 +1,4 @@
-"""Headings: what a part of a document is known by."""
+"""Headings: the names of the parts of a document."""
 
 from collections.abc import Iterable, Iterator
 
@@ -6,11 +6,11 @@ from penstock.workflows.documents.chunking.pieces import Section, shortened
 
 MARK = " > "
 type Heading = tuple[int, int, str]
-"""Line, level, title; what has no title ends those of its level."""
+"""Line, level, title; one without a title ends those of its level."""
 
 
 def by_headings(headings: Iterable[Heading], last: int) -> Iterator[Section]:
-    """Sections of `last` lines that begin at their headings."""
+    """Cut `last` lines into sections that begin at their headings."""
     first, above = 1, list[tuple[int, str]]()
     for line, level, title in headings:
         if line > last:

@@ -1,4 +1,4 @@
-"""HTML: its text, line for line as it stands in the source, with a section for every heading."""
+"""HTML: its text, line for line as in the source, with a section for every heading."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -21,13 +21,14 @@ _UNSEEN = frozenset(("script", "style", "template", "noscript"))
 
 _PIECE = 1_000
 _DEEPEST = 500
-"""Elements in each other, behind which the parser starts afresh: for every tag it goes through all that are open."""
+"""Nested elements after which the parser starts afresh: at every tag it goes through all that are open."""
 
 
 def read(content: str, check: Checkpoint) -> tuple[Text, Iterator[Section]]:
-    """The text that a reader sees, and its sections by heading.
+    """Return the text that a reader sees, and its sections by heading.
 
-    The parser reports elements while lines are fed to it and builds no tree: a tree took 50 times the size of the file.
+    The parser reports elements while lines are fed to it, and builds no tree: a tree took 50 times the size of the
+    file.
     """
     page = _Page()
     if content.strip():
@@ -37,7 +38,7 @@ def read(content: str, check: Checkpoint) -> tuple[Text, Iterator[Section]]:
 
 
 def _feed(page: "_Page", content: str, check: Checkpoint) -> None:
-    """Give a page its content, in pieces that end before a tag where that can be: a call of the parser is not long."""
+    """Feed a page its content, in pieces that end before a tag where possible: so each call of the parser is short."""
     parser = _parser(page)
     for line in StringIO(content):  # `splitlines` knows more ends of lines than a line feed
         page.line += 1
@@ -61,9 +62,9 @@ def _parser(page: "_Page") -> etree.HTMLParser:
 
 
 class _Page:
-    """Parser target: takes the character data between two tags as one run.
+    """A target of the parser: takes the characters between two tags as one run.
 
-    The parser hands over the end of a run when it meets the tag behind it: on the line that is then being fed.
+    The parser hands over the end of a run when it meets the next tag: on the line that is being fed then.
     """
 
     def __init__(self) -> None:
@@ -134,7 +135,7 @@ class _Page:
             self.numbers.append(self._number)
 
     def _break(self) -> None:
-        """A block begins or ends: a blank line, so that chunks are cut here."""
+        """Add a blank line where a block begins or ends, so that chunks are cut there."""
         self._finish_line()
         if self.lines and self.lines[-1]:
             self.lines.append("")

@@ -1,4 +1,4 @@
-"""Markdown: a section for every heading of CommonMark, known by the headings above it."""
+"""Markdown: a section for every heading of CommonMark, named by it and the headings above it."""
 
 import re
 from collections.abc import Iterator
@@ -32,10 +32,10 @@ _BEGINS: dict[RuleFuncBlockType, str] = {
     rules_block.html_block: "<",
     rules_block.heading: "#",
 }
-"""The first characters of the lines with which the blocks of a rule begin, where there are few."""
+"""The first characters of lines that begin the blocks of a rule, where they are few."""
 
 _MOST_READ = 50_000
-"""Characters of titles with markup, behind which others stay as they are written: a hostile 400 take 7 ms."""
+"""Characters of titles with markup that are parsed; later titles stay as written. A hostile 400 take 7 ms."""
 
 _MARKUP = re.compile(r"[*_`\[<&\\]")
 _SEEN = {"softbreak": " ", "hardbreak": " ", "html_inline": ""}
@@ -45,9 +45,9 @@ _parser = Lock()
 
 
 def sections(text: Text, check: Checkpoint) -> Iterator[Section]:
-    """Sections by heading, as `Install > Linux`; what stands before the first heading has none.
+    """Cut into sections by heading, as `Install > Linux`; text before the first heading has none.
 
-    A heading in a quote or a list item is one until that ends.
+    A heading in a quote or a list item counts until that ends.
     """
     with _parser:
         check()
@@ -64,9 +64,9 @@ def _headings(text: Text, check: Checkpoint = unchecked) -> list[Heading]:
 
 
 class _BlockState(StateBlock):
-    """Keeps the headings of a document, and nothing of its other blocks: the tokens of 2 MB took a gigabyte.
+    """Keeps the headings of a document and none of its other blocks: the tokens of 2 MB took a gigabyte.
 
-    The rules of the parser fill in a token after they have pushed it, and look at none that they have pushed before.
+    The rules of the parser fill in a token after they have pushed it, and look at no token that they pushed before.
     """
 
     def __init__(self, content: str, check: Checkpoint) -> None:
@@ -102,14 +102,14 @@ class _BlockState(StateBlock):
 
 
 def _shown(md: MarkdownIt, title: str) -> str:
-    """A title as it is read: without the signs of emphasis and code, without the addresses of links and images."""
+    """Return a title as it is read: without signs of emphasis and code, without addresses of links and images."""
     tokens = list[Token]()
     md.inline.parse(title, md, {"references": _NoReferences()}, tokens)
     return "".join(_SEEN.get(token.type, token.content) for token in tokens)
 
 
 class _NoReferences(dict[str, Any]):
-    """The link references of a document, which nobody asks for."""
+    """The link references of a document: they are not kept, as nobody asks for them."""
 
     @override
     def __setitem__(self, label: str, reference: Any) -> None:
@@ -117,7 +117,7 @@ class _NoReferences(dict[str, Any]):
 
 
 class _Rules(Ruler[RuleFuncBlockType]):
-    """The rules of a chain as one, which asks those that a line may begin a block of: that takes half the time."""
+    """Joins the rules of a chain into one, which asks only those whose blocks the line may begin: half the time."""
 
     def __init__(self, rules: Ruler[RuleFuncBlockType]) -> None:
         super().__init__()
@@ -150,7 +150,7 @@ def _chosen(rules: list[RuleFuncBlockType]) -> RuleFuncBlockType:
 
 
 def _line(state: StateBlock, start: int, _end: int, _silent: bool) -> bool:  # noqa: FBT001 -- as all
-    """A paragraph of one line, which need not be gone through once for an underline and once for its end."""
+    """Parse a paragraph of one line: it need not be scanned twice, for an underline and for its end."""
     below = start + 1
     state.parentType = "paragraph"
     if below < state.lineMax and not state.isEmpty(below):
@@ -171,7 +171,7 @@ class _Parser(MarkdownIt):
 
     @override
     def normalizeLink(self, url: str) -> str:
-        """The link as it is: only its place is of interest, and the encoding of a host takes quadratic time."""
+        """Return the link unchanged: only its place matters, and the encoding of a host takes quadratic time."""
         return url
 
 
@@ -181,7 +181,7 @@ def _markdown() -> MarkdownIt:
 
 
 def _front_matter(lines: list[str]) -> int:
-    """How many lines the block of YAML between `---` at the very beginning takes."""
+    """Return how many lines the block of YAML between `---` takes, at the very beginning."""
     if lines[0].rstrip() != "---":
         return 0
     first = next((line for line in lines[1:] if not line.startswith("#")), "")

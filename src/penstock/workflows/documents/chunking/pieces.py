@@ -1,4 +1,4 @@
-"""Cut a text into chunks of about 1,000 characters that know their lines."""
+"""Cuts a text into chunks of about 1,000 characters that know their lines."""
 
 import re
 from array import array
@@ -9,17 +9,17 @@ from dataclasses import dataclass
 SIZE = 1_000
 OVERLAP = 150
 LEAST = 200
-"""A section with fewer characters is put together with its neighbour, where both fit a chunk."""
+"""A section with fewer characters is joined to its neighbour, if both fit into a chunk."""
 
 LONGEST = 200
-"""Characters of a title, and of a heading: that is a title with those above it."""
+"""Characters of a title, and of a heading, which is a title with those above it."""
 
 _BREAKS = ("\n\n", "\n", " ")
 _INK = re.compile(r"\S")
 
 
 type Checkpoint = Callable[[], None]
-"""Called now and then while a document is split; raises what is to end that."""
+"""Called now and then while a document is split; ends that by raising."""
 
 
 def unchecked() -> None:
@@ -28,7 +28,7 @@ def unchecked() -> None:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """A piece of a document, with the lines that it stands on (from 1, both included)."""
+    """A piece of a document, with its lines (from 1, both included)."""
 
     first_line: int
     last_line: int
@@ -46,10 +46,10 @@ class Section:
 
 
 class Text:
-    """A text whose lines end with a line feed, and where they begin."""
+    """A text whose lines end with a line feed, with the places where they begin."""
 
     def __init__(self, content: str, numbers: Sequence[int] | None = None) -> None:
-        """`numbers` gives each line its number in the source, where that is not its own position."""
+        """Take the content; `numbers` gives the number of each line in the source, if that is not its position."""
         self.content = content
         self.starts: array[int] = array("L", [0])
         self.starts.extend(match.end() for match in re.finditer("\n", content))
@@ -57,15 +57,15 @@ class Text:
 
     @property
     def lines(self) -> list[str]:
-        """The lines, without their ends."""
+        """Return the lines, without their ends."""
         return self.content.split("\n")
 
     def number(self, offset: int) -> int:
-        """The source line on which the character at `offset` stands."""
+        """Return the source line of the character at `offset`."""
         return self._numbers[bisect_right(self.starts, offset) - 1]
 
     def span(self, section: Section) -> tuple[int, int]:
-        """Where the section begins and ends, without blank lines round it and white space behind it."""
+        """Return where the section begins and ends, without blank lines round it and white space behind it."""
         start = self.starts[section.first - 1]
         stop = self.starts[section.last] if section.last < len(self.starts) else len(self.content)
         stop = start + len(self.content[start:stop].rstrip())
@@ -73,7 +73,10 @@ class Text:
 
 
 def packed(text: Text, sections: Iterable[Section], mark: str, least: int = LEAST) -> Iterator[Section]:
-    """Sections of at least `least` characters, as far as that fits a chunk; `mark` joins a heading to the one above."""
+    """Join sections to at least `least` characters, as far as they fit into a chunk.
+
+    `mark` joins a heading to its parent.
+    """
     group, start, small = list[Section](), 0, True
     for section in sections:
         first, stop = text.span(section)
@@ -91,7 +94,7 @@ def packed(text: Text, sections: Iterable[Section], mark: str, least: int = LEAS
 
 
 def _together(group: list[Section], mark: str) -> Section:
-    """One section under the headings of all: `Reader.read, close` for `Reader`, `Reader.read` and `Reader.close`."""
+    """Join sections under the headings of all: `Reader.read, close` for `Reader`, `Reader.read` and `Reader.close`."""
     if len(group) == 1:
         return group[0]
     names = dict.fromkeys(section.heading for section in group if section.heading)
@@ -106,14 +109,17 @@ def _together(group: list[Section], mark: str) -> Section:
 
 
 def shortened(heading: str, mark: str = "") -> str:
-    """`heading` in at most 200 characters: of titles that are joined by `mark`, the outer ones go first."""
+    """Shorten `heading` to at most 200 characters: of titles joined by `mark`, the outer ones are dropped first."""
     while len(heading) > LONGEST and mark and mark in heading:
         heading = heading.partition(mark)[2]
     return heading if len(heading) <= LONGEST else f"{heading[: LONGEST - 1].rstrip()}…"
 
 
 def cut(text: Text, sections: Iterable[Section]) -> Iterator[Chunk]:
-    """Chunks of the sections: a small section is one chunk, a large one several that overlap; none crosses a border."""
+    """Cut sections into chunks: a small one is one chunk, a large one several that overlap.
+
+    No chunk crosses a border.
+    """
     for section in sections:
         start, end = text.span(section)
         while start < end:
@@ -124,7 +130,7 @@ def cut(text: Text, sections: Iterable[Section]) -> Iterator[Chunk]:
 
 
 def _stop(content: str, start: int, end: int) -> int:
-    """Where the chunk from `start` ends: at the last paragraph, else line, else word that begins in its second half."""
+    """Return where the chunk from `start` ends: at the last paragraph, line or word that begins in its second half."""
     if end - start <= SIZE + OVERLAP:
         return end
     for mark in _BREAKS:
@@ -135,7 +141,7 @@ def _stop(content: str, start: int, end: int) -> int:
 
 
 def _resume(content: str, stop: int) -> int:
-    """Where the chunk after `stop` begins: at the first line, else word, that begins within the overlap."""
+    """Return where the chunk after `stop` begins: at the first line, else word, that begins within the overlap."""
     overlap = content[stop - OVERLAP : stop].rstrip()
     for mark in ("\n", " "):
         found = overlap.find(mark)
@@ -145,7 +151,7 @@ def _resume(content: str, stop: int) -> int:
 
 
 def _line_of_ink(content: str, start: int, stop: int) -> int:
-    """`start` moved past blank lines, but not past the indentation of the line that follows, if it is a usual one."""
+    """Move `start` past blank lines, but not past a usual indentation of the line that follows."""
     ink = _INK.search(content, start, stop)
     if ink is None:
         return stop

@@ -1,8 +1,8 @@
-"""Plain text: one section; it is cut at paragraphs where that can be."""
+"""Plain text: one section, which is cut at paragraphs where possible."""
 
 from penstock.workflows.documents.chunking.pieces import Checkpoint, Section, Text
 
 
 def sections(text: Text, _check: Checkpoint) -> list[Section]:
-    """The whole text."""
+    """Return the whole text as one section."""
     return [Section(1, len(text.starts))]

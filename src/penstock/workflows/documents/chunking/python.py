@@ -1,4 +1,4 @@
-"""Python: a section for every top-level definition, and for what stands between them."""
+"""Python: a section for every top-level definition, and for the code between them."""
 
 import ast
 import re
@@ -23,9 +23,9 @@ _parser = Lock()
 
 
 def sections(text: Text, check: Checkpoint) -> list[Section]:
-    """Sections by definition, a class that is larger than a chunk by its methods; plain where this is no Python.
+    """Cut into sections by definition, a class larger than a chunk by its methods; as plain text if it is no Python.
 
-    Neighbours among the parts of such a class stay together as far as they fit a chunk.
+    Neighbouring parts of such a class stay together as far as they fit into a chunk.
     """
     if len(text.content) > LARGEST or _is_dense(text.content):
         return plain.sections(text, check)
@@ -77,7 +77,7 @@ def _definition(text: Text, lines: list[str], node: Definition, owner: str, whol
 
 
 def _first_line(node: Definition, lines: list[str]) -> int:
-    """The line of the first decorator, or of the comment that stands right above."""
+    """Return the line of the first decorator, or of the comment right above."""
     first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
     while first > 1 and lines[first - 2].lstrip().startswith("#"):
         first -= 1

@@ -1,4 +1,4 @@
-"""reStructuredText: a section for every title, known by the titles above it."""
+"""reStructuredText: a section for every title, named by it and the titles above it."""
 
 import re
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ _OPTIONS = re.compile(rf"(?>{_OPTION})(?>, {_OPTION})*(  +|$)")
 _FIELD = re.compile(r":(?![: ])(?:[^:\\]|\\.|:(?![ `]|$))*+:(?: +|$)")
 _ENUMERATOR = re.compile(r"(\(?)([0-9]{1,9}|[a-zA-Z]|[ivxlcdm]{1,9}|[IVXLCDM]{1,9}|#)([).])(?: +|$)")
 _MARKED = re.compile(r"(?:[-+*\u2022\u2023\u2043]|\||\.\.|__)(?: +|$)")
-"""Starts an item, a line or an explicit construct: what belongs to it is indented."""
+"""Begins an item, a line or an explicit construct: the indented lines below belong to it."""
 
 _GRID = re.compile(r"\+-[-+]+-\+$")
 _TABLE = re.compile(r"=+(?: +=+)+$")
@@ -28,16 +28,16 @@ _INDENT = tuple(" \t\v\f")
 
 
 def sections(text: Text, check: Checkpoint) -> Iterator[Section]:
-    """Sections by title; the levels are those in which the adornments first appear.
+    """Cut into sections by title; the levels are those in which the adornments first appear.
 
-    Finds what docutils finds, with which the tests compare it. That takes time with the square of the number of
-    sections or lists, and does what directives say.
+    It finds what docutils finds, with which the tests compare it. docutils itself takes time with the square of the
+    number of sections or lists, and executes directives.
     """
     return by_headings(_titles(text.lines, check), len(text.starts))
 
 
 def _titles(lines: list[str], check: Checkpoint = unchecked) -> Iterator[Heading]:
-    """Titles, each on the level of its adornment; one that would leave out a level is none."""
+    """Give the titles, each on the level of its adornment; a title that would skip a level is none."""
     styles, level = list[str](), 0
     for line, style, title in _Blocks(lines).titles(check):
         found = styles.index(style) + 1 if style in styles else len(styles) + 1
@@ -50,9 +50,9 @@ def _titles(lines: list[str], check: Checkpoint = unchecked) -> Iterator[Heading
 
 
 class _Blocks:
-    """Goes from block to block, as the state machine of docutils does on the outermost level: titles are only there.
+    """Goes from block to block, as the state machine of docutils does on the outermost level: only there are titles.
 
-    Whatever is indented belongs to the block above it, and is passed over.
+    Indented lines belong to the block above, and are passed over.
     """
 
     def __init__(self, lines: list[str]) -> None:
@@ -60,7 +60,7 @@ class _Blocks:
         self._at = 0
 
     def titles(self, check: Checkpoint) -> Iterator[tuple[int, str, str]]:
-        """Line, adornment and text of each title."""
+        """Give line, adornment and text of each title."""
         while self._at < len(self._lines):
             check()
             line = self._lines[self._at]
@@ -92,7 +92,7 @@ class _Blocks:
         return self._line(below).startswith(_INDENT)
 
     def _is_item(self, line: str) -> bool:
-        """Whether this is an item of an enumeration: not, if the line below goes on with its text."""
+        """Whether the line is an item of an enumeration: it is not, if the line below continues its text."""
         found = _ENUMERATOR.match(line)
         if not found or (found[1] and found[3] == "."):
             return False
@@ -110,7 +110,7 @@ class _Blocks:
             self._at += 1
 
     def _pass_table(self) -> None:
-        """Go behind its second border, or its first if a blank line follows, or one that is not as long as its top."""
+        """Go behind its second border, or its first if a blank line or one shorter than its top follows."""
         top, borders = self._at, 0
         last = len(self._lines) - 1
         for number in range(top + 1, len(self._lines)):
@@ -125,7 +125,7 @@ class _Blocks:
             self._at = len(self._lines)
 
     def _overlined(self, rule: str) -> tuple[int, str, str] | None:
-        """A title between two rules, if this is the first of them."""
+        """Return a title between two rules, if `rule` is the first of them."""
         start, text, under = self._at, self._line(self._at + 1), self._line(self._at + 2)
         if not text or _RULE.match(text):
             self._at += 2 if text else 1
@@ -141,7 +141,7 @@ class _Blocks:
         return self._text(self._lines[start])
 
     def _text(self, line: str) -> tuple[int, str, str] | None:
-        """A paragraph, or a title if a rule stands under its first line."""
+        """Pass a paragraph; return a title if a rule stands under its first line."""
         start, under = self._at, self._line(self._at + 1)
         if under.startswith(_INDENT):
             self._at += 1
@@ -153,7 +153,7 @@ class _Blocks:
         return None
 
     def _pass_paragraph(self) -> None:
-        """Go behind the paragraph, and behind the quoted lines that it may announce."""
+        """Go behind the paragraph, and behind quoted lines that it announces."""
         self._at += 1
         while self._line(self._at) and not self._line(self._at).startswith(_INDENT):
             self._at += 1
@@ -168,7 +168,7 @@ class _Blocks:
 
 
 def _followers(before: str, number: str, after: str) -> Iterator[str]:
-    """How the next item of an enumeration may begin."""
+    """Give the ways in which the next item of an enumeration may begin."""
     if number != "#":
         following = str(int(number) + 1) if number.isdigit() else chr(ord(number[0]) + 1)
         yield f"{before}{following}{after} "

@@ -1,4 +1,4 @@
-"""Embedders: what turns texts into vectors."""
+"""Embedders: they turn texts into vectors."""
 
 from collections.abc import Awaitable, Sequence
 from typing import Protocol
@@ -16,7 +16,7 @@ class EmbedError(PenstockError):
 
     Attributes:
         transient: whether another attempt may do better.
-        retry_after: the seconds that the server asks to wait before it; None if it does not.
+        retry_after: seconds that the server asks to wait before it; None if it does not ask.
     """
 
     def __init__(self, message: str, *, transient: bool = False, retry_after: float | None = None) -> None:
@@ -26,31 +26,31 @@ class EmbedError(PenstockError):
 
 
 class EmbedderUnavailableError(EmbedError):
-    """The embedder cannot be used: other texts would fare no better, so this ends a run whatever `on_error` says."""
+    """The embedder cannot be used, whatever the texts; so this ends a run, whatever `on_error` says."""
 
 
 class Embedder(Protocol):
-    """Turns texts into vectors; `name` and `dimensions` say whether two indexes can be compared.
+    """Turns texts into vectors; `name` and `dimensions` tell whether two indexes can be compared.
 
-    One that is also an async context manager is entered for the time of a run: there it connects and disconnects. One
-    that tries again what fails may have a method `embed_once`, which does not: it is called for the halves of a batch
+    An embedder that is also an async context manager is entered for the time of a run: there it connects and
+    disconnects. One that retries may have a method `embed_once`, which does not: it is called for the halves of a batch
     that has failed.
     """
 
     @property
     def name(self) -> str:
-        """What the index remembers; it changes when the vectors would."""
+        """The name that the index remembers; it changes when the vectors would."""
         ...
 
     @property
     def dimensions(self) -> int | None:
-        """The length of a vector; None as long as it is not known, which it is once the embedder was entered."""
+        """The length of a vector; None while it is not known. It is known once the embedder was entered."""
         ...
 
     def embed(self, texts: Sequence[str]) -> Vectors | Awaitable[Vectors]:
-        """One row per text, float32.
+        """Return one row per text, float32.
 
-        Texts come in batches across documents: 64 at most, or as many as an attribute `batch` says. An `async def` runs
+        Texts come in batches across documents: at most 64, or as many as an attribute `batch` says. An `async def` runs
         on the loop, for 8 batches at once; a plain function is called from two threads.
         """
         ...

@@ -1,23 +1,23 @@
 """The body of a response, bounded after decompression: a few kilobytes of gzip can stand for gigabytes.
 
-httpx decompresses all that has come at once, so what is read here is as it was sent.
+httpx decompresses at once all that has come, so the body is read here as it was sent.
 """
 
 import zlib
 from collections.abc import AsyncIterable
 
 CODINGS = "gzip, deflate"
-"""What a server may send, as a request says it."""
+"""The codings that a server may use, as a request lists them."""
 
 _GZIP, _ZLIB, _RAW = zlib.MAX_WBITS | 16, zlib.MAX_WBITS, -zlib.MAX_WBITS
 
 
 class CodingError(Exception):
-    """A body is not in the coding that it is said to be in, or in one that was not asked for."""
+    """A body is not in the coding that it claims, or in one that was not asked for."""
 
 
 async def read(sent: AsyncIterable[bytes], coding: str, limit: int) -> bytes:
-    """The first `limit` bytes of a body and, if it is longer, one more; no more of it is read.
+    """Return the first `limit` bytes of a body and, if it is longer, one more; the rest is not read.
 
     Raises:
         CodingError: it cannot be decompressed.

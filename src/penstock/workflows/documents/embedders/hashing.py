@@ -1,4 +1,4 @@
-"""The default embedder: needs no model and no network."""
+"""The default embedder: it needs no model and no network."""
 
 from collections.abc import Sequence
 
@@ -11,18 +11,18 @@ _SHORTEST, _LONGEST = 3, 5
 
 
 class HashEmbedder:
-    """Counts of character 3- to 5-grams, hashed to 1,024 signed dimensions: stateless, offline, the same everywhere.
+    """Counts character 3- to 5-grams, hashed to 1,024 signed dimensions: stateless, offline, the same everywhere.
 
     Feature hashing after Weinberger et al. (2009): one bit of the hash is the sign, so that collisions cancel out on
-    average. Case and the kind of white space do not count; the root of a count is taken, so that one word said often
-    does not drown the others. Every step is exact or correctly rounded, whatever the machine.
+    average. Case and the kind of white space do not count. It takes the root of each count, so that a word that is
+    repeated often does not drown the others. Every step is exact or correctly rounded, whatever the machine.
     """
 
     name = "hash-1"
     dimensions = 1_024
 
     def embed(self, texts: Sequence[str]) -> Vectors:
-        """One row of unit length per text; an empty text is a row of zeros."""
+        """Return one row of unit length per text; an empty text gives a row of zeros."""
         folded = [f" {' '.join(text.casefold().split())} " for text in texts]
         points = np.frombuffer("".join(folded).encode("utf-32-le", "surrogatepass"), "<u4")
         row = np.repeat(np.arange(len(texts)), [len(text) for text in folded])
@@ -42,6 +42,6 @@ class HashEmbedder:
 
 
 def _sums(places: NDArray[np.integer], values: NDArray[np.float64], size: int) -> NDArray[np.float64]:
-    """For each of `size` places, the sum of the values that belong there."""
+    """Return, for each of `size` places, the sum of the values that belong there."""
     sums: NDArray[np.float64] = np.bincount(places, values, size)
     return sums

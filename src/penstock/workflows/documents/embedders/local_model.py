@@ -18,7 +18,7 @@ _LIBRARY = "sentence_transformers"
 class SentenceTransformerEmbedder:
     """Vectors from the model in the directory `path`, as `SentenceTransformer.save` leaves it; nothing is downloaded.
 
-    Its name in an index is `sentence-transformers:DIGEST`, where the digest is that of all files of the model but the
+    Its name in an index is `sentence-transformers:DIGEST`, where DIGEST is that of all files of the model but the
     hidden ones and `*.md`: a model that was moved or renamed is the same, one with other weights is another.
 
     Raises:
@@ -43,7 +43,7 @@ class SentenceTransformerEmbedder:
         return f"SentenceTransformerEmbedder({self._path!r})"
 
     def embed(self, texts: Sequence[str]) -> Vectors:
-        """One row per text; from several threads, one after the other: the tokenizers cannot be shared."""
+        """Return one row per text; threads take turns, as the tokenizers cannot be shared."""
         clean = [text.encode(errors="replace").decode() for text in texts]
         with self._one_at_a_time:
             try:
@@ -57,7 +57,7 @@ class SentenceTransformerEmbedder:
 
 
 def digest(place: Path) -> str:
-    """16 hexadecimal digits of the SHA-256 over names and contents of a model's files."""
+    """Return 16 hexadecimal digits of the SHA-256 over names and contents of a model's files."""
     whole = hashlib.sha256()
     for path in sorted(place.rglob("*")):
         inner = path.relative_to(place)
@@ -69,7 +69,7 @@ def digest(place: Path) -> str:
 
 
 def _loaded(place: Path) -> Any:
-    """The model; the library, whose import takes seconds, comes with it."""
+    """Load the model; the library is imported here, which takes seconds."""
     try:
         library: Any = import_module(_LIBRARY)
     except ModuleNotFoundError as error:

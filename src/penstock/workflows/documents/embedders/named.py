@@ -15,13 +15,13 @@ _KEY, _URL, _MODEL = "OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_EMBEDDING_MODE
 def embedder_named(
     name: str, *, model: str | None = None, base_url: str | None = None, key: str | Secret | None = None
 ) -> Embedder:
-    """The embedder `hash`, `openai`, `openai:MODEL` or `sentence-transformers:PATH`.
+    """Return the embedder `hash`, `openai`, `openai:MODEL` or `sentence-transformers:PATH`.
 
     For `openai`, what is not given comes from the environment: `OPENAI_EMBEDDING_MODEL`, `OPENAI_BASE_URL` and
-    `OPENAI_API_KEY`, of which the last two are those of OpenAI's own client.
+    `OPENAI_API_KEY`; OpenAI's own client uses the last two.
 
     Raises:
-        OptionError: there is no such embedder, or an option is missing or is not one of it.
+        OptionError: there is no such embedder, or an option is missing or does not belong to it.
         EmbedderUnavailableError: there is no such model.
         ModuleNotFoundError: a library is missing; the message says what to install.
     """

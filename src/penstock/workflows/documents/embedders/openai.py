@@ -21,12 +21,12 @@ from penstock.workflows.secret import Secret, Unchecked
 
 BASE_URL = "https://api.openai.com/v1"
 _CONNECT = 10.0
-"""Seconds for making a connection, of the seconds for the whole."""
+"""Seconds for making a connection, out of the seconds for the whole."""
 
 _PROBE = "penstock"
 
 _SHOWN = 200
-"""Characters of an address that is refused."""
+"""Characters of a refused address that are shown."""
 
 _LONGEST_URL = 2_000
 
@@ -50,9 +50,9 @@ RETRY = Retry(on=transient, attempts=5, initial=0.5)
 class OpenAIEmbedder:
     """Vectors from `POST base_url/embeddings`; its name in an index is `openai:MODEL`.
 
-    Entered (`async with`), it keeps its connections, and has embedded one text to see that it can and to learn the
-    dimensions: so a wrong key, model or address is told before anything is done. Not entered, it connects for each
-    call. It may be used on one loop at a time. The key stands in no message, repr or log, and in no index.
+    Entered (`async with`), it keeps its connections; on entering it embeds one text to learn the dimensions, so a wrong
+    key, model or address fails before anything is done. Not entered, it connects for each call. It may be used on one
+    loop at a time. The key appears in no message, repr, log or index.
 
     Args:
         model: the model's name, as the server knows it.
@@ -134,7 +134,7 @@ class OpenAIEmbedder:
         await self._disconnect()
 
     async def embed(self, texts: Sequence[str]) -> Vectors:
-        """One row per text.
+        """Return one row per text.
 
         Raises:
             EmbedError: the server refused these texts, or its answers were no vectors, and no attempt was left.
@@ -143,7 +143,7 @@ class OpenAIEmbedder:
         return await self._connected(texts, self._retry)
 
     async def embed_once(self, texts: Sequence[str]) -> Vectors:
-        """The same, tried again only where the server asks for it (Retry-After): for texts that may be at fault."""
+        """Return one row per text; retry only if the server asks for it (Retry-After): the texts may be at fault."""
         return await self._connected(texts, self._as_asked)
 
     async def _connected(self, texts: Sequence[str], retry: Retry) -> Vectors:
@@ -154,7 +154,7 @@ class OpenAIEmbedder:
             await self._disconnect()
 
     async def _embed(self, texts: Sequence[str], retry: Retry) -> Vectors:
-        """The batches one after the other: who embeds many documents has other requests on the way."""
+        """Send the batches one after the other: with many documents, other requests are under way."""
         requests = stream(batched(texts, self._batch)).map(
             self._request, name="request", retry=retry, timeout=self._timeout
         )
@@ -178,7 +178,7 @@ class OpenAIEmbedder:
         return given
 
     async def _answer(self, texts: Sequence[str]) -> Vectors | EmbedError:
-        """The vectors, or the error that is to be raised where nothing leads to what was sent."""
+        """Return the vectors, or an error to be raised where nothing refers to what was sent."""
         given = await self._sent(texts)
         if not isinstance(given, wire.Refusal) and given.shape[1] != (self._dimensions or given.shape[1]):
             reason = f"embeddings of {given.shape[1]} dimensions came back, not of {self._dimensions}"
@@ -233,7 +233,7 @@ class OpenAIEmbedder:
 
 
 class _Body(httpx.AsyncByteStream):
-    """What is sent, once. The stream of httpx is an async generator, left open when sending it is cancelled."""
+    """A body, to be sent once. httpx's own stream is an async generator, which a cancelled request leaves open."""
 
     def __init__(self, content: bytes) -> None:
         self._rest = [content]
@@ -248,7 +248,7 @@ class _Body(httpx.AsyncByteStream):
 
 
 class _Bearer(httpx.Auth):
-    """Adds the key to a request as it is sent: so it is in no headers of the client, which may be shown."""
+    """Adds the key to a request as it is sent, so that no headers of the client hold it, which may be shown."""
 
     def __init__(self, key: Secret | None) -> None:
         self._key = key
@@ -278,7 +278,7 @@ def _said(error: Exception) -> str:
 
 
 def _checked(base_url: str) -> str:
-    """`base_url` without a slash at its end; a refused one is not shown where it may hold a password."""
+    """Return `base_url` without a slash at its end; a refused address that may hold a password is not shown."""
     rule = "base_url must be an http or https address without user, query and fragment"
     address = validate.text("base_url", base_url)
     try:

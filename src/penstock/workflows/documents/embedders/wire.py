@@ -1,4 +1,4 @@
-"""The wire format of `/v1/embeddings`: what is sent, what comes back, and what a refusal means."""
+"""The wire format of `/v1/embeddings`: requests, responses, and what a refusal means."""
 
 import json
 import re
@@ -21,7 +21,7 @@ LONGEST_WAIT = 60.0
 
 _AGAIN = {408, 425, 429, 500, 502, 503, 504, 529}
 _THESE_TEXTS = {400, 408, 413, 422, 425}
-"""Other codes below 500 say the same of any texts: a wrong key, no such model, no quota left."""
+"""Codes that concern these texts. Other codes below 500 concern any text: a wrong key, no such model, no quota."""
 
 _QUOTED = 200
 
@@ -29,7 +29,7 @@ _ERROR = 1 << 16
 """Bytes that are read of the body of a refusal."""
 
 _FRAME, _UNKNOWN, _NUMBER = 1 << 16, 1 << 20, 64
-"""Bytes that an answer may have for itself, for a vector of unknown length, and for each number of others."""
+"""Bytes that an answer may have: for itself, for a vector of unknown length, and for each number of other vectors."""
 
 _DELAY = re.compile(r"[0-9]+(\.[0-9]*)?", re.ASCII)
 _LONGEST_DATE = 64
@@ -37,7 +37,7 @@ _LONGEST_DATE = 64
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why there are no vectors, as a value: raised at the place where it was found, it would carry what was sent."""
+    """Why there are no vectors, as a value: an exception raised where it was found would carry what was sent."""
 
     reason: str
     transient: bool = False
@@ -45,7 +45,7 @@ class Refusal:
     retry_after: float | None = None
 
     def error(self, url: str, key: Secret | None) -> EmbedError:
-        """The error that tells it in one line, without the key, also where the server repeats it."""
+        """Make the error that tells it in one line, without the key, even if the server repeats the key."""
         kind = EmbedderUnavailableError if self.unavailable else EmbedError
         reason = self.reason if key is None else key.hidden_in(self.reason)
         return kind(f"{url}: {_shortened(reason)}", transient=self.transient, retry_after=self.retry_after)
@@ -55,7 +55,7 @@ _MALFORMED = Refusal("the answer holds embeddings of another form, size or index
 
 
 def request(model: str, texts: Sequence[str], dimensions: int | None, encoding: str) -> bytes:
-    """The body of a request; half characters, which JSON cannot carry, become question marks."""
+    """Return the body of a request; half characters, which JSON cannot carry, become question marks."""
     body: dict[str, Any] = {
         "model": model,
         "input": [text.encode(errors="replace").decode() for text in texts],
@@ -67,7 +67,7 @@ def request(model: str, texts: Sequence[str], dimensions: int | None, encoding: 
 
 
 def most(status: int, count: int, dimensions: int | None) -> int:
-    """The bytes that the body of a response may have that is to hold `count` vectors, or a refusal."""
+    """Return the bytes that a response may have that holds `count` vectors, or a refusal."""
     if status != HTTPStatus.OK:
         return _ERROR
     return _FRAME + count * (_UNKNOWN if dimensions is None else _FRAME + dimensions * _NUMBER)
@@ -76,7 +76,7 @@ def most(status: int, count: int, dimensions: int | None) -> int:
 def answer(
     status: int, headers: Mapping[str, str], content: bytes | Refusal, count: int, limit: int
 ) -> Vectors | Refusal:
-    """The `count` vectors of a response, in the order of the texts, or why there are none."""
+    """Return the `count` vectors of a response, in the order of the texts, or why there are none."""
     if status != HTTPStatus.OK:
         return refusal(status, headers, b"" if isinstance(content, Refusal) else content)
     if isinstance(content, Refusal):
@@ -85,7 +85,7 @@ def answer(
 
 
 def vectors(content: bytes, count: int) -> Vectors | Refusal:
-    """The vectors in the body of a response that is said to have them."""
+    """Return the vectors in the body of a response that claims to have them."""
     rows = _rows(content, count)
     if isinstance(rows, Refusal):
         return rows
@@ -102,7 +102,7 @@ def vectors(content: bytes, count: int) -> Vectors | Refusal:
 
 
 def _rows(content: bytes, count: int) -> list[Any] | Refusal:
-    """The entries of `data`, as they came."""
+    """Return the entries of `data`, as they came."""
     try:
         reply: Any = json.loads(content)
     except (ValueError, RecursionError):
@@ -118,7 +118,7 @@ def _rows(content: bytes, count: int) -> list[Any] | Refusal:
 
 
 def _in_order(rows: list[Any]) -> list[Any]:
-    """The rows as their `index` says, or as they came if none has one."""
+    """Sort the rows by their `index`; leave them as they came if none has one."""
     if all(row.get("index") is None for row in rows):
         return rows
     by_index = {row["index"]: row for row in rows if type(row["index"]) is int}
@@ -134,7 +134,7 @@ def _row(embedding: Any) -> Vectors:
 
 
 def refusal(status: int, headers: Mapping[str, str], content: bytes) -> Refusal:
-    """What a status other than 200 means."""
+    """Say what a status other than 200 means."""
     try:
         said = f"{status} {HTTPStatus(status).phrase}"
     except ValueError:
@@ -149,9 +149,9 @@ def refusal(status: int, headers: Mapping[str, str], content: bytes) -> Refusal:
 
 
 def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
-    """The seconds that a server asks to wait, 60 at most: `Retry-After-Ms`, or `Retry-After` in seconds or as a date.
+    """Return the seconds that a server asks to wait, 60 at most: `Retry-After-Ms`, or `Retry-After`, seconds or a date.
 
-    None for 0, what is past, and what is neither: then it is the client that knows how long to wait.
+    None for 0, for a time that is past, and for neither: then the client decides how long to wait.
     """
     for name, unit in (("retry-after-ms", 1_000), ("retry-after", 1)):
         said = headers.get(name, "").strip()
@@ -162,7 +162,7 @@ def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
 
 
 def _until(date: str, now: datetime) -> float:
-    """Seconds from `now` to an HTTP date; 0 for what is none."""
+    """Return the seconds from `now` to an HTTP date; 0 for what is none."""
     if len(date) > _LONGEST_DATE:
         return 0.0
     try:
@@ -173,7 +173,7 @@ def _until(date: str, now: datetime) -> float:
 
 
 def _words(content: bytes) -> str:
-    """What the server said, where errors are told: `error.message`, `error`, `message`, `detail`, or all of it."""
+    """Return the message of the server, wherever it is: `error.message`, `error`, `message`, `detail`, or the body."""
     try:
         reply: Any = json.loads(content)
     except (ValueError, RecursionError):
@@ -189,5 +189,5 @@ def _text(content: bytes) -> str:
 
 
 def _shortened(text: str) -> str:
-    """`text` on one line, cut behind 200 characters, its white space single."""
+    """Return `text` on one line, cut after 200 characters, with single white space."""
     return one_line(" ".join(text.split()), _QUOTED)
