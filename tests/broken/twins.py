@@ -14,12 +14,13 @@ from heapq import heapify
 from pathlib import Path
 
 from penstock.core import clock as clocks
+from penstock.core import meter as meters
 from penstock.core import open_runs
 from penstock.core import scope as scopes
 from penstock.core.batches import _Bad, _Halving
 from penstock.core.calling import composed
 from penstock.core.closing import aclose
-from penstock.core.errors import as_failure
+from penstock.core.errors import WorkerLost, as_failure
 from penstock.core.fan_out import FanOut
 from penstock.core.meter import Meter, Wait
 from penstock.core.order import InOrder
@@ -32,6 +33,8 @@ from penstock.core.source import AsyncIteratorStage, IteratorStage
 from penstock.core.stage import END
 from penstock.core.window import Caller, Window
 from penstock.engines.binding import Binding
+from penstock.engines.engine import Answer
+from penstock.engines.groups import Groups
 from penstock.ops.combine import Merge
 from penstock.ops.group import Batch
 from penstock.ops.operator import Operator
@@ -413,6 +416,58 @@ def forgets_who_sees_the_order():
 @twin("gives outputs of a flat_map as long as one input has some: the others starve", "test_flat_map.py")
 def unfair_flat_map():
     FanOut._must_pass = lambda self: False
+
+
+@twin("holds finished results until their group is over: a slow neighbour holds them up", "test_groups.py")
+def never_looks_at_a_group():
+    put(Groups, "_look_at", lambda self, group, *times: None)
+
+
+@twin("fails all calls of a group whose worker has died (ProcessPoolExecutor)", "test_groups.py")
+def blames_the_neighbours():
+    over = Groups._over
+
+    def over_for_all(self, group, answers):
+        said = answers.result()
+        if said and isinstance(said[-1].error, WorkerLost):
+            said += [Answer(error=said[-1].error) for _ in group.requests[len(said) :]]
+            for each in group.requests:
+                each.lost = True
+        over(self, group, answers)
+
+    put(Groups, "_over", over_for_all)
+
+
+@twin("times out all calls of a group with the one that is late", "test_groups.py")
+def late_together():
+    late = Groups._late
+
+    def all_late(self, request):
+        for each in request.group.left:
+            late(self, each)
+
+    put(Groups, "_late", all_late)
+
+
+@twin("sends a group a while later, when there may be more calls for it", "test_groups.py")
+def waits_for_company():
+    def send_later(self):
+        if not self._scheduled and self._queue and self._used < self._capacity:
+            self._scheduled = True
+            self._loop.call_later(self._target, self._send)
+
+    put(Groups, "_send_soon", send_later)
+
+
+@twin("keeps cancelled calls in the queue, and so in memory, as long as no worker is free", "test_groups.py")
+def leaks_what_was_cancelled():
+    leave = Groups.leave
+    put(Groups, "leave", lambda self, request: None if request.group is None else leave(self, request))
+
+
+@twin("counts the wait for a worker as latency", "test_groups.py")
+def waiting_is_latency():
+    put(meters, "WAITED", type("", (), {"set": lambda self, _: None, "get": lambda self: 0.0})())
 
 
 def pytest_configure(config):

@@ -279,7 +279,9 @@ class Groups:
         for request, answer in zip(group.left, new, strict=False):
             request.took = (self._loop.time() - group.sent) / len(new) if answer.seconds is None else answer.seconds
             if isinstance(answer.error, WorkerLost):
-                if request.lost or request.unwanted:
+                if request.unwanted:
+                    self._settle(request, None)
+                elif request.lost:
                     self._settle(request, Answer(error=_blamed(request, answer.error)))
                 else:
                     request.lost = request.alone = True
@@ -299,7 +301,7 @@ class Groups:
         self._return(again)
 
     def _settle(self, request: Request, outcome: Answer | None) -> None:
-        """Say that a call is over; None: it was not begun, and nobody waits for it."""
+        """Say that a call is over; None: it came to nothing, and nobody waits for it."""
         request.group = None
         request.outcome = outcome
         if not request.answer.done():
