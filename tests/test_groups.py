@@ -2,10 +2,14 @@
 
 import asyncio
 import gc
+from functools import partial
 
 import pytest
 
 import penstock
+from penstock import tasks
+from penstock.engines import Threads
+from penstock.engines.engine import Slots
 from penstock.engines.groups import FRUITLESS, LARGEST, WINDOW, Groups
 from penstock.testing import Scripted
 
@@ -434,6 +438,76 @@ async def test_latency_of_lists(name, clock):
     async with stream.open() as items:
         assert [item async for item in items] == list(range(40))
     assert items.stats()[-1].latency.p99 == pytest.approx(0.1, rel=0.05)
+
+
+# Tasks
+
+
+def seven():
+    return 7
+
+
+def fails():
+    raise ValueError("mine")
+
+
+@pytest.mark.parametrize("make", [lambda: Grouping(2, depth=2), lambda: Threads(2), lambda: "thread", lambda: "inline"])
+async def test_tasks_on_an_engine(make, clock):
+    """Plain functions run there, what is async stays on the loop."""
+    engine = make()
+
+    async def there(number):
+        await asyncio.sleep(number)
+        return number
+
+    given = [seven, partial(same, 1), partial(there, 2), lambda: 3]
+    assert await tasks.gather(given, concurrency=3, engine=engine) == [7, 1, 2, 3]
+    outcomes = await tasks.settle([seven, fails, seven], concurrency=2, engine=engine)
+    assert [type(outcome) for outcome in outcomes] == [penstock.Ok, penstock.Failed, penstock.Ok]
+    assert [outcome.value for outcome in await tasks.retry_failed([seven], rounds=1, concurrency=1, engine=engine)] == [
+        7
+    ]
+    executor = tasks.TaskExecutor(2, engine=engine)
+    for number in range(5):
+        executor.add(partial(same, number))
+    assert [done.result for done in await executor.run()] == list(range(5))
+    if isinstance(engine, Grouping):
+        assert len(engine.began) == 2 + 3 + 1 + 5
+    elif isinstance(engine, Threads):
+        assert engine.line(Slots).in_use == 0
+        await engine.aclose()
+
+
+async def test_small_tasks_travel_together(clock):
+    engine = Grouping(1)
+    assert await tasks.gather([partial(same, 1) for _ in range(41)], concurrency=40, engine=engine) == [1] * 41
+    assert max(sizes(engine)) == 10
+
+
+@pytest.mark.parametrize("make", [lambda: Grouping(1, takes=lambda _: 3.0), None], ids=["groups", "threads"])
+async def test_waiting_is_no_part_of_the_time_of_a_task(make, clock):
+    engine = Threads(1) if make is None else make()
+    executor = tasks.TaskExecutor(4, engine=engine, timeout=4, retry=None)
+    for _ in range(4):
+        executor.add(partial(clock.sleep, 3.0) if make is None else seven)
+    assert all(done.success for done in await executor.run())
+    assert clock.now == 12
+    if make is None:
+        await engine.aclose()
+
+
+async def test_a_task_that_kills_is_named(clock):
+    engine = Grouping(1, kills=lambda _: True)
+    with pytest.raises(penstock.WorkerLost, match=r"^same\(\) ran twice"):
+        await tasks.gather([partial(same, 1)], concurrency=2, engine=engine)
+
+
+@pytest.mark.parametrize("value", ["fast", 3, Threads])
+def test_what_is_no_engine_for_tasks(value):
+    with pytest.raises(penstock.OptionError, match="engine must be None, 'inline', "):
+        tasks.TaskExecutor(engine=value)
+    with pytest.raises(penstock.OptionError, match="engine must be None, 'inline', "):
+        asyncio.run(tasks.gather([seven], concurrency=1, engine=value))
 
 
 # What may go wrong

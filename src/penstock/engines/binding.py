@@ -11,7 +11,6 @@ from penstock.core.errors import as_failure
 from penstock.core.meter import WAITED
 from penstock.core.retry import StillRunning, in_time
 from penstock.core.scope import outlast
-from penstock.core.text import name_of
 from penstock.engines.engine import ALL, Answer, Call, Engine
 from penstock.engines.groups import Cost, Groups
 
@@ -35,33 +34,33 @@ class Binding:
         self._over = over
         self._groups = groups
         self._places = places
-        self._cost = self._measured("calls")
+        self._cost = self._unknown_cost()
 
-    def _measured(self, name: str) -> Cost | None:
-        return None if self._groups is None else self._groups.cost(name, self._places)
+    def _unknown_cost(self) -> Cost | None:
+        return None if self._groups is None else self._groups.cost(self._places)
 
     def bind(self, fn: Callable[..., Any], timeout: float | None) -> "Bound":
         """Make `fn` an async function that fails after `timeout` seconds; see `Call` for `most`."""
         prepared = self._engine.prepare(fn)
-        cost = self._measured(name_of(fn))
+        cost = self._unknown_cost()
 
         async def call(item: Any, most: int | None = None) -> Any:
             limit = Budget(timeout)
             with limit:
-                return await self._awaited(limit, Call(prepared, (item,), most), cost)
+                return await self._awaited(limit, Call(prepared, (item,), most), fn, cost)
 
         return call
 
     def bind_fan(self, fn: Callable[..., Any], timeout: float | None) -> "Bound":
         """Make `fn`, which gives iterables, an async function: iterables that may block are read on the engine too."""
         prepared = self._engine.prepare(fn)
-        cost = self._measured(name_of(fn))
+        cost = self._unknown_cost()
         most = None if self._engine.in_process else ALL
 
         async def read(item: Any, _: int | None = None) -> Any:
             limit = Budget(timeout)
             with limit:
-                fan = await self._awaited(limit, Call(prepared, (item,), most), cost)
+                fan = await self._awaited(limit, Call(prepared, (item,), most), fn, cost)
                 if isinstance(fan, _NEVER_BLOCKS) or not isinstance(fan, Iterable) or not self._engine.in_process:
                     return cast("Any", fan)
             return EngineIterator(cast("Iterable[Any]", fan), self, limit)
@@ -72,25 +71,27 @@ class Binding:
         """Return the result of `fn(*arguments)`, within so many seconds."""
         limit = Budget(seconds)
         with limit:
-            return await self._awaited(limit, Call(self._engine.prepare(fn), arguments), self._cost)
+            return await self._awaited(limit, Call(self._engine.prepare(fn), arguments), fn, self._cost)
 
-    async def _awaited(self, limit: "Budget", call: Call, cost: Cost | None) -> Any:
-        value = await (self._alone(limit, call) if cost is None else self._in_group(limit, call, cost))
+    async def _awaited(self, limit: "Budget", call: Call, fn: object, cost: Cost | None) -> Any:
+        value = await self._answered(limit, call, fn, cost)
         if isinstance(value, Awaitable):
             return await in_time(cast("Awaitable[Any]", value), limit.when, limit.seconds)
         return value
 
     async def run(self, limit: "Budget", fn: Callable[..., Any], *args: Any) -> Any:
         """Return what `fn(*args)`, a function of penstock, returns on an engine of this process."""
-        call = Call(fn, args)
-        return await (self._alone(limit, call) if self._cost is None else self._in_group(limit, call, self._cost))
+        return await self._answered(limit, Call(fn, args), fn, self._cost)
 
-    async def _in_group(self, limit: "Budget", call: Call, cost: Cost) -> Any:
-        """What `_alone` gives, of a call that goes with others, when there is a worker for it."""
+    def _answered(self, limit: "Budget", call: Call, fn: object, cost: Cost | None) -> Awaitable[Any]:
+        return self._alone(limit, call) if cost is None else self._in_group(limit, call, fn, cost)
+
+    async def _in_group(self, limit: "Budget", call: Call, fn: object, cost: Cost) -> Any:
+        """Do what `_alone` does with a call that may go with others, when there is a worker for it."""
         assert self._groups is not None
         loop = asyncio.get_running_loop()
         began = loop.time()
-        request = self._groups.put(call, cost, limit.left)
+        request = self._groups.put(fn, call, cost, limit.left)
         try:
             outcome = await request.answer
         except asyncio.CancelledError:

@@ -19,7 +19,7 @@ from math import ceil, inf
 from typing import Any, Final
 
 from penstock.core.errors import WorkerLost, WrongLoopError
-from penstock.core.text import one_line
+from penstock.core.text import name_of, one_line
 from penstock.engines.engine import Answer, Call, Engine, Progress
 
 WINDOW: Final = 64
@@ -48,15 +48,13 @@ class Cost:
     """What calls of one function take, in seconds: the mean of all, later of about the last MEASURED.
 
     Attributes:
-        name: what the function is called.
         most: calls of it that a group may have, so that its stage has some for every slot.
         mean: infinite while nothing is known.
     """
 
-    __slots__ = ("_count", "mean", "most", "name")
+    __slots__ = ("_count", "mean", "most")
 
-    def __init__(self, name: str, most: int) -> None:
-        self.name: str = name
+    def __init__(self, most: int) -> None:
         self.most: int = most
         self.mean: float = inf
         self._count = 0
@@ -71,7 +69,8 @@ class Request:
     """A call on its way: it waits in the queue, is in a group, or is over.
 
     Attributes:
-        call, cost: what is called, and what that takes.
+        fn: the user's function.
+        call, cost: what is called for it, and what that takes.
         seconds: what it may take, from when it begins.
         answer: what it came to, once that is known; None says that it is late.
         group: the group that it is in.
@@ -82,9 +81,12 @@ class Request:
         took: seconds from its beginning to its end.
     """
 
-    __slots__ = ("alone", "answer", "call", "cost", "group", "lost", "outcome", "over", "seconds", "took")
+    __slots__ = ("alone", "answer", "call", "cost", "fn", "group", "lost", "outcome", "over", "seconds", "took")
 
-    def __init__(self, call: Call, cost: Cost, seconds: float, answer: asyncio.Future[Answer | None]) -> None:
+    def __init__(
+        self, fn: object, call: Call, cost: Cost, seconds: float, answer: asyncio.Future[Answer | None]
+    ) -> None:
+        self.fn: object = fn
         self.call: Call = call
         self.cost: Cost = cost
         self.seconds: float = seconds
@@ -167,15 +169,15 @@ class Groups:
             what = self._engine.describe()
             raise WrongLoopError(f"{what} belongs to the event loop of its first use and cannot be used on another")
 
-    def cost(self, name: str, places: int) -> Cost:
+    def cost(self, places: int) -> Cost:
         """What calls of a function take whose stage has so many places: nothing is known yet."""
-        return Cost(name, max(1, min(places // self.slots, LARGEST)))
+        return Cost(max(1, min(places // self.slots, LARGEST)))
 
     # For a call
 
-    def put(self, call: Call, cost: Cost, seconds: float | None) -> Request:
-        """Have a call made, which may take so many seconds from when it begins."""
-        request = Request(call, cost, inf if seconds is None else seconds, self._loop.create_future())
+    def put(self, fn: object, call: Call, cost: Cost, seconds: float | None) -> Request:
+        """Have a call made for the user's `fn`, which may take so many seconds from when it begins."""
+        request = Request(fn, call, cost, inf if seconds is None else seconds, self._loop.create_future())
         self._queue[request] = None
         self._send_soon()
         return request
@@ -408,7 +410,7 @@ def _least(requests: Sequence[Request]) -> float:
 def _blamed(request: Request, error: WorkerLost) -> WorkerLost:
     """The failure of a call that has cost two workers, by its name."""
     arguments = ", ".join(map(_shown, request.call.arguments))
-    lost = WorkerLost(f"{one_line(request.cost.name)}({arguments}) ran twice, and its worker died both times: {error}")
+    lost = WorkerLost(f"{name_of(request.fn)}({arguments}) ran twice, and its worker died both times: {error}")
     lost.__cause__ = error
     return lost
 

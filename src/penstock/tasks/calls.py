@@ -11,14 +11,17 @@ from penstock.core import validate
 from penstock.core.at_hand import length_of
 from penstock.core.closing import close
 from penstock.core.errors import MisuseError, OptionError
+from penstock.core.meter import WAITED, Meter
 from penstock.core.plan import AsyncFn, OnError, Plan
 from penstock.core.retry import Retry, Seconds, within
 from penstock.core.scope import Scope
 from penstock.core.source import IteratorStage
 from penstock.core.stage import Stage
+from penstock.core.stage_limits import Hold, Limits
 from penstock.core.window import Window
 from penstock.engines.binding import Binding
-from penstock.engines.choosing import OWN
+from penstock.engines.choosing import EngineOption, Make, bound_to, chosen
+from penstock.engines.engine import Engine
 from penstock.engines.local import kind_of
 from penstock.ops.description import Description, Origin
 from penstock.run import Run
@@ -67,10 +70,10 @@ class Given[T](Iterator[T]):
 
 
 class Calls:
-    """Calls the tasks of one run: async ones on the loop, plain `def` functions in threads if others run beside them.
+    """Calls the tasks of one run: async ones on the loop, plain `def` functions on the engine.
 
-    `arguments` are given to every task. A plain function runs inline if it runs alone and without `timeout`; lambdas
-    and other callables run on the loop.
+    `arguments` are given to every task. Lambdas and other callables run on the loop, and without an engine
+    all do.
     """
 
     def __init__(
@@ -81,16 +84,22 @@ class Calls:
         name: str,
         places: int,
         timeout: float | None,
+        engine: Engine | Make | None,
         arguments: tuple[object, ...] = (),
     ) -> None:
+        self._scope = scope
+        self._name = name
         self._given = given
         self._timeout = timeout
         self._arguments = arguments
-        self._in_threads: Binding | None = None
-        if places > 1 or timeout is not None:
-            threads = OWN["thread"](places, name)
-            scope.resources.append(threads)
-            self._in_threads = Binding(threads, scope.closed)
+        self._elsewhere: Binding | None = None
+        self._slots: Limits | None = None
+        if engine is not None:
+            plan = Plan[Any, Any](name=name, work=self, concurrency=places)
+            self._elsewhere, plan = bound_to(engine, scope, plan, counted=True)
+            self._slots = plan.limits
+        if self._slots is not None:
+            self._slots.bind(scope.loop)
 
     async def __call__(self, task: Any) -> Any:
         """Call `task` and return its result."""
@@ -99,12 +108,25 @@ class Calls:
             return await self._awaited(task)
         if not callable(task):
             raise MisuseError(f"a task must be callable or a coroutine object, got {task!r}")
-        if self._in_threads is not None and _is_plain(task):
-            return await self._in_threads.call(task, self._arguments, self._timeout)
+        if self._elsewhere is not None and _is_plain(task):
+            return await self._called_elsewhere(task, self._elsewhere)
         result: Any = task(*self._arguments)
         if not isinstance(result, Awaitable) or isinstance(result, AddedTask):  # a task may end with adding another
             return cast("object", result)
         return await self._awaited(cast("Awaitable[Any]", result))
+
+    async def _called_elsewhere(self, task: Callable[..., Any], binding: Binding) -> Any:
+        if self._slots is None:
+            return await binding.call(task, self._arguments, self._timeout)
+        scope = self._scope
+        asked = scope.clock()
+
+        async def call(task: Callable[..., Any]) -> Any:
+            WAITED.set(WAITED.get() + scope.clock() - asked)
+            return await binding.call(task, self._arguments, self._timeout)
+
+        meter = Meter(scope.clock, scope.opened, every_call=False)
+        return await Hold(self._slots, self._name, meter, task).during(call, task)
 
     async def _awaited(self, result: Awaitable[Any]) -> Any:
         return await (result if self._timeout is None else within(self._timeout, result))
@@ -116,6 +138,15 @@ def _is_plain(task: Callable[..., object]) -> bool:
     return kind_of(task) == "plain"
 
 
+def engine_of(option: EngineOption | None, places: int, timeout: float | None) -> Engine | Make | None:
+    """Find the engine for plain functions among tasks: by default threads where they must not keep the loop.
+
+    Raises:
+        OptionError: the option breaks its rule.
+    """
+    return chosen(option, "plain", places if timeout is None else max(2, places))
+
+
 def open_tasks(
     name: str,
     tasks: Iterable[Any],
@@ -124,6 +155,7 @@ def open_tasks(
     ordered: bool = True,
     timeout: Seconds | None = None,
     retry: Retry | None = None,
+    engine: EngineOption | None = None,
     on_error: OnError = "raise",
     watched: Callable[[Calls], AsyncFn[Any, Any]] | None = None,
     grace: Seconds,
@@ -138,7 +170,7 @@ def open_tasks(
         given = Given(tasks)
         source = IteratorStage(scope, given, "tasks")
         source.total = length_of(tasks)
-        calls = Calls(scope, given, name=name, places=places, timeout=seconds, arguments=arguments)
+        calls = Calls(scope, given, name=name, places=places, timeout=seconds, engine=where, arguments=arguments)
         work: AsyncFn[Any, Any] = calls if watched is None else watched(calls)
         plan: Plan[Any, Any] = Plan(
             name=name,
@@ -156,6 +188,7 @@ def open_tasks(
         seconds = None if timeout is None else validate.seconds("timeout", timeout)
         if retry is not None:
             validate.instance("retry", retry, Retry, "a Retry")
+        where = engine_of(engine, places, seconds)
         return one_stage(open_window).open(grace=grace)
 
 

@@ -18,7 +18,8 @@ from penstock.core.retry import Retry, Seconds
 from penstock.core.scope import Scope
 from penstock.core.stage import Stage
 from penstock.core.stats import Stats
-from penstock.tasks.calls import AsyncTask, Calls, Given, Task, one_stage, refuse_coroutine
+from penstock.engines.choosing import EngineOption
+from penstock.tasks.calls import AsyncTask, Calls, Given, Task, engine_of, one_stage, refuse_coroutine
 from penstock.tasks.feed import AddedTask, ExecutorRun, Feed, QueuedTask, TaskResult, TaskWindow, close_coroutine
 from penstock.tasks.queue import TaskQueue
 
@@ -44,6 +45,7 @@ class TaskExecutor:
         timeout: seconds that one attempt may take, > 0, or None. A function in a thread cannot be stopped: its attempt
             fails in time, but it keeps its place until the thread is back, and the next attempt waits for that.
         retry: when to try a failed task again, or None; default: after every `Exception`, three tries in all.
+        engine: where plain `def` functions run, as for operators; default threads of the executor's own.
         ageing: seconds of waiting that are worth a point of priority, at least a microsecond, so that no task waits for
             ever behind more urgent ones; default none.
         grace: seconds that work which ignores its cancellation gets, >= 0; then a warning names it.
@@ -66,6 +68,7 @@ class TaskExecutor:
         *,
         timeout: Seconds | None = 30.0,
         retry: Retry | None = THREE_TRIES,
+        engine: EngineOption | None = None,
         ageing: Seconds | None = None,
         grace: Seconds = 5.0,
         name: str = "executor",
@@ -75,6 +78,7 @@ class TaskExecutor:
         if retry is not None:
             validate.instance("retry", retry, Retry, "a Retry")
         self._retry = retry
+        self._engine = engine_of(engine, self._concurrency, self._timeout)
         self._grace = validate.seconds("grace", grace, zero=True)
         self._name = validate.text("name", name)
         self._queue: TaskQueue[QueuedTask] = TaskQueue(ageing=ageing, clock=_time_here)
@@ -274,7 +278,14 @@ class TaskExecutor:
     async def _open(self) -> ExecutorRun:
         def open_window(scope: Scope, _in_order: bool) -> Stage[Any]:  # noqa: FBT001 -- as all
             feed = Feed(scope, self._queue, self._cut_short)
-            calls = Calls(scope, Given(()), name=self._name, places=self._concurrency, timeout=self._timeout)
+            calls = Calls(
+                scope,
+                Given(()),
+                name=self._name,
+                places=self._concurrency,
+                timeout=self._timeout,
+                engine=self._engine,
+            )
             plan: Plan[QueuedTask, Any] = Plan(
                 name=self._name,
                 work=self._recorded(calls),

@@ -10,6 +10,7 @@ from penstock.core.log import LOG
 from penstock.core.outcome import Cancelled, Failed, NotStarted, Ok, Outcome, Result
 from penstock.core.retry import Retry, Seconds
 from penstock.core.scope import NOTED_FAILURES
+from penstock.engines.choosing import EngineOption
 from penstock.tasks.calls import AsyncTask, Task, open_tasks, options_of, refuse_coroutine
 from penstock.tasks.runner import Runner
 from penstock.tasks.tokens import CancelToken
@@ -22,6 +23,7 @@ async def gather[T](
     concurrency: int,
     timeout: Seconds | None = None,
     retry: Retry | None = None,
+    engine: EngineOption | None = None,
     grace: Seconds = 5.0,
 ) -> list[T]: ...
 @overload
@@ -31,6 +33,7 @@ async def gather[T](
     concurrency: int,
     timeout: Seconds | None = None,
     retry: Retry | None = None,
+    engine: EngineOption | None = None,
     grace: Seconds = 5.0,
 ) -> list[T]: ...
 async def gather(
@@ -39,6 +42,7 @@ async def gather(
     concurrency: int,
     timeout: Seconds | None = None,
     retry: Retry | None = None,
+    engine: EngineOption | None = None,
     grace: Seconds = 5.0,
 ) -> list[Any]:
     """Return all results, in the order of the tasks; the first failure stops the others, then it is raised (P4, P5).
@@ -51,6 +55,8 @@ async def gather(
         concurrency: tasks that run at once, an int >= 1.
         timeout: seconds that one attempt may take, > 0; default no limit.
         retry: when to call a failed task again; not for coroutine objects, which run once.
+        engine: where plain `def` functions run (and `partial` objects of them), as for operators; lambdas and what is
+            async run on the loop. Default: threads, where more than one task may run at once.
         grace: seconds that work which ignores its cancellation gets, >= 0; then a warning names it.
 
     Example:
@@ -61,7 +67,7 @@ async def gather(
             an `ExceptionGroup`, at the end of its chain of `__context__`.
         OptionError: an option breaks its rule.
     """
-    run = open_tasks("gather", tasks, concurrency=concurrency, timeout=timeout, retry=retry, grace=grace)
+    run = open_tasks("gather", tasks, concurrency=concurrency, timeout=timeout, retry=retry, engine=engine, grace=grace)
     try:
         async with run as results:
             return [result async for result in results]
@@ -90,6 +96,7 @@ async def settle[T](
     concurrency: int,
     timeout: Seconds | None = None,
     retry: Retry | None = None,
+    engine: EngineOption | None = None,
     cancel: CancelToken | None = None,
     grace: Seconds = 5.0,
 ) -> list[Outcome[T]]: ...
@@ -100,6 +107,7 @@ async def settle[T](
     concurrency: int,
     timeout: Seconds | None = None,
     retry: Retry | None = None,
+    engine: EngineOption | None = None,
     cancel: CancelToken | None = None,
     grace: Seconds = 5.0,
 ) -> list[Outcome[T]]: ...
@@ -109,6 +117,7 @@ async def settle(
     concurrency: int,
     timeout: Seconds | None = None,
     retry: Retry | None = None,
+    engine: EngineOption | None = None,
     cancel: CancelToken | None = None,
     grace: Seconds = 5.0,
 ) -> list[Outcome[Any]]:
@@ -123,6 +132,7 @@ async def settle(
         concurrency: tasks that run at once, an int >= 1.
         timeout: seconds that one attempt may take, > 0; default no limit.
         retry: when to call a failed task again; not for coroutine objects, which run once.
+        engine: as for `gather`.
         cancel: a token; when it is signalled, it stops what runs and what is still to come.
         grace: seconds that work which ignores its cancellation gets, >= 0; then a warning names it.
 
@@ -136,7 +146,7 @@ async def settle(
     """
     with options_of(tasks):
         runner: Runner[Any] = Runner("settle", cancel)
-    await runner.run(tasks, concurrency=concurrency, timeout=timeout, retry=retry, grace=grace)
+    await runner.run(tasks, concurrency=concurrency, timeout=timeout, retry=retry, engine=engine, grace=grace)
     return runner.outcomes()
 
 
@@ -219,6 +229,7 @@ async def retry_failed[T](
     rounds: int,
     concurrency: int,
     timeout: Seconds | None = None,
+    engine: EngineOption | None = None,
     grace: Seconds = 5.0,
 ) -> list[Result[T]]: ...
 @overload
@@ -228,6 +239,7 @@ async def retry_failed[T](
     rounds: int,
     concurrency: int,
     timeout: Seconds | None = None,
+    engine: EngineOption | None = None,
     grace: Seconds = 5.0,
 ) -> list[Result[T]]: ...
 async def retry_failed(
@@ -236,6 +248,7 @@ async def retry_failed(
     rounds: int,
     concurrency: int,
     timeout: Seconds | None = None,
+    engine: EngineOption | None = None,
     grace: Seconds = 5.0,
 ) -> list[Result[Any]]:
     """Return the outcome of each task, in their order, after failed tasks were called again, up to `rounds` times.
@@ -249,6 +262,7 @@ async def retry_failed(
         rounds: how many times failed tasks are called again at most, an int >= 0.
         concurrency: tasks that run at once, an int >= 1.
         timeout: seconds that one call may take, > 0; default no limit.
+        engine: as for `gather`.
         grace: as for `gather`.
 
     Raises:
@@ -268,6 +282,7 @@ async def retry_failed(
             [chosen[index] for index in again],
             concurrency=concurrency,
             timeout=timeout,
+            engine=engine,
             on_error="return",
             grace=grace,
         )

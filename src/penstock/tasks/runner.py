@@ -10,6 +10,7 @@ from penstock.core.errors import WorkRaised
 from penstock.core.outcome import Cancelled, Failed, NotStarted, Outcome, Reason
 from penstock.core.plan import AsyncFn
 from penstock.core.retry import Retry, Seconds
+from penstock.engines.choosing import EngineOption
 from penstock.run import Run
 from penstock.tasks.calls import Calls, Given, open_tasks
 from penstock.tasks.tokens import CancelToken, in_loop
@@ -47,6 +48,7 @@ class Runner[T]:
         concurrency: int,
         timeout: Seconds | None = None,
         retry: Retry | None = None,
+        engine: EngineOption | None = None,
         watched: Callable[[Calls], AsyncFn[Any, Any]] | None = None,
         grace: Seconds,
     ) -> None:
@@ -59,6 +61,7 @@ class Runner[T]:
             ordered=False,
             timeout=timeout,
             retry=retry,
+            engine=engine,
             on_error="return",
             watched=watched,
             grace=grace,
