@@ -14,6 +14,8 @@ DEPENDS := uv.lock tools/environment
 demo: .venv/.ready ## index the standard library of this Python and ask it three questions
 	@$(BIN)/python tools/demo.py
 
+test quick test-3.12: export PYTHONDONTWRITEBYTECODE =  # the programs that tests start need not compile everything
+
 test: .venv/.ready ## run the tests
 	@$(BIN)/python -m pytest -q -n 2 $(OPTIONS)
 

@@ -27,6 +27,7 @@ MARKERS = (
     "grid: run on every loop with every task factory, as all tests in GRID_FOLDERS do",
     "real_time: run in real time, for work with processes and sockets",
     "slow: left out by --quick",
+    "quick: not left out by --quick, though its module is slow",
 )
 
 
@@ -88,9 +89,9 @@ def pytest_generate_tests(metafunc):
 
 def pytest_collection_modifyitems(config, items):
     if config.getoption("quick"):
-        slow = [item for item in items if item.get_closest_marker("slow")]
+        slow = [item for item in items if item.get_closest_marker("slow") and not item.get_closest_marker("quick")]
         config.hook.pytest_deselected(items=slow)
-        items[:] = [item for item in items if not item.get_closest_marker("slow")]
+        items[:] = [item for item in items if item not in set(slow)]
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -144,6 +144,7 @@ def times(number, add):
     return built
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DEEP)
 @pytest.mark.parametrize("number", [180, 1000])
 async def test_a_thousand_stages_that_work_are_not_too_many(name, number):

@@ -57,6 +57,7 @@ def is_of_a_notebook(program):
     return re.search(r"^\w+ = await ", program, re.MULTILINE) is not None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("program", "output"), programs("durability.md"))
 def test_programs_of_durable_runs_print_what_stands_below_them(program, output, tmp_path):
     command = [sys.executable, "-W", "error", "-c", program]
@@ -77,6 +78,7 @@ def test_other_programs_print_what_stands_below_them(program, output):
     assert (done.returncode, done.stderr, done.stdout) == (0, "", output)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("program", "output"),
     [
@@ -100,6 +102,7 @@ print("".join(output["text"] for cell in notebook.cells for output in cell.outpu
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(find_spec("nbclient") is None or find_spec("ipykernel") is None, reason="needs a notebook")
 def test_the_cells_of_a_notebook_run_in_one(demo_server, tmp_path):
     """In a real kernel, where `await` stands by itself and `sync()` has a loop beside that of the notebook."""

@@ -66,6 +66,7 @@ def test_its_first_lines_say_how_to_run_it(path):
     assert f"python examples/{path.name}" in path.read_text().split('"""')[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", PROGRAMS, ids=lambda path: path.name)
 def test_help_tells_what_it_takes(path):
     for library in re.findall(r"^(?:import|from) (httpx|PIL)\b", path.read_text(), re.MULTILINE):
@@ -205,6 +206,7 @@ def test_check_health_says_of_each_service_how_it_is_and_how_long_that_took():
     assert int(rows[1][1]) >= 1000
 
 
+@pytest.mark.slow
 @needs_httpx
 @needs_pillow
 def test_resize_images_uploads_three_sizes_of_each_but_the_broken_one():
@@ -222,6 +224,7 @@ def test_resize_images_names_the_images_that_there_are_not():
     assert "item 0, attempt 3: ConnectError" in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "message"),
     [
@@ -239,6 +242,7 @@ def test_nonsense_is_refused_in_a_line(command, message):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 @needs_httpx
 @pytest.mark.parametrize("url", ["http://127.0.0.1:1", "nonsense", "http://["])
 def test_user_page_says_in_a_line_that_there_is_no_server(url):

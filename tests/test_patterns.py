@@ -25,6 +25,7 @@ def anchor(heading):
     return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("program", "printed"), list(programs()))
 def test_a_program_prints_what_stands_below_it(program, printed, tmp_path):
     """In a file and a process of its own, with warnings as errors and nothing on stderr."""

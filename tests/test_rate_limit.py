@@ -43,6 +43,7 @@ async def test_starts_are_evenly_spaced(clock, n, per):
     assert times == [pytest.approx(k * seconds / n, abs=1e-9) for k in range(50)]
 
 
+@pytest.mark.slow
 async def test_no_drift_over_a_hundred_thousand_starts(clock, place):
     """Sums of seconds would be off by more than this after so many."""
     count = 100_000 if place.tasks == "default" else 1_000

@@ -131,6 +131,7 @@ def outcomes(folder, suites, before=""):
     return found, output
 
 
+@pytest.mark.slow
 def test_good_tests_pass_bad_tests_do_not_and_grid_folders_run_on_the_grid(tmp_path):
     """Each detector fails the test that it is there for, and no other."""
     pytest.importorskip("uvloop")

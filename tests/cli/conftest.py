@@ -10,7 +10,8 @@ import pytest
 
 from penstock.workflows import embed
 
-from ..index_rows import rows_of  # noqa: TID252 -- tests are no package to name
+from ..forking import Forking  # noqa: TID252 -- tests are no package to name
+from ..index_rows import rows_of  # noqa: TID252 -- as above
 
 BOUND = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
 """Puts a command under the permissions that root ignores."""
@@ -30,11 +31,34 @@ class Done:
         return json.loads(self.out)
 
 
+USED = (
+    "embedding searching runs again",
+    "penstock.sinks.vectors penstock.sinks.table penstock.workflows.documents.chunking.markdown httpx rich.table",
+)
+"""What the commands import: modules of the command line, and others."""
+
+
+@pytest.fixture(scope="session")
+def forking():
+    """What starts `penstock` in milliseconds."""
+    imports = [*(f"penstock.cli.{name}" for name in USED[0].split()), *USED[1].split()]
+    forking = Forking(
+        "penstock", "embed --help", imports=imports, options=["-W", "always"], env={"OPENBLAS_NUM_THREADS": "1"}
+    )
+    yield forking
+    forking.close()
+
+
 @pytest.fixture
-def penstock(tmp_path):
-    """A function that runs `penstock` with its arguments in an empty directory."""
+def penstock(tmp_path, forking):
+    """A function that runs `penstock` with its arguments in an empty directory.
+
+    With options for `subprocess.run` it is started from the beginning.
+    """
 
     def run(*arguments, prefix=(), **options):
+        if not prefix and not options:
+            return Done(forking(*map(str, arguments), cwd=tmp_path))
         command = [*prefix, sys.executable, "-W", "always", "-m", "penstock", *map(str, arguments)]
         options = {"cwd": tmp_path, "capture_output": True, "text": True, "errors": "replace"} | options
         return Done(subprocess.run(command, check=False, **options))

@@ -12,6 +12,8 @@ import pytest
 from penstock.sinks.vectors import SqliteVectors
 from penstock.workflows.documents.chunking import split
 
+pytestmark = pytest.mark.slow
+
 
 def test_an_unreadable_file_is_listed_and_the_others_stored(bound_penstock, docs):
     (docs / "note.txt").chmod(0)
@@ -42,6 +44,7 @@ def test_bytes_that_are_no_utf_8_are_replaced_and_counted(penstock, docs, stored
     assert "gr\ufffdn und bl\ufffdd" in [row.text for row in stored()]
 
 
+@pytest.mark.quick
 def test_files_that_cannot_be_indexed_are_listed_and_the_others_stored(penstock, docs):
     (docs / "binary.txt").write_bytes(b"\x7fELF\0")
     (docs / "large.txt").write_text("x" * 101)

@@ -194,6 +194,7 @@ def test_no_command_is_the_help(penstock):
     assert "embed" in done.out + done.err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("missing", "arguments", "extra"),
     [

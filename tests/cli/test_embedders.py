@@ -9,6 +9,8 @@ from penstock.workflows.documents.chunking import split
 
 from ..embedding_server import HANG, KEY, Server, error, good, refused_without  # noqa: TID252 -- tests are no package to name
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch):
@@ -50,6 +52,7 @@ def test_options_or_the_environment_say_which_server_model_and_key(penstock, doc
     assert_silent(tmp_path, one, two, found)
 
 
+@pytest.mark.quick
 def test_a_wrong_key_is_told_in_one_line_and_nothing_is_written(penstock, docs, environment, tmp_path):
     environment("OPENAI_API_KEY", KEY)
     with Server(otherwise=refused_without("another")) as server:

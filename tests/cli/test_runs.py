@@ -258,7 +258,7 @@ def test_bad_usage_is_one_clear_line_and_2_and_makes_nothing(penstock, database,
     os.mkfifo(tmp_path / "fifo")
     passing = {tmp_path / f"results.db{end}" for end in ("-shm", "-wal", ".lock")}  # how SQLite reads; who had the lock
     before = {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file() and path not in passing}
-    done = penstock(*arguments, timeout=60)
+    done = penstock(*arguments)
     assert (done.code, done.out) == (2, "")
     assert done.err.startswith("penstock: ")
     assert done.err.endswith(f"{message}\n")
@@ -384,6 +384,7 @@ def test_help_shows_examples_and_needs_nothing_heavy(tmp_path, command):
     assert f"\n    penstock {command} results.db" in done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("library", ["apsw"])
 @pytest.mark.parametrize("command", ["runs", "status", "dead"])
 def test_a_missing_library_says_what_to_install(tmp_path, library, command):

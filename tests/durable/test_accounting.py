@@ -73,6 +73,7 @@ def explore(seed, folder):
         path.unlink()
 
 
+@pytest.mark.slow
 def test_every_root_comes_to_what_list_code_says(memory):
     """Fan-out, filters, batches across roots, merges, retries; failures skipped, set aside, raised; runs cancelled."""
     for seed in range(PIPELINES):

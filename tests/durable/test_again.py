@@ -588,6 +588,7 @@ def check_next_run(target, what):
         assert len(target.texts()) == 14 - 2 * (what in {"redo keys", "redo missing rows"})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", CHANGES)
 def test_killed_anywhere_it_is_done_or_not_and_goes_on(tmp_path, target, what, monkeypatch):
     """Each transaction is there or not, the same again finishes it, and the next run brings what is right."""

@@ -37,6 +37,8 @@ from penstock.durable.source import source_of
 from penstock.sinks.table import SqliteTable
 from penstock.sources.keyed import keyed
 
+from ..guarantees.grids import named  # noqa: TID252 -- tests are no package to name
+
 
 def print_of(value):
     return Held().print(value)
@@ -241,18 +243,18 @@ DATA = {
 }
 
 
-@pytest.mark.parametrize("data", DATA)
 @pytest.mark.parametrize("holder", HOLDERS)
-def test_data_that_a_function_holds_is_part_of_its_print(holder, data):
+def test_data_that_a_function_holds_is_part_of_its_print(holder):
     hold = HOLDERS[holder]
     if holder == "counter":
         hold = closing
-    one, other = DATA[data]
-    held = Held()
-    before = held.print(hold(one))
-    assert held.opaque == []
-    assert before == print_of(hold(one))
-    assert before != print_of(hold(other))
+    for data, (one, other) in DATA.items():
+        with named(data=data):
+            held = Held()
+            before = held.print(hold(one))
+            assert held.opaque == []
+            assert before == print_of(hold(one))
+            assert before != print_of(hold(other))
 
 
 def test_arrays_are_what_they_hold():

@@ -6,6 +6,8 @@ from .looking import look
 from .recording import applied, recorded, written
 from .scenes import LIVES, Scene, acknowledged, expected
 
+pytestmark = pytest.mark.slow
+
 
 def lives(folder, sink):
     """The files before each of three lives, and what it writes."""

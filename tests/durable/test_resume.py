@@ -189,6 +189,7 @@ async def watched():
         await watching
 
 
+@pytest.mark.slow
 async def test_others_get_the_loop_while_much_is_passed_over(table):
     """P9, and while what is missing is looked for."""
     keys = [f"k{key:06}" for key in range(60_000)]
@@ -214,6 +215,7 @@ async def test_others_get_the_loop_where_keys_take_long(table):
     assert longest() < 0.010
 
 
+@pytest.mark.slow
 async def test_memory_does_not_grow_with_what_is_done(table):
     """A bit for each root; pages of the index; nothing else."""
 

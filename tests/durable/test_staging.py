@@ -407,6 +407,7 @@ async def test_large_rows_wait_in_the_database_although_they_are_few(tmp_path):
     assert [row["each"] for row in table.rows()] == list(range(25))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["one", "many"])
 def test_memory_does_not_grow_with_large_rows(tmp_path, kind):
     """A source that is faster than the disk: rows of 100 kB each, of one root and of a root each."""
@@ -438,6 +439,7 @@ asyncio.run(main(sys.argv[1], sys.argv[2], int(sys.argv[3])))
     assert much - little < 80_000  # KiB; the rows are 150,000
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_rows_of_a_root(tmp_path):
     """Ten times the rows need no more memory than what the interpreter takes anyway."""
     program = """

@@ -154,6 +154,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("concurrency", [1, 4])
 def test_limited_runs_that_are_killed_come_to_the_end(tmp_path, concurrency):
     """Limit, kill, doubled keys and new columns together: each row is there once, whatever was cut off."""

@@ -180,6 +180,7 @@ CELLS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", WRONG)
 @pytest.mark.parametrize(("table", "column"), CELLS)
 def test_a_cell_of_any_content_is_read_or_named(path, table, column, value):
@@ -275,6 +276,7 @@ def test_an_index_that_was_made_by_none_or_two_is_refused(index_path, rows):
             search()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", [*WRONG, "NULL"])
 @pytest.mark.parametrize(
     ("table", "column"),
@@ -297,6 +299,7 @@ def test_a_cell_of_any_content_in_an_index_is_found_or_named(index_path, table, 
             search()
 
 
+@pytest.mark.slow
 def test_pages_that_lead_to_each_other_have_an_end(index_path):
     """A page of a tree that names one child four hundred times, three times over: more rows than there are moments."""
     pages = bomb(index_path, "vectors")
@@ -308,6 +311,7 @@ def test_pages_that_lead_to_each_other_have_an_end(index_path):
         assert monotonic() - began < 30
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("table", ["penstock_roots", "penstock_dead", "penstock_runs", "penstock_memo"])
 def test_pages_of_a_journal_that_lead_to_each_other_have_an_end(path, table):
     bomb(path, table)

@@ -52,6 +52,7 @@ def same(one, other):
     return type(one) is type(other) and repr(one) == repr(other)
 
 
+@pytest.mark.slow
 @given(values)
 def test_what_was_packed_is_read_back_exactly(value):
     back = unpack(pack(value))
@@ -68,6 +69,7 @@ def has_set(value):
     return isinstance(value, list | tuple) and any(map(has_set, value))
 
 
+@pytest.mark.slow
 @given(values, values)
 def test_values_have_one_digest_only_if_they_are_one(one, other):
     assert (digest(one) == digest(other)) == (canonical(one) == canonical(other))

@@ -34,6 +34,8 @@ FORGOTTEN = 200
 CALLBACKS = 3
 """Callbacks that a loop has in hand while it measures itself: its ticker, and what wakes the test."""
 
+pytestmark = pytest.mark.slow
+
 
 def kinds():
     """How many objects there are of each type, as far as the collector knows them."""
@@ -194,6 +196,7 @@ def test_items_of_plain_code_die_with_their_run(watched):
         gc.enable()
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("left", ["object", "task", "timer", "thread", "file"])
 def test_what_is_left_is_seen(left, watched, monkeypatch):
     """The measure is no blind one: one thing that a single kind of run leaves behind is enough."""

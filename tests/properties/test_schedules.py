@@ -10,6 +10,7 @@ import pytest
 from .exploring import EXAMPLES, PLACES, PROPERTIES, explore
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", PLACES.values(), ids=PLACES)
 @pytest.mark.parametrize("name", PROPERTIES)
 def test_property(name, place):

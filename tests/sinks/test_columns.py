@@ -126,6 +126,7 @@ async def test_a_row_with_columns_that_cannot_be_fails_with_its_root(sink_of, ro
     assert rows_of(sink) == [{"x": 1}, {"x": 3}]
 
 
+@pytest.mark.slow
 async def test_more_columns_than_a_table_can_have_are_told(sink_of):
     """Each row has few, together they have too many: whose row is one too many fails, and rows of old columns go on."""
     sink = sink_of()

@@ -27,6 +27,7 @@ def rows_of(name, version, size):
         yield row | ({"a": version} if number % 2 else {}) | ({"b": 0.5} if version == 2 and number % 3 == 0 else {})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("held", "size"), [(10_000, 4), (7, 40)], ids=["held", "staged"])
 @pytest.mark.parametrize("on_dead", ["keep", "remove"])
 @pytest.mark.parametrize("key", KEYS)

@@ -8,6 +8,8 @@ import pytest
 
 from penstock.sinks.table import SqliteTable
 
+pytestmark = pytest.mark.slow
+
 PROGRAM = """
 import asyncio, sys
 import penstock

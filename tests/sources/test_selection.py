@@ -81,6 +81,7 @@ def fits(signs, path, fold):
     return bool(char) and known.get(sign, char == sign) and fits(rest, path[1:], fold)
 
 
+@pytest.mark.slow
 @given(st.lists(st.sampled_from(PARTS), min_size=1, max_size=7), st.text("abA/", max_size=7))
 @settings(deadline=None, max_examples=1_000)
 def test_a_pattern_fits_what_it_says(parts, path):

@@ -34,6 +34,7 @@ def cancelling(operator, read, **kind):
     return main
 
 
+@pytest.mark.slow
 def test_a_cancelled_consumer_ends_as_cancelled_and_leaves_nothing(interrupted, share):
     """P4, P8: every operator, read in every way."""
     for (operator, read), kind in zip(share(ALL, TERMINALS), itertools.cycle(KINDS)):
@@ -41,6 +42,7 @@ def test_a_cancelled_consumer_ends_as_cancelled_and_leaves_nothing(interrupted, 
             assert interrupted(cancelling(operator, read, **kind)) > FEW
 
 
+@pytest.mark.slow
 def test_a_consumer_cancelled_twice_ends_as_cancelled_and_leaves_nothing(interrupted, share):
     """P4: a further cancellation while waiting is remembered."""
     for (operator, kind), read, later in zip(

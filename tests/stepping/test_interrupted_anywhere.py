@@ -15,6 +15,7 @@ from .scenes import ALL, COUNT, KINDS, Scene, by_open
 pytestmark = pytest.mark.grid
 
 
+@pytest.mark.slow
 def test_a_cancelled_anext_loses_nothing(interrupted, share):
     """P5: cancelled before any step, once or twice, and read on."""
     for (operator, kind), later in zip(share(ALL, KINDS), itertools.cycle((0, 1, 0, 3, 5))):

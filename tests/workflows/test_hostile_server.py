@@ -102,6 +102,7 @@ def bomb(size, coding="gzip"):
     return b"".join(press.compress(bytes(1 << 20)) for _ in range(size >> 20)) + press.flush()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("coding", ["gzip", "deflate", "raw"])
 @pytest.mark.parametrize("status", [200, 400])
 async def test_a_bomb_is_read_as_far_as_vectors_may_go(coding, status, monkeypatch):
@@ -154,6 +155,7 @@ async def test_a_coding_that_was_not_asked_for_is_refused(coding, content, messa
     assert str(told).endswith("400 Bad Request")
 
 
+@pytest.mark.slow
 async def test_what_a_body_may_weigh_grows_with_what_it_has_to_hold():
     numbers = [0.123456789012345678] * 12_288
     answer = Reply(200, {"data": [{"index": index, "embedding": numbers} for index in range(64)]})
@@ -253,6 +255,7 @@ async def test_random_bytes_are_an_error_of_ours():
 # What is in them
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "content",
     [

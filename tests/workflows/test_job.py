@@ -490,6 +490,7 @@ async def test_a_file_that_begins_with_the_name_of_the_index_is_indexed(tmp_path
     assert {row.name for row in rows(tmp_path / "index")} == {"index.html", "index.md", "index-old.txt"}
 
 
+@pytest.mark.slow
 async def test_the_loop_has_its_turn_while_files_are_skipped(tmp_path):
     """P9: a tree without changes is walked without a word to the stream, and others must still run."""
     for number in range(2_000):

@@ -297,6 +297,7 @@ async def test_what_will_not_pass_is_told_at_once(reply, message, kind):
     assert message in str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("rows", "message"),
     [

@@ -233,6 +233,7 @@ asyncio.run(rows.to(SqliteVectors(sys.argv[1], embedder="hash-1"), run="more"))
 """
 
 
+@pytest.mark.slow
 def test_rows_that_only_the_wal_has_are_found_or_missed_aloud(index, locked):
     """Opened as immutable, the newest rows would be hidden without a word."""
     subprocess.run([sys.executable, "-c", KILLED, str(index)], check=False)
