@@ -8,6 +8,7 @@ import gc
 import importlib
 import json
 import os
+import pkgutil
 import runpy
 import signal
 import socket
@@ -27,7 +28,7 @@ class Forking:
 
     Args:
         first: arguments with which it does nothing but import what it needs in order to begin.
-        imports: modules that it needs besides.
+        imports: modules that it needs besides, and packages, of which all modules are imported.
     """
 
     def __init__(self, module, first, *, imports=(), options=(), env=None):
@@ -93,7 +94,10 @@ def become(module, request):
 def main():
     number, module, first, *imports = sys.argv[1:]
     for name in imports:
-        importlib.import_module(name)
+        module_or_package = importlib.import_module(name)
+        for each in pkgutil.walk_packages(getattr(module_or_package, "__path__", []), f"{name}."):
+            if not each.name.endswith("__main__"):
+                importlib.import_module(each.name)
     sys.argv = [module, *first.split()]
     with suppress(SystemExit), redirect_stdout(StringIO()):
         runpy.run_module(module, run_name="__main__", alter_sys=True)

@@ -31,19 +31,15 @@ class Done:
         return json.loads(self.out)
 
 
-USED = (
-    "embedding searching runs again",
-    "penstock.sinks.vectors penstock.sinks.table penstock.workflows.documents.chunking.markdown httpx rich.table",
-)
-"""What the commands import: modules of the command line, and others."""
+USED = "penstock.cli", "penstock.durable", "penstock.sinks", "penstock.workflows", "httpx", "rich.table"
+"""What the commands import."""
 
 
 @pytest.fixture(scope="session")
 def forking():
     """What starts `penstock` in milliseconds."""
-    imports = [*(f"penstock.cli.{name}" for name in USED[0].split()), *USED[1].split()]
     forking = Forking(
-        "penstock", "embed --help", imports=imports, options=["-W", "always"], env={"OPENBLAS_NUM_THREADS": "1"}
+        "penstock", "embed --help", imports=USED, options=["-W", "always"], env={"OPENBLAS_NUM_THREADS": "1"}
     )
     yield forking
     forking.close()
