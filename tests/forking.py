@@ -28,7 +28,7 @@ class Forking:
 
     Args:
         first: arguments with which it does nothing but import what it needs in order to begin.
-        imports: modules that it needs besides, and packages, of which all modules are imported.
+        imports: modules that it needs besides; `package.*` are all modules of a package.
     """
 
     def __init__(self, module, first, *, imports=(), options=(), env=None):
@@ -94,9 +94,9 @@ def become(module, request):
 def main():
     number, module, first, *imports = sys.argv[1:]
     for name in imports:
-        module_or_package = importlib.import_module(name)
-        for each in pkgutil.walk_packages(getattr(module_or_package, "__path__", []), f"{name}."):
-            if not each.name.endswith("__main__"):
+        package = importlib.import_module(name.removesuffix(".*"))
+        if name.endswith(".*"):
+            for each in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
                 importlib.import_module(each.name)
     sys.argv = [module, *first.split()]
     with suppress(SystemExit), redirect_stdout(StringIO()):

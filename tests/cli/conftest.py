@@ -31,7 +31,7 @@ class Done:
         return json.loads(self.out)
 
 
-USED = "penstock.cli", "penstock.durable", "penstock.sinks", "penstock.workflows", "httpx", "rich.table"
+USED = "penstock.cli.*", "penstock.durable.*", "penstock.sinks.*", "penstock.workflows.*", "httpx", "rich.table"
 """What the commands import."""
 
 
