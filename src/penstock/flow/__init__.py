@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from penstock.flow.function import step
     from penstock.flow.leaf import StepOptions
     from penstock.flow.pipeline import Pipeline
+    from penstock.flow.pipeline_engine import PipelineEngine
+    from penstock.flow.results import OutputRefused, Pending, PipelineError, PipelineResult, RunInfo, StepResult
     from penstock.flow.shapes import parallel, review
     from penstock.flow.steps import Step
     from penstock.flow.trigger import Cron, Event
@@ -24,6 +26,15 @@ else:
             "penstock.flow.context": ("State", "StepContext"),
             "penstock.flow.function": ("step",),
             "penstock.flow.pipeline": ("Pipeline",),
+            "penstock.flow.pipeline_engine": ("PipelineEngine",),
+            "penstock.flow.results": (
+                "OutputRefused",
+                "Pending",
+                "PipelineError",
+                "PipelineResult",
+                "RunInfo",
+                "StepResult",
+            ),
             "penstock.flow.shapes": ("parallel", "review"),
             "penstock.flow.leaf": ("StepOptions",),
             "penstock.flow.steps": ("Step",),
@@ -36,11 +47,18 @@ else:
 __all__ = [
     "Cron",
     "Event",
+    "OutputRefused",
+    "Pending",
     "Pipeline",
+    "PipelineEngine",
+    "PipelineError",
+    "PipelineResult",
+    "RunInfo",
     "State",
     "Step",
     "StepContext",
     "StepOptions",
+    "StepResult",
     "Usage",
     "parallel",
     "review",

@@ -37,10 +37,10 @@ _spoken_for: list[str] = []
 
 
 @contextmanager
-def exclusive(target: str) -> Generator[str]:
+def exclusive(target: str, lock: str | None = None) -> Generator[str]:
     """Hold `target`'s lock, the file `target.lock` beside it, which stays there: removing it would let two hold it.
 
-    Gives the file that `target` leads to.
+    Gives the file that `target` leads to. Another file can be its `lock`.
 
     Raises:
         HeldError: another process holds it, or this one does already.
@@ -48,7 +48,7 @@ def exclusive(target: str) -> Generator[str]:
     """
     real = os.path.realpath(target)
     with _named(target):
-        descriptor = _opened(target, f"{real}.lock", os.O_RDWR | os.O_CREAT)
+        descriptor = _opened(target, lock or f"{real}.lock", os.O_RDWR | os.O_CREAT)
     _held.add(descriptor)
     try:
         if not _taken(descriptor, fcntl.LOCK_EX, _TRIES):
@@ -69,10 +69,10 @@ def exclusive(target: str) -> Generator[str]:
             os.close(descriptor)
 
 
-def holder(target: str) -> str | None:
+def holder(target: str, lock: str | None = None) -> str | None:
     """Who holds `target`'s lock, and since when; None if nobody does, or it cannot be seen."""
     try:
-        descriptor = _opened(target, _lock_of(target), os.O_RDONLY)
+        descriptor = _opened(target, lock or _lock_of(target), os.O_RDONLY)
     except (OSError, StoreError):
         return None
     try:

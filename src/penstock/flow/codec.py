@@ -1,0 +1,381 @@
+"""Values of steps as bytes, and back as the same types; nothing is pickled.
+
+Beside what `penstock.durable.values` packs: enum members, `Fraction`, dates and times of a `ZoneInfo`, named tuples,
+dataclasses and pydantic models. A class is known by its module and name; reading sets fields, and runs no `__init__`.
+"""
+
+import dataclasses
+import sys
+import typing
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from datetime import datetime, time
+from enum import Enum
+from fractions import Fraction
+from importlib import import_module
+from typing import Any, Final, cast
+from zoneinfo import ZoneInfo
+
+from penstock.core.errors import PenstockError
+from penstock.core.outcome import Failed, Ok
+from penstock.durable import values
+from penstock.durable.values import PackError, UnpackError
+from penstock.flow.results import OutputRefused, PipelineError
+
+
+class ClassGone(PenstockError):
+    """A stored value is of a class that is not there any more, or has other fields; the message names it."""
+
+
+def packed(value: Any, what: str = "output") -> bytes:
+    """`value` as bytes.
+
+    Raises:
+        OutputRefused: it cannot be stored; says the place in it, which begins with `what`, and the type there.
+    """
+    try:
+        return values.pack(value, _stand_in)
+    except PackError as error:
+        place, kind = _refused(value, what) or (what, error.kind)
+        raise OutputRefused(f"{place} is a {_called(kind)}, which cannot be stored") from None
+
+
+def unpacked(content: bytes, hint: Any = None) -> Any:
+    """The value that was packed; where its class is gone, that of the type `hint` is taken.
+
+    Raises:
+        ClassGone: a class is not there any more, or has other fields.
+        UnpackError: the bytes are not those of a value.
+    """
+    return values.unpack(content, lambda what: _restored(what, hint))
+
+
+def digest(value: Any) -> bytes:
+    """16 bytes that tell `value`, which can be stored, from others."""
+    return values.digest(value, _stand_in)
+
+
+def _stand_in(value: Any) -> Any:
+    for form in _FORMS:
+        if form.knows(value):
+            return form.letter, form.name(value), form.content(value)
+    raise PackError(type(value))
+
+
+def _restored(what: Any, hint: Any) -> Any:
+    match what:
+        case (str(letter), str(name), content) if letter in _BY_LETTER:
+            return _BY_LETTER[letter].restored(name, content, hint)
+        case _:
+            raise ValueError("it has what stands for nothing")
+
+
+def _called(kind: type[Any]) -> str:
+    return kind.__name__
+
+
+def _refused(value: Any, place: str, deep: int = 0) -> tuple[str, type[Any]] | None:
+    """The place in `value` that cannot be stored, and its type; None if there is none, or only far down."""
+    if deep > _DEEPEST:
+        return place, type(value)
+    try:
+        values.pack(value, _stand_in)
+    except PackError:
+        for name, part in _parts(value):
+            if (found := _refused(part, f"{place}{name}", deep + 1)) is not None:
+                return found
+        return place, type(value)
+    return None
+
+
+_DEEPEST: Final = 50
+"""Places one within the other that are looked into for what cannot be stored."""
+
+
+def _parts(value: Any) -> Iterator[tuple[str, Any]]:
+    """What is in a value that has parts, with how each is reached."""
+    kind = type(value)
+    if kind is dict:
+        for key, part in value.items():
+            yield f"[{key!r}]", key
+            yield f"[{key!r}]", part
+    elif kind in {list, tuple}:
+        for number, part in enumerate(value):
+            yield f"[{number}]", part
+    elif kind in {set, frozenset}:
+        for part in value:
+            yield "{...}", part
+    else:
+        for form in _FORMS:
+            if form.knows(value):
+                content = form.content(value)
+                for name, part in content.items() if isinstance(content, dict) else ():
+                    yield f".{name}", part
+
+
+class _Form:
+    """A kind of value that something stands for: its letter, and how it is taken apart and put together."""
+
+    letter: str
+
+    def knows(self, value: Any) -> bool:
+        """Whether `value` is of this kind."""
+        raise NotImplementedError
+
+    def name(self, value: Any) -> str:
+        """The class of `value`; `PackError` if it could not be found again."""
+        return _name_of_class(type(value))
+
+    def content(self, value: Any) -> Any:
+        """What there is to store."""
+        raise NotImplementedError
+
+    def restored(self, name: str, content: Any, hint: Any) -> Any:
+        """The value."""
+        raise NotImplementedError
+
+
+class _Enum(_Form):
+    letter = "enum"
+
+    def knows(self, value: Any) -> bool:
+        return isinstance(value, Enum)
+
+    def content(self, value: Any) -> Any:
+        return value.name if value.name in type(value).__members__ else [value.value]
+
+    def restored(self, name: str, content: Any, hint: Any) -> Any:
+        kind = _found(name, lambda kind: issubclass(kind, Enum), hint)
+        try:
+            return kind(*content) if isinstance(content, list) else kind[content]  # a list: of a combination of flags
+        except (KeyError, ValueError):
+            raise ClassGone(f"class {name} has no member {content!r}") from None
+
+
+class _Named(_Form):
+    letter = "named"
+
+    def knows(self, value: Any) -> bool:
+        return isinstance(value, tuple) and hasattr(type(value), "_fields")
+
+    def content(self, value: Any) -> Any:
+        return dict(zip(type(value)._fields, value, strict=True))
+
+    def restored(self, name: str, content: Any, hint: Any) -> Any:
+        kind = _found(name, lambda kind: issubclass(kind, tuple) and hasattr(kind, "_fields"), hint)
+        defaults = kind._field_defaults
+        found = _completed(name, content, kind._fields, lambda field: (field in defaults, defaults.get(field)))
+        return tuple.__new__(kind, (found[field] for field in kind._fields))
+
+
+class _Data(_Form):
+    letter = "data"
+
+    def knows(self, value: Any) -> bool:
+        return dataclasses.is_dataclass(type(value)) and not isinstance(value, _BUILT_IN)
+
+    def content(self, value: Any) -> Any:
+        try:
+            return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+        except AttributeError:  # a field was never set
+            raise PackError(type(value)) from None
+
+    def restored(self, name: str, content: Any, hint: Any) -> Any:
+        kind = _found(name, dataclasses.is_dataclass, hint)
+        fields = {field.name: field for field in dataclasses.fields(kind)}
+
+        def default(name: str) -> tuple[bool, Any]:
+            field = fields[name]
+            if field.default is not dataclasses.MISSING:
+                return True, field.default
+            if field.default_factory is not dataclasses.MISSING:
+                return True, field.default_factory()
+            return False, None
+
+        value = object.__new__(kind)
+        for field, part in _completed(name, content, fields, default).items():
+            object.__setattr__(value, field, part)
+        return value
+
+
+class _Model(_Form):
+    letter = "model"
+
+    def knows(self, value: Any) -> bool:
+        pydantic = sys.modules.get("pydantic")
+        return pydantic is not None and isinstance(value, pydantic.BaseModel) and not isinstance(value, _BUILT_IN)
+
+    def content(self, value: Any) -> Any:
+        extra = value.__pydantic_extra__ or {}
+        return {**value.__dict__, **extra}
+
+    def name(self, value: Any) -> str:
+        if value.__pydantic_private__:  # what they hold is the model's own affair
+            raise PackError(type(value))
+        return super().name(value)
+
+    def restored(self, name: str, content: Any, hint: Any) -> Any:
+        kind = _found(name, lambda kind: hasattr(kind, "__pydantic_fields__"), hint)
+        fields = kind.model_fields
+        allows = kind.model_config.get("extra") == "allow"
+        known = {key: part for key, part in content.items() if key in fields or not allows}
+
+        def default(field: str) -> tuple[bool, Any]:
+            info = fields[field]
+            return not info.is_required(), info.get_default(call_default_factory=True)
+
+        value = kind.__new__(kind)
+        value.__setstate__(
+            {
+                "__dict__": _completed(name, known, fields, default),
+                "__pydantic_extra__": {key: part for key, part in content.items() if key not in known}
+                if allows
+                else None,
+                "__pydantic_fields_set__": set(content),
+                "__pydantic_private__": None,
+            }
+        )
+        return value
+
+
+class _Of(_Form):
+    """Values of one class, which are made of others by a function."""
+
+    def __init__(self, letter: str, kind: type[Any], content: Callable[[Any], Any], made: Callable[[Any], Any]) -> None:
+        self.letter = letter
+        self._kind = kind
+        self._content = content
+        self._made = made
+
+    def knows(self, value: Any) -> bool:
+        return type(value) is self._kind
+
+    def name(self, value: Any) -> str:  # noqa: ARG002 -- of its class there is nothing to say
+        return ""
+
+    def content(self, value: Any) -> Any:
+        return self._content(value)
+
+    def restored(self, name: str, content: Any, hint: Any) -> Any:  # noqa: ARG002 -- as above
+        return self._made(content)
+
+
+def _zoned(value: Any) -> Any:
+    zone = value.tzinfo
+    if type(zone) is not ZoneInfo or zone.key is None:
+        raise PackError(type(value if zone is None else zone))
+    return [value.replace(tzinfo=None).isoformat(), zone.key, value.fold]
+
+
+def _failed(content: Any) -> Failed:
+    return Failed(*content)
+
+
+_BUILT_IN: Final = (dict, list, set, frozenset, tuple, str, bytes, int, float, BaseException)
+"""Types whose content is not in fields."""
+
+_FORMS: Final[tuple[_Form, ...]] = (
+    _Enum(),
+    _Of("ok", Ok, lambda value: [value.value, value.index], lambda content: Ok(*content)),
+    _Of(
+        "failed",
+        Failed,
+        lambda value: [value.error, value.index, value.item, value.stage, value.attempts],
+        _failed,
+    ),
+    _Of(
+        "error",
+        PipelineError,
+        lambda value: [value.code, value.step, str(value)],
+        lambda content: PipelineError(*content),
+    ),
+    _Of("fraction", Fraction, str, Fraction),
+    _Of(
+        "datetime",
+        datetime,
+        _zoned,
+        lambda content: datetime.fromisoformat(content[0]).replace(tzinfo=ZoneInfo(content[1]), fold=content[2]),
+    ),
+    _Of(
+        "time",
+        time,
+        _zoned,
+        lambda content: time.fromisoformat(content[0]).replace(tzinfo=ZoneInfo(content[1]), fold=content[2]),
+    ),
+    _Named(),
+    _Data(),
+    _Model(),
+)
+_BY_LETTER: Final = {form.letter: form for form in _FORMS}
+
+
+def _completed(
+    name: str, content: Any, fields: typing.Iterable[str], default: Callable[[str], tuple[bool, Any]]
+) -> Mapping[str, Any]:
+    """What was stored by field, with defaults for fields that are new."""
+    stored = cast("dict[str, Any]", content) if isinstance(content, dict) else {}
+    known = list(fields)
+    if unknown := [field for field in stored if field not in known]:
+        raise ClassGone(f"class {name} has no field {unknown[0]!r} any more, which is stored")
+    found: dict[str, Any] = {}
+    for field in known:
+        if field in stored:
+            found[field] = stored[field]
+            continue
+        has_default, value = default(field)
+        if not has_default:
+            raise ClassGone(f"class {name} has a field {field!r} without a default, which is not stored")
+        found[field] = value
+    return found
+
+
+def _name_of_class(kind: type[Any]) -> str:
+    module = sys.modules.get(kind.__module__)
+    if module is None or _inner(module, kind.__qualname__) is not kind:  # of a function, or another one has its name
+        raise PackError(kind)
+    return f"{kind.__module__}:{kind.__qualname__}"
+
+
+def _inner(module: Any, name: str) -> Any:
+    found = module
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    return found
+
+
+def _found(name: str, is_one: Callable[[Any], bool], hint: Any) -> Any:
+    """The class of that name; if it is gone, the one that `hint` has for it."""
+    place, _, inside = name.partition(":")
+    module = sys.modules.get(place)
+    if module is None:
+        with suppress(ImportError, ValueError):
+            module = import_module(place)
+    kind = _inner(module, inside)
+    if isinstance(kind, type) and is_one(kind):
+        return kind
+    candidates = [each for each in _classes(hint, set()) if is_one(each)]
+    same = [each for each in candidates if each.__qualname__ == inside]
+    if same or len(candidates) == 1:
+        return (same or candidates)[0]
+    raise ClassGone(f"class {name} is not there")
+
+
+def _classes(hint: Any, seen: set[Any]) -> Iterator[type[Any]]:
+    """The classes that a type is made of, also those of the fields of dataclasses."""
+    if isinstance(hint, typing.TypeAliasType):
+        yield from _classes(hint.__value__, seen)
+        return
+    for part in typing.get_args(hint):
+        yield from _classes(part, seen)
+    kind = typing.get_origin(hint) or hint
+    if not isinstance(kind, type) or kind in seen:
+        return
+    seen.add(kind)
+    yield kind
+    if dataclasses.is_dataclass(kind) or hasattr(kind, "_fields") or hasattr(kind, "__pydantic_fields__"):
+        with suppress(Exception):  # annotations are code of the user
+            for part in typing.get_type_hints(kind).values():
+                yield from _classes(part, seen)
+
+
+__all__ = ["ClassGone", "UnpackError", "digest", "packed", "unpacked"]

@@ -1,0 +1,56 @@
+"""The code of steps, as fingerprints: to tell whether it is another now."""
+
+from typing import Any
+
+from penstock.durable.fingerprint import fingerprint
+from penstock.flow.leaf import Leaf
+from penstock.flow.shapes import Branch, Parallel, Review, Rounds
+from penstock.flow.steps import Step
+from penstock.ops.operator import Code
+
+
+class Codes:
+    """Fingerprints of the steps of a definition, each made once: when it is first asked for."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[Step[Any, Any], bytes]] = {}
+
+    def of(self, step: Step[Any, Any]) -> bytes:
+        """The fingerprint of a step, without those of the steps in it."""
+        known = self._known.get(id(step))
+        if known is None:
+            known = self._known[id(step)] = step, code_of_step(step)
+        return known[1]
+
+
+def code_of_step(step: Step[Any, Any]) -> bytes:
+    """16 bytes that are others when the output of a step may be.
+
+    Raises:
+        OptionError: `deps` holds what has no digest; or results are to be kept, `deps` is not given, and the function
+            holds what cannot say all of itself.
+    """
+    fn, deps, memo = _parts(step)
+    return fingerprint(f"flow {step.kind}", Code(step.name, fn, in_band=False, deps=deps, memo=memo))
+
+
+def _parts(step: Step[Any, Any]) -> tuple[Any, object, bool]:
+    match step:
+        case Leaf():
+            fn, more = step.code()
+            deps = step.options.deps
+            return fn, deps if more is None else (deps, more), step.options.memo
+        case Branch():
+            return step.choose, [str(key) for key in step.cases], False
+        case Parallel():
+            return _nothing, [each.name for each in step.steps], False
+        case Rounds():
+            return step.until, None, False
+        case Review():
+            return step.check or _nothing, None, False
+        case _:
+            return _nothing, None, False
+
+
+def _nothing() -> None:
+    """Stand for a function where a step has none."""

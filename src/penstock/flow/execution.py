@@ -1,0 +1,559 @@
+"""A run under way: its leaves are called on one window, whose places are the engine's `concurrency`.
+
+Of a leaf there is recorded, in this order: `running`, the number of the attempt and the code, before each call; what
+requests cost, as it is known; the output and `completed`, before anything that depends on it. What is stopped is
+recorded as it stops, or at the end, when nothing runs any more.
+"""
+
+import asyncio
+import logging
+import re
+import sys
+from collections.abc import Awaitable, Callable, Collection, Iterator
+from contextlib import suppress
+from functools import partial
+from heapq import heappop, heappush
+from pathlib import Path
+from time import time
+from typing import Any, Final, cast, override
+
+from penstock.core.errors import AttemptTimeout, OptionError, PenstockError, as_failure, said
+from penstock.core.log import LOG
+from penstock.core.outcome import Reason
+from penstock.core.plan import Plan
+from penstock.core.retry import Exhausted, retrying, thread_back, within
+from penstock.core.scope import Scope
+from penstock.core.source import SourceStage
+from penstock.core.stage import END, PENDING, Pulled, Stage
+from penstock.core.stage_limits import Hold, Limits, limited, limits_of
+from penstock.core.window import Window
+from penstock.durable.errors import StoreError
+from penstock.durable.values import UnpackError
+from penstock.engines.binding import Binding
+from penstock.engines.choosing import OWN
+from penstock.engines.engine import Engine
+from penstock.flow import codec
+from penstock.flow.codec import ClassGone
+from penstock.flow.codes import Codes
+from penstock.flow.context import State, StepContext
+from penstock.flow.function import FunctionStep
+from penstock.flow.leaf import CannotBegin, Leaf
+from penstock.flow.pipeline import Pipeline
+from penstock.flow.recorder import Noticed, Recorder, settled
+from penstock.flow.results import OutputRefused, PipelineError
+from penstock.flow.tree import LeafNode, Node, Of, SequenceNode, Tree
+from penstock.flow.usage import Usage
+from penstock.flow.workspace import Reader, Record, RunRow, as_workspace_error
+from penstock.run import Run
+from penstock.tasks.calls import one_stage
+from penstock.tasks.tokens import CancelToken, in_loop
+
+_NUMBER: Final = re.compile(r"\[\d+\]")
+_UNUSABLE: Final = (StoreError, OSError, UnpackError, ClassGone)
+
+
+class Execution:
+    """One attempt to bring a run to its end.
+
+    Attributes:
+        tree: its steps.
+        is_cancelled: whether it is to be cancelled.
+        failure: why nothing of it can be recorded any more, or None.
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline[Any, Any],
+        run: RunRow,
+        records: dict[str, Record],
+        *,
+        reader: Reader,
+        recorder: Recorder,
+        codes: Codes,
+        concurrency: int,
+        grace: float,
+        told: Callable[[Record], None],
+    ) -> None:
+        self._pipeline = pipeline
+        self._run_row = run
+        self._reader = reader
+        self._recorder = recorder
+        self._codes = codes
+        self._concurrency = concurrency
+        self._grace = grace
+        self._loop = asyncio.get_running_loop()
+        self.is_cancelled: bool = False
+        self.failure: PipelineError | None = None
+        self._feed: LeafFeed | None = None
+        self._run: Run[None] | None = None
+        self._scope: Scope | None = None
+        self._window: Window[LeafNode, None] | None = None
+        self._threads: Binding | None = None
+        self._tokens: dict[LeafNode, CancelToken] = {}
+        self.tree: Tree = Tree(
+            pipeline,
+            number=run.number,
+            records=records,
+            reader=reader,
+            recorder=recorder,
+            run=run.run,
+            concurrency=concurrency,
+            codes=codes,
+            start=self._start,
+            stop=self._stop,
+            rest=self._rest,
+            told=told,
+        )
+
+    async def go(self) -> None:
+        """Go on until all that can be done is done, or it is stopped; then nothing of it runs any more (P4)."""
+        self._run = one_stage(self._open).open(grace=self._grace)
+        async with self._run as results:
+            self._guarded(lambda: self.tree.root.begin(Of("")))
+            try:
+                async for _ in results:
+                    pass
+            except BaseException:
+                self.cancel()
+                raise
+
+    def cancel(self) -> None:
+        """Stop it, as somebody wants it to be cancelled."""
+        if not self.tree.is_over:
+            self.is_cancelled = True
+            self.tree.stop()
+
+    def notice(self, noticed: Noticed) -> None:
+        """Act upon what others have written."""
+        if noticed.cancel:
+            self.cancel()
+        elif not self.tree.stopped:
+            self._guarded(lambda: self.tree.answered(noticed.answered))
+
+    def unusable(self, error: BaseException) -> None:
+        """Stop it, as nothing can be recorded."""
+        if self.failure is None:
+            workspace = self._reader.workspace.database
+            self.failure = as_workspace_error(
+                error if isinstance(error, Exception) else StoreError(said(error)), workspace
+            )
+            self.failure.__cause__ = error
+        self.tree.stop()
+
+    # What the tree asks for
+
+    def _start(self, node: LeafNode) -> None:
+        assert self._feed is not None
+        self._feed.put(node)
+
+    def _stop(self) -> None:
+        if self._run is None:
+            return
+        reason: Reason = "caller cancelled" if self.is_cancelled else "sibling failed"
+        graces = [node.step.own_grace for node in self.tree.running]
+        if self._scope is not None:
+            self._scope.grace = self._grace + max(graces, default=0.0)
+        for token in list(self._tokens.values()):
+            token.cancel(reason)
+        self._run.abort(reason)
+
+    def _rest(self) -> None:
+        """Nothing more is to be done, unless somebody has answered meanwhile."""
+        if not self.tree.is_over and (waiting := self.tree.unanswered()):
+            self._loop.call_soon(self._guarded, lambda: self._rest_unless_answered(waiting))
+            return
+        self._end()
+
+    def _rest_unless_answered(self, waiting: Collection[str]) -> None:
+        if self.tree.stopped or not self.tree.root.waits:
+            return
+        self.tree.answered(waiting)
+        self.tree.later(self._end_if_all_waits)
+
+    def _end_if_all_waits(self) -> None:
+        if self.tree.root.waits:
+            self._end()
+
+    def _end(self) -> None:
+        if self._feed is not None:
+            self._feed.end()
+
+    def _guarded(self, what: Callable[[], None]) -> None:
+        """Do it in the tree; where the workspace cannot be used, that ends the run."""
+        try:
+            self.tree.later(what)
+        except _UNUSABLE as error:
+            self.unusable(error)
+
+    # The window
+
+    def _open(self, scope: Scope, _in_order: bool) -> Stage[None]:  # noqa: FBT001 -- as all
+        self._scope = scope
+        self._feed = LeafFeed(scope)
+        plan: Plan[LeafNode, None] = Plan(
+            name=f"steps of {self._run_row.run}",
+            work=self._work,
+            concurrency=self._concurrency,
+            ordered=False,
+            buffer=sys.maxsize // 2,
+        )
+        self._window = Window(scope, self._feed, plan)
+        return self._window
+
+    async def _work(self, node: LeafNode) -> None:
+        """Call a leaf, as often as its options say; what becomes of it is recorded, and the tree told."""
+        task = asyncio.current_task()
+        assert task is not None
+        token = self._tokens[node] = CancelToken()
+        node.cancel = partial(_cancel, task, token)
+        self.tree.running.add(node)
+        back: Callable[[], Awaitable[None]] | None = None
+        try:
+            columns, options = await self._outcome(node)
+            await self._completed(node, columns, options)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            back = thread_back(error)
+            is_stopped = isinstance(error, asyncio.CancelledError) and task.cancelling() > 0
+            self._not_completed(node, error, is_stopped=is_stopped)
+            if is_stopped and self.tree.stopped:
+                raise
+        finally:
+            del self._tokens[node]
+            node.cancel = _nothing
+            self.tree.settled(node)
+        if back is not None:
+            await back()
+
+    async def _completed(self, node: LeafNode, columns: dict[str, Any], options: dict[str, Any]) -> None:
+        """Record the output, wait until it is, whatever cancellation comes, and go on behind it."""
+        tree = self.tree
+        record, statements = tree.record(node)
+        change = tree.changed(
+            record, status="completed", finished=time(), error=None, interrupted=0, reason=None, answer=None, **columns
+        )
+        node.end()
+        try:
+            await settled(tree.write(*statements, change, tells=record, **options))
+        finally:
+            if node.error is None and self._recorder.failure is None:
+                self._guarded(node.tell_parent)
+
+    def _not_completed(self, node: LeafNode, error: BaseException, *, is_stopped: bool) -> None:
+        tree = self.tree
+        if isinstance(error, Exhausted):
+            error = error.error
+        if is_stopped or node.over:
+            if not node.over or is_stopped:
+                self._record_cancelled(node)
+            return
+        if isinstance(error, OutputRefused):
+            tree.fail(node, "OUTPUT_REFUSED", str(error), error)
+        elif isinstance(error, CannotBegin):
+            tree.fail(node, "TASK_CREATION_FAILED", str(error), error)
+        elif isinstance(error, Unusable):
+            self.unusable(error.error)
+        else:
+            failure = as_failure(error, f"step {node.path!r}")
+            tree.fail(node, "STEP_FAILED", text_of(failure), failure)
+
+    def _record_cancelled(self, node: LeafNode) -> None:
+        record = self.tree.records.get(node.path)
+        if record is not None and record.status == "running":
+            self.tree.cancelled(node)
+        node.end()
+
+    # A leaf
+
+    async def _outcome(self, node: LeafNode) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The columns of the output of a leaf, and the file that has to be there before."""
+        step = node.step
+        code = self._codes.of(step)
+        item = b""
+        limits = self._limits(step)
+        value: Any = None
+        if step.options.memo or limits is not None or type(step).check is not Leaf.check:
+            value = self._loaded(node)
+        if step.options.memo:
+            item = _digest(step, value)
+            with _usable():
+                known = self._reader.memo(code, item)
+            if known is not None:
+                return self.tree.stored(node.path, known)
+        step.check(value)
+        retry = step.options.retry
+        caller = self._caller(node)
+        call = partial(self._attempt, node, code, caller)
+        attempt: Callable[[LeafNode], Awaitable[Any]] = lambda _: call()  # noqa: E731 -- a name for what is called
+        if limits is not None:
+            assert self._window is not None
+            attempt = limited(attempt, partial(self._hold, limits, node, value))
+        if retry is not None:
+            attempt = retrying(
+                attempt, retry, _nothing_to_note, lambda _: not (self.tree.stopped or node.over), stage=node.path
+            )
+        content = codec.packed(await attempt(node))
+        columns, options = self.tree.stored(node.path, content)
+        if step.options.memo:
+            self._recorder.write(
+                (
+                    "INSERT INTO flow_memo VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET output = excluded.output",
+                    (code, item, content),
+                )
+            )
+        return columns, options
+
+    async def _attempt(self, node: LeafNode, code: bytes, caller: Callable[[Any, StepContext], Awaitable[Any]]) -> Any:
+        """Record that it is called, then call it with a value of its own."""
+        tree = self.tree
+        record, statements = tree.record(node)
+        begun = tree.changed(
+            record,
+            status="running",
+            attempts=record.attempts + 1,
+            interrupted=1,
+            code=code,
+            started=record.started or time(),
+            finished=None,
+            error=None,
+            same=None,
+        )
+        try:
+            await settled(tree.write(*statements, begun))
+        except asyncio.CancelledError:
+            tree.write(tree.changed(record, interrupted=0))
+            raise
+        value = self._loaded(node)
+        try:
+            result = await caller(value, self._context(node, record.attempts))
+        except (asyncio.CancelledError, AttemptTimeout):
+            raise
+        except BaseException:
+            record.interrupted = 0
+            raise
+        record.interrupted = 0
+        return result
+
+    def _loaded(self, node: LeafNode) -> Any:
+        with _usable():
+            return self.tree.load(node.origin, node.step)
+
+    def _caller(self, node: LeafNode) -> Callable[[Any, StepContext], Awaitable[Any]]:
+        """How the leaf is called, within its timeout."""
+        step, timeout = node.step, node.step.options.timeout
+        if isinstance(step, FunctionStep) and (where := self._where(step)) is not None:
+            return lambda value, ctx: where.call(step.fn, step.arguments(value, ctx), timeout)
+        if timeout is None:
+            return step.call
+        return lambda value, ctx: within(timeout, step.call(value, ctx))
+
+    def _where(self, step: FunctionStep) -> Binding | None:
+        """Where its function runs; None: on the loop."""
+        engine = step.options.engine
+        if engine == "inline" or (engine is None and step.runs_as != "plain"):
+            return None
+        assert self._scope is not None
+        if isinstance(engine, Engine):
+            return Binding(engine, self._scope.closed)
+        if self._threads is None:
+            threads = OWN["thread"](self._concurrency, "steps")
+            self._scope.resources.append(threads)
+            self._threads = Binding(threads, self._scope.closed)
+        return self._threads
+
+    def _limits(self, step: Leaf[Any, Any]) -> Limits | None:
+        limits = limits_of(step.options.limit)
+        engine = step.options.engine
+        if isinstance(engine, Engine):
+            rates, limiters = ((), ()) if limits is None else (limits.rates, limits.limiters)
+            limits = Limits(rates, tuple(sorted((*limiters, engine.places), key=lambda each: each.number)))
+        if limits is not None:
+            limits.bind(self._loop)
+        return limits
+
+    def _hold(self, limits: Limits, node: LeafNode, value: Any, _: object) -> Hold:
+        assert self._window is not None
+        return Hold(limits, node.path, self._window.meter, value)
+
+    def _context(self, node: LeafNode, attempt: int) -> StepContext:
+        name = _NUMBER.sub("", node.path).replace("/", ".")
+        return StepContext(
+            step=node.path,
+            attempt=attempt,
+            state=State(partial(_names_before, node), partial(self._output_before, node)),
+            cancel=self._tokens[node],
+            log=logging.getLogger(f"penstock.flow.{self._pipeline.name}.{name}"),
+            recording=StepRecording(self, node),
+        )
+
+    def _output_before(self, node: Node, name: str) -> Any:
+        first = _NUMBER.sub("", name.partition("/")[0])
+        for sequence, before in _sequences_round(node):
+            if first in before:
+                path = sequence.under(name)
+                record = self.tree.records.get(path)
+                if record is None or record.status != "completed":
+                    raise KeyError(name)
+                return self.tree.load(Of(path))
+        raise KeyError(name)
+
+
+class StepRecording:
+    """The part of a context that an engine knows of."""
+
+    def __init__(self, execution: Execution, node: LeafNode) -> None:
+        self._execution = execution
+        self._node = node
+        row = execution._run_row  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] -- of this file
+        self.run_id: str = row.run
+        self.idempotency_key: str = f"{row.secret}-{codec.digest(node.path).hex()}"
+
+    def workspace(self) -> Path:
+        """The directory of the step, which exists."""
+        tree = self._execution.tree
+        directory = tree.reader.workspace.step_directory(self.run_id, self._node.path)
+        directory.mkdir(parents=True, exist_ok=True)
+        return directory
+
+    def spent(self, usage: Usage) -> None:
+        """Record what requests of the step have cost; may be called from any thread."""
+        execution = self._execution
+        in_loop(execution._loop, lambda: self._add(usage))  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] -- of this file
+
+    def _add(self, usage: Usage) -> None:
+        tree = self._execution.tree
+        record = tree.records[self._node.path]
+        total = record.usage + usage
+        tree.write(
+            tree.changed(
+                record,
+                requests=total.requests,
+                input_tokens=total.input_tokens,
+                output_tokens=total.output_tokens,
+                seconds=total.seconds,
+            )
+        )
+
+
+class LeafFeed(SourceStage[LeafNode]):
+    """Gives the window the leaves that can be called, in the order of the definition; ends when nothing more comes."""
+
+    __slots__ = ("_asked", "_number", "_queue")
+
+    def __init__(self, scope: Scope) -> None:
+        super().__init__(scope, "steps")
+        self._queue: list[tuple[tuple[int, ...], int, LeafNode]] = []
+        self._number = 0
+        self._asked = False
+
+    def put(self, node: LeafNode) -> None:
+        """Have a leaf called when there is a place for it."""
+        self._number += 1
+        heappush(self._queue, (node.order, self._number, node))
+        self._tell()
+
+    def end(self) -> None:
+        """Give nothing more."""
+        self._ended = True
+        self._tell()
+
+    def _tell(self) -> None:
+        if self._asked:
+            self._asked = False
+            self.on_ready()
+
+    @override
+    def pull(self, room: int) -> Pulled[LeafNode]:
+        while self._queue and not self._ended:
+            node = heappop(self._queue)[2]
+            if not node.over:  # else a step round it has failed
+                self._taken += 1
+                self._delivered += 1
+                return node
+        if self._ended:
+            return END
+        self._asked = True
+        return PENDING
+
+    @override
+    def drain(self) -> None:
+        self.end()
+
+    @override
+    def stop(self) -> None:
+        self.end()
+
+    @override
+    def release(self) -> None:
+        self._closed = True
+
+
+class Unusable(PenstockError):
+    """The workspace cannot be used; `error` says why."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+class _usable:  # noqa: N801 -- a block
+    """In this block, what makes the workspace unusable is told from failures of the step."""
+
+    def __enter__(self) -> None:
+        """Begin."""
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if isinstance(error, _UNUSABLE):
+            raise Unusable(error) from error
+
+
+def _cancel(task: asyncio.Task[Any], token: CancelToken, reason: str) -> None:
+    """Stop a call: the step hears of it first."""
+    token.cancel(cast("Reason", reason))
+    task.cancel(reason)
+
+
+def _nothing(_: str) -> None:
+    """Stop nothing."""
+
+
+def _nothing_to_note() -> None:
+    """Count nothing: attempts are recorded."""
+
+
+def _digest(step: Leaf[Any, Any], value: Any) -> bytes:
+    try:
+        return codec.digest(value)
+    except PenstockError as error:
+        raise OptionError(f"memo=True of step {step.name!r} needs values that have a digest: {error}") from None
+
+
+def _sequences_round(node: Node) -> Iterator[tuple[SequenceNode, list[str]]]:
+    """The sequences that a step is in, from the innermost, each with the names of the steps before it there."""
+    child: Node = node
+    while (parent := child.parent) is not None:
+        if isinstance(parent, SequenceNode):
+            yield parent, [each.name for each in parent.step.steps[: child.position]]
+        child = parent
+
+
+def _names_before(node: Node) -> list[str]:
+    found = dict.fromkeys(name for _, before in reversed(list(_sequences_round(node))) for name in before)
+    return list(found)
+
+
+def text_of(error: BaseException) -> str:
+    """What a step raised, as text: its type and what it says."""
+    return str(error) if isinstance(error, AttemptTimeout) else said(error)
+
+
+def tell(hook: Callable[[Any], object] | None, what: Any, name: str) -> None:
+    """Call a hook; one that raises is logged, and changes nothing."""
+    if hook is None:
+        return
+    try:
+        hook(what)
+    except Exception as error:  # noqa: BLE001 -- as said
+        with suppress(Exception):
+            LOG.error("%s raised %s", name, said(error))

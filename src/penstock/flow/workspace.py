@@ -1,0 +1,464 @@
+"""What is on disk: the tables of `workspace.db`, large outputs as files, a lock and a directory for each run.
+
+A composite step has no output of its own: a parallel, a map gives those of its children, all others that of one step
+(`same`). Each is put together when it is read, so that nothing is stored twice.
+"""
+
+import re
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from penstock.core.errors import PenstockError
+from penstock.core.text import one_line
+from penstock.durable.errors import HeldError, StoreError
+from penstock.durable.values import UnpackError
+from penstock.flow import codec
+from penstock.flow.codec import ClassGone
+from penstock.flow.results import PipelineError
+from penstock.flow.usage import Usage
+
+if TYPE_CHECKING:
+    from penstock.durable.sqlite.connection import Connection
+
+FORMAT: Final = 1
+"""The number of the format of these tables."""
+
+LARGE: Final = 64_000
+"""Bytes of an output above which it is a file."""
+
+TABLES: Final = """
+CREATE TABLE IF NOT EXISTS flow_format(format INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS flow_runs(
+    number INTEGER PRIMARY KEY,
+    run TEXT NOT NULL UNIQUE,
+    secret TEXT NOT NULL,
+    pipeline TEXT NOT NULL,
+    source TEXT NOT NULL,
+    shape TEXT NOT NULL,
+    value BLOB NOT NULL,
+    status TEXT NOT NULL,
+    errors TEXT NOT NULL,
+    changed TEXT NOT NULL,
+    forked_from TEXT,
+    began REAL NOT NULL,
+    ended REAL,
+    cancel INTEGER NOT NULL
+);
+CREATE TABLE IF NOT EXISTS flow_steps(
+    run INTEGER NOT NULL,
+    path TEXT NOT NULL,
+    parent TEXT NOT NULL,
+    position INTEGER NOT NULL,
+    name TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    gives TEXT NOT NULL,
+    status TEXT NOT NULL,
+    attempts INTEGER NOT NULL,
+    interrupted INTEGER NOT NULL,
+    code BLOB,
+    started REAL,
+    finished REAL,
+    error TEXT,
+    requests INTEGER NOT NULL,
+    input_tokens INTEGER,
+    output_tokens INTEGER,
+    seconds REAL NOT NULL,
+    same TEXT,
+    output BLOB,
+    file TEXT,
+    digest BLOB,
+    reason TEXT,
+    refused TEXT,
+    answer TEXT,
+    answered BLOB,
+    by TEXT,
+    note TEXT NOT NULL,
+    PRIMARY KEY(run, path)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS flow_children ON flow_steps(run, parent, position);
+CREATE TABLE IF NOT EXISTS flow_memo(
+    code BLOB NOT NULL, item BLOB NOT NULL, output BLOB NOT NULL, PRIMARY KEY(code, item)
+) WITHOUT ROWID;
+"""
+
+RUN_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@+-]{0,199}")
+_FILE: Final = re.compile(r"runs/[A-Za-z0-9][A-Za-z0-9._:@+-]{0,199}/outputs/[0-9a-f]{1,64}")
+_LONGEST_PART: Final = 200
+"""Bytes of a part of a path that is a directory's name as it is."""
+
+_RUN: Final = (
+    "SELECT number, run, secret, pipeline, source, value, status, errors, changed, forked_from, began, ended, cancel "
+    "FROM flow_runs"
+)
+_STEP: Final = (
+    "SELECT path, parent, position, name, kind, gives, status, attempts, interrupted, code, started, finished, error, "
+    "requests, input_tokens, output_tokens, seconds, same, reason, refused, "
+    "answer, by, note FROM flow_steps"
+)
+_STORED: Final = "SELECT kind, gives, status, same, output, file, digest FROM flow_steps WHERE run = ? AND path = ?"
+_CHILDREN: Final = (
+    "SELECT path, status, same, output, file, digest, kind, gives FROM flow_steps "
+    "WHERE run = ? AND parent = ? ORDER BY position"
+)
+
+
+@dataclass(slots=True)
+class RunRow:
+    """What is recorded of a run."""
+
+    number: int
+    run: str
+    secret: str
+    pipeline: str
+    source: str
+    value: bytes
+    status: str
+    errors: str
+    changed: str
+    forked_from: str | None
+    began: float
+    ended: float | None
+    cancel: int
+
+
+@dataclass(slots=True)
+class Record:
+    """What is recorded of a step, but for its output.
+
+    Attributes:
+        gives: what a composite is made of: "list" or "tuple" of its children; "" for the output itself, or `same`.
+        interrupted: whether the last attempt neither returned nor raised.
+        code: the fingerprint of its code.
+        same: the step whose output this one has, or waits with; "" for the value of the run.
+        reason: why it waits.
+        answer: "approve", "value" or "again", while it has not been acted upon; "reject" for good.
+    """
+
+    path: str
+    parent: str
+    position: int
+    name: str
+    kind: str
+    gives: str = ""
+    status: str = "pending"
+    attempts: int = 0
+    interrupted: int = 0
+    code: bytes | None = None
+    started: float | None = None
+    finished: float | None = None
+    error: str | None = None
+    requests: int = 0
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    seconds: float = 0.0
+    same: str | None = None
+    reason: str | None = None
+    refused: str | None = None
+    answer: str | None = None
+    by: str | None = None
+    note: str = ""
+
+    @property
+    def usage(self) -> Usage:
+        """What its requests cost."""
+        return Usage(self.requests, self.input_tokens, self.output_tokens, self.seconds)
+
+
+class Workspace:
+    """The directory of an engine."""
+
+    def __init__(self, directory: str) -> None:
+        self.directory: Path = Path(directory).absolute()
+        self.database: str = str(self.directory / "workspace.db")
+
+    def run_directory(self, run: str) -> Path:
+        """What a run has for itself."""
+        return self.directory / "runs" / run
+
+    def outputs(self, run: str) -> Path:
+        """Where its large outputs are."""
+        return self.run_directory(run) / "outputs"
+
+    def step_directory(self, run: str, path: str) -> Path:
+        """The directory of a step."""
+        return self.run_directory(run).joinpath("steps", *map(_directory_name, path.split("/")))
+
+    @contextmanager
+    def locked(self, run: str) -> Generator[None]:
+        """Hold the lock of a run.
+
+        Raises:
+            PipelineError: `ALREADY_RUNNING`, or `WORKSPACE_ERROR`.
+        """
+        from penstock.durable.sqlite.lock import exclusive  # noqa: PLC0415 -- needs an extra
+
+        directory = self.run_directory(run)
+        with workspace_errors(self.database):
+            directory.mkdir(parents=True, exist_ok=True)
+            lock = exclusive(str(directory), str(directory / "lock"))
+            try:
+                lock.__enter__()
+            except HeldError:
+                raise PipelineError(
+                    "ALREADY_RUNNING", None, f"run {run!r} is running: {self.holder(run) or 'another process'} runs it"
+                ) from None
+        try:
+            yield
+        finally:
+            lock.__exit__(None, None, None)
+
+    def holder(self, run: str) -> str | None:
+        """Who runs it, with the process id; None if nobody does."""
+        from penstock.durable.sqlite.lock import holder  # noqa: PLC0415 -- as above
+
+        directory = self.run_directory(run)
+        return holder(str(directory), str(directory / "lock"))
+
+    @contextmanager
+    def reading(self) -> Generator["Reader | None"]:
+        """Read what is recorded, all of one instant; None: there is nothing.
+
+        Raises:
+            PipelineError: `WORKSPACE_ERROR`.
+        """
+        with workspace_errors(self.database):
+            reader = self.reader()
+        if reader is None:
+            yield None
+            return
+        try:
+            with workspace_errors(self.database):
+                reader.connection.execute("BEGIN")
+            yield reader
+        finally:
+            reader.connection.close()
+
+    def reader(self) -> "Reader | None":
+        """What reads on a connection of its own, which is to be closed; None if there is no database yet."""
+        from penstock.durable.sqlite.connection import connect_reader  # noqa: PLC0415 -- as above
+
+        if not Path(self.database).exists():
+            return None
+        connection = connect_reader(self.database)
+        try:
+            if not _check_format(connection):
+                connection.close()
+                return None
+        except BaseException:
+            connection.close()
+            raise
+        return Reader(self, connection)
+
+    def writer(self, *, power: bool = False) -> "Connection":
+        """A connection that writes; makes the workspace if it is not there."""
+        from penstock.durable.sqlite.connection import connect_writer, transaction  # noqa: PLC0415 -- as above
+        from penstock.durable.sqlite.disks import refuse_network_disk  # noqa: PLC0415 -- as above
+
+        if (reader := self.reader()) is not None:  # refused before a byte is changed
+            reader.connection.close()
+        self.directory.mkdir(parents=True, exist_ok=True)
+        refuse_network_disk(self.database)
+        connection = connect_writer(self.database)
+        try:
+            if connection.pragma("journal_mode") != "wal":
+                connection.pragma("journal_mode", "wal")
+            connection.pragma("synchronous", "full" if power else "normal")
+            if not _check_format(connection):
+                with transaction(connection):
+                    connection.execute(TABLES)
+                    connection.execute(
+                        "INSERT INTO flow_format SELECT ? WHERE NOT EXISTS (SELECT 1 FROM flow_format)", (FORMAT,)
+                    )
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def place(self, file: str) -> Path:
+        """Where a file is that the database names."""
+        if not _FILE.fullmatch(file):
+            raise StoreError(f"{self.database}: the database is damaged: {file!r} is no output")
+        return self.directory / file
+
+
+class Reader:
+    """Reads what is recorded."""
+
+    def __init__(self, workspace: Workspace, connection: "Connection") -> None:
+        self.workspace = workspace
+        self.connection: Connection = connection
+
+    def runs(self) -> list[RunRow]:
+        """All runs, the one begun last first."""
+        return [RunRow(*row) for row in self.connection.execute(f"{_RUN} ORDER BY began DESC, number DESC")]
+
+    def run(self, run: str) -> RunRow | None:
+        """What is recorded of a run."""
+        for row in self.connection.execute(f"{_RUN} WHERE run = ?", (run,)):
+            return RunRow(*row)
+        return None
+
+    def records(self, number: int) -> dict[str, Record]:
+        """What is recorded of the steps of a run, by path, in the order of the definition."""
+        below: dict[str, list[Record]] = {}
+        rows = self.connection.execute(f"{_STEP} WHERE run = ? ORDER BY parent, position", (number,))
+        for row in rows:
+            record = Record(*row)
+            below.setdefault(record.parent, []).append(record)
+        found: dict[str, Record] = {}
+        agenda = list(reversed(below.get("", ())))
+        while agenda:
+            record = agenda.pop()
+            found[record.path] = record
+            agenda.extend(reversed(below.get(record.path, ())))
+        return found
+
+    def record(self, number: int, path: str) -> Record | None:
+        """What is recorded of a step."""
+        for row in self.connection.execute(f"{_STEP} WHERE run = ? AND path = ?", (number, path)):
+            return Record(*row)
+        return None
+
+    def answered(self, number: int, path: str) -> Any:
+        """The value that a step was approved with."""
+        for (value,) in self.connection.execute(
+            "SELECT answered FROM flow_steps WHERE run = ? AND path = ?", (number, path)
+        ):
+            return codec.unpacked(value)
+        raise KeyError(path)
+
+    def value(self, number: int, hint: Any = None) -> Any:
+        """The value of a run."""
+        return codec.unpacked(self.packed_value(number), hint)
+
+    def packed_value(self, number: int) -> bytes:
+        """The value of a run, as bytes."""
+        for (value,) in self.connection.execute("SELECT value FROM flow_runs WHERE number = ?", (number,)):
+            return cast("bytes", value)
+        raise KeyError(number)
+
+    def output(self, number: int, path: str, hint: Any = None) -> Any:
+        """The output of a step, or what waits there; `KeyError` if there is none."""
+        for kind, gives, status, same, output, file, digest in self.connection.execute(_STORED, (number, path)):
+            return self._output(number, path, (kind, gives, status, same, output, file, digest), hint)
+        raise KeyError(path)
+
+    def _output(self, number: int, path: str, row: tuple[Any, ...], hint: Any) -> Any:
+        while True:
+            _, gives, _, same, output, file, digest = row
+            if output is not None or file is not None:
+                return codec.unpacked(output if file is None else self._read(path, file, digest), hint)
+            if gives and same is None:
+                children = self.connection.execute(_CHILDREN, (number, path)).fetchall()
+                found = (
+                    self._output(number, child, (kind, of, status, of_child, output, file, digest), hint)
+                    for child, status, of_child, output, file, digest, kind, of in children
+                    if status == "completed"
+                )
+                return tuple(found) if gives == "tuple" else list(found)
+            if same is None:
+                raise KeyError(path)
+            if not same:
+                return self.value(number, hint)
+            path = same
+            row = next(iter(self.connection.execute(_STORED, (number, path))), ())
+            if not row:
+                raise KeyError(path)
+
+    def _read(self, path: str, file: str, digest: bytes) -> bytes:
+        place = self.workspace.place(file)
+        try:
+            content = place.read_bytes()
+        except OSError as error:
+            raise StoredFileError(path, f"{place}: the output of step {path!r} is gone: {error.strerror}") from None
+        if digest_of(content) != digest:
+            raise StoredFileError(path, f"{place}: the output of step {path!r} was changed")
+        return content
+
+    def memo(self, code: bytes, item: bytes) -> bytes | None:
+        """The output that is kept for a value, as bytes."""
+        for (output,) in self.connection.execute(
+            "SELECT output FROM flow_memo WHERE code = ? AND item = ?", (code, item)
+        ):
+            return cast("bytes", output)
+        return None
+
+    def files(self) -> Iterator[str]:
+        """All files that are named."""
+        for (file,) in self.connection.execute("SELECT file FROM flow_steps WHERE file IS NOT NULL"):
+            yield file
+
+
+class StoredFileError(StoreError):
+    """A file with an output is gone, or was changed; `step` is the path of the step."""
+
+    def __init__(self, step: str, message: str) -> None:
+        super().__init__(message)
+        self.step = step
+
+
+def digest_of(content: bytes) -> bytes:
+    """What a file is known by."""
+    return blake2b(content, digest_size=32).digest()
+
+
+def name_of_file(path: str, digest: bytes) -> str:
+    """What the file with an output is called: another content has another name, as another run may name the old one."""
+    return blake2b(path.encode("utf-8", "surrogatepass") + b"\0" + digest, digest_size=20).hexdigest()
+
+
+@contextmanager
+def workspace_errors(database: str, step: str | None = None) -> Generator[None]:
+    """Turn what makes a workspace unusable into a `WORKSPACE_ERROR`."""
+    try:
+        yield
+    except PipelineError:
+        raise
+    except (StoreError, OSError, UnpackError, ClassGone) as error:
+        raise as_workspace_error(error, database, step) from error
+
+
+def as_workspace_error(error: Exception, database: str, step: str | None = None) -> PipelineError:
+    """The `WORKSPACE_ERROR` that an error is."""
+    if isinstance(error, StoredFileError):
+        return PipelineError("WORKSPACE_ERROR", error.step, str(error))
+    where = database if step is None else f"{database}: the output of step {step!r}"
+    text = (
+        str(error)
+        if isinstance(error, PenstockError)
+        else f"{error.strerror or error}"
+        if isinstance(error, OSError)
+        else str(error)
+    )
+    if not text.startswith(database):
+        text = f"{where}: {text}"
+    return PipelineError("WORKSPACE_ERROR", step, one_line(text))
+
+
+def _check_format(connection: "Connection") -> bool:
+    """Whether the tables are there; an error if their format is newer, or they are not as they were made."""
+    from penstock.durable.sqlite.schema import refuse_other_tables  # noqa: PLC0415 -- needs an extra
+
+    there = connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'flow_format'").fetchone()
+    if there is None:
+        return False
+    for (number,) in connection.execute("SELECT max(format) FROM flow_format"):
+        if not isinstance(number, int):
+            raise StoreError(f"{connection.path}: the database is damaged: it has no format")
+        if number > FORMAT:
+            raise StoreError(
+                f"{connection.path}: has format {number}, which is newer than {FORMAT}: a newer penstock made it"
+            )
+    refuse_other_tables(connection, TABLES)
+    return True
+
+
+def _directory_name(part: str) -> str:
+    encoded = part.encode("utf-8", "surrogatepass")
+    if len(encoded) <= _LONGEST_PART:
+        return part
+    return f"{part[:20]}-{blake2b(encoded, digest_size=16).hexdigest()}"
