@@ -74,7 +74,7 @@ REFUSED = {
     "a retry": lambda: step("a", double, retry=3),
     "memo": lambda: step("a", double, memo=1),
     "on_interrupted": lambda: step("a", double, on_interrupted="retry"),
-    "an engine": lambda: step("a", double, engine="process"),
+    "an engine": lambda: step("a", double, engine="gpu"),
     "an engine for an async function": lambda: step("a", later, engine="thread"),
     "a limit": lambda: step("a", double, limit=3),
     "a step for a function": lambda: step("a", step("b", double)),

@@ -19,7 +19,7 @@ from zoneinfo import ZoneInfo
 from penstock.core.errors import PenstockError
 from penstock.core.outcome import Failed, Ok
 from penstock.durable import values
-from penstock.durable.values import PackError, UnpackError
+from penstock.durable.values import PackError, UnpackError, kind_of
 from penstock.flow.results import OutputRefused, PipelineError
 
 
@@ -59,7 +59,7 @@ def _stand_in(value: Any) -> Any:
     for form in _FORMS:
         if form.knows(value):
             return form.letter, form.name(value), form.content(value)
-    raise PackError(type(value))
+    raise PackError(kind_of(value))
 
 
 def _restored(what: Any, hint: Any) -> Any:
@@ -77,14 +77,14 @@ def _called(kind: type[Any]) -> str:
 def _refused(value: Any, place: str, deep: int = 0) -> tuple[str, type[Any]] | None:
     """The place in `value` that cannot be stored, and its type; None if there is none, or only far down."""
     if deep > _DEEPEST:
-        return place, type(value)
+        return place, kind_of(value)
     try:
         values.pack(value, _stand_in)
     except PackError:
         for name, part in _parts(value):
             if (found := _refused(part, f"{place}{name}", deep + 1)) is not None:
                 return found
-        return place, type(value)
+        return place, kind_of(value)
     return None
 
 
@@ -94,7 +94,7 @@ _DEEPEST: Final = 50
 
 def _parts(value: Any) -> Iterator[tuple[str, Any]]:
     """What is in a value that has parts, with how each is reached."""
-    kind = type(value)
+    kind = kind_of(value)
     if kind is dict:
         for key, part in value.items():
             yield f"[{key!r}]", key
@@ -109,7 +109,8 @@ def _parts(value: Any) -> Iterator[tuple[str, Any]]:
         for form in _FORMS:
             if form.knows(value):
                 content = form.content(value)
-                for name, part in content.items() if isinstance(content, dict) else ():
+                fields = cast("dict[str, Any]", content) if isinstance(content, dict) else {}
+                for name, part in fields.items():
                     yield f".{name}", part
 
 
@@ -124,7 +125,7 @@ class _Form:
 
     def name(self, value: Any) -> str:
         """The class of `value`; `PackError` if it could not be found again."""
-        return _name_of_class(type(value))
+        return _name_of_class(kind_of(value))
 
     def content(self, value: Any) -> Any:
         """What there is to store."""
@@ -139,10 +140,11 @@ class _Enum(_Form):
     letter = "enum"
 
     def knows(self, value: Any) -> bool:
-        return isinstance(value, Enum)
+        return issubclass(kind_of(value), Enum)
 
     def content(self, value: Any) -> Any:
-        return value.name if value.name in type(value).__members__ else [value.value]
+        kind: Any = kind_of(value)
+        return value.name if value.name in kind.__members__ else [value.value]
 
     def restored(self, name: str, content: Any, hint: Any) -> Any:
         kind = _found(name, lambda kind: issubclass(kind, Enum), hint)
@@ -156,29 +158,34 @@ class _Named(_Form):
     letter = "named"
 
     def knows(self, value: Any) -> bool:
-        return isinstance(value, tuple) and hasattr(type(value), "_fields")
+        return issubclass(kind_of(value), tuple) and hasattr(value, "_fields")
 
     def content(self, value: Any) -> Any:
-        return dict(zip(type(value)._fields, value, strict=True))
+        names: tuple[str, ...] = value._fields
+        return dict(zip(names, value, strict=True))
 
     def restored(self, name: str, content: Any, hint: Any) -> Any:
-        kind = _found(name, lambda kind: issubclass(kind, tuple) and hasattr(kind, "_fields"), hint)
+        kind = _found(name, _is_named, hint)
         defaults = kind._field_defaults
         found = _completed(name, content, kind._fields, lambda field: (field in defaults, defaults.get(field)))
-        return tuple.__new__(kind, (found[field] for field in kind._fields))
+        return cast("Any", tuple).__new__(kind, (found[field] for field in kind._fields))
+
+
+def _is_named(kind: Any) -> bool:
+    return issubclass(kind, tuple) and hasattr(cast("Any", kind), "_fields")
 
 
 class _Data(_Form):
     letter = "data"
 
     def knows(self, value: Any) -> bool:
-        return dataclasses.is_dataclass(type(value)) and not isinstance(value, _BUILT_IN)
+        return dataclasses.is_dataclass(kind_of(value)) and not issubclass(kind_of(value), _BUILT_IN)
 
     def content(self, value: Any) -> Any:
         try:
             return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
         except AttributeError:  # a field was never set
-            raise PackError(type(value)) from None
+            raise PackError(kind_of(value)) from None
 
     def restored(self, name: str, content: Any, hint: Any) -> Any:
         kind = _found(name, dataclasses.is_dataclass, hint)
@@ -203,15 +210,16 @@ class _Model(_Form):
 
     def knows(self, value: Any) -> bool:
         pydantic = sys.modules.get("pydantic")
-        return pydantic is not None and isinstance(value, pydantic.BaseModel) and not isinstance(value, _BUILT_IN)
+        return pydantic is not None and issubclass(kind_of(value), pydantic.BaseModel)
 
     def content(self, value: Any) -> Any:
-        extra = value.__pydantic_extra__ or {}
-        return {**value.__dict__, **extra}
+        extra: dict[str, Any] = value.__pydantic_extra__ or {}
+        fields: dict[str, Any] = value.__dict__
+        return {**fields, **extra}
 
     def name(self, value: Any) -> str:
         if value.__pydantic_private__:  # what they hold is the model's own affair
-            raise PackError(type(value))
+            raise PackError(kind_of(value))
         return super().name(value)
 
     def restored(self, name: str, content: Any, hint: Any) -> Any:
@@ -248,7 +256,7 @@ class _Of(_Form):
         self._made = made
 
     def knows(self, value: Any) -> bool:
-        return type(value) is self._kind
+        return kind_of(value) is self._kind
 
     def name(self, value: Any) -> str:  # noqa: ARG002 -- of its class there is nothing to say
         return ""
@@ -262,8 +270,8 @@ class _Of(_Form):
 
 def _zoned(value: Any) -> Any:
     zone = value.tzinfo
-    if type(zone) is not ZoneInfo or zone.key is None:
-        raise PackError(type(value if zone is None else zone))
+    if type(zone) is not ZoneInfo or not zone.key:
+        raise PackError(kind_of(value if zone is None else zone))
     return [value.replace(tzinfo=None).isoformat(), zone.key, value.fold]
 
 
@@ -367,15 +375,19 @@ def _classes(hint: Any, seen: set[Any]) -> Iterator[type[Any]]:
         return
     for part in typing.get_args(hint):
         yield from _classes(part, seen)
-    kind = typing.get_origin(hint) or hint
+    kind: Any = typing.get_origin(hint) or hint
     if not isinstance(kind, type) or kind in seen:
         return
     seen.add(kind)
     yield kind
-    if dataclasses.is_dataclass(kind) or hasattr(kind, "_fields") or hasattr(kind, "__pydantic_fields__"):
+    if _has_fields(kind):
         with suppress(Exception):  # annotations are code of the user
-            for part in typing.get_type_hints(kind).values():
+            for part in typing.get_type_hints(cast("Any", kind)).values():
                 yield from _classes(part, seen)
+
+
+def _has_fields(kind: Any) -> bool:
+    return dataclasses.is_dataclass(kind) or hasattr(kind, "_fields") or hasattr(kind, "__pydantic_fields__")
 
 
 __all__ = ["ClassGone", "UnpackError", "digest", "packed", "unpacked"]

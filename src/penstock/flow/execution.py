@@ -30,7 +30,7 @@ from penstock.core.window import Window
 from penstock.durable.errors import StoreError
 from penstock.durable.values import UnpackError
 from penstock.engines.binding import Binding
-from penstock.engines.choosing import OWN
+from penstock.engines.choosing import OWN, Make, bound_to, chosen
 from penstock.engines.engine import Engine
 from penstock.flow import codec
 from penstock.flow.codec import ClassGone
@@ -49,6 +49,9 @@ from penstock.tasks.calls import one_stage
 from penstock.tasks.tokens import CancelToken, in_loop
 
 _NUMBER: Final = re.compile(r"\[\d+\]")
+_MANY: Final = 2
+"""Places with which a plain function runs in a thread."""
+
 _UNUSABLE: Final = (StoreError, OSError, UnpackError, ClassGone)
 
 
@@ -89,6 +92,7 @@ class Execution:
         self._scope: Scope | None = None
         self._window: Window[LeafNode, None] | None = None
         self._threads: Binding | None = None
+        self._engines: dict[int, tuple[Binding, Limits | None]] = {}
         self._tokens: dict[LeafNode, CancelToken] = {}
         self.tree: Tree = Tree(
             pipeline,
@@ -273,7 +277,7 @@ class Execution:
         item = b""
         limits = self._limits(step)
         value: Any = None
-        if step.options.memo or limits is not None or type(step).check is not Leaf.check:
+        if step.options.memo or limits is not None or _checks(step):
             value = self._loaded(node)
         if step.options.memo:
             item = _digest(step, value)
@@ -350,24 +354,37 @@ class Execution:
 
     def _where(self, step: FunctionStep) -> Binding | None:
         """Where its function runs; None: on the loop."""
-        engine = step.options.engine
-        if engine == "inline" or (engine is None and step.runs_as != "plain"):
+        engine = chosen(step.options.engine, step.runs_as, _MANY)
+        if engine is None:
             return None
-        assert self._scope is not None
-        if isinstance(engine, Engine):
-            return Binding(engine, self._scope.closed)
-        if self._threads is None:
-            threads = OWN["thread"](self._concurrency, "steps")
-            self._scope.resources.append(threads)
-            self._threads = Binding(threads, self._scope.closed)
-        return self._threads
+        scope = self._scope
+        assert scope is not None
+        if engine is OWN["thread"]:
+            if self._threads is None:
+                threads = OWN["thread"](self._concurrency, "steps")
+                scope.resources.append(threads)
+                self._threads = Binding(threads, scope.closed)
+            return self._threads
+        return self._bound(step, engine)[0]
+
+    def _bound(self, step: FunctionStep, engine: Engine | Make) -> tuple[Binding, Limits | None]:
+        """A step on an engine that is shared with others, or its own."""
+        found = self._engines.get(id(step))
+        if found is None:
+            assert self._scope is not None
+            plan: Plan[Any, Any] = Plan(
+                step.name, cast("Any", step.call), concurrency=self._concurrency, limits=limits_of(step.options.limit)
+            )
+            binding, plan = bound_to(engine, self._scope, plan, counted=True)
+            found = self._engines[id(step)] = binding, plan.limits
+        return found
 
     def _limits(self, step: Leaf[Any, Any]) -> Limits | None:
         limits = limits_of(step.options.limit)
-        engine = step.options.engine
-        if isinstance(engine, Engine):
-            rates, limiters = ((), ()) if limits is None else (limits.rates, limits.limiters)
-            limits = Limits(rates, tuple(sorted((*limiters, engine.places), key=lambda each: each.number)))
+        if isinstance(step, FunctionStep):
+            engine = chosen(step.options.engine, step.runs_as, _MANY)
+            if engine is not None and engine is not OWN["thread"]:
+                limits = self._bound(step, engine)[1]
         if limits is not None:
             limits.bind(self._loop)
         return limits
@@ -506,6 +523,11 @@ class _usable:  # noqa: N801 -- a block
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         if isinstance(error, _UNUSABLE):
             raise Unusable(error) from error
+
+
+def _checks(step: Leaf[Any, Any]) -> bool:
+    """Whether a kind of leaf looks whether something is missing."""
+    return "check" in {name for kind in type(step).__mro__[:-1] if kind is not Leaf for name in vars(kind)}
 
 
 def _cancel(task: asyncio.Task[Any], token: CancelToken, reason: str) -> None:

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Unpack, cast, get_type_hints, overload, overri
 from penstock.core import validate
 from penstock.core.errors import OptionError
 from penstock.core.text import name_of
+from penstock.engines.choosing import chosen
 from penstock.engines.local import FunctionKind, kind_of
 from penstock.flow.context import StepContext
 from penstock.flow.leaf import Leaf, LeafOptions, StepOptions, leaf_options
@@ -63,10 +64,7 @@ class FunctionStep(Leaf[Any, Any]):
                 f"{whose} must return its output, got {name_of(fn)}, which has a yield: see transform() for streams"
             )
         runs_as = kind_of(fn)
-        if runs_as == "async" and options.engine not in {None, "inline"}:
-            raise OptionError(
-                f"engine must be None or 'inline' for an async function, got {options.engine!r}: it runs on the loop"
-            )
+        chosen(options.engine, runs_as, None)
         self._set(fn=fn, runs_as=runs_as, takes_context=_takes_context(whose, fn))
 
     def arguments(self, value: Any, ctx: StepContext) -> tuple[Any, ...]:

@@ -23,11 +23,10 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypedDict
 
 from penstock.core import validate
-from penstock.core.errors import OptionError, PenstockError
+from penstock.core.errors import PenstockError
 from penstock.core.retry import Retry, Seconds
 from penstock.core.stage_limits import LimitOption, limits_of
-from penstock.engines.choosing import EngineOption
-from penstock.engines.engine import Engine
+from penstock.engines.choosing import EngineOption, chosen
 from penstock.flow.context import StepContext
 from penstock.flow.steps import I_contra, O_co, Step, refuse_unknown
 
@@ -100,13 +99,7 @@ def leaf_options(
     if given.retry is not None:
         validate.instance("retry", given.retry, Retry, "a Retry")
     limits_of(given.limit)
-    engine: object = given.engine
-    if not (
-        engine is None or (isinstance(engine, str) and engine in {"inline", "thread"}) or isinstance(engine, Engine)
-    ):
-        raise OptionError(
-            f"engine must be None, 'inline', 'thread' or an engine of penstock.engines, got {given.engine!r}"
-        )
+    chosen(given.engine, "other", None)
     return LeafOptions(
         given.retry,
         None if given.timeout is None else validate.seconds("timeout", given.timeout),

@@ -909,7 +909,7 @@ class LeafNode(Waiting):
 def _hints(step: Step[Any, Any] | None) -> Iterator[Any]:
     """The types that the functions of a step are annotated with."""
     if isinstance(step, Leaf):
-        yield from cast("Leaf[Any, Any]", step).annotations().values()
+        yield from step.annotations().values()
     for each in () if step is None else step.children().values():
         yield from _hints(each)
 
@@ -935,18 +935,24 @@ def gives_of(step: Step[Any, Any]) -> str:
     return "list" if isinstance(step, Map) else ""
 
 
+def type_of(value: object) -> str:
+    """The name of the type of a value."""
+    return type(value).__name__
+
+
 def listed(value: Any) -> list[Any]:
     """The items of what a map is given.
 
     Raises:
         TypeError: it is no iterable whose order lasts.
     """
+    kind = type_of(value)
     if isinstance(value, str | bytes | bytearray | Mapping | AbstractSet):
-        raise TypeError(f"a map needs items whose order lasts, got a {type(value).__name__}")
+        raise TypeError(f"a map needs items whose order lasts, got a {kind}")
     try:
         return list(cast("Iterable[Any]", value))
     except TypeError:
-        raise TypeError(f"a map needs an iterable, got a {type(value).__name__}") from None
+        raise TypeError(f"a map needs an iterable, got a {kind}") from None
 
 
 def _new(tree: Tree, nodes: Iterable[Node]) -> list[Record]:

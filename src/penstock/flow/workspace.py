@@ -351,7 +351,8 @@ class Reader:
         while True:
             _, gives, _, same, output, file, digest = row
             if output is not None or file is not None:
-                return codec.unpacked(output if file is None else self._read(path, file, digest), hint)
+                content = cast("bytes", output) if file is None else self._read(path, file, digest)
+                return codec.unpacked(content, hint)
             if gives and same is None:
                 children = self.connection.execute(_CHILDREN, (number, path)).fetchall()
                 found = (
