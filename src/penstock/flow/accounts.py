@@ -19,10 +19,10 @@ from penstock.flow.results import (
     Unread,
 )
 from penstock.flow.usage import Usage
-from penstock.flow.workspace import RUN_ID, Reader, Record, RunRow, Workspace, workspace_errors
+from penstock.flow.workspace import RUN_ID, Record, RunRow, Workspace, WorkspaceReader, workspace_errors
 
 
-class Accounts:
+class RunAccounts:
     """Makes of rows what users see; outputs are read when they are asked for."""
 
     def __init__(self, workspace: Workspace) -> None:
@@ -127,7 +127,7 @@ def _moment(seconds: float | None) -> datetime | None:
     return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
 
 
-def known_run(reader: Reader | None, run_id: object) -> tuple[Reader, RunRow]:
+def known_run(reader: WorkspaceReader | None, run_id: object) -> tuple[WorkspaceReader, RunRow]:
     """The run of that id; an `OptionError` that lists those there are if there is none."""
     run = checked_id(run_id)
     row = None if reader is None else reader.run(run)

@@ -114,7 +114,7 @@ def _parts(value: Any) -> Iterator[tuple[str, Any]]:
                     yield f".{name}", part
 
 
-class _Form:
+class _ValueForm:
     """A kind of value that something stands for: its letter, and how it is taken apart and put together."""
 
     letter: str
@@ -136,7 +136,7 @@ class _Form:
         raise NotImplementedError
 
 
-class _Enum(_Form):
+class _Enum(_ValueForm):
     letter = "enum"
 
     def knows(self, value: Any) -> bool:
@@ -154,7 +154,7 @@ class _Enum(_Form):
             raise ClassGone(f"class {name} has no member {content!r}") from None
 
 
-class _Named(_Form):
+class _Named(_ValueForm):
     letter = "named"
 
     def knows(self, value: Any) -> bool:
@@ -175,7 +175,7 @@ def _is_named(kind: Any) -> bool:
     return issubclass(kind, tuple) and hasattr(cast("Any", kind), "_fields")
 
 
-class _Data(_Form):
+class _Data(_ValueForm):
     letter = "data"
 
     def knows(self, value: Any) -> bool:
@@ -205,7 +205,7 @@ class _Data(_Form):
         return value
 
 
-class _Model(_Form):
+class _Model(_ValueForm):
     letter = "model"
 
     def knows(self, value: Any) -> bool:
@@ -246,7 +246,7 @@ class _Model(_Form):
         return value
 
 
-class _Of(_Form):
+class _Plainly(_ValueForm):
     """Values of one class, which are made of others by a function."""
 
     def __init__(self, letter: str, kind: type[Any], content: Callable[[Any], Any], made: Callable[[Any], Any]) -> None:
@@ -282,29 +282,29 @@ def _failed(content: Any) -> Failed:
 _BUILT_IN: Final = (dict, list, set, frozenset, tuple, str, bytes, int, float, BaseException)
 """Types whose content is not in fields."""
 
-_FORMS: Final[tuple[_Form, ...]] = (
+_FORMS: Final[tuple[_ValueForm, ...]] = (
     _Enum(),
-    _Of("ok", Ok, lambda value: [value.value, value.index], lambda content: Ok(*content)),
-    _Of(
+    _Plainly("ok", Ok, lambda value: [value.value, value.index], lambda content: Ok(*content)),
+    _Plainly(
         "failed",
         Failed,
         lambda value: [value.error, value.index, value.item, value.stage, value.attempts],
         _failed,
     ),
-    _Of(
+    _Plainly(
         "error",
         PipelineError,
         lambda value: [value.code, value.step, str(value)],
         lambda content: PipelineError(*content),
     ),
-    _Of("fraction", Fraction, str, Fraction),
-    _Of(
+    _Plainly("fraction", Fraction, str, Fraction),
+    _Plainly(
         "datetime",
         datetime,
         _zoned,
         lambda content: datetime.fromisoformat(content[0]).replace(tzinfo=ZoneInfo(content[1]), fold=content[2]),
     ),
-    _Of(
+    _Plainly(
         "time",
         time,
         _zoned,

@@ -41,9 +41,9 @@ from penstock.flow.leaf import CannotBegin, Leaf
 from penstock.flow.pipeline import Pipeline
 from penstock.flow.recorder import Noticed, Recorder, settled
 from penstock.flow.results import OutputRefused, PipelineError
-from penstock.flow.tree import LeafNode, Node, Of, SequenceNode, Tree
+from penstock.flow.tree import LeafNode, Node, OutputOf, SequenceNode, StepTree
 from penstock.flow.usage import Usage
-from penstock.flow.workspace import Reader, Record, RunRow, as_workspace_error
+from penstock.flow.workspace import Record, RunRow, WorkspaceReader, as_workspace_error
 from penstock.run import Run
 from penstock.tasks.calls import one_stage
 from penstock.tasks.tokens import CancelToken, in_loop
@@ -70,7 +70,7 @@ class Execution:
         run: RunRow,
         records: dict[str, Record],
         *,
-        reader: Reader,
+        reader: WorkspaceReader,
         recorder: Recorder,
         codes: Codes,
         concurrency: int,
@@ -94,7 +94,7 @@ class Execution:
         self._threads: Binding | None = None
         self._engines: dict[int, tuple[Binding, Limits | None]] = {}
         self._tokens: dict[LeafNode, CancelToken] = {}
-        self.tree: Tree = Tree(
+        self.tree: StepTree = StepTree(
             pipeline,
             number=run.number,
             records=records,
@@ -113,7 +113,7 @@ class Execution:
         """Go on until all that can be done is done, or it is stopped; then nothing of it runs any more (P4)."""
         self._run = one_stage(self._open).open(grace=self._grace)
         async with self._run as results:
-            self._guarded(lambda: self.tree.root.begin(Of("")))
+            self._guarded(lambda: self.tree.root.begin(OutputOf("")))
             try:
                 async for _ in results:
                     pass
@@ -412,7 +412,7 @@ class Execution:
                 record = self.tree.records.get(path)
                 if record is None or record.status != "completed":
                     raise KeyError(name)
-                return self.tree.load(Of(path))
+                return self.tree.load(OutputOf(path))
         raise KeyError(name)
 
 

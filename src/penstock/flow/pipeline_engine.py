@@ -12,8 +12,9 @@ from penstock.core import validate
 from penstock.core.errors import OptionError
 from penstock.core.retry import Seconds
 from penstock.durable.fingerprint import OnChange
+from penstock.durable.sink import Durability
 from penstock.flow import codec
-from penstock.flow.accounts import Accounts, checked_id, known_run, listed_names
+from penstock.flow.accounts import RunAccounts, checked_id, known_run, listed_names
 from penstock.flow.matching import first_empty, step_at
 from penstock.flow.pipeline import Pipeline
 from penstock.flow.recorder import Statement
@@ -26,14 +27,14 @@ from penstock.flow.results import (
     RunInfo,
     StepResult,
 )
-from penstock.flow.session import ENDED_RUN, NEW_RUN, Durability, EngineSettings, RunOptions, Session, not_begun
+from penstock.flow.session import ENDED_RUN, NEW_RUN, EngineSettings, PipelineRunOptions, Session, not_begun
 from penstock.flow.shapes import Review
 from penstock.flow.tree import INSERT_STEP
 from penstock.flow.workspace import (
-    Reader,
     Record,
     RunRow,
     Workspace,
+    WorkspaceReader,
     workspace_errors,
 )
 from penstock.tasks.tokens import CancelToken
@@ -86,7 +87,7 @@ class PipelineEngine:
         grace: Seconds = 5.0,
     ) -> None:
         self._workspace = Workspace(validate.path("workspace", workspace))
-        self._accounts = Accounts(self._workspace)
+        self._accounts = RunAccounts(self._workspace)
         choices: tuple[Durability, ...] = ("process", "power")
         for name, hook in (("on_step_complete", on_step_complete), ("on_status_change", on_status_change)):
             if hook is not None:
@@ -108,7 +109,7 @@ class PipelineEngine:
     # Running
 
     async def run[I, O](
-        self, pipeline: Pipeline[I, O], value: I, /, *, run_id: str | None = None, **options: Unpack[RunOptions]
+        self, pipeline: Pipeline[I, O], value: I, /, *, run_id: str | None = None, **options: Unpack[PipelineRunOptions]
     ) -> PipelineResult[O]:
         """Run a pipeline on `value`, or go on with its run of that id; gives a result, whatever ends the run.
 
@@ -116,7 +117,7 @@ class PipelineEngine:
             pipeline: what is to be run.
             value: what its first step gets; it must be a value that can be stored.
             run_id: 1 to 200 of `A-Z a-z 0-9 . _ : @ + -`, first a letter or digit; None makes one that sorts by time.
-            **options: see `RunOptions`.
+            **options: see `PipelineRunOptions`.
 
         Raises:
             OptionError: an argument breaks its rule; the run of that id has another value, or is of another pipeline.
@@ -133,7 +134,7 @@ class PipelineEngine:
         return cast("PipelineResult[O]", await self._go(pipeline, run, content, given))
 
     async def run_or_raise[I, O](
-        self, pipeline: Pipeline[I, O], value: I, /, *, run_id: str | None = None, **options: Unpack[RunOptions]
+        self, pipeline: Pipeline[I, O], value: I, /, *, run_id: str | None = None, **options: Unpack[PipelineRunOptions]
     ) -> O:
         """Do what `run` does, and give the output.
 
@@ -151,7 +152,7 @@ class PipelineEngine:
         raise PipelineError("PAUSED", first, f"run {result.run_id!r} is paused: step {first!r} waits for an answer")
 
     async def resume[I, O](
-        self, run_id: str, /, *, pipeline: Pipeline[I, O], **options: Unpack[RunOptions]
+        self, run_id: str, /, *, pipeline: Pipeline[I, O], **options: Unpack[PipelineRunOptions]
     ) -> PipelineResult[O]:
         """Go on with a run: what is not finished is run, what waits goes on waiting; a completed run calls nothing.
 
@@ -166,7 +167,7 @@ class PipelineEngine:
         return cast("PipelineResult[O]", await self._go(pipeline, run, None, given))
 
     async def _go(
-        self, pipeline: Pipeline[Any, Any], run: str, content: bytes | None, given: RunOptions
+        self, pipeline: Pipeline[Any, Any], run: str, content: bytes | None, given: PipelineRunOptions
     ) -> PipelineResult[Any]:
         try:
             with self._workspace.reading() as reader:
@@ -411,11 +412,11 @@ def _check_pipeline(pipeline: object) -> None:
         raise OptionError(f"pipeline must be a Pipeline, got {pipeline!r}")
 
 
-def _checked_options(options: RunOptions) -> RunOptions:
+def _checked_options(options: PipelineRunOptions) -> PipelineRunOptions:
     for name in options:
-        if name not in RunOptions.__optional_keys__:
+        if name not in PipelineRunOptions.__optional_keys__:
             raise OptionError(
-                f"run has no option {name!r}: there are {', '.join(sorted(RunOptions.__optional_keys__))}"
+                f"run has no option {name!r}: there are {', '.join(sorted(PipelineRunOptions.__optional_keys__))}"
             )
     choices: tuple[OnChange, ...] = ("continue", "refuse", "restart")
     validate.one_of("on_change", options.get("on_change", "continue"), choices)
@@ -432,7 +433,7 @@ def _check_answer(by: object, what: str, text: object) -> None:
 
 
 def _check_same(
-    reader: Reader | None, row: RunRow | None, run: str, pipeline: Pipeline[Any, Any], content: bytes | None
+    reader: WorkspaceReader | None, row: RunRow | None, run: str, pipeline: Pipeline[Any, Any], content: bytes | None
 ) -> None:
     """Refuse to go on with a run that has another value, is of another pipeline, or is not there."""
     if row is None:
@@ -458,7 +459,7 @@ def _waiting(records: Mapping[str, Record]) -> list[Record]:
     ]
 
 
-def _the_waiting(reader: Reader, row: RunRow, step: str | None) -> Record:
+def _the_waiting(reader: WorkspaceReader, row: RunRow, step: str | None) -> Record:
     """The step that is answered."""
     waiting = _waiting(reader.records(row.number))
     found = waiting if step is None else [each for each in waiting if each.path == step]

@@ -15,7 +15,7 @@ type Status = Literal["pending", "running", "paused", "completed", "failed", "ca
 type StepStatus = Literal["pending", "running", "waiting", "completed", "failed", "cancelled", "skipped", "killed"]
 """Of a step. Waiting: for an answer, with the steps round it. Killed: it was under way when the process died."""
 
-type Code = Literal[
+type ErrorCode = Literal[
     "STEP_FAILED",
     "TASK_CREATION_FAILED",
     "OUTPUT_REFUSED",
@@ -43,9 +43,9 @@ class PipelineError(PenstockError):
         step: the path of the step, or None.
     """
 
-    def __init__(self, code: Code, step: str | None, message: str) -> None:
+    def __init__(self, code: ErrorCode, step: str | None, message: str) -> None:
         super().__init__(message)
-        self.code: Code = code
+        self.code: ErrorCode = code
         self.step: str | None = step
 
 

@@ -8,11 +8,12 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from time import time
-from typing import Any, Final, Literal, TypedDict
+from typing import Any, Final, TypedDict
 
 from penstock.core.log import LOG
 from penstock.durable.fingerprint import OnChange
-from penstock.flow.accounts import Accounts, listed_names, main_error
+from penstock.durable.sink import Durability
+from penstock.flow.accounts import RunAccounts, listed_names, main_error
 from penstock.flow.codes import Codes
 from penstock.flow.context import State
 from penstock.flow.execution import Execution, tell
@@ -21,10 +22,8 @@ from penstock.flow.pipeline import Pipeline
 from penstock.flow.recorder import Noticed, Recorder, Statement, settled
 from penstock.flow.results import PipelineError, PipelineResult, RunInfo, StepResult
 from penstock.flow.usage import Usage
-from penstock.flow.workspace import Reader, Record, RunRow, Workspace, workspace_errors
+from penstock.flow.workspace import Record, RunRow, Workspace, WorkspaceReader, workspace_errors
 from penstock.tasks.tokens import CancelToken, in_loop
-
-type Durability = Literal["process", "power"]
 
 _BEGUN: Final = (
     "UPDATE flow_runs SET status = 'running', errors = '[]', changed = ?, ended = NULL, cancel = 0, shape = ?, "
@@ -41,7 +40,7 @@ NEW_RUN: Final = (
 )
 
 
-class RunOptions(TypedDict, total=False):
+class PipelineRunOptions(TypedDict, total=False):
     """Options of `run` and `resume`.
 
     Attributes:
@@ -59,7 +58,7 @@ class EngineSettings:
     """The options of an engine, checked."""
 
     workspace: Workspace
-    accounts: Accounts
+    accounts: RunAccounts
     concurrency: int
     durability: Durability
     on_step_complete: Callable[[StepResult], object] | None
@@ -76,7 +75,7 @@ class Session:
         pipeline: Pipeline[Any, Any],
         run: str,
         content: bytes | None,
-        given: RunOptions,
+        given: PipelineRunOptions,
     ) -> None:
         self._settings = settings
         self._pipeline = pipeline
@@ -90,7 +89,7 @@ class Session:
         self._execution: Execution | None = None
         self._row: RunRow
         self._recorder: Recorder
-        self._reader: Reader
+        self._reader: WorkspaceReader
         self._errors: tuple[PipelineError, ...] = ()
 
     async def go(self) -> PipelineResult[Any]:
@@ -319,7 +318,7 @@ def _no_output(name: str) -> Any:
     raise KeyError(name)
 
 
-def _next_number(reader: Reader) -> int:
+def _next_number(reader: WorkspaceReader) -> int:
     for (number,) in reader.connection.execute("SELECT coalesce(max(number), 0) + 1 FROM flow_runs"):
         return int(number)
     return 1

@@ -25,10 +25,10 @@ from penstock.flow.codes import Codes
 from penstock.flow.leaf import Leaf
 from penstock.flow.pipeline import Pipeline
 from penstock.flow.recorder import Recorder, Statement
-from penstock.flow.results import Code, OutputRefused, PipelineError
+from penstock.flow.results import ErrorCode, OutputRefused, PipelineError
 from penstock.flow.shapes import Branch, Map, Parallel, Review, Rounds
 from penstock.flow.steps import Step
-from penstock.flow.workspace import LARGE, Reader, Record, digest_of, name_of_file
+from penstock.flow.workspace import LARGE, Record, WorkspaceReader, digest_of, name_of_file
 
 INSERT_STEP: Final = (
     "INSERT INTO flow_steps(run, path, parent, position, name, kind, gives, status, attempts, interrupted, requests, "
@@ -37,7 +37,7 @@ INSERT_STEP: Final = (
 
 
 @dataclass(frozen=True, slots=True)
-class Of:
+class OutputOf:
     """The output of the step at a path; "" is the value of the run."""
 
     path: str
@@ -50,11 +50,11 @@ class Packed:
     content: bytes
 
 
-type Whence = Of | Packed
+type Whence = OutputOf | Packed
 """Where a step has its value from; each who asks is given a copy."""
 
 
-class Tree:
+class StepTree:
     """The nodes of a run.
 
     Attributes:
@@ -72,7 +72,7 @@ class Tree:
         *,
         number: int,
         records: dict[str, Record],
-        reader: Reader,
+        reader: WorkspaceReader,
         recorder: Recorder,
         run: str,
         concurrency: int,
@@ -199,7 +199,7 @@ class Tree:
 
     # Failing
 
-    def fail(self, node: "Node", code: Code, message: str, cause: BaseException | None = None) -> None:
+    def fail(self, node: "Node", code: ErrorCode, message: str, cause: BaseException | None = None) -> None:
         """Record the failure of a node and of those round it; what runs beside it is cancelled, and no more begun."""
         error = PipelineError(code, node.path, f"step {node.path!r}: {message}")
         error.__cause__ = cause
@@ -281,13 +281,13 @@ class Node:
     __slots__ = ("awaits", "error", "order", "origin", "over", "parent", "path", "step", "tree", "waits", "wakes")
     collects: bool = False
 
-    def __init__(self, tree: Tree, step: Any, path: str, parent: "Node | None", position: int) -> None:
-        self.tree: Tree = tree
+    def __init__(self, tree: StepTree, step: Any, path: str, parent: "Node | None", position: int) -> None:
+        self.tree: StepTree = tree
         self.step: Any = step
         self.path: str = path
         self.parent: Node | None = parent
         self.order: tuple[int, ...] = () if parent is None else (*parent.order, position)
-        self.origin: Whence = Of("")
+        self.origin: Whence = OutputOf("")
         self.waits: bool = False
         self.wakes: bool = False
         self.over: bool = False
@@ -506,7 +506,7 @@ class SequenceNode(OneAtATime):
 
     @override
     def child_is_over(self, child: Node) -> None:
-        self._begin(child.position + 1, Of(child.path))
+        self._begin(child.position + 1, OutputOf(child.path))
 
 
 def _go_on(node: Node) -> None:
@@ -517,12 +517,12 @@ def _go_on(node: Node) -> None:
         node.tree.write(node.tree.changed(record, status="running"))
 
 
-class Gate(Node):
+class Together(Node):
     """Steps that run at once, at most so many under way; one that waits for an answer frees its place."""
 
     __slots__ = ("_left", "_next", "_under_way", "_waking")
 
-    def __init__(self, tree: Tree, step: Any, path: str, parent: Node | None, position: int) -> None:
+    def __init__(self, tree: StepTree, step: Any, path: str, parent: Node | None, position: int) -> None:
         super().__init__(tree, step, path, parent, position)
         self._next = 0
         self._left = 0
@@ -594,7 +594,7 @@ class Gate(Node):
         self.fill()
 
 
-class ParallelNode(Gate):
+class ParallelNode(Together):
     """Steps that each get a copy of the value."""
 
     __slots__ = ("_children",)
@@ -621,7 +621,7 @@ class ParallelNode(Gate):
         self.tree.later(lambda: child.begin(self.origin))
 
 
-class MapNode(Gate):
+class MapNode(Together):
     """A step for each item."""
 
     __slots__ = ("_failures", "_items")
@@ -688,7 +688,7 @@ class MapNode(Gate):
             path = self.path_of(number)
             error = self._failures.get(number)
             if error is None:
-                results.append(Ok(tree.load(Of(path)), number))
+                results.append(Ok(tree.load(OutputOf(path)), number))
             else:
                 attempts = max(tree.records[path].attempts, 1)
                 results.append(Failed(error, number, codec.unpacked(item or b""), path, attempts))
@@ -764,17 +764,17 @@ class RoundsNode(OneAtATime):
     def child_is_over(self, child: Node) -> None:
         tree, step, number = self.tree, self.step, child.position + 1
         if self._path_of(number) in tree.records:
-            self._begin(number, Of(child.path))
+            self._begin(number, OutputOf(child.path))
             return
         try:
-            is_done = bool(step.until(tree.load(Of(child.path))))
+            is_done = bool(step.until(tree.load(OutputOf(child.path))))
         except Exception as error:  # noqa: BLE001 -- of the user's function
             tree.fail(self, "STEP_FAILED", said(error), as_failure(error, "until"))
             return
         if is_done:
             self.complete(same=child.path)
         elif number < step.max_rounds:
-            self._begin(number, Of(child.path))
+            self._begin(number, OutputOf(child.path))
         else:
             tree.fail(self, "STEP_FAILED", f"did not end within max_rounds={step.max_rounds} rounds")
 
@@ -879,7 +879,7 @@ class LeafNode(Waiting):
     reason = "interrupted"
     step: Leaf[Any, Any]
 
-    def __init__(self, tree: Tree, step: Any, path: str, parent: Node | None, position: int) -> None:
+    def __init__(self, tree: StepTree, step: Any, path: str, parent: Node | None, position: int) -> None:
         super().__init__(tree, step, path, parent, position)
         self.cancel: Callable[[str], None] = _nobody
 
@@ -955,7 +955,7 @@ def listed(value: Any) -> list[Any]:
         raise TypeError(f"a map needs an iterable, got a {kind}") from None
 
 
-def _new(tree: Tree, nodes: Iterable[Node]) -> list[Record]:
+def _new(tree: StepTree, nodes: Iterable[Node]) -> list[Record]:
     """Records of those that have none."""
     found: list[Record] = []
     for node in nodes:

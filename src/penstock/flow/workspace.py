@@ -219,7 +219,7 @@ class Workspace:
         return holder(str(directory), str(directory / "lock"))
 
     @contextmanager
-    def reading(self) -> Generator["Reader | None"]:
+    def reading(self) -> Generator["WorkspaceReader | None"]:
         """Read what is recorded, all of one instant; None: there is nothing.
 
         Raises:
@@ -237,7 +237,7 @@ class Workspace:
         finally:
             reader.connection.close()
 
-    def reader(self) -> "Reader | None":
+    def reader(self) -> "WorkspaceReader | None":
         """What reads on a connection of its own, which is to be closed; None if there is no database yet."""
         from penstock.durable.sqlite.connection import connect_reader  # noqa: PLC0415 -- as above
 
@@ -251,7 +251,7 @@ class Workspace:
         except BaseException:
             connection.close()
             raise
-        return Reader(self, connection)
+        return WorkspaceReader(self, connection)
 
     def writer(self, *, power: bool = False) -> "Connection":
         """A connection that writes; makes the workspace if it is not there."""
@@ -285,7 +285,7 @@ class Workspace:
         return self.directory / file
 
 
-class Reader:
+class WorkspaceReader:
     """Reads what is recorded."""
 
     def __init__(self, workspace: Workspace, connection: "Connection") -> None:
