@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import time
 from functools import partial
 
 import pytest
@@ -230,6 +231,21 @@ async def test_a_group_larger_than_a_page():
     texts = [chr(97 + number % 26) * 3_000 for number in range(200)]
     async with calling() as (_, submit):
         assert values(await submit(*((give, text) for text in texts))) == texts
+
+
+async def test_a_result_that_is_still_in_the_socket_is_not_known_yet():
+    """The page says that the call is over; nobody has read the socket since."""
+    async with calling() as (engine, submit):
+        await submit((double, 1))
+        answers = submit((give, bytes(100_000)), (hang,))
+        page = engine._children[0]._areas[0]
+        while page.words[0] < 2:  # the loop does not get a turn
+            time.sleep(0.001)  # noqa: ASYNC251
+        assert engine.peek(answers).answers == []
+        await until(lambda: len(engine.peek(answers).answers) == 1)
+        assert values(engine.peek(answers).answers) == [bytes(100_000)]
+        engine.stop(answers)
+        assert len(await answers) == 2
 
 
 async def test_a_group_of_very_many_calls_is_answered_as_far_as_one_can_be():

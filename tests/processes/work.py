@@ -1,6 +1,7 @@
 """Functions that run in workers, and what tests of workers share."""
 
 import asyncio
+import atexit
 import ctypes
 import os
 import signal
@@ -237,3 +238,7 @@ def alive(number):
 
 def exited_at_start():
     os._exit(3)
+
+
+def sleep_at_exit():
+    atexit.register(time.sleep, 3600)

@@ -8,11 +8,7 @@ between, one of them sees the other (Dekker): what the driver has stopped and do
 """
 
 import mmap
-import os
-import sys
-import tempfile
 from _thread import allocate_lock
-from collections.abc import Callable
 from struct import Struct
 from typing import Final
 
@@ -27,6 +23,9 @@ SINCE: Final = 3
 
 AREA: Final = 1 << 17
 """Bytes of a half."""
+SIZE: Final = 2 * AREA
+"""Bytes of a page."""
+
 MOST_CALLS: Final = 1 << 11
 """Calls that a group can have: each has room for a record without data."""
 _FIRST: Final = 64
@@ -80,6 +79,11 @@ class Area:
         self.words[FINISHED] += 1
         return True
 
+    def next_kind(self) -> int:
+        """What the next record is."""
+        kind: int = _RECORD.unpack_from(self.bytes, self._end)[1]
+        return kind
+
     def next(self) -> tuple[float, int, memoryview]:
         """The next record that the driver has not read: seconds, kind, data. It has counted that there is one."""
         start = self._end + _RECORD.size
@@ -98,18 +102,6 @@ class SharedPage:
     """Both halves: group `n` has the half `n % 2`."""
 
     def __init__(self, fd: int) -> None:
-        self._map = mmap.mmap(fd, 2 * AREA)
+        self._map = mmap.mmap(fd, SIZE)
         whole = memoryview(self._map)
         self.areas: tuple[Area, Area] = Area(whole[:AREA]), Area(whole[AREA:])
-
-
-def page_file() -> int:
-    """A descriptor of memory for a page; it is in no file system, or in one without a name."""
-    create: Callable[[str], int] | None = getattr(os, "memfd_create", None) if sys.platform == "linux" else None
-    if create is not None:
-        fd = create("penstock")
-    else:
-        with tempfile.TemporaryFile() as file:
-            fd = os.dup(file.fileno())
-    os.ftruncate(fd, 2 * AREA)
-    return fd

@@ -5,12 +5,14 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final, NamedTuple, cast
 
 from penstock.core.errors import MisuseError, OptionError
-from penstock.engines.process.page import page_file
+from penstock.engines.process.page import SIZE
 
 _PROGRAM: Final = "penstock.engines.process.worker"
 
@@ -65,7 +67,7 @@ def start() -> Started:
         fds.append(theirs)
         hold, leash = os.pipe()
         fds += (hold, leash)
-        page = page_file()
+        page = _page_file()
         fds.append(page)
         code = (
             f"import sys; sys.path[:] = {[str(path) for path in sys.path]!a}; "
@@ -86,6 +88,18 @@ def start() -> Started:
     os.close(hold)
     ours.setblocking(False)
     return Started(process, ours, leash, page, _pidfd(process.pid))
+
+
+def _page_file() -> int:
+    """A descriptor of memory for a page; it is in no file system, or in one without a name."""
+    create: Callable[[str], int] | None = getattr(os, "memfd_create", None) if sys.platform == "linux" else None
+    if create is not None:
+        fd = create("penstock")
+    else:
+        with tempfile.TemporaryFile() as file:
+            fd = os.dup(file.fileno())
+    os.ftruncate(fd, SIZE)
+    return fd
 
 
 def _pidfd(pid: int) -> int | None:

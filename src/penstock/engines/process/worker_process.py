@@ -83,6 +83,8 @@ class SentGroup:
         known = self.known
         while len(known) < area.words[pages.FINISHED]:
             index = len(known)
+            if area.next_kind() == pages.BY_PIPE and index not in self.parts:
+                return  # it is on its way
             seconds, kind, data = area.next()
             buffers: list[bytes | bytearray] = []
             if kind == pages.BY_PIPE:
@@ -133,7 +135,7 @@ class WorkerProcess:
         self._outbox = messages.Outbox()
         self._writing = False
         self._sent = 0
-        self._functions: set[int] = set()
+        self.functions: set[int] = set()
         self.dropped: list[int] = []
         self.groups: dict[int, SentGroup | None] = {}
         """Those that it has not answered, by number; None: what is left of one that was taken back."""
@@ -176,11 +178,11 @@ class WorkerProcess:
         self.groups[number] = group
         new: list[tuple[int, bytes]] = []
         for function in dict.fromkeys(group.functions):
-            if function.number not in self._functions:
-                self._functions.add(function.number)
+            if function.number not in self.functions:
+                self.functions.add(function.number)
                 new.append((function.number, function.data))
         dropped, self.dropped = self.dropped, []
-        self._functions.difference_update(dropped)
+        self.functions.difference_update(dropped)
         envelope = pickle.dumps((new, dropped, group.entries), 5)
         self._write(messages.message(messages.RUN, number, envelope, group.buffers))
 
