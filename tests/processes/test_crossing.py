@@ -105,6 +105,19 @@ async def test_arguments_of_two_calls_are_not_one_object():
     assert answers[1].value == [1]
 
 
+async def test_a_function_that_holds_a_large_array_has_it_in_the_worker():
+    array = np.arange(LARGE)
+    async with calling() as (_, submit):
+        by_partial, by_closure = await submit((functools.partial(np.dot, array), array), (lambda _: array.sum(), None))
+    assert by_partial.value == np.dot(array, array)
+    assert by_closure.value == array.sum()
+
+
+async def test_an_exception_that_holds_a_large_array():
+    error = await error_of(raises, ValueError(np.arange(LARGE)))
+    assert error.args[0].sum() == np.arange(LARGE).sum()
+
+
 # What has no name
 
 

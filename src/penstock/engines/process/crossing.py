@@ -5,8 +5,10 @@ Large arrays, `bytes` and `bytearray` go beside the pickle, as they are (protoco
 
 import pickle
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from functools import partial
 from importlib import import_module
+from io import BytesIO
 from pickle import PickleBuffer
 from types import FunctionType
 from typing import Any, Final
@@ -29,48 +31,35 @@ class Crossing:
     def __init__(self, *, main_is_there: bool) -> None:
         self._main_is_there = main_is_there
 
-    def dumps(self, value: Any, buffers: list[memoryview]) -> bytes:
-        """Pickle a value; its large buffers are added to the list.
+    def dumps(self, value: Any, buffers: list[memoryview] | None = None) -> bytes:
+        """Pickle a value; its large buffers are added to the list, if there is one.
 
         Raises:
             Exception: it cannot be pickled; anything, as it is the value that says so.
         """
-        count = len(buffers)
-
-        def beside(buffer: PickleBuffer) -> bool:
-            """Whether the buffer stays in the pickle."""
-            try:
-                view = buffer.raw()
-            except BufferError:
-                return True
-            if view.nbytes < LARGE or len(buffers) >= MOST_BUFFERS:
-                return True
-            buffers.append(view)
-            return False
-
+        count = len(buffers or ())
         try:
-            data = pickle.dumps(value, 5, buffer_callback=beside)
+            data = pickle.dumps(value, 5, buffer_callback=None if buffers is None else partial(_stays, buffers))
         except Exception as error:
-            del buffers[count:]
             cloud = _cloudpickle()
             if cloud is None:
                 if isinstance(error, (AttributeError, pickle.PicklingError)):
                     raise pickle.PicklingError(f"{error}; {NEEDS_CLOUDPICKLE}") from error
                 raise
-            return self._by_value(cloud, value, beside)
+            return self._by_value(cloud, value, buffers, count)
         if not self._main_is_there and _MAIN in data:
             cloud = _cloudpickle()
             if cloud is None:
                 raise pickle.PicklingError(
                     f"workers do not have the module __main__ of this process; {NEEDS_CLOUDPICKLE}"
                 )
-            del buffers[count:]
-            return self._by_value(cloud, value, beside)
+            return self._by_value(cloud, value, buffers, count)
         return data
 
-    def _by_value(self, cloud: Any, value: Any, beside: Callable[[PickleBuffer], bool]) -> bytes:
-        from io import BytesIO  # noqa: PLC0415 -- with the rest of what is rarely needed
-
+    def _by_value(self, cloud: Any, value: Any, buffers: list[memoryview] | None, count: int) -> bytes:
+        """Pickle with cloudpickle; the list has `count` buffers of other values."""
+        if buffers is not None:
+            del buffers[count:]
         main_is_there = self._main_is_there
 
         class Pickler(cloud.CloudPickler):  # type: ignore[misc]
@@ -83,13 +72,25 @@ class Crossing:
                 return above.reducer_override(obj)
 
         file = BytesIO()
-        Pickler(file, 5, buffer_callback=beside).dump(value)
+        Pickler(file, 5, buffer_callback=None if buffers is None else partial(_stays, buffers)).dump(value)
         return file.getvalue()
 
 
 NEEDS_CLOUDPICKLE: Final = (
     "what has no name in a module that workers import needs cloudpickle: pip install 'penstock[process]'"
 )
+
+
+def _stays(buffers: list[memoryview], buffer: PickleBuffer) -> bool:
+    """Whether a buffer stays in the pickle; else it is added to the list."""
+    try:
+        view = buffer.raw()
+    except BufferError:
+        return True
+    if view.nbytes < LARGE or len(buffers) >= MOST_BUFFERS:
+        return True
+    buffers.append(view)
+    return False
 
 
 def loads(data: bytes | bytearray | memoryview, buffers: Iterable[Any] = ()) -> Any:

@@ -79,17 +79,16 @@ class Area:
         self.words[FINISHED] += 1
         return True
 
-    def next_kind(self) -> int:
-        """What the next record is."""
-        kind: int = _RECORD.unpack_from(self.bytes, self._end)[1]
-        return kind
-
     def next(self) -> tuple[float, int, memoryview]:
         """The next record that the driver has not read: seconds, kind, data. It has counted that there is one."""
         start = self._end + _RECORD.size
         seconds, kind, length = _RECORD.unpack_from(self.bytes, self._end)
         self._end = start + length
         return seconds, kind, self.bytes[start : start + length]
+
+    def put_back(self) -> None:
+        """Have the last record, which has no data, be the next one again."""
+        self._end -= _RECORD.size
 
     def stop(self) -> bool:
         """Have no other call begin; whether one has begun."""

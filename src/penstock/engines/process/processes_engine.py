@@ -199,7 +199,7 @@ class Processes(Engine, Tell):
 
     def _pickled(self, fn: Callable[..., Any], option: str) -> bytes:
         try:
-            return self._crossing.dumps(fn, [])
+            return self._crossing.dumps(fn)
         except Exception as error:
             module = getattr(fn, "__module__", None)
             raise OptionError(

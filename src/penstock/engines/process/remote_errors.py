@@ -59,13 +59,13 @@ def unpacked(data: bytes | memoryview, remote: type[BaseException]) -> BaseExcep
 def _pack(error: BaseException, crossing: Crossing) -> _Link:
     said = f"{type(error).__name__}: {_said(error)}"
     try:
-        data = crossing.dumps(error, [])
+        data = crossing.dumps(error)
         if _is_like(loads(data), error):
             return "whole", data, said
     except Exception:  # noqa: BLE001, S110 -- it does not cross so
         pass
     try:
-        data = crossing.dumps((type(error), error.args, dict(vars(error))), [])
+        data = crossing.dumps((type(error), error.args, dict(vars(error))))
         if _is_like(_made(*loads(data)), error):
             return "parts", data, said
     except Exception:  # noqa: BLE001, S110 -- nor so

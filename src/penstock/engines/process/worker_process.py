@@ -83,11 +83,12 @@ class SentGroup:
         known = self.known
         while len(known) < area.words[pages.FINISHED]:
             index = len(known)
-            if area.next_kind() == pages.BY_PIPE and index not in self.parts:
-                return  # it is on its way
             seconds, kind, data = area.next()
             buffers: list[bytes | bytearray] = []
             if kind == pages.BY_PIPE:
+                if index not in self.parts:  # it is on its way
+                    area.put_back()
+                    return
                 kind, data, buffers = self.parts.pop(index)
             known.append(self._answer(index, seconds, kind, data, buffers))
 
