@@ -17,7 +17,7 @@ import pytest
 import penstock as library
 from penstock import durable
 from penstock.durable.errors import StoreError
-from penstock.durable.sqlite import journal
+from penstock.durable.sqlite import tables
 
 OWN = f"process {os.getpid()} on {os.uname().nodename}"
 
@@ -229,8 +229,8 @@ FOREIGN = {
         (["runs", "other.db"], "other.db: no durable run has written to it"),
         (["dead", "other.db", "discard"], "other.db: no durable run has written to it"),
         (["status", "results.db", "x"], "results.db: no run 'x', there are 'others', 'docs'"),
-        (["dead", "results.db", "--run", "x"], "results.db: no run 'x', there are 'docs', 'others'"),
-        (["dead", "results.db", "retry", "--run", "x"], "results.db: no run 'x', there are 'docs', 'others'"),
+        (["dead", "results.db", "--run", "x"], "results.db: no run 'x', there are 'others', 'docs'"),
+        (["dead", "results.db", "retry", "--run", "x"], "results.db: no run 'x', there are 'others', 'docs'"),
         (["dead", "results.db", "show", "--key", "a"], "results.db: no dead root 'a', there are 'bad one', 'bad two'"),
         (
             ["dead", "results.db", "list", "--run", "others", "--key", "a"],
@@ -296,7 +296,7 @@ def test_a_newer_journal_is_refused(penstock, database):
     connection.close()
     for arguments in (["runs"], ["status"], ["dead"]):
         done = penstock(arguments[0], "results.db")
-        known = f"this penstock knows formats up to {journal.FORMAT}"
+        known = f"this penstock knows formats up to {tables.FORMAT}"
         assert (done.code, done.err) == (2, f"penstock: results.db: a journal of format 7; {known}\n")
 
 
@@ -396,7 +396,7 @@ def test_a_missing_library_says_what_to_install(tmp_path, library, command):
     assert f"needs {library}: pip install 'penstock[durable]'" in done.stderr
 
 
-@pytest.mark.parametrize("use", ["penstock.SqliteTable", "penstock.sinks.Callback", "penstock.durable.runs"])
+@pytest.mark.parametrize("use", ["penstock.SqliteTable", "penstock.sinks.Callback", "penstock.sinks.SqliteStore"])
 def test_so_does_the_library(use):
     code = f"import sys; sys.modules['apsw'] = None; import penstock.sinks, penstock.durable; {use}"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

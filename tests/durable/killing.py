@@ -28,9 +28,9 @@ from time import perf_counter
 from penstock.durable import delivery
 from penstock.durable.ledger import Ledger
 from penstock.durable.roots import Bundle
-from penstock.durable.sqlite.deaths import Deaths
-from penstock.durable.sqlite.journal import Journal
-from penstock.durable.sqlite.staging import Staging
+from penstock.durable.sqlite.deaths import SqliteDeaths
+from penstock.durable.sqlite.journal import SqliteJournal
+from penstock.durable.staging import Staging
 from penstock.durable.writer import Writer
 from penstock.sinks.callback import CallbackStore
 from penstock.sinks.store import SqliteStore
@@ -45,25 +45,25 @@ from .recording import Recorder, pass_readers_by
 from .wrong import TWINS
 
 POINTS = (
-    ("migration", Journal, "prepare"),
-    ("opening of the run", Journal, "open_run"),
+    ("migration", SqliteJournal, "prepare"),
+    ("opening of the run", SqliteJournal, "begin"),
     ("dispatch of a root", Ledger, "_admit"),
     ("taking of a row", delivery.Delivery, "_take"),
     ("taking of new roots together", delivery.Delivery, "_take_bundle"),
     ("end of a root", Writer, "add"),
-    ("note that a root is settled", Journal, "settle"),
-    ("note that new roots are settled", Journal, "settle_new"),
+    ("note that a root is settled", SqliteJournal, "settle"),
+    ("note that new roots are settled", SqliteJournal, "settle_new"),
     ("rows of a root", TableStore, "replace"),
     ("rows of new roots", TableStore, "add"),
     ("rows of a root", VectorStore, "replace"),
     ("handing over of rows", CallbackStore, "send"),
-    ("note of a dispatch", Deaths, "dispatch"),
-    ("acquittal of a suspect", Deaths, "acquit"),
+    ("note of a dispatch", SqliteDeaths, "dispatch"),
+    ("acquittal of a suspect", SqliteDeaths, "acquit"),
     ("staging of rows", Staging, "put"),
     ("end of staging", Staging, "drop"),
     ("acknowledgement", delivery.Delivery, "_committed"),
-    ("removal of a missing root", Journal, "forget"),
-    ("close of the run", Journal, "close_run"),
+    ("removal of a missing root", SqliteJournal, "forget"),
+    ("close of the run", SqliteJournal, "close_run"),
     ("close of the store", SqliteStore, "close"),
 )
 """Steps of the protocol, by the methods that take them: each is a point before and a point after."""

@@ -12,9 +12,9 @@ import pytest
 
 import penstock
 from penstock.durable.errors import HeldError, StoreError
-from penstock.durable.sqlite import disks, journal, lock
-from penstock.durable.sqlite.journal import FORMAT
+from penstock.durable.sqlite import disks, lock, tables
 from penstock.durable.sqlite.lock import exclusive, holder
+from penstock.durable.sqlite.tables import FORMAT
 from penstock.durable.status import runs
 from penstock.sinks.callback import Callback
 from penstock.sinks.table import SqliteTable
@@ -53,9 +53,9 @@ STEPS = {
 async def test_a_journal_of_an_older_format_becomes_one_of_this(table, monkeypatch):
     await deliver(table)
     assert ask(table.path, "SELECT format FROM penstock_journal") == [(FORMAT,)]
-    monkeypatch.setattr(journal, "_MIGRATIONS", {FORMAT - 1 + step: change for step, change in STEPS.items()})
-    monkeypatch.setattr(journal, "_TABLES", ";".join((journal._TABLES, *STEPS.values())))
-    monkeypatch.setattr(journal, "FORMAT", FORMAT + 2)
+    monkeypatch.setattr(tables, "_MIGRATIONS", {FORMAT - 1 + step: change for step, change in STEPS.items()})
+    monkeypatch.setattr(tables, "_TABLES", ";".join((tables._TABLES, *STEPS.values())))
+    monkeypatch.setattr(tables, "FORMAT", FORMAT + 2)
     with pytest.raises(StoreError, match=f"a journal of format {FORMAT}; the next run into it makes it one of format"):
         runs(table.path)
     report = await deliver(table, range(4))
@@ -70,8 +70,8 @@ async def test_a_migration_that_fails_changes_nothing(table, monkeypatch):
     await deliver(table)
     before = ask(table.path, "SELECT sql FROM sqlite_schema ORDER BY name")
     steps = {FORMAT: STEPS[1], FORMAT + 1: "CREATE TABLE penstock_more (number INTEGER); SELECT number FROM nowhere;"}
-    monkeypatch.setattr(journal, "_MIGRATIONS", steps)
-    monkeypatch.setattr(journal, "FORMAT", FORMAT + 2)
+    monkeypatch.setattr(tables, "_MIGRATIONS", steps)
+    monkeypatch.setattr(tables, "FORMAT", FORMAT + 2)
     with pytest.raises(StoreError, match="no such table: nowhere"):
         await deliver(table, range(4))
     assert ask(table.path, "SELECT sql FROM sqlite_schema ORDER BY name") == before
@@ -83,11 +83,11 @@ async def test_a_migration_that_fails_changes_nothing(table, monkeypatch):
 KILLED = """
 import asyncio, os, signal
 import penstock
-from penstock.durable.sqlite import journal
+from penstock.durable.sqlite import tables
 
-journal._MIGRATIONS = {journal.FORMAT: "CREATE TABLE penstock_more (number INTEGER)"}
-journal.FORMAT += 1
-journal.check_newer = lambda path, connection: connection.in_transaction and os.kill(os.getpid(), signal.SIGKILL)
+tables._MIGRATIONS = {tables.FORMAT: "CREATE TABLE penstock_more (number INTEGER)"}
+tables.FORMAT += 1
+tables._check_newer = lambda path, connection: connection.in_transaction and os.kill(os.getpid(), signal.SIGKILL)
 stream = penstock.keyed(range(4), key=int, name="numbers").map(lambda number: {"number": number})
 asyncio.run(stream.to(penstock.SqliteTable("t.db", "rows"), run="r"))
 """

@@ -14,7 +14,7 @@ import pytest
 import penstock
 from penstock import Limiter, OptionError, RateLimit, Retry
 from penstock.durable.sqlite import journal
-from penstock.durable.sqlite.journal import Journal
+from penstock.durable.sqlite.journal import SqliteJournal
 from penstock.durable.values import digest
 from penstock.sinks.callback import Callback
 from penstock.sinks.table import SqliteTable
@@ -321,13 +321,13 @@ async def test_at_the_end_what_no_run_has_any_more_is_dropped(sink):
 async def test_much_is_dropped_a_part_at_a_time_beside_the_loop(sink, monkeypatch):
     """P9: what is kept of a million items is not deleted in one go, nor on the loop."""
     monkeypatch.setattr(journal, "_ENTRIES", 10)
-    paid, dropped, drop = Paid(), [], Journal.drop_memo
+    paid, dropped, drop = Paid(), [], SqliteJournal.drop_memo
 
     def watched(self, stage):
         drop(self, stage)
         dropped.append((threading.current_thread().name, self._connection.changes()))
 
-    monkeypatch.setattr(Journal, "drop_memo", watched)
+    monkeypatch.setattr(SqliteJournal, "drop_memo", watched)
     await roots(range(25)).map(paid.row, memo=True, deps=1).to(sink, run="run")
     await roots(range(2), "2").map(paid.row, memo=True, deps=2).to(sink, run="run")
     assert dropped == [("penstock writer", deleted) for deleted in (10, 10, 5)]

@@ -122,8 +122,8 @@ class PlainStore(SqliteStore):
         self.connection.execute("CREATE TABLE IF NOT EXISTS mine (root, value NOT NULL)")
 
     def replace(self, root, rows):
-        self.connection.execute("DELETE FROM mine WHERE root = ?", (root,))
-        self.connection.executemany("INSERT INTO mine VALUES (?, ?)", ((root, row) for row in rows))
+        self.connection.execute("DELETE FROM mine WHERE root = ?", (root.number,))
+        self.connection.executemany("INSERT INTO mine VALUES (?, ?)", ((root.number, row) for row in rows))
 
 
 @pytest.mark.parametrize("bad", [None, "\ud800", 2**64, object()], ids=["constraint", "surrogate", "long", "object"])

@@ -14,8 +14,8 @@ import pytest
 
 import penstock
 from penstock import drain_on_signals
-from penstock.durable import done
 from penstock.durable.ledger import Identity
+from penstock.durable.sqlite.reader import SqliteReader
 from penstock.sinks.table import SqliteTable, TableStore
 from penstock.sources.read_ahead import read_ahead
 
@@ -159,10 +159,10 @@ async def test_keys_in_order_are_read_a_page_at_a_time(table, monkeypatch):
     asked = []
 
     def counted(method):
-        return lambda self, key, *rest: asked.append(key) or method(self, key, *rest)
+        return lambda self, run, key, *rest: asked.append(key) or method(self, run, key, *rest)
 
-    for name in ("_turn_to", "_one"):
-        monkeypatch.setattr(done.Lookup, name, counted(getattr(done.Lookup, name)))
+    for name in ("known", "known_from"):
+        monkeypatch.setattr(SqliteReader, name, counted(getattr(SqliteReader, name)))
     await run(keys, table)
     assert len(asked) < 30
     asked.clear()

@@ -21,8 +21,7 @@ import pytest
 
 import penstock
 from penstock import durable
-from penstock.durable import delivery
-from penstock.durable.sqlite import staging
+from penstock.durable import delivery, staging
 from penstock.durable.weights import weight
 from penstock.durable.writer import Writer
 from penstock.sinks.table import SqliteTable

@@ -8,7 +8,7 @@ import pytest
 
 import penstock
 from penstock.durable.delivery import Delivery
-from penstock.durable.sqlite.staging import Staging
+from penstock.durable.staging import Staging
 from penstock.durable.writer import Writer
 from penstock.sinks.store import SqliteStore
 

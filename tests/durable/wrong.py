@@ -3,8 +3,9 @@
 from contextlib import contextmanager
 from functools import wraps
 
+from penstock.durable.roots import RootId
 from penstock.durable.sqlite import lock
-from penstock.durable.sqlite.journal import Journal
+from penstock.durable.sqlite.journal import SqliteJournal
 from penstock.sinks.store import SqliteStore
 from penstock.sinks.table import TableStore
 
@@ -22,12 +23,15 @@ def done_before_rows():
 
         return settled_for_itself
 
-    Journal.settle, Journal.settle_new = for_itself(Journal.settle), for_itself(Journal.settle_new)
+    SqliteJournal.settle, SqliteJournal.settle_new = (
+        for_itself(SqliteJournal.settle),
+        for_itself(SqliteJournal.settle_new),
+    )
 
 
 def rows_before_done():
     """Store the rows of a root in a transaction before that of the note that it is done."""
-    settle, replace = Journal.settle, TableStore.replace
+    settle, replace = SqliteJournal.settle, TableStore.replace
 
     @wraps(settle)
     def settled_later(self, *args):
@@ -45,7 +49,7 @@ def rows_before_done():
         number, (version,) = self.journal._later
         self.connection.execute("UPDATE penstock_roots SET version = ? WHERE id = ?", (version, number))
 
-    Journal.settle, TableStore.replace = settled_later, replaced_first
+    SqliteJournal.settle, TableStore.replace = settled_later, replaced_first
 
 
 def lock_is_inherited():
@@ -59,8 +63,8 @@ def rows_are_added():
 
     @wraps(replace)
     def added(self, root, rows):
-        replace(self, -1, rows)
-        self.connection.execute(f"UPDATE rows SET penstock_root = {root} WHERE penstock_root = -1")
+        replace(self, RootId(-1, root.key), rows)
+        self.connection.execute(f"UPDATE rows SET penstock_root = {root.number} WHERE penstock_root = -1")
 
     TableStore.replace = added
 

@@ -10,6 +10,7 @@ import pytest
 import penstock
 from penstock import OptionError
 from penstock.durable.errors import StoreError
+from penstock.durable.roots import RootId
 from penstock.sinks.finding import fuse
 from penstock.sinks.vectors import SqliteVectors, vector_of
 from penstock.sources.keyed import keyed
@@ -288,7 +289,7 @@ def test_vectors_of_any_length_are_near_by_their_angle(sink, size):
     assert [row["vector"].tolist() for row in sink.rows()] == turned.tolist()
     with closing(sink.open("process")) as store:
         with store.transaction():
-            store.replace(1, [])
+            store.replace(RootId(1, "a"), [])
         assert not list(store.connection.execute("SELECT * FROM scaled"))
 
 

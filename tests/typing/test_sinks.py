@@ -7,7 +7,7 @@ from penstock import Callback, Delivered, RunReport, SqliteTable, Stream
 from penstock.core.outcome import Failed
 from penstock.core.stats import Stats
 from penstock.durable import Cause, DeadRoot, Letter, RunStatus, dead_roots, retry, runs
-from penstock.sinks import Delivery, Durability, Sink, SqliteStore
+from penstock.sinks import Delivery, Durability, RootId, Sink, SqliteStore
 
 
 async def send(rows: Sequence[Delivered]) -> None:
@@ -23,8 +23,9 @@ def write(rows: Sequence[Delivered]) -> int:
 
 class OwnStore(SqliteStore):
     @override
-    def replace(self, root: int, rows: Iterable[str]) -> None:
-        self.connection.executemany("INSERT INTO names VALUES (?, ?)", ((root, row) for row in rows))
+    def replace(self, root: RootId, rows: Iterable[str]) -> None:
+        assert_type(root.key, str | int)
+        self.connection.executemany("INSERT INTO names VALUES (?, ?)", ((root.number, row) for row in rows))
 
 
 class Own:

@@ -11,7 +11,7 @@ import pytest
 
 from penstock import OptionError
 from penstock.durable.errors import StoreError
-from penstock.durable.sqlite.journal import Journal
+from penstock.durable.sqlite.journal import SqliteJournal
 from penstock.sources.walking import PathError
 from penstock.workflows import DocumentError, EmbedJob, HashEmbedder, embed, search
 from penstock.workflows.documents import file_set
@@ -187,7 +187,7 @@ async def test_a_removal_that_fails_takes_back_its_whole_transaction(docs, index
     """All files of a transaction go, or none."""
     for name in ("a.md", "b.py", "c.txt"):
         (docs / name).unlink()
-    forget, forgotten = Journal.forget, []
+    forget, forgotten = SqliteJournal.forget, []
 
     def refuse(self, root):
         forgotten.append(forget(self, root))
@@ -195,7 +195,7 @@ async def test_a_removal_that_fails_takes_back_its_whole_transaction(docs, index
             raise StoreError("no")
         return forgotten[-1]
 
-    monkeypatch.setattr(Journal, "forget", refuse)
+    monkeypatch.setattr(SqliteJournal, "forget", refuse)
     with pytest.raises(StoreError, match="no"):
         await embed(docs, index, prune=True)
     assert names() == ALL

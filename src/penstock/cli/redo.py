@@ -96,7 +96,7 @@ def _asks() -> bool:
 def _run(database: str, name: str | None) -> "RunStatus":
     """Return the run of that name, or the only one."""
     from penstock.durable import StoreError, runs  # noqa: PLC0415 -- its library is an extra
-    from penstock.durable.sqlite.journal import no_run  # noqa: PLC0415 -- as above
+    from penstock.durable.status import no_run  # noqa: PLC0415 -- as above
 
     there = runs(database)
     names = [run.name for run in there]

@@ -53,7 +53,7 @@ def show_status(database: str, name: str | None, *, as_json: bool) -> int:
 
     def command() -> int:
         from penstock.durable import runs  # noqa: PLC0415 -- its library is an extra
-        from penstock.durable.sqlite.journal import no_run  # noqa: PLC0415 -- as above
+        from penstock.durable.status import no_run  # noqa: PLC0415 -- as above
 
         everything = runs(database)
         found = [run for run in everything if name is None or run.name == name]

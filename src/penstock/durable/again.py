@@ -2,11 +2,10 @@
 
 import json
 import os
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager, suppress
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
-from functools import partial
 from itertools import islice
 from operator import index
 from typing import Final, Literal, SupportsIndex
@@ -15,11 +14,12 @@ from penstock.core import validate
 from penstock.core.errors import OptionError
 from penstock.core.text import named
 from penstock.durable.errors import StoreError
-from penstock.durable.roots import Key
-from penstock.durable.sink import Sink, Store, identity_of, path_of, removes
-from penstock.durable.sqlite.connection import transaction
-from penstock.durable.sqlite.journal import Journal
-from penstock.durable.status import reading, writing
+from penstock.durable.journals import At, journal_at
+from penstock.durable.opening import redo_by_other_code
+from penstock.durable.roots import Key, can_be_key
+from penstock.durable.sink import Sink, identity_of, removes
+from penstock.durable.status import find_run
+from penstock.durable.store import Journal, JournalPlace, JournalStore, Reader, RunRecord, Store
 
 type Which = Literal["all", "dead", "other code", "missing rows"]
 """Roots of a run: every one, those that are dead, those by other code than the last, those without all their rows."""
@@ -58,7 +58,7 @@ class Forgotten:
 
 
 def redo(
-    sink: Sink | str | os.PathLike[str],
+    sink: At,
     /,
     *,
     run: str,
@@ -83,29 +83,29 @@ def redo(
         HeldError: a process is writing to it.
         StoreError: there is no such journal, run or root, or it cannot be written; then nothing is changed.
     """
-    path, place = _place(sink)
+    place, whole = _place(sink)
     validate.text("run", run)
     if (keys is None) == (which is None):
         raise OptionError(f"redo needs either keys or which, got keys={keys!r} and which={which!r}")
     if which is not None:
         validate.one_of("which", which, _WHICH)
     wanted = () if keys is None else _checked(keys)
-    with _opened(path, place if which == "missing rows" else None) as (journal, transact, store), transact():
-        number, identity = journal.find_run(run)
-        if place is not None:
-            _refuse_other_sink(path, run, identity, place)
+    with _opened(place, whole if which == "missing rows" else None) as (opened, store), opened.transaction():
+        journal = opened.journal
+        found = find_run(place.place, journal, run)
+        _refuse_other_sink(place, found, whole)
         if which is None:
-            roots, rows = _redo_keys(path, journal, number, run, wanted)
+            roots, rows = _redo_keys(place, journal, found, wanted)
         elif which == "missing rows":
-            roots, rows = _redo_lost(journal, number, run, store)
+            roots, rows = _redo_lost(journal, found, store)
         elif which == "other code":
-            roots, rows = journal.redo_by_other_code(number)
+            roots, rows = _redo_by_other_code(journal, found)
         else:
-            roots, rows = journal.redo(number, dead=which == "dead")
+            roots, rows = journal.redo(found.number, dead=which == "dead")
     return ToRedo(run, roots, rows)
 
 
-def forget(sink: Sink | str | os.PathLike[str], /, *, run: str, rows: Literal["keep", "remove"] = "keep") -> Forgotten:
+def forget(sink: At, /, *, run: str, rows: Literal["keep", "remove"] = "keep") -> Forgotten:
     """Forget a run: which of its roots are done, what is dead, by which code; the next one of its name is a new one.
 
     Args:
@@ -121,43 +121,42 @@ def forget(sink: Sink | str | os.PathLike[str], /, *, run: str, rows: Literal["k
         HeldError: a process is writing to it.
         StoreError: there is no such journal or run, or it cannot be written.
     """
-    path, place = _place(sink)
+    place, whole = _place(sink)
     validate.text("run", run)
     removed = validate.one_of("rows", rows, ("keep", "remove")) == "remove"
-    with _opened(path, place if removed else None) as (journal, transact, store):
-        with transact():
-            number, identity = journal.find_run(run)
-            if place is not None:
-                _refuse_other_sink(path, run, identity, place)
-        roots_before, rows_before = _remove_all(store, transact, number, run) if removed else (0, 0)
-        with transact():
-            roots, kept = journal.forget_run(number)
-            if kept and identity == "vectors":
+    with _opened(place, whole if removed else None) as (opened, store):
+        with opened.transaction():
+            found = find_run(place.place, opened.journal, run)
+            _refuse_other_sink(place, found, whole)
+        roots_before, rows_before = _remove_all(store, found) if removed else (0, 0)
+        with opened.transaction():
+            roots, kept = opened.journal.forget_run(found.number)
+            if kept and found.sink == "vectors":
                 raise StoreError(
-                    f"{path}: the {kept:,} rows of run {run!r} cannot be kept: an index finds them by their roots; "
-                    'rows="remove" removes them (--rows remove on the command line)'
+                    f"{place.place}: the {kept:,} rows of run {run!r} cannot be kept: an index finds them by their "
+                    'roots; rows="remove" removes them (--rows remove on the command line)'
                 )
-        _drop_memos(journal, transact)
+        _drop_memos(opened)
     return Forgotten(run, roots_before + roots, rows_before + kept, removed)
 
 
-def keys_written(path: str, run: str, texts: Iterable[str]) -> list[Key]:
+def keys_written(sink: At, run: str, texts: Iterable[str]) -> list[Key]:
     """The keys of roots as the command line has them; `StoreError` names those that are not there.
 
     A text stands for the number that it shows, or for the key that it is, or for the text that it is in JSON, with
     quotes, or for the one that is shown like it, with escapes: the first of these that is there. Where the number 5 and
     the text "5" both are, 5 is the number and '"5"' the text.
     """
-    with reading(path) as connection:
-        journal = Journal(path, connection)
-        number, _ = journal.find_run(run)
+    place = journal_at(sink)
+    with place.read() as journal:
+        record = find_run(place.place, journal, run)
         found: list[Key] = []
         missing: list[Key] = []
         for text in texts:
-            key = next((key for key in _meanings(text) if journal.find_root(number, key)), None)
+            key = next((key for key in _meanings(text) if _number_of(journal, record, key) is not None), None)
             (missing if key is None else found).append(text if key is None else key)
         if missing:
-            raise _not_there(path, journal, number, run, missing)
+            raise _not_there(place, journal, record, missing)
         return found
 
 
@@ -173,10 +172,11 @@ def _meanings(text: str) -> Iterator[Key]:
             yield text.encode().decode("unicode_escape")
 
 
-def _place(sink: Sink | str | os.PathLike[str]) -> tuple[str, Sink | None]:
+def _place(sink: At) -> tuple[JournalPlace, Sink | None]:
+    """Where the journal is, and the sink if there is more than that."""
     if isinstance(sink, str | os.PathLike):
-        return validate.path("sink", sink), None
-    return path_of(sink), sink
+        return journal_at(validate.path("sink", sink)), None
+    return journal_at(sink), sink
 
 
 def _checked(keys: Iterable[Key]) -> list[Key]:
@@ -191,25 +191,22 @@ def _number(key: object) -> int:
     return index(key)
 
 
-type _Transact = Callable[[], AbstractContextManager[None]]
-
-
 @contextmanager
-def _opened(path: str, sink: Sink | None) -> Generator[tuple[Journal, _Transact, Store | None]]:
-    """The journal, what makes a transaction, and the store where its rows are asked for."""
+def _opened(place: JournalPlace, sink: Sink | None) -> Generator[tuple[JournalStore, Store | None]]:
+    """The journal, open for writing, and the whole store where its rows are asked for."""
     if sink is None or not removes(sink):
-        with writing(path) as (connection, journal):
-            yield journal, partial(transaction, connection), None
+        with place.write() as written:
+            yield written, None
         return
-    with reading(path):  # a sink makes what is not there
+    with place.read():  # a sink makes what is not there
         pass
     with closing(sink.open("process")) as store:
-        yield store.journal, store.transaction, store
+        yield store, store
 
 
-def _refuse_other_sink(path: str, run: str, identity: str, sink: Sink) -> None:
-    if identity not in {"", identity_of(sink)}:
-        raise StoreError(f"{path}: the run {run!r} is into {identity}, not into {identity_of(sink)}")
+def _refuse_other_sink(place: JournalPlace, run: RunRecord, sink: Sink | None) -> None:
+    if sink is not None and run.sink not in {"", identity_of(sink)}:
+        raise StoreError(f"{place.place}: the run {run.name!r} is into {run.sink}, not into {identity_of(sink)}")
 
 
 def _with_rows(store: Store | None, what: str) -> Store:
@@ -221,57 +218,72 @@ def _with_rows(store: Store | None, what: str) -> Store:
     return store
 
 
-def _redo_keys(path: str, journal: Journal, number: int, run: str, keys: Sequence[Key]) -> tuple[int, int]:
-    found = {key: journal.find_root(number, key) for key in keys}
+def _number_of(journal: Reader, run: RunRecord, key: Key) -> int | None:
+    known = journal.known(run.number, key) if can_be_key(key) else None
+    return None if known is None else known[0]
+
+
+def _redo_keys(place: JournalPlace, journal: Journal, run: RunRecord, keys: Sequence[Key]) -> tuple[int, int]:
+    found = {key: _number_of(journal, run, key) for key in keys}
     if missing := [key for key, root in found.items() if root is None]:
-        raise _not_there(path, journal, number, run, missing)
-    rows = 0
-    for root in found.values():
-        if root is not None:
-            journal.retry(root[0])
-            rows += root[1]
-    return len(found), rows
+        raise _not_there(place, journal, run, missing)
+    roots = [root for root in found.values() if root is not None]
+    for root in roots:
+        journal.retry(root)
+    return len(roots), sum(map(journal.rows_of, roots))
 
 
-def _redo_lost(journal: Journal, number: int, run: str, store: Store | None) -> tuple[int, int]:
-    lost = _with_rows(store, f'which="missing rows" of run {run!r}').lost(number)
+def _redo_lost(journal: Journal, run: RunRecord, store: Store | None) -> tuple[int, int]:
+    lost = _with_rows(store, f'which="missing rows" of run {run.name!r}').lost(run.number)
     for root, there in lost:
-        journal.redo_lost(root, there)
+        journal.retry(root, there)
     return len(lost), sum(there for _, there in lost)
 
 
-def _remove_all(given: Store | None, transact: _Transact, number: int, run: str) -> tuple[int, int]:
+def _redo_by_other_code(journal: Journal, run: RunRecord) -> tuple[int, int]:
+    if not run.codes:
+        return 0, 0
+    codes, roots, rows = redo_by_other_code(journal, run.number, run.codes, run.codes[-1][1])
+    journal.put_codes(run.number, codes)
+    return roots, rows
+
+
+def _remove_all(given: Store | None, run: RunRecord) -> tuple[int, int]:
     """Remove the rows of all roots and forget these, some at a time; how many of both."""
-    store = _with_rows(given, f'rows="remove" for run {run!r}')
+    store = _with_rows(given, f'rows="remove" for run {run.name!r}')
     roots = rows = 0
-    with transact():
-        store.lost(number)  # where others have removed rows, an index has something left of them
+    with store.transaction():
+        store.lost(run.number)  # where others have removed rows, an index has something left of them
     while True:
-        with transact():
-            some, least = store.journal.some_roots(number, _MANY), rows
+        with store.transaction():
+            some, least = store.journal.some_roots(run.number, _MANY), rows
             for root in some:
                 if rows - least >= store.largest:
                     break
                 store.replace(root, ())
-                rows += store.journal.forget(root)
+                rows += store.journal.forget(root.number)
                 roots += 1
         if not some:
             return roots, rows
 
 
-def _drop_memos(journal: Journal, transact: _Transact) -> None:
-    more = True
-    while more:
-        with transact():
-            more = journal.drop_unused_memo()
+def _drop_memos(opened: JournalStore) -> None:
+    """Drop what is kept for stages that are part of no run any more."""
+    stage: bytes | None = b""
+    while stage is not None:
+        with opened.transaction():
+            stage = opened.journal.unused_memo()
+            if stage is not None:
+                opened.journal.drop_memo(stage)
 
 
-def _not_there(path: str, journal: Journal, number: int, run: str, keys: Sequence[Key]) -> StoreError:
+def _not_there(place: JournalPlace, journal: Reader, run: RunRecord, keys: Sequence[Key]) -> StoreError:
     """The error for keys of no root, with some that are like the first."""
-    around = {str(key): key for key in journal.keys_near(number, keys[0], _LOOKED_AT)}
+    near = keys[0] if can_be_key(keys[0]) else ""
+    around = {str(key): key for key in journal.keys_near(run.number, near, _LOOKED_AT)}
     wanted = str(keys[0])
     like = [each for each in around if each.endswith(wanted)] or get_close_matches(wanted, around, _NAMED) or around
     there = ", ".join(named(around[each]) for each in islice(like, _NAMED)) or "none"
     missing = ", ".join(map(named, keys[:_NAMED])) + (f" and {len(keys) - _NAMED:,} more" if len(keys) > _NAMED else "")
     others = " and others" if len(around) > _NAMED else ""
-    return StoreError(f"{path}: no root {missing} in run {run!r}, there are {there}{others}")
+    return StoreError(f"{place.place}: no root {missing} in run {run.name!r}, there are {there}{others}")

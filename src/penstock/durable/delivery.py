@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from functools import partial
-from operator import attrgetter
+from operator import attrgetter, methodcaller
 from time import perf_counter
 from typing import Any, Final
 
@@ -24,10 +24,9 @@ from penstock.durable.opening import Opening
 from penstock.durable.refusing import Refusals
 from penstock.durable.report import RunReport
 from penstock.durable.resume import Resume
-from penstock.durable.roots import Bundle, Key, Root, Tracked
-from penstock.durable.sink import keeps_order
-from penstock.durable.sqlite.journal import Journal, unused_memo
-from penstock.durable.sqlite.lock import Progress
+from penstock.durable.roots import Bundle, Key, Root, RootId, Tracked
+from penstock.durable.sink import keeps_order, place_of
+from penstock.durable.store import Journal
 from penstock.durable.weights import weight
 from penstock.durable.writer import Writer
 from penstock.run import Run, last_stage
@@ -99,7 +98,7 @@ class Delivery:
             limit=limit,
             only=only,
             set_aside=found.dead,
-            progress=Progress(job.sink.path, opened.id, opened.times) if notes_progress else None,
+            reach=store.reach(opened.id, opened.times) if notes_progress else None,
             drops_duplicates=options.on_duplicate == "first",
             retries_dead=job.retries_dead,
         )
@@ -311,7 +310,7 @@ class Delivery:
         return RunReport(
             **self.counts(),
             run=self._opened.name,
-            path=self._job.sink.path,
+            path=place_of(self._job.sink),
             guarantee=self._job.sink.delivery,
             already_done=self.already_done,
             dead=self.dead,
@@ -335,7 +334,7 @@ class Delivery:
         times = "" if self._opened.times == 1 else f", begun {self._opened.times} times"
         before = "" if self._opened.clean else ", after one that was killed"
         return (
-            f"run {self._opened.name!r} into {self._job.sink.path}: {self._job.sink.delivery}, "
+            f"run {self._opened.name!r} into {place_of(self._job.sink)}: {self._job.sink.delivery}, "
             f"durability {self._job.options.durability}{times}{before}"
         )
 
@@ -414,7 +413,7 @@ class Delivery:
             await asyncio.sleep(0)
             if self._was_stopped:
                 return
-            gone = [number for number, key in self._without(silent, page) if self._job.is_missing(key)]
+            gone = [RootId(*root) for root in self._without(silent, page) if self._job.is_missing(root[1])]
             self._missing += len(gone)
             while gone and deletes and not self._was_stopped:
                 before = len(gone)
@@ -434,18 +433,18 @@ class Delivery:
             return self._without(silent, [each for each in page if not str(each[1]).startswith(prefix)])
         return page
 
-    def _remove(self, gone: list[int], journal: Journal) -> None:
+    def _remove(self, gone: list[RootId], journal: Journal) -> None:
         """Remove roots and their rows, as much as one commit may hold; runs in the thread that writes."""
         rows = 0
         while gone and rows < self._store.largest:
-            number = gone.pop()
-            self._store.replace(number, ())
-            rows += 1 + journal.forget(number)
+            root = gone.pop()
+            self._store.replace(root, ())
+            rows += 1 + journal.forget(root.number)
 
     async def _drop_memos(self) -> None:
         """Drop what is kept for stages that are part of no run any more."""
-        while not self._was_stopped and (stage := unused_memo(self._reader)) is not None:
-            await self._write(partial(Journal.drop_memo, stage=stage))
+        while not self._was_stopped and (stage := self._reader.unused_memo()) is not None:
+            await self._write(methodcaller("drop_memo", stage))
 
     async def _write(self, write: Callable[[Journal], object]) -> None:
         """Have that done in a transaction of its own, by the thread that writes: the loop is free meanwhile."""

@@ -1,12 +1,11 @@
-"""What was settled before, looked up on a connection that only reads."""
+"""What was settled before, looked up in pages."""
 
 from collections.abc import Iterator
-from math import inf
 from typing import Any, Final
 
 from penstock.durable.errors import DamageError
 from penstock.durable.roots import Key
-from penstock.durable.sqlite.connection import Connection
+from penstock.durable.store import Known, Reader
 
 PAGE: Final = 1024
 """Roots that are read at once, at most: no read lasts so long that the write-ahead log cannot be folded in."""
@@ -14,45 +13,35 @@ PAGE: Final = 1024
 _WORTH: Final = 8
 """How many roots of a page can be read in the time in which one is looked up by itself."""
 
-_ROOT = "SELECT id, version, state, times, position FROM penstock_roots WHERE run = ? AND key = ?"
-_PAGE = (
-    "SELECT key, id, version, state, times, position FROM penstock_roots "
-    "WHERE run = ? AND key >= ? ORDER BY key LIMIT ?"
-)
-_ALL = "SELECT id, key, times FROM penstock_roots WHERE run = ? AND key > ? ORDER BY key LIMIT ?"
-
-type Known = tuple[int, str, int, int, int]
-"""A root that was settled before: id, version, state, in which opening of the run, and where in the source."""
-
 
 class DoneRoots:
     """The roots of a run that are known.
 
     Attributes:
-        place: the database that it looks into.
+        place: the journal that it looks into.
     """
 
-    def __init__(self, connection: Connection, run: int) -> None:
-        self._connection = connection
+    def __init__(self, reader: Reader, run: int) -> None:
+        self._reader = reader
         self._run = run
-        self.place: str = connection.filename
+        self.place: str = reader.place
 
     def lookup(self) -> "Lookup":
         """What finds the roots of one source."""
-        return Lookup(self._connection, self._run)
+        return Lookup(self._reader, self._run)
 
     def settled_before(self, opening: int) -> Iterator[list[tuple[int, Key]]]:
         """The id and the key of every root settled before that opening, in the order of keys, a page at a time."""
-        last: Key | float = -inf
-        while page := self._connection.page(_ALL, (self._run, last, PAGE), int, str | int, int):
-            if not isinstance(last, float) and _rank(page[0][1]) <= _rank(last):  # it would not end
+        last: Key | None = None
+        while page := self._reader.settled(self._run, last, PAGE):
+            if last is not None and _rank(page[0][1]) <= _rank(last):  # it would not end
                 raise DamageError(f"{self.place}: the database is damaged: its keys are not in their order")
             yield [(number, key) for number, key, times in page if times != opening]
             last = page[-1][1]
 
 
 class Lookup:
-    """Finds roots by key, along the index: a page at a time.
+    """Finds roots by key, in the order of keys: a page at a time.
 
     A page is as long as the last one was worth: where keys come in order it grows; where they do not, each key is
     looked up by itself.
@@ -61,8 +50,8 @@ class Lookup:
         page: what was read last, by key; the same dict at all times.
     """
 
-    def __init__(self, connection: Connection, run: int) -> None:
-        self._connection = connection
+    def __init__(self, reader: Reader, run: int) -> None:
+        self._reader = reader
         self._run = run
         self._low: Key | None = None  # the page holds what there is from here
         self._high: Key | None = None  # to here, or to the end
@@ -83,14 +72,14 @@ class Lookup:
             self._not_there += 1
             return None
         if self._size == 1 and not self._in_order_again(key):
-            known = self._one(key)
+            known = self._reader.known(self._run, key)
         elif not self._covers(key):
             self._turn_to(key, position)
             known = self.page.get(key)
         elif self._highest is None or _rank(key) > _rank(self._highest):
             known = None  # it was not there when the page was read, and no run but this one settles it
         else:
-            known = self._one(key)
+            known = self._reader.known(self._run, key)
         if known is None:
             self._not_there += 1
             if self._highest is None or _rank(key) > _rank(self._highest):
@@ -116,10 +105,6 @@ class Lookup:
         self._not_there += len(keys)
         return True
 
-    def _one(self, key: Key) -> Known | None:
-        row = self._connection.page(_ROOT, (self._run, key), int, str, int, int, int)
-        return row[0] if row else None
-
     def _in_order_again(self, key: Key) -> bool:
         """Whether enough keys that were looked up by themselves came in order for a page to be worth a try."""
         before, self._before = self._before, key
@@ -142,12 +127,12 @@ class Lookup:
         self._turned_at, self._not_there = position, 0
         self._end = None
         self.page.clear()
-        found = self._connection.page(_PAGE, (self._run, key, self._size), str | int, int, str, int, int, int)
+        found = self._reader.known_from(self._run, key, self._size)
         self.page.update({row[0]: row[1:] for row in found})
         self._low = key
         self._high = next(reversed(self.page)) if len(self.page) == self._size else None
 
 
 def _rank(key: Key) -> tuple[bool, Any]:
-    """What keys are ordered by in the index: numbers before text."""
+    """What keys are ordered by: numbers before text."""
     return isinstance(key, str), key

@@ -1,7 +1,6 @@
 """The user's handle on a durable run."""
 
 import asyncio
-from pathlib import Path
 from time import perf_counter
 from types import TracebackType
 from typing import Self, override
@@ -15,6 +14,7 @@ from penstock.durable.job import Job
 from penstock.durable.memo import Memo
 from penstock.durable.opening import Opening, open_run
 from penstock.durable.report import GO_ON, RunReport
+from penstock.durable.sink import place_of
 from penstock.durable.suspects import try_suspects
 
 
@@ -48,7 +48,7 @@ class DurableRun:
             state = "not begun"
         else:
             state = f"{'over' if self._over else 'going on'}, {self.delivered:,} delivered, {self.dead:,} dead"
-        return f"<DurableRun {self._job.options.run!r} into {self._job.sink.path}: {state}>"
+        return f"<DurableRun {self._job.options.run!r} into {place_of(self._job.sink)}: {state}>"
 
     async def __aenter__(self) -> Self:
         if self._entered:
@@ -104,15 +104,14 @@ class DurableRun:
                 raise ConcurrentReadError("two finish() calls at once on one durable run")
             return self.report()
         delivery = self._delivery
-        if delivery is None or self._over:
+        if self._opening is None or delivery is None or self._over:
             raise RuntimeError("finish() is called inside `async with stream.deliver(...) as run`")
         self._driven = asyncio.get_running_loop().create_future()
-        file = _file(self._job.sink.path)
         try:
             await delivery.run()
         except Exception as error:
-            if _file(self._job.sink.path) == file:  # or what was finished is gone with it
-                note(error, f"run {self._job.options.run!r} into {self._job.sink.path} has failed: {GO_ON}")
+            if self._opening.store.is_there():  # or what was finished is gone with it
+                note(error, f"run {self._job.options.run!r} into {place_of(self._job.sink)} has failed: {GO_ON}")
             raise
         finally:
             self._driven.set_result(None)
@@ -184,12 +183,3 @@ class DurableRun:
         if self._delivery is None:
             raise RuntimeError("the run was not opened: use `async with stream.deliver(...) as run`")
         return self._delivery
-
-
-def _file(path: str) -> tuple[int, int] | None:
-    """What tells a file from another one that takes its place; None if there is none."""
-    try:
-        found = Path(path).stat()
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino

@@ -16,10 +16,9 @@ from penstock.core.text import named
 from penstock.durable.roots import DEAD, DONE, Bundle, Key, Root, Tracked
 
 if TYPE_CHECKING:
-    from penstock.durable.done import DoneRoots, Known, Lookup
+    from penstock.durable.done import DoneRoots, Lookup
     from penstock.durable.memo import Memo
-    from penstock.durable.sqlite.journal import Opened
-    from penstock.durable.sqlite.lock import Progress
+    from penstock.durable.store import Known, Opened, Reach
 
 type Dispatch = Callable[[Root], Awaitable[None]]
 """Notes in the journal that a root is under way; what it gives is done when that is committed."""
@@ -81,13 +80,13 @@ class Ledger:
         limit: int | None = None,
         only: frozenset[Key] | None = None,
         set_aside: AbstractSet[Key] = frozenset(),
-        progress: "Progress | None" = None,
+        reach: "Reach | None" = None,
         drops_duplicates: bool = False,
         retries_dead: bool = False,
     ) -> None:
         """Know the roots that are `done`.
 
-        `finished` is told of roots of which nothing is under way any more, `enough` when `limit` were taken, `progress`
+        `finished` is told of roots of which nothing is under way any more, `enough` when `limit` were taken, `reach`
         how far the sources were read. Roots that are dead are tried again if it `retries_dead`, but for those that were
         `set_aside` just now.
         """
@@ -101,7 +100,7 @@ class Ledger:
         self.limit: int | None = limit
         self.only: frozenset[Key] | None = only
         self._set_aside = set_aside
-        self._progress = progress
+        self._reach = reach
         self._drops_duplicates = drops_duplicates
         self._retries_dead = retries_dead
         self._under_way: dict[Key, Root | Bundle] = {}
@@ -129,7 +128,7 @@ class Ledger:
 
     @property
     def place(self) -> str:
-        """The database in which the journal is."""
+        """Where the journal is; of a file its path."""
         return self._done.place
 
     def admitting(self, identity: Identity, prefix: str) -> tuple[Admit, Bundled]:  # noqa: C901 -- of what it makes
@@ -233,8 +232,8 @@ class Ledger:
     def _count(self, number: int, source: int, position: int) -> None:
         """Count roots of a source that are taken, up to that position."""
         self.taken += number
-        if self._progress is not None and position >= self._reached[source]:
-            self._reached[source] = self._progress.reach(source, position)
+        if self._reach is not None and position >= self._reached[source]:
+            self._reached[source] = self._reach(source, position)
         if self.taken == self.limit:
             self._enough()
 

@@ -6,7 +6,6 @@ there is a result, in the next commit, without waiting for the root that the ite
 
 import asyncio
 from collections.abc import Callable
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from penstock.core.errors import OptionError
@@ -16,34 +15,35 @@ from penstock.durable.roots import Tracked
 from penstock.durable.values import PackError, UnpackError, digest, pack, type_name, unpack
 
 if TYPE_CHECKING:
-    from penstock.durable.sqlite.connection import Connection
-
-_ENTRY: Final = "SELECT value FROM penstock_memo WHERE stage = ? AND item = ?"
+    from penstock.durable.store import Reader
 
 type Remember = Callable[[bytes, bytes, bytes], None]
 """Has an entry written: stage, item, value."""
 
 
 class Memo:
-    """The entries of one opening of a run, read on a connection that only reads.
+    """The entries of one opening of a run, read back from the journal.
 
     Attributes:
         recalled: results that were handed on without a call.
     """
 
-    def __init__(self, reader: "Connection", remember: Remember) -> None:
+    def __init__(self, reader: "Reader", remember: Remember) -> None:
         self._reader = reader
         self.remember: Remember = remember
         self.recalled: int = 0
 
     def find(self, stage: bytes, item: bytes) -> Any:
         """The result of that stage for the item of that digest, or MISSING; an entry that cannot be read is none."""
-        for (packed,) in self._reader.execute(_ENTRY, (stage, item)):
-            with suppress(UnpackError):
-                value = unpack(packed)
-                self.recalled += 1
-                return value
-        return MISSING
+        packed = self._reader.recall(stage, item)
+        if packed is None:
+            return MISSING
+        try:
+            value = unpack(packed)
+        except UnpackError:
+            return MISSING
+        self.recalled += 1
+        return value
 
 
 class StageMemo:

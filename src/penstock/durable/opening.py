@@ -1,4 +1,4 @@
-"""Opens a run: the store of its sink, and the run in the journal there."""
+"""Opens a run: the store of its sink, and the run in the journal there, whose rules stand here."""
 
 import asyncio
 from collections.abc import Sequence
@@ -8,11 +8,13 @@ from shlex import quote
 from typing import Final
 
 from penstock.core.log import LOG
+from penstock.durable.codes import Codes, going_on, openings_by_others
 from penstock.durable.errors import HeldError, StoreError
+from penstock.durable.fingerprint import changes, code_of
 from penstock.durable.job import Job
-from penstock.durable.sink import Store, identity_of
-from penstock.durable.sqlite.journal import Opened
-from penstock.durable.sqlite.lock import owner, reached
+from penstock.durable.owner import owner
+from penstock.durable.sink import identity_of, place_of
+from penstock.durable.store import Journal, Opened, RunRecord, Store
 
 _WAITS: Final = (0.01, 0.02, 0.05, 0.1)
 """Seconds that one who holds the sink gets: the child of a process that was killed takes a moment to end, too."""
@@ -51,21 +53,12 @@ async def open_run(job: Job) -> Opening:
 async def open_again(job: Job) -> Opening:
     """The same without a word."""
     store = await _open_store(job)
-    options = job.options
     try:
         with store.transaction():
-            run = store.journal.open_run(
-                options.run,
-                job.source.name,
-                identity_of(job.sink),
-                owner(),
-                stages=job.source.stages,
-                on_change=options.on_change,
-            )
+            run = _begun(job, store.journal)
             lost = store.lost(run.id)
             _refuse_if_all_are_lost(job, store, run, lost)
-            store.journal.deaths.learn(reached(job.sink.path))
-            return Opening(store, replace(run, keeps_rows_of_dead=options.on_dead == "keep", lost=len(lost)))
+            return Opening(store, replace(run, lost=len(lost)))
     except BaseException:
         store.close()
         raise
@@ -79,15 +72,64 @@ async def _open_store(job: Job) -> Store:
     return job.sink.open(job.options.durability)
 
 
+def _begun(job: Job, journal: Journal) -> Opened:
+    """Begin the run, or begin it once more, with the code that its stages have now."""
+    options, stages = job.options, job.source.stages
+    before, code = journal.run(options.run), code_of(stages)
+    changed: tuple[str, ...] = ()
+    codes: Codes = ()
+    if before is not None:
+        _refuse_other_ends(job, before)
+        stages_before = journal.stages(before.number)
+        changed = changes(stages_before, stages)
+        if changed and options.on_change == "refuse":
+            raise StoreError(
+                f"{place_of(job.sink)}: the code of the run {options.run!r} has changed: {', '.join(changed)}; "
+                'on_change="continue" leaves what is done, "restart" does all of it again'
+            )
+        codes = before.codes or ((1, code_of(stages_before)),)  # a journal of an older format does not say
+        if options.on_change == "restart":
+            codes, _, _ = redo_by_other_code(journal, before.number, codes, code)
+    times = 1 if before is None else before.times + 1
+    codes = going_on(codes, times, code)
+    return Opened(
+        id=journal.begin(options.run, job.source.name, identity_of(job.sink), owner(), stages, codes),
+        name=options.run,
+        times=times,
+        clean=before is None or before.clean,
+        changed=changed,
+        codes=codes,
+        keeps_rows_of_dead=options.on_dead == "keep",
+    )
+
+
+def _refuse_other_ends(job: Job, before: RunRecord) -> None:
+    """`StoreError` if the run is over another source or into another sink."""
+    source, sink = job.source.name, identity_of(job.sink)
+    said = f"{place_of(job.sink)}: the run {before.name!r} is"
+    if before.source != source:
+        raise StoreError(f"{said} over {before.source}, not over {source}; give this one another name")
+    if before.sink not in {sink, ""}:  # a journal of an older format does not say
+        raise StoreError(f"{said} into {before.sink}, not into {sink}; give this one another name")
+
+
+def redo_by_other_code(journal: Journal, run: int, codes: Codes, code: bytes) -> tuple[Codes, int, int]:
+    """Have roots done again that were made by other code; which code made the others, how many, and their rows."""
+    others = [journal.redo(run, openings=openings) for openings in openings_by_others(codes, code)]
+    if others:
+        codes = ((1, code),)
+    return codes, sum(roots for roots, _ in others), sum(rows for _, rows in others)
+
+
 def _refuse_if_all_are_lost(job: Job, store: Store, run: Opened, lost: Sequence[tuple[int, int]]) -> None:
     """`StoreError` if nothing is left of all that the run had stored: its table was dropped, or emptied."""
     if any(rows for _, rows in lost) or not lost or store.journal.roots_with_rows(run.id) > len(lost):
         return
     raise StoreError(
-        f"{job.sink.path}: somebody has removed all rows of run {run.name!r} ({len(lost):,} roots); {_redo(job)} has "
-        "them done again, `penstock forget` begins anew"
+        f"{place_of(job.sink)}: somebody has removed all rows of run {run.name!r} ({len(lost):,} roots); {_redo(job)} "
+        "has them done again, `penstock forget` begins anew"
     )
 
 
 def _redo(job: Job) -> str:
-    return f"`penstock redo {quote(job.sink.path)} --run {quote(job.options.run)} --missing-rows`"
+    return f"`penstock redo {quote(place_of(job.sink))} --run {quote(job.options.run)} --missing-rows`"

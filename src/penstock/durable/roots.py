@@ -5,8 +5,9 @@ more: all of it was accepted by the sink, dropped, or has failed for good; also 
 """
 
 from collections.abc import Callable, Iterable
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
+from penstock.core import validate
 from penstock.durable.letters import Letters
 
 type Key = str | int
@@ -14,6 +15,16 @@ type Key = str | int
 DONE: Final = 0
 DEAD: Final = 1
 """The states in which a root can be settled: all of it accepted or dropped, or something of it set aside."""
+
+
+class RootId(NamedTuple):
+    """How a store knows a root: by the number that the journal gave it, and by the key that its source gives it.
+
+    The number is of this root alone, and stays the same from version to version. Roots of two runs may have one key.
+    """
+
+    number: int
+    key: Key
 
 
 class Root:
@@ -151,6 +162,11 @@ class Bundle:
             item.root.weight, item.root.under_way = 1, 0
             roots.append(item.root)
         return roots
+
+
+def can_be_key(key: Key) -> bool:
+    """Whether a journal can hold it."""
+    return validate.is_utf8(key) if isinstance(key, str) else -(2**63) <= key < 2**63
 
 
 class Tracked:

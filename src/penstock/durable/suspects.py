@@ -27,15 +27,14 @@ from typing import Any, Final, NoReturn
 from penstock.core import forks, open_runs
 from penstock.core.errors import PenstockError, said
 from penstock.core.log import LOG
+from penstock.durable import deaths
 from penstock.durable.delivery import Delivery
 from penstock.durable.found import Counts, Found
 from penstock.durable.job import Job
 from penstock.durable.opening import Opening, open_again
-from penstock.durable.roots import Key, Root
-from penstock.durable.sink import Store
-from penstock.durable.sqlite import lock
-from penstock.durable.sqlite.deaths import Suspect
-from penstock.durable.sqlite.journal import Opened
+from penstock.durable.owner import owner, write_for
+from penstock.durable.roots import DONE, Key, Root, RootId
+from penstock.durable.store import Opened, Store, Suspect
 
 _LOOK: Final = 0.01
 """Seconds between two looks whether a child has ended."""
@@ -68,7 +67,7 @@ async def try_suspects(job: Job, opening: Opening) -> tuple[Opening, Found]:
     opened, store, found = opening.run, opening.store, Found()
     try:
         with store.transaction():
-            suspects = store.journal.deaths.suspects(opened.id) if job.options.find_killers else []
+            suspects = deaths.suspects(store.journal.deaths, opened.id) if job.options.find_killers else ()
         if suspects and job.source.one_shot:
             LOG.warning("run %r: a root may have killed the process, but its source cannot be read twice", opened.name)
         elif suspects:
@@ -158,9 +157,11 @@ class _Search:
         run, times = self._opened.id, self._opened.times
         with self._store() as store:
             journal = store.journal
-            left = {each.key for each in journal.deaths.suspects(run)}
+            left = {each.key for each in deaths.suspects(journal.deaths, run)}
             begun = [each for each in journal.deaths.begun(run, times) if each.key in left]
-            self._found.add(journal.done_now(self._opened, [each.key for each in group if each.key not in left]))
+            settled = [journal.known(run, each.key) for each in group if each.key not in left]
+            done = [known[0] for known in settled if known is not None and known[2:4] == (DONE, times)]
+            self._found.add({"delivered": len(done), "rows": sum(map(journal.rows_of, done))})
         keys = {each.key for each in begun}
         return _Death(how, begun, [each for each in group if each.key in left - keys])
 
@@ -173,7 +174,7 @@ class _Search:
         with self._store() as store:
             number = store.journal.settle(self._opened, root)
             if not self._opened.keeps_rows_of_dead:
-                store.replace(number, ())
+                store.replace(RootId(number, suspect.key), ())
         LOG.warning("root %r is set aside: %s", suspect.key, error)
         self._found.dead.add(suspect.key)
 
@@ -280,14 +281,14 @@ async def _in_child(
     report, report_end = os.pipe()
     lifeline_end, lifeline = os.pipe()  # at its end the parent is dead
     _of_the_parent.update((report, lifeline))
-    parent = lock.owner()
+    parent = owner()
     _flush()  # what waits in a buffer would be printed by both
     with warnings.catch_warnings():  # of threads that others run: the child has none of them, and starts its own
         warnings.simplefilter("ignore", DeprecationWarning)
         with forks.to_go_on():
             pid = os.fork()
     if not pid:
-        lock.write_for(parent)
+        write_for(parent)
         _be_child(deliver, keys, report_end, lifeline_end)
     os.close(report_end)
     os.close(lifeline_end)

@@ -9,17 +9,14 @@ from itertools import chain, count, groupby, repeat
 from math import inf
 from operator import itemgetter
 from time import sleep
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from penstock.core.errors import PenstockError, note, said
 from penstock.core.scope import outlast
-from penstock.durable.errors import KeyTakenError, RefusedRowError, RowError
-from penstock.durable.roots import Bundle, Root
-from penstock.durable.sink import Store
-from penstock.durable.sqlite.connection import ConstraintError, TooLargeError
-
-if TYPE_CHECKING:
-    from penstock.durable.sqlite.journal import Journal, Opened
+from penstock.durable.errors import KeyTakenError, RowError
+from penstock.durable.roots import Bundle, Root, RootId
+from penstock.durable.staging import Staging
+from penstock.durable.store import Journal, Opened, Store
 
 WAITING: Final = 20_000
 """Rows, by weight, and roots that may wait to be written before the stream has to wait, too."""
@@ -32,9 +29,6 @@ GATHER: Final = 0.005
 
 _FEW: Final = 100
 
-_NO_VALUE: Final = "Bad binding argument type"
-"""What apsw says of an object that is no value of SQLite."""
-
 type Refuse = Callable[[Root, RowError], None]
 """Makes a root dead for a row that the store refuses; raises the error if the run ends with that."""
 
@@ -44,11 +38,11 @@ type Entry = tuple[Root | Bundle, list[Any] | None, int]
 A bundle is finished.
 """
 
-type Note = tuple[Callable[["Journal"], object], Callable[[], object] | None, int]
+type Note = tuple[Callable[[Journal], object], Callable[[], object] | None, int]
 """What is to be written in the journal, whom to tell when it is committed, and how much memory it takes, in rows."""
 
 type Add = Callable[[Iterable[tuple[int, Any]]], None]
-"""Puts rows of roots that have none, each with the id of its root, as a store may have it."""
+"""Puts rows of roots that have none, each with the number of its root, as a store may have it."""
 
 
 class Writer:
@@ -63,7 +57,7 @@ class Writer:
     def __init__(
         self,
         store: Store,
-        opened: "Opened",
+        opened: Opened,
         loop: asyncio.AbstractEventLoop,
         told: Callable[[], None],
         *,
@@ -73,6 +67,7 @@ class Writer:
         self._keeps_rows_of_dead = keeps_rows_of_dead
         self._refuse = refuse
         self._store = store
+        self._staging = Staging(store.journal)
         self._add: Add | None = getattr(store, "add", None)
         self._most = min(WAITING, max(_ENOUGH, 2 * store.largest))
         self._opened = opened
@@ -132,7 +127,7 @@ class Writer:
             self._changed.notify()
 
     def note(
-        self, write: Callable[["Journal"], object], committed: Callable[[], object] | None = None, *, weight: int = 1
+        self, write: Callable[[Journal], object], committed: Callable[[], object] | None = None, *, weight: int = 1
     ) -> None:
         """Have something written in the journal, in the next transaction; `committed()` is called then, on the loop.
 
@@ -284,7 +279,7 @@ class Writer:
                 self._send([root])
 
     def _stage(self, parts: Sequence[tuple[Root, list[Any]]]) -> None:
-        staging = self._store.journal.staging
+        staging = self._staging
         before = {root.staging: staging.parts(root.staging) for root, _ in parts}
         try:
             with self._store.transaction():
@@ -352,7 +347,7 @@ class Writer:
             for root in roots:
                 number = journal.settle(self._opened, root)
                 if not self._keeps_rows_of(root):
-                    store.replace(number, ())
+                    store.replace(RootId(number, root.key), ())
             self._settle_each(roots)
         self._settled(roots)
 
@@ -360,7 +355,7 @@ class Writer:
         self.commits += 1
         for root in roots:
             if root.staging:
-                self._store.journal.staging.forget(root.staging)
+                self._staging.forget(root.staging)
         self._committed.extend(roots)
 
     def _way_of(self, root: Root | Bundle) -> Callable[[list[Any]], None]:
@@ -403,16 +398,27 @@ class Writer:
         for root in roots:
             number = journal.settle(self._opened, root)
             if not self._keeps_rows_of(root):
-                with _refusals():
-                    store.replace(number, () if root.letters else self._rows_of(root))
+                with self._refusals():
+                    store.replace(RootId(number, root.key), () if root.letters else self._rows_of(root))
             if root.staging:
-                journal.staging.drop(root.staging)
+                self._staging.drop(root.staging)
+
+    @contextmanager
+    def _refusals(self) -> Generator[None]:
+        """Turn into a `RowError` what the database says of a row that it cannot hold, in whichever statement."""
+        try:
+            yield
+        except Exception as error:
+            refusal = None if isinstance(error, RowError) else self._store.refusal(error)
+            if refusal is None:
+                raise
+            raise refusal from error
 
     def _keeps_rows_of(self, root: Root) -> bool:
         return self._keeps_rows_of_dead and bool(root.letters)
 
     def _rows_of(self, root: Root) -> Iterable[Any]:
-        return chain(self._store.journal.staging.take(root.staging), root.rows) if root.staging else root.rows
+        return chain(self._staging.take(root.staging), root.rows) if root.staging else root.rows
 
 
 _WEIGHT: Final = itemgetter(2)
@@ -424,18 +430,3 @@ def _length(entry: Entry) -> int:
     if isinstance(root, Bundle):
         return len(root)
     return root.staged + len(root.rows) if rows is None else len(rows)
-
-
-@contextmanager
-def _refusals() -> Generator[None]:
-    """Turn into a `RowError` what SQLite raises for a value that it cannot hold, in whichever statement of a store."""
-    try:
-        yield
-    except (ConstraintError, TooLargeError) as error:
-        raise RefusedRowError(str(error)) from error
-    except (UnicodeEncodeError, OverflowError) as error:
-        raise RowError(f"a value that SQLite cannot hold: {error}") from error
-    except TypeError as error:
-        if not str(error).startswith(_NO_VALUE):
-            raise
-        raise RowError(f"a value that SQLite cannot hold: {error}") from error

@@ -6,7 +6,9 @@ from penstock.exports import exports
 
 if TYPE_CHECKING:
     from penstock.durable.errors import RowError
-    from penstock.durable.sink import Delivery, Durability, Sink, Store
+    from penstock.durable.roots import RootId
+    from penstock.durable.sink import Delivery, Durability, Sink
+    from penstock.durable.store import Store
     from penstock.sinks.callback import Callback, Delivered
     from penstock.sinks.finding import Found
     from penstock.sinks.store import SqliteStore
@@ -17,7 +19,9 @@ else:
         __name__,
         {
             "penstock.durable.errors": ("RowError",),
-            "penstock.durable.sink": ("Delivery", "Durability", "Sink", "Store"),
+            "penstock.durable.roots": ("RootId",),
+            "penstock.durable.sink": ("Delivery", "Durability", "Sink"),
+            "penstock.durable.store": ("Store",),
             "penstock.sinks.callback": ("Callback", "Delivered"),
             "penstock.sinks.finding": ("Found",),
             "penstock.sinks.store": ("SqliteStore",),
@@ -34,6 +38,7 @@ __all__ = [
     "Durability",
     "Found",
     "Made",
+    "RootId",
     "RowError",
     "Sink",
     "SqliteStore",

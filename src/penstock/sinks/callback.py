@@ -17,7 +17,7 @@ from penstock.core import validate
 from penstock.core.closing import close
 from penstock.core.errors import OptionError, UnstoppedWorkWarning, as_failure
 from penstock.core.log import LOG
-from penstock.durable.roots import Key, Root
+from penstock.durable.roots import Key, Root, RootId
 from penstock.durable.sink import Delivery, Durability
 from penstock.engines.local import kind_of
 from penstock.engines.pool import DaemonThreads
@@ -202,7 +202,7 @@ class CallbackStore(SqliteStore):
             raise asyncio.CancelledError("the grace of the run is over")
 
     @override
-    def replace(self, root: int, rows: Iterable[Any]) -> None:
+    def replace(self, root: RootId, rows: Iterable[Any]) -> None:
         """Do nothing: the rows are where the function brought them."""
 
 

@@ -1,20 +1,30 @@
 """What the stores of SQLite databases share: the lock, the one connection that writes, the journal beside the rows."""
 
 import os
-from collections.abc import Generator, Iterable, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any, Final
 
 from penstock.core import validate
 from penstock.core.errors import OptionError
-from penstock.durable.errors import StoreError
-from penstock.durable.roots import Root
+from penstock.durable.errors import RefusedRowError, RowError, StoreError
+from penstock.durable.roots import Root, RootId
 from penstock.durable.sink import Durability
-from penstock.durable.sqlite.connection import Connection, connect_reader, connect_writer, transaction
+from penstock.durable.sqlite import tables
+from penstock.durable.sqlite.connection import (
+    Connection,
+    ConstraintError,
+    TooLargeError,
+    connect_reader,
+    connect_writer,
+    transaction,
+)
 from penstock.durable.sqlite.disks import refuse_network_disk
-from penstock.durable.sqlite.journal import Journal, check_format
-from penstock.durable.sqlite.lock import exclusive
+from penstock.durable.sqlite.journal import SqliteJournal
+from penstock.durable.sqlite.lock import Progress, exclusive
+from penstock.durable.sqlite.reader import SqliteReader
+from penstock.durable.store import Reach
 
 LARGEST: Final = 50_000
 """Rows of one commit, at most, so that none takes long; a root that has more is committed alone."""
@@ -31,6 +41,9 @@ _PAGE: Final = 512
 ROOT: Final = "penstock_root"
 """The column that says which root a row came from."""
 
+
+_NO_VALUE: Final = "Bad binding argument type"
+"""What apsw says of an object that is no value of SQLite."""
 
 _COUNTED = """
 SELECT total(rows), total(rows * id) FROM penstock_roots WHERE +run IN (SELECT id FROM penstock_runs WHERE sink = ?)
@@ -67,9 +80,9 @@ class SqliteStore:
             self.connection: Connection = connect_writer(path, extension=self.extension)
             opened.callback(self.connection.close)
             self._refuse_other_place(self.connection, locked)
-            self.journal: Journal = Journal(path, self.connection)
+            self.journal: SqliteJournal = SqliteJournal(path, self.connection)
             with self.connection.bounded():
-                self.journal.check()
+                tables.check(path, self.connection)
                 self.prepare()
             self.connection.pragma("journal_mode", "wal")
             self.connection.pragma("synchronous", "normal" if durability == "process" else "full")
@@ -94,31 +107,47 @@ class SqliteStore:
     def send(self, run: str, roots: Iterable[tuple[Root, Iterable[Any]]]) -> None:
         """Do nothing: `replace` brings the rows to where they belong."""
 
-    def replace(self, root: int, rows: Iterable[Any]) -> None:
+    def replace(self, root: RootId, rows: Iterable[Any]) -> None:
         """Put `rows` in the place of those of the root."""
         raise NotImplementedError
+
+    def refusal(self, error: Exception) -> RowError | None:
+        """The `RowError` for what SQLite raises for a value that it cannot hold, in whichever statement."""
+        if isinstance(error, ConstraintError | TooLargeError):
+            return RefusedRowError(str(error))
+        if isinstance(error, UnicodeEncodeError | OverflowError) or (
+            isinstance(error, TypeError) and str(error).startswith(_NO_VALUE)
+        ):
+            return RowError(f"a value that SQLite cannot hold: {error}")
+        return None
 
     def lost(self, run: int) -> Sequence[tuple[int, int]]:
         """Give nothing: what the rows are is not known here."""
         del run
         return ()
 
-    @contextmanager
-    def transaction(self) -> Generator[None]:
+    def transaction(self) -> AbstractContextManager[None]:
         """All of it or nothing."""
-        with transaction(self.connection):
-            yield
+        return transaction(self.connection)
 
-    def reader(self) -> Connection:
-        """A connection to the journal that only reads."""
+    def reader(self) -> SqliteReader:
+        """A reader of the journal, on a connection of its own."""
         connection = connect_reader(self.path)
         try:
             self._refuse_other_place(connection, self.connection.filename)
-            check_format(self.path, connection)
+            tables.check_format(self.path, connection)
         except BaseException:
             connection.close()
             raise
-        return connection
+        return SqliteReader(self.path, connection)
+
+    def reach(self, run: int, opening: int) -> Reach:
+        """What notes in the lock how far the sources are read."""
+        return Progress(self.path, run, opening).reach
+
+    def is_there(self) -> bool:
+        """Whether the database is where it was opened."""
+        return self.journal.is_there()
 
     def _refuse_other_place(self, connection: Connection, place: str) -> None:
         if connection.filename != place:

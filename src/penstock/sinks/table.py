@@ -10,10 +10,11 @@ from typing import Any, cast, override
 from penstock.core import validate
 from penstock.core.errors import OptionError
 from penstock.durable.errors import KeyTakenError, RefusedRowError, RowError, StoreError
+from penstock.durable.roots import RootId
 from penstock.durable.sink import Delivery, Durability
 from penstock.durable.sqlite.connection import ConstraintError, TooLargeError, connect_reader, transaction
-from penstock.durable.sqlite.journal import has_journal
 from penstock.durable.sqlite.schema import refuse_computed
+from penstock.durable.sqlite.tables import has_journal
 from penstock.sinks.cells import Cell, Row, cells, columns_at_once, mapping, shown
 from penstock.sinks.columns import Columns, Declared, declared, place_of
 from penstock.sinks.store import (
@@ -211,21 +212,21 @@ class TableStore(SqliteStore):
             return lost_from(self.connection, run, rows)
 
     @override
-    def replace(self, root: int, rows: Iterable[Row]) -> None:
+    def replace(self, root: RootId, rows: Iterable[Row]) -> None:
         """Put `rows` in the place of those of the root."""
         if self._columns.known:
-            self.connection.execute(self._delete, (root,))
+            self.connection.execute(self._delete, (root.number,))
         for names, alike in groupby(rows, key=itemgetter(0)):
             try:
-                self.connection.executemany(self._columns.insert(names), self._stored(root, alike))
+                self.connection.executemany(self._columns.insert(names), self._stored(root.number, alike))
             except (ConstraintError, TooLargeError) as error:
-                refused = self._key_of_another(root, names) if isinstance(error, ConstraintError) else None
+                refused = self._key_of_another(root.number, names) if isinstance(error, ConstraintError) else None
                 refused = refused or RefusedRowError(str(error))
                 refused.row = dict(zip(names, self._values, strict=True))
                 raise refused from error
 
     def add(self, rows: Iterable[tuple[int, Row]]) -> None:
-        """Put rows of roots that have none, each with the id of its root; those with the same columns together."""
+        """Put rows of roots that have none, each with the number of its root; those with the same columns together."""
         for names, alike in groupby(rows, key=_columns):
             self.connection.insert(self._columns.insert(names), ((root, *values) for root, (_, values) in alike))
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from penstock.core import validate
 from penstock.core.errors import OptionError
 from penstock.durable.errors import RefusedRowError, RowError, StoreError
+from penstock.durable.roots import RootId
 from penstock.durable.sink import Delivery, Durability
 from penstock.durable.sqlite.connection import Connection, ConstraintError, TooLargeError, connect_reader, transaction
 from penstock.durable.sqlite.schema import refuse_computed, refuse_other_tables
@@ -30,7 +31,7 @@ from penstock.sinks.words import TOKENIZER, asked, indexed
 type Vector = NDArray[np.float32]
 type VectorLike = NDArray[Any] | Sequence[float]
 
-type Entry = tuple[tuple[str, ...], tuple[Cell, ...], bytes]
+type Indexed = tuple[tuple[str, ...], tuple[Cell, ...], bytes]
 """The names of the columns of a row, what stands there, and its vector."""
 _EXTENSION: str = sqlite_vec.loadable_path()
 
@@ -269,7 +270,7 @@ class VectorStore(SqliteStore):
             self._columns.declare()
 
     @override
-    def accept(self, row: Any) -> Entry:
+    def accept(self, row: Any) -> Indexed:
         """The row as the index has it; `RowError` if it cannot be stored."""
         given = mapping(row)
         if "vector" not in given:
@@ -320,12 +321,12 @@ class VectorStore(SqliteStore):
         return lost_from(connection, run, _WITH_VECTORS if there else None)
 
     @override
-    def replace(self, root: int, rows: Iterable[Entry]) -> None:
+    def replace(self, root: RootId, rows: Iterable[Indexed]) -> None:
         """Put `rows` in the place of those of the root."""
-        if self._columns.known and list(self.connection.execute(_HAS_ROWS, (root,))):  # else a delete costs, too
+        if self._columns.known and list(self.connection.execute(_HAS_ROWS, (root.number,))):  # else a delete costs, too
             for table, column in (("words", "rowid"), ("vectors", "id"), ("scaled", "id")):
-                self.connection.execute(f"DELETE FROM {table} WHERE {column} IN {_OF_ROOT}", (root,))  # noqa: S608 -- constants
-            self.connection.execute(f"DELETE FROM entries WHERE {ROOT} = ?", (root,))  # noqa: S608 -- a constant
+                self.connection.execute(f"DELETE FROM {table} WHERE {column} IN {_OF_ROOT}", (root.number,))  # noqa: S608 -- constants
+            self.connection.execute(f"DELETE FROM entries WHERE {ROOT} = ?", (root.number,))  # noqa: S608 -- a constant
         for some in batched(rows, _AT_ONCE):
             try:
                 self._insert(root, some)
@@ -334,7 +335,7 @@ class VectorStore(SqliteStore):
             except TooLargeError as error:
                 raise RefusedRowError(f"{self.path}: a row has more bytes than SQLite can store") from error
 
-    def _insert(self, root: int, rows: Sequence[Entry]) -> None:
+    def _insert(self, root: RootId, rows: Sequence[Indexed]) -> None:
         least: int
         (least,) = self.connection.one(_FIRST_ID, (), int)
         entries: list[tuple[tuple[str, ...], tuple[Any, ...]]] = []
@@ -344,7 +345,7 @@ class VectorStore(SqliteStore):
         for number, (names, values, vector) in enumerate(rows, least):
             self._take_dimensions(root, number - least, len(vector) // _FLOAT)
             row = dict(zip(names, values, strict=True))
-            entries.append((names, (number, root, *values)))
+            entries.append((names, (number, root.number, *values)))
             vectors.append((number, vector))
             numbers = np.frombuffer(vector, np.float32)
             if not _SMALL < _length(numbers) < _LARGE:
@@ -356,13 +357,12 @@ class VectorStore(SqliteStore):
         self.connection.executemany("INSERT INTO scaled VALUES (?, ?)", scaled)
         self.connection.executemany("INSERT INTO words(rowid, title, text) VALUES (?, ?, ?)", words)
 
-    def _take_dimensions(self, root: int, position: int, given: int) -> None:
+    def _take_dimensions(self, root: RootId, position: int, given: int) -> None:
         """Hold the vectors of the index to the length of the first one."""
         try:
             self._check_dimensions(given)
         except RowError as error:
-            (key,) = self.connection.one("SELECT key FROM penstock_roots WHERE id = ?", (root,), str | int)
-            raise RowError(f"row {position} of {key!r}: {error}") from None
+            raise RowError(f"row {position} of {root.key!r}: {error}") from None
         if self._dimensions is None:
             self._dimensions = given
             self.connection.execute("UPDATE made SET dimensions = ?", (given,))

@@ -1,1 +1,1 @@
-"""The journal, and what stands beside it, in files of SQLite: the one room of durable runs that knows apsw."""
+"""The journal in files of SQLite: the one room of durable runs that knows apsw."""

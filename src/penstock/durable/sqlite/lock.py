@@ -3,7 +3,6 @@
 import fcntl
 import os
 import re
-import socket
 import stat
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
@@ -12,6 +11,7 @@ from time import sleep
 from typing import Final
 
 from penstock.durable.errors import HeldError, StoreError
+from penstock.durable.owner import owner
 
 _TRIES: Final = 10
 _BETWEEN_S: Final = 0.005
@@ -31,9 +31,6 @@ _held: set[int] = set()
 
 _places: dict[str, tuple[int, int]] = {}
 """Of each file whose lock is held, the descriptor of the lock, and where its second line begins."""
-
-_spoken_for: list[str] = []
-"""Whom this process writes for, if not for itself."""
 
 
 @contextmanager
@@ -118,16 +115,6 @@ def reached(target: str) -> list[int]:
     if descriptor < 0:
         return []
     return [int(number) for number in os.pread(descriptor, _LENGTH, place).split()[1:]]
-
-
-def owner() -> str:
-    """Who this is."""
-    return _spoken_for[-1] if _spoken_for else f"process {os.getpid()} on {socket.gethostname()}"
-
-
-def write_for(parent: str) -> None:
-    """Be `parent`, its `owner()`, to all who ask: a child that does a part of its run."""
-    _spoken_for.append(parent)
 
 
 def _lock_of(target: str) -> str:

@@ -1,31 +1,28 @@
-"""Rows of roots that are not finished, where they need no memory: in a table that this process reads back.
+"""Rows of roots that are not finished, where they need no memory: in the journal, from which this process reads them.
 
 Others may have written to it meanwhile, so what is read is never code, nor the name of any. A row is packed as results
 are that are kept; of a dataclass its fields are. Whatever cannot be packed, its type included, stays in memory, and the
-table has a number for it.
+journal has a number for it.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any, Final, cast
 
-from penstock.durable.errors import DamageError, RefusedRowError
-from penstock.durable.sqlite.connection import Connection, TooLargeError
+from penstock.durable.errors import DamageError
+from penstock.durable.store import Journal
 from penstock.durable.values import PackError, UnpackError, kind_of, pack, pack_list, unpack
 
 _PART: Final = 1_000
 _PART_BYTES: Final = 1 << 20
 """Rows that are staged, and read back, together: so many, or as many as come to so many bytes."""
 
-_PUT: Final = "INSERT INTO penstock_staged (staging, rows) VALUES (?, ?)"
-_TAKE: Final = "SELECT rows FROM penstock_staged WHERE staging = ? ORDER BY id"
-
 
 class Staging:
     """The rows that wait, each root's under a number; every method is to be called inside a transaction."""
 
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
         self._held: dict[int, _Held] = {}
         self._parts: dict[int, list[int]] = {}  # how many rows each part has
 
@@ -44,10 +41,7 @@ class Staging:
             self._put_part(number, part)
 
     def _put_part(self, number: int, part: list[bytes]) -> None:
-        try:
-            self._connection.execute(_PUT, (number, pack_list(part)))
-        except TooLargeError as error:
-            raise RefusedRowError(f"{error}: a row has to wait there") from error
+        self._journal.stage(number, pack_list(part))
         self._parts.setdefault(number, []).append(len(part))
 
     def take(self, number: int) -> Iterator[Any]:
@@ -57,7 +51,7 @@ class Staging:
             DamageError: they are not those that were put there.
         """
         held, parts = self._held.get(number, _Held()), iter(self._parts.get(number, ()))
-        for (packed,) in self._connection.select(_TAKE, (number,), bytes):
+        for packed in self._journal.staged(number):
             rows: Any = None
             try:
                 rows = unpack(packed, held.restored)
@@ -80,7 +74,7 @@ class Staging:
 
     def drop(self, number: int) -> None:
         """Drop the rows that wait under a number; `forget` has to follow when that is committed."""
-        self._connection.execute("DELETE FROM penstock_staged WHERE staging = ?", (number,))
+        self._journal.unstage(number)
 
     def forget(self, number: int) -> None:
         """Let go of what is held for the rows that were dropped."""
@@ -88,7 +82,9 @@ class Staging:
         self._parts.pop(number, None)
 
     def _damage(self) -> DamageError:
-        return DamageError(f"{self._connection.path}: penstock_staged has not the rows that were put there")
+        return DamageError(
+            f"{self._journal.place}: the rows that wait in the journal are not those that were put there"
+        )
 
 
 class _Held:

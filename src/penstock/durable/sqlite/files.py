@@ -1,0 +1,63 @@
+"""A journal in a database at a path, while no run has it open."""
+
+from collections.abc import Generator
+from contextlib import AbstractContextManager, closing, contextmanager
+from pathlib import Path
+from typing import Final
+
+from penstock.durable.errors import StoreError
+from penstock.durable.sqlite import lock, tables
+from penstock.durable.sqlite.connection import Connection, connect_reader, connect_writer, transaction
+from penstock.durable.sqlite.journal import SqliteJournal
+from penstock.durable.sqlite.reader import SqliteReader
+
+_LONGEST: Final = 16 << 20
+"""Bytes of a value, at most."""
+
+
+class JournalFile:
+    """Where a journal is kept; see `penstock.durable.store.JournalPlace`."""
+
+    def __init__(self, path: str) -> None:
+        self.place: str = path
+
+    @contextmanager
+    def read(self) -> Generator[SqliteReader]:
+        """The journal, to be read."""
+        path = self.place
+        if not path:
+            raise StoreError("'': no such database")
+        if Path(path).is_dir():
+            raise StoreError(f"{path}: a directory, not a database")
+        if not Path(path).exists():
+            raise StoreError(f"{path}: no such database")
+        if not Path(path).is_file():
+            raise StoreError(f"{path}: not a regular file")
+        with closing(connect_reader(path)) as connection:
+            connection.bound(_LONGEST)
+            tables.require(path, connection)
+            yield SqliteReader(path, connection)
+
+    @contextmanager
+    def write(self) -> Generator["_Written"]:
+        """The journal, to be changed; nothing is made or locked where there is none."""
+        path = self.place
+        with self.read():
+            pass
+        with lock.exclusive(path), closing(connect_writer(path)) as connection:
+            tables.require(path, connection)
+            journal = SqliteJournal(path, connection)
+            journal.prepare()
+            yield _Written(journal, connection)
+
+
+class _Written:
+    """A journal that is open for writing."""
+
+    def __init__(self, journal: SqliteJournal, connection: Connection) -> None:
+        self.journal: SqliteJournal = journal
+        self._connection = connection
+
+    def transaction(self) -> AbstractContextManager[None]:
+        """All of it or nothing."""
+        return transaction(self._connection)
