@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from .crafted import index_job, made
+
 MEMORY = Path("/dev/shm")
 
 
@@ -16,3 +18,15 @@ def memory(tmp_path):
         return
     with tempfile.TemporaryDirectory(dir=MEMORY, prefix="penstock-") as folder:
         yield Path(folder)
+
+
+@pytest.fixture(scope="session")
+def database(tmp_path_factory):
+    """The database of a run into a table, to be copied and changed."""
+    return made(tmp_path_factory.mktemp("made") / "made.db")
+
+
+@pytest.fixture(scope="session")
+def index(tmp_path_factory):
+    """That of a run into an index."""
+    return made(tmp_path_factory.mktemp("made") / "index.db", index_job)

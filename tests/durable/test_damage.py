@@ -17,23 +17,13 @@ from penstock import cli as commands
 from penstock.testing import run_in_real_time as run
 from penstock.workflows import embed
 
-from .crafted import RUN, TABLE, change, index_job, job, made
+from .crafted import RUN, TABLE, change, index_job, job
 
 FLIPS = int(os.environ.get("PENSTOCK_FLIPS", "40"))
 PARTS = 8
 STEP = 1 if "PENSTOCK_FLIPS" in os.environ else 6  # every sixth column
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def database(tmp_path_factory):
-    return made(tmp_path_factory.mktemp("made") / "made.db")
-
-
-@pytest.fixture(scope="module")
-def index(tmp_path_factory):
-    return made(tmp_path_factory.mktemp("made") / "index.db", index_job)
 
 
 @pytest.fixture

@@ -39,16 +39,6 @@ def tables(path):
     return found
 
 
-@pytest.fixture(scope="module")
-def database(tmp_path_factory):
-    return made(tmp_path_factory.mktemp("made") / "made.db")
-
-
-@pytest.fixture(scope="module")
-def index(tmp_path_factory):
-    return made(tmp_path_factory.mktemp("made") / "index.db", index_job)
-
-
 @pytest.fixture
 def path(database, tmp_path):
     return Path(shutil.copy(database, tmp_path / "x.db"))
