@@ -28,12 +28,12 @@ from time import perf_counter
 from penstock.durable import delivery
 from penstock.durable.ledger import Ledger
 from penstock.durable.roots import Bundle
-from penstock.durable.sqlite.deaths import SqliteDeaths
+from penstock.durable.sqlite.death_tables import SqliteDeaths
 from penstock.durable.sqlite.journal import SqliteJournal
 from penstock.durable.staging import Staging
 from penstock.durable.writer import Writer
 from penstock.sinks.callback import CallbackStore
-from penstock.sinks.store import SqliteStore
+from penstock.sinks.sqlite_store import SqliteStore
 from penstock.sinks.table import TableStore
 from penstock.sinks.vectors import VectorStore
 from penstock.testing.loops import new_real_loop
@@ -48,8 +48,8 @@ POINTS = (
     ("migration", SqliteJournal, "prepare"),
     ("opening of the run", SqliteJournal, "begin"),
     ("dispatch of a root", Ledger, "_admit"),
-    ("taking of a row", delivery.Delivery, "_take"),
-    ("taking of new roots together", delivery.Delivery, "_take_bundle"),
+    ("taking of a row", delivery.Deliverer, "_take"),
+    ("taking of new roots together", delivery.Deliverer, "_take_bundle"),
     ("end of a root", Writer, "add"),
     ("note that a root is settled", SqliteJournal, "settle"),
     ("note that new roots are settled", SqliteJournal, "settle_new"),
@@ -61,7 +61,7 @@ POINTS = (
     ("acquittal of a suspect", SqliteDeaths, "acquit"),
     ("staging of rows", Staging, "put"),
     ("end of staging", Staging, "drop"),
-    ("acknowledgement", delivery.Delivery, "_committed"),
+    ("acknowledgement", delivery.Deliverer, "_committed"),
     ("removal of a missing root", SqliteJournal, "forget"),
     ("close of the run", SqliteJournal, "close_run"),
     ("close of the store", SqliteStore, "close"),

@@ -103,8 +103,8 @@ async def test_several_large_roots_at_once(few, tmp_path):
 async def test_many_roots_of_one_row_each_share_the_memory(few, tmp_path, monkeypatch):
     """The bound is of all unfinished roots together: none of these is large."""
     held = []
-    stage = delivery.Delivery._stage
-    monkeypatch.setattr(delivery.Delivery, "_stage", lambda self: (stage(self), held.append(self._held)))
+    stage = delivery.Deliverer._stage
+    monkeypatch.setattr(delivery.Deliverer, "_stage", lambda self: (stage(self), held.append(self._held)))
     table = SqliteTable(tmp_path / "t.db", "numbers")
     sizes = [(f"root {number}", 4) for number in range(40)]
     everyone = asyncio.Event()
@@ -247,13 +247,13 @@ async def test_whatever_roots_become_the_table_has_it_and_nothing_is_held_after(
     bad = {(number, random.randrange(size)) for number, size in sizes if size and random.random() < 0.2}
     monkeypatch.setattr("penstock.durable.writer.WAITING", random.choice([1, 10, 100]))
     held = []
-    close = delivery.Delivery.close
+    close = delivery.Deliverer.close
 
     async def note_held(self, *driven):
         await close(self, *driven)
         held.append(self._held)
 
-    monkeypatch.setattr(delivery.Delivery, "close", note_held)
+    monkeypatch.setattr(delivery.Deliverer, "close", note_held)
 
     async def work(row):
         for _ in range(random.randrange(3)):

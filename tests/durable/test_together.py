@@ -8,7 +8,7 @@ from itertools import batched
 import pytest
 
 import penstock
-from penstock.durable.delivery import Delivery
+from penstock.durable.delivery import Deliverer
 from penstock.durable.sqlite.connection import Connection
 from penstock.durable.writer import Writer
 from penstock.sinks.table import TableStore
@@ -160,8 +160,8 @@ async def content_of_plain_rows(path, seed):
 @pytest.mark.parametrize("seed", range(6))
 async def test_rows_that_are_taken_together_come_to_what_each_comes_to_by_itself(tmp_path, monkeypatch, seed):
     taken = []
-    take = Delivery._take_bundle
-    monkeypatch.setattr(Delivery, "_take_bundle", lambda self, bundle: taken.append(len(bundle)) or take(self, bundle))
+    take = Deliverer._take_bundle
+    monkeypatch.setattr(Deliverer, "_take_bundle", lambda self, bundle: taken.append(len(bundle)) or take(self, bundle))
     together = await content_of_plain_rows(tmp_path / "together.db", seed)
     assert seed % 2 or sum(taken) > 100
     monkeypatch.delattr(TableStore, "accept_all")
@@ -190,7 +190,7 @@ async def test_a_duplicate_among_rows_that_are_taken_together_is_named(tmp_path)
 async def test_no_row_is_read_behind_one_of_more_than_a_kilobyte(tmp_path, monkeypatch):
     """P7: what is taken together is 64 kilobytes, and one row of any size."""
     read, sizes = [], []
-    take = Delivery._take_bundle
+    take = Deliverer._take_bundle
 
     def rows():
         for n in range(300):
@@ -201,7 +201,7 @@ async def test_no_row_is_read_behind_one_of_more_than_a_kilobyte(tmp_path, monke
         sizes.append((len(bundle), bundle.weight, read[-1] - bundle.positions[-1]))
         return take(self, bundle)
 
-    monkeypatch.setattr(Delivery, "_take_bundle", taken)
+    monkeypatch.setattr(Deliverer, "_take_bundle", taken)
     source = penstock.keyed(rows, key=lambda row: row["n"])
     report = await source.to(penstock.SqliteTable(tmp_path / "t.db", "t"), run="r")
     assert report.rows == 300

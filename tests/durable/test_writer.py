@@ -7,10 +7,10 @@ import threading
 import pytest
 
 import penstock
-from penstock.durable.delivery import Delivery
+from penstock.durable.delivery import Deliverer
 from penstock.durable.staging import Staging
 from penstock.durable.writer import Writer
-from penstock.sinks.store import SqliteStore
+from penstock.sinks.sqlite_store import SqliteStore
 
 pytestmark = pytest.mark.real_time
 
@@ -97,7 +97,7 @@ async def test_removal_that_fails_in_the_thread_ends_the_run(tmp_path, monkeypat
     def die(*_):
         raise MemoryError("removing")
 
-    monkeypatch.setattr(Delivery, "_remove", die)
+    monkeypatch.setattr(Deliverer, "_remove", die)
     source = penstock.keyed([1], key=int).map(lambda n: {"n": n})
     with pytest.raises(MemoryError, match="removing"):
         await asyncio.wait_for(

@@ -6,7 +6,7 @@ from functools import wraps
 from penstock.durable.roots import RootId
 from penstock.durable.sqlite import lock
 from penstock.durable.sqlite.journal import SqliteJournal
-from penstock.sinks.store import SqliteStore
+from penstock.sinks.sqlite_store import SqliteStore
 from penstock.sinks.table import TableStore
 
 

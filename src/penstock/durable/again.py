@@ -19,7 +19,7 @@ from penstock.durable.opening import redo_by_other_code
 from penstock.durable.roots import Key, can_be_key
 from penstock.durable.sink import Sink, identity_of, removes
 from penstock.durable.status import find_run
-from penstock.durable.store import Journal, JournalPlace, JournalStore, Reader, RunRecord, Store
+from penstock.durable.store import Journal, JournalPlace, JournalReader, JournalStore, RunRecord, Store
 
 type Which = Literal["all", "dead", "other code", "missing rows"]
 """Roots of a run: every one, those that are dead, those by other code than the last, those without all their rows."""
@@ -218,7 +218,7 @@ def _with_rows(store: Store | None, what: str) -> Store:
     return store
 
 
-def _number_of(journal: Reader, run: RunRecord, key: Key) -> int | None:
+def _number_of(journal: JournalReader, run: RunRecord, key: Key) -> int | None:
     known = journal.known(run.number, key) if can_be_key(key) else None
     return None if known is None else known[0]
 
@@ -277,7 +277,7 @@ def _drop_memos(opened: JournalStore) -> None:
                 opened.journal.drop_memo(stage)
 
 
-def _not_there(place: JournalPlace, journal: Reader, run: RunRecord, keys: Sequence[Key]) -> StoreError:
+def _not_there(place: JournalPlace, journal: JournalReader, run: RunRecord, keys: Sequence[Key]) -> StoreError:
     """The error for keys of no root, with some that are like the first."""
     near = keys[0] if can_be_key(keys[0]) else ""
     around = {str(key): key for key in journal.keys_near(run.number, near, _LOOKED_AT)}

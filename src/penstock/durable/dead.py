@@ -9,7 +9,7 @@ from penstock.durable.errors import StoreError
 from penstock.durable.journals import At, journal_at
 from penstock.durable.roots import Key
 from penstock.durable.status import find_run
-from penstock.durable.store import Journal, Reader
+from penstock.durable.store import Journal, JournalReader
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ def _changed(sink: At, run: str | None, keys: Iterable[Key], change: Callable[[J
     return [root for _, root in found]
 
 
-def _found(place: str, journal: Reader, run: str | None, keys: Iterable[Key]) -> list[tuple[int, DeadRoot]]:
+def _found(place: str, journal: JournalReader, run: str | None, keys: Iterable[Key]) -> list[tuple[int, DeadRoot]]:
     if run is not None:
         find_run(place, journal, run)
     wanted = {str(key) for key in keys}

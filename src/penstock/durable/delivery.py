@@ -16,7 +16,6 @@ from penstock.core.scope import KEPT_FAILURES, outlast
 from penstock.durable.causes import Causes
 from penstock.durable.done import DoneRoots
 from penstock.durable.errors import RowError, StoreError
-from penstock.durable.found import DIED_ALONE, Counts, Found
 from penstock.durable.job import Job
 from penstock.durable.ledger import Ledger
 from penstock.durable.memo import Memo
@@ -27,6 +26,7 @@ from penstock.durable.resume import Resume
 from penstock.durable.roots import Bundle, Key, Root, RootId, Tracked
 from penstock.durable.sink import keeps_order, place_of
 from penstock.durable.store import Journal
+from penstock.durable.tried import DIED_ALONE, Counts, Tried
 from penstock.durable.weights import weight
 from penstock.durable.writer import Writer
 from penstock.run import Run, last_stage
@@ -48,7 +48,7 @@ def itself(row: Any) -> Any:
     return row
 
 
-class Delivery:
+class Deliverer:
     """One opening of a durable run.
 
     Attributes:
@@ -60,7 +60,7 @@ class Delivery:
     """
 
     def __init__(
-        self, job: Job, opening: Opening, found: Found, *, began: float, only: frozenset[Key] | None = None
+        self, job: Job, opening: Opening, found: Tried, *, began: float, only: frozenset[Key] | None = None
     ) -> None:
         """Deliver what is to be done, or `only` the roots of those keys; `found` says what children have done of it."""
         options, store, opened = job.options, opening.store, opening.run

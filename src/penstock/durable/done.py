@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from penstock.durable.errors import DamageError
 from penstock.durable.roots import Key
-from penstock.durable.store import Known, Reader
+from penstock.durable.store import JournalReader, Known
 
 PAGE: Final = 1024
 """Roots that are read at once, at most: no read lasts so long that the write-ahead log cannot be folded in."""
@@ -21,7 +21,7 @@ class DoneRoots:
         place: the journal that it looks into.
     """
 
-    def __init__(self, reader: Reader, run: int) -> None:
+    def __init__(self, reader: JournalReader, run: int) -> None:
         self._reader = reader
         self._run = run
         self.place: str = reader.place
@@ -50,7 +50,7 @@ class Lookup:
         page: what was read last, by key; the same dict at all times.
     """
 
-    def __init__(self, reader: Reader, run: int) -> None:
+    def __init__(self, reader: JournalReader, run: int) -> None:
         self._reader = reader
         self._run = run
         self._low: Key | None = None  # the page holds what there is from here

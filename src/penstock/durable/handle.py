@@ -9,7 +9,7 @@ from penstock.core.errors import ConcurrentReadError, note
 from penstock.core.log import LOG
 from penstock.core.outcome import Failed
 from penstock.core.stats import Stats
-from penstock.durable.delivery import Delivery
+from penstock.durable.delivery import Deliverer
 from penstock.durable.job import Job
 from penstock.durable.memo import Memo
 from penstock.durable.opening import Opening, open_run
@@ -37,7 +37,7 @@ class DurableRun:
         self._entered = False
         self._over = False
         self._opening: Opening | None = None
-        self._delivery: Delivery | None = None
+        self._delivery: Deliverer | None = None
         self._driven: asyncio.Future[None] | None = None
         self._stopped = False
         self._aborted = False
@@ -57,7 +57,7 @@ class DurableRun:
         began = perf_counter()
         opening, found = await try_suspects(self._job, await open_run(self._job))
         try:
-            delivery = Delivery(self._job, opening, found, began=began)
+            delivery = Deliverer(self._job, opening, found, began=began)
             LOG.info("%s", delivery)
             try:
                 delivery.start()
@@ -179,7 +179,7 @@ class DurableRun:
         """The results of stages that are kept; for workflows, not for users."""
         return self._begun().memo
 
-    def _begun(self) -> Delivery:
+    def _begun(self) -> Deliverer:
         if self._delivery is None:
             raise RuntimeError("the run was not opened: use `async with stream.deliver(...) as run`")
         return self._delivery

@@ -29,6 +29,6 @@ def journal_at(sink: At) -> "JournalPlace":
             return cast("JournalPlace", journal)
         path = cast("Any", sink).path
     with naming_extras("a journal in a database", {"apsw": "durable"}):
-        from penstock.durable.sqlite.files import JournalFile  # noqa: PLC0415 -- its library is an extra
+        from penstock.durable.sqlite.journal_file import JournalFile  # noqa: PLC0415 -- its library is an extra
 
     return JournalFile(os.fspath(cast("str", path)))

@@ -15,7 +15,7 @@ from penstock.durable.roots import Tracked
 from penstock.durable.values import PackError, UnpackError, digest, pack, type_name, unpack
 
 if TYPE_CHECKING:
-    from penstock.durable.store import Reader
+    from penstock.durable.store import JournalReader
 
 type Remember = Callable[[bytes, bytes, bytes], None]
 """Has an entry written: stage, item, value."""
@@ -28,7 +28,7 @@ class Memo:
         recalled: results that were handed on without a call.
     """
 
-    def __init__(self, reader: "Reader", remember: Remember) -> None:
+    def __init__(self, reader: "JournalReader", remember: Remember) -> None:
         self._reader = reader
         self.remember: Remember = remember
         self.recalled: int = 0

@@ -23,12 +23,12 @@ class Staging:
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
-        self._held: dict[int, _Held] = {}
+        self._held: dict[int, _Unpacked] = {}
         self._parts: dict[int, list[int]] = {}  # how many rows each part has
 
     def put(self, number: int, rows: Sequence[Any]) -> None:
         """Have rows wait behind those that wait under this number."""
-        held = self._held.setdefault(number, _Held())
+        held = self._held.setdefault(number, _Unpacked())
         part: list[bytes] = []
         size = 0
         for row in rows:
@@ -50,7 +50,7 @@ class Staging:
         Raises:
             DamageError: they are not those that were put there.
         """
-        held, parts = self._held.get(number, _Held()), iter(self._parts.get(number, ()))
+        held, parts = self._held.get(number, _Unpacked()), iter(self._parts.get(number, ()))
         for packed in self._journal.staged(number):
             rows: Any = None
             try:
@@ -87,7 +87,7 @@ class Staging:
         )
 
 
-class _Held:
+class _Unpacked:
     """What rows of a root have that cannot be packed: it stays in memory, and has a number."""
 
     def __init__(self) -> None:

@@ -10,7 +10,7 @@ from penstock.durable.codes import is_by_other_code
 from penstock.durable.errors import StoreError
 from penstock.durable.journals import At, journal_at
 from penstock.durable.roots import DEAD, DONE
-from penstock.durable.store import Reader, RunRecord
+from penstock.durable.store import JournalReader, RunRecord
 
 type RunState = Literal["running", "complete", "stopped", "killed"]
 
@@ -100,7 +100,7 @@ def _state(run: RunRecord, writer: str) -> RunState:
     return "running" if run.owner == writer else "killed"
 
 
-def find_run(place: str, journal: Reader, name: str) -> RunRecord:
+def find_run(place: str, journal: JournalReader, name: str) -> RunRecord:
     """The run of that name; `StoreError` if there is none."""
     found = journal.run(name)
     if found is None:

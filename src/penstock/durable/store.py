@@ -6,7 +6,7 @@ SQLite keeps this contract in `penstock.durable.sqlite`; `tests/durable/memory.p
 - What changes something, and what a `Journal` is asked, stands inside `Store.transaction()`: all of it or nothing.
 - A store is asked one thing at a time, but by two threads: by that of the loop before and after the run, and by that of
   the writer meanwhile. It may connect wherever it is asked first.
-- A `Reader` is asked on the loop while the writer writes. It sees what is committed, and answers in milliseconds.
+- A `JournalReader` is asked on the loop while the writer writes. It sees what is committed; an answer takes milliseconds.
 - Keys have an order: numbers before text, text by its code points.
 - Numbers of roots are never given twice, also when a root is forgotten: there may be rows that have them.
 - What was written by others is not trusted: what cannot be is a `DamageError`.
@@ -125,7 +125,7 @@ class Opened:
         return is_by_other_code(self.codes, times)
 
 
-class Reader(Protocol):
+class JournalReader(Protocol):
     """What is asked of a journal and changes nothing."""
 
     @property
@@ -225,7 +225,7 @@ class Deaths(Protocol):
         ...
 
 
-class Journal(Reader, Protocol):
+class Journal(JournalReader, Protocol):
     """Which roots of which runs are done, in which version; all of it is asked inside a transaction of the store."""
 
     @property
@@ -356,7 +356,7 @@ class Store(JournalStore, Protocol):
         """Rows of one commit, at most; a root that has more is committed alone."""
         ...
 
-    def reader(self) -> Reader:
+    def reader(self) -> JournalReader:
         """A reader of the journal, to be closed before the store."""
         ...
 
@@ -423,7 +423,7 @@ class JournalPlace(Protocol):
         """Where it is, for messages."""
         ...
 
-    def read(self) -> AbstractContextManager[Reader]:
+    def read(self) -> AbstractContextManager[JournalReader]:
         """The journal, to be read, also while a run writes to it; `StoreError` if there is none."""
         ...
 

@@ -28,13 +28,13 @@ from penstock.core import forks, open_runs
 from penstock.core.errors import PenstockError, said
 from penstock.core.log import LOG
 from penstock.durable import deaths
-from penstock.durable.delivery import Delivery
-from penstock.durable.found import Counts, Found
+from penstock.durable.delivery import Deliverer
 from penstock.durable.job import Job
 from penstock.durable.opening import Opening, open_again
 from penstock.durable.owner import owner, write_for
 from penstock.durable.roots import DONE, Key, Root, RootId
 from penstock.durable.store import Opened, Store, Suspect
+from penstock.durable.tried import Counts, Tried
 
 _LOOK: Final = 0.01
 """Seconds between two looks whether a child has ended."""
@@ -54,7 +54,7 @@ class ProcessDied(PenstockError):
 
 
 @dataclass(frozen=True, slots=True)
-class _Death:
+class _Ending:
     """How a child has died, which of its roots it had under way, and which it had not begun."""
 
     how: str
@@ -62,9 +62,9 @@ class _Death:
     not_begun: list[Suspect]
 
 
-async def try_suspects(job: Job, opening: Opening) -> tuple[Opening, Found]:
+async def try_suspects(job: Job, opening: Opening) -> tuple[Opening, Tried]:
     """Try the roots that may have killed the process, if there are any; the run, opened once more then."""
-    opened, store, found = opening.run, opening.store, Found()
+    opened, store, found = opening.run, opening.store, Tried()
     try:
         with store.transaction():
             suspects = deaths.suspects(store.journal.deaths, opened.id) if job.options.find_killers else ()
@@ -93,7 +93,7 @@ async def _deliver_some(job: Job, opened: Opened, keys: frozenset[Key]) -> Count
     """Deliver those roots and nothing else, as far as nothing of them fails."""
     store = job.sink.open(job.options.durability)
     try:
-        delivery = Delivery(job, Opening(store, replace(opened, notes=True)), Found(), began=monotonic(), only=keys)
+        delivery = Deliverer(job, Opening(store, replace(opened, notes=True)), Tried(), began=monotonic(), only=keys)
         try:
             delivery.start()
             await delivery.run()
@@ -111,10 +111,10 @@ class _Search:
         self._job = job
         self._opened = opened
         self._deliver = partial(_deliver_some, job, opened)
-        self._found = Found()
+        self._found = Tried()
         self._children = 0
 
-    async def run(self, suspects: Sequence[Suspect]) -> Found:
+    async def run(self, suspects: Sequence[Suspect]) -> Tried:
         """Run them in groups until each of them is done, set aside or acquitted, or there is no more time."""
         group, partner, rest = list(suspects), list[Suspect](), list[Suspect]()
         while group:
@@ -140,7 +140,7 @@ class _Search:
                 group, rest = rest, []
         return self._found
 
-    async def _try(self, group: Sequence[Suspect]) -> _Death | None:
+    async def _try(self, group: Sequence[Suspect]) -> _Ending | None:
         """Run them in a child process; how it died, or None: it has survived them."""
         with self._store() as store:
             store.journal.deaths.begin_anew(self._opened.id, self._opened.times)
@@ -153,7 +153,7 @@ class _Search:
         self._found.interrupted = report["stopped"]
         return None
 
-    def _died(self, group: Sequence[Suspect], how: str) -> _Death:
+    def _died(self, group: Sequence[Suspect], how: str) -> _Ending:
         run, times = self._opened.id, self._opened.times
         with self._store() as store:
             journal = store.journal
@@ -163,7 +163,7 @@ class _Search:
             done = [known[0] for known in settled if known is not None and known[2:4] == (DONE, times)]
             self._found.add({"delivered": len(done), "rows": sum(map(journal.rows_of, done))})
         keys = {each.key for each in begun}
-        return _Death(how, begun, [each for each in group if each.key in left - keys])
+        return _Ending(how, begun, [each for each in group if each.key in left - keys])
 
     def _set_aside(self, suspect: Suspect, how: str) -> None:
         """Make the root a dead letter."""

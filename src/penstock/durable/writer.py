@@ -32,7 +32,7 @@ _FEW: Final = 100
 type Refuse = Callable[[Root, RowError], None]
 """Makes a root dead for a row that the store refuses; raises the error if the run ends with that."""
 
-type Entry = tuple[Root | Bundle, list[Any] | None, int]
+type Queued = tuple[Root | Bundle, list[Any] | None, int]
 """A root and rows of it that are to be staged, or None: it is finished; and how much memory it takes, in rows.
 
 A bundle is finished.
@@ -74,7 +74,7 @@ class Writer:
         self.loop: asyncio.AbstractEventLoop = loop
         self._told = told
         self._changed = threading.Condition()
-        self._entries: deque[Entry] = deque()
+        self._entries: deque[Queued] = deque()
         self._notes: deque[Note] = deque()
         self._committed: deque[Root | Bundle] = deque()
         self._put_off: list[Root] = []
@@ -115,7 +115,7 @@ class Writer:
         root.staged += len(rows)
         self._enter((root, rows, root.weight))
 
-    def _enter(self, entry: Entry) -> None:
+    def _enter(self, entry: Queued) -> None:
         self._entries.append(entry)
         self._added += entry[2]
         if self._sleeps:  # looked at after the append: the thread says so before it looks for entries
@@ -210,7 +210,7 @@ class Writer:
             else:
                 return
 
-    def _next(self) -> tuple[list[Entry], list[Note]]:
+    def _next(self) -> tuple[list[Queued], list[Note]]:
         """What is there; nothing once all is committed and nothing more will come."""
         with self._changed:
             self._changed.wait_for(self._has_work)
@@ -223,7 +223,7 @@ class Writer:
                 self._hurry.clear()
             notes = [self._notes.popleft() for _ in range(min(len(self._notes), self._store.largest))]
             entries, most = self._entries, inf if self._is_last else self._store.largest
-            batch: list[Entry] = []
+            batch: list[Queued] = []
             rows = 0
             for _ in range(len(entries)):
                 rows += _length(entries[0])
@@ -248,7 +248,7 @@ class Writer:
             if committed is not None:
                 self._tell(committed)
 
-    def _commit(self, batch: list[Entry]) -> None:
+    def _commit(self, batch: list[Queued]) -> None:
         """Stage what is to be staged; then settle what is finished, each root together with its rows."""
         parts = [(root, rows) for root, rows, _ in batch if rows is not None and isinstance(root, Root)]
         if parts:
@@ -424,7 +424,7 @@ class Writer:
 _WEIGHT: Final = itemgetter(2)
 
 
-def _length(entry: Entry) -> int:
+def _length(entry: Queued) -> int:
     """How many rows it brings into the store."""
     root, rows, _ = entry
     if isinstance(root, Bundle):

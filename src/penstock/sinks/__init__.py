@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from penstock.durable.store import Store
     from penstock.sinks.callback import Callback, Delivered
     from penstock.sinks.finding import Found
-    from penstock.sinks.store import SqliteStore
+    from penstock.sinks.sqlite_store import SqliteStore
     from penstock.sinks.table import SqliteTable
     from penstock.sinks.vectors import Made, SqliteVectors
 else:
@@ -24,7 +24,7 @@ else:
             "penstock.durable.store": ("Store",),
             "penstock.sinks.callback": ("Callback", "Delivered"),
             "penstock.sinks.finding": ("Found",),
-            "penstock.sinks.store": ("SqliteStore",),
+            "penstock.sinks.sqlite_store": ("SqliteStore",),
             "penstock.sinks.table": ("SqliteTable",),
             "penstock.sinks.vectors": ("Made", "SqliteVectors"),
         },

@@ -22,7 +22,7 @@ from penstock.durable.sink import Delivery, Durability
 from penstock.engines.local import kind_of
 from penstock.engines.pool import DaemonThreads
 from penstock.ops.work import name_of
-from penstock.sinks.store import SqliteStore, database
+from penstock.sinks.sqlite_store import SqliteStore, database
 
 LAST: Final = 1.0
 """Seconds that a call gets after its cancellation."""

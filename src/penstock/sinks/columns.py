@@ -10,7 +10,7 @@ from penstock.core.errors import OptionError
 from penstock.durable.errors import RowError, StoreError
 from penstock.durable.sqlite.connection import Connection
 from penstock.sinks.cells import check_name
-from penstock.sinks.store import ROOT, columns_of, lowered, quoted
+from penstock.sinks.sqlite_store import ROOT, columns_of, lowered, quoted
 
 type Declared = Sequence[str] | Mapping[str, str]
 """Names of columns, or names and what SQL says of their values."""

@@ -7,7 +7,7 @@ from typing import Any
 from penstock.durable.errors import DamageError
 from penstock.durable.roots import Key
 from penstock.durable.sqlite.connection import Connection, shown
-from penstock.sinks.store import ROOT
+from penstock.sinks.sqlite_store import ROOT
 from penstock.sinks.words import Word
 
 POOL = 50

@@ -17,7 +17,7 @@ from penstock.durable.sqlite.schema import refuse_computed
 from penstock.durable.sqlite.tables import has_journal
 from penstock.sinks.cells import Cell, Row, cells, columns_at_once, mapping, shown
 from penstock.sinks.columns import Columns, Declared, declared, place_of
-from penstock.sinks.store import (
+from penstock.sinks.sqlite_store import (
     LONGEST,
     ROOT,
     SqliteStore,

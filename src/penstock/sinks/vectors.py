@@ -25,7 +25,7 @@ from penstock.sinks import finding
 from penstock.sinks.cells import Cell, cells, mapping, shown
 from penstock.sinks.columns import Columns, Declared, declared
 from penstock.sinks.finding import Found
-from penstock.sinks.store import ROOT, SqliteStore, database, is_whole, lost_from, lowered
+from penstock.sinks.sqlite_store import ROOT, SqliteStore, database, is_whole, lost_from, lowered
 from penstock.sinks.words import TOKENIZER, asked, indexed
 
 type Vector = NDArray[np.float32]

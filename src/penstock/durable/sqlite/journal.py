@@ -12,7 +12,7 @@ from penstock.durable.fingerprint import StageCode
 from penstock.durable.roots import DEAD, DONE, Key, Root, RootId
 from penstock.durable.sqlite import tables
 from penstock.durable.sqlite.connection import Connection, TooLargeError, transaction
-from penstock.durable.sqlite.deaths import SqliteDeaths
+from penstock.durable.sqlite.death_tables import SqliteDeaths
 from penstock.durable.sqlite.lock import reached
 from penstock.durable.sqlite.reader import SqliteReader
 from penstock.durable.store import Opened

@@ -20,7 +20,7 @@ _BETWEEN_S: Final = 0.005
 _OURS: Final = re.compile(rb"(process \d+ on [^\n]*, since \d{4}-\d\d-\d\d \d\d:\d\d:\d\d\n?(reached( \d+)+\n)?)?\Z")
 """What a lock says: who holds it, or held it last; nothing if who made it was killed before it could say so.
 
-A second line says how far a run had come when it said so last: see `Progress`.
+A second line says how far a run had come when it said so last: see `Reached`.
 """
 
 _FLAGS: Final = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -78,7 +78,7 @@ def holder(target: str, lock: str | None = None) -> str | None:
         os.close(descriptor)
 
 
-class Progress:
+class Reached:
     """How far a run comes in its sources, in the lock of its database, where it costs next to nothing to say.
 
     A write to a file outlives its process, `kill -9` included; what a transaction has costs a commit for each root.

@@ -34,7 +34,7 @@ _MEMO: Final = "SELECT value FROM penstock_memo WHERE stage = ? AND item = ?"
 
 
 class SqliteReader:
-    """A journal, read on one connection; see `penstock.durable.store.Reader`."""
+    """A journal, read on one connection; see `penstock.durable.store.JournalReader`."""
 
     def __init__(self, path: str, connection: Connection) -> None:
         self._path = path

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from penstock.durable.errors import StoreError
-from penstock.durable.sqlite import deaths
+from penstock.durable.sqlite import death_tables
 from penstock.durable.sqlite.connection import Connection
 from penstock.durable.sqlite.schema import refuse_other_tables
 
@@ -25,7 +25,7 @@ ALTER TABLE penstock_journal ADD COLUMN last_id INTEGER NOT NULL DEFAULT 0;
 {_CODES}
 DROP TABLE IF EXISTS penstock_dispatched;
 DROP TABLE IF EXISTS penstock_deaths;
-{deaths.TABLES}
+{death_tables.TABLES}
 """,  # noqa: S608 -- constants
 }
 """What makes a journal of format n one of format n + 1."""
@@ -52,7 +52,7 @@ CREATE TABLE penstock_staged (id INTEGER PRIMARY KEY, staging INTEGER NOT NULL, 
 CREATE INDEX penstock_staged_staging ON penstock_staged (staging);
 CREATE TABLE penstock_memo (
     id INTEGER PRIMARY KEY, stage BLOB NOT NULL, item BLOB NOT NULL, value BLOB NOT NULL, UNIQUE (stage, item));
-{deaths.TABLES}
+{death_tables.TABLES}
 """
 
 

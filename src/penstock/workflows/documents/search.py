@@ -16,7 +16,7 @@ from penstock.durable.errors import DamageError, StoreError
 from penstock.durable.sqlite.connection import shown
 from penstock.engines.local import kind_of
 from penstock.sinks.finding import POOL, Found
-from penstock.sinks.store import check_place, database
+from penstock.sinks.sqlite_store import check_place, database
 from penstock.sinks.vectors import SqliteVectors
 from penstock.sinks.words import MOST
 from penstock.sources.paths import path_of

@@ -22,7 +22,7 @@ from penstock.durable.sqlite.connection import (
 )
 from penstock.durable.sqlite.disks import refuse_network_disk
 from penstock.durable.sqlite.journal import SqliteJournal
-from penstock.durable.sqlite.lock import Progress, exclusive
+from penstock.durable.sqlite.lock import Reached, exclusive
 from penstock.durable.sqlite.reader import SqliteReader
 from penstock.durable.store import Reach
 
@@ -143,7 +143,7 @@ class SqliteStore:
 
     def reach(self, run: int, opening: int) -> Reach:
         """What notes in the lock how far the sources are read."""
-        return Progress(self.path, run, opening).reach
+        return Reached(self.path, run, opening).reach
 
     def is_there(self) -> bool:
         """Whether the database is where it was opened."""

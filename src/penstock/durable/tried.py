@@ -12,7 +12,7 @@ type Counts = dict[str, int]
 
 
 @dataclass(slots=True)
-class Found:
+class Tried:
     """What came of the suspects.
 
     Attributes:
