@@ -6,7 +6,7 @@ SQLite keeps this contract in `penstock.durable.sqlite`; `tests/durable/memory.p
 - What changes something, and what a `Journal` is asked, stands inside `Store.transaction()`: all of it or nothing.
 - A store is asked one thing at a time, but by two threads: by that of the loop before and after the run, and by that of
   the writer meanwhile. It may connect wherever it is asked first.
-- A `JournalReader` is asked on the loop while the writer writes. It sees what is committed; an answer takes milliseconds.
+- A `JournalReader` is asked on the loop while the writer writes. It sees what is committed, and answers within some ms.
 - Keys have an order: numbers before text, text by its code points.
 - Numbers of roots are never given twice, also when a root is forgotten: there may be rows that have them.
 - What was written by others is not trusted: what cannot be is a `DamageError`.
