@@ -9,9 +9,9 @@ import pytest
 import penstock
 import penstock.sinks
 from penstock.durable import HeldError, StoreError, dead_roots, discard, forget, redo, retry, runs
-from penstock.durable.codes import going_on
 from penstock.durable.fingerprint import StageCode
 from penstock.durable.journals import journal_at
+from penstock.durable.made_by import going_on
 from penstock.durable.owner import owner
 from penstock.durable.roots import DEAD, DONE, Root, RootId
 from penstock.durable.store import Opened, Suspect

@@ -8,10 +8,10 @@ from shlex import quote
 from typing import Final
 
 from penstock.core.log import LOG
-from penstock.durable.codes import Codes, going_on, openings_by_others
 from penstock.durable.errors import HeldError, StoreError
 from penstock.durable.fingerprint import changes, code_of
 from penstock.durable.job import Job
+from penstock.durable.made_by import MadeBy, going_on, openings_by_others
 from penstock.durable.owner import owner
 from penstock.durable.sink import identity_of, place_of
 from penstock.durable.store import Journal, Opened, RunRecord, Store
@@ -77,7 +77,7 @@ def _begun(job: Job, journal: Journal) -> Opened:
     options, stages = job.options, job.source.stages
     before, code = journal.run(options.run), code_of(stages)
     changed: tuple[str, ...] = ()
-    codes: Codes = ()
+    codes: MadeBy = ()
     if before is not None:
         _refuse_other_ends(job, before)
         stages_before = journal.stages(before.number)
@@ -113,7 +113,7 @@ def _refuse_other_ends(job: Job, before: RunRecord) -> None:
         raise StoreError(f"{said} into {before.sink}, not into {sink}; give this one another name")
 
 
-def redo_by_other_code(journal: Journal, run: int, codes: Codes, code: bytes) -> tuple[Codes, int, int]:
+def redo_by_other_code(journal: Journal, run: int, codes: MadeBy, code: bytes) -> tuple[MadeBy, int, int]:
     """Have roots done again that were made by other code; which code made the others, how many, and their rows."""
     others = [journal.redo(run, openings=openings) for openings in openings_by_others(codes, code)]
     if others:

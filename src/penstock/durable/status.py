@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from penstock.core.text import named
-from penstock.durable.codes import is_by_other_code
 from penstock.durable.errors import StoreError
 from penstock.durable.journals import At, journal_at
+from penstock.durable.made_by import is_by_other_code
 from penstock.durable.roots import DEAD, DONE
 from penstock.durable.store import JournalReader, RunRecord
 

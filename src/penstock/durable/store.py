@@ -17,10 +17,10 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
-from penstock.durable.codes import Codes, is_by_other_code
 from penstock.durable.errors import RowError
 from penstock.durable.fingerprint import StageCode
 from penstock.durable.letters import DeadLetter
+from penstock.durable.made_by import MadeBy, is_by_other_code
 from penstock.durable.roots import Key, Root, RootId
 
 type Known = tuple[int, str, int, int, int]
@@ -54,7 +54,7 @@ class RunRecord:
     clean: bool
     began: float
     ended: float | None
-    codes: Codes
+    codes: MadeBy
 
 
 class RootCount(NamedTuple):
@@ -115,7 +115,7 @@ class Opened:
     times: int
     clean: bool
     changed: tuple[str, ...] = ()
-    codes: Codes = ()
+    codes: MadeBy = ()
     keeps_rows_of_dead: bool = False
     notes: bool = False
     lost: int = 0
@@ -234,12 +234,12 @@ class Journal(JournalReader, Protocol):
         ...
 
     def begin(  # noqa: PLR0917 -- a record
-        self, name: str, source: str, sink: str, owner: str, stages: Sequence[StageCode], codes: Codes
+        self, name: str, source: str, sink: str, owner: str, stages: Sequence[StageCode], codes: MadeBy
     ) -> int:
         """Note that a run is opened, once more if it is known; its number."""
         ...
 
-    def put_codes(self, run: int, codes: Codes) -> None:
+    def put_codes(self, run: int, codes: MadeBy) -> None:
         """Note which code made the roots of a run."""
         ...
 

@@ -6,9 +6,9 @@ from pathlib import Path
 from time import monotonic, time
 from typing import Final
 
-from penstock.durable.codes import Codes
 from penstock.durable.errors import DamageError, RefusedRowError, StoreError
 from penstock.durable.fingerprint import StageCode
+from penstock.durable.made_by import MadeBy
 from penstock.durable.roots import DEAD, DONE, Key, Root, RootId
 from penstock.durable.sqlite import tables
 from penstock.durable.sqlite.connection import Connection, TooLargeError, transaction
@@ -68,7 +68,7 @@ class SqliteJournal(SqliteReader):
         self._refuse_other_file()
 
     def begin(  # noqa: PLR0917 -- a record
-        self, name: str, source: str, sink: str, owner: str, stages: Sequence[StageCode], codes: Codes
+        self, name: str, source: str, sink: str, owner: str, stages: Sequence[StageCode], codes: MadeBy
     ) -> int:
         """Note that a run is opened; and how far the one who held the lock before has come."""
         values = (sink, owner, time(), name)
@@ -87,7 +87,7 @@ class SqliteJournal(SqliteReader):
         self.deaths.learn(reached(self._path))
         return run
 
-    def put_codes(self, run: int, codes: Codes) -> None:
+    def put_codes(self, run: int, codes: MadeBy) -> None:
         """Note by which code the roots of a run were made."""
         if codes != tuple(self._codes(run).get(run, ())):
             self._connection.execute("DELETE FROM penstock_codes WHERE run = ?", (run,))
