@@ -26,11 +26,31 @@ AHEAD: Final = 256
 AHEAD_BYTES: Final = 4_000_000
 """Bytes that these may hold together; one item alone may hold more."""
 
+HASTE: Final = 0.000_1
+"""Seconds for which the loop waits for an item that it may have at once."""
+
+LINGER: Final = 0.001
+"""Seconds for which the thread waits to be called when it has filled all places."""
+
 
 class ThreadStage[T](OwnedStage[T]):
     """Reads a plain iterable in a thread, as long as there are free places, and closes it there (P1, P2, P4)."""
 
-    __slots__ = ("_binding", "_exhausted", "_iterable", "_iterator", "_lock", "_thread", "_told")
+    __slots__ = (
+        "_asked_at",
+        "_awaited",
+        "_binding",
+        "_call",
+        "_came",
+        "_exhausted",
+        "_is_quick",
+        "_iterable",
+        "_iterator",
+        "_lingers",
+        "_lock",
+        "_thread",
+        "_told",
+    )
 
     def __init__(self, scope: Scope, iterable: Iterable[T], name: str) -> None:
         super().__init__(scope, name)
@@ -39,6 +59,14 @@ class ThreadStage[T](OwnedStage[T]):
         self._exhausted = False
         self._told = False
         self._lock = threading.Lock()
+        self._lingers = False
+        self._call = threading.Lock()  # released when the thread, which lingers, is to read on
+        self._call.acquire()
+        self._is_quick = False
+        self._asked_at = 0.0
+        self._awaited = False
+        self._came = threading.Lock()  # released when there is the item that the loop awaits
+        self._came.acquire()
         self._thread = Threads(1, name=name)
         self._binding = Binding(self._thread, scope.closed)
         scope.on_closed.append(self._thread.abandon)
@@ -54,6 +82,7 @@ class ThreadStage[T](OwnedStage[T]):
             if self._task is None:
                 self._start()
             else:
+                self._ask()
                 self._wake()
         if inbox:
             self._asked = False
@@ -74,12 +103,37 @@ class ThreadStage[T](OwnedStage[T]):
     def drain(self) -> None:
         with self._lock:
             self._ended = True
+            self._read_on()
         super().drain()
 
     @override
     def close(self) -> None:
         with self._lock:
             super().close()
+
+    def _ask(self) -> None:
+        """Call the thread if it lingers, and wait for its item if the last one came at once.
+
+        To sleep and be woken through the loop costs twice as much.
+        """
+        self._asked_at = now()
+        with self._lock:
+            self._awaited = self._is_quick and self._lingers
+            self._read_on()
+            if not self._awaited:
+                return
+        if not self._came.acquire(timeout=HASTE):
+            with self._lock:
+                self._is_quick = not self._awaited
+                self._awaited = False
+            if self._is_quick:  # it came just now
+                self._came.acquire()
+
+    def _read_on(self) -> None:
+        """Call the thread if it lingers; inside the lock."""
+        if self._lingers:
+            self._lingers = False
+            self._call.release()
 
     @override
     def _interrupt(self) -> None:
@@ -110,6 +164,7 @@ class ThreadStage[T](OwnedStage[T]):
     def _arrived(self) -> None:
         with self._lock:  # the thread, which tells inside of it, goes on first: to the next items, if they are there
             self._told = False
+        self._is_quick = now() - self._asked_at < HASTE
         if self._inbox:
             self._tell()
 
@@ -122,10 +177,15 @@ class ThreadStage[T](OwnedStage[T]):
         return len(self._inbox) < self._room and not self._ended
 
     def _burst(self) -> None:
-        """Read until the places are full, or to the end."""
+        """Read until the places are full, or the end; linger there, and read on if there are places again."""
         iterator = self._iterator
         if iterator is None:
             iterator = self._iterator = self._open()
+        self._fill(iterator)
+        while self._linger():
+            self._fill(iterator)
+
+    def _fill(self, iterator: Iterator[T]) -> None:
         while self._may_go_on() and not self._cancelled_from_outside():
             try:
                 item = next(iterator)
@@ -136,6 +196,22 @@ class ThreadStage[T](OwnedStage[T]):
                 raise as_failure(error, "the source") from error
             self._put(item)
 
+    def _linger(self) -> bool:
+        """Wait a moment to be called; return whether to read on. A call costs a third of what another burst does."""
+        with self._lock:
+            if self._exhausted or self._ended or self._cancelled_from_outside():
+                return False
+            if self._may_go_on():  # the loop has said so since the last look, when nobody lingered
+                return True
+            self._lingers = True
+        if self._call.acquire(timeout=LINGER):
+            return True
+        with self._lock:
+            if self._lingers:
+                self._lingers = False
+                return False
+        return self._call.acquire()  # it was released just now
+
     def _put(self, item: T) -> None:
         """Put an item where the loop finds it, unless the loop wants no more."""
         with self._lock:
@@ -144,7 +220,10 @@ class ThreadStage[T](OwnedStage[T]):
                 self._discarded += 1
                 return
             self._inbox.append(item)
-            if self._asked and not self._told:
+            if self._awaited:
+                self._awaited = False
+                self._came.release()
+            elif self._asked and not self._told:
                 self._told = True
                 self.scope.loop.call_soon_threadsafe(self._arrived)
 
@@ -176,6 +255,7 @@ class AheadStage[T](ThreadStage[T]):
         """Take nothing more; items that were only read ahead count as not taken."""
         with self._lock:
             self._ended = True
+            self._read_on()
         self.close()
         super().drain()
 
@@ -189,9 +269,9 @@ class AheadStage[T](ThreadStage[T]):
         return (not waiting or (waiting < AHEAD and self._bytes < AHEAD_BYTES)) and not self._ended
 
     @override
-    def _burst(self) -> None:
+    def _fill(self, iterator: Iterator[T]) -> None:
         self._bytes = 0
-        super()._burst()
+        super()._fill(iterator)
 
     @override
     def _put(self, item: T) -> None:
