@@ -9,7 +9,7 @@ DEPENDS := uv.lock tools/environment
 .venv-3.12/.ready: $(DEPENDS)
 	@tools/environment .venv-3.12 3.12
 
-.PHONY: demo test quick test-3.12 soak kill-matrix flood test-dev coverage mutate check format docs bench lock clean help
+.PHONY: demo test quick test-3.12 soak kill-matrix kill-runs flood test-dev coverage mutate check format docs bench lock clean help
 
 demo: .venv/.ready ## index the standard library of this Python and ask it three questions
 	@$(BIN)/python tools/demo.py
@@ -30,6 +30,9 @@ soak: .venv/.ready ## run random schedules for 20 minutes, or MINUTES=1
 
 kill-matrix: .venv/.ready ## kill durable runs 10,000 times, or KILLS=500: is a row lost, or there twice?
 	@$(BIN)/python tools/kill_matrix.py $(or $(KILLS),10000) $(SEED)
+
+kill-runs: .venv/.ready ## kill a run of a pipeline before and after each single write: is a finished step called again?
+	@$(BIN)/python tests/flow/killed_runs.py
 
 flood: .venv/.ready ## run 10 GB that are generated as they are read through a durable run, or GIGABYTES=1: its peak memory in MB
 	@$(BIN)/python -m tests.durable.flood big $$(( $(or $(GIGABYTES),10) * 1000 ))
