@@ -1,0 +1,68 @@
+"""Functions for threads and workers of any kind: what holds a call up is a file that is not there."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+
+def wait_for(path):
+    while not path.exists():
+        time.sleep(0.002)  # in a worker, whose only sign from outside is a file
+
+
+def work(folder, held, item):
+    """Give the item; say that it has begun, and wait for the file of a held one."""
+    (Path(folder) / f"began-{item}").touch()
+    if item in held:
+        wait_for(Path(folder) / f"go-{item}")
+    return item
+
+
+def same(item):
+    return item
+
+
+def value_of(index):
+    return VALUES[index]
+
+
+VALUES = [None, False, 0, "", [], ValueError("as a value"), b"", {"key": None}]
+
+
+def fail(item):
+    if item % 5 == 3:
+        raise ValueError(item)
+    return item
+
+
+def fail_of(kind, item):
+    if item == 3:
+        raise kind("mine")
+    return item
+
+
+def fail_once(folder, item):
+    tried = Path(folder) / f"tried-{item}"
+    if not tried.exists():
+        tried.touch()
+        raise OSError("once")
+    return item
+
+
+def kill(item):
+    if item == 7:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return item
+
+
+def fan(item):
+    yield from [item] * (item % 3)
+
+
+def doubled(items):
+    return [2 * item for item in items]
+
+
+def is_odd(item):
+    return item % 2 == 1
