@@ -1,17 +1,16 @@
 """The wire format of `/v1/embeddings`: requests, responses, and what a refusal means."""
 
 import json
-import re
 from base64 import b64decode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Any, cast
 
 import numpy as np
 
+from penstock.core.retry_after import retry_after as asked_wait
 from penstock.core.text import one_line
 from penstock.workflows.documents.embedders import EmbedderUnavailableError, EmbedError, Vectors
 from penstock.workflows.secret import Secret
@@ -30,9 +29,6 @@ _ERROR = 1 << 16
 
 _FRAME, _UNKNOWN, _NUMBER = 1 << 16, 1 << 20, 64
 """Bytes that an answer may have: for itself, for a vector of unknown length, and for each number of other vectors."""
-
-_DELAY = re.compile(r"[0-9]+(\.[0-9]*)?", re.ASCII)
-_LONGEST_DATE = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,27 +145,9 @@ def refusal(status: int, headers: Mapping[str, str], content: bytes) -> Refusal:
 
 
 def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
-    """Return the seconds that a server asks to wait, 60 at most: `Retry-After-Ms`, or `Retry-After`, seconds or a date.
-
-    None for 0, for a time that is past, and for neither: then the client decides how long to wait.
-    """
-    for name, unit in (("retry-after-ms", 1_000), ("retry-after", 1)):
-        said = headers.get(name, "").strip()
-        seconds = float(said) / unit if _DELAY.fullmatch(said) else _until(said, now)
-        if seconds > 0:
-            return min(seconds, LONGEST_WAIT)
-    return None
-
-
-def _until(date: str, now: datetime) -> float:
-    """Return the seconds from `now` to an HTTP date; 0 for what is none."""
-    if len(date) > _LONGEST_DATE:
-        return 0.0
-    try:
-        then = parsedate_to_datetime(date)
-        return ((then if then.tzinfo else then.replace(tzinfo=UTC)) - now).total_seconds()
-    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
-        return 0.0
+    """Return the seconds that a server asks to wait, 60 at most; None if it does not say any."""
+    seconds = asked_wait(headers, now)
+    return None if seconds is None else min(seconds, LONGEST_WAIT)
 
 
 def _words(content: bytes) -> str:

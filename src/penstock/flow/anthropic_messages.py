@@ -1,0 +1,119 @@
+"""Models that speak Anthropic's `/v1/messages`."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final, Unpack, cast, override
+
+from penstock.flow.answers import Answer, Trouble, mappings, text_or_none
+from penstock.flow.secrets import EnvSecret, secret
+from penstock.flow.services import ModelOptions, Service
+
+if TYPE_CHECKING:
+    from anthropic import AsyncAnthropic
+
+_KEY: Final = secret("ANTHROPIC_API_KEY")
+
+
+class AnthropicMessages(Service):
+    """A model behind `/v1/messages`, on the package `anthropic`.
+
+    Its own retries are off: those of the step count. The key is read at each request and stands in no message, repr,
+    log or chained exception. Each request has a connection of its own.
+
+    Args:
+        model: the name that the service knows.
+        key: the secret with the key; None: the server wants none.
+        client: a ready client, yours to close; then `key`, `base_url` and `idle` are not given.
+        **options: see `ModelOptions`.
+
+    Raises:
+        OptionError: an argument breaks its rule.
+    """
+
+    package = "anthropic"
+    own_fields = frozenset({"model", "messages", "stream", "max_tokens"})
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        key: EnvSecret | None = _KEY,
+        client: "AsyncAnthropic | None" = None,
+        **options: Unpack[ModelOptions],
+    ) -> None:
+        super().__init__(model, key, client, options, _KEY)
+
+    @override
+    def answer(self) -> Answer:
+        return _Message()
+
+    @override
+    def new_client(self, package: Any, key: str, base_url: str | None, http: Any) -> Any:
+        return package.AsyncAnthropic(
+            api_key=key,
+            base_url=base_url,
+            max_retries=0,
+            timeout=None,
+            http_client=http,
+        )
+
+    @override
+    def create(self, client: Any, fields: Mapping[str, object], headers: Mapping[str, object]) -> Any:
+        return client.messages.with_streaming_response.create(
+            model=fields["model"],
+            messages=fields["messages"],
+            max_tokens=fields["max_tokens"],
+            stream=fields["stream"],
+            timeout=None,  # that of the package is guessed from max_tokens, where it does not refuse it
+            extra_headers=headers,
+            extra_body={name: value for name, value in fields.items() if name not in self.own_fields},
+        )
+
+    @override
+    def fields(self, prompt: str, system: str | None, max_tokens: int) -> dict[str, object]:
+        fields: dict[str, object] = {
+            "model": self._model,
+            "messages": [{"role": "user", "content": prompt}],
+            "max_tokens": max_tokens,
+        }
+        return fields if system is None else fields | {"system": system}
+
+
+class _Message(Answer):
+    """Events of a message, or a whole one."""
+
+    @override
+    def event(self, name: str, data: Mapping[str, Any]) -> None:
+        match data.get("type"):
+            case "message_start":
+                self.take_usage(_mapping(data, "message").get("usage"), "input_tokens", "output_tokens")
+            case "content_block_start":
+                self.take_text(_mapping(data, "content_block").get("text"))
+            case "content_block_delta":
+                self.take_text(_mapping(data, "delta").get("text"))
+            case "message_delta":
+                self.stop = text_or_none(_mapping(data, "delta").get("stop_reason")) or self.stop
+                self.take_usage(data.get("usage"), "input_tokens", "output_tokens")
+            case "message_stop":
+                self.said_end = True
+            case _:  # a ping, or what this does not know
+                return
+
+    @override
+    def document(self, data: Mapping[str, Any]) -> None:
+        self.take_usage(data.get("usage"), "input_tokens", "output_tokens")
+        if not isinstance(data.get("content"), list):
+            self.trouble = Trouble("the answer is a JSON object of another form: it has no content")
+            return
+        for block in mappings(data["content"]):
+            self.take_text(block.get("text"))
+        self.stop = text_or_none(data.get("stop_reason"))
+        self.said_end = self.stop is not None
+
+    @override
+    def is_truncated(self) -> bool:
+        return self.stop in {"max_tokens", "model_context_window_exceeded"}
+
+
+def _mapping(data: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    found: object = data.get(name)
+    return cast("Mapping[str, Any]", found) if isinstance(found, Mapping) else {}

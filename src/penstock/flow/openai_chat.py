@@ -1,0 +1,107 @@
+"""Models that speak OpenAI's `/chat/completions`: OpenAI's own, and those of many other servers."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final, Unpack, override
+
+from penstock.flow.answers import Answer, Trouble, mappings, text_or_none
+from penstock.flow.secrets import EnvSecret, secret
+from penstock.flow.services import ModelOptions, Service
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
+
+_KEY: Final = secret("OPENAI_API_KEY")
+
+
+class OpenAIChat(Service):
+    """A model behind `/chat/completions`, on the package `openai`.
+
+    Its own retries are off: those of the step count. `system` becomes the first message. The key is read at each
+    request and stands in no message, repr, log or chained exception. Each request has a connection of its own.
+
+    Args:
+        model: the name that the service knows.
+        key: the secret with the key; None: the server wants none.
+        client: a ready client, yours to close; then `key`, `base_url` and `idle` are not given.
+        **options: see `ModelOptions`.
+
+    Raises:
+        OptionError: an argument breaks its rule.
+    """
+
+    package = "openai"
+    own_fields = frozenset({"model", "messages", "stream"})
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        key: EnvSecret | None = _KEY,
+        client: "AsyncOpenAI | None" = None,
+        **options: Unpack[ModelOptions],
+    ) -> None:
+        super().__init__(model, key, client, options, _KEY)
+
+    @override
+    def answer(self) -> Answer:
+        return _Completion()
+
+    @override
+    def new_client(self, package: Any, key: str, base_url: str | None, http: Any) -> Any:
+        return package.AsyncOpenAI(
+            api_key=key,
+            base_url=base_url,
+            max_retries=0,
+            timeout=None,
+            http_client=http,
+        )
+
+    @override
+    def create(self, client: Any, fields: Mapping[str, object], headers: Mapping[str, object]) -> Any:
+        return client.chat.completions.with_streaming_response.create(
+            model=fields["model"],
+            messages=fields["messages"],
+            stream=fields["stream"],
+            extra_headers=headers,
+            extra_body={name: value for name, value in fields.items() if name not in self.own_fields},
+        )
+
+    @override
+    def fields(self, prompt: str, system: str | None, max_tokens: int) -> dict[str, object]:
+        first = [] if system is None else [{"role": "system", "content": system}]
+        fields: dict[str, object] = {"model": self._model, "messages": [*first, {"role": "user", "content": prompt}]}
+        if "max_completion_tokens" not in self._request:
+            fields["max_tokens"] = max_tokens
+        if self._stream:
+            fields["stream_options"] = {"include_usage": True}
+        return fields
+
+
+class _Completion(Answer):
+    """Chunks of a completion, or a whole one; of several choices the first."""
+
+    @override
+    def event(self, name: str, data: Mapping[str, Any]) -> None:
+        self.take_usage(data.get("usage"), "prompt_tokens", "completion_tokens")
+        for choice in mappings(data.get("choices")):
+            if choice.get("index", 0) == 0:
+                self._take(choice, choice.get("delta"))
+
+    @override
+    def document(self, data: Mapping[str, Any]) -> None:
+        self.take_usage(data.get("usage"), "prompt_tokens", "completion_tokens")
+        choices = [choice for choice in mappings(data.get("choices")) if choice.get("index", 0) == 0]
+        if not choices:
+            self.trouble = Trouble("the answer is a JSON object of another form: it has no choices")
+        for choice in choices[:1]:
+            self._take(choice, choice.get("message"))
+
+    def _take(self, choice: Mapping[str, Any], message: object) -> None:
+        if isinstance(message, Mapping):
+            self.take_text(message.get("content"))  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType] -- of JSON
+        self.stop = text_or_none(choice.get("finish_reason")) or self.stop
+        self.said_end = self.stop is not None
+
+    @override
+    def is_truncated(self) -> bool:
+        return self.stop == "length"

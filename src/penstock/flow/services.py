@@ -1,0 +1,371 @@
+"""Models of services that speak HTTP, on the services' own Python packages.
+
+Of a package are the address, the headers, the request and the connection. The body of the answer is read here
+(`penstock.flow.answers`): a package takes a stream that was cut for a short answer. What a package raises holds the key
+in its frames, so it is never chained: a failure is a value until nothing of the package is left.
+"""
+
+import asyncio
+import functools
+import json
+from abc import abstractmethod
+from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
+from http import HTTPStatus
+from typing import Any, Final, TypedDict, cast, override
+from urllib.parse import urlsplit
+
+from penstock.core import validate
+from penstock.core.errors import OptionError
+from penstock.core.retry import Seconds
+from penstock.core.retry_after import retry_after
+from penstock.core.text import one_line
+from penstock.exports import naming_extras
+from penstock.flow.answers import MOST, Answer, Body, Trouble, is_transient, trouble
+from penstock.flow.leaf import CannotBegin
+from penstock.flow.masking import Mask
+from penstock.flow.models import Model, ModelError, Reply, TruncatedError
+from penstock.flow.secrets import EnvSecret
+
+IDLE: Final = 60.0
+_CUT: Final = Trouble("the answer was cut off: it does not say why it ended", transient=True)
+_QUOTED: Final = 300
+"""Characters that are quoted of what a service says."""
+
+
+class ModelOptions(TypedDict, total=False):
+    """Options of `OpenAIChat` and `AnthropicMessages`.
+
+    Attributes:
+        base_url: the address below which the service is, http or https; None, the default: that of the package.
+        stream: ask for the answer in pieces, default True: so `idle` is about a pause, not about the whole answer.
+        idle: seconds, > 0; nothing comes for so long: the request has failed. Default 60.
+        request: further fields of the request, as `temperature`.
+    """
+
+    base_url: str | None
+    stream: bool
+    idle: Seconds
+    request: Mapping[str, object]
+
+
+class Service(Model):
+    """A model of a service; its kinds know the package and the wire format."""
+
+    package: str
+    """The name of the package, which is the name of the extra, too."""
+
+    own_fields: frozenset[str]
+    """Fields of a request that are not for `request` to say."""
+
+    def __init__(
+        self,
+        model: str,
+        key: EnvSecret | None,
+        client: Any,
+        options: ModelOptions,
+        default_key: EnvSecret,
+    ) -> None:
+        name = type(self).__name__
+        for option in options:
+            if option not in ModelOptions.__optional_keys__:
+                known = ", ".join(sorted({"key", "client", *ModelOptions.__optional_keys__}))
+                raise OptionError(f"{name} has no option {option!r}: there are {known}")
+        if key is not None and not isinstance(key, EnvSecret):  # pyright: ignore[reportUnnecessaryIsInstance] -- of unchecked callers
+            kind = type(key).__name__  # not its value: it may be the key
+            raise OptionError(f"key must be secret(NAME) or None, got a {kind}")
+        if client is not None:
+            given: list[str] = [option for option in ("base_url", "idle") if option in options]
+            given += ["key"] if key != default_key else []
+            if given:
+                raise OptionError(f"{given[0]} must not be given with client, which has its own")
+        self._model = validate.text("model", model)
+        self._key = key
+        self._client = client
+        base_url = options.get("base_url")
+        self._base_url = None if base_url is None else _checked_url(base_url)
+        self._stream = validate.flag("stream", options.get("stream", True))
+        self._idle = None if client is not None else validate.seconds("idle", options.get("idle", IDLE))
+        self._request = self._checked_request(options.get("request", {}))
+
+    @override
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._model!r})"
+
+    def code(self) -> object:
+        """What answers depend on, made of JSON-like values."""
+        fields = json.dumps(self._request, sort_keys=True, default=repr)
+        return [type(self).__name__, self._model, self._base_url, fields]
+
+    def check(self) -> None:
+        """Raise `CannotBegin` if the key is not there, and `ModuleNotFoundError` if the package is not."""
+        self._import()
+        self._secret()
+
+    @override
+    async def ask(self, prompt: str, /, *, system: str | None = None, max_tokens: int = 4096) -> Reply:
+        validate.instance("prompt", prompt, str, "a str")
+        most = validate.whole("max_tokens", max_tokens, least=1)
+        package = self._import()
+        try:
+            given = await self._given(package, prompt, system, most)
+        except BaseException as error:  # noqa: BLE001 -- a cancellation: frames of the package hold the key
+            error.__context__ = error.__cause__ = None
+            raise error.with_traceback(None)  # noqa: B904 -- nothing is behind it any more
+        if isinstance(given, ModelError | CannotBegin):
+            raise given
+        return given
+
+    # Of one service
+
+    @abstractmethod
+    def answer(self) -> Answer:
+        """An answer of which nothing has been said."""
+
+    @abstractmethod
+    def new_client(self, package: Any, key: str, base_url: str | None, http: Any) -> Any:
+        """A client of the package."""
+
+    @abstractmethod
+    def create(self, client: Any, fields: Mapping[str, object], headers: Mapping[str, object]) -> Any:
+        """The context manager that makes the request and gives the response before its body is read."""
+
+    @abstractmethod
+    def fields(self, prompt: str, system: str | None, max_tokens: int) -> dict[str, object]:
+        """The fields of a request, without those of `request` and `stream`."""
+
+    # One request
+
+    async def _given(
+        self, package: Any, prompt: str, system: str | None, max_tokens: int
+    ) -> Reply | ModelError | CannotBegin:
+        try:
+            key = self._secret()
+        except CannotBegin as error:
+            return error
+        mask = Mask([key or "", *(_keys_of(self._client) if self._client is not None else ())])
+        fields = self.fields(prompt, system, max_tokens) | {"stream": self._stream, **self._request}
+        answer = self.answer()
+        failure = await self._exchange(package, key, fields, answer)
+        reply = answer.reply()
+        if reply is not None:
+            reply = Reply(mask.text(reply.text), mask.text(reply.stop), reply.input_tokens, reply.output_tokens)
+        if failure is None and answer.trouble is not None:
+            failure = _Failure(answer.trouble, answer.status)
+        if failure is None and not answer.is_whole():
+            failure = _Failure(
+                Trouble("the answer was cut off: it does not say why it ended", transient=True), HTTPStatus.OK
+            )
+        if failure is not None:
+            return failure.error(self._model, mask, reply)
+        assert reply is not None
+        if answer.is_truncated():
+            message = f"model {self._model!r}: the answer was cut off at max_tokens={max_tokens} ({reply.stop})"
+            return TruncatedError(message, status=answer.status, kind=reply.stop, reply=reply)
+        return reply
+
+    async def _exchange(
+        self, package: Any, key: str | None, fields: Mapping[str, object], answer: Answer
+    ) -> "_Failure | None":
+        """Make the request and read the answer; what went wrong, if anything did."""
+        import httpx2  # noqa: PLC0415 -- comes with the packages, and is slow
+
+        own = None
+        try:
+            if self._client is None:
+                own = http_client(httpx2)
+                client = self.new_client(package, key or "none", self._base_url, own)
+            else:
+                client = self._client.with_options(max_retries=0)
+            headers: dict[str, object] = {}
+            if self._client is None and key is None:
+                absent: object = package.Omit()
+                headers = {"Authorization": absent, "X-Api-Key": absent}
+            await self._read(client, fields, headers, answer)
+        except Exception as error:  # noqa: BLE001 -- of the package and what is below it: the user's code is not in here
+            return self._failure(error, package, httpx2, answer)
+        finally:
+            if own is not None:
+                await own.aclose()
+        return None
+
+    def _failure(self, error: Exception, package: Any, httpx: Any, answer: Answer) -> "_Failure":
+        """What an exception means that came of a request."""
+        if isinstance(error, package.APIStatusError):
+            return _refusal(error)
+        cause = error.__cause__ if isinstance(error, package.APIConnectionError) and error.__cause__ else error
+        if type(error) is TimeoutError:
+            cut = "the answer was cut off: " if answer.reply() is not None else ""
+            why = Trouble(f"{cut}nothing came for idle={self._idle:g} s", transient=True)
+        elif isinstance(error, package.APITimeoutError) or isinstance(cause, httpx.TimeoutException):
+            why = Trouble("the service was silent for longer than its client allows", transient=True)
+        elif isinstance(error, package.APIConnectionError):
+            broke = isinstance(cause, httpx.RemoteProtocolError | httpx.ReadError | httpx.WriteError)
+            why = Trouble(f"{'the connection broke' if broke else 'no connection'}: {_said(cause)}", transient=True)
+        elif isinstance(error, httpx.TransportError):
+            why = Trouble(f"the answer was cut off: {_said(error)}", transient=True)
+        else:
+            why = Trouble(f"the request could not be made: {_said(error)}")
+        return _Failure(answer.trouble or why, answer.status)
+
+    async def _read(
+        self, client: Any, fields: Mapping[str, object], headers: Mapping[str, object], answer: Answer
+    ) -> None:
+        client._platform = "Unknown"  # noqa: SLF001 -- else each client looks it up in a thread of its own
+        body = Body(answer)
+        manager = self.create(client, fields, headers)
+        async with asyncio.timeout(self._idle):
+            response = await manager.__aenter__()
+        http = response.http_response
+        answer.status = int(http.status_code)
+        pieces: AsyncIterator[bytes] = http.aiter_bytes()
+        try:
+            while True:
+                async with asyncio.timeout(self._idle):
+                    piece = await anext(pieces, None)
+                if piece is None or not body.feed(piece):
+                    break
+        finally:
+            body.end()
+            await manager.__aexit__(None, None, None)
+            await _run_out(pieces)
+
+    # What it needs
+
+    def _import(self) -> Any:
+        with naming_extras(type(self).__name__, dict.fromkeys((self.package, "httpx2"), self.package)):
+            return __import__(self.package)
+
+    def _secret(self) -> str | None:
+        if self._key is None or self._client is not None:
+            return None
+        key = self._key.reveal().strip()
+        if not key or not key.isascii() or not key.isprintable() or " " in key:
+            del key
+            raise CannotBegin(f"the secret {self._key.name!r} must be printable ASCII without spaces")
+        return key
+
+    def _checked_request(self, request: object) -> dict[str, object]:
+        if not isinstance(request, Mapping):
+            raise OptionError(f"request must be a mapping of fields, got {request!r}")
+        fields = dict(cast("Mapping[object, object]", request))
+        for name in fields:
+            if not isinstance(name, str) or name in self.own_fields:
+                raise OptionError(f"request must not have the field {name!r}: it is said otherwise")
+        return cast("dict[str, object]", fields)
+
+
+class _Failure:
+    """Why a request has failed, as a value: raised where it was found, it would carry the key."""
+
+    def __init__(self, why: Trouble, status: int | None = None, *, wait: float | None = None) -> None:
+        self._why = why
+        self._status = status
+        self._wait = wait
+
+    def error(self, model: str, mask: Mask, reply: Reply | None) -> ModelError:
+        """The error that tells it, without secrets."""
+        why = self._why
+        reason = one_line(" ".join(mask.text(why.reason).split()), _QUOTED)
+        return ModelError(
+            f"model {model!r}: {reason}",
+            transient=why.transient,
+            retry_after=self._wait,
+            status=None if self._status is None else int(self._status),
+            kind=None if why.kind is None else one_line(mask.text(why.kind), 100),
+            reply=reply,
+        )
+
+
+def _refusal(error: Any) -> _Failure:
+    """What a status of 4xx or 5xx means."""
+    status, headers = int(error.status_code), cast("Mapping[str, str]", error.response.headers)
+    words = ""
+    with suppress(Exception):  # the body may be of no encoding
+        words = str(error.response.text)
+    body: object = None
+    with suppress(ValueError, RecursionError):
+        body = json.loads(words)
+    said = trouble(body, "" if isinstance(body, dict) else words)
+    try:
+        name = f"{status} {HTTPStatus(status).phrase}"
+    except ValueError:
+        name = str(status)
+    reason = f"{name}: {said.reason}" if said.reason else name
+    wait = retry_after(headers, datetime.now(UTC))
+    return _Failure(Trouble(reason, is_transient(status), said.kind), status, wait=wait)
+
+
+def http_client(httpx: Any) -> Any:
+    """A client that follows nobody elsewhere, reads no endless bodies, and leaves times to us."""
+
+    async def bounded(response: Any) -> None:
+        response.stream = _bounded_stream(httpx)(response.stream)
+
+    return httpx.AsyncClient(verify=_tls(), timeout=None, follow_redirects=False, event_hooks={"response": [bounded]})
+
+
+@functools.cache
+def _bounded_stream(httpx: Any) -> Any:
+    class Bounded(httpx.AsyncByteStream):  # type: ignore[misc]  # imported when it is needed
+        """A body, as far as `MOST` bytes."""
+
+        def __init__(self, stream: Any) -> None:
+            self._stream = stream
+
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            size = 0
+            pieces = aiter(self._stream)
+            async for piece in pieces:
+                size += len(piece)
+                if size > MOST:
+                    await self._stream.aclose()
+                    await _run_out(pieces)
+                    raise httpx.ReadError(f"the body is longer than {MOST:,} bytes")
+                yield piece
+
+        async def aclose(self) -> None:
+            await self._stream.aclose()
+
+    return Bounded
+
+
+async def _run_out(pieces: AsyncIterator[bytes]) -> None:
+    """Let the generators of a closed response come to their ends: nobody else closes those that they stand on."""
+    with suppress(Exception):
+        async for _ in pieces:
+            pass
+
+
+@functools.cache
+def _tls() -> Any:
+    """The certificates that are trusted: to read them takes longer than all else of a client."""
+    import ssl  # noqa: PLC0415 -- as above
+
+    return ssl.create_default_context()
+
+
+def _keys_of(client: Any) -> list[str]:
+    """The keys that a client of the user has."""
+    found = [getattr(client, name, None) for name in ("api_key", "auth_token", "admin_api_key")]
+    return [key for key in found if isinstance(key, str)]
+
+
+def _said(error: BaseException) -> str:
+    return str(error) or type(error).__name__
+
+
+def _checked_url(base_url: object) -> str:
+    """`base_url`; a refused one is not shown where it may hold a password."""
+    rule = "base_url must be an http or https address without user, query and fragment"
+    address = validate.text("base_url", base_url)
+    try:
+        parts = urlsplit(address)
+        plain = parts.username is None and not parts.query and not parts.fragment and address.isprintable()
+        valid = plain and parts.scheme in {"http", "https"} and bool(parts.hostname) and (parts.port or True)
+    except ValueError:
+        valid = False
+    if valid:
+        return address
+    raise OptionError(rule if any(sign in address for sign in "@?#") else f"{rule}, got {one_line(address, 200)!r}")
