@@ -10,8 +10,8 @@ from email.utils import format_datetime
 import pytest
 
 from penstock import OptionError
-from penstock.flow.answers import Body
-from penstock.flow.anthropic_messages import AnthropicMessages, _Message
+from penstock.flow.answers import AnswerBody
+from penstock.flow.anthropic_messages import AnthropicMessages, _ClaudeMessage
 from penstock.flow.leaf import CannotBegin
 from penstock.flow.models import Model, ModelError, Reply, TruncatedError
 from penstock.flow.openai_chat import OpenAIChat, _Completion
@@ -54,7 +54,7 @@ class OpenAI:
 
 
 class Anthropic:
-    model, answer, path = AnthropicMessages, _Message, "/v1/messages"
+    model, answer, path = AnthropicMessages, _ClaudeMessage, "/v1/messages"
     events, document = staticmethod(anthropic_events), staticmethod(anthropic_document)
     stop, cut = "end_turn", "max_tokens"
 
@@ -183,7 +183,7 @@ def test_an_answer_that_is_cut_anywhere_is_no_answer(service, line_end):
     body = service.events(line_end=line_end)
     for at in range(len(body)):
         answer = service.answer()
-        read = Body(answer)
+        read = AnswerBody(answer)
         read.feed(body[:at])
         read.end()
         if answer.is_whole():
@@ -198,7 +198,7 @@ def test_an_answer_that_is_cut_anywhere_is_no_answer(service, line_end):
 def test_an_answer_in_any_pieces_is_the_same(service, line_end, step):
     body = b"\xef\xbb\xbf" + service.events(line_end=line_end)
     answer = service.answer()
-    read = Body(answer)
+    read = AnswerBody(answer)
     assert all(read.feed(body[at : at + step]) for at in range(0, len(body), step))
     read.end()
     assert answer.is_whole()

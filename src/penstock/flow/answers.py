@@ -1,7 +1,7 @@
 """The bodies of answers, read as they come: server-sent events, or one JSON document.
 
-An `Answer` is what a service has said until now; its kinds know the wire format of one service. It is whole when the
-service has said why it ended. Whether the body ended in order is for the reader of the connection to know.
+A `ModelAnswer` is what a service has said until now; its kinds know the wire format of one service. It is whole when
+the service has said why it ended. Whether the body ended in order is for the reader of the connection to know.
 """
 
 import json
@@ -63,7 +63,7 @@ def trouble(body: object, words: str = "") -> Trouble:
     return Trouble(": ".join(filter(None, (kind, str(message)))), transient=again, kind=kind)
 
 
-class Answer:
+class ModelAnswer:
     """What a service has said of its answer until now."""
 
     def __init__(self) -> None:
@@ -119,10 +119,10 @@ def _count(said: object, known: int | None) -> int | None:
     return said if type(said) is int and said >= 0 else known
 
 
-class Body:
-    """The body of a response as it comes, in any pieces, for an `Answer`."""
+class AnswerBody:
+    """The body of a response as it comes, in any pieces, for an `ModelAnswer`."""
 
-    def __init__(self, answer: Answer) -> None:
+    def __init__(self, answer: ModelAnswer) -> None:
         self._answer = answer
         self._size = 0
         self._is_events: bool | None = None

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, Unpack, cast, override
 
-from penstock.flow.answers import Answer, Trouble, mappings, text_or_none
+from penstock.flow.answers import ModelAnswer, Trouble, mappings, text_or_none
 from penstock.flow.secrets import EnvSecret, secret
 from penstock.flow.services import ModelOptions, Service
 
@@ -43,8 +43,8 @@ class AnthropicMessages(Service):
         super().__init__(model, key, client, options, _KEY)
 
     @override
-    def answer(self) -> Answer:
-        return _Message()
+    def answer(self) -> ModelAnswer:
+        return _ClaudeMessage()
 
     @override
     def new_client(self, package: Any, key: str, base_url: str | None, http: Any) -> Any:
@@ -78,7 +78,7 @@ class AnthropicMessages(Service):
         return fields if system is None else fields | {"system": system}
 
 
-class _Message(Answer):
+class _ClaudeMessage(ModelAnswer):
     """Events of a message, or a whole one."""
 
     @override

@@ -205,7 +205,7 @@ class _Data(_ValueForm):
         return value
 
 
-class _Model(_ValueForm):
+class _PydanticModel(_ValueForm):
     letter = "model"
 
     def knows(self, value: Any) -> bool:
@@ -312,7 +312,7 @@ _FORMS: Final[tuple[_ValueForm, ...]] = (
     ),
     _Named(),
     _Data(),
-    _Model(),
+    _PydanticModel(),
 )
 _BY_LETTER: Final = {form.letter: form for form in _FORMS}
 

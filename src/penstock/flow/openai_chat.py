@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, Unpack, override
 
-from penstock.flow.answers import Answer, Trouble, mappings, text_or_none
+from penstock.flow.answers import ModelAnswer, Trouble, mappings, text_or_none
 from penstock.flow.secrets import EnvSecret, secret
 from penstock.flow.services import ModelOptions, Service
 
@@ -43,7 +43,7 @@ class OpenAIChat(Service):
         super().__init__(model, key, client, options, _KEY)
 
     @override
-    def answer(self) -> Answer:
+    def answer(self) -> ModelAnswer:
         return _Completion()
 
     @override
@@ -77,7 +77,7 @@ class OpenAIChat(Service):
         return fields
 
 
-class _Completion(Answer):
+class _Completion(ModelAnswer):
     """Chunks of a completion, or a whole one; of several choices the first."""
 
     @override

@@ -22,7 +22,7 @@ from penstock.core.retry import Seconds
 from penstock.core.retry_after import retry_after
 from penstock.core.text import one_line
 from penstock.exports import naming_extras
-from penstock.flow.answers import MOST, Answer, Body, Trouble, is_transient, trouble
+from penstock.flow.answers import MOST, AnswerBody, ModelAnswer, Trouble, is_transient, trouble
 from penstock.flow.leaf import CannotBegin
 from penstock.flow.masking import Mask
 from penstock.flow.models import Model, ModelError, Reply, TruncatedError
@@ -120,7 +120,7 @@ class Service(Model):
     # Of one service
 
     @abstractmethod
-    def answer(self) -> Answer:
+    def answer(self) -> ModelAnswer:
         """An answer of which nothing has been said."""
 
     @abstractmethod
@@ -152,9 +152,9 @@ class Service(Model):
         if reply is not None:
             reply = Reply(mask.text(reply.text), mask.text(reply.stop), reply.input_tokens, reply.output_tokens)
         if failure is None and answer.trouble is not None:
-            failure = _Failure(answer.trouble, answer.status)
+            failure = _FailedRequest(answer.trouble, answer.status)
         if failure is None and not answer.is_whole():
-            failure = _Failure(
+            failure = _FailedRequest(
                 Trouble("the answer was cut off: it does not say why it ended", transient=True), HTTPStatus.OK
             )
         if failure is not None:
@@ -166,8 +166,8 @@ class Service(Model):
         return reply
 
     async def _exchange(
-        self, package: Any, key: str | None, fields: Mapping[str, object], answer: Answer
-    ) -> "_Failure | None":
+        self, package: Any, key: str | None, fields: Mapping[str, object], answer: ModelAnswer
+    ) -> "_FailedRequest | None":
         """Make the request and read the answer; what went wrong, if anything did."""
         import httpx2  # noqa: PLC0415 -- comes with the packages, and is slow
 
@@ -190,7 +190,7 @@ class Service(Model):
                 await own.aclose()
         return None
 
-    def _failure(self, error: Exception, package: Any, httpx: Any, answer: Answer) -> "_Failure":
+    def _failure(self, error: Exception, package: Any, httpx: Any, answer: ModelAnswer) -> "_FailedRequest":
         """What an exception means that came of a request."""
         if isinstance(error, package.APIStatusError):
             return _refusal(error)
@@ -207,13 +207,13 @@ class Service(Model):
             why = Trouble(f"the answer was cut off: {_said(error)}", transient=True)
         else:
             why = Trouble(f"the request could not be made: {_said(error)}")
-        return _Failure(answer.trouble or why, answer.status)
+        return _FailedRequest(answer.trouble or why, answer.status)
 
     async def _read(
-        self, client: Any, fields: Mapping[str, object], headers: Mapping[str, object], answer: Answer
+        self, client: Any, fields: Mapping[str, object], headers: Mapping[str, object], answer: ModelAnswer
     ) -> None:
         client._platform = "Unknown"  # noqa: SLF001 -- else each client looks it up in a thread of its own
-        body = Body(answer)
+        body = AnswerBody(answer)
         manager = self.create(client, fields, headers)
         async with asyncio.timeout(self._idle):
             response = await manager.__aenter__()
@@ -256,7 +256,7 @@ class Service(Model):
         return cast("dict[str, object]", fields)
 
 
-class _Failure:
+class _FailedRequest:
     """Why a request has failed, as a value: raised where it was found, it would carry the key."""
 
     def __init__(self, why: Trouble, status: int | None = None, *, wait: float | None = None) -> None:
@@ -278,7 +278,7 @@ class _Failure:
         )
 
 
-def _refusal(error: Any) -> _Failure:
+def _refusal(error: Any) -> _FailedRequest:
     """What a status of 4xx or 5xx means."""
     status, headers = int(error.status_code), cast("Mapping[str, str]", error.response.headers)
     words = ""
@@ -294,7 +294,7 @@ def _refusal(error: Any) -> _Failure:
         name = str(status)
     reason = f"{name}: {said.reason}" if said.reason else name
     wait = retry_after(headers, datetime.now(UTC))
-    return _Failure(Trouble(reason, is_transient(status), said.kind), status, wait=wait)
+    return _FailedRequest(Trouble(reason, is_transient(status), said.kind), status, wait=wait)
 
 
 def http_client(httpx: Any) -> Any:
