@@ -1,12 +1,12 @@
 """P10, P11: runs that are killed again and again lose nothing, deliver nothing twice and redo nothing that is done."""
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from ..forking import Forking  # noqa: TID252 -- tests are no package to name
 from .killing import TIME, TORN, WRITE
 from .programs import PROGRAMS
 
@@ -18,43 +18,62 @@ pytestmark = [
 ROOT = Path(__file__).parent.parent.parent
 
 
-def campaign(program, seed, kills, twin=""):
-    command = [sys.executable, "-m", "tests.durable.killing", program, str(seed), str(kills), twin]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout), done.stderr
+@pytest.fixture(scope="module")
+def campaign():
+    """A function that runs a campaign in a process of its own: what it found, and what it said."""
+    forking = Forking("tests.durable.killing", f"{next(iter(PROGRAMS))} 0 0", env={"PYTHONPATH": str(ROOT)})
+
+    def run(program, seed, kills, twin=""):
+        done = forking(program, str(seed), str(kills), twin, cwd=ROOT)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout), done.stderr
+
+    yield run
+    forking.close()
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
-def test_a_run_that_is_killed_again_and_again_comes_to_the_rows_of_plain_list_code(program):
+def test_a_run_that_is_killed_again_and_again_comes_to_the_rows_of_plain_list_code(campaign, program):
     """P10, P11: at named points, at writes, in the middle of writes and at random times; see `killing`."""
     found, errors = campaign(program, 1, 6)
     assert found["problems"] == [], errors
     assert sum(tally["kills"] for tally in found["tallies"].values()) == 6
 
 
-def test_kills_come_at_every_point():
+POINTS = {
+    "before the migration",
+    "after the migration",
+    "before the dispatch of a root",
+    "after the dispatch of a root",
+    "before the taking of a row",
+    "after the taking of a row",
+    "inside a transaction",
+    "before a commit",
+    "after a commit",
+    "before the acknowledgement",
+    "after the acknowledgement",
+    "before the removal of a missing root",
+    "after the close of the run",
+    WRITE,
+    TORN,
+    TIME,
+}
+"""Some of those at which a campaign kills."""
+
+SEEDS = range(1, 8)
+"""A life may end before it comes to its point, by chance: as many campaigns as it takes, up to so many."""
+
+
+def test_kills_come_at_every_point(campaign):
     """The matrix reaches each point of the protocol, before it and after it."""
-    found, errors = campaign("vanishing, deleted", 2, 40)
-    assert found["problems"] == [], errors
-    assert found["tallies"].keys() >= {
-        "before the migration",
-        "after the migration",
-        "before the dispatch of a root",
-        "after the dispatch of a root",
-        "before the taking of a row",
-        "after the taking of a row",
-        "inside a transaction",
-        "before a commit",
-        "after a commit",
-        "before the acknowledgement",
-        "after the acknowledgement",
-        "before the removal of a missing root",
-        "after the close of the run",
-        WRITE,
-        TORN,
-        TIME,
-    }
+    missing = set(POINTS)
+    for seed in SEEDS:
+        found, errors = campaign("vanishing, deleted", seed, 40)
+        assert found["problems"] == [], errors
+        missing -= found["tallies"].keys()
+        if not missing:
+            break
+    assert missing == set()
 
 
 @pytest.mark.parametrize(
@@ -68,6 +87,6 @@ def test_kills_come_at_every_point():
         ("commits come at the end", "unordered", "acknowledged and not there"),
     ],
 )
-def test_the_kills_find_what_is_wrong(twin, program, found):
+def test_the_kills_find_what_is_wrong(campaign, twin, program, found):
     """Each wrong way to do it is found: the oracle can fail (traps 43, 48)."""
-    assert found in str(campaign(program, 1, 60, twin)[0]["problems"])
+    assert any(found in str(campaign(program, seed, 30, twin)[0]["problems"]) for seed in SEEDS)
