@@ -50,6 +50,7 @@ GRID = [
 
 def pytest_addoption(parser):
     parser.addoption("--quick", action="store_true", help="one place of the grid, and no test that is marked as slow")
+    parser.addoption("--places", help="the places of the grid, as asyncio-default,uvloop-eager; all of them by default")
     parser.addoption("--failed-to", type=Path, help="the file to which the names of tests that fail are written")
 
 
@@ -83,8 +84,18 @@ def pytest_generate_tests(metafunc):
     folders = Path(metafunc.module.__file__).relative_to(Path(__file__).parent).parts[:-1]
     wanted = metafunc.definition.get_closest_marker("grid") or GRID_FOLDERS.intersection(folders)
     if wanted and (coroutine_of(metafunc.function) or "run" in metafunc.fixturenames):
-        places = GRID[:1] if metafunc.config.getoption("quick") else GRID
-        metafunc.parametrize("place", places, indirect=True)
+        metafunc.parametrize("place", places_of(metafunc.config), indirect=True)
+
+
+def places_of(config):
+    """The places of the grid that are wanted."""
+    named = config.getoption("places")
+    if named is None:
+        return GRID[:1] if config.getoption("quick") else GRID
+    known = {place.id: place for place in GRID}
+    if unknown := set(named.split(",")) - known.keys():
+        raise pytest.UsageError(f"--places: there are {', '.join(known)}, got {', '.join(unknown)}")
+    return [known[name] for name in named.split(",")]
 
 
 def pytest_collection_modifyitems(config, items):
