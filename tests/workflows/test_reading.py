@@ -6,7 +6,7 @@ import os
 import pytest
 from webencodings.labels import LABELS
 
-from penstock.sources.walking import Entry
+from penstock.sources.walking import FoundFile
 from penstock.workflows.documents.encodings import decode
 from penstock.workflows.documents.reading import DocumentError, read
 
@@ -15,7 +15,7 @@ LIMIT = 1_000_000
 
 def listed(path):
     status = path.stat()
-    return Entry(str(path.parent), path.name, status.st_size, status.st_mtime_ns)
+    return FoundFile(str(path.parent), path.name, status.st_size, status.st_mtime_ns)
 
 
 def reason(file, **options):

@@ -15,7 +15,7 @@ from penstock import OptionError
 from penstock.durable.errors import StoreError
 from penstock.sinks.vectors import SqliteVectors
 from penstock.sources.keyed import keyed
-from penstock.sources.walking import Entry
+from penstock.sources.walking import FoundFile
 from penstock.workflows import HashEmbedder, search
 from penstock.workflows.documents.chunking import split
 from penstock.workflows.documents.embedding import Embedded, Embedding
@@ -42,7 +42,7 @@ def empty(path, embedder):
 @pytest.fixture
 def index(tmp_path):
     embedder = HashEmbedder()
-    documents = [Document(Entry("/docs", name, 0, 0), tuple(split(name, text))) for name, text in TEXTS.items()]
+    documents = [Document(FoundFile("/docs", name, 0, 0), tuple(split(name, text))) for name, text in TEXTS.items()]
     pieces = keyed(documents, key=lambda document: document.file.path).flat_map(embeddable)
     sink = SqliteVectors(tmp_path / "i.db", embedder=embedder.name)
     asyncio.run(Embedding(embedder).of(pieces, "raise").to(sink, run="embed"))
@@ -125,7 +125,7 @@ def made(tmp_path):
 
     def make(texts):
         embedder = HashEmbedder()
-        documents = [Document(Entry("/docs", name, 0, 0), tuple(split(name, text))) for name, text in texts.items()]
+        documents = [Document(FoundFile("/docs", name, 0, 0), tuple(split(name, text))) for name, text in texts.items()]
         pieces = keyed(documents, key=lambda document: document.file.path).flat_map(embeddable)
         sink = SqliteVectors(tmp_path / "m.db", embedder=embedder.name)
         asyncio.run(Embedding(embedder).of(pieces, "raise").to(sink, run="embed"))
