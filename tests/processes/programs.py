@@ -55,6 +55,17 @@ points = asyncio.run(penstock.stream([Point(1)]).map(move, engine="process").to_
 print([(type(point) is Point, point.x) for point in points])
 """
 
+DEFINED_UNDER_THE_GUARD = """
+import asyncio
+import penstock
+
+if __name__ == "__main__":
+    def double(number):
+        return 2 * number
+
+    print(asyncio.run(penstock.stream(range(5)).map(double, engine="process").to_list()))
+"""
+
 WITH_SYNC = """
 import penstock
 

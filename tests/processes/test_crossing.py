@@ -303,4 +303,4 @@ async def test_a_worker_that_dies_at_each_start_is_an_error_and_no_endless_loop(
     async with calling(1, work.exited_at_start) as (_, submit):
         (answer,) = await submit((double, 1))
         assert isinstance(answer.error, MisuseError)
-        assert "die as they start: the last of 3 exited with status 3" in str(answer.error)
+        assert "die as they start: the last of 5 exited with status 3" in str(answer.error)

@@ -71,6 +71,12 @@ def test_a_program_without_a_guard_is_told_so_and_starts_no_more_workers(start):
     assert 2 <= out.count("running") <= 1 + os.cpu_count()
 
 
+def test_a_function_under_the_guard_is_not_there_and_that_is_said(start):
+    _, err = start(programs.DEFINED_UNDER_THE_GUARD).communicate(timeout=60)
+    assert "MisuseError: double cannot be loaded in a worker process: AttributeError" in err
+    assert "what stands under the main guard is not there" in err
+
+
 def test_what_a_shell_or_a_notebook_defines_crosses_by_value(start):
     out, err = start(programs.INTERACTIVE, "-c").communicate(timeout=60)
     assert (out, err) == ("[(True, 3)]\n", "")

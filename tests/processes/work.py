@@ -242,3 +242,7 @@ def exited_at_start():
 
 def sleep_at_exit():
     atexit.register(time.sleep, 3600)
+
+
+def close_all(_=None):
+    os.closerange(3, 100)

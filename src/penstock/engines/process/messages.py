@@ -24,6 +24,7 @@ _HEAD: Final = Struct("<BxxxIQQ")
 _READ_ONLY: Final = 1 << 63
 _SMALL: Final = 1 << 14
 _SCRATCH: Final = 1 << 16
+_WRITES: Final = 32
 _AT_ONCE: Final = 64
 """Buffers for one system call; it takes 1,024 at most."""
 
@@ -75,13 +76,15 @@ class Outbox:
         self._pieces.extend(pieces)
 
     def flush(self, fd: int) -> bool:
-        """Write what the socket takes; whether that was all. One that blocks takes all.
+        """Write what the socket takes, but no end of it (P9); whether that was all.
 
         Raises:
             OSError: nobody is at the other end.
         """
         pieces = self._pieces
-        while pieces:
+        for _ in range(_WRITES):
+            if not pieces:
+                return True
             some: Sequence[Buffer] = [pieces[n] for n in range(min(len(pieces), _AT_ONCE))]
             try:
                 written = os.writev(fd, some)
@@ -93,7 +96,7 @@ class Outbox:
                     break
                 written -= len(piece)
                 pieces.popleft()
-        return True
+        return not pieces
 
 
 class Inbox:

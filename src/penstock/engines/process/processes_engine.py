@@ -23,7 +23,7 @@ from penstock.engines.process.worker_process import DEPTH, Function, SentGroup, 
 PATIENCE: Final = 0.05
 """Seconds that a call has to end by itself when it is stopped; then its worker is killed."""
 
-MOST_FAILED_STARTS: Final = 3
+MOST_FAILED_STARTS: Final = 5
 """Workers that may fail to start, one after the other."""
 
 _NO_CALL: Final = -1

@@ -74,10 +74,8 @@ class _WorkerProgram:
             self._send(messages.READY)
             while True:
                 self._run(self._receive())
-        except (EOFError, BrokenPipeError, ConnectionResetError):
-            return
-        except KeyboardInterrupt:  # sent to this process alone, between two calls
-            return
+        except (EOFError, OSError, KeyboardInterrupt):
+            return  # the driver is gone, a call has closed the socket, or somebody sends signals to this process alone
 
     # The socket
 
@@ -89,7 +87,8 @@ class _WorkerProgram:
 
     def _send(self, kind: int, number: int = 0, envelope: bytes = b"", buffers: list[memoryview] | None = None) -> None:
         self._outbox.put(messages.message(kind, number, envelope, buffers or ()))
-        self._outbox.flush(self._socket)
+        while not self._outbox.flush(self._socket):
+            pass
 
     def _in_fork(self) -> None:
         """In a child that a call has forked: the socket and the page are the parent's."""

@@ -27,6 +27,9 @@ _AT_ONCE: Final = 64
 """Reads in one turn of the loop."""
 
 
+_MAIN: Final = b"__main__"
+
+
 class Function:
     """A function that has been pickled for workers."""
 
@@ -112,7 +115,8 @@ class SentGroup:
         if kind == pages.UNPICKLABLE:
             failed = PicklingFailed(f"the result of {name}, of type {what}, cannot be pickled: {reason}")
         elif what == "fn":
-            failed = MisuseError(f"{name} cannot be loaded in a worker process: {reason}")
+            guarded = "; what stands under the main guard is not there" if _MAIN in self.functions[index].data else ""
+            failed = MisuseError(f"{name} cannot be loaded in a worker process: {reason}{guarded}")
         else:
             failed = PicklingFailed(f"an argument of {name} cannot be loaded in a worker process: {reason}")
         return Answer(None, failed, seconds)
