@@ -87,6 +87,13 @@ def test_imports_make_no_circle():
     assert left == {}
 
 
+def test_durable_runs_know_no_database():
+    """What they ask of one stands in `durable/store.py`; only who is given a path looks for SQLite."""
+    rooms = {name for name in MODULES if name.startswith("penstock.durable") and ".sqlite" not in name}
+    assert {name for name in rooms if any(".sqlite" in one for one in IMPORTS[name])} == {"penstock.durable.journals"}
+    assert [name for name in rooms if re.search(r"(?m)^\s*(import|from) apsw", MODULES[name].read_text())] == []
+
+
 def test_only_the_window_and_the_scope_start_tasks():
     started = {name for name, path in MODULES.items() if STARTS_TASKS.search(path.read_text())}
     assert {name for name in started if not name.startswith("penstock.testing")} <= STARTERS

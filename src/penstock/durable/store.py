@@ -2,7 +2,8 @@
 
 SQLite keeps this contract in `penstock.durable.sqlite`; `tests/durable/memory.py` in memory.
 
-- There is one writer at a time; the next one can write as soon as that is dead.
+- There is one writer at a time; the next one can write as soon as that is dead. A child process of a run may be it, so
+  what is committed is seen by others. Where it is not, `Deaths.last` gives nothing, and no root is tried alone.
 - What changes something, and what a `Journal` is asked, stands inside `Store.transaction()`: all of it or nothing.
 - A store is asked one thing at a time, but by two threads: by that of the loop before and after the run, and by that of
   the writer meanwhile. It may connect wherever it is asked first.
