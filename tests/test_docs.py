@@ -58,7 +58,7 @@ def is_of_a_notebook(program):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("program", "output"), programs("durability.md"))
+@pytest.mark.parametrize(("program", "output"), [*programs("durability.md"), *programs("pipelines.md")])
 def test_programs_of_durable_runs_print_what_stands_below_them(program, output, tmp_path):
     command = [sys.executable, "-W", "error", "-c", program]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)

@@ -11,12 +11,14 @@ from pathlib import Path
 import pytest
 
 import penstock
-from penstock import durable, engines, sinks, tasks, testing, workflows
+from penstock import durable, engines, flow, sinks, tasks, testing, workflows
 from penstock.core import errors
 from penstock.core.limits import Limiter, RateLimit
 from penstock.core.stats import _HEAD, Latency, StageStats, Stats
 from penstock.durable.options import DeliverOptions, RunOptions
 from penstock.durable.source import source_of
+from penstock.flow.leaf import LeafOptions
+from penstock.flow.pipeline_engine import KEEP
 from penstock.ops.work import AllOptions, Settings
 from penstock.progress import _table
 from penstock.readable import Readable
@@ -24,7 +26,7 @@ from penstock.sync import SyncRun
 from penstock.workflows.documents.embed_job import EmbedOptions
 
 TEXT = (Path(__file__).parent.parent / "docs" / "reference.md").read_text()
-MODULES = penstock, tasks, sinks, durable, engines, workflows, testing
+MODULES = penstock, tasks, sinks, durable, engines, flow, workflows, testing
 PUBLIC = {name: getattr(module, name) for module in MODULES for name in module.__all__}
 NOT_PUBLIC = Stats, StageStats, Latency, SyncRun
 """Types that users meet and do not make: none of a module's names."""
@@ -38,6 +40,8 @@ FOR_THE_LIBRARY = {
     durable.DurableRun: {"memo"},
     penstock.SqliteTable: {"open"},
     penstock.SqliteVectors: {"compare", "open"},
+    flow.Pipeline: {"children", "read_from"},
+    flow.StepContext: {"spent"},
 }
 """Members that are not private, and not for users either."""
 
@@ -69,7 +73,7 @@ def defaults(heading):
     return {codes(row[0])[0]: (codes(cell) or [None])[0] for row in rows(heading) for cell in row[-2:-1]}
 
 
-def said(value):
+def said(value):  # noqa: PLR0911 -- a case each
     """A default as the page writes it."""
     match value:
         case str():
@@ -85,6 +89,8 @@ def said(value):
             usual = {each.name: each.default for each in fields(value)}
             shown = ", ".join(f"{name}={said(each)}" for name, each in own.items() if each != usual[name])
             return f"Retry({shown})"
+        case _ if value is KEEP:
+            return "KEEP"
         case Callable():
             return value.__name__
     raise AssertionError(value)
@@ -157,6 +163,9 @@ SECTIONS = {
     "Journals": made(*functions(durable)),
     "Finite work": made(*functions(tasks)),
     "Members of a TaskExecutor": members(tasks.TaskExecutor),
+    "Pipelines": made("step", "parallel", "review") | members(flow.Pipeline),
+    "Members of a PipelineEngine": members(flow.PipelineEngine),
+    "Members of a StepContext": members(flow.StepContext),
     "Tokens and queues": made("CancelToken", "TaskQueue") | members(tasks.CancelToken) | members(tasks.TaskQueue),
 }
 
@@ -165,6 +174,8 @@ OPTIONS = {
     "Options of ends": [penstock.Stream.open, penstock.Stream.sync, RunOptions],
     "Retry": [penstock.Retry],
     "TaskExecutor": [tasks.TaskExecutor],
+    "Options of steps": [LeafOptions],
+    "PipelineEngine": [flow.PipelineEngine],
 }
 
 
