@@ -1,4 +1,4 @@
-"""What is done, done again or forgotten, because somebody asks for it."""
+"""Commands on what a journal knows: do roots again, forget a run."""
 
 import json
 import os
@@ -141,7 +141,7 @@ def forget(sink: At, /, *, run: str, rows: Literal["keep", "remove"] = "keep") -
 
 
 def keys_written(sink: At, run: str, texts: Iterable[str]) -> list[Key]:
-    """The keys of roots as the command line has them; `StoreError` names those that are not there.
+    """Return the keys that texts of the command line stand for; `StoreError` names those that are not there.
 
     A text stands for the number that it shows, or for the key that it is, or for the text that it is in JSON, with
     quotes, or for the one that is shown like it, with escapes: the first of these that is there. Where the number 5 and
@@ -173,7 +173,7 @@ def _meanings(text: str) -> Iterator[Key]:
 
 
 def _place(sink: At) -> tuple[JournalPlace, Sink | None]:
-    """Where the journal is, and the sink if there is more than that."""
+    """Return where the journal is, and the sink unless only a path was given."""
     if isinstance(sink, str | os.PathLike):
         return journal_at(validate.path("sink", sink)), None
     return journal_at(sink), sink
@@ -193,7 +193,7 @@ def _number(key: object) -> int:
 
 @contextmanager
 def _opened(place: JournalPlace, sink: Sink | None) -> Generator[tuple[JournalStore, Store | None]]:
-    """The journal, open for writing, and the whole store where its rows are asked for."""
+    """Open the journal for writing; with a `sink`, its whole store, to change rows, too."""
     if sink is None or not removes(sink):
         with place.write() as written:
             yield written, None
@@ -249,7 +249,7 @@ def _redo_by_other_code(journal: Journal, run: RunRecord) -> tuple[int, int]:
 
 
 def _remove_all(given: Store | None, run: RunRecord) -> tuple[int, int]:
-    """Remove the rows of all roots and forget these, some at a time; how many of both."""
+    """Remove the rows of all roots and forget the roots, some at a time; return how many of both."""
     store = _with_rows(given, f'rows="remove" for run {run.name!r}')
     roots = rows = 0
     with store.transaction():
@@ -278,7 +278,7 @@ def _drop_memos(opened: JournalStore) -> None:
 
 
 def _not_there(place: JournalPlace, journal: JournalReader, run: RunRecord, keys: Sequence[Key]) -> StoreError:
-    """The error for keys of no root, with some that are like the first."""
+    """Return the error for keys that no root has; it names some that look like the first."""
     near = keys[0] if can_be_key(keys[0]) else ""
     around = {str(key): key for key in journal.keys_near(run.number, near, _LOOKED_AT)}
     wanted = str(keys[0])

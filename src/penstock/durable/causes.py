@@ -47,7 +47,7 @@ class Causes:
         self._found: dict[tuple[str, str], Cause] = {}
 
     def add(self, error: str, stage: str, key: Key) -> None:
-        """Count a root."""
+        """Count one dead root."""
         line = error.split("\n", 1)[0][:_LONGEST]
         alike = stage, _VARIES.sub("…", line)
         if alike not in self._found and len(self._found) >= _KEPT:
@@ -56,12 +56,12 @@ class Causes:
         self._found[alike] = Cause(line, stage, 1, key) if found is None else replace(found, count=found.count + 1)
 
     def commonest(self, most: int = SHOWN) -> tuple[Cause, ...]:
-        """The causes of most roots, the most of them first."""
+        """Return the most frequent causes, the most frequent first."""
         return tuple(sorted(self._found.values(), key=lambda cause: -cause.count)[:most])
 
 
 def causes(letters: Iterable[tuple[str, str, Key]]) -> tuple[Cause, ...]:
-    """All causes of roots of which error, stage and key are given, the commonest first."""
+    """Count the causes of roots, given by error, stage and key; return the commonest first."""
     found = Causes()
     for letter in letters:
         found.add(*letter)

@@ -1,4 +1,4 @@
-"""Dead roots: what failed of them and was set aside; to be looked at, done again or given up."""
+"""Dead roots: list what failed of them, have them done again, or give them up."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -44,7 +44,7 @@ class DeadRoot:
 
 
 def dead_roots(sink: At, *, run: str | None = None, keys: Iterable[Key] = ()) -> list[DeadRoot]:
-    """The dead roots of a journal, in the order in which they were first seen.
+    """Return the dead roots of a journal, in the order in which they were first seen.
 
     Args:
         sink: the sink; or the path of its database, or of that beside a `Callback`.

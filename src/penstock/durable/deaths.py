@@ -10,7 +10,7 @@ from penstock.durable.store import Deaths, Suspect
 
 
 def suspects(deaths: Deaths, run: int) -> Sequence[Suspect]:
-    """The roots that were under way at the last two deaths, and are not settled, whatever was between them.
+    """Return the roots that were under way at the last two deaths and are not settled.
 
     At a death before which nothing was noted, these are the roots up to which the source was read by then.
     """

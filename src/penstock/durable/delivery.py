@@ -44,12 +44,12 @@ type AcceptAll = Callable[[list[Any]], list[Any] | None]
 
 
 def itself(row: Any) -> Any:
-    """The row, for a store that takes rows as they come."""
+    """Return the row: the `accept` of a store that has none."""
     return row
 
 
 class Deliverer:
-    """One opening of a durable run.
+    """Delivers one opening of a durable run.
 
     Attributes:
         items: the run of the stream: its statistics and failures, and how to stop it.
@@ -62,7 +62,7 @@ class Deliverer:
     def __init__(
         self, job: Job, opening: Opening, found: Tried, *, began: float, only: frozenset[Key] | None = None
     ) -> None:
-        """Deliver what is to be done, or `only` the roots of those keys; `found` says what children have done of it."""
+        """Prepare to deliver all roots, or `only` those of some keys; `found` says what child processes have done."""
         options, store, opened = job.options, opening.store, opening.run
         self.items: Run[Tracked] = Run(
             lambda scope: job.source.open(scope, self._ledger, "", keeps_order(job.sink)),
@@ -125,7 +125,7 @@ class Deliverer:
         self._aborted = False
 
     def start(self) -> None:
-        """Have what is finished written from here on."""
+        """Start the thread that writes."""
         self._writer.start()
 
     async def run(self) -> None:
@@ -136,7 +136,7 @@ class Deliverer:
             await self._end()
 
     async def _end(self) -> None:
-        """Do what is to be done when the stream has ended: note so in the journal if that was the end of the source."""
+        """Settle what is left when the stream has ended; if its source has, too, close the run in the journal."""
         self._refuse_unfinished()
         if self._ledger.has_enough:
             await self._settle_within_limit()
@@ -152,7 +152,7 @@ class Deliverer:
             self._complete = True
 
     async def _read(self) -> None:
-        """Give the writer what the stream gives, until it ends."""
+        """Read the stream to its end; hand finished roots to the writer."""
         writer = self._writer
         async with self.items as items:
             async for item in items:
@@ -164,7 +164,7 @@ class Deliverer:
                     break
 
     def _take_at_hand(self) -> None:
-        """Take what needs no waiting; rows that come from the source itself many together."""
+        """Take what is ready now; rows that come from the source itself in bundles."""
         stage, writer = last_stage(self.items), self._writer
         if isinstance(stage, Resume) and self._accept_all is not None:
             while not writer.is_full and (taken := stage.together(_AT_ONCE)):
@@ -177,7 +177,7 @@ class Deliverer:
                     break
 
     def _take_bundle(self, bundle: Bundle) -> Sequence[Tracked]:
-        """Have new roots committed together; else give their items, each of which has to be looked at."""
+        """Commit new roots together, if the store accepts them so; else return their items, to be taken one by one."""
         assert self._accept_all is not None
         rows = None
         with suppress(Exception):  # it comes again, for its row
@@ -190,7 +190,7 @@ class Deliverer:
         return ()
 
     def _take(self, item: Tracked) -> None:
-        """Put an item, which is a row now, to the rows of its root."""
+        """Add an item, which is a row now, to the rows of its root."""
         root = item.root
         self._refusals.taken += 1
         try:
@@ -207,7 +207,7 @@ class Deliverer:
         root.settled()
 
     async def _settle_within_limit(self) -> None:
-        """Have the roots committed that wait for others within the limit; name those that wait for roots beyond it."""
+        """Commit the roots that wait for others within the limit; name those that wait for roots beyond it."""
         self._writer.settle_put_off(is_last=False)
         await self._written()
         if waiting := self._writer.put_off:
@@ -220,7 +220,7 @@ class Deliverer:
             )
 
     def _refuse(self, root: Root, error: Exception, item: object) -> None:
-        """Set aside a row that the sink cannot hold, or raise why; in a child, have its root run among the others."""
+        """Set aside a row that the sink cannot hold, or raise why; in a child process, leave its root to the parent."""
         if self._only is not None:
             root.failed = True
             return
@@ -230,12 +230,12 @@ class Deliverer:
 
     @property
     def failures(self) -> tuple[Failed, ...]:
-        """The newest items that failed and did not end the run: of the stages, then those that the sink refused."""
+        """The newest failures that did not end the run: those of the stages, then rows that the sink refused."""
         return (*self.items.failures, *self._refusals.failures)[-KEPT_FAILURES:]
 
     @property
     def _was_stopped(self) -> bool:
-        """Whether to begin nothing more, also when the stream is over."""
+        """Whether nothing more may be begun, even if the stream has ended."""
         return (
             self.items.was_stopped
             or self._aborted
@@ -244,7 +244,7 @@ class Deliverer:
         )
 
     def _refuse_unfinished(self) -> None:
-        """Raise if the stream has ended and a root has not: it must not pass for a complete run."""
+        """Raise if the stream has ended and a root has not: the run must not count as complete."""
         if lost := self._ledger.unfinished():
             raise PenstockError(
                 f"the stream has ended, but {len(lost)} of its roots have not, the first of them {lost[0].key!r}: "
@@ -289,7 +289,7 @@ class Deliverer:
             self._store.journal.leave_run(self._opened.id)
 
     def counts(self) -> Counts:
-        """What was delivered."""
+        """Return what was delivered, by the names of the report."""
         before = self._found.counts.get
         return {
             "delivered": self.delivered,
@@ -305,7 +305,7 @@ class Deliverer:
         return max(sum(self._ledger.passed.values()) - self._found.counts.get("delivered", 0), 0)
 
     def report(self) -> RunReport:
-        """What was done, so far or at the end."""
+        """Report what was done, so far or at the end."""
         ledger, found = self._ledger, self._found
         return RunReport(
             **self.counts(),
@@ -347,7 +347,7 @@ class Deliverer:
         self._writer.note(lambda journal: journal.remember(stage, item, value), weight=weight(value))
 
     def _dispatch(self, root: Root) -> Awaitable[None]:
-        """Note that a root is under way; if that fails, the run is aborted, and so is who waits for it."""
+        """Note in the journal that a root is under way; if that fails, the run is aborted, and all who wait with it."""
         committed = self._writer.loop.create_future()
         root.dispatched = True
         self._begun += 1
@@ -358,7 +358,7 @@ class Deliverer:
         return committed
 
     def _stage(self) -> None:
-        """Have the rows of the greatest unfinished roots wait in the store, until half of all that are held do."""
+        """Move rows of the largest unfinished roots to the journal, until half of `HELD` is left in memory."""
         for root in sorted(self._ledger.unfinished(), key=attrgetter("weight"), reverse=True):
             self._held -= root.weight
             if root.letters:
@@ -421,7 +421,7 @@ class Deliverer:
                 self._removed += before - len(gone)
 
     def _without(self, silent: list[str], page: list[tuple[int, Key]]) -> list[tuple[int, Key]]:
-        """The roots of a page but for those of sources that gave nothing: so looks a file that was cut off."""
+        """Return the roots of a page without those of sources that gave nothing, as a truncated file does."""
         for prefix in [each for each in silent if any(str(key).startswith(each) for _, key in page)]:
             silent.remove(prefix)
             self._ledger.note_unread(prefix)
@@ -447,7 +447,7 @@ class Deliverer:
             await self._write(methodcaller("drop_memo", stage))
 
     async def _write(self, write: Callable[[Journal], object]) -> None:
-        """Have that done in a transaction of its own, by the thread that writes: the loop is free meanwhile."""
+        """Run `write` in a transaction of the thread that writes, so that the loop is free, and wait for it."""
         self._writer.note(write)
         await self._written()
 

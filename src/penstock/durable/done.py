@@ -1,4 +1,4 @@
-"""What was settled before, looked up in pages."""
+"""Looks up which roots are settled, a page of keys at a time."""
 
 from collections.abc import Iterator
 from typing import Any, Final
@@ -15,7 +15,7 @@ _WORTH: Final = 8
 
 
 class DoneRoots:
-    """The roots of a run that are known.
+    """The settled roots of a run.
 
     Attributes:
         place: the journal that it looks into.
@@ -27,11 +27,11 @@ class DoneRoots:
         self.place: str = reader.place
 
     def lookup(self) -> "Lookup":
-        """What finds the roots of one source."""
+        """Make the lookup of one source."""
         return Lookup(self._reader, self._run)
 
     def settled_before(self, opening: int) -> Iterator[list[tuple[int, Key]]]:
-        """The id and the key of every root settled before that opening, in the order of keys, a page at a time."""
+        """Give number and key of every root settled before that opening, in the order of keys, a page at a time."""
         last: Key | None = None
         while page := self._reader.settled(self._run, last, PAGE):
             if last is not None and _rank(page[0][1]) <= _rank(last):  # it would not end
@@ -65,7 +65,7 @@ class Lookup:
         self.page: dict[Key, Known] = {}
 
     def find(self, key: Key, position: int) -> Known | None:
-        """What is known of the root of that key, which does not stand in the page; `position` counts its keys."""
+        """Return what is known of a root whose key is not in the page; `position` counts the keys of its source."""
         end = self._end
         if end is not None and key.__class__ is end.__class__ and key > end:  # type: ignore[operator] # pyright: ignore[reportOperatorIssue] -- of one type
             self._end = self._highest = key
@@ -89,11 +89,11 @@ class Lookup:
 
     @property
     def is_at_the_end(self) -> bool:
-        """Whether the last key that was looked for stands behind all that is there."""
+        """Whether the last key that was looked up comes after all known ones."""
         return self._end is not None
 
     def has_none_of(self, keys: list[Key]) -> bool:
-        """Whether keys of one type, in rising order, stand behind all that is there: one look for all of them.
+        """Whether rising keys of one type come after all known ones: one look for all of them.
 
         It may say no though nothing is known of them.
         """
@@ -106,7 +106,7 @@ class Lookup:
         return True
 
     def _in_order_again(self, key: Key) -> bool:
-        """Whether enough keys that were looked up by themselves came in order for a page to be worth a try."""
+        """Whether enough single lookups came in order for a page to be worth a try."""
         before, self._before = self._before, key
         self._rising = self._rising + 1 if before is not None and _rank(key) > _rank(before) else 0
         if self._rising <= _WORTH:
@@ -120,7 +120,7 @@ class Lookup:
         return self._high is None or _rank(key) <= _rank(self._high)
 
     def _turn_to(self, key: Key, position: int) -> None:
-        """Read the page that begins at that key."""
+        """Read the page that begins at `key`."""
         if self._low is not None:
             used = position - self._turned_at - self._not_there
             self._size = min(2 * self._size, PAGE) if used * _WORTH > self._size else 1
@@ -134,5 +134,5 @@ class Lookup:
 
 
 def _rank(key: Key) -> tuple[bool, Any]:
-    """What keys are ordered by: numbers before text."""
+    """Return what keys are ordered by: numbers before text."""
     return isinstance(key, str), key

@@ -1,4 +1,4 @@
-"""What the code of a stage is, in 16 bytes that are the same in every process: to tell whether it has changed.
+"""Fingerprints of the code of stages: 16 bytes, the same in every process, that tell whether it has changed.
 
 The function is known by module, qualified name, byte code, constants (the docstring among them) and the names that it
 uses; and by all data that it holds when the run begins: its defaults and attributes, the arguments of a `partial`, what
@@ -35,7 +35,7 @@ class StageCode:
 
 
 def stage_code(operator: Operator) -> StageCode | None:
-    """The code of an operator, if it runs a function.
+    """Return the code of an operator, or None if it runs no function.
 
     Raises:
         OptionError: `deps` holds what has no digest; or results are to be kept, `deps` is not given, and the function
@@ -45,7 +45,7 @@ def stage_code(operator: Operator) -> StageCode | None:
 
 
 def fingerprint(operator: str, code: Code) -> bytes:
-    """16 bytes that are others when the results of the operator may be."""
+    """Return 16 bytes that differ when the results of the operator may."""
     try:
         deps = digest(code.deps)
     except PackError as error:
@@ -64,12 +64,12 @@ def fingerprint(operator: str, code: Code) -> bytes:
 
 
 def code_of(stages: Sequence[StageCode]) -> bytes:
-    """16 bytes for the code of all stages together."""
+    """Return 16 bytes for the code of all stages together."""
     return hashlib.blake2b(b"".join(stage.fingerprint for stage in stages), digest_size=16).digest()
 
 
 def changes(before: Sequence[StageCode], now: Sequence[StageCode]) -> tuple[str, ...]:
-    """The stages that have changed, by name; those that are new or gone are called so."""
+    """Name the stages that have changed; new ones and those that are gone are marked."""
     changed: list[str] = []
     matcher = SequenceMatcher(
         a=[stage.fingerprint for stage in before], b=[stage.fingerprint for stage in now], autojunk=False

@@ -89,7 +89,7 @@ class DurableRun:
             self._opening.store.close()
 
     async def finish(self) -> RunReport:
-        """Read the stream to its end, or until the run is stopped, aborted or fails; what it has done.
+        """Read the stream to its end, or until the run is stopped, aborted or fails; return its report.
 
         A call that is cancelled cancels what is in flight. Once the run has come to its end, a second call gives the
         same again.
@@ -163,11 +163,11 @@ class DurableRun:
         return () if self._delivery is None else self._delivery.failures
 
     def stats(self) -> Stats:
-        """What every stage counts and measures until now, as `Run.stats`."""
+        """Return what every stage has counted and measured until now, as `Run.stats`."""
         return Stats() if self._delivery is None else self._delivery.items.stats()
 
     def report(self) -> RunReport:
-        """What was done, so far or at the end.
+        """Report what was done, so far or at the end.
 
         Raises:
             RuntimeError: the run was not opened.

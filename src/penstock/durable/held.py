@@ -1,4 +1,4 @@
-"""What a function is and holds, as bytes that are others when its results may be, and the same in every process.
+"""Prints a function and all that it holds: bytes that differ when its results may, the same in every process.
 
 Such bytes are a print. It is made of the prints of parts, down to values that say all of themselves. Nothing in it
 depends on an address, on the order of a set or on what was printed before: sets are sorted by the prints of their
@@ -109,7 +109,7 @@ class Held:
         )
 
     def print(self, value: Any) -> bytes:
-        """16 bytes for a value."""
+        """Return 16 bytes for a value."""
         kind = kind_of(value)
         if kind in _SAY_ALL:
             return _hash(b"v", pack(value))
@@ -271,7 +271,7 @@ class Held:
         )
 
     def _data_of_class(self, kind: type[Any]) -> bytes:
-        """The attributes of a class, and of those above it, that are data: not its methods, nor what Python adds."""
+        """Print the attributes of a class and its bases that are data: no methods, nothing that Python adds."""
         data: dict[str, Any] = {}
         for each in reversed(kind.__mro__):
             if not _is_of_a_library(each):
@@ -297,7 +297,7 @@ class Held:
         return made
 
     def _content_of(self, value: Any, base: type[Any]) -> object:
-        """What a value of a subclass of a built-in type holds as one of that type, whatever its class makes of it."""
+        """Return what a value of a subclass holds as one of its built-in type, whatever its class overrides."""
         of: Any = base
         if isinstance(value, collections.OrderedDict):
             return list(collections.OrderedDict[Any, Any].items(cast("Any", value)))
@@ -312,7 +312,7 @@ class Held:
         return bytes(value) if base in {bytes, bytearray} else of.__repr__(value)
 
     def _rest(self, value: Any, kind: type[Any]) -> bytes:
-        """What an object of a subclass adds to a value that is described otherwise."""
+        """Print what an object of a subclass adds to a value that is described otherwise."""
         if isinstance(value, _DESCRIBED_WHOLLY) or _is_of_a_library(kind):
             return b""
         own = [each for each in kind.__mro__ if not _is_of_a_library(each)]

@@ -14,7 +14,7 @@ from penstock.durable.source import RootSource
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What is to run, and into what.
+    """A durable run, described.
 
     Attributes:
         source: where the roots come from, and the stages that they go through.
@@ -47,7 +47,7 @@ class Job:
 
     @property
     def tolerance(self) -> Tolerance | None:
-        """How many rows that the sink refuses are set aside; None if the first one ends the run."""
+        """How many rows the sink may refuse; None if the first one ends the run."""
         match self.options.on_error:
             case None:
                 return self.source.tolerance

@@ -1,4 +1,4 @@
-"""Where a journal is: that of a sink, or in a database at a path."""
+"""Finds the journal of a sink, or the one in a database at a path."""
 
 import os
 from typing import TYPE_CHECKING, Any, cast
@@ -15,7 +15,7 @@ type At = Sink | str | os.PathLike[str]
 
 
 def journal_at(sink: At) -> "JournalPlace":
-    """Where the journal is.
+    """Return where the journal is.
 
     Raises:
         OptionError: it is neither a sink nor a path.

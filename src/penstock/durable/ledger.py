@@ -1,4 +1,4 @@
-"""Which roots of a run are under way, which are done, and which of those that were done were not seen again."""
+"""The ledger of a run: which roots are under way, which are done, and which of these were not seen again."""
 
 from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Iterator
@@ -45,7 +45,7 @@ class Identity:
 
 
 def unchanged(_: object) -> str:
-    """The version of items that do not change."""
+    """Return the version of items that do not change."""
     return ""
 
 
@@ -84,7 +84,7 @@ class Ledger:
         drops_duplicates: bool = False,
         retries_dead: bool = False,
     ) -> None:
-        """Know the roots that are `done`.
+        """Begin with the roots that are `done`.
 
         `finished` is told of roots of which nothing is under way any more, `enough` when `limit` were taken, `reach`
         how far the sources were read. Roots that are dead are tried again if it `retries_dead`, but for those that were
@@ -119,11 +119,11 @@ class Ledger:
 
     @property
     def has_enough(self) -> bool:
-        """Whether as many roots were taken as may be."""
+        """Whether the limit of roots is reached."""
         return self.limit is not None and self.taken >= self.limit
 
     def room(self, room: int) -> int:
-        """How many of `room` items may be asked for."""
+        """Return how many of `room` items the limit lets in."""
         return room if self.limit is None else min(room, self.limit - self.taken)
 
     @property
@@ -132,7 +132,7 @@ class Ledger:
         return self._done.place
 
     def admitting(self, identity: Identity, prefix: str) -> tuple[Admit, Bundled]:  # noqa: C901 -- of what it makes
-        """What makes roots of items that are not done, one by one or many; it stands behind a source."""
+        """Make two functions for a source: one makes a root of an item that is not done, one a bundle of many."""
         positions = count()
         source = len(self._sources)
         self._sources.append((prefix, positions))
@@ -178,7 +178,7 @@ class Ledger:
     def _bundling(
         self, identity: Identity, prefix: str, source: int, positions: "count[int]", lookup: "Lookup"
     ) -> Bundled:
-        """What makes roots of items of which nothing is known, as their keys rise; for a tenth of what each costs."""
+        """Make the function for bundles: new items with rising keys, for a tenth of what a root each costs."""
         key_of, version_of, under_way = identity.key, identity.version, self._under_way
         is_apart = bool(prefix) or self.only is not None
 
@@ -245,7 +245,7 @@ class Ledger:
         return DROPPED
 
     def note_unread(self, begin: str, least: int | None = None) -> None:
-        """Let no root be missing whose key begins like that; it may be called from any thread.
+        """Count no root as missing whose key begins like that. May be called from any thread.
 
         With `least`, the key is of a source of numbers, and only one of at least that is spared.
         """
@@ -256,7 +256,7 @@ class Ledger:
             self._unread_from = [*self._unread_from, (begin, least)]
 
     def unbundled(self, bundle: Bundle) -> list[Tracked]:
-        """The items of a bundle, each of a root of its own."""
+        """Take a bundle apart: return its items, each with a root of its own."""
         items = bundle.tracked()
         self._under_way.update((item.root.key, item.root) for item in items)
         return items
@@ -269,17 +269,17 @@ class Ledger:
             del self._under_way[root.key]
 
     def tell(self) -> None:
-        """Tell those who wait that something was committed."""
+        """Call those who wait for a commit."""
         waiting, self.waiting = self.waiting, []
         for told in waiting:
             told()
 
     def unfinished(self) -> list[Root]:
-        """The roots of which something is under way."""
+        """Return the roots of which something is under way."""
         return [root for root in self._under_way.values() if isinstance(root, Root) and root.under_way]
 
     def silent(self) -> list[str]:
-        """What the keys of the sources begin with that gave nothing at all, once all have come to their end.
+        """Return the prefixes of sources that gave nothing at all, once all have come to their end.
 
         One with a place that could not be read has given something: a line that is not whole yet, for example.
         """
@@ -291,7 +291,7 @@ class Ledger:
         ]
 
     def missing(self) -> Iterator[list[tuple[int, Key]]]:
-        """The roots that were settled before and were not seen, once the source has come to its end; a page at a time.
+        """Give the roots settled before that were not seen, a page at a time, once the source has come to its end.
 
         Those of places that could not be read are not among them.
         """
@@ -307,26 +307,26 @@ class Ledger:
 
 
 class Seen(defaultdict[int, bytearray]):
-    """Ids of roots that were seen, as bits in blocks of 1,024: as large as the run is, whatever others there are."""
+    """Numbers of roots that were seen, as bits in blocks of 1,024: as large as the run, whatever others there are."""
 
     def __init__(self) -> None:
         super().__init__(partial(bytearray, 128))
 
     def add(self, number: int) -> bool:
-        """Note one; whether it was the first time."""
+        """Note one; return whether it was new."""
         block, place, bit = self[number >> 10], number >> 3 & 127, 1 << (number & 7)
         is_new = not block[place] & bit
         block[place] |= bit
         return is_new
 
     def others(self, page: list[tuple[int, Key]]) -> list[tuple[int, Key]]:
-        """Those of a page that were not seen."""
+        """Return those of a page that were not seen."""
         block_of, nothing = self.get, bytes(128)
         return [each for each in page if not block_of((n := each[0]) >> 10, nothing)[n >> 3 & 127] & 1 << (n & 7)]
 
 
 def duplicate(key: Key, before: int, position: int, *, is_of_now: bool = True) -> DuplicateKeyError:
-    """The error for a key that came twice; of a root that was passed over only its place in an earlier run is known."""
+    """Return the error for a key that came twice; of a root that was passed over, `before` is of an earlier run."""
     first = f"at item {before}" if is_of_now else f"earlier (item {before} when its root was done)"
     return DuplicateKeyError(
         f"the key {named(key)} stands twice in the source: {first} and at item {position}; "
@@ -335,7 +335,7 @@ def duplicate(key: Key, before: int, position: int, *, is_of_now: bool = True) -
 
 
 def _rise(keys: list[Any]) -> bool:
-    """Whether keys are such as can stand in a journal, of one type, each greater than the one before."""
+    """Whether keys are of one type, each greater than the one before, and a journal can hold all of them."""
     kinds = {*map(type, keys)}
     if kinds == {int}:
         return all(map(lt, keys, islice(keys, 1, None))) and keys[0] >= _LEAST and keys[-1] <= _MOST
@@ -347,7 +347,7 @@ def _are_plain(versions: list[Any]) -> bool:
 
 
 def _checked(key: object, position: int) -> Key:
-    """`key` if it can stand in a journal."""
+    """Return `key` if a journal can hold it."""
     if isinstance(key, str):
         if not validate.is_utf8(key):
             raise OptionError(f"key must give a str that can be written as UTF-8, got {named(key)} for item {position}")

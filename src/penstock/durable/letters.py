@@ -40,7 +40,7 @@ class Letters:
         self._more = 0
 
     def add(self, stage: str, attempts: int, error: BaseException, item: object) -> None:
-        """Set an item aside; what is thrown, and the item, may be anything."""
+        """Add a letter for an item that failed; the error and the item may be anything."""
         if len(self._kept) == KEPT or self._characters > _CHARACTERS:
             self._more += 1
             return
@@ -73,12 +73,12 @@ class Letters:
 
 
 def line_of(error: BaseException) -> str:
-    """What an error says, with its type, as text that can be stored."""
+    """Return type and message of an error, as text that can be stored."""
     return f"{type(error).__name__}: {_text(lambda: str(error), 'str', error)}"
 
 
 def _text(make: Callable[[], str], what: str, of: object) -> str:
-    """The text, cut where it is very long; a word on whose it is if it cannot be made: that is code of others."""
+    """Make a text, and cut it where it is very long; where making it fails, say of what it was to be."""
     try:
         text = make()
     except Exception as failure:  # noqa: BLE001 -- it must not hide the error that the letter is about

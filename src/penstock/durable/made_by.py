@@ -1,4 +1,4 @@
-"""By which code roots were made: by that of the opening that settled them.
+"""Which code made which roots: that of the opening that settled them.
 
 A code is noted with the opening from which on it made roots; it did so up to the next one.
 """
@@ -12,18 +12,18 @@ type MadeBy = tuple[tuple[int, bytes], ...]
 
 
 def is_by_other_code(codes: MadeBy, times: int) -> bool:
-    """Whether the code of that opening was another one than the last."""
+    """Whether that opening had another code than the last one."""
     before = bisect_right(codes, times, key=itemgetter(0))
     return bool(codes) and codes[max(before - 1, 0)][1] != codes[-1][1]
 
 
 def openings_by_others(codes: MadeBy, code: bytes) -> Iterator[tuple[int, int | None]]:
-    """The openings that had another code: from which one on, and before which one, if there is one."""
+    """Give the openings that had another code than that one: from one on, up to one or to the end."""
     for (since, made_by), before in zip(codes, (*(opening for opening, _ in codes[1:]), None), strict=True):
         if made_by != code:
             yield since, before
 
 
 def going_on(codes: MadeBy, times: int, code: bytes) -> MadeBy:
-    """What is known once that opening makes roots by that code."""
+    """Add that roots are made by that code from that opening on."""
     return codes if codes and codes[-1][1] == code else (*codes, (times, code))

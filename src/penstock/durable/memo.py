@@ -1,4 +1,4 @@
-"""Results of stages that are kept in the sink of a durable run, so that no call is paid for twice.
+"""Keeps results of stages in the journal of a durable run, so that no call is paid for twice.
 
 An entry is known by the fingerprint of its stage and the digest of its input; it is written beside the rows as soon as
 there is a result, in the next commit, without waiting for the root that the item belongs to.
@@ -22,7 +22,7 @@ type Remember = Callable[[bytes, bytes, bytes], None]
 
 
 class Memo:
-    """The entries of one opening of a run, read back from the journal.
+    """Finds entries in the journal for one opening of a run.
 
     Attributes:
         recalled: results that were handed on without a call.
@@ -34,7 +34,7 @@ class Memo:
         self.recalled: int = 0
 
     def find(self, stage: bytes, item: bytes) -> Any:
-        """The result of that stage for the item of that digest, or MISSING; an entry that cannot be read is none."""
+        """Return the result of a stage for the item of that digest, or MISSING, also if it cannot be read."""
         packed = self._reader.recall(stage, item)
         if packed is None:
             return MISSING
@@ -54,7 +54,7 @@ class StageMemo:
         self._code = code
 
     def recall(self, item: Tracked) -> Any:
-        """What the function gave for this item before, or MISSING; `OptionError` if it cannot be told from others."""
+        """Return what the function gave for this item before, or MISSING; `OptionError` if items have no digest."""
         try:
             item.digest = digest(item.value)
         except PackError as error:
@@ -65,13 +65,13 @@ class StageMemo:
         return self._memo.find(self._code.fingerprint, item.digest)
 
     def keep(self, item: Tracked, packed: bytes) -> None:
-        """Have the result of this item written, unless its call was cancelled: it may be what there was by then."""
+        """Keep the result of this item, unless its call was cancelled: it may be only a part."""
         task = asyncio.current_task()
         if task is None or not task.cancelling():
             self._memo.remember(self._code.fingerprint, item.digest, packed)
 
     def packed(self, result: Any) -> bytes:
-        """A result as it is kept; an `OptionError` if it could not be read back exactly."""
+        """Pack a result; `OptionError` if it could not be read back exactly."""
         try:
             return pack(result)
         except PackError as error:

@@ -1,4 +1,4 @@
-"""Opens a run: the store of its sink, and the run in the journal there, whose rules stand here."""
+"""Opens a run: the store of its sink, then the run in the journal there. Its rules stand here."""
 
 import asyncio
 from collections.abc import Sequence
@@ -22,14 +22,14 @@ _WAITS: Final = (0.01, 0.02, 0.05, 0.1)
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """A run that was opened: the store that it writes to, and what the journal there says of it."""
+    """A run that is open: the store that it writes to, and what the journal says of it."""
 
     store: Store
     run: Opened
 
 
 async def open_run(job: Job) -> Opening:
-    """Open it, and tell what others have done to it since it was open last.
+    """Open a run; log what has changed since it was opened last, and what others have removed.
 
     Raises:
         HeldError: another process is writing to the sink.
@@ -51,7 +51,7 @@ async def open_run(job: Job) -> Opening:
 
 
 async def open_again(job: Job) -> Opening:
-    """The same without a word."""
+    """Open a run, without a word."""
     store = await _open_store(job)
     try:
         with store.transaction():
@@ -114,7 +114,7 @@ def _refuse_other_ends(job: Job, before: RunRecord) -> None:
 
 
 def redo_by_other_code(journal: Journal, run: int, codes: MadeBy, code: bytes) -> tuple[MadeBy, int, int]:
-    """Have roots done again that were made by other code; which code made the others, how many, and their rows."""
+    """Have roots done again that other code made; return which code made the rest, how many, and their rows."""
     others = [journal.redo(run, openings=openings) for openings in openings_by_others(codes, code)]
     if others:
         codes = ((1, code),)

@@ -1,4 +1,4 @@
-"""The options of a durable run: what may be said, what holds where nothing is, and what is right.
+"""The options of a durable run: their names, defaults and checks.
 
 An option is a line of `DeliverOptions`, which type checkers and readers see, a field of `RunOptions`, which is made
 once and checks it, and the place that uses it. Nothing hands it on between these.
@@ -119,7 +119,7 @@ class RunOptions:
 
 
 def run_options(run: str, given: Mapping[str, Any]) -> RunOptions:
-    """The options as they were given.
+    """Check options and return them.
 
     Raises:
         ModuleNotFoundError: `progress` needs rich, and it is not installed.

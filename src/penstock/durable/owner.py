@@ -1,4 +1,4 @@
-"""Who writes: a process, or the child that does a part of its run."""
+"""The name of a process as a writer; a child that does a part of a run has that of its parent."""
 
 import os
 import socket
@@ -8,10 +8,10 @@ _spoken_for: list[str] = []
 
 
 def owner() -> str:
-    """Who this is."""
+    """Return the name of this process."""
     return _spoken_for[-1] if _spoken_for else f"process {os.getpid()} on {socket.gethostname()}"
 
 
 def write_for(parent: str) -> None:
-    """Be `parent`, its `owner()`, to all who ask: a child that does a part of its run."""
+    """Take the name of a parent, its `owner()`, as a child that does a part of its run."""
     _spoken_for.append(parent)

@@ -1,4 +1,4 @@
-"""What becomes of rows that the sink cannot hold: they fail as items of a stage do, of the stage that is the sink."""
+"""Rows that the sink cannot hold fail as items of a stage do: the sink is that stage."""
 
 import threading
 from collections import deque
@@ -21,7 +21,7 @@ class Refusals:
     """
 
     def __init__(self, stage: str, tolerance: Tolerance | None) -> None:
-        """With no `tolerance` the first one ends the run; else it is set aside, and its root is dead."""
+        """Set aside what `tolerance` allows; with None, the first refusal ends the run."""
         self.stage: str = stage
         self.failures: deque[Failed] = deque(maxlen=KEPT_FAILURES)
         self.taken: int = 0

@@ -1,4 +1,4 @@
-"""Where a durable run passes over what is done: the stage between a source and its first operator."""
+"""The stage between a source and its first operator: it passes over what is done."""
 
 from collections.abc import Iterable, Iterator
 from functools import partial
@@ -84,7 +84,7 @@ class Resume(Through[Any, Tracked]):
                 return
 
     def _admitted(self, items: Iterable[Any]) -> Iterator[Tracked]:
-        """The items that are not done, up to one for which that cannot be said."""
+        """Give the items that are not done; end the run at one with a bad key or version."""
         admit = self._admit
         for item in items:
             self._taken += 1

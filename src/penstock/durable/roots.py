@@ -94,7 +94,7 @@ class Root:
         self.letters.add(stage, attempts, error, item)
 
     def position_of(self, _key: Key) -> int:
-        """Its place in the source, as that of one of several."""
+        """Return its place in the source; a bundle has one for each key."""
         return self.position
 
     def settled(self) -> None:
@@ -143,11 +143,11 @@ class Bundle:
         return len(self.keys)
 
     def position_of(self, key: Key) -> int:
-        """The place of one of them in the source."""
+        """Return the place of one of them in the source."""
         return self.positions[self.keys.index(key)]
 
     def tracked(self) -> "list[Tracked]":
-        """Their items, each of a root of its own."""
+        """Make their items, each with a root of its own."""
         made = zip(self.keys, self.versions, self.positions, self.items, strict=True)
         return [
             Tracked(Root(key, version, position, self._finished, self.source, True), item)
@@ -155,7 +155,7 @@ class Bundle:
         ]
 
     def roots(self) -> list[Root]:
-        """Each of them as a root that is finished."""
+        """Make a finished root of each of them."""
         roots: list[Root] = []
         for item in self.tracked():
             item.root.rows.append(item.value)
@@ -165,7 +165,7 @@ class Bundle:
 
 
 def can_be_key(key: Key) -> bool:
-    """Whether a journal can hold it."""
+    """Whether a journal can hold that key."""
     return validate.is_utf8(key) if isinstance(key, str) else -(2**63) <= key < 2**63
 
 
@@ -184,15 +184,15 @@ class Tracked:
         return f"{self.value!r} of root {self.root.key!r}"
 
     def now(self, value: Any) -> "Tracked":
-        """What it has become, one for one."""
+        """Return what it has become, one for one."""
         return Tracked(self.root, value)
 
     def output(self, value: Any) -> "Tracked":
-        """One of several that it becomes; it is under way itself until all of them are made and handed on."""
+        """Return one of several that it becomes; it is under way itself until all of them are handed on."""
         self.made += 1
         self.root.under_way += 1
         return Tracked(self.root, value)
 
     def outputs(self, values: Iterable[Any]) -> "list[Tracked]":
-        """What it has become, one for several."""
+        """Return several that it has become."""
         return [self.output(value) for value in values]

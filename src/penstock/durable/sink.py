@@ -42,35 +42,35 @@ class Sink(Protocol):
 
 
 def keeps_order(sink: Sink) -> bool:
-    """Whether the order in which roots come can be seen in `sink`: its `keeps_order`, if it has one."""
+    """Whether `sink` shows the order in which roots come: its `keeps_order`, if it has one."""
     return getattr(sink, "keeps_order", False) is True
 
 
 def identity_of(sink: Sink) -> str:
-    """What names a sink among those with its journal: its `identity` if it has one, else the name of its class."""
+    """Return the name of a sink among those with its journal: its `identity` if it has one, else its class."""
     identity: object = getattr(sink, "identity", None)
     return identity if isinstance(identity, str) else type(sink).__name__
 
 
 def removes(sink: Sink) -> bool:
-    """Whether rows can be removed from `sink`: its `removes`, or else whether it delivers exactly once."""
+    """Whether `sink` can remove rows: its `removes`, or else whether it delivers exactly once."""
     said: object = getattr(sink, "removes", None)
     return said if isinstance(said, bool) else sink.delivery == "exactly once"
 
 
 def is_sink(sink: object) -> bool:
-    """Whether it has what a sink has."""
+    """Whether an object has what a sink must have."""
     has_place = hasattr(sink, "path") or hasattr(sink, "journal")
     return has_place and hasattr(sink, "delivery") and hasattr(sink, "open") and not isinstance(sink, type)
 
 
 def check_sink(sink: object) -> None:
-    """`OptionError` if it is none."""
+    """Raise `OptionError` if an object is no sink."""
     if not is_sink(sink):
         raise OptionError(f"sink must be a sink, as penstock.SqliteTable('rows.db', 'rows') is, got {sink!r}")
 
 
 def place_of(sink: Sink) -> str:
-    """Where the journal of a sink is, for messages."""
+    """Return where the journal of a sink is, for messages."""
     journal = getattr(sink, "journal", None)
     return str(sink.path) if journal is None else str(journal.place)  # type: ignore[attr-defined] # pyright: ignore -- one or the other

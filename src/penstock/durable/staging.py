@@ -1,4 +1,4 @@
-"""Rows of roots that are not finished, where they need no memory: in the journal, from which this process reads them.
+"""Rows of unfinished roots that wait in the journal, so that they need no memory; this process reads them back.
 
 Others may have written to it meanwhile, so what is read is never code, nor the name of any. A row is packed as results
 are that are kept; of a dataclass its fields are. Whatever cannot be packed, its type included, stays in memory, and the
@@ -19,7 +19,7 @@ _PART_BYTES: Final = 1 << 20
 
 
 class Staging:
-    """The rows that wait, each root's under a number; every method is to be called inside a transaction."""
+    """Rows that wait, those of a root under a number. Call every method inside a transaction."""
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
@@ -27,7 +27,7 @@ class Staging:
         self._parts: dict[int, list[int]] = {}  # how many rows each part has
 
     def put(self, number: int, rows: Sequence[Any]) -> None:
-        """Have rows wait behind those that wait under this number."""
+        """Add rows behind those that wait under this number."""
         held = self._held.setdefault(number, _Unpacked())
         part: list[bytes] = []
         size = 0
@@ -45,7 +45,7 @@ class Staging:
         self._parts.setdefault(number, []).append(len(part))
 
     def take(self, number: int) -> Iterator[Any]:
-        """The rows that wait under a number, as they came, a part at a time; they stay.
+        """Give the rows that wait under a number, as they came, a part at a time; they stay.
 
         Raises:
             DamageError: they are not those that were put there.
@@ -64,11 +64,11 @@ class Staging:
             raise self._damage()
 
     def parts(self, number: int) -> int:
-        """In how many parts the rows wait."""
+        """Return in how many parts the rows wait."""
         return len(self._parts.get(number, ()))
 
     def back_to(self, parts: Mapping[int, int]) -> None:
-        """Forget, by number, what was put in behind so many parts, as that was not committed."""
+        """Forget, for each number, the parts after so many: they were not committed."""
         for number, count in parts.items():
             del self._parts.get(number, [])[count:]
 
@@ -88,7 +88,7 @@ class Staging:
 
 
 class _Unpacked:
-    """What rows of a root have that cannot be packed: it stays in memory, and has a number."""
+    """Values in rows of a root that cannot be packed: they stay in memory, and have numbers."""
 
     def __init__(self) -> None:
         self._values: list[Any] = []
@@ -116,7 +116,7 @@ class _Unpacked:
         return number
 
     def restored(self, stand_in: Any) -> Any:
-        """What it stands for; `LookupError` or the like if it stands for nothing."""
+        """Return the value that a number stands for, or an object of a type and its fields."""
         if isinstance(stand_in, int):
             return self._values[stand_in]
         kind, held = stand_in

@@ -55,7 +55,7 @@ class RunStatus:
 
 
 def runs(sink: At) -> list[RunStatus]:
-    """The runs of a sink, or of the journal at a path: a database, or what stands beside a `Callback`.
+    """Return the runs of a sink, or of the journal at a path: a database, or what stands beside a `Callback`.
 
     The one begun last comes first.
 
@@ -101,7 +101,7 @@ def _state(run: RunRecord, writer: str) -> RunState:
 
 
 def find_run(place: str, journal: JournalReader, name: str) -> RunRecord:
-    """The run of that name; `StoreError` if there is none."""
+    """Return the run of that name; `StoreError` if there is none."""
     found = journal.run(name)
     if found is None:
         raise no_run(place, name, [run.name for run in journal.runs()])
@@ -109,7 +109,7 @@ def find_run(place: str, journal: JournalReader, name: str) -> RunRecord:
 
 
 def no_run(place: str, name: str, there: Sequence[str]) -> StoreError:
-    """The error for a run that is not there."""
+    """Return the error for a run that is not there."""
     more = f" and {len(there) - _NAMED:,} more" if len(there) > _NAMED else ""
     return StoreError(
         f"{place}: no run {named(name)}, there are {', '.join(map(named, there[:_NAMED])) or 'none'}{more}"

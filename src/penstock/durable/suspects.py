@@ -63,7 +63,7 @@ class _Ending:
 
 
 async def try_suspects(job: Job, opening: Opening) -> tuple[Opening, Tried]:
-    """Try the roots that may have killed the process, if there are any; the run, opened once more then."""
+    """Try the roots that may have killed the process; if there are any, the run is opened once more."""
     opened, store, found = opening.run, opening.store, Tried()
     try:
         with store.transaction():
@@ -141,7 +141,7 @@ class _Search:
         return self._found
 
     async def _try(self, group: Sequence[Suspect]) -> _Ending | None:
-        """Run them in a child process; how it died, or None: it has survived them."""
+        """Run a group in a child process; return how it died, or None if it survived."""
         with self._store() as store:
             store.journal.deaths.begin_anew(self._opened.id, self._opened.times)
         how, report = await _in_child(self._deliver, frozenset(each.key for each in group), self._tell(group))
@@ -166,7 +166,7 @@ class _Search:
         return _Ending(how, begun, [each for each in group if each.key in left - keys])
 
     def _set_aside(self, suspect: Suspect, how: str) -> None:
-        """Make the root a dead letter."""
+        """Note a root as dead."""
         root = Root(suspect.key, suspect.version, suspect.position, lambda _: None)
         root.dispatched = True
         error = ProcessDied(f"the process that worked on it alone {how}")
@@ -180,7 +180,7 @@ class _Search:
 
     @contextmanager
     def _store(self) -> Generator[Store]:
-        """The store, in one transaction, while no child has it."""
+        """Open the store, in one transaction, while no child has it."""
         store = self._job.sink.open(self._job.options.durability)
         try:
             with store.transaction():
@@ -189,7 +189,7 @@ class _Search:
             store.close()
 
     def _tell(self, group: Sequence[Suspect]) -> Callable[[float], None]:
-        """What shows how it goes, given how long it has been going on."""
+        """Make the function that logs how long a child has been at work."""
         self._children += 1
         number = self._children
 
@@ -203,7 +203,7 @@ class _Search:
 
 
 def announced(run: str, suspects: Sequence[Suspect]) -> str:
-    """What is going to happen, and how long it takes, in one line."""
+    """Say what is going to happen, and how long it takes, in one line."""
     were = "was" if len(suspects) == 1 else "were"
     long = "it takes" if len(suspects) == 1 else "they take side by side"
     if len(suspects) > 1:
@@ -215,7 +215,7 @@ def announced(run: str, suspects: Sequence[Suspect]) -> str:
 
 
 def _most_children(suspects: int) -> int:
-    """How many it takes to find one killer among so many: all, a half of what is left for each halving, the rest."""
+    """Return how many children it takes to find one killer: all, then half of what is left each time, then the rest."""
     return (suspects - 1).bit_length() + 2
 
 
@@ -242,7 +242,7 @@ class _Child:
             self._handle = None
 
     def has_ended(self) -> bool:
-        """Whether it has."""
+        """Whether it has ended."""
         if self.how is None:
             try:
                 ended, status = os.waitpid(self.pid, os.WNOHANG)
@@ -265,7 +265,7 @@ class _Child:
             os.waitpid(self.pid, 0)  # what is killed is gone in a moment
 
     def close(self) -> None:
-        """Let go of it."""
+        """Let go of its handle."""
         if self._handle is not None:
             os.close(self._handle)
 
@@ -273,7 +273,7 @@ class _Child:
 async def _in_child(
     deliver: DeliverSome, keys: frozenset[Key], tell: Callable[[float], None]
 ) -> tuple[str, dict[str, Any] | None]:
-    """How the child ended, and what it has reported: nothing if it died.
+    """Run a child process; return how it ended, and what it has reported: nothing if it died.
 
     A child that hangs is waited for, as a run waits for work that hangs: `timeout` of a stage is in force there, too. A
     signal that drains is passed on; a cancellation kills the child, and nothing is concluded.
@@ -350,7 +350,7 @@ class _Loop:
         self.drains = False
 
     def begin(self, loop: asyncio.AbstractEventLoop) -> None:
-        """The loop is there."""
+        """Take the loop, now that there is one."""
         with self._changed:
             self._loop = loop
             if self.drains:

@@ -19,7 +19,7 @@ from penstock.ops.operator import Adapt, Operator
 
 
 def tracking(operator: Operator, code: StageCode | None, ledger: Ledger) -> Adapt:
-    """What makes of the plan of an operator one for tracked items."""
+    """Return what adapts the plan of an operator to tracked items."""
     memo = None
     if operator.code is not None and operator.code.memo:
         assert code is not None
@@ -30,14 +30,14 @@ def tracking(operator: Operator, code: StageCode | None, ledger: Ledger) -> Adap
 
 
 def _outlasting_failures(plan: Plan[Any, Any]) -> Plan[Any, Any]:
-    """`plan` for roots that are tried in a child: one that fails does not end the others, and is not settled there."""
+    """Adapt `plan` to roots that are tried in a child: one that fails does not end the others."""
     return plan.replaced(on_error="collect", tolerance=ANY_NUMBER)
 
 
 def tracked_plan(
     kind: Kind, plan: Plan[Any, Any], memo: StageMemo | None = None, dispatch: Dispatch | None = None
 ) -> Plan[Any, Any]:
-    """`plan` for tracked items; a stream without a durable end has none of this.
+    """Adapt `plan` to tracked items: unwrap arguments, wrap results, count what is through.
 
     This is the one place where what users see is unwrapped: what their functions, costs and failures are given.
     """
@@ -55,7 +55,7 @@ def tracked_plan(
 
 
 def _gate(form: "_Form", memo: StageMemo | None, dispatch: Dispatch | None) -> Gate[Any] | None:
-    """What says that a root is under way before any work is done on it, and what is known of an item."""
+    """Make the gate before the work: it notes that a root is under way, and recalls a kept result."""
     if memo is None and dispatch is None:
         return None
 
@@ -175,12 +175,12 @@ async def _async_outputs(item: Tracked, fan: AsyncIterable[Any], memo: StageMemo
 
 
 def _seen(item: Any) -> Any:
-    """An item, or a list of items, as the user knows it."""
+    """Unwrap an item, or a list of items."""
     return [each.value for each in cast("list[Tracked]", item)] if isinstance(item, list) else item.value
 
 
 def _shown(failure: Failed) -> Failed:
-    """Name the root, and show the item as the user knows it."""
+    """Name the root of a failure, and unwrap its item."""
     item: Tracked = failure.item
     item.root.failed = True
     return replace(failure, item=_seen(item), root=item.root.key)

@@ -13,7 +13,7 @@ type Counts = dict[str, int]
 
 @dataclass(slots=True)
 class Tried:
-    """What came of the suspects.
+    """The outcome of trying the suspects.
 
     Attributes:
         counts: what was delivered by children, by the names of the report.
@@ -26,6 +26,6 @@ class Tried:
     interrupted: bool = False
 
     def add(self, counts: Counts) -> None:
-        """Count what was done."""
+        """Add to the counts."""
         for name, count in counts.items():
             self.counts[name] = self.counts.get(name, 0) + count

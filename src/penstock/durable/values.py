@@ -45,7 +45,7 @@ class UnpackError(PenstockError):
 
 
 def pack(value: Any, stand_in: StandIn | None = None, *, whole: bool = False) -> bytes:
-    """`value` as bytes; `PackError` if it cannot be read back exactly.
+    """Pack `value` into bytes; `PackError` if it cannot be read back exactly.
 
     What has a `stand_in` is packed by that, and read back by what `unpack` is given; `whole` if all of it is.
     """
@@ -59,12 +59,12 @@ def pack(value: Any, stand_in: StandIn | None = None, *, whole: bool = False) ->
 
 
 def pack_list(parts: Sequence[bytes]) -> bytes:
-    """A list as bytes, of the bytes of what is in it."""
+    """Pack a list, given the bytes of its elements."""
     return b"l" + _COUNT.pack(len(parts)) + b"".join(parts)
 
 
 def digest(value: Any, stand_in: StandIn | None = None) -> bytes:
-    """16 bytes that tell `value` from all others; dicts and sets of the same entries have the same.
+    """Return 16 bytes that tell `value` from all others; dicts and sets of the same entries have the same.
 
     Beside what can be packed, it takes enum members, paths, dates, times, `Decimal`, `Fraction`, `UUID`, named tuples
     and dataclasses of such values; or what has a `stand_in`.
@@ -78,7 +78,7 @@ def digest(value: Any, stand_in: StandIn | None = None) -> bytes:
 
 
 def unpack(packed: bytes, restored: StandIn | None = None) -> Any:
-    """The value that was packed; `UnpackError` if it was not `pack` that made it.
+    """Return the value that was packed; `UnpackError` if `pack` did not make it.
 
     `restored` gives the value that something stands for.
     """
@@ -93,7 +93,7 @@ def unpack(packed: bytes, restored: StandIn | None = None) -> Any:
 
 
 def plain_stand_in(value: Any) -> Any:
-    """What stands for a value that is known by its type and what it holds."""
+    """Return what stands for a value that is known by its type and content."""
     kind = kind_of(value)
     if isinstance(value, Enum):
         return type_name(kind), value.name
@@ -109,12 +109,12 @@ def plain_stand_in(value: Any) -> Any:
 
 
 def kind_of(value: object) -> type[Any]:
-    """The type of a value."""
+    """Return the type of a value."""
     return type(value)
 
 
 def type_name(kind: type[Any]) -> str:
-    """The name of a type, with its module."""
+    """Return the name of a type, with its module."""
     return f"{kind.__module__}.{kind.__qualname__}"
 
 

@@ -19,7 +19,7 @@ _LISTS: Final = frozenset((list, tuple, set, frozenset, deque))
 
 
 def weight(row: Any) -> int:
-    """In rows of up to a kilobyte, at least 1; what stands nested in a row counts as what stands in a column does."""
+    """Return the weight of a row, in kilobytes, at least 1; nested values count as those in columns do."""
     if row.__class__ is dict:
         size = _COLUMN * len(row)
         for value in cast("dict[Any, Any]", row).values():
@@ -34,7 +34,7 @@ def weight(row: Any) -> int:
 
 
 def _size(whole: Any) -> int:
-    """Bytes of a value and of all that it holds, each object once, however deeply it stands."""
+    """Return the bytes of a value and of all that it holds, each object once, however deep it is."""
     size = 0
     seen = set[int]()
     left: list[Any] = [whole]
@@ -75,7 +75,7 @@ def _own_size(kind: type[object], value: Any) -> int:
 
 
 def _held_by(value: Any) -> list[Any]:
-    """What an object of a class holds: its attributes, and its elements if it is of a kind of the collections."""
+    """Return what an object holds: its attributes, and its elements if it is a collection."""
     held: list[Any] = list(getattr(value, "__dict__", {}).values())
     if isinstance(value, dict):
         held += [*cast("dict[Any, Any]", value).keys(), *cast("dict[Any, Any]", value).values()]

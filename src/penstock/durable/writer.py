@@ -1,4 +1,4 @@
-"""One thread that writes: whatever arrived during one commit, or in 5 ms where that is little, is the next one."""
+"""The thread that writes: what arrives during a commit, or within 5 ms where that is little, is the next commit."""
 
 import asyncio
 import threading
@@ -98,7 +98,7 @@ class Writer:
             raise PenstockError(f"the thread that writes the results cannot start: {said(error)}") from error
 
     def add(self, root: Root | Bundle) -> None:
-        """Have a finished root committed, or several."""
+        """Commit a finished root, or several, in the next transaction."""
         if isinstance(root, Bundle):
             texts = sum(map(len, root.versions)) + sum(len(key) for key in root.keys if isinstance(key, str))
             self._enter((root, None, len(root) + root.weight + texts // 1_000))
@@ -109,7 +109,7 @@ class Writer:
         self._enter((root, None, 1 + root.weight + texts // 1_000 + letters))
 
     def stage(self, root: Root) -> None:
-        """Have the rows that a root has until now wait in the store, so that they need no memory."""
+        """Move the rows that a root has until now to the journal, so that they need no memory."""
         rows, root.rows = root.rows, []
         root.staging = root.staging or next(self._numbers)
         root.staged += len(rows)
@@ -129,7 +129,7 @@ class Writer:
     def note(
         self, write: Callable[[Journal], object], committed: Callable[[], object] | None = None, *, weight: int = 1
     ) -> None:
-        """Have something written in the journal, in the next transaction; `committed()` is called then, on the loop.
+        """Write something in the journal, in the next transaction; `committed()` is called after it, on the loop.
 
         Somebody waits for `committed`, so that the transaction waits for no company.
         """
@@ -141,7 +141,7 @@ class Writer:
                 self._hurry.set()
 
     def settle_put_off(self, *, is_last: bool = True) -> None:
-        """Have the roots committed that wait for others, all at once; if nothing else comes, none may wait any more."""
+        """Commit the roots that wait for others, all at once; if it `is_last`, none may wait any more."""
         with self._changed:
             self._is_last = is_last
             waiting, self._put_off = self._put_off, []
@@ -165,11 +165,11 @@ class Writer:
         return self._added == self._written or self.failure is not None
 
     def take_committed(self) -> list[Root | Bundle]:
-        """The roots that were committed since this was last asked."""
+        """Return the roots that were committed since the last call."""
         return [self._committed.popleft() for _ in range(len(self._committed))]
 
     async def close(self) -> None:
-        """Have what is there committed, and wait for the end of the thread, whatever cancellation comes."""
+        """Commit what is there, and wait for the end of the thread, whatever cancellation comes."""
         with self._changed:
             self._closed = True
             self._hurry.set()
@@ -181,7 +181,7 @@ class Writer:
                 self._thread.join()  # waits for what runs there; or it has never run
 
     def _write(self) -> None:
-        """Commit until all is committed and nothing more comes, or something fails; whatever it is ends the run."""
+        """Commit until nothing more comes or something fails; a failure ends the run."""
         try:
             while any(work := self._next()):
                 batch, notes = work
@@ -199,7 +199,7 @@ class Writer:
         self._told()
 
     def _tell(self, told: Callable[[], object]) -> None:
-        """Have it called on the loop, however little memory there is: somebody waits for it."""
+        """Call `told` on the loop, however little memory there is: somebody waits for it."""
         while True:
             try:
                 self.loop.call_soon_threadsafe(told)
@@ -211,7 +211,7 @@ class Writer:
                 return
 
     def _next(self) -> tuple[list[Queued], list[Note]]:
-        """What is there; nothing once all is committed and nothing more will come."""
+        """Wait for work and return it; nothing once all is committed and nothing more will come."""
         with self._changed:
             self._changed.wait_for(self._has_work)
             self._sleeps = False
@@ -237,7 +237,7 @@ class Writer:
         return bool(self._entries or self._notes or self._closed)
 
     def _commit_notes(self, notes: list[Note]) -> None:
-        """Commit notes before anything else: there are those who wait for them."""
+        """Commit notes before anything else: others wait for them."""
         if not notes:
             return
         with self._store.transaction():
@@ -327,7 +327,7 @@ class Writer:
             self._have_wait(root)
 
     def _have_wait(self, root: Root) -> None:
-        """Have the rows of a root wait in the store for roots that are in its way."""
+        """Move the rows of a root to the journal, where it waits for roots that have its keys."""
         rows, root.rows, root.weight = root.rows, [], 0
         if rows:
             root.staging = root.staging or next(self._numbers)
@@ -359,7 +359,7 @@ class Writer:
         self._committed.extend(roots)
 
     def _way_of(self, root: Root | Bundle) -> Callable[[list[Any]], None]:
-        """How to settle it, together with those like it."""
+        """Return how to settle a root, together with those like it."""
         if isinstance(root, Bundle):
             return self._settle_bundles
         is_simple = root.is_new and not (root.letters or root.staging or root.dispatched)
@@ -379,7 +379,7 @@ class Writer:
         self._add(zip(numbers, chain.from_iterable(bundle.items for bundle in bundles), strict=True))
 
     def _settle_new(self, roots: list[Root]) -> None:
-        """Settle roots of which there is nothing but what they have in memory."""
+        """Settle new roots that have all their rows in memory."""
         if len(roots) == 1 or self._add is None:  # a root alone has its error told
             self._settle_each(roots)
             return
@@ -405,7 +405,7 @@ class Writer:
 
     @contextmanager
     def _refusals(self) -> Generator[None]:
-        """Turn into a `RowError` what the database says of a row that it cannot hold, in whichever statement."""
+        """Turn what the database raises for a row that it cannot hold into a `RowError`."""
         try:
             yield
         except Exception as error:
@@ -425,7 +425,7 @@ _WEIGHT: Final = itemgetter(2)
 
 
 def _length(entry: Queued) -> int:
-    """How many rows it brings into the store."""
+    """Return how many rows an entry brings into the store."""
     root, rows, _ = entry
     if isinstance(root, Bundle):
         return len(root)

@@ -1,4 +1,4 @@
-"""Rows to a function: wherever it brings them, at least once."""
+"""A sink that hands rows to a function, at least once."""
 
 import asyncio
 import contextvars
@@ -118,7 +118,7 @@ class CallbackStore(SqliteStore):
 
     @override
     def send(self, run: str, roots: Iterable[tuple[Root, Iterable[Any]]]) -> None:
-        """Hand the rows over; what the function raises is raised."""
+        """Hand the rows over; raise what the function raises."""
         for rows in batched(_delivered(run, roots), self.largest):
             try:
                 self._call(rows)
@@ -175,7 +175,7 @@ class CallbackStore(SqliteStore):
         return result
 
     def _outcome(self, call: Future[Any]) -> Any:
-        """What a call comes to, unless it is given up."""
+        """Wait for the result of a call, unless it is given up."""
         wait((call, self._given_up), return_when=FIRST_COMPLETED)
         if not call.done():
             self._left_behind = True
@@ -188,7 +188,7 @@ class CallbackStore(SqliteStore):
         return await self._awaited(cast("Awaitable[object]", result)) if isinstance(result, Awaitable) else result
 
     async def _awaited(self, result: Awaitable[object]) -> object:
-        """Wait for it; it is cancelled by `abort`, also if that was called before."""
+        """Await a result; `abort` cancels this, also if it was called before."""
         self._sending = asyncio.current_task()
         try:
             if self._aborted:
@@ -215,6 +215,6 @@ def _delivered(run: str, roots: Iterable[tuple[Root, Iterable[Any]]]) -> Iterato
 
 
 def _yields(fn: Callable[..., object]) -> bool:
-    """Whether a call of it only makes a generator; what wraps such a function may read it."""
+    """Whether a call only makes a generator; what wraps such a function may read it."""
     called = (fn, None if isinstance(fn, type) else getattr(fn, "__call__", None))  # noqa: B004 -- the bound method itself is wanted
     return any(inspect.isgeneratorfunction(each) or inspect.isasyncgenfunction(each) for each in called)

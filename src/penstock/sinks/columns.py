@@ -24,7 +24,7 @@ _KEPT: Final = 1_000
 
 
 def declared(columns: object) -> dict[str, str] | None:
-    """What `columns=` says, as names and types, "" for any; `OptionError` if it breaks the rule."""
+    """Return what `columns=` says, as names and types, "" for any; `OptionError` if it breaks the rule."""
     if columns is None:
         return None
     rule = "columns must be names, or a mapping of names to INTEGER, REAL, TEXT, BLOB or ANY, each also with NOT NULL"
@@ -95,7 +95,7 @@ class Columns:
         self.known = {lowered(name): name for name in found if name not in self._own}
 
     def check(self, names: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[int, ...]]:
-        """The names of the columns of a row, and where among them the key is; may be called from any thread.
+        """Return the names of the columns of a row, and where among them the key is. May be called from any thread.
 
         Raises:
             RowError: no row can have these columns.
@@ -133,7 +133,7 @@ class Columns:
         return names, tuple(places[lowered(name)] for name in self.key)
 
     def insert(self, names: tuple[str, ...]) -> str:
-        """The statement that inserts a row of these columns, of our own before them; those that lack are made.
+        """Return the statement that inserts a row: our own columns, then these. Columns that are missing are made.
 
         In the transaction of the row, by the thread that writes.
         """
@@ -230,7 +230,7 @@ class Columns:
 
 
 def place_of(columns: Iterable[str]) -> str:
-    """What SQL calls the place of a row, which a column of the same name hides."""
+    """Return what SQL calls the place of a row, which a column of the same name hides."""
     taken = set(map(lowered, columns))
     for name in _PLACES:
         if name not in taken:

@@ -60,19 +60,19 @@ class Found:
 
 
 def near(connection: Connection, vector: bytes, count: int) -> Scores:
-    """The rows whose vectors are nearest, with the cosine."""
+    """Return the rows whose vectors are nearest, with the cosine."""
     return [(number, score) for number, score in connection.select(_NEAREST, (vector, count), int, float)]
 
 
 def having(connection: Connection, words: Sequence[Word], count: int) -> Scores:
-    """The rows that have some of the words, with the score of BM25."""
+    """Return the rows that have some of the words, with the score of BM25."""
     asked = " OR ".join(dict.fromkeys(word.match for word in words))
     found = connection.select(_MATCHING, (asked, count), int, float) if words else ()
     return [(number, score) for number, score in found]
 
 
 def fused(connection: Connection, vector: bytes, words: Sequence[Word], count: int) -> Scores:
-    """The best of both ways; before them, rows that have rare words: who asks for one wants to see where it is."""
+    """Return the best of both ways; before them, rows with rare words: who asks for one wants to see where it is."""
     pool = max(count, POOL)
     rankings = (near(connection, vector, pool), having(connection, words, pool))
     scores = fuse([number for number, _ in ranking] for ranking in rankings)
@@ -83,7 +83,7 @@ def fused(connection: Connection, vector: bytes, words: Sequence[Word], count: i
 
 
 def _rows_of_rare(connection: Connection, word: Word) -> Sequence[int]:
-    """The rows that have the word, or else its stem, if they are of few roots; none if they are of more."""
+    """Return the rows that have a word, or else its stem, if they are of few roots; else none."""
     roots: int
     number: int
     (roots,) = connection.one(_ROOTS, (), int)
@@ -97,7 +97,7 @@ def _rows_of_rare(connection: Connection, word: Word) -> Sequence[int]:
 
 
 def fuse(rankings: Iterable[Iterable[int]]) -> dict[int, float]:
-    """Reciprocal rank fusion: the sum of 1 / (60 + rank) over the rankings, ranks from 1."""
+    """Fuse rankings by reciprocal rank: the sum of 1 / (60 + rank) over the rankings, ranks from 1."""
     scores = dict[int, float]()
     for ranking in rankings:
         for rank, item in enumerate(ranking, 1):
@@ -106,14 +106,14 @@ def fuse(rankings: Iterable[Iterable[int]]) -> dict[int, float]:
 
 
 def found(connection: Connection, scores: Scores) -> list[Found]:
-    """The rows of these ids."""
+    """Return the rows of these ids."""
     return [
         Found(key, score, row) for number, score in scores for row, key in _read(connection, _ROW, (number,), str | int)
     ]
 
 
 def rows(connection: Connection) -> Iterator[tuple[dict[str, Any], bytes]]:
-    """Every row with its vector, in the order in which they came."""
+    """Give every row with its vector, in the order in which they came."""
     if list(connection.execute("PRAGMA table_info(entries)")):
         yield from _read(connection, _ROWS, (), bytes)
 
@@ -121,7 +121,7 @@ def rows(connection: Connection) -> Iterator[tuple[dict[str, Any], bytes]]:
 def _read(
     connection: Connection, statement: str, values: tuple[Any, ...], kind: Any
 ) -> Iterator[tuple[dict[str, Any], Any]]:
-    """The columns that the user gave, and the last one, which is of that type."""
+    """Return the columns that the user gave, and the last one, which has to be of that type."""
     cursor = connection.execute(statement, values)
     for row in cursor:
         names = [name for name, _ in cursor.get_description()]

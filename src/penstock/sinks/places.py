@@ -1,11 +1,11 @@
-"""The sink that a run has gone into, from what its journal says."""
+"""Finds the sink of a run, from what its journal says."""
 
 from penstock.core.errors import OptionError
 from penstock.durable.sink import Sink
 
 
 def sink_at(path: str, identity: str) -> Sink:
-    """The sink of that identity at that path; `OptionError` if it is none of those that come with the library."""
+    """Return the sink of that identity at that path; `OptionError` if it is none of the library."""
     kind, _, name = identity.partition(" ")
     if kind == "table" and name:
         from penstock.sinks.table import SqliteTable  # noqa: PLC0415 -- each brings libraries of its own

@@ -98,7 +98,7 @@ class SqliteStore:
         """Make what a new database needs, and learn what there is; the connection is open."""
 
     def accept(self, row: Any) -> Any:
-        """What is kept of a row until it is stored, here the row itself; called on the loop.
+        """Return what is kept of a row until it is stored, here the row itself. Called on the loop.
 
         What it raises is the failure of the row's root; it should be a `RowError` that says why.
         """
@@ -112,7 +112,7 @@ class SqliteStore:
         raise NotImplementedError
 
     def refusal(self, error: Exception) -> RowError | None:
-        """The `RowError` for what SQLite raises for a value that it cannot hold, in whichever statement."""
+        """Return the `RowError` for what SQLite raises for a value that it cannot hold; None for other errors."""
         if isinstance(error, ConstraintError | TooLargeError):
             return RefusedRowError(str(error))
         if isinstance(error, UnicodeEncodeError | OverflowError) or (
@@ -127,11 +127,11 @@ class SqliteStore:
         return ()
 
     def transaction(self) -> AbstractContextManager[None]:
-        """All of it or nothing."""
+        """Commit what is done inside, or undo it."""
         return transaction(self.connection)
 
     def reader(self) -> SqliteReader:
-        """A reader of the journal, on a connection of its own."""
+        """Open a reader of the journal, on a connection of its own."""
         connection = connect_reader(self.path)
         try:
             self._refuse_other_place(connection, self.connection.filename)
@@ -142,7 +142,7 @@ class SqliteStore:
         return SqliteReader(self.path, connection)
 
     def reach(self, run: int, opening: int) -> Reach:
-        """What notes in the lock how far the sources are read."""
+        """Return what notes in the lock how far the sources are read."""
         return Reached(self.path, run, opening).reach
 
     def is_there(self) -> bool:
@@ -162,7 +162,7 @@ class SqliteStore:
 
 
 def is_whole(connection: Connection, sink: str, rows: str) -> bool:
-    """Whether all rows are there that the journal counts for the sink of that identity, and no others.
+    """Whether the rows of a sink are those that the journal counts, no less and no more.
 
     Their number and the sum of the ids of their roots are compared: a tenth of a second for a million rows. `rows` is
     what SQL selects them from, with the column of their roots.
@@ -172,35 +172,35 @@ def is_whole(connection: Connection, sink: str, rows: str) -> bool:
 
 
 def lost_from(connection: Connection, run: int, rows: str | None) -> Sequence[tuple[int, int]]:
-    """The roots of a run of which rows are not there any more, and how many are; `rows` is None without a table."""
+    """Return the roots of a run that have lost rows, and how many each still has; `rows` is None without a table."""
     there = f"SELECT {ROOT} AS root, count(*) AS number FROM {rows} GROUP BY 1"  # noqa: S608 -- quoted
     lost = _LOST.format(there if rows else "SELECT NULL AS root, 0 AS number")
     return [(root, number) for root, number in connection.select(lost, (run,), int, int)]
 
 
 def quoted(name: str) -> str:
-    """A name as SQL has it."""
+    """Quote a name for SQL."""
     return '"' + name.replace('"', '""') + '"'
 
 
 def columns_of(connection: Connection, table: str) -> list[str]:
-    """The names of the columns of a table, in order; none if there is no such table."""
+    """Return the names of the columns of a table, in order; none if there is no such table."""
     return [row[1] for row in connection.execute(f"PRAGMA table_info({quoted(table)})")]
 
 
 def lowered(name: str) -> str:
-    """A name as SQLite compares names: the letters from a to z, and only those, have no case."""
+    """Return a name as SQLite compares names: the letters from a to z, and only those, have no case."""
     return "".join(letter.lower() if letter.isascii() else letter for letter in name)
 
 
 def check_name(option: str, name: str) -> None:
-    """`OptionError` if SQL cannot have the name of a table or column."""
+    """Raise `OptionError` if SQL cannot have the name of a table or column."""
     if "\0" in name or not validate.is_utf8(name):
         raise OptionError(f"{option} must be text that UTF-8 can hold, without NUL, got {name!r}")
 
 
 def database(option: str, value: object) -> str:
-    """`value` as the path of a database; `OptionError` if it is none, or what SQLite takes for something else."""
+    """Return `value` as the path of a database; `OptionError` if it is none, or means something else to SQLite."""
     path = validate.path(option, value)
     if "\0" in path or not validate.is_utf8(path):
         raise OptionError(f"{option} must be a path that UTF-8 can hold, without NUL, got {value!r}")
@@ -210,7 +210,7 @@ def database(option: str, value: object) -> str:
 
 
 def check_place(path: str) -> None:
-    """`StoreError` if no database can be at `path`, or something else is there; reads only."""
+    """Raise `StoreError` if no database can be at `path`, or something else is there. Reads only."""
     if path.endswith(os.sep) or Path(path).is_dir():
         raise StoreError(f"{path}: a directory, not a database")
     if not Path(path).parent.is_dir():

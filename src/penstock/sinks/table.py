@@ -96,7 +96,7 @@ class SqliteTable:
         return TableStore(self, durability)
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """The rows, in the order in which they came, without the column `penstock_root`.
+        """Give the rows, in the order in which they came, without the column `penstock_root`.
 
         There are none where runs have been and none has had a row for this table.
 
@@ -169,7 +169,7 @@ class TableStore(SqliteStore):
 
     @override
     def accept(self, row: Any) -> Row:
-        """The row as SQLite has it; `RowError` if it cannot be stored."""
+        """Return the row as SQLite has it; `RowError` if it cannot be stored."""
         given: Mapping[str, Any] = row if row.__class__ is dict else mapping(row)
         names, key = self._columns.check(tuple(given))
         values = cells(given)
@@ -179,7 +179,7 @@ class TableStore(SqliteStore):
         return names, values
 
     def accept_all(self, rows: Sequence[Any]) -> Sequence[Row] | None:
-        """What `accept` gives for each of the rows; None where it has to look at each."""
+        """Return what `accept` gives for each of the rows; None where it has to look at each."""
         if {*map(type, rows)} != {dict}:
             return None
         try:
@@ -194,7 +194,7 @@ class TableStore(SqliteStore):
     @override
     @contextmanager
     def transaction(self) -> Generator[None]:
-        """All of it or nothing, also of what is known of the table."""
+        """Commit what is done inside, or undo it, with what is known of the table."""
         before = self._columns.known
         try:
             with super().transaction():
@@ -235,7 +235,7 @@ class TableStore(SqliteStore):
             yield root, *self._values
 
     def _key_of_another(self, root: int, names: tuple[str, ...]) -> RowError | None:
-        """What is wrong with the last row if it has a key that a row has that is there."""
+        """Return the error if the last row has a key that a stored row has."""
         key, table = self._sink.key, quoted(self._sink.table)
         if not key:
             return None
@@ -263,7 +263,7 @@ def _columns(row: tuple[int, Row]) -> tuple[str, ...]:
 
 
 def _key(key: object) -> tuple[str, ...]:
-    """The columns of the key; `OptionError` if these cannot be one."""
+    """Return the columns of the key; `OptionError` if these cannot be one."""
     if key is None:
         return ()
     given: Any = (key,) if isinstance(key, str) else key

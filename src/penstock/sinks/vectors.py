@@ -70,7 +70,7 @@ _OWN = {"id": "INTEGER PRIMARY KEY", ROOT: "INTEGER NOT NULL"}
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """With what the vectors of an index were made; None is what is not known yet."""
+    """What made the vectors of an index; None is what is not known yet."""
 
     embedder: str | None = None
     dimensions: int | None = None
@@ -136,7 +136,7 @@ class SqliteVectors:
         return VectorStore(self, durability)
 
     def made(self) -> Made:
-        """With what its vectors were made.
+        """Return what made its vectors.
 
         Raises:
             StoreError: there is no index at the path.
@@ -145,14 +145,14 @@ class SqliteVectors:
             return look(self.path, connection)
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """The rows, in the order in which they came."""
+        """Give the rows, in the order in which they came."""
         with closing(self._reader()) as connection:
             self._look(connection)
             for row, vector in finding.rows(connection):
                 yield {**row, "vector": np.frombuffer(vector, np.float32)}
 
     def nearest(self, vector: VectorLike, *, k: int = 10) -> list[Found]:
-        """The `k` rows (an int >= 1) whose vectors point most nearly where `vector` does, the best first.
+        """Return the `k` rows (an int >= 1) whose vectors point most nearly where `vector` does, the best first.
 
         The score is the cosine of the angle, -1 to 1. To a vector of zeros nothing is near.
 
@@ -167,7 +167,7 @@ class SqliteVectors:
             return finding.found(connection, finding.near(connection, wanted.tobytes(), k))
 
     def matching(self, text: str, *, k: int = 10) -> list[Found]:
-        """The `k` rows (an int >= 1) that have words of `text`, any text, the best first.
+        """Return the `k` rows (an int >= 1) that have words of `text`, any text, the best first.
 
         What is written as one (`os.path`, `don't`) counts as its words and as a phrase. Of what is written without
         spaces (Chinese, Japanese, Korean, Thai, ...) pairs of characters are words; symbols are words, punctuation is
@@ -182,7 +182,7 @@ class SqliteVectors:
             return finding.found(connection, finding.having(connection, asked(connection, text), k))
 
     def search(self, vector: VectorLike, text: str, *, k: int = 10) -> list[Found]:
-        """The `k` best of both ways, ranked apart and fused by reciprocal rank; first those that have rare words.
+        """Return the `k` best of both ways, fused by reciprocal rank; first those that have rare words.
 
         The score is the sum of 1 / (60 + rank) over both (Cormack, Clarke and Buettcher, SIGIR 2009), and 0.05 for each
         rare word of `text` that the row has: one that is in one root of a hundred, at least in one and at most in four,
@@ -212,7 +212,7 @@ class SqliteVectors:
             raise OptionError(f"vector has {dimensions} dimensions, those of {self.path} have {made.dimensions}")
 
     def compare(self, made: Made) -> None:
-        """`StoreError` if an index that was `made` so is not this one; what is not known is not compared."""
+        """Raise `StoreError` if an index that was `made` so is another one; what is not known is not compared."""
         dimensions = made.dimensions if self.dimensions is None else self.dimensions
         embedder = made.embedder if self.embedder is None else self.embedder
         if made.dimensions is not None and made != Made(embedder, dimensions):
@@ -271,7 +271,7 @@ class VectorStore(SqliteStore):
 
     @override
     def accept(self, row: Any) -> Indexed:
-        """The row as the index has it; `RowError` if it cannot be stored."""
+        """Return the row as the index has it; `RowError` if it cannot be stored."""
         given = mapping(row)
         if "vector" not in given:
             raise RowError(f"it lacks the column 'vector', got the columns {', '.join(map(repr, given))}")
@@ -294,7 +294,7 @@ class VectorStore(SqliteStore):
     @override
     @contextmanager
     def transaction(self) -> Generator[None]:
-        """All of it or nothing, also of what is known of the rows."""
+        """Commit what is done inside, or undo it, with what is known of the rows."""
         columns, dimensions = self._columns.known, self._dimensions
         try:
             with super().transaction():
@@ -306,7 +306,7 @@ class VectorStore(SqliteStore):
 
     @override
     def lost(self, run: int) -> Sequence[tuple[int, int]]:
-        """What `Store.lost` gives. Vectors and words without an entry are dropped: they would take places of hits."""
+        """Return what `Store.lost` does; drop vectors and words without an entry, which would take places of hits."""
         with self.connection.bounded():
             return self._lost(run)
 
@@ -384,7 +384,7 @@ def _is_empty(path: str) -> bool:
 
 
 def look(path: str, connection: Connection) -> Made:
-    """With what the vectors of an index were made; `StoreError` if this is no index, or one of another format."""
+    """Return what made the vectors of an index; `StoreError` if this is no index, or one of another format."""
     application, version = connection.pragma("application_id"), connection.pragma("user_version")
     if not application and connection.pragma("page_count") and not connection.pragma("schema_version"):
         return Made()  # nothing was ever made in it: whoever began was stopped at once
@@ -399,7 +399,7 @@ def look(path: str, connection: Connection) -> Made:
 
 
 def vector_of(value: object) -> Vector:
-    """`value` as a vector; `OptionError` if it is none."""
+    """Return `value` as a vector; `OptionError` if it is none."""
     array: NDArray[Any]
     try:
         array = np.asarray(value)
@@ -417,7 +417,7 @@ def vector_of(value: object) -> Vector:
 
 
 def unit(vector: Vector) -> Vector:
-    """`vector` divided by its length, whatever its numbers are; zeros stay."""
+    """Divide `vector` by its length, whatever its numbers are; zeros stay."""
     scaled: Vector = (vector.astype(np.float64) / (_length(vector) or 1)).astype(np.float32)
     return scaled
 

@@ -44,7 +44,7 @@ _SINGLE = re.compile(r"(.)(ux[0-9a-f]+)*")
 
 
 def indexed(text: str) -> str:
-    """`text` as it goes into the index of words."""
+    """Return `text` as it goes into the index of words."""
     return _prepared(text, _pairs_and_last)
 
 
@@ -77,7 +77,7 @@ def _is_unspaced(char: str) -> bool:
 
 
 def asked(connection: Connection, text: str) -> list[Word]:
-    """What to look for: the words of `text`, and what is written without a space as a phrase.
+    """Return what to look for: the words of `text`, and what is written without a space as a phrase.
 
     Each once, the first 64 of the first 100,000 characters. A text without letters, digits and symbols has none.
     """
@@ -100,7 +100,7 @@ def asked(connection: Connection, text: str) -> list[Word]:
 
 
 def _underlined(piece: str, words: list[str]) -> str:
-    """The piece from its first word to its last one, with the underscores round them: `_name` is not `name`."""
+    """Return the piece from its first word to its last, with the underscores round them: `_name` is not `name`."""
     start, end = piece.index(words[0]), piece.rindex(words[-1]) + len(words[-1])
     before, after = piece[:start], piece[end:]
     return piece[len(before.rstrip("_")) : end + len(after) - len(after.lstrip("_"))]
@@ -115,19 +115,19 @@ def _prepared(text: str, cut: Callable[[re.Match[str]], str]) -> str:
 
 
 def _pairs_and_last(run: re.Match[str]) -> str:
-    """Overlapping pairs of characters, and the last one: each character begins a word."""
+    """Return overlapping pairs of characters, and the last one: each character begins a word."""
     units = _units(run[0])
     return f" {' '.join([*map(str.__add__, units, units[1:]), *units[-1:]])} "
 
 
 def _pairs(run: re.Match[str]) -> str:
-    """Overlapping pairs of characters; one that stands alone, to be found as the beginning of a pair."""
+    """Return overlapping pairs of characters; one that is alone is found as the beginning of a pair."""
     units = _units(run[0])
     return f" {' '.join(map(str.__add__, units, units[1:])) if len(units) > 1 else run[0]} "
 
 
 def _units(run: str) -> list[str]:
-    """The characters of a run with their marks."""
+    """Return the characters of a run with their marks."""
     units: list[str] = []
     for char in run:
         if units and category(char)[0] == "M":

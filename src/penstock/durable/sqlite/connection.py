@@ -1,4 +1,4 @@
-"""SQLite through apsw: the one place that opens connections.
+"""Opens connections to SQLite, through apsw.
 
 Whatever is read may have been written by others. So nothing that a database brings along is run: no trigger, no view,
 no function but those that can do no harm; and what SQLite or its content raises is a `StoreError` by the database's
@@ -103,13 +103,13 @@ class Connection(apsw.Connection):
         self.pragma("cell_size_check", True)
 
     def bound(self, largest: int) -> None:
-        """Hold what is read to what a database of that size can have to say, and each value to `largest` bytes."""
+        """Bound what is read by the size of the database, and each value by `largest` bytes."""
         self._left = self._steps()
         self.limit(apsw.SQLITE_LIMIT_LENGTH, largest)
 
     @contextmanager
     def bounded(self) -> Generator[None]:
-        """The same while this lasts, for values of any size."""
+        """Bound what is read inside by the size of the database; values may have any size."""
         self._left = self._steps()
         try:
             yield
@@ -169,14 +169,14 @@ class Connection(apsw.Connection):
             raise self.named(error) from error
 
     def select(self, statement: str, values: tuple[Any, ...], *kinds: Any) -> Iterator[tuple[Any, ...]]:
-        """The rows of a query; `DamageError` at one whose columns are not of these types, which are as many."""
+        """Give the rows of a query; `DamageError` at one whose columns are not of these types."""
         cursor = self.execute(statement, values)
         for row in cursor:
             self._check(cursor, row, kinds)
             yield row
 
     def page(self, statement: str, values: tuple[Any, ...], *kinds: Any) -> list[tuple[Any, ...]]:
-        """What `select` gives of a query that has few rows, checked a column at a time: a third of what a row costs."""
+        """Return the few rows of a query; check them a column at a time, for a third of what `select` costs."""
         cursor = self.execute(statement, values)
         rows = cursor.fetchall()
         if not all(
@@ -196,14 +196,14 @@ class Connection(apsw.Connection):
                 raise DamageError(f"{self.path}: the database is damaged: {shown(value)} stands for {name!r}")
 
     def one(self, statement: str, values: tuple[Any, ...], *kinds: Any) -> tuple[Any, ...]:
-        """The only row of a query; `DamageError` if there is none, or more, or its columns are not of these types."""
+        """Return the only row of a query; `DamageError` if there is none, or more, or one of other types."""
         found = list(self.select(statement, values, *kinds))
         if len(found) != 1:
             raise DamageError(f"{self.path}: the database is damaged: {len(found)} rows where one is to be")
         return found[0]
 
     def named(self, error: Exception) -> StoreError:
-        """What it raised, by the name of the database."""
+        """Return what an error of SQLite is to its user, with the name of the database."""
         if isinstance(error, apsw.InterruptError) and self._left is not None and self._left < 0:
             return DamageError(f"{self.path}: the database is damaged: there is no end of what is to be read")
         if isinstance(error, apsw.IOError) and self.system_errno in _NO_ROOM:
@@ -212,7 +212,7 @@ class Connection(apsw.Connection):
 
 
 class _Cursor(apsw.Cursor):
-    """What a connection gives for a statement: its rows, each once."""
+    """The rows of a statement, each once."""
 
     @override
     def execute(self, *args: Any, **options: Any) -> "_Cursor":
@@ -251,7 +251,7 @@ class _Cursor(apsw.Cursor):
 
 
 def connect_writer(path: str, *, extension: str = "") -> Connection:
-    """The connection that writes to the database at `path`, which is made if there is none, for its owner alone.
+    """Open the connection that writes to the database at `path`; where there is none, it is made, for its owner alone.
 
     `extension` is a library of functions that it is to have.
 
@@ -272,7 +272,7 @@ def connect_writer(path: str, *, extension: str = "") -> Connection:
 
 
 def connect_reader(path: str, *, extension: str = "", of_others: bool = False) -> Connection:
-    """A connection that only reads, and needs to write nothing to do so, not even beside the database.
+    """Open a connection that only reads, and writes nothing to do so, not even beside the database.
 
     A database in WAL mode whose `-wal` and `-shm` are gone can only be opened where they can be made again; in a
     directory that cannot be written it is therefore opened as immutable. With a `-wal` that holds something this would
@@ -309,7 +309,7 @@ def connect_reader(path: str, *, extension: str = "", of_others: bool = False) -
 
 @contextmanager
 def transaction(connection: Connection) -> Generator[None]:
-    """All of it or nothing."""
+    """Commit what is done inside, or undo it."""
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield
@@ -331,7 +331,7 @@ def named_errors(path: str) -> Generator[None]:
 
 
 def refuse_other_files(path: str) -> None:
-    """`StoreError` if the database has a second name, or files beside it are none of its own; reads only.
+    """Raise `StoreError` if the database has a second name, or files beside it are not its own. Reads only.
 
     Locks and logs go by the name: through two of them two would write at once, and neither see what the other has.
     """
@@ -347,7 +347,7 @@ def refuse_other_files(path: str) -> None:
 
 
 def shown(value: object) -> str:
-    """A value as a message has it."""
+    """Show a value in a message."""
     text = repr(value if not isinstance(value, str | bytes) else value[: _REFUSED + 1])
     return text if len(text) <= _REFUSED else f"{text[:_REFUSED]}..."
 
@@ -381,7 +381,7 @@ def _status(path: str, place: str) -> os.stat_result | None:
 
 
 def _refuse_other_encodings(connection: Connection) -> None:
-    """Keys come in the order of UTF-8, in which they are passed over."""
+    """Refuse a database that is not in UTF-8: keys have to come in that order."""
     encoding = connection.pragma("encoding")
     if encoding != "UTF-8":
         raise StoreError(f"{connection.path}: a database in {encoding}, it must be in UTF-8")

@@ -1,4 +1,4 @@
-"""What was under way when a process died, in tables."""
+"""Tables of what was under way when a process died."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -30,7 +30,7 @@ class SqliteDeaths:
         self._connection = connection
 
     def enter(self, run: int, opening: int) -> bool:
-        """Count an opening as dead until its run is left; whether others are."""
+        """Count an opening as dead until its run is left; return whether others are."""
         last = [death.opening for death in self.last(run)]
         noted = bool(last)
         self._connection.execute(
@@ -67,7 +67,7 @@ class SqliteDeaths:
         self._connection.execute("DELETE FROM penstock_dispatched WHERE run = ? AND key = ?", (run, key))
 
     def begun(self, run: int, opening: int) -> list[Suspect]:
-        """The roots that an opening has begun, and that are not settled."""
+        """Return the roots that an opening has begun and that are not settled."""
         return [Suspect(*row) for row in self._connection.select(_BEGUN, (run, opening), str | int, str, int, int, int)]
 
     def begin_anew(self, run: int, opening: int) -> None:
@@ -83,7 +83,7 @@ class SqliteDeaths:
             )
 
     def last(self, run: int) -> list[Death]:
-        """The last two openings that died, the later one first."""
+        """Return the last two openings that died, the later one first."""
         return [
             Death(opening, bool(noted), [int(number) for number in reached.split() if number.isdecimal()])
             for opening, noted, reached in self._connection.select(_LAST, (run,), int, int, str)

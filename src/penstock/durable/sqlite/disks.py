@@ -1,4 +1,4 @@
-"""Which disks cannot hold a journal: write-ahead logs need memory that all processes share, which networks have not."""
+"""Refuses network disks: a write-ahead log needs memory that all processes share."""
 
 import os
 from collections.abc import Set as AbstractSet
@@ -20,7 +20,7 @@ LOCAL_FUSE: Final[AbstractSet[str]] = {
 
 
 def refuse_network_disk(path: str) -> None:
-    """`StoreError` if `path` lies on a network disk, as far as the system tells: Linux does.
+    """Raise `StoreError` if `path` is on a network disk, as far as the system tells: Linux does.
 
     What the name of a file system that is served by a program (FUSE) does not say is taken for a network.
     """
@@ -37,7 +37,7 @@ def refuse_network_disk(path: str) -> None:
 
 
 def file_system(path: str, mounts: str) -> str:
-    """The type of the file system that holds the absolute `path`, by the text of `/proc/self/mountinfo`; "" if none."""
+    """Return the type of the file system of the absolute `path`, by the text of `/proc/self/mountinfo`; "" if none."""
     longest, kind = -1, ""
     for line in mounts.splitlines():
         before, _, after = line.partition(" - ")

@@ -1,4 +1,4 @@
-"""What a store knows of runs, in tables beside its rows: which roots are done, in which version."""
+"""Writes the journal: tables of runs and roots, beside the rows of a store."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -70,7 +70,7 @@ class SqliteJournal(SqliteReader):
     def begin(  # noqa: PLR0917 -- a record
         self, name: str, source: str, sink: str, owner: str, stages: Sequence[StageCode], codes: MadeBy
     ) -> int:
-        """Note that a run is opened; and how far the one who held the lock before has come."""
+        """Note that a run is opened; note also how far the last holder of the lock has come."""
         values = (sink, owner, time(), name)
         found = self._connection.execute(_OPENED, values).fetchall()
         if not found:
@@ -88,7 +88,7 @@ class SqliteJournal(SqliteReader):
         return run
 
     def put_codes(self, run: int, codes: MadeBy) -> None:
-        """Note by which code the roots of a run were made."""
+        """Note which code made the roots of a run."""
         if codes != tuple(self._codes(run).get(run, ())):
             self._connection.execute("DELETE FROM penstock_codes WHERE run = ?", (run,))
             self._connection.executemany(
@@ -114,7 +114,7 @@ class SqliteJournal(SqliteReader):
         return True
 
     def _refuse_other_file(self) -> None:
-        """`StoreError` if the rows go to a file that nobody will find by this path: SQLite does not notice."""
+        """Raise `StoreError` if the rows go to a file that is not at this path any more: SQLite does not notice."""
         self._looked = monotonic()
         if not self.is_there():
             raise StoreError(f"{self._path}: was removed or replaced while the run wrote to it")
@@ -166,7 +166,7 @@ class SqliteJournal(SqliteReader):
         positions: Iterable[int],
         rows: Iterable[int],
     ) -> range:
-        """Note that so many roots are done of which nothing was known; their numbers.
+        """Note that so many roots are done of which nothing was known; return their numbers.
 
         It is `settle` for a tenth of the cost.
         """
@@ -179,7 +179,7 @@ class SqliteJournal(SqliteReader):
         return numbers
 
     def redo(self, run: int, *, dead: bool = False, openings: tuple[int, int | None] | None = None) -> tuple[int, int]:
-        """Have the next opening do roots again; how many, and their rows."""
+        """Have the next opening do roots again; return how many, and their rows."""
         which = "run = ?"
         values: tuple[int | None, ...] = (run,)
         if dead:
@@ -208,26 +208,26 @@ class SqliteJournal(SqliteReader):
         self._connection.execute("DELETE FROM penstock_dead WHERE root = ?", (root,))
 
     def forget(self, root: int) -> int:
-        """Forget a root; how many rows were stored of it."""
+        """Forget a root; return how many rows were stored of it."""
         self._connection.execute("DELETE FROM penstock_dead WHERE root = ?", (root,))
         rows: int
         (rows,) = self._connection.one("DELETE FROM penstock_roots WHERE id = ? RETURNING rows", (root,), int)
         return rows
 
     def some_roots(self, run: int, most: int) -> list[RootId]:
-        """Some roots of a run, no more than that."""
+        """Return some roots of a run, no more than that."""
         roots = "SELECT id, key FROM penstock_roots WHERE run = ? LIMIT ?"
         return [RootId(*row) for row in self._connection.select(roots, (run, most), int, str | int)]
 
     def roots_with_rows(self, run: int) -> int:
-        """How many roots of a run are done and have rows."""
+        """Return how many roots of a run are done and have rows."""
         roots = "SELECT count(*) FROM penstock_roots WHERE run = ? AND times > 0 AND rows > 0"
         number: int
         (number,) = self._connection.one(roots, (run,), int)
         return number
 
     def forget_run(self, run: int) -> tuple[int, int]:
-        """Forget a run and what roots there are of it; how many, and how many rows were stored of them."""
+        """Forget a run and its roots; return how many, and how many rows were stored of them."""
         roots, rows = self._connection.one(
             "SELECT count(*), coalesce(sum(rows), 0) FROM penstock_roots WHERE run = ?", (run,), int, int
         )
@@ -255,14 +255,14 @@ class SqliteJournal(SqliteReader):
             raise DamageError(f"{self._path}: the database is damaged: what penstock_memo has cannot be removed")
 
     def stage(self, number: int, part: bytes) -> None:
-        """Have rows wait; `RowError` if they are too large."""
+        """Keep a part of rows; `RowError` if it is too large."""
         try:
             self._connection.execute("INSERT INTO penstock_staged (staging, rows) VALUES (?, ?)", (number, part))
         except TooLargeError as error:
             raise RefusedRowError(f"{error}: a row has to wait there") from error
 
     def staged(self, number: int) -> Iterator[bytes]:
-        """The parts that wait under a number, as they came."""
+        """Give the parts that wait under a number, as they came."""
         parts = "SELECT rows FROM penstock_staged WHERE staging = ? ORDER BY id"
         return (part for (part,) in self._connection.select(parts, (number,), bytes))
 

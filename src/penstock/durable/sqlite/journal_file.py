@@ -23,7 +23,7 @@ class JournalFile:
 
     @contextmanager
     def read(self) -> Generator[SqliteReader]:
-        """The journal, to be read."""
+        """Open the journal to read it."""
         path = self.place
         if not path:
             raise StoreError("'': no such database")
@@ -40,7 +40,7 @@ class JournalFile:
 
     @contextmanager
     def write(self) -> Generator["_Written"]:
-        """The journal, to be changed; nothing is made or locked where there is none."""
+        """Open the journal to change it; nothing is made or locked where there is none."""
         path = self.place
         with self.read():
             pass
@@ -59,5 +59,5 @@ class _Written:
         self._connection = connection
 
     def transaction(self) -> AbstractContextManager[None]:
-        """All of it or nothing."""
+        """Commit what is done inside, or undo it."""
         return transaction(self._connection)

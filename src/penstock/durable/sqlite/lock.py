@@ -67,7 +67,7 @@ def exclusive(target: str, lock: str | None = None) -> Generator[str]:
 
 
 def holder(target: str, lock: str | None = None) -> str | None:
-    """Who holds `target`'s lock, and since when; None if nobody does, or it cannot be seen."""
+    """Return who holds `target`'s lock, and since when; None if nobody does, or it cannot be seen."""
     try:
         descriptor = _opened(target, lock or _lock_of(target), os.O_RDONLY)
     except (OSError, StoreError):
@@ -79,7 +79,7 @@ def holder(target: str, lock: str | None = None) -> str | None:
 
 
 class Reached:
-    """How far a run comes in its sources, in the lock of its database, where it costs next to nothing to say.
+    """Writes into the lock of a database how far a run has read its sources: that costs next to nothing.
 
     A write to a file outlives its process, `kill -9` included; what a transaction has costs a commit for each root.
     """
@@ -91,7 +91,7 @@ class Reached:
         self._begin = f"reached {run} {opening}"
 
     def reach(self, source: int, position: int) -> int:
-        """Say that the items of a source before so many are begun, or some more; how many they are."""
+        """Note that the items of a source up to a position are begun, or some more; return how many."""
         self._reached += [0] * (source + 1 - len(self._reached))
         number = self._reached[source] = position + 1 + position // 256
         if self._descriptor >= 0 and source < _SOURCES:
@@ -110,7 +110,7 @@ _SOURCES: Final = 30
 
 
 def reached(target: str) -> list[int]:
-    """What the lock that is held says of who held it last: the run, its opening, and how many items of each source."""
+    """Return what the last holder wrote into the lock: the run, its opening, and how many items of each source."""
     descriptor, place = _places.get(os.path.realpath(target), (-1, 0))
     if descriptor < 0:
         return []
@@ -118,12 +118,12 @@ def reached(target: str) -> list[int]:
 
 
 def _lock_of(target: str) -> str:
-    """The file beside the one that `target` leads to: one lock, whatever links lead there."""
+    """Return the file beside the one that `target` leads to: one lock, whatever links lead there."""
     return f"{os.path.realpath(target)}.lock"
 
 
 def _opened(target: str, lock: str, flags: int) -> int:
-    """The lock, opened; nothing is written to it, nor read from a pipe or a device, before it is known to be one."""
+    """Open a lock. Nothing is written to it, nor read from a pipe or a device, before it is known to be one."""
     with suppress(FileNotFoundError):
         _refuse_what_is_none(target, lock, os.lstat(lock))
     descriptor = os.open(lock, flags | _FLAGS, 0o666)

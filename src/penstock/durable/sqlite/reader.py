@@ -1,4 +1,4 @@
-"""What a journal in tables is asked, and what is checked of the answers: others may have written them."""
+"""Reads the journal from its tables, and checks what is there: others may have written it."""
 
 from collections import defaultdict
 from collections.abc import Iterator
@@ -42,16 +42,16 @@ class SqliteReader:
         self.place: str = connection.filename
 
     def writer(self) -> str:
-        """Who holds the lock."""
+        """Return who holds the lock."""
         held_by, _, _ = (lock.holder(self._path) or "").rpartition(", since ")
         return held_by
 
     def run(self, name: str) -> RunRecord | None:
-        """The run of that name."""
+        """Return the run of that name."""
         return next(self._runs(f"{_RUNS} WHERE name = ?", (name,)), None)
 
     def runs(self) -> list[RunRecord]:
-        """All runs; the one opened last comes first."""
+        """Return all runs; the one opened last comes first."""
         found: dict[str, RunRecord] = {}
         for run in self._runs(f"{_RUNS} ORDER BY began DESC, id DESC", ()):
             if run.name in found:
@@ -68,7 +68,7 @@ class SqliteReader:
             yield RunRecord(number, name, source, sink, owner, times, bool(clean), began, ended, made_by)
 
     def _codes(self, run: int | None) -> dict[int, list[tuple[int, bytes]]]:
-        """By which code the roots of a run, or of each one, were made."""
+        """Return which code made the roots of a run, or of each run."""
         found = defaultdict[int, list[tuple[int, bytes]]](list)
         statement = f"{_CODES} WHERE ?1 IS NULL OR run = ?1 ORDER BY run, since"
         for each, since, code in self._connection.select(statement, (run,), int, int, bytes):
@@ -76,35 +76,35 @@ class SqliteReader:
         return found
 
     def stages(self, run: int) -> list[StageCode]:
-        """The stages that a run had when it was opened last."""
+        """Return the stages that a run had when it was opened last."""
         return [StageCode(*stage) for stage in self._connection.select(_STAGES, (run,), str, bytes)]
 
     def counts(self) -> Iterator[RootCount]:
-        """The roots of all runs, counted."""
+        """Count the roots of all runs."""
         return (RootCount(*row) for row in self._connection.select(_COUNTS, (), int, int, int, int, int))
 
     def known(self, run: int, key: Key) -> Known | None:
-        """What is known of a root."""
+        """Return what is known of a root."""
         row: list[Any] = self._connection.page(_KNOWN, (run, key), int, str, int, int, int)
         return row[0] if row else None
 
     def known_from(self, run: int, key: Key, most: int) -> list[tuple[Any, ...]]:
-        """The roots from that key on."""
+        """Return the roots from that key on."""
         return self._connection.page(_KNOWN_FROM, (run, key, most), str | int, int, str, int, int, int)
 
     def settled(self, run: int, after: Key | None, most: int) -> list[tuple[Any, ...]]:
-        """The roots after that key, or from the first on."""
+        """Return the roots after that key, or from the first on."""
         last = -inf if after is None else after
         return self._connection.page(_SETTLED, (run, last, most), int, str | int, int)
 
     def rows_of(self, root: int) -> int:
-        """How many rows were stored of a root."""
+        """Return how many rows were stored of a root."""
         rows: int
         (rows,) = self._connection.one("SELECT rows FROM penstock_roots WHERE id = ?", (root,), int)
         return rows
 
     def keys_near(self, run: int, key: Key, most: int) -> list[Key]:
-        """So many keys from that one on, and so many before it."""
+        """Return so many keys from that one on, and so many before it."""
         found: list[Key] = []
         for way, order in ((">=", "ASC"), ("<", "DESC")):
             near = f"SELECT key FROM penstock_roots WHERE run = ? AND key {way} ? ORDER BY key {order} LIMIT ?"  # noqa: S608 -- constants
@@ -112,7 +112,7 @@ class SqliteReader:
         return found
 
     def dead(self) -> Iterator[DeadRecord]:
-        """The letters of all dead roots, each once: the pages of a damaged table may lead to each other."""
+        """Give the letters of all dead roots, each once: the pages of a damaged table may lead to each other."""
         last: tuple[int, int] | None = None
         kinds = (int, str, str | int, str, int, str, int, str, str, str, int | float)
         for root, run, key, version, number, *letter in self._connection.select(_DEAD, (), *kinds):
@@ -123,12 +123,12 @@ class SqliteReader:
             yield DeadRecord(root, run, key, version, DeadLetter(*letter))
 
     def recall(self, stage: bytes, item: bytes) -> bytes | None:
-        """What is kept for a stage of an item."""
+        """Return what is kept for a stage of an item."""
         found = list(self._connection.execute(_MEMO, (stage, item)))
         return found[0][0] if found else None
 
     def unused_memo(self) -> bytes | None:
-        """The first of the stages that something is kept for and that are part of no run any more."""
+        """Return the first stage that something is kept for and that no run has any more."""
         connection = self._connection
         used = {stage for (stage,) in connection.select("SELECT DISTINCT fingerprint FROM penstock_stages", (), bytes)}
         before = b""

@@ -1,4 +1,4 @@
-"""Whether tables are what made them left: whoever may write a database may put something else in their place.
+"""Checks that tables are as they were made: others may have put something else in their place.
 
 A view, a virtual table, a generated column, a check, a trigger or an index over an expression computes what others have
 written there. So a table of ours has the very text with which it is made, and a table of rows is a plain one.
@@ -21,14 +21,14 @@ _COLUMNS: Final = "SELECT name, hidden FROM pragma_table_xinfo(?)"
 
 @cache
 def texts_of(tables: str) -> Mapping[str, str]:
-    """What the schema of a database says of each table and index that these statements make, in one line."""
+    """Return the line of the schema for each table and index that these statements make."""
     with closing(apsw.Connection(":memory:")) as made:
         made.execute(tables)
         return {name: _line(sql) for name, sql in made.execute("SELECT name, sql FROM sqlite_schema WHERE sql NOTNULL")}
 
 
 def refuse_other_tables(connection: Connection, tables: str) -> None:
-    """`DamageError` unless each of the tables and indexes is there as these statements make it, and nothing on them.
+    """Raise `DamageError` unless the tables and indexes are as these statements make them, with nothing on them.
 
     The tables that a virtual table keeps its content in are made by its module, from version to version as it likes:
     they only have to be tables.
@@ -53,7 +53,7 @@ def refuse_other_tables(connection: Connection, tables: str) -> None:
 
 
 def refuse_computed(connection: Connection, table: str) -> None:
-    """`DamageError` unless this is a table whose rows are what was put there, or there is none of that name."""
+    """Raise `DamageError` unless the rows of a table are what was put there, or there is no such table."""
     for kind, without_rowid in connection.select(_LISTED, (table,), str, int):
         if kind != "table" or without_rowid:
             _refuse(connection, table, f"a {kind if kind != 'table' else 'table without rowid'} in its place")

@@ -1,4 +1,4 @@
-"""The tables of a journal, their format, and what makes those of an older one of it."""
+"""The tables of a journal, their format, and the migrations of older formats."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -68,13 +68,13 @@ def make(path: str, connection: Connection) -> None:
 
 
 def check(path: str, connection: Connection) -> None:
-    """`StoreError` if another journal is there than this penstock makes or brings to its format."""
+    """Raise `StoreError` if there is a journal that this penstock cannot use or migrate."""
     if has_journal(connection) and _check_newer(path, connection) == FORMAT:
         refuse_other_tables(connection, _TABLES)
 
 
 def require(path: str, connection: Connection) -> None:
-    """`StoreError` if the database has no journal, or one of another format."""
+    """Raise `StoreError` if the database has no journal, or one of another format."""
     if not has_journal(connection):
         raise StoreError(f"{path}: no durable run has written to it")
     check_format(path, connection)
@@ -86,7 +86,7 @@ def has_journal(connection: Connection) -> bool:
 
 
 def check_format(path: str, connection: Connection) -> None:
-    """`StoreError` if the journal is of another format than this one, or its tables are not as a run makes them."""
+    """Raise `StoreError` if the journal is of another format, or its tables are not as a run makes them."""
     found = _check_newer(path, connection)
     if found < FORMAT:
         raise StoreError(f"{path}: a journal of format {found}; the next run into it makes it one of format {FORMAT}")
@@ -94,7 +94,7 @@ def check_format(path: str, connection: Connection) -> None:
 
 
 def _check_newer(path: str, connection: Connection) -> int:
-    """The format of the journal; `StoreError` if a newer penstock made it."""
+    """Return the format of the journal; `StoreError` if a newer penstock made it."""
     found = _format(path, connection)
     if found > FORMAT:
         raise StoreError(f"{path}: a journal of format {found}; this penstock knows formats up to {FORMAT}")
@@ -102,7 +102,7 @@ def _check_newer(path: str, connection: Connection) -> int:
 
 
 def _format(path: str, connection: Connection) -> int:
-    """The format of the journal; `StoreError` if the table that is called like one is none."""
+    """Return the format of the journal; `StoreError` if the table that is called so is no journal."""
     if any(name == "format" for _, name, *_ in connection.execute("PRAGMA table_info(penstock_journal)")):
         found = list(connection.execute("SELECT format FROM penstock_journal LIMIT 2"))
         if len(found) == 1 and isinstance(found[0][0], int) and found[0][0] > 0:
