@@ -34,7 +34,11 @@ SHARED = [
     *whole("concurrency", 1, none=False),
     *whole("buffer", 0),
     *(
-        ("engine", value, f"engine must be None, 'inline', 'thread' or an engine of penstock.engines, got {value!r}")
+        (
+            "engine",
+            value,
+            f"engine must be None, 'inline', 'thread', 'process' or an engine of penstock.engines, got {value!r}",
+        )
         for value in ("threads", "", True, ["thread"])
     ),
     *(("ordered", value, f"ordered must be True or False, got {value!r}") for value in (0, 1, "yes")),

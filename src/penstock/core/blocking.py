@@ -13,15 +13,10 @@ from typing import Final
 from penstock.core.clock import clock_of
 from penstock.core.errors import BlockedLoopWarning, Place
 from penstock.core.log import LOG
+from penstock.core.meter import RARELY, SLOW
 
 BLOCKED: Final = 0.1
 """Seconds from which a call counts as blocking."""
-
-_SLOW: Final = 0.01
-"""Seconds from which every call is timed."""
-
-_RARELY: Final = 16
-"""Calls from one that is timed to the next, while calls are quick: two looks at the clock cost a tenth of a lambda."""
 
 
 class Blocked:
@@ -61,8 +56,8 @@ def watched[T, U](fn: Callable[[T], U], stage: str, name: str) -> Callable[[T], 
         began = clock()
         result = fn(item)
         seconds = clock() - began
-        if seconds < _SLOW:
-            untimed = _RARELY - 1
+        if seconds < SLOW:
+            untimed = RARELY - 1
         elif seconds >= BLOCKED and (blocked := BLOCKED_BY.get(None)) is not None:
             blocked.note(stage, name, seconds)
         return result

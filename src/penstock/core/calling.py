@@ -24,7 +24,7 @@ def gated[T, U](work: AsyncFn[T, U], gate: Gate[T]) -> AsyncFn[T, U]:
     return call
 
 
-def in_time[T, U](plan: Plan[T, U]) -> AsyncFn[T, U]:
+def attempt_of[T, U](plan: Plan[T, U]) -> AsyncFn[T, U]:
     """Return the work of `plan`, with its timeout for each attempt."""
     return plan.work if plan.timeout is None else timed(plan.work, plan.timeout)
 

@@ -16,12 +16,12 @@ from penstock.core.at_hand import AT_HAND
 from penstock.core.calling import composed
 from penstock.core.clock import now
 from penstock.core.closing import aclose, close
-from penstock.core.errors import AttemptTimeout, OptionError, as_failure
+from penstock.core.errors import OptionError, as_failure
 from penstock.core.meter import WAITED
 from penstock.core.outcome import Failed, Ok
 from penstock.core.plan import MISSING, AsyncFn, Gate, Plan
 from penstock.core.pump import LOOK
-from penstock.core.retry import Exhausted
+from penstock.core.retry import Exhausted, in_time
 from penstock.core.scope import Scope
 from penstock.core.stage import Stage
 from penstock.core.stage_limits import Hold, Limits
@@ -208,23 +208,20 @@ class FanOut[T, U](Caller[T, U]):
         outputs.paused = 0.0
         WAITED.set(0.0)
         began = self.scope.clock()
-        try:
-            async with outputs.limit:
-                fan = await cast("Awaitable[Any]", self.plan.work(outputs.item))
-                if isinstance(fan, AsyncIterable):
-                    await self._read(outputs, aiter(cast("AsyncIterable[U]", fan)))
-                elif isinstance(fan, AT_HAND):
-                    if not self._stopping:  # else it has swallowed its cancellation
-                        outputs.ready.extend(cast("Iterable[U]", fan))
-                elif isinstance(fan, Iterable):
-                    await self._begin_reading(outputs, iter(cast("Iterable[U]", fan)))
-                else:
-                    raise OptionError(f"the function of stage {self.name!r} must return an iterable, got {fan!r}")
-        except TimeoutError as error:
-            if outputs.limit.expired():
-                raise AttemptTimeout(f"timed out after {self.plan.timeout:g} s") from error.__cause__
-            raise
+        await in_time(self._fan_out(outputs), outputs.limit, self.plan.timeout)
         self.meter.returned(began + outputs.paused + WAITED.get())
+
+    async def _fan_out(self, outputs: Outputs[T, U]) -> None:
+        fan = await cast("Awaitable[Any]", self.plan.work(outputs.item))
+        if isinstance(fan, AsyncIterable):
+            await self._read(outputs, aiter(cast("AsyncIterable[U]", fan)))
+        elif isinstance(fan, AT_HAND):
+            if not self._stopping:  # else it has swallowed its cancellation
+                outputs.ready.extend(cast("Iterable[U]", fan))
+        elif isinstance(fan, Iterable):
+            await self._begin_reading(outputs, iter(cast("Iterable[U]", fan)))
+        else:
+            raise OptionError(f"the function of stage {self.name!r} must return an iterable, got {fan!r}")
 
     async def _begin_reading(self, outputs: Outputs[T, U], iterator: Iterator[U]) -> None:
         """Keep a plain iterator for pulls to read.

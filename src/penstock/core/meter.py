@@ -23,7 +23,7 @@ SLOW = 0.01
 """Seconds from which every call is timed: this costs less than a ten-thousandth of the call."""
 
 RARELY = 16
-"""Calls from one that is timed to the next, at least, while calls are quick."""
+"""Calls from one that is timed to the next, at least, while calls are quick: two looks cost a tenth of a lambda."""
 
 
 WAITED: Final[ContextVar[float]] = ContextVar("seconds in which the call of this task was not running yet", default=0.0)

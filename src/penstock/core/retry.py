@@ -219,12 +219,11 @@ def timed[T, U](work: Callable[[T], Awaitable[U]], timeout: float) -> Callable[[
 
 def within[U](seconds: float, result: Awaitable[U]) -> Awaitable[U]:
     """Await `result` for at most so many seconds from now; then cancel it and raise `AttemptTimeout`."""
-    return in_time(result, asyncio.get_running_loop().time() + seconds, seconds)
+    return in_time(result, asyncio.timeout(seconds), seconds)
 
 
-async def in_time[U](result: Awaitable[U], when: float | None, seconds: float | None) -> U:
-    """Await `result`; at loop time `when`, `seconds` after the attempt began, raise `AttemptTimeout`."""
-    limit = asyncio.timeout_at(when)
+async def in_time[U](result: Awaitable[U], limit: asyncio.Timeout, seconds: float | None) -> U:
+    """Await `result`; when `limit` is over, `seconds` after the attempt began, raise `AttemptTimeout`."""
     try:
         async with limit:
             return await result

@@ -17,42 +17,31 @@ from penstock.core.errors import OptionError
 
 def whole(option: str, value: object, *, least: int) -> int:
     """Return `value` as an int of at least `least`."""
-    number = as_int(value)
-    if number is None or number < least:
+    if (number := as_int(value)) is None or number < least:
         raise OptionError(f"{option} must be an int >= {least}, got {value!r}")
     return number
 
 
 def integer(option: str, value: object) -> int:
     """Return `value` as an int."""
-    number = as_int(value)
-    if number is None:
+    if (number := as_int(value)) is None:
         raise OptionError(f"{option} must be an int, got {value!r}")
     return number
 
 
 def positive(option: str, value: object) -> float:
     """Return `value` as a finite float above 0."""
-    number = _as_float(value)
-    if number is None or number <= 0:
-        raise OptionError(f"{option} must be a finite number > 0, got {value!r}")
-    return number
+    return _real(option, value, "a finite number > 0", lambda number: number > 0)
 
 
 def number(option: str, value: object, *, least: float) -> float:
     """Return `value` as a finite float of at least `least`."""
-    number = _as_float(value)
-    if number is None or number < least:
-        raise OptionError(f"{option} must be a finite number >= {least:g}, got {value!r}")
-    return number
+    return _real(option, value, f"a finite number >= {least:g}", lambda number: number >= least)
 
 
 def finite(option: str, value: object) -> float:
     """Return `value` as an int if it is whole, else as a finite float."""
-    number = _as_float(value)
-    if number is None:
-        raise OptionError(f"{option} must be a finite number, got {value!r}")
-    exact = as_int(value)
+    number, exact = _real(option, value, "a finite number", lambda _: True), as_int(value)
     return number if exact is None else exact
 
 
@@ -63,6 +52,12 @@ def seconds(option: str, value: object, *, zero: bool = False) -> float:
     if amount is None or amount < 0 or (amount == 0 and not zero):
         raise OptionError(f"{option} must be a finite number of seconds {rule} or a timedelta, got {value!r}")
     return amount
+
+
+def _real(option: str, value: object, rule: str, keeps: Callable[[float], bool]) -> float:
+    if (number := _as_float(value)) is None or not keeps(number):
+        raise OptionError(f"{option} must be {rule}, got {value!r}")
+    return number
 
 
 def as_int(value: object) -> int | None:
@@ -176,7 +171,4 @@ _WITH_EXCEPTIONS = {BaseException, BaseExceptionGroup}
 
 def share(option: str, value: object) -> float:
     """Return `value` as a float from 0 to 1."""
-    number = _as_float(value)
-    if number is None or not 0 <= number <= 1:
-        raise OptionError(f"{option} must be a number from 0 to 1, got {value!r}")
-    return number
+    return _real(option, value, "a number from 0 to 1", lambda number: 0 <= number <= 1)

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Sized
 from functools import partial
 from typing import Any, cast, override
 
-from penstock.core.calling import composed, in_time
+from penstock.core.calling import attempt_of, composed
 from penstock.core.clock import now
 from penstock.core.errors import MisuseError, as_failure, note
 from penstock.core.log import LOG
@@ -179,7 +179,7 @@ class Window[T, U](Caller[T, U]):
         self.finished: Sized = self._results
         self.work: AsyncFn[T, U]
         self.measured_work: AsyncFn[T, U]
-        self.work, self.measured_work = self._calls(in_time(plan))
+        self.work, self.measured_work = self._calls(attempt_of(plan))
 
     def _calls(self, attempt: AsyncFn[T, U]) -> tuple[AsyncFn[T, U], AsyncFn[T, U]]:
         """Give the function to call for an item, and the one for an item whose call is timed."""
@@ -290,22 +290,8 @@ class Window[T, U](Caller[T, U]):
             except BaseException as error:  # noqa: BLE001 -- any exception is the item's outcome
                 await self._failed_call(index, item, error)
                 return
-            # `_returned` by hand, where there is nothing special: a tenth of a microsecond an item.
-            if self._pumping:
-                if value is DROPPED or self.in_band or self._stopping:
-                    self._returned(index, item, value)
-                else:
-                    self._results[index] = value
-                return
-            del self.running[index]
-            if value is DROPPED or self.in_band or self._stopping:
-                self._returned(index, item, value)
-                return
-            self._results[index] = value
-            if len(self.finished) > self.meter.peak_buffered:
-                self.meter.note_buffered(len(self.finished))
-            if self._asked or not self._scheduled:
-                self._settled()
+            self.running.pop(index, None)
+            self._returned(index, item, value)
         except Exception as error:  # noqa: BLE001 -- whatever it is, it ends the run
             self._crashed(index, error)
 

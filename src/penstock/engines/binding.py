@@ -76,7 +76,7 @@ class Binding:
     async def _awaited(self, limit: "Budget", call: Call, fn: object, cost: Cost | None) -> Any:
         value = await self._answered(limit, call, fn, cost)
         if isinstance(value, Awaitable):
-            return await in_time(cast("Awaitable[Any]", value), limit.when, limit.seconds)
+            return await in_time(cast("Awaitable[Any]", value), asyncio.timeout_at(limit.when), limit.seconds)
         return value
 
     async def run(self, limit: "Budget", fn: Callable[..., Any], *args: Any) -> Any:
