@@ -246,3 +246,18 @@ def sleep_at_exit():
 
 def close_all(_=None):
     os.closerange(3, 100)
+
+
+def mark(call):
+    """Write that a call has begun; it takes so many microseconds, and gives so many bytes."""
+    path, number, microseconds, size = call
+    if not mark.opened:
+        mark.opened.append(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT))
+    os.write(mark.opened[0], b"%d\n" % number)
+    end = time.perf_counter() + microseconds * 1e-6
+    while time.perf_counter() < end:
+        pass
+    return number, b"x" * size
+
+
+mark.opened = []
