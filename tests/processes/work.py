@@ -261,3 +261,55 @@ def mark(call):
 
 
 mark.opened = []
+
+
+def is_odd(number):
+    return number % 2
+
+
+def twice(number):
+    yield number
+    yield number
+
+
+def twice_each(numbers):
+    for number in numbers:
+        yield 2 * number
+
+
+def fail_at_three(number):
+    if number == 3:
+        raise ValueError("three")
+    return number
+
+
+def hang_at_three(number):
+    if number == 3:
+        time.sleep(3600)
+    return number
+
+
+def exit_at_three(number):
+    if number == 3:
+        os._exit(1)
+    return number
+
+
+def kill_at_three_once(call):
+    number, path = call
+    if number == 3 and not Path(path).exists():
+        Path(path).touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+def fail_first(path):
+    with Path(path).open("a") as file:
+        file.write("x")
+    if Path(path).stat().st_size == 1:
+        raise ConnectionError(path)
+    return Path(path).stat().st_size
+
+
+def row(item):
+    return {"n": exit_at_three(item["n"]), "square": item["n"] ** 2}
