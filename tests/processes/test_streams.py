@@ -67,7 +67,8 @@ async def test_one_bad_item_does_not_fail_its_group(on_error):
 
 async def test_the_first_failure_is_raised_with_its_item(read_until_error):
     """P5: what was before it is handed on."""
-    found, error = await read_until_error(penstock.stream(NUMBERS).map(fail_at_three, engine="process").open())
+    stream = penstock.stream(NUMBERS).map(fail_at_three, engine="process", concurrency=1)
+    found, error = await read_until_error(stream.open())
     assert found == [0, 1, 2]
     assert repr(error) == "ValueError('three')"
     assert any("item 3" in note for note in error.__notes__)
