@@ -35,6 +35,10 @@ from penstock.core.window import Caller, Window
 from penstock.engines.binding import Binding
 from penstock.engines.engine import Answer
 from penstock.engines.groups import Groups
+from penstock.flow import pipeline_engine
+from penstock.flow.execution import Execution
+from penstock.flow.tree import BranchNode, Node, ReviewNode, StepTree, Together
+from penstock.flow.workspace import WorkspaceReader
 from penstock.ops.combine import Merge
 from penstock.ops.group import Batch
 from penstock.ops.operator import Operator
@@ -468,6 +472,119 @@ def leaks_what_was_cancelled():
 @twin("counts the wait for a worker as latency", "test_groups.py")
 def waiting_is_latency():
     put(meters, "WAITED", type("", (), {"set": lambda self, _: None, "get": lambda self: 0.0})())
+
+
+@twin("lets what waits go on when a run is resumed", "flow/test_answers.py")
+def resume_approves():
+    put(ReviewNode, "ask", lambda self: self.complete(same=""))
+
+
+@twin("blames the step that failed last", "flow/test_running.py")
+def blames_the_last():
+    fail = StepTree.fail
+
+    def fail_last(self, node, code, message, cause=None):
+        fail(self, node, code, message, cause)
+        self.errors.reverse()
+
+    put(StepTree, "fail", fail_last)
+
+
+@twin("hands outputs on in memory: all consumers have one object", "flow/test_running.py")
+def outputs_of_memory():
+    loaded = {}
+    load = StepTree._loaded
+
+    def load_once(self, origin, hint):
+        return loaded.setdefault((self.number, self.run, origin), load(self, origin, hint))
+
+    put(StepTree, "_loaded", load_once)
+
+
+@twin("has as many places for each map as the engine has for all", "flow/test_running.py")
+def nesting_multiplies():
+    open_window = Execution._open
+
+    def open_wider(self, scope, _in_order):
+        self._concurrency *= 10
+        return open_window(self, scope, _in_order)
+
+    put(Execution, "_open", open_wider)
+
+
+@twin("calls finished steps again", "flow/test_running.py")
+def forgets_what_is_finished():
+    def begin(self, origin):
+        self.origin = origin
+        self.tree.live[self.path] = self
+        self.go_on()
+
+    put(Node, "begin", begin)
+
+
+@twin("tells hooks before the commit", "flow/test_running.py")
+def tells_too_early():
+    write = StepTree.write
+
+    def tell_first(self, *statements, tells=None, **options):
+        if tells is not None:
+            self.told(tells)
+        return write(self, *statements, **options)
+
+    put(StepTree, "write", tell_first)
+
+
+@twin("fails the run with an item that a map does without", "flow/test_running.py")
+def collects_nothing():
+    put(Node, "outermost_that_fails", lambda self: self if self.parent is None else self.parent.outermost_that_fails())
+
+
+@twin("chooses anew when a run goes on", "flow/test_running.py")
+def chooses_again():
+    go_on = BranchNode.go_on
+
+    def forget_and_go_on(self):
+        for each in self.step.children().values():
+            self.tree.records.pop(self.under(each.name), None)
+        go_on(self)
+
+    put(BranchNode, "go_on", forget_and_go_on)
+
+
+@twin("keeps the place of a step that waits for an answer", "flow/test_answers.py", "TimeoutError")
+def waits_in_its_place():
+    put(Together, "child_waits", lambda self, child: None)
+
+
+@twin("keeps all that is finished in a fork", "flow/test_answers.py")
+def forks_keep_all():
+    put(pipeline_engine, "_kept", lambda records, at: [path for path, each in records.items() if each.attempts])
+
+
+@twin("reads a large output without a look at its digest", "flow/test_running.py")
+def believes_files():
+    put(WorkspaceReader, "_read", lambda self, path, file, digest: self.workspace.place(file).read_bytes())
+
+
+@twin("records a cancelled run as failed", "flow/test_running.py")
+def cancelled_run_is_failed():
+    def cancel(self):
+        self.tree.stop()
+
+    put(Execution, "cancel", cancel)
+
+
+@twin("counts attempts anew in each resume", "flow/test_running.py")
+def counts_anew():
+    records = WorkspaceReader.records
+
+    def read(self, number):
+        found = records(self, number)
+        for each in found.values():
+            each.attempts = 0
+        return found
+
+    put(WorkspaceReader, "records", read)
 
 
 def pytest_configure(config):

@@ -470,7 +470,8 @@ async def test_a_token_cancels_a_run_which_goes_on_later(engine):
 
     pipeline = Pipeline("p").step("a", inc).step("b", cancels)
     result = await engine.run(pipeline, 1, run_id="a", cancel=token)
-    assert (result.status, result.error.code, result.error.step) == ("cancelled", "ABORTED", None)
+    assert result.status == "cancelled"
+    assert (result.error.code, result.error.step) == ("ABORTED", None)
     assert statuses(result) == {"a": "completed", "b": "cancelled"}
     assert CALLS == [("inc", 1), "told"]
     result = await engine.run(Pipeline("p").step("a", inc).step("b", inc), 1, run_id="a")
