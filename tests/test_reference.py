@@ -16,7 +16,7 @@ from penstock.core import errors
 from penstock.core.limits import Limiter, RateLimit
 from penstock.core.stats import _HEAD, Latency, StageStats, Stats
 from penstock.durable.options import DeliverOptions, RunOptions
-from penstock.durable.source import source_of
+from penstock.durable.root_source import source_of
 from penstock.flow.leaf import LeafOptions
 from penstock.flow.pipeline_engine import KEEP
 from penstock.ops.work import AllOptions, Settings

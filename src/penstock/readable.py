@@ -9,8 +9,8 @@ from penstock.core.errors import EmptyStreamError
 from penstock.core.retry import Seconds
 from penstock.durable.options import DeliverOptions, run_options
 from penstock.durable.report import RunReport
+from penstock.durable.root_source import source_of
 from penstock.durable.sink import Sink, check_sink
-from penstock.durable.source import source_of
 from penstock.ops.description import Description
 from penstock.progress import require_rich
 from penstock.run import Run, too_many_stages

@@ -11,7 +11,7 @@ import pytest
 
 from penstock import OptionError
 from penstock.durable.fingerprint import StageCode, changes, fingerprint
-from penstock.durable.source import source_of
+from penstock.durable.root_source import source_of
 from penstock.ops.operator import Code
 from penstock.sources.keyed import keyed
 from penstock.streams import Stream

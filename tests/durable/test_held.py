@@ -33,7 +33,7 @@ import pytest
 
 from penstock import OptionError
 from penstock.durable.held import Held
-from penstock.durable.source import source_of
+from penstock.durable.root_source import source_of
 from penstock.sinks.table import SqliteTable
 from penstock.sources.keyed import keyed
 

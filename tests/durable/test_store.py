@@ -379,6 +379,31 @@ async def test_roots_are_done_again_on_demand_and_runs_forgotten(sink):
     assert seen(sink) == []
 
 
+def one(number):
+    return {"n": number, "version": "1"}
+
+
+def two(number):
+    return {"n": number, "version": "2"}
+
+
+async def test_roots_that_other_code_made_are_told_and_done_again_on_demand(sink):
+    source = penstock.keyed(range(4), key=int, name="numbers")
+    await source.map(one).to(sink, run="r")
+    report = await source.map(two).to(sink, run="r")
+    assert (report.by_other_code, report.already_done, report.changed) == (4, 4, ("map(two)",))
+    assert [run.by_other_code for run in runs(sink)] == [4]
+    with pytest.raises(StoreError, match="the code of the run 'r' has changed"):
+        await source.map(one).to(sink, run="r", on_change="refuse")
+    assert redo(sink, run="r", which="other code").roots == 4
+    assert (await source.map(two).to(sink, run="r")).redone == 4
+    assert redo(sink, run="r", which="other code").roots == 0
+    assert (await source.map(one).to(sink, run="r", on_change="restart")).redone == 4
+    assert seen(sink) == [(number, "1") for number in range(4)]
+    with pytest.raises(StoreError, match="is over numbers, not over others"):
+        await penstock.keyed(range(4), key=int, name="others").map(one).to(sink, run="r")
+
+
 async def test_rows_of_unfinished_roots_wait_in_the_journal(sink, monkeypatch):
     monkeypatch.setattr("penstock.durable.delivery.HELD", 20)
     report = await numbers(3, most=200).to(sink, run="r")

@@ -23,7 +23,7 @@ from penstock.durable.errors import HeldError, StoreError
 from penstock.durable.handle import DurableRun
 from penstock.durable.job import Job
 from penstock.durable.options import RunOptions
-from penstock.durable.source import source_of
+from penstock.durable.root_source import source_of
 from penstock.durable.sqlite.lock import exclusive
 from penstock.durable.status import runs
 from penstock.sinks.callback import Callback

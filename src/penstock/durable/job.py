@@ -7,9 +7,9 @@ from penstock.core import validate
 from penstock.core.errors import OptionError
 from penstock.core.plan import ANY_NUMBER, Tolerance
 from penstock.durable.options import RunOptions
+from penstock.durable.root_source import RootSource
 from penstock.durable.roots import Key
 from penstock.durable.sink import Sink, check_sink, removes
-from penstock.durable.source import RootSource
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from penstock.core import validate
 from penstock.core.source import Source, SourceSpec
 from penstock.core.text import Verbatim, call, content_of, name_of
 from penstock.durable.ledger import Identity, unchanged
-from penstock.durable.source import Keyed
+from penstock.durable.root_source import Keyed
 from penstock.engines.local import SourceEngine
 from penstock.functions import source_spec
 from penstock.ops.description import Description

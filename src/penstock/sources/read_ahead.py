@@ -8,7 +8,7 @@ from penstock.core.scope import Scope
 from penstock.core.stage import Stage
 from penstock.core.text import line
 from penstock.durable.ledger import Identity, Ledger
-from penstock.durable.source import Keyed
+from penstock.durable.root_source import Keyed
 from penstock.engines.thread_source import AheadStage
 from penstock.ops.description import Description
 from penstock.streams import Stream

@@ -17,7 +17,7 @@ from penstock.durable.job import Job
 from penstock.durable.memo import Memo
 from penstock.durable.options import RunOptions
 from penstock.durable.report import RunReport
-from penstock.durable.source import source_of
+from penstock.durable.root_source import source_of
 from penstock.sinks.sqlite_store import database
 from penstock.sinks.vectors import SqliteVectors
 from penstock.sources.paths import path_of
