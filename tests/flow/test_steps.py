@@ -1,5 +1,6 @@
 """Steps and pipelines as values: immutable, and checked when they are built."""
 
+import threading
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -55,6 +56,8 @@ def test_no_module_has_the_name_of_what_is_exported():
     assert modules.isdisjoint(flow.__all__)
 
 
+LOCK = threading.Lock()
+
 REFUSED = {
     "a name without characters": lambda: step("", double),
     "a name with a slash": lambda: step("a/b", double),
@@ -78,6 +81,9 @@ REFUSED = {
     "an engine for an async function": lambda: step("a", later, engine="thread"),
     "a limit": lambda: step("a", double, limit=3),
     "a step for a function": lambda: step("a", step("b", double)),
+    "memo of a function that cannot say all of itself": lambda: step("a", lambda x: LOCK, memo=True, deps=LOCK),
+    "deps without a digest": lambda: step("a", double, deps=LOCK),
+    "memo of a closure over a lock": lambda: step("a", partial(three, more=LOCK, ctx=1), memo=True),
     "no steps": lambda: parallel("p", []),
     "no list": lambda: parallel("p", {step("a", double)}),
     "a function for a step": lambda: parallel("p", [double]),

@@ -9,6 +9,7 @@ from penstock.core.errors import OptionError
 from penstock.core.text import name_of
 from penstock.engines.choosing import chosen
 from penstock.engines.local import FunctionKind, kind_of
+from penstock.flow.codes import code_of_step
 from penstock.flow.context import StepContext
 from penstock.flow.leaf import Leaf, LeafOptions, StepOptions, leaf_options
 from penstock.flow.steps import Step, checked_name
@@ -66,6 +67,8 @@ class FunctionStep(Leaf[Any, Any]):
         runs_as = kind_of(fn)
         chosen(options.engine, runs_as, None)
         self._set(fn=fn, runs_as=runs_as, takes_context=_takes_context(whose, fn))
+        if options.memo or options.deps is not None:
+            code_of_step(self)  # what cannot say all of itself is refused when it is built
 
     def arguments(self, value: Any, ctx: StepContext) -> tuple[Any, ...]:
         """What the function is called with."""

@@ -242,6 +242,8 @@ class Workspace:
         from penstock.durable.sqlite.connection import connect_reader  # noqa: PLC0415 -- as above
 
         if not Path(self.database).exists():
+            if self.directory.exists() and not self.directory.is_dir():
+                raise StoreError(f"{self.directory}: not a directory")
             return None
         connection = connect_reader(self.database)
         try:
