@@ -153,7 +153,7 @@ class Readable(Generic[T_co]):  # noqa: UP046 -- inferred variance would be inva
             ModuleNotFoundError: `progress` needs rich, or the sink a library, and it is not installed.
             OptionError: as for `to`, which also says what entering the block and `finish` raise.
         """
-        from penstock.durable.handle import DurableRun  # noqa: PLC0415 -- it needs apsw, which streams do not
+        from penstock.durable.handle import DurableRun  # noqa: PLC0415 -- only durable runs need it
         from penstock.durable.job import Job  # noqa: PLC0415 -- as above
 
         checked = run_options(run, options)

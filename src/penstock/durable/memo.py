@@ -6,16 +6,14 @@ there is a result, in the next commit, without waiting for the root that the ite
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from penstock.core.errors import OptionError
 from penstock.core.plan import MISSING
 from penstock.durable.fingerprint import StageCode
 from penstock.durable.roots import Tracked
+from penstock.durable.store import JournalReader
 from penstock.durable.values import PackError, UnpackError, digest, pack, type_name, unpack
-
-if TYPE_CHECKING:
-    from penstock.durable.store import JournalReader
 
 type Remember = Callable[[bytes, bytes, bytes], None]
 """Has an entry written: stage, item, value."""
@@ -28,7 +26,7 @@ class Memo:
         recalled: results that were handed on without a call.
     """
 
-    def __init__(self, reader: "JournalReader", remember: Remember) -> None:
+    def __init__(self, reader: JournalReader, remember: Remember) -> None:
         self._reader = reader
         self.remember: Remember = remember
         self.recalled: int = 0

@@ -3,7 +3,7 @@
 A sink describes a place. `open` makes a store of it, for one run; `penstock.durable.store` says what that does.
 """
 
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from penstock.core.errors import OptionError
 
@@ -72,5 +72,5 @@ def check_sink(sink: object) -> None:
 
 def place_of(sink: Sink) -> str:
     """Return where the journal of a sink is, for messages."""
-    journal = getattr(sink, "journal", None)
-    return str(sink.path) if journal is None else str(journal.place)  # type: ignore[attr-defined] # pyright: ignore -- one or the other
+    its: Any = sink
+    return str(its.journal.place if getattr(sink, "path", None) is None else its.path)
