@@ -103,7 +103,15 @@ def whole(value: Any) -> Any:
     return PickleBuffer(value) if type(value) in _BYTES and len(value) >= LARGE else value
 
 
-_BYTES: Final = (bytes, bytearray)
+def whole_arguments(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The arguments, the same done to each."""
+    for value in arguments:
+        if type(value) in _BYTES:
+            return tuple(map(whole, arguments))
+    return arguments
+
+
+_BYTES: Final = frozenset((bytes, bytearray))
 
 
 def why(error: BaseException) -> str:

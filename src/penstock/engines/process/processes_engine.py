@@ -14,7 +14,7 @@ from typing import Any, Final, override
 from penstock.core import validate
 from penstock.core.errors import MisuseError, OptionError, PicklingFailed, WrongLoopError
 from penstock.engines.engine import Answer, Call, Engine, Progress
-from penstock.engines.process.crossing import LARGE, MOST_BUFFERS, Crossing, type_name, whole, why
+from penstock.engines.process.crossing import LARGE, MOST_BUFFERS, Crossing, type_name, whole_arguments, why
 from penstock.engines.process.messages import WireCall
 from penstock.engines.process.page import MOST_CALLS
 from penstock.engines.process.starting import main_of_workers, refuse_in_import, start
@@ -216,7 +216,7 @@ class Processes(Engine, Tell):
             function: Function = call.fn
             before = len(buffers)
             try:
-                data = self._crossing.dumps(tuple(map(whole, call.arguments)), buffers)
+                data = self._crossing.dumps(whole_arguments(call.arguments), buffers)
             except BaseException as error:  # noqa: BLE001 -- methods of the user's run here
                 del buffers[before:]
                 group.unsent[len(group.entries)] = _not_sent(function, call.arguments, error)

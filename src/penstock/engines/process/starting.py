@@ -16,6 +16,9 @@ from penstock.engines.process.page import SIZE
 
 _PROGRAM: Final = "penstock.engines.process.worker"
 
+_IN_SOCKET: Final = 1 << 20
+"""Bytes that a socket may hold, if the system allows it: large arrays then take fewer turns of the loop."""
+
 NO_GUARD: Final = (
     "a worker process was started, and as it imported the main module, that asked for workers again: "
     'put what starts the work under `if __name__ == "__main__":`'
@@ -63,6 +66,8 @@ def start() -> Started:
     fds: list[int] = []
     try:
         ours, other = socket.socketpair()
+        for end in (ours, other):
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _IN_SOCKET)
         theirs = other.detach()
         fds.append(theirs)
         hold, leash = os.pipe()

@@ -95,17 +95,19 @@ class SentGroup:
                 kind, data, buffers = self.parts.pop(index)
             known.append(self._answer(index, seconds, kind, data, buffers))
 
+    def _value(self, index: int, seconds: float, data: memoryview, buffers: list[bytes | bytearray]) -> Answer:
+        try:
+            return Answer(loads(data, buffers), None, seconds)
+        except BaseException as error:  # noqa: BLE001 -- classes of the user's are made here
+            name = self.functions[index].name
+            failed = PicklingFailed(f"the result of {name} cannot be loaded in this process: {why(error)}")
+            return Answer(None, failed, seconds)
+
     def _answer(
         self, index: int, seconds: float, kind: int, data: memoryview, buffers: list[bytes | bytearray]
     ) -> Answer:
         if kind == pages.VALUE:
-            try:
-                return Answer(loads(data, buffers), None, seconds)
-            except BaseException as error:  # noqa: BLE001 -- classes of the user's are made here
-                failed: BaseException = PicklingFailed(
-                    f"the result of {self.functions[index].name} cannot be loaded in this process: {why(error)}"
-                )
-                return Answer(None, failed, seconds)
+            return self._value(index, seconds, data, buffers)
         if kind == pages.ERROR:
             return Answer(None, unpacked(data, RemoteError), seconds)
         if kind == pages.UNSENT:
@@ -113,7 +115,7 @@ class SentGroup:
         name = self.functions[index].name
         what, _, reason = bytes(data).decode(errors="replace").partition("\n")
         if kind == pages.UNPICKLABLE:
-            failed = PicklingFailed(f"the result of {name}, of type {what}, cannot be pickled: {reason}")
+            failed: BaseException = PicklingFailed(f"the result of {name}, of type {what}, cannot be pickled: {reason}")
         elif what == "fn":
             guarded = "; what stands under the main guard is not there" if _MAIN in self.functions[index].data else ""
             failed = MisuseError(f"{name} cannot be loaded in a worker process: {reason}{guarded}")
