@@ -218,3 +218,20 @@ async def test_steps_may_be_added_behind_and_not_before_what_is_finished(engine)
     assert ("gone: 'a'" in str(result.error), "new: 'b'" in str(result.error)) == (True, True)
     engine.approve("x")
     assert (await engine.run(behind, 1, run_id="x")).output == 4
+
+
+async def test_answers_that_come_together_wake_each_step_once(engine):
+    """Two reviews of one item are answered while it waits for a place: it must not take two of them."""
+    item = Pipeline("item").add(parallel("p", [review("one"), review("two")])).step("sum", sum)
+    items = Pipeline("items").map("m", item, concurrency=1)
+
+    async def answer(x):
+        for each in engine.pending("x"):
+            await asyncio.to_thread(engine.approve, "x", each.step)
+        await asyncio.sleep(0.2)
+        return x
+
+    both = parallel("both", [items, Pipeline("w").step("wait", lambda x: 99).step("answer", answer)])
+    async with asyncio.timeout(10):
+        result = await engine.run(Pipeline("p").add(both), [1, 2], run_id="x")
+    assert (result.status, result.output) == ("completed", [[2, 4], 99])

@@ -7,7 +7,9 @@ import sys
 
 import pytest
 
+from penstock.durable.errors import StoreError
 from penstock.flow import Pipeline, PipelineEngine, parallel, step
+from penstock.flow.recorder import Recorder
 
 pytestmark = pytest.mark.real_time
 
@@ -121,6 +123,42 @@ async def test_many_runs_of_one_engine_go_on_at_once(tmp_path):
     results = await asyncio.gather(*(engine.run(pipeline, [number, 1], run_id=f"r{number}") for number in range(8)))
     assert [each.output for each in results] == [number + 3 for number in range(8)]
     assert len(engine.runs()) == 8
+
+
+async def test_a_disk_that_is_full_at_any_commit_ends_the_run_and_hangs_nothing(tmp_path, monkeypatch):
+    """The result says so, whatever was being written; when there is room again, the same call goes on."""
+    commit, calls = Recorder._commit, []
+    pipeline = build(calls).review("r")
+    reached = number = 0
+    while reached >= number:
+        number += 1
+        reached = 0
+
+        def fail(self, writes, at=number):
+            nonlocal reached
+            reached += 1
+            if reached == at:
+                raise StoreError("the disk is full")
+            commit(self, writes)
+
+        engine = PipelineEngine(tmp_path / str(number))
+        with monkeypatch.context() as patch:
+            patch.setattr(Recorder, "_commit", fail)
+            async with asyncio.timeout(10):
+                result = await engine.run(pipeline, 1, run_id="r")
+        if reached >= number:
+            assert (result.status, result.error.code) == ("failed", "WORKSPACE_ERROR")
+            assert (await engine.run(pipeline, 1, run_id="r")).status == "paused"
+    assert number > 8
+
+
+async def test_steps_in_threads_read_at_once_what_came_before_them(tmp_path):
+    def read(x, ctx):
+        return {ctx.state["a"] for _ in range(50)}
+
+    pipeline = Pipeline("p").step("a", lambda x: x + 1).add(parallel("m", [step(f"s{n}", read) for n in range(6)]))
+    result = await PipelineEngine(tmp_path, concurrency=6).run(pipeline, 1)
+    assert result.output == [{2}] * 6
 
 
 PROGRAM = """

@@ -429,7 +429,9 @@ def _checked_options(options: PipelineRunOptions) -> PipelineRunOptions:
 def _check_answer(by: object, what: str, text: object) -> None:
     if by is not None:
         validate.text("by", by)
-    validate.instance(what, text, str, "a str")
+    for name, given in (("by", by or ""), (what, text)):
+        if not isinstance(given, str) or not validate.is_utf8(given):
+            raise OptionError(f"{name} must be a str that UTF-8 can hold, got {given!r}")
 
 
 def _check_same(

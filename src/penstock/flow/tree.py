@@ -201,6 +201,7 @@ class StepTree:
 
     def fail(self, node: "Node", code: ErrorCode, message: str, cause: BaseException | None = None) -> None:
         """Record the failure of a node and of those round it; what runs beside it is cancelled, and no more begun."""
+        message = message.encode("utf-8", "backslashreplace").decode()  # what SQLite can hold
         error = PipelineError(code, node.path, f"step {node.path!r}: {message}")
         error.__cause__ = cause
         outermost = node.outermost_that_fails()
@@ -258,7 +259,6 @@ class StepTree:
             record = self.reader.record(self.number, path)
             if record is not None and record.answer is not None:
                 self.records[path] = record
-                node.wakes = True
                 self.later(node.wake)
 
     def unanswered(self) -> list[str]:
@@ -273,6 +273,7 @@ class Node:
         order: its place in the definition, to begin leaves in that order.
         origin: where its value comes from.
         waits: whether nothing of it goes on before somebody has answered.
+        wakes: whether somebody has, and it goes on when there is a place for it.
         over: whether it is completed, or has failed.
         awaits: leaves below it that are being stopped, before its parent is told that it failed.
         error: why it failed, where the step round it goes on.
@@ -411,9 +412,10 @@ class Node:
         self.wait()
 
     def wake(self) -> None:
-        """Go on, when there is a place for it."""
-        if self.over:
+        """Go on, when there is a place for it; asked for twice, it does so once."""
+        if self.over or self.wakes:
             return
+        self.wakes = True
         if self.parent is None:
             self.woken()
         else:
@@ -511,7 +513,7 @@ class SequenceNode(OneAtATime):
 
 def _go_on(node: Node) -> None:
     """Record that a step that has waited goes on."""
-    node.waits = False
+    node.waits = node.wakes = False
     record = node.tree.records.get(node.path)
     if record is not None:
         node.tree.write(node.tree.changed(record, status="running"))
@@ -719,6 +721,8 @@ class BranchNode(OneAtATime):
             for each in new:
                 each.status = "pending" if each.position == place else "skipped"
             self.runs(*new)
+            if (again := records[place]) is not None:  # the case that was chosen before is gone
+                tree.write(tree.changed(again, status="pending"))
         else:
             self.runs()
         child = self.child(steps[place], place, self.under(steps[place].name))
@@ -807,7 +811,7 @@ class Waiting(Node):
 
     @override
     def woken(self) -> None:
-        self.waits = False
+        self.waits = self.wakes = False
         self.act(self.tree.records[self.path])
 
     def act(self, record: Record) -> None:

@@ -5,12 +5,14 @@ A composite step has no output of its own: a parallel, a map gives those of its 
 """
 
 import re
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import wraps
 from hashlib import blake2b
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, cast
+from threading import RLock
+from typing import TYPE_CHECKING, Any, Concatenate, Final, cast
 
 from penstock.core.errors import PenstockError
 from penstock.core.text import one_line
@@ -287,23 +289,40 @@ class Workspace:
         return self.directory / file
 
 
+def _one_at_a_time[**P, T](
+    read: Callable[Concatenate["WorkspaceReader", P], T],
+) -> Callable[Concatenate["WorkspaceReader", P], T]:
+    """Steps read in threads what came before them, and a connection is for one thread at a time."""
+
+    @wraps(read)
+    def reading(self: "WorkspaceReader", /, *args: P.args, **options: P.kwargs) -> T:
+        with self._reading:  # pyright: ignore[reportPrivateUsage] -- of this file
+            return read(self, *args, **options)
+
+    return reading
+
+
 class WorkspaceReader:
-    """Reads what is recorded."""
+    """Reads what is recorded; from any thread, one at a time."""
 
     def __init__(self, workspace: Workspace, connection: "Connection") -> None:
         self.workspace = workspace
+        self._reading = RLock()
         self.connection: Connection = connection
 
+    @_one_at_a_time
     def runs(self) -> list[RunRow]:
         """All runs, the one begun last first."""
         return [RunRow(*row) for row in self.connection.execute(f"{_RUN} ORDER BY began DESC, number DESC")]
 
+    @_one_at_a_time
     def run(self, run: str) -> RunRow | None:
         """What is recorded of a run."""
         for row in self.connection.execute(f"{_RUN} WHERE run = ?", (run,)):
             return RunRow(*row)
         return None
 
+    @_one_at_a_time
     def records(self, number: int) -> dict[str, Record]:
         """What is recorded of the steps of a run, by path, in the order of the definition."""
         below: dict[str, list[Record]] = {}
@@ -319,12 +338,14 @@ class WorkspaceReader:
             agenda.extend(reversed(below.get(record.path, ())))
         return found
 
+    @_one_at_a_time
     def record(self, number: int, path: str) -> Record | None:
         """What is recorded of a step."""
         for row in self.connection.execute(f"{_STEP} WHERE run = ? AND path = ?", (number, path)):
             return Record(*row)
         return None
 
+    @_one_at_a_time
     def answered(self, number: int, path: str) -> Any:
         """The value that a step was approved with."""
         for (value,) in self.connection.execute(
@@ -333,16 +354,19 @@ class WorkspaceReader:
             return codec.unpacked(value)
         raise KeyError(path)
 
+    @_one_at_a_time
     def value(self, number: int, hint: Any = None) -> Any:
         """The value of a run."""
         return codec.unpacked(self.packed_value(number), hint)
 
+    @_one_at_a_time
     def packed_value(self, number: int) -> bytes:
         """The value of a run, as bytes."""
         for (value,) in self.connection.execute("SELECT value FROM flow_runs WHERE number = ?", (number,)):
             return cast("bytes", value)
         raise KeyError(number)
 
+    @_one_at_a_time
     def output(self, number: int, path: str, hint: Any = None) -> Any:
         """The output of a step, or what waits there; `KeyError` if there is none."""
         for kind, gives, status, same, output, file, digest in self.connection.execute(_STORED, (number, path)):
@@ -382,6 +406,7 @@ class WorkspaceReader:
             raise StoredFileError(path, f"{place}: the output of step {path!r} was changed")
         return content
 
+    @_one_at_a_time
     def memo(self, code: bytes, item: bytes) -> bytes | None:
         """The output that is kept for a value, as bytes."""
         for (output,) in self.connection.execute(
