@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -66,3 +67,7 @@ def doubled(items):
 
 def is_odd(item):
     return item % 2 == 1
+
+
+def knows_penstock(_):
+    return any(name.split(".")[0] == "penstock" for name in sys.modules)

@@ -9,6 +9,7 @@ from penstock.exports import exports
 
 if TYPE_CHECKING:
     from penstock.core.errors import WorkerLost
+    from penstock.engines.cluster.ray_engine import ray
     from penstock.engines.engine import Answer, Call, Engine, Progress, answer
     from penstock.engines.process.processes_engine import processes
     from penstock.engines.threads import Threads
@@ -17,6 +18,7 @@ else:  # a worker process imports modules of this package, and has no use for th
         __name__,
         {
             "penstock.core.errors": ("WorkerLost",),
+            "penstock.engines.cluster.ray_engine": ("ray",),
             "penstock.engines.engine": ("Answer", "Call", "Engine", "Progress", "answer"),
             "penstock.engines.process.processes_engine": ("processes",),
             "penstock.engines.threads": ("Threads",),
@@ -24,4 +26,4 @@ else:  # a worker process imports modules of this package, and has no use for th
         extras={},
     )
 
-__all__ = ["Answer", "Call", "Engine", "Progress", "Threads", "WorkerLost", "answer", "processes"]
+__all__ = ["Answer", "Call", "Engine", "Progress", "Threads", "WorkerLost", "answer", "processes", "ray"]

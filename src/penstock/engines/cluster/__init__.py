@@ -1,0 +1,1 @@
+"""Engines whose workers are on a cluster."""
