@@ -16,6 +16,9 @@ from penstock.durable.weights import weight
 
 _ALL: Final = 1 << 30
 
+WIDE: Final = 256
+"""Items that may be read at once while none of them is larger than a kilobyte."""
+
 MANY: Final = 8
 """Items for which it costs less to look at all of them at once than at each."""
 
@@ -27,13 +30,14 @@ class Resume(Through[Any, Tracked]):
     too much waits to be committed nothing is taken: roots that come to no rows must wait for the disk, too (P7).
     """
 
-    __slots__ = ("_admit", "_bundled", "_ledger", "_over", "_turn_asked")
+    __slots__ = ("_admit", "_are_light", "_bundled", "_ledger", "_over", "_turn_asked")
 
     def __init__(self, scope: Scope, upstream: Stage[Any], ledger: Ledger, admit: Admit, bundled: Bundled) -> None:
         super().__init__(scope, upstream, "resume")
         self._ledger = ledger
         self._admit = admit
         self._bundled = bundled
+        self._are_light = False
         self._over = False
         self._turn_asked = False
 
@@ -56,7 +60,9 @@ class Resume(Through[Any, Tracked]):
                         self._delivered += 1
                         return tracked  # type: ignore[no-any-return] # a Tracked
                     self._dropped += 1
-                item = upstream.pull(self._ledger.room(room))  # an item at least: a slow machine must not spin
+                item = upstream.pull(
+                    self._ledger.room(WIDE if self._are_light else room)
+                )  # an item at least: a slow machine must not spin
                 if item is PENDING or item is END:
                     return item
                 self._taken += 1
@@ -102,18 +108,21 @@ class Resume(Through[Any, Tracked]):
     def together(self, room: int) -> Bundle | list[Tracked]:
         """Hand on up to `room` items that the source has at hand, each of up to a kilobyte but for the last one.
 
-        They are for who takes them all at once: so many may be read before one of them is on its way.
+        They are for who takes them all at once: so many may be read before one of them is on its way. While all are
+        small it is `WIDE`: a thread that reads costs a hop for so many.
         """
         ledger = self._ledger
         if self._over or self._turn_asked or ledger.is_full():
             return []
         items: list[Any] = []
         total = 0
-        for item in self.upstream.ready_items(ledger.room(room)):
+        for item in self.upstream.ready_items(ledger.room(WIDE if self._are_light else room)):
             items.append(item)
             total += (size := weight(item))
             if size > 1:
                 break
+        if items:
+            self._are_light = total == len(items)
         bundle = self._bundled(items) if len(items) >= MANY else None
         if bundle is None:
             return list(self._admitted(items))
