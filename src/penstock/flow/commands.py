@@ -3,7 +3,7 @@
 import logging
 import os
 from collections.abc import Callable, Collection, Generator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -124,7 +124,7 @@ class Command(Leaf[Any, str]):
     async def call(self, value: Any, ctx: StepContext) -> str:
         argv = _words(self.argv(value)) if callable(self.argv) else self.argv
         stdin = None if self.stdin is None else _input(self.stdin(value))
-        with self._directory(ctx) as cwd:
+        with self._directories(ctx) as (cwd, own):
             return await run_program(
                 argv,
                 cwd=cwd,
@@ -133,6 +133,7 @@ class Command(Leaf[Any, str]):
                 ok=self.ok,
                 grace=self.own_grace,
                 max_output=self.max_output,
+                lock=own,
                 on_line=partial(ctx.log.info, "%s") if ctx.log.isEnabledFor(logging.INFO) else None,
             )
 
@@ -155,20 +156,17 @@ class Command(Leaf[Any, str]):
         return {**declared, "return": str}
 
     @contextmanager
-    def _directory(self, ctx: StepContext) -> Generator[Path]:
-        """Where the program runs: `cwd`, the directory of the step, or in a stream a temporary one."""
-        if self.cwd is not None:
-            yield self.cwd.absolute()
-            return
+    def _directories(self, ctx: StepContext) -> Generator[tuple[Path, Path | None]]:
+        """Where the program runs, and the directory of the step; in a stream that has none, and it runs elsewhere."""
         try:
-            own = ctx.workspace
+            own = ctx.workspace.absolute()
         except LookupError:
             own = None
-        if own is not None:
-            yield own.absolute()
-            return
-        with TemporaryDirectory(prefix="penstock-") as temporary:
-            yield Path(temporary)
+        with ExitStack() as stack:
+            cwd = own if self.cwd is None else self.cwd.absolute()
+            if cwd is None:
+                cwd = Path(stack.enter_context(TemporaryDirectory(prefix="penstock-")))
+            yield cwd, own
 
 
 def _own_options() -> frozenset[str]:

@@ -39,6 +39,7 @@ from penstock.flow.context import State, StepContext
 from penstock.flow.function import FunctionStep
 from penstock.flow.leaf import CannotBegin, Leaf
 from penstock.flow.pipeline import Pipeline
+from penstock.flow.programs import keeping_programs
 from penstock.flow.recorder import Noticed, Recorder, settled
 from penstock.flow.results import OutputRefused, PipelineError
 from penstock.flow.tree import LeafNode, Node, OutputOf, SequenceNode, StepTree
@@ -111,15 +112,16 @@ class Execution:
 
     async def go(self) -> None:
         """Go on until all that can be done is done, or it is stopped; then nothing of it runs any more (P4)."""
-        self._run = one_stage(self._open).open(grace=self._grace)
-        async with self._run as results:
-            self._guarded(lambda: self.tree.root.begin(OutputOf("")))
-            try:
-                async for _ in results:
-                    pass
-            except BaseException:
-                self.cancel()
-                raise
+        with keeping_programs():
+            self._run = one_stage(self._open).open(grace=self._grace)
+            async with self._run as results:
+                self._guarded(lambda: self.tree.root.begin(OutputOf("")))
+                try:
+                    async for _ in results:
+                        pass
+                except BaseException:
+                    self.cancel()
+                    raise
 
     def cancel(self) -> None:
         """Stop it, as somebody wants it to be cancelled."""

@@ -3,14 +3,14 @@
 It is run as a script of its own (`python -I -S keeper.py FD`), so it imports nothing but built-in modules of Python,
 those behind `os`, `signal` and `socket`: they cost a third of the time to start.
 
-The keeper waits on a socket for commands. Each comes as four descriptors: a channel, and the standard streams of the
-program. It forks a *guard* for each, which starts the program in a session of its own and is its parent. The engine has
-the other end of the channel. Its end means that the engine has died, so the guard kills the group of the program.
-A guard is no member of that group, holds nothing that the program could close, and reaps the program only when the
-group has been told: so no signal goes to a stranger.
+The keeper waits on a socket for commands. Each comes as descriptors: a channel, the standard streams of the program,
+and what is to stay open until the program and its group are no more, such as a lock. It forks a *guard* for each, which
+starts the program in a session of its own and is its parent. The engine has the other end of the channel. Its end means
+that the engine has died, so the guard kills the group of the program. A guard is no member of that group, holds nothing
+that the program could close, and reaps the program only when the group has been told: so no signal goes to a stranger.
 
-On the channel, from the engine: a marshalled `Spec` behind its length; then TERM, KILL. To the engine: STARTED with the
-process id, or FAILED with an errno and what failed; then ENDED with the wait status.
+On the channel, from the engine: a marshalled `Spec` behind its length; then TERM, KILL. To the engine: FORKED with the
+process id; then FAILED with an errno and what failed; then ENDED with the wait status.
 """
 
 import _socket
@@ -26,14 +26,14 @@ else:
     import _signal
 
 TERM, KILL = b"T", b"K"
-STARTED, FAILED, ENDED = b"S", b"F", b"E"
+FORKED, FAILED, ENDED = b"S", b"F", b"E"
 LENGTH = 8
 """Bytes of the length of a spec."""
 
 type Spec = tuple[bytes, list[bytes], dict[bytes, bytes], bytes]
 """Program, argv, environment and directory."""
 
-_STREAMS = 3
+_STREAMS, _MOST = 3, 8
 _LOOKS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05)
 """Seconds between looks whether a group is gone; nothing tells the end of processes that are no children."""
 
@@ -46,7 +46,7 @@ def keep(listening: int) -> None:
     _signal.signal(_signal.SIGCHLD, _signal.SIG_IGN)  # guards need no reaping
     channel = _socket.socket(fileno=listening)
     posix.set_inheritable(listening, False)
-    room = _socket.CMSG_SPACE((_STREAMS + 1) * 4)
+    room = _socket.CMSG_SPACE(_MOST * 4)
     while True:
         data, messages, _, _ = channel.recvmsg(1, room)
         if not data:
@@ -57,7 +57,9 @@ def keep(listening: int) -> None:
             channel.close()
             code = 1
             try:
-                Guard(fds[0]).serve(fds[1:])
+                for fd in fds:
+                    posix.set_inheritable(fd, False)
+                Guard(fds[0]).serve(fds[1 : 1 + _STREAMS])
                 code = 0
             finally:
                 posix._exit(code)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] -- it is `os._exit`
@@ -84,8 +86,6 @@ class Guard:
         posix.set_blocking(woken, False)
         _signal.signal(_signal.SIGCHLD, _nothing)
         _signal.set_wakeup_fd(woken, warn_on_full_buffer=False)
-        for fd in (self._channel, *streams):
-            posix.set_inheritable(fd, False)
         if not self._start(spec, streams):
             return
         for fd in streams:
@@ -110,7 +110,7 @@ class Guard:
         return b"".join(parts)
 
     def _start(self, spec: Spec, streams: list[int]) -> bool:
-        """Start the program and tell its id, or tell why it cannot be started."""
+        """Tell the id of the program, and start it, or tell why it cannot be started."""
         said, saying = posix.pipe()  # closed by a successful exec
         self._pid = posix.fork()
         if self._pid == 0:
@@ -119,13 +119,13 @@ class Guard:
             finally:
                 posix._exit(127)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] -- as above
         posix.close(saying)
+        self._tell(FORKED + b"%d" % self._pid)
         failure = posix.read(said, 4096)
         posix.close(said)
         if failure:
             posix.waitpid(self._pid, 0)
             self._tell(FAILED + failure)
             return False
-        self._tell(STARTED + b"%d" % self._pid)
         return True
 
     def _ended(self, wake: int) -> int:

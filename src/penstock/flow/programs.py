@@ -7,6 +7,7 @@ callbacks of the loop: no task and no thread. `run_program` is the only thing th
 
 import asyncio
 import errno
+import fcntl
 import marshal
 import os
 import signal
@@ -15,7 +16,7 @@ import subprocess
 import sys
 from collections import deque
 from collections.abc import Callable, Collection, Generator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Final
@@ -32,6 +33,9 @@ MAX_OUTPUT: Final = 20_000_000
 
 GRACE: Final = 5.0
 """Seconds from SIGTERM to SIGKILL by default."""
+
+_LOOK: Final = 0.01
+"""Seconds between looks whether a program that somebody else has left is gone."""
 
 _PIECE: Final = 1 << 16
 _LEFT: Final = 1 << 20
@@ -159,6 +163,7 @@ async def run_program(
     grace: float = GRACE,
     max_output: int = MAX_OUTPUT,
     on_line: Callable[[str], object] | None = None,
+    lock: Path | None = None,
 ) -> str:
     """Run a program to its end and return what it wrote to stdout, as UTF-8, secrets masked.
 
@@ -173,6 +178,8 @@ async def run_program(
         grace: seconds.
         max_output: bytes of stdout; more is an error.
         on_line: told each line of stdout and stderr, masked, as they come.
+        lock: a directory that is locked until the program and its group are no more, also where this process was
+            killed; the program waits until no other has it.
 
     Raises:
         NoSuchProgram: it cannot be executed.
@@ -181,13 +188,28 @@ async def run_program(
     """
     variables, mask = environment(env or {})
     program = _Program(argv, found(argv[0], cwd, variables.get("PATH")), mask, max_output, on_line)
-    with _the_keeper() as by:
+    with _the_keeper() as by, ExitStack() as held:
+        locks = [] if lock is None else [await _locked(lock, held)]
         try:
-            program.start(by, variables, cwd, stdin)
+            program.start(by, variables, cwd, stdin, locks)
             await program.ended(grace)
         finally:
             program.close()
     return program.output(ok)
+
+
+async def _locked(directory: Path, held: ExitStack) -> int:
+    """A descriptor that holds the lock of a directory; it is closed with `held`.
+
+    A guard has a copy of it: so the lock lasts as long as what it was taken for, whatever became of us.
+    """
+    fd = os.open(directory, os.O_RDONLY)
+    held.callback(os.close, fd)
+    while True:
+        with suppress(BlockingIOError):
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return fd
+        await asyncio.sleep(_LOOK)
 
 
 @contextmanager
@@ -230,7 +252,9 @@ class _Program:
         self._grace = GRACE
         self._killing: asyncio.TimerHandle | None = None
 
-    def start(self, by: Keeper, env: Mapping[str, str], cwd: Path, stdin: str | bytes | None) -> None:
+    def start(
+        self, by: Keeper, env: Mapping[str, str], cwd: Path, stdin: str | bytes | None, locks: Sequence[int]
+    ) -> None:
         """Have it started; what comes of that is told by `ended`."""
         spec = marshal.dumps(
             (
@@ -259,7 +283,7 @@ class _Program:
             self._loop.add_reader(fd, self._hear)
             self._fds[fd] = lambda: None
             self._send(fd, len(spec).to_bytes(keeper.LENGTH, "big") + spec)
-            by.send(theirs)
+            by.send([*theirs, *locks])
         finally:
             for fd in theirs:
                 os.close(fd)
@@ -343,7 +367,7 @@ class _Program:
             self._finish()
 
     def _heed(self, kind: bytes, words: bytes) -> None:
-        if kind == keeper.STARTED:
+        if kind == keeper.FORKED:
             self._pid = int(words)
         elif kind == keeper.ENDED:
             self._status = int(words)
@@ -359,8 +383,9 @@ class _Program:
 
     def _finish(self) -> None:
         if self._status is None and self._failure is None and self._pid is not None:  # somebody has killed the guard
-            with suppress(OSError):
-                os.killpg(self._pid, signal.SIGKILL)
+            for kill in (os.killpg, os.kill):  # it may not have its session yet
+                with suppress(OSError):
+                    kill(self._pid, signal.SIGKILL)
         for captured in (self._stdout, self._stderr):
             captured.finish()
         for fd in [*self._fds]:
