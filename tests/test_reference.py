@@ -91,6 +91,8 @@ def said(value):  # noqa: PLR0911 -- a case each
             return f"Retry({shown})"
         case _ if value is KEEP:
             return "KEEP"
+        case flow.EnvSecret():
+            return repr(value).replace("'", '"')
         case Callable():
             return value.__name__
     raise AssertionError(value)
@@ -163,7 +165,8 @@ SECTIONS = {
     "Journals": made(*functions(durable)),
     "Finite work": made(*functions(tasks)),
     "Members of a TaskExecutor": members(tasks.TaskExecutor),
-    "Pipelines": made("step", "parallel", "review") | members(flow.Pipeline),
+    "Pipelines": made("step", "parallel", "review", "command", "prompt") | members(flow.Pipeline),
+    "Models": made("OpenAIChat", "AnthropicMessages", "Reply", "secret") | {"Model"} | members(flow.Model),
     "Members of a PipelineEngine": members(flow.PipelineEngine),
     "Members of a StepContext": members(flow.StepContext),
     "Tokens and queues": made("CancelToken", "TaskQueue") | members(tasks.CancelToken) | members(tasks.TaskQueue),

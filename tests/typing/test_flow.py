@@ -4,7 +4,21 @@ from dataclasses import dataclass
 from typing import Any, assert_type
 
 from penstock import Result, Retry
-from penstock.flow import Pipeline, Step, StepContext, parallel, review, step
+from penstock.flow import (
+    AnthropicMessages,
+    EnvSecret,
+    OpenAIChat,
+    Pipeline,
+    Reply,
+    Step,
+    StepContext,
+    command,
+    parallel,
+    prompt,
+    review,
+    secret,
+    step,
+)
 
 
 @dataclass(frozen=True)
@@ -91,3 +105,31 @@ def wrong(pipeline: Pipeline[str, int]) -> None:
     pipeline.map("n", write)  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
     step("w", write, timeout="1s")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue]
     step("w", write, nmae="x")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
+
+
+def words(topic: str) -> list[str]:
+    return [topic]
+
+
+def programs_and_models() -> None:
+    model = OpenAIChat("m", key=secret("KEY"), base_url="http://127.0.0.1", idle=3)
+    first = Pipeline("a", takes=str)
+    assert_type(secret("KEY"), EnvSecret)
+    assert_type(command("c", ["ls"]), Step[object, str])
+    assert_type(command("c", words, ok=[0, 1], grace=3), Step[str, str])
+    assert_type(prompt("p", "text", model=model), Step[object, str])
+    assert_type(prompt("p", "text", model=model, parse=str.splitlines), Step[object, list[str]])
+    assert_type(prompt("p", write, model=model, parse=len), Step[str, int])
+    assert_type(first.add(command("c", ["cat"], stdin=lambda text: text, env={"X": secret("X")})), Pipeline[str, str])
+    assert_type(first.add(prompt("p", lambda text: text.upper(), model=AnthropicMessages("m"))), Pipeline[str, str])
+    assert_type(
+        first.add(prompt("p", lambda text: text.upper(), model=model, parse=str.splitlines)), Pipeline[str, list[str]]
+    )
+    assert_type(
+        first.step("w", words).map("m", prompt("p", lambda word: f"On {word}.", model=model, parse=len)),
+        Pipeline[str, list[int]],
+    )
+
+
+async def asking() -> None:
+    assert_type(await OpenAIChat("m").ask("Hi", system="Be brief", max_tokens=3), Reply)

@@ -9,12 +9,19 @@ from typing import TYPE_CHECKING
 from penstock.exports import exports
 
 if TYPE_CHECKING:
+    from penstock.flow.anthropic_messages import AnthropicMessages
+    from penstock.flow.commands import command
     from penstock.flow.context import State, StepContext
     from penstock.flow.function import step
     from penstock.flow.leaf import StepOptions
+    from penstock.flow.models import Model, ModelError, Reply, TruncatedError
+    from penstock.flow.openai_chat import OpenAIChat
     from penstock.flow.pipeline import Pipeline
     from penstock.flow.pipeline_engine import PipelineEngine
+    from penstock.flow.programs import CommandError
+    from penstock.flow.prompts import prompt
     from penstock.flow.results import OutputRefused, Pending, PipelineError, PipelineResult, RunInfo, StepResult
+    from penstock.flow.secrets import EnvSecret, secret
     from penstock.flow.shapes import parallel, review
     from penstock.flow.steps import Step
     from penstock.flow.trigger import Cron, Event
@@ -23,7 +30,14 @@ else:
     __getattr__, __dir__ = exports(
         __name__,
         {
+            "penstock.flow.anthropic_messages": ("AnthropicMessages",),
+            "penstock.flow.commands": ("command",),
             "penstock.flow.context": ("State", "StepContext"),
+            "penstock.flow.models": ("Model", "ModelError", "Reply", "TruncatedError"),
+            "penstock.flow.openai_chat": ("OpenAIChat",),
+            "penstock.flow.programs": ("CommandError",),
+            "penstock.flow.prompts": ("prompt",),
+            "penstock.flow.secrets": ("EnvSecret", "secret"),
             "penstock.flow.function": ("step",),
             "penstock.flow.pipeline": ("Pipeline",),
             "penstock.flow.pipeline_engine": ("PipelineEngine",),
@@ -45,22 +59,33 @@ else:
     )
 
 __all__ = [
+    "AnthropicMessages",
+    "CommandError",
     "Cron",
+    "EnvSecret",
     "Event",
+    "Model",
+    "ModelError",
+    "OpenAIChat",
     "OutputRefused",
     "Pending",
     "Pipeline",
     "PipelineEngine",
     "PipelineError",
     "PipelineResult",
+    "Reply",
     "RunInfo",
     "State",
     "Step",
     "StepContext",
     "StepOptions",
     "StepResult",
+    "TruncatedError",
     "Usage",
+    "command",
     "parallel",
+    "prompt",
     "review",
+    "secret",
     "step",
 ]
