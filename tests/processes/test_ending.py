@@ -10,7 +10,8 @@ import pytest
 import penstock
 from penstock import OptionError, WrongLoopError
 from penstock.core.errors import MisuseError
-from penstock.engines import Call, processes
+from penstock.engines import Call, WorkerLost, processes
+from penstock.engines.process import starting
 
 from .work import alive, calling, double, give, hang, killed, pid, sleep_at_exit, start_sleeper, until, wait_for
 
@@ -66,11 +67,38 @@ async def test_what_runs_after_the_grace_is_killed_and_nobody_takes_its_place():
         assert not alive(number)
 
 
+async def test_abandoning_an_engine_answers_its_calls():
+    async with calling() as (engine, submit):
+        await submit((double, 1))
+        running, behind, waiting = submit((double, 1), (hang,)), submit((double, 2)), submit((double, 2))
+        await until(lambda: len(engine.peek(running).answers) == 1)
+        engine.abandon()
+        first, second = await running
+        assert first.value == 2
+        assert isinstance(second.error, MisuseError)
+        assert await behind == []
+        assert isinstance((await waiting)[0].error, MisuseError)
+
+
 async def test_a_worker_that_does_not_leave_is_killed():
     async with calling(1, sleep_at_exit) as (engine, submit):
         (number,) = [answer.value for answer in await submit((pid,))]
         await engine.aclose(0.01)
     assert not alive(number)
+
+
+async def test_where_there_are_no_pidfds(monkeypatch):
+    """Other systems than Linux: the end of the socket tells of the end of a worker."""
+    monkeypatch.setattr(starting, "_pidfd", lambda _: None)
+    async with calling() as (engine, submit):
+        first, lost = await submit((double, 1), (killed,))
+        assert (first.value, type(lost.error)) == (2, WorkerLost)
+        assert "SIGKILL" in str(lost.error)
+        running = submit((hang,))
+        await until(lambda: engine.peek(running).since is not None)
+        engine.stop(running)
+        assert isinstance((await running)[0].error, asyncio.CancelledError)
+        assert [answer.value for answer in await submit((double, 1))] == [2]
 
 
 async def test_closing_while_workers_start():
@@ -94,6 +122,19 @@ def test_an_engine_that_is_left_behind_with_its_loop_ends_when_it_is_collected()
 
     with pytest.warns(ResourceWarning, match=r"unclosed engine processes\(1\)"):
         number = run_and_collect(use())
+    assert not alive(number)
+
+
+def test_an_engine_can_be_closed_on_another_loop_when_its_own_is_gone():
+    engine = processes(1)
+
+    async def use():
+        (answer,) = await engine.submit([Call(engine.prepare(pid), ())])
+        return answer.value
+
+    number = asyncio.run(use())
+    assert alive(number)
+    asyncio.run(engine.aclose())
     assert not alive(number)
 
 

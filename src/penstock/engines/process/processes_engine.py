@@ -155,22 +155,26 @@ class Processes(Engine, Tell):
         """End it: workers in no call leave; a call that runs has `grace` seconds, then its worker is killed."""
         self._close()
         try:
-            if self._groups and grace:
-                await asyncio.wait(list(self._groups), timeout=grace)
-            for child in self._children:
-                if child.ready and not child.busy and grace:
-                    child.end()
-                else:
-                    child.ending = True
-                    child.kill()
-            if gone := [child.gone for child in self._children]:
-                await asyncio.wait(gone, timeout=max(grace, 1.0))
-            for child in self._children:
-                child.kill()
-            if gone := [child.gone for child in self._children]:
-                await asyncio.wait(gone, timeout=1.0)
+            if self._loop is asyncio.get_running_loop():
+                await self._end(grace)
         finally:
             self.abandon()
+
+    async def _end(self, grace: float) -> None:
+        """Have workers leave: when their calls are over, or by force."""
+        if self._groups and grace:
+            await asyncio.wait(list(self._groups), timeout=grace)
+        for child in self._children:
+            if child.ready and not child.busy and grace:
+                child.end()
+            else:
+                child.ending = True
+                child.kill()
+        for patience in (max(grace, 1.0), 1.0):
+            if gone := [child.gone for child in self._children]:
+                await asyncio.wait(gone, timeout=patience)
+            for child in self._children:
+                child.kill()
 
     @override
     def abandon(self) -> None:
@@ -178,7 +182,6 @@ class Processes(Engine, Tell):
         children, self._children = self._children, []
         if self._pid == os.getpid():
             for child in children:
-                child.ending = True
                 child.kill()
             for child in children:
                 child.kill_and_wait()
@@ -347,7 +350,7 @@ class Processes(Engine, Tell):
     def forget_in_fork(self) -> None:
         """In a child that was forked: close what is the parent's."""
         for child in self._children:
-            child.close_descriptors()
+            child.disown()
         self._children = []
 
 

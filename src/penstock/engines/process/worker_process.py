@@ -4,6 +4,7 @@ import asyncio
 import os
 import pickle
 import signal
+import subprocess
 from asyncio import CancelledError
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -141,6 +142,7 @@ class WorkerProcess:
         self._inbox = messages.Inbox()
         self._outbox = messages.Outbox()
         self._writing = False
+        self._closed = False
         self._sent = 0
         self.functions: set[int] = set()
         self.dropped: list[int] = []
@@ -287,14 +289,39 @@ class WorkerProcess:
 
     def _dead(self) -> None:
         """Reap it, if it is dead, and say what its calls came to."""
+        if self._closed:
+            return
         process = self._started.process
         kill(process)  # what it has started, too
         if process.poll() is None:
             self._loop.call_later(0.005, self._dead)
             return
         self._read(_AT_ONCE)
-        self.let_go()
+        self._let_go()
+        if not self.gone.done():
+            self.gone.set_result(None)
+        self._tell.is_gone(self)
+
+    def kill_and_wait(self) -> None:
+        """End it and reap it here and now, which takes as long as the kernel needs: the loop may be gone."""
+        self.ending = True
+        self.kill()
+        with suppress(subprocess.TimeoutExpired):
+            self._started.process.wait(5)
+        self._read(_AT_ONCE)
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Say what its calls came to, and close what there is of it here."""
         self.ready = False
+        self._closed = True
+        started = self._started
+        if not self._loop.is_closed():
+            self._loop.remove_reader(self._fd)
+            self._loop.remove_writer(self._fd)
+            if started.pidfd is not None:
+                self._loop.remove_reader(started.pidfd)
+        self._close_descriptors()
         groups, self.groups = self.groups, {}
         for number, group in groups.items():
             if group is not None:
@@ -303,9 +330,6 @@ class WorkerProcess:
                 if area.words[pages.BEGUN] > len(group.known):
                     group.known.append(Answer(error=self._lost(group)))
                 group.end()
-        if not self.gone.done():
-            self.gone.set_result(None)
-        self._tell.is_gone(self)
 
     def how(self) -> str:
         """How it ended."""
@@ -325,29 +349,17 @@ class WorkerProcess:
         name = group.functions[len(group.known)].name
         return WorkerLost(f"worker process {self.pid} {self.how()} while it ran {name}")
 
-    def let_go(self) -> None:
-        """Close what there is of it here."""
-        started = self._started
-        if not self._loop.is_closed():
-            self._loop.remove_reader(self._fd)
-            self._loop.remove_writer(self._fd)
-            if started.pidfd is not None:
-                self._loop.remove_reader(started.pidfd)
-        self.close_descriptors()
+    def disown(self) -> None:
+        """In a child that was forked: it is the parent's, and so is the loop."""
+        self._started.process.returncode = 0
+        self._close_descriptors()
 
-    def close_descriptors(self) -> None:
-        """Close these alone: in a child that was forked, the loop is another's."""
+    def _close_descriptors(self) -> None:
         self._started.socket.close()
         fds, self._fds = self._fds, []
         for fd in fds:
             with suppress(OSError):
                 os.close(fd)
-
-    def kill_and_wait(self) -> None:
-        """Without a loop: reap it here, which takes as long as the kernel needs to end it."""
-        self.let_go()
-        with suppress(Exception):
-            self._started.process.wait(5)
 
 
 class Tell:
