@@ -4,7 +4,7 @@ import os
 from typing import Any, cast
 
 from penstock.core.errors import OptionError
-from penstock.durable.sink import Sink, is_sink
+from penstock.durable.sink import Sink, is_sink, place_of
 from penstock.durable.store import JournalPlace
 from penstock.exports import naming_extras
 
@@ -18,14 +18,15 @@ def journal_at(sink: At) -> JournalPlace:
     Raises:
         OptionError: it is neither a sink nor a path.
     """
-    path: Any = sink
-    if not isinstance(sink, str | os.PathLike):
-        if not is_sink(sink):
-            raise OptionError(f"sink must be a sink or the path of its database, got {sink!r}")
-        path = getattr(sink, "path", None)
-        if path is None:
-            return cast("Any", sink).journal  # type: ignore[no-any-return] # a JournalPlace
+    if isinstance(sink, str | os.PathLike):
+        path = os.fspath(sink)
+    elif not is_sink(sink):
+        raise OptionError(f"sink must be a sink or the path of its database, got {sink!r}")
+    elif getattr(sink, "path", None) is None:
+        return cast("JournalPlace", cast("Any", sink).journal)
+    else:
+        path = place_of(sink)
     with naming_extras("a journal in a database", {"apsw": "durable"}):
         from penstock.durable.sqlite.journal_file import JournalFile  # noqa: PLC0415 -- its library is an extra
 
-    return JournalFile(os.fspath(path))
+    return JournalFile(path)
