@@ -284,6 +284,10 @@ def test_an_opening_that_is_not_left_has_died_and_what_it_had_begun_is_known(sin
             assert deaths.enter(opened.id, 3)
             deaths.dispatch(opened.id, 3, Root("a", "v", 9, lambda _: None, 1))
             assert [each.attempts for each in deaths.begun(opened.id, 3)] == [2]
+            settled = root_of("c")
+            settled.dispatched = True
+            again.journal.settle(opened, settled)
+            assert [each.key for each in deaths.begun(opened.id, 2)] == ["a"]
             assert [death.opening for death in deaths.last(opened.id)] == [3, 2]
             deaths.begin_anew(opened.id, 3)
             assert list(deaths.begun(opened.id, 3)) == []
