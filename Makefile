@@ -34,8 +34,9 @@ soak-engines: .venv/.ready ## send 100,000 calls, or ITEMS=10000, to processes t
 kill-matrix: .venv/.ready ## kill durable runs 10,000 times, or KILLS=500: is a row lost, or there twice?
 	@$(BIN)/python tools/kill_matrix.py $(or $(KILLS),10000) $(SEED)
 
-kill-runs: .venv/.ready ## kill a run of a pipeline before and after each single write: is a finished step called again?
+kill-runs: .venv/.ready ## kill a run of a pipeline before and after each single write, and at 500 moments: is a finished step called again?
 	@$(BIN)/python tests/flow/killed_runs.py
+	@$(BIN)/python tests/flow/killed_runs.py $(or $(KILLS),500) $(SEED)
 
 flood: .venv/.ready ## run 10 GB that are generated as they are read through a durable run, or GIGABYTES=1: its peak memory in MB
 	@$(BIN)/python -m tests.durable.flood big $$(( $(or $(GIGABYTES),10) * 1000 ))

@@ -1,15 +1,18 @@
 """Kills a run before and after each single write of its journal and its files, and has the same call go on.
 
 A program of its own: `python tests/flow/killed_runs.py [FIRST:LAST:STEP]` says how many points there are, how many were
-tried, and what was wrong at which. Every run is a child that was forked, so that a point costs some milliseconds.
+tried, and what was wrong at which; `... KILLS [SEED]` kills runs at random moments. Every run is a child that was
+forked, so that a point costs some milliseconds.
 """
 
 import asyncio
 import json
 import os
+import random
 import signal
 import sys
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -161,6 +164,44 @@ def attempt(workspace, calls, last):
     return json.loads(counted.read_text())
 
 
+def attempt_for(workspace, calls, seconds):
+    """Run, and be killed after so many seconds; whether it was."""
+    pid = os.fork()
+    if not pid:
+        try:
+            asyncio.run(go(workspace / "work", calls))
+        finally:
+            os._exit(0)
+    time.sleep(seconds)
+    os.kill(pid, signal.SIGKILL)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
+
+
+def try_moments(kills, seed):
+    """Kill runs at random moments, each run again and again until it is through; what was wrong, if anything was."""
+    moments = random.Random(seed)
+    killed, wrong = 0, []
+    while killed < kills and not wrong:
+        with tempfile.TemporaryDirectory() as directory:
+            workspace = Path(directory)
+            calls = Calls(workspace / "calls")
+            while attempt_for(workspace, calls, moments.uniform(0, LONGEST)) and killed < kills:
+                killed += 1
+                done, _ = finished(workspace / "work") if (workspace / "work").exists() else ([], "new")
+                before = calls.take()
+                if again := set(before) & set(known := getattr(calls, "known", set())):
+                    wrong.append(f"called again: {again} of {known}")
+                calls.known = set(done)
+            points = attempt(workspace, calls, 0)
+            if points[1:] != ["completed", 160_048] or set(calls.take()) & set(getattr(calls, "known", ())):
+                wrong.append(f"it came to {points}")
+    return killed, wrong
+
+
+LONGEST = 0.08
+"""Seconds after which a run is killed at the latest: a little more than it takes."""
+
+
 def try_point(last):  # noqa: PLR0911 -- each is another thing that can be wrong
     """Say what is wrong after a death at point `last`; an empty text if nothing is."""
     with tempfile.TemporaryDirectory() as directory:
@@ -193,7 +234,11 @@ EXPECTED = 27
 """Steps that are finished at the end."""
 
 
-def main(chosen="1::1"):
+def main(chosen="1::1", seed="1"):
+    if ":" not in chosen:
+        killed, wrong = try_moments(int(chosen), int(seed))
+        sys.stdout.write(json.dumps({"killed": killed, "wrong": wrong}))
+        return bool(wrong)
     with tempfile.TemporaryDirectory() as directory:
         workspace = Path(directory)
         count, status, output = attempt(workspace, Calls(workspace / "calls"), 0)

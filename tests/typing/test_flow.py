@@ -8,10 +8,16 @@ from penstock.flow import (
     AnthropicMessages,
     EnvSecret,
     OpenAIChat,
+    Pending,
     Pipeline,
+    PipelineEngine,
+    PipelineError,
+    PipelineResult,
     Reply,
+    RunInfo,
     Step,
     StepContext,
+    StepResult,
     command,
     parallel,
     prompt,
@@ -19,6 +25,7 @@ from penstock.flow import (
     secret,
     step,
 )
+from penstock.tasks import CancelToken
 
 
 @dataclass(frozen=True)
@@ -133,3 +140,18 @@ def programs_and_models() -> None:
 
 async def asking() -> None:
     assert_type(await OpenAIChat("m").ask("Hi", system="Be brief", max_tokens=3), Reply)
+
+
+async def runs(engine: PipelineEngine, pipeline: Pipeline[str, int], token: CancelToken) -> None:
+    assert_type(await engine.run(pipeline, "x"), PipelineResult[int])
+    assert_type((await engine.run(pipeline, "x", run_id="r", cancel=token)).output, int)
+    assert_type(await engine.run_or_raise(pipeline, "x"), int)
+    assert_type(await engine.resume("r", pipeline=pipeline, on_change="restart"), PipelineResult[int])
+    assert_type(engine.runs(), list[RunInfo])
+    assert_type(engine.pending("r"), list[Pending])
+    assert_type(engine.result("r").error, PipelineError | None)
+    assert_type(engine.result("r").steps, tuple[StepResult, ...])
+    assert_type(engine.fork("r", at="a"), str)
+    await engine.run(pipeline, 3)  # type: ignore[misc]  # pyright: ignore[reportArgumentType]
+    await engine.run(pipeline, "x", on_change="maybe")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    await engine.run(pipeline, "x", runid="r")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
