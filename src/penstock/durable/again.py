@@ -1,4 +1,4 @@
-"""Commands on what a journal knows: do roots again, forget a run."""
+"""Has roots done again, or a run forgotten, because somebody asks for it."""
 
 import json
 import os
@@ -22,25 +22,25 @@ from penstock.durable.status import find_run
 from penstock.durable.store import Journal, JournalPlace, JournalReader, JournalStore, RunRecord, Store
 
 type Which = Literal["all", "dead", "other code", "missing rows"]
-"""Roots of a run: every one, those that are dead, those by other code than the last, those without all their rows."""
+"""Which roots of a run: all, the dead ones, those made by other code than the last, those without all their rows."""
 
 _WHICH: Final = ("all", "dead", "other code", "missing rows")
 _NAMED: Final = 5
-"""Keys that are named in an error."""
+"""Keys that an error names."""
 
 _DIGITS: Final = 20
 """Characters of a number of 64 bits."""
 
 _LOOKED_AT: Final = 1_000
-"""Keys that are compared with one that is not there, before it in the order of keys and behind it."""
+"""Keys that are compared with one that is not there, before it and behind it in the order of keys."""
 
 _MANY: Final = 10_000
-"""Roots that are forgotten in one transaction, where their rows are removed, too."""
+"""Roots that one transaction forgets, if their rows are removed, too."""
 
 
 @dataclass(frozen=True, slots=True)
 class ToRedo:
-    """What the next run does again: so many roots of that run, and their rows, which stay until it has."""
+    """What the next run does again: the number of roots of that run, and of their rows, which stay until then."""
 
     run: str
     roots: int
@@ -49,7 +49,7 @@ class ToRedo:
 
 @dataclass(frozen=True, slots=True)
 class Forgotten:
-    """What was forgotten: a run with so many roots; and their rows, which were removed or stay where they are."""
+    """What was forgotten: a run with its number of roots; and the number of their rows, which were removed or stay."""
 
     run: str
     roots: int
@@ -65,21 +65,20 @@ def redo(
     keys: Iterable[Key] | None = None,
     which: Which | None = None,
 ) -> ToRedo:
-    """Have the next run do roots again that are done or dead.
+    """Make the next run do roots again that are done or dead.
 
-    Their rows stay, and can be read, until each root's are replaced by new ones in one transaction. Results that are
-    kept (`memo=True`) are recalled, and not paid for again.
+    Their rows stay, and can be read, until new ones replace them, each root's in one transaction. Results that are kept
+    (`memo=True`) are recalled, and not paid for again.
 
     Args:
         sink: where the rows of the run are; or the path of its database, or of the journal beside a `Callback`.
         run: the name of the run.
         keys: the keys of roots, as the source gives them: 5 is not "5". With `merge`, prefixes are a part of them.
-        which: in place of keys: "all" roots of the run; those that are "dead"; those that were made by "other code"
-            than that of its last opening; those with "missing rows", which others have removed (needs the sink, not
-            only a path).
+        which: in place of keys: "all" roots of the run; those that are "dead"; those made by "other code" than that of
+            its last opening; those with "missing rows", which others have removed (needs the sink, not only a path).
 
     Raises:
-        OptionError: an argument breaks its rule, or it is not one of `keys` and `which`.
+        OptionError: an argument breaks its rule, or not exactly one of `keys` and `which` is given.
         HeldError: a process is writing to it.
         StoreError: there is no such journal, run or root, or it cannot be written; then nothing is changed.
     """
@@ -106,15 +105,14 @@ def redo(
 
 
 def forget(sink: At, /, *, run: str, rows: Literal["keep", "remove"] = "keep") -> Forgotten:
-    """Forget a run: which of its roots are done, what is dead, by which code; the next one of its name is a new one.
+    """Forget a run: which of its roots are done, what is dead, by which code. The next run of its name starts anew.
 
     Args:
         sink: where the rows of the run are; or the path of its database, or of the journal beside a `Callback`.
         run: the name of the run.
-        rows: what becomes of its rows. "keep" leaves them: they belong to no run any more, and a new one does not
-            replace them, but adds its own. "remove" removes them, some at a time (needs the sink, not only a path):
-            after a kill, the same again removes the rest. Those of an index cannot be kept: it finds them by their
-            roots.
+        rows: what becomes of its rows. "keep" leaves them: they belong to no run any more, so a new run does not
+            replace them, but adds its own. "remove" removes them, some at a time (needs the sink, not only a path);
+            after a kill, the same call removes the rest. Rows of an index cannot be kept: it finds them by their roots.
 
     Raises:
         OptionError: an argument breaks its rule.
@@ -141,11 +139,11 @@ def forget(sink: At, /, *, run: str, rows: Literal["keep", "remove"] = "keep") -
 
 
 def keys_written(sink: At, run: str, texts: Iterable[str]) -> list[Key]:
-    """Return the keys that texts of the command line stand for; `StoreError` names those that are not there.
+    """Find the keys of roots that texts of the command line stand for; raise `StoreError` for those that are not there.
 
     A text stands for the number that it shows, or for the key that it is, or for the text that it is in JSON, with
-    quotes, or for the one that is shown like it, with escapes: the first of these that is there. Where the number 5 and
-    the text "5" both are, 5 is the number and '"5"' the text.
+    quotes, or for the key that is shown like it, with escapes: the first of these that is there. If both the number 5
+    and the text "5" are there, 5 is the number and '"5"' the text.
     """
     place = journal_at(sink)
     with place.read() as journal:
@@ -249,7 +247,7 @@ def _redo_by_other_code(journal: Journal, run: RunRecord) -> tuple[int, int]:
 
 
 def _remove_all(given: Store | None, run: RunRecord) -> tuple[int, int]:
-    """Remove the rows of all roots and forget the roots, some at a time; return how many of both."""
+    """Remove the rows of all roots and forget these, some at a time; return the numbers of both."""
     store = _with_rows(given, f'rows="remove" for run {run.name!r}')
     roots = rows = 0
     with store.transaction():
@@ -278,7 +276,7 @@ def _drop_memos(opened: JournalStore) -> None:
 
 
 def _not_there(place: JournalPlace, journal: JournalReader, run: RunRecord, keys: Sequence[Key]) -> StoreError:
-    """Return the error for keys that no root has; it names some that look like the first."""
+    """Make the error for keys of no root; it names some that are like the first."""
     near = keys[0] if can_be_key(keys[0]) else ""
     around = {str(key): key for key in journal.keys_near(run.number, near, _LOOKED_AT)}
     wanted = str(keys[0])

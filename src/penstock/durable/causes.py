@@ -11,24 +11,28 @@ SHOWN: Final = 10
 """Causes that a report has, at most."""
 
 _KEPT: Final = 1_000
-"""Causes that are told apart while a run goes on; beyond, errors of one type are one."""
+"""Causes that a run tells apart; beyond, all errors of one type are one cause."""
 
 _LONGEST: Final = 300
-"""Characters of the error of a cause."""
+"""Characters of the error of a cause, at most."""
 
 _VARIES: Final = re.compile(r"""'[^']*'|"[^"]*"|[a-z]+://[^\s'"]+|(?<!\w)(?!\d{3}(?!\w))[\w.+-]*\d[\w.+-]*""")
-"""What differs from item to item: quoted text, addresses, words with digits; but not three digits, as a status has."""
+"""What differs from item to item: quoted text, addresses, words with digits.
+
+But not three digits, which a status has.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """Why roots died.
+    """A cause of death of roots.
 
     Attributes:
         error: what the first of them died of, in a line.
         stage: where.
-        count: how many roots died of such an error; errors are alike that differ in numbers, quoted text and addresses.
-        key: that of the first of them.
+        count: how many roots died of such an error. Errors are alike if they differ in numbers, quoted text and
+            addresses.
+        key: of the first of them.
     """
 
     error: str
@@ -56,12 +60,12 @@ class Causes:
         self._found[alike] = Cause(line, stage, 1, key) if found is None else replace(found, count=found.count + 1)
 
     def commonest(self, most: int = SHOWN) -> tuple[Cause, ...]:
-        """Return the most frequent causes, the most frequent first."""
+        """Return the causes of most roots, the most frequent first."""
         return tuple(sorted(self._found.values(), key=lambda cause: -cause.count)[:most])
 
 
 def causes(letters: Iterable[tuple[str, str, Key]]) -> tuple[Cause, ...]:
-    """Count the causes of roots, given by error, stage and key; return the commonest first."""
+    """Return all causes, from error, stage and key of each root, the commonest first."""
     found = Causes()
     for letter in letters:
         found.add(*letter)

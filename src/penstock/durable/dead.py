@@ -1,4 +1,4 @@
-"""Dead roots: list what failed of them, have them done again, or give them up."""
+"""Dead roots: lists what failed of them and was set aside, has them done again, or gives them up."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ class Letter:
         attempts: how often it was tried.
         error: why, in a line.
         traceback: why, in full.
-        item: what it was, as `repr` has it.
+        item: what it was, as `repr` shows it.
         at: when it was set aside, in seconds since 1970.
     """
 
@@ -35,7 +35,7 @@ class Letter:
 
 @dataclass(frozen=True, slots=True)
 class DeadRoot:
-    """A root that was set aside: of which run, by which key, in which version, and what failed of it."""
+    """A root that was set aside: its run, key and version, and what failed of it."""
 
     run: str
     key: Key
@@ -61,7 +61,7 @@ def dead_roots(sink: At, *, run: str | None = None, keys: Iterable[Key] = ()) ->
 
 
 def retry(sink: At, *, run: str | None = None, keys: Iterable[Key] = ()) -> list[DeadRoot]:
-    """Have the next run do dead roots again; the arguments are those of `dead_roots`, and so is what is returned.
+    """Make the next run do dead roots again, and return them; the arguments are those of `dead_roots`.
 
     Raises:
         HeldError: a process is writing to it.
@@ -71,9 +71,10 @@ def retry(sink: At, *, run: str | None = None, keys: Iterable[Key] = ()) -> list
 
 
 def discard(sink: At, *, run: str | None = None, keys: Iterable[Key] = ()) -> list[DeadRoot]:
-    """Give dead roots up: they are done, without rows, until they change; otherwise as `retry`.
+    """Give dead roots up: they count as done, without rows, until they change.
 
-    In an index of documents, one that had rows in a version before keeps these.
+    Arguments, result and errors as for `retry`. In an index of documents, a root that had rows in an earlier version
+    keeps these.
     """
     return _changed(sink, run, keys, lambda journal, root: journal.discard(root))
 

@@ -1,7 +1,7 @@
 """Who may have killed a process: the roots that were under way at both of the last two deaths of a run.
 
-An opening is entered before it begins its work, and leaves in order; those that are still there have died. Only after
-a death it is noted which roots are begun: of the one before, it is known how far it had come in its sources.
+An opening is noted before it begins its work, and is crossed out when it ends in order: those that remain have died.
+Only after a death is it noted which roots are begun; of an opening before, it is known how far it read its sources.
 """
 
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from penstock.durable.store import Deaths, Suspect
 
 
 def suspects(deaths: Deaths, run: int) -> Sequence[Suspect]:
-    """Return the roots that were under way at the last two deaths and are not settled.
+    """Return the roots that were under way at both of the last two deaths and are not settled.
 
     At a death before which nothing was noted, these are the roots up to which the source was read by then.
     """

@@ -1,4 +1,4 @@
-"""Runs a stream into a sink, root by root."""
+"""Delivers a stream into a sink, root by root."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -32,19 +32,19 @@ from penstock.durable.writer import Writer
 from penstock.run import Run, last_stage
 
 HELD: Final = 10_000
-"""Rows of unfinished roots that are held in memory, by weight; beyond, they wait in the store."""
+"""Rows of unfinished roots that memory holds, by weight; more of them wait in the store."""
 
 
 _AT_ONCE: Final = 64
-"""Items that are taken at once where they are there, between two looks at the loop."""
+"""Items that are taken at once, if they are there, between two looks at the loop."""
 
 
 type AcceptAll = Callable[[list[Any]], list[Any] | None]
-"""Gives what a store makes of rows, or None where it has to be asked for each, as it may have it."""
+"""Turns rows into what the store keeps of them; None if the store has to be asked for each, as it may hold it."""
 
 
 def itself(row: Any) -> Any:
-    """Return the row: the `accept` of a store that has none."""
+    """Return the row, for a store that takes rows as they come."""
     return row
 
 
@@ -62,7 +62,10 @@ class Deliverer:
     def __init__(
         self, job: Job, opening: Opening, found: Tried, *, began: float, only: frozenset[Key] | None = None
     ) -> None:
-        """Prepare to deliver all roots, or `only` those of some keys; `found` says what child processes have done."""
+        """Prepare to deliver what is to be done, or `only` the roots of those keys.
+
+        `found` is what children have done.
+        """
         options, store, opened = job.options, opening.store, opening.run
         self.items: Run[Tracked] = Run(
             lambda scope: job.source.open(scope, self._ledger, "", keeps_order(job.sink)),
@@ -125,7 +128,7 @@ class Deliverer:
         self._aborted = False
 
     def start(self) -> None:
-        """Start the thread that writes."""
+        """Start the writer."""
         self._writer.start()
 
     async def run(self) -> None:
@@ -136,7 +139,7 @@ class Deliverer:
             await self._end()
 
     async def _end(self) -> None:
-        """Settle what is left when the stream has ended; if its source has, too, close the run in the journal."""
+        """Finish after the end of the stream: if that was the end of the source, note it in the journal."""
         self._refuse_unfinished()
         if self._ledger.has_enough:
             await self._settle_within_limit()
@@ -152,7 +155,7 @@ class Deliverer:
             self._complete = True
 
     async def _read(self) -> None:
-        """Read the stream to its end; hand finished roots to the writer."""
+        """Give the writer what the stream gives, to its end."""
         writer = self._writer
         async with self.items as items:
             async for item in items:
@@ -164,7 +167,7 @@ class Deliverer:
                     break
 
     def _take_at_hand(self) -> None:
-        """Take what is ready now; rows that come from the source itself in bundles."""
+        """Take the items that need no waiting; rows that come straight from the source are taken together."""
         stage, writer = last_stage(self.items), self._writer
         if isinstance(stage, Resume) and self._accept_all is not None:
             while not writer.is_full and (taken := stage.together(_AT_ONCE)):
@@ -177,7 +180,7 @@ class Deliverer:
                     break
 
     def _take_bundle(self, bundle: Bundle) -> Sequence[Tracked]:
-        """Commit new roots together, if the store accepts them so; else return their items, to be taken one by one."""
+        """Have new roots committed together; else return their items, each of which has to be looked at."""
         assert self._accept_all is not None
         rows = None
         with suppress(Exception):  # it comes again, for its row
@@ -207,7 +210,7 @@ class Deliverer:
         root.settled()
 
     async def _settle_within_limit(self) -> None:
-        """Commit the roots that wait for others within the limit; name those that wait for roots beyond it."""
+        """Commit the roots that wait for others within the limit; raise for those that wait for roots beyond it."""
         self._writer.settle_put_off(is_last=False)
         await self._written()
         if waiting := self._writer.put_off:
@@ -220,7 +223,7 @@ class Deliverer:
             )
 
     def _refuse(self, root: Root, error: Exception, item: object) -> None:
-        """Set aside a row that the sink cannot hold, or raise why; in a child process, leave its root to the parent."""
+        """Set aside a row that the sink cannot hold, or raise its error; in a child, leave its root to the parent."""
         if self._only is not None:
             root.failed = True
             return
@@ -230,12 +233,12 @@ class Deliverer:
 
     @property
     def failures(self) -> tuple[Failed, ...]:
-        """The newest failures that did not end the run: those of the stages, then rows that the sink refused."""
+        """The newest items that failed and did not end the run: of the stages, then those that the sink refused."""
         return (*self.items.failures, *self._refusals.failures)[-KEPT_FAILURES:]
 
     @property
     def _was_stopped(self) -> bool:
-        """Whether nothing more may be begun, even if the stream has ended."""
+        """Whether to begin nothing more, even if the stream is over."""
         return (
             self.items.was_stopped
             or self._aborted
@@ -244,7 +247,7 @@ class Deliverer:
         )
 
     def _refuse_unfinished(self) -> None:
-        """Raise if the stream has ended and a root has not: the run must not count as complete."""
+        """Raise if the stream has ended and a root has not: the run must not pass for a complete one."""
         if lost := self._ledger.unfinished():
             raise PenstockError(
                 f"the stream has ended, but {len(lost)} of its roots have not, the first of them {lost[0].key!r}: "
@@ -257,9 +260,9 @@ class Deliverer:
         self.items.abort()
 
     async def close(self, driven: "asyncio.Future[None] | None" = None) -> None:
-        """Commit what is finished, whatever happened; a sink that has not taken it after the grace is aborted.
+        """Commit what is finished, whatever happened; abort a sink that has not taken it after the grace.
 
-        `driven` is done when nobody is in `run` any more; else what is in flight is stopped first.
+        `driven` is done when nobody is in `run` any more; if it is not given, what is in flight is stopped first.
         """
         timer = self._writer.loop.call_later(self._job.options.grace, self._store.abort)
         try:
@@ -282,7 +285,7 @@ class Deliverer:
                 self._leave()
 
     def _leave(self) -> None:
-        """Note that nothing of the run is under way any more; what was at earlier deaths stays suspect."""
+        """Note that nothing of the run is under way any more; suspects of earlier deaths stay suspect."""
         if self._only is not None or self._complete:
             return
         with suppress(StoreError), self._store.transaction():  # what it is for has worse to say then
@@ -301,11 +304,11 @@ class Deliverer:
 
     @property
     def already_done(self) -> int:
-        """Roots that were done before; those that children have done were passed over after that."""
+        """Roots that were done before, without those that children have done and that were passed over after that."""
         return max(sum(self._ledger.passed.values()) - self._found.counts.get("delivered", 0), 0)
 
     def report(self) -> RunReport:
-        """Report what was done, so far or at the end."""
+        """Return what was done, so far or at the end."""
         ledger, found = self._ledger, self._found
         return RunReport(
             **self.counts(),
@@ -347,7 +350,7 @@ class Deliverer:
         self._writer.note(lambda journal: journal.remember(stage, item, value), weight=weight(value))
 
     def _dispatch(self, root: Root) -> Awaitable[None]:
-        """Note in the journal that a root is under way; if that fails, the run is aborted, and all who wait with it."""
+        """Note that a root is under way; if that fails, abort the run, and raise for who waits."""
         committed = self._writer.loop.create_future()
         root.dispatched = True
         self._begun += 1
@@ -358,7 +361,7 @@ class Deliverer:
         return committed
 
     def _stage(self) -> None:
-        """Move rows of the largest unfinished roots to the journal, until half of `HELD` is left in memory."""
+        """Move the rows of the largest unfinished roots to the store, until half of all rows in memory are there."""
         for root in sorted(self._ledger.unfinished(), key=attrgetter("weight"), reverse=True):
             self._held -= root.weight
             if root.letters:
@@ -399,7 +402,7 @@ class Deliverer:
             await self._progress.wait()
 
     async def _written(self) -> None:
-        """Wait until all that was given to the writer is committed; raise why it is not."""
+        """Wait until all that the writer was given is committed; raise why it is not."""
         await self._committing(lambda: self._writer.is_idle)
         if self._writer.failure is not None:
             raise self._writer.failure
@@ -421,7 +424,7 @@ class Deliverer:
                 self._removed += before - len(gone)
 
     def _without(self, silent: list[str], page: list[tuple[int, Key]]) -> list[tuple[int, Key]]:
-        """Return the roots of a page without those of sources that gave nothing, as a truncated file does."""
+        """Return the roots of a page, without those of sources that gave nothing: a truncated file looks like that."""
         for prefix in [each for each in silent if any(str(key).startswith(each) for _, key in page)]:
             silent.remove(prefix)
             self._ledger.note_unread(prefix)
@@ -434,7 +437,7 @@ class Deliverer:
         return page
 
     def _remove(self, gone: list[RootId], journal: Journal) -> None:
-        """Remove roots and their rows, as much as one commit may hold; runs in the thread that writes."""
+        """Remove roots and their rows, as many as one commit may hold; runs in the thread that writes."""
         rows = 0
         while gone and rows < self._store.largest:
             root = gone.pop()
@@ -442,12 +445,12 @@ class Deliverer:
             rows += 1 + journal.forget(root.number)
 
     async def _drop_memos(self) -> None:
-        """Drop what is kept for stages that are part of no run any more."""
+        """Drop kept results of stages that are part of no run any more."""
         while not self._was_stopped and (stage := self._reader.unused_memo()) is not None:
             await self._write(methodcaller("drop_memo", stage))
 
     async def _write(self, write: Callable[[Journal], object]) -> None:
-        """Run `write` in a transaction of the thread that writes, so that the loop is free, and wait for it."""
+        """Have the writer's thread do that in a transaction of its own, so that the loop stays free."""
         self._writer.note(write)
         await self._written()
 

@@ -1,4 +1,4 @@
-"""Looks up which roots are settled, a page of keys at a time."""
+"""Looks up, in pages, which roots were settled before."""
 
 from collections.abc import Iterator
 from typing import Any, Final
@@ -8,17 +8,17 @@ from penstock.durable.roots import Key
 from penstock.durable.store import JournalReader, Known
 
 PAGE: Final = 1024
-"""Roots that are read at once, at most: no read lasts so long that the write-ahead log cannot be folded in."""
+"""Roots that are read at once, at most: no read lasts so long that the write-ahead log cannot be checkpointed."""
 
 _WORTH: Final = 8
-"""How many roots of a page can be read in the time in which one is looked up by itself."""
+"""Roots of a page that can be read in the time of looking up a single one."""
 
 
 class DoneRoots:
-    """The settled roots of a run.
+    """The roots of a run that the journal knows.
 
     Attributes:
-        place: the journal that it looks into.
+        place: the journal that it reads.
     """
 
     def __init__(self, reader: JournalReader, run: int) -> None:
@@ -27,11 +27,11 @@ class DoneRoots:
         self.place: str = reader.place
 
     def lookup(self) -> "Lookup":
-        """Make the lookup of one source."""
+        """Return what finds the roots of one source."""
         return Lookup(self._reader, self._run)
 
     def settled_before(self, opening: int) -> Iterator[list[tuple[int, Key]]]:
-        """Give number and key of every root settled before that opening, in the order of keys, a page at a time."""
+        """Give the number and key of every root settled before that opening, in the order of keys, a page at a time."""
         last: Key | None = None
         while page := self._reader.settled(self._run, last, PAGE):
             if last is not None and _rank(page[0][1]) <= _rank(last):  # it would not end
@@ -43,8 +43,8 @@ class DoneRoots:
 class Lookup:
     """Finds roots by key, in the order of keys: a page at a time.
 
-    A page is as long as the last one was worth: where keys come in order it grows; where they do not, each key is
-    looked up by itself.
+    A page is as long as the last one was worth. If keys come in order it grows; if they do not, each key is looked up
+    by itself.
 
     Attributes:
         page: what was read last, by key; the same dict at all times.
@@ -65,7 +65,7 @@ class Lookup:
         self.page: dict[Key, Known] = {}
 
     def find(self, key: Key, position: int) -> Known | None:
-        """Return what is known of a root whose key is not in the page; `position` counts the keys of its source."""
+        """Return what is known of the root of that key, which is not in the page; `position` counts its keys."""
         end = self._end
         if end is not None and key.__class__ is end.__class__ and key > end:  # type: ignore[operator] # pyright: ignore[reportOperatorIssue] -- of one type
             self._end = self._highest = key
@@ -89,13 +89,13 @@ class Lookup:
 
     @property
     def is_at_the_end(self) -> bool:
-        """Whether the last key that was looked up comes after all known ones."""
+        """Whether the last key that was looked for comes after all known ones."""
         return self._end is not None
 
     def has_none_of(self, keys: list[Key]) -> bool:
-        """Whether rising keys of one type come after all known ones: one look for all of them.
+        """Whether keys of one type, in rising order, come after all known ones: one look for all of them.
 
-        It may say no though nothing is known of them.
+        It may answer no even if nothing is known of them.
         """
         end: Any = self._end
         first: Any = keys[0]
@@ -106,7 +106,7 @@ class Lookup:
         return True
 
     def _in_order_again(self, key: Key) -> bool:
-        """Whether enough single lookups came in order for a page to be worth a try."""
+        """Whether enough keys that were looked up by themselves came in order, so that a page is worth a try."""
         before, self._before = self._before, key
         self._rising = self._rising + 1 if before is not None and _rank(key) > _rank(before) else 0
         if self._rising <= _WORTH:
@@ -120,7 +120,7 @@ class Lookup:
         return self._high is None or _rank(key) <= _rank(self._high)
 
     def _turn_to(self, key: Key, position: int) -> None:
-        """Read the page that begins at `key`."""
+        """Read the page that begins at that key."""
         if self._low is not None:
             used = position - self._turned_at - self._not_there
             self._size = min(2 * self._size, PAGE) if used * _WORTH > self._size else 1

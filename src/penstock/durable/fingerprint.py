@@ -1,13 +1,13 @@
-"""Fingerprints of the code of stages: 16 bytes, the same in every process, that tell whether it has changed.
+"""Fingerprints of the code of stages: 16 bytes, the same in every process, which tell whether a stage has changed.
 
-The function is known by module, qualified name, byte code, constants (the docstring among them) and the names that it
-uses; and by all data that it holds when the run begins: its defaults and attributes, the arguments of a `partial`, what
-it closes over, the object that it is a method of (see `penstock.durable.held`). File names, line numbers and
-annotations are no part of it; nor are the global names that it uses, beyond their being used: what they stand for is
-for `deps` to say. Byte code is that of one feature release of Python: with another one, every function has changed.
+A function is known by its module, qualified name, byte code, constants (the docstring among them) and the names that it
+uses; and by all data that it holds when the run begins: defaults and attributes, arguments of a `partial`, closures,
+the object that it is a method of (see `penstock.durable.held`). File names, line numbers and annotations do not count.
+Nor do the values of global names: give them in `deps`. Byte code is that of one feature release of Python: with another
+release, every function has changed. See `docs/decisions.md`, "Code is compared by what it does".
 
-What cannot say all that it holds is known by its type. Results of such a function are not kept, unless `deps` says what
-they depend on: what was kept could be those of another one.
+A value that cannot tell all that it holds is known by its type. Results of such a function are not kept, unless `deps`
+says what they depend on: else what was kept could belong to another function.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ from penstock.durable.values import PackError, digest, type_name
 from penstock.ops.operator import Code, Operator
 
 type OnChange = Literal["continue", "restart", "refuse"]
-"""What becomes of what is done when the code has changed: it stays, it is done again, or the run is refused."""
+"""What becomes of roots that are done when the code has changed: they stay, are done again, or the run is refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,17 +35,17 @@ class StageCode:
 
 
 def stage_code(operator: Operator) -> StageCode | None:
-    """Return the code of an operator, or None if it runs no function.
+    """Return the code of an operator, if it runs a function.
 
     Raises:
-        OptionError: `deps` holds what has no digest; or results are to be kept, `deps` is not given, and the function
-            holds what cannot say all of itself.
+        OptionError: `deps` holds something without a digest; or results are to be kept, `deps` is not given, and the
+            function holds something that cannot tell all of itself.
     """
     return None if operator.code is None else StageCode(operator.code.title, fingerprint(operator.name, operator.code))
 
 
 def fingerprint(operator: str, code: Code) -> bytes:
-    """Return 16 bytes that differ when the results of the operator may."""
+    """Return 16 bytes that differ when the results of the operator may differ."""
     try:
         deps = digest(code.deps)
     except PackError as error:
@@ -69,7 +69,7 @@ def code_of(stages: Sequence[StageCode]) -> bytes:
 
 
 def changes(before: Sequence[StageCode], now: Sequence[StageCode]) -> tuple[str, ...]:
-    """Name the stages that have changed; new ones and those that are gone are marked."""
+    """Name the stages that have changed; those that are new or gone are marked as such."""
     changed: list[str] = []
     matcher = SequenceMatcher(
         a=[stage.fingerprint for stage in before], b=[stage.fingerprint for stage in now], autojunk=False

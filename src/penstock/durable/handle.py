@@ -89,14 +89,14 @@ class DurableRun:
             self._opening.store.close()
 
     async def finish(self) -> RunReport:
-        """Read the stream to its end, or until the run is stopped, aborted or fails; return its report.
+        """Read the stream to its end, or until the run is stopped, aborted or fails; return the report.
 
-        A call that is cancelled cancels what is in flight. Once the run has come to its end, a second call gives the
-        same again.
+        A call that is cancelled cancels what is in flight. Once the run has ended, a second call returns the same
+        report.
 
         Raises:
             RuntimeError: the block was not entered, or is left.
-            ConcurrentReadError: another call is at it.
+            ConcurrentReadError: another call is in progress.
             Exception: the first failure of the stream or the sink.
         """
         if self._driven is not None:
@@ -131,22 +131,22 @@ class DurableRun:
 
     @property
     def delivered(self) -> int:
-        """Roots that are done and committed by now."""
+        """Roots that are done and committed until now."""
         return 0 if self._delivery is None else self._delivery.delivered
 
     @property
     def already_done(self) -> int:
-        """Roots that were done before, and were passed over by now."""
+        """Roots that were done before and were passed over until now."""
         return 0 if self._delivery is None else self._delivery.already_done
 
     @property
     def dead(self) -> int:
-        """Roots that were set aside by now."""
+        """Roots that were set aside until now."""
         return 0 if self._delivery is None else self._delivery.dead
 
     @property
     def rows(self) -> int:
-        """Rows that are stored by now."""
+        """Rows that are stored until now."""
         return 0 if self._delivery is None else self._delivery.rows
 
     @property
@@ -163,11 +163,11 @@ class DurableRun:
         return () if self._delivery is None else self._delivery.failures
 
     def stats(self) -> Stats:
-        """Return what every stage has counted and measured until now, as `Run.stats`."""
+        """Return what every stage counts and measures until now, as `Run.stats` does."""
         return Stats() if self._delivery is None else self._delivery.items.stats()
 
     def report(self) -> RunReport:
-        """Report what was done, so far or at the end.
+        """Return what was done, so far or at the end.
 
         Raises:
             RuntimeError: the run was not opened.
@@ -176,7 +176,7 @@ class DurableRun:
 
     @property
     def memo(self) -> Memo:
-        """The results of stages that are kept; for workflows, not for users."""
+        """The results that stages keep; for workflows, not for users."""
         return self._begun().memo
 
     def _begun(self) -> Deliverer:

@@ -1,10 +1,10 @@
-"""Prints a function and all that it holds: bytes that differ when its results may, the same in every process.
+"""Prints of functions and values: bytes that differ when the results may differ, and are the same in every process.
 
-Such bytes are a print. It is made of the prints of parts, down to values that say all of themselves. Nothing in it
-depends on an address, on the order of a set or on what was printed before: sets are sorted by the prints of their
-members, and what leads back to itself is known by how far up. An object of a class written in Python is what its
-attributes are. A value of which that is not all (a file, a client, a lock) is *opaque*: it is known by its type alone,
-and named, for those who must know everything.
+A print is made of the prints of parts, down to values that tell all of themselves. It depends on no address, no order
+of a set, and nothing that was printed before: sets are sorted by the prints of their members, and a reference back to
+the value itself is known by how far up it leads. An object of a class written in Python is what its attributes are. A
+value that holds more (a file, a client, a lock) is *opaque*: it is known by its type alone, and named for those who
+must know everything.
 """
 
 import array
@@ -34,11 +34,11 @@ from uuid import UUID
 from penstock.durable.values import kind_of, pack, type_name
 
 MOST: Final = 100_000
-"""Values that are looked at, containers and what they hold; a function that holds more is opaque."""
+"""Values that are looked at, containers and their contents; a function that holds more is opaque."""
 
 _DEPTH: Final = 100
 _BYTES: Final = 1 << 28
-"""Bytes of an array that is looked at: they are copied."""
+"""Bytes of an array that is looked at, at most: they are copied."""
 
 _WORD: Final = object.__basicsize__ // 2
 
@@ -47,7 +47,7 @@ _COLLECTIONS: Final = frozenset((list, tuple, dict, set, frozenset))
 _BY_REPR: Final = (timedelta, timezone, Decimal, Fraction, UUID, zoneinfo.ZoneInfo)
 _TYPING: Final = (types.GenericAlias, types.UnionType, typing.TypeVar, type(typing.List[int]), type(typing.Any))  # noqa: UP006
 _BASES: Final = (dict, list, tuple, set, frozenset, str, int, float, complex, bytes, bytearray, BaseException)
-"""Built-in types whose values hold something beside attributes: their subclasses do, too."""
+"""Built-in types whose values hold more than attributes, as do their subclasses."""
 
 _GETTERS: Final = (operator.itemgetter, operator.attrgetter, operator.methodcaller)
 _OF_C: Final = (
@@ -63,11 +63,11 @@ _CELLS_OF_CLASSES: Final = {"_abc_impl"}
 
 
 class Opaque(Exception):
-    """A value that cannot say all that it holds."""
+    """A value that cannot tell all that it holds."""
 
 
 class Held:
-    """Makes prints; `opaque` names the values that were known by their types alone, and where they stand."""
+    """Makes prints; `opaque` names the values that were known by their types alone, and where they are."""
 
     def __init__(self) -> None:
         self.opaque: list[str] = []
@@ -271,7 +271,7 @@ class Held:
         )
 
     def _data_of_class(self, kind: type[Any]) -> bytes:
-        """Print the attributes of a class and its bases that are data: no methods, nothing that Python adds."""
+        """Return the data attributes of a class and its bases: not the methods, nor what Python adds."""
         data: dict[str, Any] = {}
         for each in reversed(kind.__mro__):
             if not _is_of_a_library(each):
@@ -297,7 +297,7 @@ class Held:
         return made
 
     def _content_of(self, value: Any, base: type[Any]) -> object:
-        """Return what a value of a subclass holds as one of its built-in type, whatever its class overrides."""
+        """Return what a value of a subclass of a built-in type holds as one of that type, whatever the class does."""
         of: Any = base
         if isinstance(value, collections.OrderedDict):
             return list(collections.OrderedDict[Any, Any].items(cast("Any", value)))
@@ -312,7 +312,7 @@ class Held:
         return bytes(value) if base in {bytes, bytearray} else of.__repr__(value)
 
     def _rest(self, value: Any, kind: type[Any]) -> bytes:
-        """Print what an object of a subclass adds to a value that is described otherwise."""
+        """Return what an object of a subclass adds to a value that is described otherwise."""
         if isinstance(value, _DESCRIBED_WHOLLY) or _is_of_a_library(kind):
             return b""
         own = [each for each in kind.__mro__ if not _is_of_a_library(each)]
@@ -340,13 +340,13 @@ class Held:
 
 
 def _slots(kind: type[Any]) -> list[str]:
-    """The names of the slots of a class and of those above it, as pickle has them."""
+    """Return the names of the slots of a class and its bases, as pickle does."""
     names: Callable[[type[Any]], list[str]] = vars(copyreg)["_slotnames"]
     return names(kind)
 
 
 def _says_all(kind: type[Any], base: type[Any] | None) -> bool:
-    """Whether objects of a class have nothing but attributes, and what one of `base` has; as pickle has it."""
+    """Whether objects of a class hold only attributes and what one of `base` holds, as pickle sees it."""
     if base is not None:
         return all(
             each is base or each in base.__mro__ or _is_of_python(each) or each in _CONTAINERS for each in kind.__mro__
@@ -360,7 +360,7 @@ _CONTAINERS: Final = {collections.OrderedDict, collections.defaultdict}
 
 
 def _is_of_python(kind: type[Any]) -> bool:
-    """Whether a class was made by a `class` statement, or an exception that is built in: these have but `args`."""
+    """Whether a class was made by a `class` statement, or is a built-in exception: these hold only `args`."""
     return issubclass(kind, BaseException) or bool(kind.__flags__ & _HEAP)
 
 

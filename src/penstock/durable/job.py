@@ -1,4 +1,4 @@
-"""What a durable run is to do: from what source, into what sink, by what options."""
+"""What a durable run has to do: its source, its sink, its options."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,14 +14,14 @@ from penstock.durable.sink import Sink, check_sink, removes
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A durable run, described.
+    """A source, a sink, and the options of a run.
 
     Attributes:
         source: where the roots come from, and the stages that they go through.
         sink: where their rows go.
-        options: what the user has said.
-        retries_dead: whether a root that fails is tried again by the next run, as one that may do better then.
-        is_missing: whether a root that was settled before and was not seen is one that the source should have had.
+        options: of the user.
+        retries_dead: whether the next run tries a root again that fails, as it may succeed then.
+        is_missing: whether a root that was settled before and not seen again should have been in the source.
     """
 
     source: RootSource
@@ -47,7 +47,7 @@ class Job:
 
     @property
     def tolerance(self) -> Tolerance | None:
-        """How many rows the sink may refuse; None if the first one ends the run."""
+        """How many rows that the sink refuses are set aside; None if the first one ends the run."""
         match self.options.on_error:
             case None:
                 return self.source.tolerance

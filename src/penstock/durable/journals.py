@@ -1,4 +1,4 @@
-"""Finds the journal of a sink, or the one in a database at a path."""
+"""Finds a journal: that of a sink, or the one in a database at a path."""
 
 import os
 from typing import Any, cast
@@ -13,7 +13,7 @@ type At = Sink | str | os.PathLike[str]
 
 
 def journal_at(sink: At) -> JournalPlace:
-    """Return where the journal is.
+    """Return the place of the journal.
 
     Raises:
         OptionError: it is neither a sink nor a path.

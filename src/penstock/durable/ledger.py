@@ -1,4 +1,4 @@
-"""The ledger of a run: which roots are under way, which are done, and which of these were not seen again."""
+"""The ledger of a run: which roots are under way, which are done, and which done ones were not seen again."""
 
 from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Iterator
@@ -21,23 +21,23 @@ if TYPE_CHECKING:
     from penstock.durable.store import Known, Opened, Reach
 
 type Dispatch = Callable[[Root], Awaitable[None]]
-"""Notes in the journal that a root is under way; what it gives is done when that is committed."""
+"""Notes in the journal that a root is under way; the awaitable is done when that is committed."""
 
 type Admit = Callable[[Any], Any]
-"""Gives a `Tracked` of a new root for an item that is not done, else DROPPED."""
+"""Turns an item into a `Tracked` of a new root, or into DROPPED if the item is done."""
 
 type Bundled = Callable[[list[Any]], Bundle | None]
-"""Gives new roots for items together; None, with nothing done, where each has to be looked at."""
+"""Turns items into new roots, together; returns None, with nothing done, if each has to be looked at."""
 
 _PLACES = 1_000
-"""Places that could not be read, of which a list is kept; where there are more, nothing is missing."""
+"""Places that could not be read that are kept by name; with more, no root counts as missing."""
 
 _LEAST, _MOST = -(2**63), 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """How the items of a source are known from run to run, and what the source is."""
+    """How a source and its items are known from run to run."""
 
     source: str
     key: Callable[[Any], Key]
@@ -58,13 +58,13 @@ class Ledger:
         changed: roots that were settled before in another version, or are to be done again, and were begun again.
         taken: roots that were taken.
         unread: places that the source could not read.
-        duplicates: items that were dropped as another one had their key.
-        memo: results of stages that are kept.
-        dispatch: how a root is noted before it is begun, where that is to be.
-        only: the keys of the roots that may be taken, or None: all.
+        duplicates: items that were dropped because another one had their key.
+        memo: results that stages keep.
+        dispatch: notes a root before it is begun, if that is needed.
+        only: the keys of the roots that may be taken; None for all.
         is_full: whether so much waits to be committed that no root may be taken.
         limit: roots that may be taken; None for all.
-        waiting: who is to be told when something was committed.
+        waiting: who is told when something was committed.
     """
 
     def __init__(
@@ -119,20 +119,20 @@ class Ledger:
 
     @property
     def has_enough(self) -> bool:
-        """Whether the limit of roots is reached."""
+        """Whether as many roots were taken as allowed."""
         return self.limit is not None and self.taken >= self.limit
 
     def room(self, room: int) -> int:
-        """Return how many of `room` items the limit lets in."""
+        """Return how many of `room` items may be asked for."""
         return room if self.limit is None else min(room, self.limit - self.taken)
 
     @property
     def place(self) -> str:
-        """Where the journal is; of a file its path."""
+        """The database of the journal."""
         return self._done.place
 
     def admitting(self, identity: Identity, prefix: str) -> tuple[Admit, Bundled]:  # noqa: C901 -- of what it makes
-        """Make two functions for a source: one makes a root of an item that is not done, one a bundle of many."""
+        """Return what makes roots of items that are not done, one by one or many; it stands behind a source."""
         positions = count()
         source = len(self._sources)
         self._sources.append((prefix, positions))
@@ -178,7 +178,7 @@ class Ledger:
     def _bundling(
         self, identity: Identity, prefix: str, source: int, positions: "count[int]", lookup: "Lookup"
     ) -> Bundled:
-        """Make the function for bundles: new items with rising keys, for a tenth of what a root each costs."""
+        """Return what makes roots of unknown items whose keys rise, many together: for a tenth of the price."""
         key_of, version_of, under_way = identity.key, identity.version, self._under_way
         is_apart = bool(prefix) or self.only is not None
 
@@ -238,16 +238,16 @@ class Ledger:
             self._enough()
 
     def _dropped(self, error: DuplicateKeyError) -> Any:
-        """Drop an item with the key of another one, or raise that it has it."""
+        """Drop an item with the key of another one, or raise."""
         if not self._drops_duplicates:
             raise error
         self.duplicates += 1
         return DROPPED
 
     def note_unread(self, begin: str, least: int | None = None) -> None:
-        """Count no root as missing whose key begins like that. May be called from any thread.
+        """Let no root count as missing whose key begins like that; may be called from any thread.
 
-        With `least`, the key is of a source of numbers, and only one of at least that is spared.
+        With `least`, the keys of the source are numbers, and only keys of at least that are spared.
         """
         self.unread += 1
         if least is None:
@@ -256,7 +256,7 @@ class Ledger:
             self._unread_from = [*self._unread_from, (begin, least)]
 
     def unbundled(self, bundle: Bundle) -> list[Tracked]:
-        """Take a bundle apart: return its items, each with a root of its own."""
+        """Return the items of a bundle, each of a root of its own."""
         items = bundle.tracked()
         self._under_way.update((item.root.key, item.root) for item in items)
         return items
@@ -279,9 +279,9 @@ class Ledger:
         return [root for root in self._under_way.values() if isinstance(root, Root) and root.under_way]
 
     def silent(self) -> list[str]:
-        """Return the prefixes of sources that gave nothing at all, once all have come to their end.
+        """Return the key prefixes of sources that gave nothing at all, once all have ended.
 
-        One with a place that could not be read has given something: a line that is not whole yet, for example.
+        A source with a place that could not be read has given something: a line that is not complete yet, for example.
         """
         unread = [*self._unread, *(begin for begin, _ in self._unread_from)]
         return [
@@ -291,9 +291,9 @@ class Ledger:
         ]
 
     def missing(self) -> Iterator[list[tuple[int, Key]]]:
-        """Give the roots settled before that were not seen, a page at a time, once the source has come to its end.
+        """Give the roots that were settled before and not seen, once the source has ended; a page at a time.
 
-        Those of places that could not be read are not among them.
+        Roots of places that could not be read are left out.
         """
         times = self._opened.times
         for page in self._done.settled_before(times) if times > 1 else ():
@@ -307,13 +307,13 @@ class Ledger:
 
 
 class Seen(defaultdict[int, bytearray]):
-    """Numbers of roots that were seen, as bits in blocks of 1,024: as large as the run, whatever others there are."""
+    """Numbers of roots that were seen, as bits in blocks of 1,024: its size is that of the run, not of all runs."""
 
     def __init__(self) -> None:
         super().__init__(partial(bytearray, 128))
 
     def add(self, number: int) -> bool:
-        """Note one; return whether it was new."""
+        """Note a number; return whether it was the first time."""
         block, place, bit = self[number >> 10], number >> 3 & 127, 1 << (number & 7)
         is_new = not block[place] & bit
         block[place] |= bit
@@ -326,7 +326,7 @@ class Seen(defaultdict[int, bytearray]):
 
 
 def duplicate(key: Key, before: int, position: int, *, is_of_now: bool = True) -> DuplicateKeyError:
-    """Return the error for a key that came twice; of a root that was passed over, `before` is of an earlier run."""
+    """Make the error for a key that came twice; of a root that was passed over, only its earlier place is known."""
     first = f"at item {before}" if is_of_now else f"earlier (item {before} when its root was done)"
     return DuplicateKeyError(
         f"the key {named(key)} stands twice in the source: {first} and at item {position}; "
@@ -335,7 +335,7 @@ def duplicate(key: Key, before: int, position: int, *, is_of_now: bool = True) -
 
 
 def _rise(keys: list[Any]) -> bool:
-    """Whether keys are of one type, each greater than the one before, and a journal can hold all of them."""
+    """Whether the keys can stand in a journal, are of one type, and rise."""
     kinds = {*map(type, keys)}
     if kinds == {int}:
         return all(map(lt, keys, islice(keys, 1, None))) and keys[0] >= _LEAST and keys[-1] <= _MOST
@@ -347,7 +347,7 @@ def _are_plain(versions: list[Any]) -> bool:
 
 
 def _checked(key: object, position: int) -> Key:
-    """Return `key` if a journal can hold it."""
+    """Return `key` if it can stand in a journal."""
     if isinstance(key, str):
         if not validate.is_utf8(key):
             raise OptionError(f"key must give a str that can be written as UTF-8, got {named(key)} for item {position}")

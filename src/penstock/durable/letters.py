@@ -1,6 +1,6 @@
-"""Dead letters: what failed of a root for good, as texts, which hold neither the item nor the frames that it failed in.
+"""Dead letters: what failed of a root for good, as texts; they hold neither the item nor the frames of the error.
 
-However much of one root fails, a bounded part of it is kept: the first letters, and how many there are beside them.
+However much of a root fails, a bounded part of it is kept: the first letters, and the number of the others.
 """
 
 import traceback
@@ -12,10 +12,10 @@ KEPT: Final = 1_000
 """Letters of one root that are kept, at most."""
 
 _CHARACTERS: Final = 1 << 20
-"""Characters of all letters of one root; when there are so many, no more letters are kept."""
+"""Characters of all letters of one root; beyond, no more letters are kept."""
 
 _LONGEST: Final = 64_000
-"""Characters of a text in a letter."""
+"""Characters of a text in a letter, at most."""
 
 
 class DeadLetter(NamedTuple):
@@ -40,7 +40,7 @@ class Letters:
         self._more = 0
 
     def add(self, stage: str, attempts: int, error: BaseException, item: object) -> None:
-        """Add a letter for an item that failed; the error and the item may be anything."""
+        """Set an item aside; the error and the item may be anything."""
         if len(self._kept) == KEPT or self._characters > _CHARACTERS:
             self._more += 1
             return
@@ -57,12 +57,12 @@ class Letters:
 
     @property
     def first(self) -> DeadLetter:
-        """The first of them."""
+        """The first letter."""
         return self._kept[0]
 
     @property
     def weight(self) -> int:
-        """How much memory they take, in rows of a kilobyte."""
+        """The memory that they take, in rows of a kilobyte."""
         return len(self._kept) + self._characters // 1_000
 
     def __iter__(self) -> Iterator[DeadLetter]:
@@ -73,12 +73,12 @@ class Letters:
 
 
 def line_of(error: BaseException) -> str:
-    """Return type and message of an error, as text that can be stored."""
+    """Return an error and its type as text that can be stored."""
     return f"{type(error).__name__}: {_text(lambda: str(error), 'str', error)}"
 
 
 def _text(make: Callable[[], str], what: str, of: object) -> str:
-    """Make a text, and cut it where it is very long; where making it fails, say of what it was to be."""
+    """Make the text and cut it if it is very long; if code of others fails at that, say so instead."""
     try:
         text = make()
     except Exception as failure:  # noqa: BLE001 -- it must not hide the error that the letter is about

@@ -1,6 +1,6 @@
-"""Which code made which roots: that of the opening that settled them.
+"""Which code made which roots: the code of the opening that settled them.
 
-A code is noted with the opening from which on it made roots; it did so up to the next one.
+A code is noted with the opening from which on it made roots, until the next code.
 """
 
 from bisect import bisect_right

@@ -1,7 +1,7 @@
-"""Keeps results of stages in the journal of a durable run, so that no call is paid for twice.
+"""Results that stages keep in the sink of a durable run, so that no call is paid for twice.
 
-An entry is known by the fingerprint of its stage and the digest of its input; it is written beside the rows as soon as
-there is a result, in the next commit, without waiting for the root that the item belongs to.
+An entry is known by the fingerprint of its stage and the digest of its input. It is written beside the rows as soon as
+there is a result, in the next commit, and does not wait for the root of its item.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ type Remember = Callable[[bytes, bytes, bytes], None]
 
 
 class Memo:
-    """Finds entries in the journal for one opening of a run.
+    """The entries of one opening of a run.
 
     Attributes:
         recalled: results that were handed on without a call.
@@ -32,7 +32,10 @@ class Memo:
         self.recalled: int = 0
 
     def find(self, stage: bytes, item: bytes) -> Any:
-        """Return the result of a stage for the item of that digest, or MISSING, also if it cannot be read."""
+        """Return the result of that stage for the item of that digest, or MISSING.
+
+        An entry that cannot be read is none.
+        """
         packed = self._reader.recall(stage, item)
         if packed is None:
             return MISSING
@@ -52,7 +55,10 @@ class StageMemo:
         self._code = code
 
     def recall(self, item: Tracked) -> Any:
-        """Return what the function gave for this item before, or MISSING; `OptionError` if items have no digest."""
+        """Return what the function gave for this item before, or MISSING.
+
+        Raise `OptionError` for an item without a digest.
+        """
         try:
             item.digest = digest(item.value)
         except PackError as error:
@@ -63,13 +69,13 @@ class StageMemo:
         return self._memo.find(self._code.fingerprint, item.digest)
 
     def keep(self, item: Tracked, packed: bytes) -> None:
-        """Keep the result of this item, unless its call was cancelled: it may be only a part."""
+        """Have the result of this item written, unless its call was cancelled: it may be incomplete then."""
         task = asyncio.current_task()
         if task is None or not task.cancelling():
             self._memo.remember(self._code.fingerprint, item.digest, packed)
 
     def packed(self, result: Any) -> bytes:
-        """Pack a result; `OptionError` if it could not be read back exactly."""
+        """Return a result as it is kept; raise `OptionError` if it could not be read back exactly."""
         try:
             return pack(result)
         except PackError as error:
@@ -85,4 +91,4 @@ def _shown(value: object) -> str:
 
 
 _LONGEST: Final = 200
-"""Characters of a value in a message."""
+"""Characters of a value in a message, at most."""

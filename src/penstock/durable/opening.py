@@ -1,4 +1,4 @@
-"""Opens a run: the store of its sink, then the run in the journal there. Its rules stand here."""
+"""Opens a run: the store of its sink, and the run in the journal there. The rules for that stand here."""
 
 import asyncio
 from collections.abc import Sequence
@@ -17,19 +17,19 @@ from penstock.durable.sink import identity_of, place_of
 from penstock.durable.store import Journal, Opened, RunRecord, Store
 
 _WAITS: Final = (0.01, 0.02, 0.05, 0.1)
-"""Seconds that one who holds the sink gets: the child of a process that was killed takes a moment to end, too."""
+"""Seconds that a holder of the sink gets: the child of a process that was killed takes a moment to end, too."""
 
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """A run that is open: the store that it writes to, and what the journal says of it."""
+    """A run that was opened: its store, and what the journal there knows of it."""
 
     store: Store
     run: Opened
 
 
 async def open_run(job: Job) -> Opening:
-    """Open a run; log what has changed since it was opened last, and what others have removed.
+    """Open it, and tell what others have done to it since it was last open.
 
     Raises:
         HeldError: another process is writing to the sink.
@@ -51,7 +51,7 @@ async def open_run(job: Job) -> Opening:
 
 
 async def open_again(job: Job) -> Opening:
-    """Open a run, without a word."""
+    """Open it as `open_run` does, but tell nothing."""
     store = await _open_store(job)
     try:
         with store.transaction():
@@ -104,7 +104,7 @@ def _begun(job: Job, journal: Journal) -> Opened:
 
 
 def _refuse_other_ends(job: Job, before: RunRecord) -> None:
-    """`StoreError` if the run is over another source or into another sink."""
+    """Raise `StoreError` if the run is over another source or into another sink."""
     source, sink = job.source.name, identity_of(job.sink)
     said = f"{place_of(job.sink)}: the run {before.name!r} is"
     if before.source != source:
@@ -114,7 +114,7 @@ def _refuse_other_ends(job: Job, before: RunRecord) -> None:
 
 
 def redo_by_other_code(journal: Journal, run: int, codes: MadeBy, code: bytes) -> tuple[MadeBy, int, int]:
-    """Have roots done again that other code made; return which code made the rest, how many, and their rows."""
+    """Have roots done again that other code made; return which code made the rest, the number of roots, and of rows."""
     others = [journal.redo(run, openings=openings) for openings in openings_by_others(codes, code)]
     if others:
         codes = ((1, code),)
@@ -122,7 +122,7 @@ def redo_by_other_code(journal: Journal, run: int, codes: MadeBy, code: bytes) -
 
 
 def _refuse_if_all_are_lost(job: Job, store: Store, run: Opened, lost: Sequence[tuple[int, int]]) -> None:
-    """`StoreError` if nothing is left of all that the run had stored: its table was dropped, or emptied."""
+    """Raise `StoreError` if nothing is left of all that the run had stored: its table was dropped, or emptied."""
     if any(rows for _, rows in lost) or not lost or store.journal.roots_with_rows(run.id) > len(lost):
         return
     raise StoreError(

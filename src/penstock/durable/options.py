@@ -1,7 +1,7 @@
-"""The options of a durable run: their names, defaults and checks.
+"""The options of a durable run: their names, defaults and rules.
 
-An option is a line of `DeliverOptions`, which type checkers and readers see, a field of `RunOptions`, which is made
-once and checks it, and the place that uses it. Nothing hands it on between these.
+An option is a line of `DeliverOptions`, which type checkers and readers see, a field of `RunOptions`, which checks it
+once, and the place that uses it. Nothing hands it on in between.
 """
 
 from collections.abc import Callable, Mapping
@@ -29,25 +29,25 @@ class DeliverOptions(TypedDict, total=False):
         durability: what committed rows survive: "process" (the default) the end of the process, also `kill -9`; "power"
             also a power failure, at the price of a sync for each commit.
         on_missing: what becomes of the rows of roots that are not in the source any more: "keep" (the default) or
-            "delete"; where the source gave nothing at all, as a truncated file does, only "delete_all" removes them.
-        on_change: what becomes of roots that are done when the code of a stage is not what it was when the run was
-            begun last (see `docs/memo.md` for what that is): "continue" (the default) leaves them done, and does the
-            others by the new code; "restart" does those again that other code has made, at any time, each of which
-            keeps its rows until it is; "refuse" raises `StoreError`. The log and the report name the stages that
-            have changed, and the report says how much of what is done was made by other code.
+            "delete". If the source gave nothing at all, as a truncated file does, only "delete_all" removes them.
+        on_change: what becomes of roots that are done when the code of a stage has changed since the run was begun last
+            (see `docs/memo.md` for what counts as code). "continue" (the default) leaves them done, and does the others
+            by the new code. "restart" does those again that other code has made, at any time; each keeps its rows until
+            then. "refuse" raises `StoreError`. The log and the report name the stages that have changed, and the report
+            says how much of what is done was made by other code.
         on_error: what becomes of a row that the sink cannot hold (a value that no column has, a column that is not
-            declared, the key of another row): "collect" sets it aside, and its root is dead; "raise" ends the run
-            with the first one. Default: that of the last stage with "collect" or "skip", which is then "collect"
-            with its `max_failures` and `max_failure_rate`, counted for the sink alone; "raise" if there is none.
-        on_dead: what becomes of the rows that a root has of a version before, when the new one fails: "keep" (the
-            default) or "remove".
-        find_killers: whether the roots that were under way at both of the last two kills of the run are tried in a
-            child process, a fork of this one, before the others; the one that kills it is set aside. True by default;
-            False neither tries them nor notes what is under way after a kill.
-        on_duplicate: what becomes of an item with a key that an item before it has: "refuse" (the default) ends the run
-            with a `DuplicateKeyError`, "first" drops and counts it.
-        limit: roots to do, an int >= 1: then the run ends in order, and the next one goes on. Roots that were
-            done before do not count. Default: all.
+            declared, the key of another row): "collect" sets it aside, and its root is dead; "raise" ends the run with
+            the first one. Default: as the last stage with "collect" or "skip" does, that is "collect" with its
+            `max_failures` and `max_failure_rate`, counted for the sink alone; "raise" if there is no such stage.
+        on_dead: what becomes of the rows of a root's earlier version when the new one fails: "keep" (the default) or
+            "remove".
+        find_killers: whether roots that were under way at both of the last two kills of the run are tried first, in a
+            child process (a fork of this one); a root that kills it is set aside. Default True. False neither tries
+            them nor notes, after a kill, what is under way.
+        on_duplicate: what becomes of an item with the key of an earlier item: "refuse" (the default) ends the run with
+            a `DuplicateKeyError`, "first" drops and counts it.
+        limit: roots to do, an int >= 1: then the run ends in order, and the next one goes on. Roots that were done
+            before do not count. Default: all.
         grace: seconds that work which ignores its cancellation gets when the run is left, >= 0, default 5; then a
             warning names it and it is left behind.
         progress: show on stderr how it goes, as `open` does; default False.
@@ -66,7 +66,7 @@ class DeliverOptions(TypedDict, total=False):
 
 
 type _Check = Callable[[str, Any], Any]
-"""Takes the name of an option and its value, and gives the value to go by, or raises."""
+"""Takes the name of an option and its value; returns the checked value, or raises."""
 
 
 def _by(check: _Check) -> Mapping[str, _Check]:
@@ -99,7 +99,7 @@ def _progress(option: str, value: object) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunOptions:
-    """The options of one opening of a run, checked: `DeliverOptions` says what they mean."""
+    """The checked options of one opening of a run; `DeliverOptions` says what they mean."""
 
     run: str = field(metadata=_by(_name))
     durability: Durability = field(default="process", metadata=_one_of("process", "power"))
@@ -119,7 +119,7 @@ class RunOptions:
 
 
 def run_options(run: str, given: Mapping[str, Any]) -> RunOptions:
-    """Check options and return them.
+    """Check the options.
 
     Raises:
         ModuleNotFoundError: `progress` needs rich, and it is not installed.

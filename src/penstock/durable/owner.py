@@ -1,4 +1,4 @@
-"""The name of a process as a writer; a child that does a part of a run has that of its parent."""
+"""Who writes: this process, or the parent whose run it does a part of."""
 
 import os
 import socket
@@ -8,10 +8,10 @@ _spoken_for: list[str] = []
 
 
 def owner() -> str:
-    """Return the name of this process."""
+    """Return who writes."""
     return _spoken_for[-1] if _spoken_for else f"process {os.getpid()} on {socket.gethostname()}"
 
 
 def write_for(parent: str) -> None:
-    """Take the name of a parent, its `owner()`, as a child that does a part of its run."""
+    """Write as `parent`, its `owner()`: a child does a part of its parent's run."""
     _spoken_for.append(parent)

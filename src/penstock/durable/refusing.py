@@ -1,4 +1,4 @@
-"""Rows that the sink cannot hold fail as items of a stage do: the sink is that stage."""
+"""Rows that the sink cannot hold: they fail like items of a stage, namely the sink."""
 
 import threading
 from collections import deque
@@ -12,7 +12,7 @@ from penstock.durable.roots import Root
 
 
 class Refusals:
-    """The rows that the sink of a run has refused, by the loop or by the thread that writes.
+    """The rows that the sink of a run has refused, on the loop or in the thread that writes.
 
     Attributes:
         stage: the name of the sink as a stage.
@@ -21,7 +21,7 @@ class Refusals:
     """
 
     def __init__(self, stage: str, tolerance: Tolerance | None) -> None:
-        """Set aside what `tolerance` allows; with None, the first refusal ends the run."""
+        """Without `tolerance` the first one ends the run; with it, it is set aside and its root is dead."""
         self.stage: str = stage
         self.failures: deque[Failed] = deque(maxlen=KEPT_FAILURES)
         self.taken: int = 0
@@ -32,7 +32,7 @@ class Refusals:
     def refuse(self, root: Root, error: Exception, item: object = None, index: int | None = None) -> None:
         """Set a row aside, so that its root is dead; raise the error, with notes, if that is too many.
 
-        `index` is the number of the row among all, where that is known.
+        `index` is the number of the row among all, if it is known.
         """
         if item is None and isinstance(error, RowError):
             item = error.row

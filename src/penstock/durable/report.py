@@ -9,10 +9,10 @@ from penstock.durable.causes import Cause
 from penstock.durable.sink import Delivery
 
 _SAID: Final = 3
-"""Causes that the line of a report has."""
+"""Causes that the line of a report names."""
 
 GO_ON: Final = "what was finished is stored; run it again to go on"
-"""What to tell whoever has stopped a run, or whose run has failed."""
+"""What to tell a user who has stopped a run, or whose run has failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,27 +25,27 @@ class RunReport:
         guarantee: what the sink promises over any number of kills.
         delivered: roots that were done and committed.
         already_done: roots that were done before, in this version, and were passed over.
-        redone: roots that were settled before and were begun again: in another version, or because that was asked for
-            (`on_change="restart"`, `penstock.durable.redo` and `retry`). They count where they came to this time:
+        redone: roots that were settled before and begun again: in another version, or because that was asked for
+            (`on_change="restart"`, `penstock.durable.redo` and `retry`). They count again by their outcome this time:
             delivered, or dead.
-        by_other_code: of those already done, roots that were made by other code than that of now: see
+        by_other_code: of those already done, roots that other code than the present one has made: see
             `to(on_change="restart")` and `penstock.durable.redo`.
         dead: roots that were set aside, with what failed of them: see `penstock.durable.dead_roots`.
-        causes: why they were, the commonest errors first, at most 10: each with a count and one key.
+        causes: why they died, the commonest errors first, at most 10: each with a count and one key.
         dead_before: roots that were set aside before, in this version, and were passed over.
         missing: roots that were done before and are not in the source any more.
         removed: of those missing, roots whose rows were removed.
         unread: places of the source that could not be read and were passed over; what they hold is not missing.
-        lost: roots that are done and of which rows were removed by others, as seen at the beginning; the rows of all
-            roots together are counted for that, and what was changed in place is not seen.
+        lost: roots that are done, but have lost rows to others, as seen at the beginning. Only the number of rows of
+            all roots together is checked: rows that were changed in place are not seen.
         rows: rows that were stored.
         seconds: how long it took.
         commits: transactions.
         recalled: results that were known from before (`memo=True`), and not paid for again.
-        changed: the stages whose code is not what it was when the run was begun last.
-        duplicates: items that were dropped as another one had their key (`on_duplicate="first"`).
-        limited: whether it ended as it had done as many roots as `limit` says.
-        complete: whether the source came to its end and everything of it is settled; what was `unread` is not counted.
+        changed: the stages whose code has changed since the run was begun last.
+        duplicates: items that were dropped because another one had their key (`on_duplicate="first"`).
+        limited: whether it ended because it had done as many roots as `limit` says.
+        complete: whether the source came to its end and all of it is settled; what was `unread` does not count.
         stats: what every stage has counted and measured, as `Run.stats`.
         failures: items that failed and did not end the run, as `Run.failures`: the newest 1,000.
     """

@@ -1,4 +1,4 @@
-"""The stage between a source and its first operator: it passes over what is done."""
+"""Where a durable run passes over what is done: the stage between a source and its first operator."""
 
 from collections.abc import Iterable, Iterator
 from functools import partial
@@ -20,14 +20,15 @@ WIDE: Final = 256
 """Items that may be read at once while none of them is larger than a kilobyte."""
 
 MANY: Final = 8
-"""Items for which it costs less to look at all of them at once than at each."""
+"""Items from which looking at all of them at once costs less than looking at each."""
 
 
 class Resume(Through[Any, Tracked]):
     """Hands on the items that `admit` makes roots of, one for each pull; passes over the others while the turn lasts.
 
-    Nothing is read behind an item that is handed on (P2), and others get the loop between those passed over (P9). While
-    too much waits to be committed nothing is taken: roots that come to no rows must wait for the disk, too (P7).
+    Nothing is read behind an item that is handed on (P2), and others get the loop between items that are passed over
+    (P9). While too much waits to be committed it takes nothing: roots that give no rows must wait for the disk, too
+    (P7).
     """
 
     __slots__ = ("_admit", "_are_light", "_bundled", "_ledger", "_over", "_turn_asked")
@@ -80,7 +81,7 @@ class Resume(Through[Any, Tracked]):
 
     @override
     def ready_items(self, room: int) -> Iterator[Tracked]:
-        """Hand on what the source has at hand, so that one that is passed on costs no pull."""
+        """Hand on what the source has at hand, so that an item that is handed on costs no pull."""
         ledger = self._ledger
         if self._over or self._turn_asked or ledger.is_full():
             return
@@ -90,7 +91,7 @@ class Resume(Through[Any, Tracked]):
                 return
 
     def _admitted(self, items: Iterable[Any]) -> Iterator[Tracked]:
-        """Give the items that are not done; end the run at one with a bad key or version."""
+        """Give the items that are not done, up to one for which that cannot be told."""
         admit = self._admit
         for item in items:
             self._taken += 1
@@ -108,8 +109,8 @@ class Resume(Through[Any, Tracked]):
     def together(self, room: int) -> Bundle | list[Tracked]:
         """Hand on up to `room` items that the source has at hand, each of up to a kilobyte but for the last one.
 
-        They are for who takes them all at once: so many may be read before one of them is on its way. While all are
-        small it is `WIDE`: a thread that reads costs a hop for so many.
+        They are for a caller that takes all at once: all may be read before one of them is on its way. While all are
+        small, `room` is `WIDE`: a thread that reads costs one hop for so many.
         """
         ledger = self._ledger
         if self._over or self._turn_asked or ledger.is_full():

@@ -1,6 +1,7 @@
-"""What a durable run is over: a stream whose items have keys, walked from its source down.
+"""The source of a durable run: a stream whose items have keys, walked from its source down.
 
-A stream shows what it is made of. Here its source becomes one of roots, and its operators act on tracked items.
+A stream shows what it is made of. Here its source becomes a source of roots, and its operators act on tracked items.
+See `docs/decisions.md`, "Streams do not know durable runs".
 """
 
 from collections.abc import Callable
@@ -18,7 +19,10 @@ from penstock.durable.tracking import tracking
 from penstock.ops.description import Combined, Description, Origin
 
 type OpenTracked = Callable[[Scope, Ledger, str, bool], Stage[Any]]
-"""Opens a stage of tracked items, their keys with a prefix; the last argument says whether their order can be seen."""
+"""Opens a stage of tracked items, with a prefix for their keys.
+
+The last argument says whether their order can be seen.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +30,11 @@ class RootSource:
     """A source of roots, with the operators on it.
 
     Attributes:
-        name: what the source is called.
+        name: of the source.
         open: opens its stages.
         stages: the code of its stages.
         one_shot: whether it can be read only once.
-        tolerance: how many failures the last of its stages puts up with that does not raise the first; None if all do.
+        tolerance: how many failures the last stage accepts that does not raise the first; None if all stages raise.
     """
 
     name: str
@@ -55,12 +59,12 @@ class Keyed(Origin):
     one_shot: bool = False
 
     def open_tracked(self, scope: Scope, ledger: Ledger, prefix: str, _in_order: bool) -> Stage[Any]:  # noqa: FBT001 -- as all
-        """Open a stage of its items that are to be done."""
+        """Open a stage of those of its items that are to be done."""
         return Resume(scope, self.open_items(scope, ledger, prefix), ledger, *ledger.admitting(self.identity, prefix))
 
 
 def source_of(description: Description) -> RootSource:
-    """A stream as a source of roots.
+    """Turn a stream into a source of roots.
 
     Raises:
         OptionError: its items have no keys, or an operator would mean something else after a resume.
@@ -103,7 +107,7 @@ def _has_keys(description: Description) -> bool:
 
 
 def _merged(origin: Combined) -> RootSource:
-    """The sources of several streams as one: what the keys of each begin with is its number."""
+    """Join the sources of several streams; the keys of each begin with its number."""
     sources = [source_of(each) for each in origin.parts]
 
     def open_tracked(scope: Scope, ledger: Ledger, prefix: str, in_order: bool) -> Stage[Any]:  # noqa: FBT001 -- as all

@@ -1,7 +1,8 @@
 """Roots: the units of a durable run, and the items that each of them became.
 
 A root is an item of the source: a file, a line, a row. It is finished when nothing that it became is under way any
-more: all of it was accepted by the sink, dropped, or has failed for good; also when it became nothing.
+more: all of it was accepted by the sink, was dropped, or has failed for good. A root may also become nothing. See
+`docs/decisions.md`, "A root is counted, not tracked by its items".
 """
 
 from collections.abc import Callable, Iterable
@@ -14,7 +15,7 @@ type Key = str | int
 
 DONE: Final = 0
 DEAD: Final = 1
-"""The states in which a root can be settled: all of it accepted or dropped, or something of it set aside."""
+"""The states of a settled root: all of it accepted or dropped, or some of it set aside."""
 
 
 class RootId(NamedTuple):
@@ -40,9 +41,9 @@ class Root:
         letters: what failed of it for good and was set aside, or None.
         staging: the number by which rows of it wait in the staging table, or 0.
         staged: how many rows wait there.
-        weight: how much memory `rows` take, as `penstock.durable.weights` has it.
-        failed: whether something of it has failed for good.
-        dispatched: whether the journal knows that it is under way, where that is kept.
+        weight: the memory that `rows` take, as `penstock.durable.weights` measures it.
+        failed: whether some of it has failed for good.
+        dispatched: whether the journal knows that it is under way, if that is noted.
         is_new: whether the journal knew nothing of it when it was taken.
     """
 
@@ -94,24 +95,24 @@ class Root:
         self.letters.add(stage, attempts, error, item)
 
     def position_of(self, _key: Key) -> int:
-        """Return its place in the source; a bundle has one for each key."""
+        """Return its place in the source; named as in `Bundle`."""
         return self.position
 
     def settled(self) -> None:
-        """Count that one item of it is through."""
+        """Count one item of it as settled."""
         self.under_way -= 1
         if not self.under_way:
             self._finished(self)
 
 
 class Bundle:
-    """New roots that were taken together and are a row each, which needs no `Root` for any of them.
+    """New roots that were taken together, of one row each; none of them needs a `Root`.
 
     Attributes:
         keys, versions, positions: of each of them.
         source: the number of their source.
-        items: their items; the rows of these, once the store has accepted them.
-        weight: how much memory they take, as `penstock.durable.weights` has it.
+        items: their items; once the store has accepted them, the rows.
+        weight: the memory that they take, as `penstock.durable.weights` measures it.
     """
 
     __slots__ = ("_finished", "items", "keys", "positions", "source", "versions", "weight")
@@ -147,7 +148,7 @@ class Bundle:
         return self.positions[self.keys.index(key)]
 
     def tracked(self) -> "list[Tracked]":
-        """Make their items, each with a root of its own."""
+        """Return their items, each of a root of its own."""
         made = zip(self.keys, self.versions, self.positions, self.items, strict=True)
         return [
             Tracked(Root(key, version, position, self._finished, self.source, True), item)
@@ -155,7 +156,7 @@ class Bundle:
         ]
 
     def roots(self) -> list[Root]:
-        """Make a finished root of each of them."""
+        """Return each of them as a root that is finished."""
         roots: list[Root] = []
         for item in self.tracked():
             item.root.rows.append(item.value)
@@ -170,7 +171,7 @@ def can_be_key(key: Key) -> bool:
 
 
 class Tracked:
-    """An item on its way through a durable run, and the root it came from."""
+    """An item on its way through a durable run, with the root that it came from."""
 
     __slots__ = ("digest", "made", "root", "value")
 
@@ -188,11 +189,11 @@ class Tracked:
         return Tracked(self.root, value)
 
     def output(self, value: Any) -> "Tracked":
-        """Return one of several that it becomes; it is under way itself until all of them are handed on."""
+        """Return one of several items that it becomes; it is under way itself until all of them are handed on."""
         self.made += 1
         self.root.under_way += 1
         return Tracked(self.root, value)
 
     def outputs(self, values: Iterable[Any]) -> "list[Tracked]":
-        """Return several that it has become."""
+        """Return what it has become, one for several."""
         return [self.output(value) for value in values]

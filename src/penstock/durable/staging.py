@@ -27,7 +27,7 @@ class Staging:
         self._parts: dict[int, list[int]] = {}  # how many rows each part has
 
     def put(self, number: int, rows: Sequence[Any]) -> None:
-        """Add rows behind those that wait under this number."""
+        """Let rows wait behind those that wait under this number."""
         held = self._held.setdefault(number, _Unpacked())
         part: list[bytes] = []
         size = 0
@@ -68,7 +68,7 @@ class Staging:
         return len(self._parts.get(number, ()))
 
     def back_to(self, parts: Mapping[int, int]) -> None:
-        """Forget, for each number, the parts after so many: they were not committed."""
+        """Forget what was put in behind so many parts, by number: it was not committed."""
         for number, count in parts.items():
             del self._parts.get(number, [])[count:]
 
@@ -77,7 +77,7 @@ class Staging:
         self._journal.unstage(number)
 
     def forget(self, number: int) -> None:
-        """Let go of what is held for the rows that were dropped."""
+        """Forget what memory holds for rows that were dropped."""
         self._held.pop(number, None)
         self._parts.pop(number, None)
 
@@ -88,7 +88,7 @@ class Staging:
 
 
 class _Unpacked:
-    """Values in rows of a root that cannot be packed: they stay in memory, and have numbers."""
+    """The parts of a root's rows that cannot be packed: they stay in memory, each under a number."""
 
     def __init__(self) -> None:
         self._values: list[Any] = []
@@ -116,7 +116,7 @@ class _Unpacked:
         return number
 
     def restored(self, stand_in: Any) -> Any:
-        """Return the value that a number stands for, or an object of a type and its fields."""
+        """Return what it stands for; raise `LookupError` or the like if that is nothing."""
         if isinstance(stand_in, int):
             return self._values[stand_in]
         kind, held = stand_in

@@ -1,4 +1,4 @@
-"""How the runs of a journal stand; read without a lock, while they run, too."""
+"""How the runs of a journal stand; read without a lock, also while they run."""
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from penstock.durable.store import JournalReader, RunRecord
 type RunState = Literal["running", "complete", "stopped", "killed"]
 
 _NAMED: Final = 20
-"""Runs that are named in an error."""
+"""Runs that an error names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,9 +24,9 @@ class RunStatus:
 
     Attributes:
         name: its name.
-        source: what it is over.
-        sink: what its rows go to; empty where a journal of the first format does not say.
-        state: "running"; "complete", its source came to its end; "stopped" before that, in order, or by an error; or
+        source: its source.
+        sink: where its rows go; empty if a journal of the first format does not say.
+        state: "running"; "complete", its source came to its end; "stopped" before that, in order or by an error; or
             "killed".
         owner: who runs it, or ran it last.
         times: how often it was begun.
@@ -101,7 +101,7 @@ def _state(run: RunRecord, writer: str) -> RunState:
 
 
 def find_run(place: str, journal: JournalReader, name: str) -> RunRecord:
-    """Return the run of that name; `StoreError` if there is none."""
+    """Return the run of that name; raise `StoreError` if there is none."""
     found = journal.run(name)
     if found is None:
         raise no_run(place, name, [run.name for run in journal.runs()])
@@ -109,7 +109,7 @@ def find_run(place: str, journal: JournalReader, name: str) -> RunRecord:
 
 
 def no_run(place: str, name: str, there: Sequence[str]) -> StoreError:
-    """Return the error for a run that is not there."""
+    """Make the error for a run that is not there."""
     more = f" and {len(there) - _NAMED:,} more" if len(there) > _NAMED else ""
     return StoreError(
         f"{place}: no run {named(name)}, there are {', '.join(map(named, there[:_NAMED])) or 'none'}{more}"

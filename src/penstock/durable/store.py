@@ -1,16 +1,16 @@
-"""What a durable run asks of the place that it writes to: a store of rows, and the journal in it.
+"""What a durable run asks of the place that it writes to: a store of rows, with the journal in it.
 
-SQLite keeps this contract in `penstock.durable.sqlite`; `tests/durable/memory.py` in memory.
+SQLite keeps this contract in `penstock.durable.sqlite`; `tests/durable/memory.py` keeps it in memory.
 
-- There is one writer at a time; the next one can write as soon as that is dead. A child process of a run may be it, so
-  what is committed is seen by others. Where it is not, `Deaths.last` gives nothing, and no root is tried alone.
-- What changes something, and what a `Journal` is asked, stands inside `Store.transaction()`: all of it or nothing.
+- There is one writer at a time; the next one can write as soon as that one is dead.
+- Changes, and questions to a `Journal`, stand inside `Store.transaction()`: all or nothing.
 - A store is asked one thing at a time, but by two threads: by that of the loop before and after the run, and by that of
-  the writer meanwhile. It may connect wherever it is asked first.
-- A `JournalReader` is asked on the loop while the writer writes. It sees what is committed, and answers within some ms.
+  the writer meanwhile. It may connect at the first question.
+- A `JournalReader` is asked on the loop while the writer writes. It sees what is committed; an answer takes
+  milliseconds.
 - Keys have an order: numbers before text, text by its code points.
-- Numbers of roots are never given twice, also when a root is forgotten: there may be rows that have them.
-- What was written by others is not trusted: what cannot be is a `DamageError`.
+- The number of a root is never given twice, even if the root is forgotten: there may be rows that have it.
+- What others have written is not trusted: an impossible value is a `DamageError`.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -25,10 +25,10 @@ from penstock.durable.made_by import MadeBy, is_by_other_code
 from penstock.durable.roots import Key, Root, RootId
 
 type Known = tuple[int, str, int, int, int]
-"""A root that is settled: its number, version, state, in which opening of the run, and where in the source."""
+"""A settled root: its number, version, state, opening of the run, and place in the source."""
 
 type Reach = Callable[[int, int], int]
-"""Notes that a source (by number) is read up to a position; from which position on it wants to be told again."""
+"""Notes that a source (by number) is read up to a position; returns from which position it wants to be told again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class RunRecord:
 
     Attributes:
         number: by which the journal knows it.
-        name, source, sink: what the user calls it, and what it goes from and to.
+        name, source, sink: its name, and the names of its ends.
         owner: who runs it, or ran it last.
         times: how often it was opened.
         clean: whether it was left in order since.
@@ -59,7 +59,7 @@ class RunRecord:
 
 
 class RootCount(NamedTuple):
-    """How many roots of a run are in a state since an opening, 0 for those to be done again, and how many rows."""
+    """How many roots of a run are in a state since an opening (0: to be done again), and how many rows they have."""
 
     run: int
     state: int
@@ -79,7 +79,7 @@ class DeadRecord(NamedTuple):
 
 
 class Death(NamedTuple):
-    """An opening that died, whether it noted what it began, and else how far it had read each source, if known."""
+    """An opening that died: whether it noted what it began; if not, how far it had read each source, if known."""
 
     opening: int
     noted: bool
@@ -88,7 +88,7 @@ class Death(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Suspect:
-    """A root that was under way when a process died: where it stands in which source, and how many times it was."""
+    """A root that was under way when a process died: its place, its source, and how many times it was under way."""
 
     key: Key
     version: str
@@ -127,7 +127,7 @@ class Opened:
 
 
 class JournalReader(Protocol):
-    """What is asked of a journal and changes nothing."""
+    """The questions to a journal; they change nothing."""
 
     @property
     def place(self) -> str:
@@ -135,55 +135,58 @@ class JournalReader(Protocol):
         ...
 
     def writer(self) -> str:
-        """Who writes to it now, as `penstock.durable.owner` says; empty if nobody does, or it cannot be known."""
+        """Who writes to it now, in the words of `penstock.durable.owner`.
+
+        Empty if nobody does, or it cannot be known.
+        """
         ...
 
     def run(self, name: str) -> RunRecord | None:
-        """The run of that name."""
+        """Return the run of that name."""
         ...
 
     def runs(self) -> Sequence[RunRecord]:
-        """All runs; the one opened last comes first."""
+        """Return all runs; the one opened last comes first."""
         ...
 
     def stages(self, run: int) -> Sequence[StageCode]:
-        """The stages that a run had when it was opened last."""
+        """Return the stages that a run had when it was opened last."""
         ...
 
     def counts(self) -> Iterable[RootCount]:
-        """The roots of all runs, counted."""
+        """Count the roots of all runs."""
         ...
 
     def known(self, run: int, key: Key) -> Known | None:
-        """What is known of a root."""
+        """Return what is known of a root."""
         ...
 
     def known_from(self, run: int, key: Key, most: int) -> Sequence[tuple[Key, int, str, int, int, int]]:
-        """The roots from that key on, in the order of keys, so many at most: each its key, and what is known of it."""
+        """Return at most so many roots from that key on, in the order of keys: the key, and what is known."""
         ...
 
     def settled(self, run: int, after: Key | None, most: int) -> Sequence[tuple[int, Key, int]]:
-        """The roots after that key, or from the first on, in the order of keys: number, key, opening."""
+        """Return the roots after that key, or from the first on, in the order of keys: number, key, opening."""
         ...
 
     def rows_of(self, root: int) -> int:
-        """How many rows were stored of a root."""
+        """Return how many rows were stored of a root."""
         ...
 
     def keys_near(self, run: int, key: Key, most: int) -> Sequence[Key]:
-        """So many keys from that one on, and so many before it: for messages."""
+        """Return so many keys from that one on, and so many before it: for messages."""
         ...
 
     def dead(self) -> Iterable[DeadRecord]:
-        """The letters of all dead roots, by the numbers of these; those of a root as they came."""
+        """Give the letters of all dead roots, by the numbers of the roots; letters of one root in their order."""
         ...
 
     def recall(self, stage: bytes, item: bytes) -> bytes | None:
-        """What is kept for a stage of an item."""
+        """Return what is kept for a stage of an item."""
         ...
 
     def unused_memo(self) -> bytes | None:
-        """A stage that something is kept for and that is part of no run any more."""
+        """Return a stage that results are kept for and that is part of no run any more."""
         ...
 
     def close(self) -> None:
@@ -192,17 +195,17 @@ class JournalReader(Protocol):
 
 
 class Deaths(Protocol):
-    """What was under way when a process died: of each opening of a run that was killed, the roots that it had begun."""
+    """What was under way when a process died: for each opening that was killed, the roots that it had begun."""
 
     def enter(self, run: int, opening: int) -> bool:
-        """Count an opening as dead until its run is left; whether others are, so that it notes what it begins.
+        """Count an opening as dead until its run is left; return whether others are, so that it notes what it begins.
 
         What is known of others than the last two of them is forgotten.
         """
         ...
 
     def last(self, run: int) -> Sequence[Death]:
-        """The last two openings that died, the later one first."""
+        """Return the last two openings that died, the later one first."""
         ...
 
     def dispatch(self, run: int, opening: int, root: Root) -> None:
@@ -210,7 +213,7 @@ class Deaths(Protocol):
         ...
 
     def begun(self, run: int, opening: int) -> Sequence[Suspect]:
-        """The roots that an opening has begun and that are not settled, in the order of their positions."""
+        """Return the roots that an opening has begun and that are not settled, in the order of their positions."""
         ...
 
     def begin_anew(self, run: int, opening: int) -> None:
@@ -227,7 +230,7 @@ class Deaths(Protocol):
 
 
 class Journal(JournalReader, Protocol):
-    """Which roots of which runs are done, in which version; all of it is asked inside a transaction of the store."""
+    """Which roots of which runs are done, in which version. Every call stands inside a transaction of the store."""
 
     @property
     def deaths(self) -> Deaths:
@@ -237,7 +240,7 @@ class Journal(JournalReader, Protocol):
     def begin(  # noqa: PLR0917 -- a record
         self, name: str, source: str, sink: str, owner: str, stages: Sequence[StageCode], codes: MadeBy
     ) -> int:
-        """Note that a run is opened, once more if it is known; its number."""
+        """Note that a run is opened, or opened once more; return its number."""
         ...
 
     def put_codes(self, run: int, codes: MadeBy) -> None:
@@ -245,17 +248,17 @@ class Journal(JournalReader, Protocol):
         ...
 
     def leave_run(self, run: int) -> None:
-        """Note that nothing of a run is under way, and so that its last opening has not died."""
+        """Note that nothing of a run is under way: its last opening has not died."""
         ...
 
     def close_run(self, run: int) -> None:
-        """Note that a run came to its end; that leaves it, and forgets its deaths."""
+        """Note that a run came to its end; this leaves it, and forgets its deaths."""
         ...
 
     def settle(self, opened: Opened, root: Root) -> int:
-        """Note that a root is done, or dead; its number, which stays the same from version to version.
+        """Note that a root is done, or dead; return its number, which stays the same from version to version.
 
-        Letters of a version before are dropped, those of a dead root kept; one that was dispatched is acquitted.
+        Letters of an earlier version are dropped, those of a dead root kept; a root that was dispatched is acquitted.
         """
         ...
 
@@ -269,42 +272,42 @@ class Journal(JournalReader, Protocol):
         positions: Iterable[int],
         rows: Iterable[int],
     ) -> Sequence[int]:
-        """The same, for less, for so many roots that are done and of which nothing was known; their numbers.
+        """Note many roots as done of which nothing was known, for a fraction of the price; return their numbers.
 
-        They come in columns, so that none of them needs a step of Python; `rows` is how many each has. It may raise
-        whatever it likes if something was known of one of them: each is settled by itself then.
+        They come in columns, so that none of them needs a step of Python; `rows` is how many rows each has. If
+        something was known of one of them, it may raise anything: each root is settled by itself then.
         """
         ...
 
     def redo(self, run: int, *, dead: bool = False, openings: tuple[int, int | None] | None = None) -> tuple[int, int]:
-        """Have the next opening do roots again; how many, and their rows, which stay until it has.
+        """Have the next opening do roots again; return their number, and that of their rows, which stay until then.
 
-        All of a run; or those that are dead; or those settled from the first of two openings on, before the second.
+        All roots of a run; or the dead ones; or those settled from the first of two openings on, before the second.
         """
         ...
 
     def retry(self, root: int, rows: int | None = None) -> None:
-        """Have the next opening do a root again, of which there are only so many `rows` any more, if that is said."""
+        """Have the next opening do a root again; `rows` is how many rows it still has, if that is known."""
         ...
 
     def discard(self, root: int) -> None:
-        """Count a dead root as done in its version, with what rows there are of it."""
+        """Count a dead root as done in its version, with the rows that it has."""
         ...
 
     def forget(self, root: int) -> int:
-        """Forget a root; how many rows were stored of it."""
+        """Forget a root; return how many rows were stored of it."""
         ...
 
     def some_roots(self, run: int, most: int) -> Sequence[RootId]:
-        """Some roots of a run, no more than that."""
+        """Return at most so many roots of a run."""
         ...
 
     def roots_with_rows(self, run: int) -> int:
-        """How many roots of a run are done and have rows."""
+        """Return how many roots of a run are done and have rows."""
         ...
 
     def forget_run(self, run: int) -> tuple[int, int]:
-        """Forget a run and all that is known of it; how many roots, and how many rows were stored of them."""
+        """Forget a run and all that is known of it; return the numbers of its roots, and of the rows stored of them."""
         ...
 
     def remember(self, stage: bytes, item: bytes, value: bytes) -> None:
@@ -312,15 +315,18 @@ class Journal(JournalReader, Protocol):
         ...
 
     def drop_memo(self, stage: bytes) -> None:
-        """Drop some or all of what is kept for a stage: no more than takes a moment."""
+        """Drop results that are kept for a stage: no more than takes a moment."""
         ...
 
     def stage(self, number: int, part: bytes) -> None:
-        """Have rows of a root that is not finished wait under a number of this opening; `RowError` if too large."""
+        """Let rows of an unfinished root wait under a number of this opening.
+
+        Raise `RowError` if they are too large.
+        """
         ...
 
     def staged(self, number: int) -> Iterator[bytes]:
-        """The parts that wait under a number, as they came."""
+        """Give the parts that wait under a number, as they came."""
         ...
 
     def unstage(self, number: int) -> None:
@@ -337,66 +343,68 @@ class JournalStore(Protocol):
         ...
 
     def transaction(self) -> AbstractContextManager[None]:
-        """All of it or nothing; `StoreError` says what went wrong."""
+        """Open a transaction: all or nothing; `StoreError` says what went wrong."""
         ...
 
 
 class Store(JournalStore, Protocol):
-    """A sink that was opened for writing by one run: rows, and the journal beside them.
+    """A sink that one run has opened for writing: rows, and the journal beside them.
 
-    It may also have `accept(row)`, which is called on the loop for every row that the stream gives: what it returns is
-    the row from there on, and what it raises, a `RowError` best, is the failure of the row's root. `add(rows)` does
-    what `replace` does for many roots, all of them new, where that costs less: it is given pairs of the number of a
-    root and a row, and what it raises has each root replaced by itself. A store with both, for which `send` does
-    nothing, may have `accept_all(rows)`, which gives what `accept` does for each of many rows, or None to be asked for
-    each.
+    It may also have `accept(row)`. It is called on the loop for every row that the stream gives: what it returns is the
+    row from there on; what it raises, best a `RowError`, is the failure of the row's root. `add(rows)` does what
+    `replace` does, for many new roots at once, if that costs less: it is given pairs of the number of a root and a row;
+    if it raises, each root is replaced by itself. A store with both, for which `send` does nothing, may have
+    `accept_all(rows)`: it returns what `accept` does for each row, or None to be asked for each.
     """
 
     @property
     def largest(self) -> int:
-        """Rows of one commit, at most; a root that has more is committed alone."""
+        """Rows of one commit, at most; a root with more is committed alone."""
         ...
 
     def reader(self) -> JournalReader:
-        """A reader of the journal, to be closed before the store."""
+        """Return a reader of the journal, to be closed before the store."""
         ...
 
     def reach(self, run: int, opening: int) -> Reach | None:
-        """What notes how far the sources are read, for an opening that notes nothing else and may die.
+        """Return what notes how far the sources are read, for an opening that notes nothing else and may die.
 
-        It costs next to nothing and outlives the process, as what `Deaths.last` gives. None where there is no such
-        place: then it takes one death more to find a root that kills.
+        It costs next to nothing and outlives the process; `Deaths.last` returns it. None if there is no place for it:
+        then it takes one death more to find a root that kills.
         """
         ...
 
     def send(self, run: str, roots: Iterable[tuple[Root, Iterable[Any]]]) -> None:
         """Bring the rows of finished roots to where no transaction reaches; what it raises ends the run.
 
-        After a `RowError` each of these roots comes once more, alone, and one that is refused again has failed.
-        Called before the transaction in which the roots are noted as done, by the thread that writes. A store whose
-        `replace` does all there is to do does nothing here.
+        After a `RowError` each of these roots comes once more, alone; one that is refused again has failed. It is
+        called before the transaction in which the roots are noted as done, by the thread that writes. A store whose
+        `replace` does all the work does nothing here.
         """
         ...
 
     def replace(self, root: RootId, rows: Iterable[Any]) -> None:
-        """Put `rows` in the place of all rows of a root, known by its number and key, in the transaction that is open.
+        """Replace all rows of a root, known by its number and key, by `rows`, in the open transaction.
 
         Raises:
-            RowError: it cannot hold a row; that is the failure of the root, and so is what `refusal` knows as one.
+            RowError: it cannot hold a row; this is the failure of the root, and so is what `refusal` takes for one.
                 Anything else ends the run.
-            KeyTakenError: as rows of other roots are; it is tried again when those are settled, or are gone.
+            KeyTakenError: rows of other roots have its keys; it is tried again when those are settled, or are gone.
         """
         ...
 
     def refusal(self, error: Exception) -> RowError | None:
-        """The `RowError` for what `replace` has raised, if the database has refused a row; None for anything else."""
+        """Return the `RowError` for an error of `replace`, if the database has refused a row.
+
+        None for anything else.
+        """
         ...
 
     def lost(self, run: int) -> Sequence[tuple[int, int]]:
-        """The roots of a run, by number, of which rows are not there any more, and how many are, in the transaction.
+        """Return the roots of a run, by number, that have lost rows, and how many they still have, in the transaction.
 
-        Those that the next run does again anyway are not among them. It is asked when a run is opened: it should cost
-        little where nothing is lost. A store that cannot tell gives nothing.
+        Roots that the next run does again anyway are left out. It is asked when a run is opened: it should cost little
+        if nothing is lost. A store that cannot tell returns nothing.
         """
         ...
 
@@ -405,7 +413,7 @@ class Store(JournalStore, Protocol):
         ...
 
     def abort(self) -> None:
-        """Give up what `send` is at, if it can be given up, and all that it is still asked for: it raises then.
+        """Give up what `send` does, if it can be given up, and all further calls of it: they raise then.
 
         Called on the loop, when a run was left by an error or a cancellation and its grace is over.
         """
@@ -417,7 +425,7 @@ class Store(JournalStore, Protocol):
 
 
 class JournalPlace(Protocol):
-    """Where a journal is kept, while no run has it open."""
+    """A place where a journal is kept, while no run has it open."""
 
     @property
     def place(self) -> str:
@@ -425,9 +433,9 @@ class JournalPlace(Protocol):
         ...
 
     def read(self) -> AbstractContextManager[JournalReader]:
-        """The journal, to be read, also while a run writes to it; `StoreError` if there is none."""
+        """Open the journal for reading, also while a run writes to it; raise `StoreError` if there is none."""
         ...
 
     def write(self) -> AbstractContextManager[JournalStore]:
-        """The journal, to be changed; `HeldError` while a run writes to it, `StoreError` if there is none."""
+        """Open the journal for changes; raise `HeldError` while a run writes to it, `StoreError` if there is none."""
         ...

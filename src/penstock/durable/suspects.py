@@ -1,11 +1,12 @@
-"""Which root kills the process: those that were under way at two deaths of it run first, in child processes.
+"""Finds the root that kills the process: roots that were under way at two deaths run first, in child processes.
 
-A run that was killed notes from then on which roots it has under way. What was under way when it is killed again, and
-was at the death before, too, is a suspect. The next opening runs all suspects side by side in one child process. If
-that dies, half of those that it had begun run in the next one, and so on, until one stands alone: a root whose own
-child dies is set aside. What comes to its end in a child is done; what was merely under way, however often, is
-innocent. One killer among n is found with log2(n) + 3 children at most: what is left aside in the search runs together
-after it (adaptive group testing by binary splitting, as Hwang has it, 1972).
+A run that was killed notes from then on which roots it has under way. A root that is under way when the run is killed
+again, and was so at the death before, is a suspect. The next opening runs all suspects side by side in one child
+process. If the child dies, half of those that it had begun run in the next child, and so on, until one stands alone: a
+root that kills a child of its own is set aside. A root that is finished in a child is done; one that was merely under
+way, however often, is innocent. One killer among n is found with log2(n) + 3 children at most: roots that the search
+leaves aside run together after it (adaptive group testing by binary splitting, Hwang 1972). See `docs/decisions.md`,
+"Suspects are tried in a child, by halves".
 """
 
 import asyncio
@@ -37,7 +38,7 @@ from penstock.durable.store import Opened, Store, Suspect
 from penstock.durable.tried import Counts, Tried
 
 _LOOK: Final = 0.01
-"""Seconds between two looks whether a child has ended."""
+"""Seconds between two looks at whether a child has ended."""
 
 _EVERY: Final = 5.0
 """Seconds between two lines of progress."""
@@ -46,16 +47,16 @@ _PIPE: Final = 1 << 16
 _DRAIN: Final = b"d"
 
 type DeliverSome = Callable[[frozenset[Key]], Coroutine[Any, Any, Counts]]
-"""Delivers the roots of those keys in the process that it is called in; what was done, by the names of the report."""
+"""Delivers the roots of those keys in the process that calls it; returns what was done, by the names of the report."""
 
 
 class ProcessDied(PenstockError):
-    """The process that worked on one root alone died of it."""
+    """The process died that worked on one root alone."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Ending:
-    """How a child has died, which of its roots it had under way, and which it had not begun."""
+    """How a child died, which of its roots it had under way, and which it had not begun."""
 
     how: str
     under_way: list[Suspect]
@@ -63,7 +64,7 @@ class _Ending:
 
 
 async def try_suspects(job: Job, opening: Opening) -> tuple[Opening, Tried]:
-    """Try the roots that may have killed the process; if there are any, the run is opened once more."""
+    """Try the roots that may have killed the process, if there are any, and then open the run once more."""
     opened, store, found = opening.run, opening.store, Tried()
     try:
         with store.transaction():
@@ -105,7 +106,7 @@ async def _deliver_some(job: Job, opened: Opened, keys: frozenset[Key]) -> Count
 
 
 class _Search:
-    """The search for the killers among the suspects; the store is closed, so that children can open it."""
+    """The search for killers among the suspects; the store is closed meanwhile, so that children can open it."""
 
     def __init__(self, job: Job, opened: Opened) -> None:
         self._job = job
@@ -115,7 +116,7 @@ class _Search:
         self._children = 0
 
     async def run(self, suspects: Sequence[Suspect]) -> Tried:
-        """Run them in groups until each of them is done, set aside or acquitted, or there is no more time."""
+        """Run them in groups until each of them is done, set aside or acquitted, or until there is no more time."""
         group, partner, rest = list(suspects), list[Suspect](), list[Suspect]()
         while group:
             if open_runs.is_draining(asyncio.get_running_loop()):
@@ -141,7 +142,7 @@ class _Search:
         return self._found
 
     async def _try(self, group: Sequence[Suspect]) -> _Ending | None:
-        """Run a group in a child process; return how it died, or None if it survived."""
+        """Run them in a child process; return how it died, or None if it survived them."""
         with self._store() as store:
             store.journal.deaths.begin_anew(self._opened.id, self._opened.times)
         how, report = await _in_child(self._deliver, frozenset(each.key for each in group), self._tell(group))
@@ -166,7 +167,7 @@ class _Search:
         return _Ending(how, begun, [each for each in group if each.key in left - keys])
 
     def _set_aside(self, suspect: Suspect, how: str) -> None:
-        """Note a root as dead."""
+        """Make the root a dead letter."""
         root = Root(suspect.key, suspect.version, suspect.position, lambda _: None)
         root.dispatched = True
         error = ProcessDied(f"the process that worked on it alone {how}")
@@ -180,7 +181,7 @@ class _Search:
 
     @contextmanager
     def _store(self) -> Generator[Store]:
-        """Open the store, in one transaction, while no child has it."""
+        """Open the store for one transaction, while no child has it."""
         store = self._job.sink.open(self._job.options.durability)
         try:
             with store.transaction():
@@ -189,7 +190,7 @@ class _Search:
             store.close()
 
     def _tell(self, group: Sequence[Suspect]) -> Callable[[float], None]:
-        """Make the function that logs how long a child has been at work."""
+        """Return what shows how the search goes, given the seconds that it has taken."""
         self._children += 1
         number = self._children
 
@@ -215,7 +216,7 @@ def announced(run: str, suspects: Sequence[Suspect]) -> str:
 
 
 def _most_children(suspects: int) -> int:
-    """Return how many children it takes to find one killer: all, then half of what is left each time, then the rest."""
+    """Return how many children it takes to find one killer: all suspects, each halving, and the rest."""
     return (suspects - 1).bit_length() + 2
 
 
@@ -231,7 +232,7 @@ def _halves(group: Sequence[Suspect]) -> tuple[list[Suspect], list[Suspect]]:
 
 
 class _Child:
-    """A child process; how it ended is not known where SIGCHLD is ignored, or somebody waits for all children."""
+    """A child process. How it ended is not known if SIGCHLD is ignored, or if somebody waits for all children."""
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
@@ -265,7 +266,7 @@ class _Child:
             os.waitpid(self.pid, 0)  # what is killed is gone in a moment
 
     def close(self) -> None:
-        """Let go of its handle."""
+        """Release its handle."""
         if self._handle is not None:
             os.close(self._handle)
 
@@ -273,10 +274,10 @@ class _Child:
 async def _in_child(
     deliver: DeliverSome, keys: frozenset[Key], tell: Callable[[float], None]
 ) -> tuple[str, dict[str, Any] | None]:
-    """Run a child process; return how it ended, and what it has reported: nothing if it died.
+    """Return how the child ended, and what it has reported: nothing if it died.
 
-    A child that hangs is waited for, as a run waits for work that hangs: `timeout` of a stage is in force there, too. A
-    signal that drains is passed on; a cancellation kills the child, and nothing is concluded.
+    A child that hangs is waited for, as a run waits for work that hangs: `timeout` of a stage works there, too. A
+    signal that drains is passed on. A cancellation kills the child, and nothing is concluded.
     """
     report, report_end = os.pipe()
     lifeline_end, lifeline = os.pipe()  # at its end the parent is dead
@@ -324,7 +325,7 @@ def _read(report: int) -> dict[str, Any] | None:
 
 
 def _be_child(deliver: DeliverSome, keys: frozenset[Key], report: int, lifeline: int) -> NoReturn:
-    """Deliver the roots on a loop in a thread of its own: this one seems to have the loop of the parent still."""
+    """Deliver the roots on a loop in a new thread: this thread still seems to run the loop of the parent."""
     try:
         signal.set_wakeup_fd(-1)
         for each in (signal.SIGINT, signal.SIGTERM):  # the parent decides, and this process ends with it
@@ -342,7 +343,7 @@ def _be_child(deliver: DeliverSome, keys: frozenset[Key], report: int, lifeline:
 
 
 class _Loop:
-    """The loop of the child, once there is one, and whether it is to drain."""
+    """The loop of the child, once there is one, and whether it has to drain."""
 
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -350,14 +351,14 @@ class _Loop:
         self.drains = False
 
     def begin(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Take the loop, now that there is one."""
+        """Note the loop."""
         with self._changed:
             self._loop = loop
             if self.drains:
                 open_runs.drain(loop)
 
     def drain(self) -> None:
-        """Have the loop drain; called by another thread."""
+        """Make the loop drain; called by another thread."""
         with self._changed:
             self.drains = True
             if self._loop is not None:
@@ -387,7 +388,7 @@ def _obey(lifeline: int, loop: _Loop) -> None:
 
 
 def _less_important(record: logging.LogRecord) -> bool:
-    """Make of what a whole run tells at INFO what its part tells at DEBUG."""
+    """Lower the records that a whole run logs at INFO to DEBUG, for a part of it."""
     if record.levelno == logging.INFO:
         record.levelno, record.levelname = logging.DEBUG, logging.getLevelName(logging.DEBUG)
     return LOG.isEnabledFor(record.levelno)
@@ -406,7 +407,7 @@ def _flush() -> None:
 
 
 def _ignore(_signal: int, _frame: object) -> None:
-    """Do nothing, and be forgotten by what is executed: an ignored signal would stay so there."""
+    """Do nothing. Unlike an ignored signal, a program that is executed does not inherit this."""
 
 
 def _died_of(status: int) -> str:
@@ -420,7 +421,7 @@ def _died_of(status: int) -> str:
 
 
 _of_the_parent: set[int] = set()
-"""Ends of pipes that only this process is to have: another child of it that had them would outlive it in its place."""
+"""Ends of pipes that only this process may hold: another child with them would keep alive what should die with it."""
 
 
 def _let_go() -> None:

@@ -1,4 +1,4 @@
-"""Operators on tracked items: the user's functions see values, the roots see what became of them."""
+"""Adapts operators to tracked items: the user's functions see values, the roots learn what became of them."""
 
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -30,16 +30,16 @@ def tracking(operator: Operator, code: StageCode | None, ledger: Ledger) -> Adap
 
 
 def _outlasting_failures(plan: Plan[Any, Any]) -> Plan[Any, Any]:
-    """Adapt `plan` to roots that are tried in a child: one that fails does not end the others."""
+    """Adapt `plan` to roots that are tried in a child: a failure does not end the others, and is not settled there."""
     return plan.replaced(on_error="collect", tolerance=ANY_NUMBER)
 
 
 def tracked_plan(
     kind: Kind, plan: Plan[Any, Any], memo: StageMemo | None = None, dispatch: Dispatch | None = None
 ) -> Plan[Any, Any]:
-    """Adapt `plan` to tracked items: unwrap arguments, wrap results, count what is through.
+    """Adapt `plan` to tracked items; a stream without a durable end has none of this.
 
-    This is the one place where what users see is unwrapped: what their functions, costs and failures are given.
+    Only here is what users see unwrapped: the arguments of their functions and costs, and failures.
     """
     form = kind.form(_FORMS)
     gate = _gate(form, memo, dispatch)
@@ -55,7 +55,7 @@ def tracked_plan(
 
 
 def _gate(form: "_Form", memo: StageMemo | None, dispatch: Dispatch | None) -> Gate[Any] | None:
-    """Make the gate before the work: it notes that a root is under way, and recalls a kept result."""
+    """Return what notes that a root is under way before any work on it, and what recalls the result of an item."""
     if memo is None and dispatch is None:
         return None
 
@@ -175,19 +175,19 @@ async def _async_outputs(item: Tracked, fan: AsyncIterable[Any], memo: StageMemo
 
 
 def _seen(item: Any) -> Any:
-    """Unwrap an item, or a list of items."""
+    """Return an item, or a list of items, as the user knows it."""
     return [each.value for each in cast("list[Tracked]", item)] if isinstance(item, list) else item.value
 
 
 def _shown(failure: Failed) -> Failed:
-    """Name the root of a failure, and unwrap its item."""
+    """Name the root, and show the item as the user knows it."""
     item: Tracked = failure.item
     item.root.failed = True
     return replace(failure, item=_seen(item), root=item.root.key)
 
 
 def _passed_over(on_error: str, failure: Failed) -> None:
-    """Count the item as through: the run goes on without it."""
+    """Count the item as settled: the run goes on without it."""
     item: Tracked = failure.item
     if on_error == "collect":
         item.root.set_aside(failure.stage, failure.attempts, failure.error, item.value)
@@ -204,7 +204,7 @@ def _sifted(item: Tracked, keep: Any) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class _Form:
-    """Calls functions of one form with tracked items; `recalled` makes of an item what was kept of its result."""
+    """Calls functions of one form with tracked items; `recalled` turns an item into its kept result."""
 
     wrap: Callable[[AsyncFn[Any, Any], StageMemo | None], AsyncFn[Any, Any]]
     recalled: Callable[[Tracked, Any], Any]

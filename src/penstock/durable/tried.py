@@ -1,4 +1,4 @@
-"""What came of the roots that were tried in child processes, before the others are delivered."""
+"""What became of the roots that were tried in child processes, before the others are delivered."""
 
 from dataclasses import dataclass, field
 from typing import Final
@@ -13,10 +13,10 @@ type Counts = dict[str, int]
 
 @dataclass(slots=True)
 class Tried:
-    """The outcome of trying the suspects.
+    """The result of trying the suspects.
 
     Attributes:
-        counts: what was delivered by children, by the names of the report.
+        counts: what children delivered, by the names of the report.
         dead: the keys of the roots that were set aside.
         interrupted: whether there was no time for all of them.
     """

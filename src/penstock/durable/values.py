@@ -1,8 +1,8 @@
-"""Values as bytes: the same in every process, read back exactly, and reading them runs no code.
+"""Values as bytes: the same in every process, read back exactly; reading them runs no code.
 
-What is packed: `None`, `bool`, `int`, `float`, `complex`, `str`, `bytes`, `list`, `tuple`, `dict`, `set`, `frozenset`,
-dates, times, `timedelta`, `Decimal`, `UUID`, paths, and numpy's arrays and scalars, of exactly these types.
-A digest takes more, as nothing is read back from it.
+It packs `None`, `bool`, `int`, `float`, `complex`, `str`, `bytes`, `list`, `tuple`, `dict`, `set`, `frozenset`, dates,
+times, `timedelta`, `Decimal`, `UUID`, paths, and numpy's arrays and scalars, of exactly these types. A digest takes
+more, as nothing is read back from it.
 """
 
 import re
@@ -24,7 +24,7 @@ from uuid import UUID
 from penstock.core.errors import PenstockError
 
 type StandIn = Callable[[Any], Any]
-"""What stands for a value that cannot be packed: one that can, or that has such a stand-in; `PackError` for none."""
+"""Returns what stands for a value that cannot be packed: one that can, or has a stand-in itself; raises `PackError`."""
 
 _COUNT: Final = struct.Struct("<Q")
 _INT: Final = struct.Struct("<q")
@@ -41,13 +41,13 @@ class PackError(PenstockError):
 
 
 class UnpackError(PenstockError):
-    """Bytes are not those of a packed value."""
+    """The bytes are not those of a packed value."""
 
 
 def pack(value: Any, stand_in: StandIn | None = None, *, whole: bool = False) -> bytes:
-    """Pack `value` into bytes; `PackError` if it cannot be read back exactly.
+    """Return `value` as bytes; raise `PackError` if it could not be read back exactly.
 
-    What has a `stand_in` is packed by that, and read back by what `unpack` is given; `whole` if all of it is.
+    A value with a `stand_in` is packed as that, and read back by what `unpack` is given; with `whole`, every value is.
     """
     out = bytearray()
     packing = _Packing(out, _none if stand_in is None else stand_in, canonical=False)
@@ -59,15 +59,15 @@ def pack(value: Any, stand_in: StandIn | None = None, *, whole: bool = False) ->
 
 
 def pack_list(parts: Sequence[bytes]) -> bytes:
-    """Pack a list, given the bytes of its elements."""
+    """Return a list as bytes, from the bytes of its elements."""
     return b"l" + _COUNT.pack(len(parts)) + b"".join(parts)
 
 
 def digest(value: Any, stand_in: StandIn | None = None) -> bytes:
-    """Return 16 bytes that tell `value` from all others; dicts and sets of the same entries have the same.
+    """Return 16 bytes that tell `value` from all others; dicts and sets with the same entries have the same.
 
     Beside what can be packed, it takes enum members, paths, dates, times, `Decimal`, `Fraction`, `UUID`, named tuples
-    and dataclasses of such values; or what has a `stand_in`.
+    and dataclasses of such values, and anything that has a `stand_in`.
     """
     out = bytearray()
     try:
@@ -78,9 +78,9 @@ def digest(value: Any, stand_in: StandIn | None = None) -> bytes:
 
 
 def unpack(packed: bytes, restored: StandIn | None = None) -> Any:
-    """Return the value that was packed; `UnpackError` if `pack` did not make it.
+    """Return the value that was packed; raise `UnpackError` if `pack` did not make the bytes.
 
-    `restored` gives the value that something stands for.
+    `restored` returns the value that something stands for.
     """
     unpacking = _Unpacking(packed, restored)
     try:
@@ -93,7 +93,7 @@ def unpack(packed: bytes, restored: StandIn | None = None) -> Any:
 
 
 def plain_stand_in(value: Any) -> Any:
-    """Return what stands for a value that is known by its type and content."""
+    """Return what stands for a value that is known by its type and its content."""
     kind = kind_of(value)
     if isinstance(value, Enum):
         return type_name(kind), value.name
@@ -119,7 +119,7 @@ def type_name(kind: type[Any]) -> str:
 
 
 _BY_REPR: Final = {"datetime", "decimal", "fractions", "uuid"}
-"""Modules whose types have a `repr` that says all; that of a subclass may not."""
+"""Modules whose types have a `repr` that tells all; that of a subclass may not."""
 
 
 def _none(value: Any) -> Any:
@@ -127,7 +127,7 @@ def _none(value: Any) -> Any:
 
 
 class _Packing:
-    """Adds values to `out`: a letter for the type, then what is in it. `canonical` forgets the order of dicts."""
+    """Appends values to `out`: a letter for the type, then the content. `canonical` ignores the order of dicts."""
 
     def __init__(self, out: bytearray, stand_in: StandIn, *, canonical: bool) -> None:
         self._out = out
@@ -161,7 +161,7 @@ class _Packing:
         self.add(self._stand_in(value))
 
     def _add_text(self, kind: type[Any], value: Any) -> bool:
-        """Add what is a text in another form, if the text says all of it: not of which place a time zone is."""
+        """Append the text form of a value, if the text tells all of it: it does not tell the place of a time zone."""
         name = kind.__name__
         if _TEXTS.get(name, (None,))[0] is not kind:
             return False
@@ -227,7 +227,7 @@ class _Packing:
 
 
 class _Unpacking:
-    """Takes values from what `_Packing` has made."""
+    """Reads values from what `_Packing` has written."""
 
     def __init__(self, packed: bytes, restored: StandIn | None) -> None:
         self._packed = packed
@@ -292,7 +292,7 @@ class _Unpacking:
 
     @property
     def is_at_its_end(self) -> bool:
-        """Whether all was taken."""
+        """Whether all was read."""
         return self._at == len(self._packed)
 
 
@@ -314,10 +314,10 @@ _KINDS: Final[tuple[tuple[type[Any], Callable[[str], Any]], ...]] = (
     *((kind, kind) for kind in (Decimal, UUID, PurePosixPath, PureWindowsPath, type(Path()))),
 )
 _TEXTS: Final = {kind.__name__: (kind, read) for kind, read in _KINDS}
-"""Types of which a text says all, and what reads it."""
+"""Types whose text tells all, and what reads it."""
 
 _NESTED: Final = frozenset((b"a", b"n", b"o", b"x"))
-"""Letters of what is a type and a value, or the like, that are packed themselves."""
+"""Letters of values that consist of a type and a value, or the like, which are packed themselves."""
 
 _CONSTANTS: Final = {b"N": None, b"T": True, b"F": False}
 

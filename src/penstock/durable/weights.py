@@ -1,4 +1,4 @@
-"""How much memory a row takes, roughly: enough to bound what waits."""
+"""Estimates the memory that a row takes: enough to bound what waits."""
 
 import sys
 from collections import deque
@@ -12,14 +12,14 @@ _ELEMENT: Final = 32
 """Bytes of an element of a list: a float and the reference to it."""
 
 _COLUMN: Final = 50
-"""Bytes of a column beside what stands there: of the dict, and of the object."""
+"""Bytes of a column beside its value: of the dict, and of the object."""
 
 _NUMBERS: Final = frozenset((type(None), bool, int, float))
 _LISTS: Final = frozenset((list, tuple, set, frozenset, deque))
 
 
 def weight(row: Any) -> int:
-    """Return the weight of a row, in kilobytes, at least 1; nested values count as those in columns do."""
+    """Return the weight in rows of a kilobyte, at least 1; nested values count as those in columns do."""
     if row.__class__ is dict:
         size = _COLUMN * len(row)
         for value in cast("dict[Any, Any]", row).values():
@@ -34,7 +34,7 @@ def weight(row: Any) -> int:
 
 
 def _size(whole: Any) -> int:
-    """Return the bytes of a value and of all that it holds, each object once, however deep it is."""
+    """Return the bytes of a value and of all that it holds, each object once, at any depth."""
     size = 0
     seen = set[int]()
     left: list[Any] = [whole]
@@ -75,7 +75,7 @@ def _own_size(kind: type[object], value: Any) -> int:
 
 
 def _held_by(value: Any) -> list[Any]:
-    """Return what an object holds: its attributes, and its elements if it is a collection."""
+    """Return what an object of a class holds: its attributes, and its elements if it derives from a collection."""
     held: list[Any] = list(getattr(value, "__dict__", {}).values())
     if isinstance(value, dict):
         held += [*cast("dict[Any, Any]", value).keys(), *cast("dict[Any, Any]", value).values()]

@@ -1,4 +1,4 @@
-"""The thread that writes: what arrives during a commit, or within 5 ms where that is little, is the next commit."""
+"""The thread that writes. Whatever arrives during one commit is in the next; a small commit waits 5 ms for company."""
 
 import asyncio
 import threading
@@ -22,15 +22,15 @@ WAITING: Final = 20_000
 """Rows, by weight, and roots that may wait to be written before the stream has to wait, too."""
 
 _ENOUGH: Final = 4_000
-"""As many of them as keep the thread busy: where commits are small, as rows are large, no more wait than twice one."""
+"""How many of them keep the thread busy: if commits are small, as rows are large, at most twice one commit waits."""
 
 GATHER: Final = 0.005
-"""Seconds for which the first of few roots waits for others: a commit costs as much as several of them."""
+"""Seconds for which the first of few roots waits for others: a commit costs as much as several roots."""
 
 _FEW: Final = 100
 
 type Refuse = Callable[[Root, RowError], None]
-"""Makes a root dead for a row that the store refuses; raises the error if the run ends with that."""
+"""Makes a root dead for a row that the store refuses; raises the error if that ends the run."""
 
 type Queued = tuple[Root | Bundle, list[Any] | None, int]
 """A root and rows of it that are to be staged, or None: it is finished; and how much memory it takes, in rows.
@@ -39,14 +39,14 @@ A bundle is finished.
 """
 
 type Note = tuple[Callable[[Journal], object], Callable[[], object] | None, int]
-"""What is to be written in the journal, whom to tell when it is committed, and how much memory it takes, in rows."""
+"""What to write in the journal, whom to tell when it is committed, and its weight in rows."""
 
 type Add = Callable[[Iterable[tuple[int, Any]]], None]
-"""Puts rows of roots that have none, each with the number of its root, as a store may have it."""
+"""Adds rows of roots that have none, each with the number of its root, to the store."""
 
 
 class Writer:
-    """Commits finished roots, in the order in which they came, stages rows of those that are not finished, takes notes.
+    """Commits finished roots in the order in which they came, stages rows of unfinished ones, and writes notes.
 
     Attributes:
         loop: the loop of the stream.
@@ -90,7 +90,7 @@ class Writer:
         self._thread = threading.Thread(target=self._write, name="penstock writer", daemon=True)
 
     def start(self) -> None:
-        """Start the thread; `PenstockError` if the system has none left."""
+        """Start the thread; raise `PenstockError` if the system has none left."""
         try:
             self._thread.start()
         except (RuntimeError, MemoryError) as error:
@@ -98,7 +98,7 @@ class Writer:
             raise PenstockError(f"the thread that writes the results cannot start: {said(error)}") from error
 
     def add(self, root: Root | Bundle) -> None:
-        """Commit a finished root, or several, in the next transaction."""
+        """Have a finished root committed, or several."""
         if isinstance(root, Bundle):
             texts = sum(map(len, root.versions)) + sum(len(key) for key in root.keys if isinstance(key, str))
             self._enter((root, None, len(root) + root.weight + texts // 1_000))
@@ -109,7 +109,7 @@ class Writer:
         self._enter((root, None, 1 + root.weight + texts // 1_000 + letters))
 
     def stage(self, root: Root) -> None:
-        """Move the rows that a root has until now to the journal, so that they need no memory."""
+        """Move the present rows of a root to the store, where they need no memory."""
         rows, root.rows = root.rows, []
         root.staging = root.staging or next(self._numbers)
         root.staged += len(rows)
@@ -129,9 +129,9 @@ class Writer:
     def note(
         self, write: Callable[[Journal], object], committed: Callable[[], object] | None = None, *, weight: int = 1
     ) -> None:
-        """Write something in the journal, in the next transaction; `committed()` is called after it, on the loop.
+        """Have something written in the journal, in the next transaction; then `committed()` is called, on the loop.
 
-        Somebody waits for `committed`, so that the transaction waits for no company.
+        With `committed` somebody waits, so the transaction does not wait for company.
         """
         with self._changed:
             self._notes.append((write, committed, weight))
@@ -141,7 +141,7 @@ class Writer:
                 self._hurry.set()
 
     def settle_put_off(self, *, is_last: bool = True) -> None:
-        """Commit the roots that wait for others, all at once; if it `is_last`, none may wait any more."""
+        """Have the roots committed that wait for others, all at once; if nothing else comes, none may wait any more."""
         with self._changed:
             self._is_last = is_last
             waiting, self._put_off = self._put_off, []
@@ -151,7 +151,7 @@ class Writer:
 
     @property
     def put_off(self) -> list[Root]:
-        """The roots that wait for others, whose keys they have."""
+        """Return the roots that wait for others, which have their keys."""
         return list(self._put_off)
 
     @property
@@ -181,7 +181,7 @@ class Writer:
                 self._thread.join()  # waits for what runs there; or it has never run
 
     def _write(self) -> None:
-        """Commit until nothing more comes or something fails; a failure ends the run."""
+        """Commit until all is committed and nothing more comes, or something fails; any failure ends the run."""
         try:
             while any(work := self._next()):
                 batch, notes = work
@@ -199,7 +199,7 @@ class Writer:
         self._told()
 
     def _tell(self, told: Callable[[], object]) -> None:
-        """Call `told` on the loop, however little memory there is: somebody waits for it."""
+        """Have it called on the loop, however little memory there is: somebody waits for it."""
         while True:
             try:
                 self.loop.call_soon_threadsafe(told)
@@ -211,7 +211,7 @@ class Writer:
                 return
 
     def _next(self) -> tuple[list[Queued], list[Note]]:
-        """Wait for work and return it; nothing once all is committed and nothing more will come."""
+        """Return what is there; nothing once all is committed and nothing more will come."""
         with self._changed:
             self._changed.wait_for(self._has_work)
             self._sleeps = False
@@ -237,7 +237,7 @@ class Writer:
         return bool(self._entries or self._notes or self._closed)
 
     def _commit_notes(self, notes: list[Note]) -> None:
-        """Commit notes before anything else: others wait for them."""
+        """Commit notes before anything else: somebody waits for them."""
         if not notes:
             return
         with self._store.transaction():
@@ -249,7 +249,7 @@ class Writer:
                 self._tell(committed)
 
     def _commit(self, batch: list[Queued]) -> None:
-        """Stage what is to be staged; then settle what is finished, each root together with its rows."""
+        """Stage what is to be staged; then settle finished roots, each together with its rows."""
         parts = [(root, rows) for root, rows, _ in batch if rows is not None and isinstance(root, Root)]
         if parts:
             try:
@@ -299,8 +299,8 @@ class Writer:
     def _settle_again(self, roots: list[Root]) -> None:
         """Settle them after the store refused one: all once more, or one by one, up to that one.
 
-        A row that moves from one root to another can be in the way of itself, where it must be the only one of its key:
-        so the rows of all roots are removed first.
+        If keys must differ, a row that moves from one root to another can be in its own way: so the rows of all these
+        roots are removed first.
         """
         with suppress(Exception):  # it comes again below
             self._settle_emptied(roots)
@@ -327,7 +327,7 @@ class Writer:
             self._have_wait(root)
 
     def _have_wait(self, root: Root) -> None:
-        """Move the rows of a root to the journal, where it waits for roots that have its keys."""
+        """Let the rows of a root wait in the store for roots that are in its way."""
         rows, root.rows, root.weight = root.rows, [], 0
         if rows:
             root.staging = root.staging or next(self._numbers)
@@ -359,7 +359,7 @@ class Writer:
         self._committed.extend(roots)
 
     def _way_of(self, root: Root | Bundle) -> Callable[[list[Any]], None]:
-        """Return how to settle a root, together with those like it."""
+        """Return how to settle it, together with those like it."""
         if isinstance(root, Bundle):
             return self._settle_bundles
         is_simple = root.is_new and not (root.letters or root.staging or root.dispatched)
@@ -379,7 +379,7 @@ class Writer:
         self._add(zip(numbers, chain.from_iterable(bundle.items for bundle in bundles), strict=True))
 
     def _settle_new(self, roots: list[Root]) -> None:
-        """Settle new roots that have all their rows in memory."""
+        """Settle roots of which there is nothing but what they have in memory."""
         if len(roots) == 1 or self._add is None:  # a root alone has its error told
             self._settle_each(roots)
             return
@@ -425,7 +425,7 @@ _WEIGHT: Final = itemgetter(2)
 
 
 def _length(entry: Queued) -> int:
-    """Return how many rows an entry brings into the store."""
+    """Return how many rows it brings into the store."""
     root, rows, _ = entry
     if isinstance(root, Bundle):
         return len(root)

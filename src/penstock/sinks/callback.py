@@ -1,4 +1,4 @@
-"""A sink that hands rows to a function, at least once."""
+"""A function as a sink: wherever it brings rows, each arrives at least once."""
 
 import asyncio
 import contextvars
@@ -30,10 +30,10 @@ LAST: Final = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Delivered:
-    """A row that is handed to a `Callback`.
+    """A row that a `Callback` is given.
 
     Attributes:
-        id: the same whenever this row of this version of its root is delivered, and that of no other row.
+        id: the same whenever this row of this version of its root is delivered; no other row has it.
         key: the key of its root.
         version: the version of its root.
         index: its position among the rows of its root, from 0.
@@ -48,23 +48,23 @@ class Delivered:
 
 
 class Callback:
-    """A function that rows are handed to, at least once: the roots are noted as done after it has returned.
+    """Hands rows to a function, at least once: roots are noted as done after it has returned.
 
     `fn` is called with rows of finished roots: each root's together and in order, roots as they finish, one call at a
-    time. Roots that finish during a call are delivered by the next one. A `RowError` of `penstock.sinks` that it raises
-    is the failure of a root: those of that call are handed over once more, each alone, and which raises it again fails,
-    as `on_error` of `to` says. Anything else that it raises ends the run. The rows of that
-    call come again when the run goes on, and so do those of the last call before a kill (of a root with more rows than
-    `size`: all of its rows); by the `id` of a row the other side can tell that it has it. Nothing is taken back: rows
-    of a version before stay where they were brought. When a run is left by an error or a cancellation, what is finished
-    is delivered within its grace; then a call that runs on the loop is cancelled. What cannot be cancelled, or has not
-    ended a second later, is left behind with an `UnstoppedWorkWarning` that names it.
+    time. Roots that finish during a call come with the next one. If it raises a `RowError` of `penstock.sinks`, a root
+    has failed: the roots of that call are handed over once more, each alone, and one that raises it again fails, as
+    `on_error` of `to` says. Any other error ends the run. The rows of that call come again when the run goes on, and so
+    do those of the last call before a kill (of a root with more rows than `size`: all of its rows); by the `id` of a
+    row the other side can tell that it has it. Nothing is taken back: rows of an earlier version stay where they were
+    brought. When a run is left by an error or a cancellation, what is finished is delivered within its grace; then a
+    call that runs on the loop is cancelled. A call that cannot be cancelled, or has not ended a second later, is left
+    behind with an `UnstoppedWorkWarning` that names it.
 
     Args:
-        fn: takes a sequence of `Delivered`. An async function, or whatever else is no plain `def`, runs on the loop; a
-            plain `def` in a thread of its own. An awaitable that it returns is awaited, on the loop. It
-            must not `yield`: a call of it would do nothing.
-        journal: the database, made if there is none, that knows which roots are done; one for each place that rows go
+        fn: takes a sequence of `Delivered`. A plain `def` runs in a thread of its own; an async function, and anything
+            else, runs on the loop. An awaitable that it returns is awaited, on the loop. It must not `yield`: a call of
+            it would do nothing.
+        journal: the database that knows which roots are done, made if there is none; one for each place that rows go
             to.
         size: rows of a call, at most.
 
@@ -131,7 +131,7 @@ class CallbackStore(SqliteStore):
 
     @override
     def abort(self) -> None:
-        """Cancel the call that runs on the loop, and make no more; a call that does not end is left behind."""
+        """Cancel the call that runs on the loop, and make no more; leave behind a call that does not end."""
         if not self._aborted:
             self._aborted = True
             self._timer = self._loop.call_later(LAST, self._give_up)
@@ -175,7 +175,7 @@ class CallbackStore(SqliteStore):
         return result
 
     def _outcome(self, call: Future[Any]) -> Any:
-        """Wait for the result of a call, unless it is given up."""
+        """Return the result of a call, unless it is given up."""
         wait((call, self._given_up), return_when=FIRST_COMPLETED)
         if not call.done():
             self._left_behind = True
@@ -188,7 +188,7 @@ class CallbackStore(SqliteStore):
         return await self._awaited(cast("Awaitable[object]", result)) if isinstance(result, Awaitable) else result
 
     async def _awaited(self, result: Awaitable[object]) -> object:
-        """Await a result; `abort` cancels this, also if it was called before."""
+        """Await it; `abort` cancels it, also if it was called before."""
         self._sending = asyncio.current_task()
         try:
             if self._aborted:
@@ -215,6 +215,6 @@ def _delivered(run: str, roots: Iterable[tuple[Root, Iterable[Any]]]) -> Iterato
 
 
 def _yields(fn: Callable[..., object]) -> bool:
-    """Whether a call only makes a generator; what wraps such a function may read it."""
+    """Whether a call of it only makes a generator; a wrapper of such a function may read it."""
     called = (fn, None if isinstance(fn, type) else getattr(fn, "__call__", None))  # noqa: B004 -- the bound method itself is wanted
     return any(inspect.isgeneratorfunction(each) or inspect.isasyncgenfunction(each) for each in called)

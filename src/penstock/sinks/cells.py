@@ -1,6 +1,6 @@
-"""Turns rows of Python into rows of SQLite: their columns, and what each value becomes.
+"""Turns rows of Python into rows of SQLite: their columns, and the value of each.
 
-A value that no column can hold is a `RowError`: the failure of the root that the row came from.
+A value that no column can hold raises `RowError`: the failure of the root that the row came from.
 """
 
 import sys
@@ -23,10 +23,10 @@ from penstock.durable.errors import RowError
 from penstock.durable.values import kind_of
 
 type Cell = bool | int | float | str | bytes | None
-"""A value as SQLite has it."""
+"""A value that SQLite can hold."""
 
 type Row = tuple[tuple[str, ...], tuple[Cell, ...]]
-"""The names of the columns of a row, and what stands there."""
+"""The names of the columns of a row, and their values."""
 
 LEAST: Final = -(2**63)
 MOST: Final = 2**63 - 1
@@ -34,11 +34,11 @@ MOST: Final = 2**63 - 1
 _NUMBERS: Final = "biuf"
 _NUMBERS_OF_PYTHON: Final = frozenset((int, float, bool))
 _SHOWN: Final = 100
-"""Characters of a value in a message."""
+"""Characters of a value in a message, at most."""
 
 
 def mapping(row: object) -> Mapping[str, Any]:
-    """Return `row` as columns and values: it is a mapping, or has named fields."""
+    """Return `row` as columns and values: a mapping, or anything with named fields."""
     if isinstance(row, Mapping):
         return cast("Mapping[str, Any]", row)
     named = _fields(row)
@@ -50,7 +50,7 @@ def mapping(row: object) -> Mapping[str, Any]:
 
 
 def cells(row: Mapping[str, Any]) -> tuple[Cell, ...]:
-    """Return the values of a row as SQLite has them; `RowError` for the first that no column can hold."""
+    """Return the values of a row as SQLite holds them; raise `RowError` for the first that no column can hold."""
     out: list[Cell] = []
     for name, value in row.items():
         kind: type[object] = value.__class__
@@ -73,9 +73,9 @@ def cells(row: Mapping[str, Any]) -> tuple[Cell, ...]:
 
 
 def columns_at_once(names: tuple[str, ...], rows: Sequence[dict[str, Any]]) -> list[list[Cell]] | None:
-    """Return the values of rows by columns, in a fifth of the time of `cells`; None where that has to look at each row.
+    """Return the values of rows, by column, in a fifth of the time of `cells`; None if each row has to be looked at.
 
-    They are what `cells` gives where all rows have the same columns, and these hold nothing but plain values.
+    They are what `cells` gives, if all rows have the same columns, with nothing but plain values.
     """
     if {*map(len, rows)} != {len(names)}:
         return None
@@ -87,7 +87,7 @@ def columns_at_once(names: tuple[str, ...], rows: Sequence[dict[str, Any]]) -> l
 
 
 def _is_plain(column: list[Any]) -> bool:
-    """Whether SQLite takes all values of a column as they are."""
+    """Whether SQLite can hold all values as they are: no loop in Python, but for the tests of numbers."""
     kinds: set[type[object]] = {*map(type, column)}
     if type(None) in kinds:
         kinds.discard(type(None))
@@ -100,7 +100,7 @@ def _is_plain(column: list[Any]) -> bool:
 
 
 def cell(value: Any) -> Cell:  # noqa: PLR0911 -- one for each kind
-    """Return a value as a column has it; raise any error if none can."""
+    """Return a value as a column holds it; the error says that none can."""
     if value is None or isinstance(value, bool | Enum):
         return cell(value.value) if isinstance(value, Enum) else value
     if isinstance(value, str):
@@ -122,7 +122,7 @@ def cell(value: Any) -> Cell:  # noqa: PLR0911 -- one for each kind
 
 
 def shown(value: object) -> str:
-    """Show a value in a message, cut where it is long."""
+    """Show a value in a message, cut if it is long."""
     try:
         text = repr(value)
     except Exception as failure:  # noqa: BLE001 -- code of others
@@ -154,7 +154,7 @@ def _is_number_of_numpy(value: Any) -> bool:
 
 
 def _written(value: Any) -> str | None:
-    """Return the text of a value that is stored as text; None for any other."""
+    """Return the text of a value that is written as text; None for any other."""
     if isinstance(value, date | time):
         return value.isoformat()
     if isinstance(value, timedelta):
@@ -167,14 +167,14 @@ def _written(value: Any) -> str | None:
 
 
 def _duration(value: timedelta) -> str:
-    """Write a duration in seconds, as ISO 8601: PT93784.5S."""
+    """Write seconds as an ISO 8601 duration: PT93784.5S."""
     micros = value // timedelta(microseconds=1)
     whole, part = divmod(abs(micros), 1_000_000)
     return f"{'-' if micros < 0 else ''}PT{whole}{f'.{part:06}'.rstrip('0') if part else ''}S"
 
 
 def _fields(value: Any) -> dict[str, Any] | None:
-    """Return the named fields of a dataclass, a named tuple, a class of attrs or a model of pydantic; else None."""
+    """Return the fields of a dataclass, a named tuple, a class of attrs or a model of pydantic, by name; else None."""
     kind: Any = kind_of(value)
     if is_dataclass(kind):
         return {field.name: getattr(value, field.name) for field in fields(kind)}
@@ -195,7 +195,7 @@ def _json(value: Any) -> str:
 
 
 def _in_json(value: Any) -> Any:
-    """Return what JSON has in place of a value that it cannot have."""
+    """Return what stands in JSON for a value that JSON does not have."""
     if isinstance(value, Enum):
         return value.value
     if isinstance(value, Mapping):
@@ -215,7 +215,7 @@ def _encoded(value: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Return a value that JSON itself has; a NaN is null."""
+    """Return the plain value of what JSON itself has; a NaN is null."""
     if isinstance(value, Enum):
         return _plain(value.value)
     if isinstance(value, Mapping):
@@ -244,7 +244,7 @@ _ENCODE: Final[Callable[[Any], str]] = JSONEncoder(ensure_ascii=False, allow_nan
 
 
 def check_name(name: object) -> str:
-    """Return `name`; `RowError` if SQL cannot have it as the name of a column."""
+    """Return `name`; raise `RowError` if it cannot be the name of a column in SQL."""
     if not isinstance(name, str):
         raise RowError(f"the name of a column must be a str, got {shown(name)}")
     if "\0" in name or not validate.is_utf8(name):

@@ -13,18 +13,18 @@ from penstock.sinks.cells import check_name
 from penstock.sinks.sqlite_store import ROOT, columns_of, lowered, quoted
 
 type Declared = Sequence[str] | Mapping[str, str]
-"""Names of columns, or names and what SQL says of their values."""
+"""Names of columns, or names with their types in SQL."""
 
 _TYPE: Final = re.compile(r"(INTEGER|REAL|TEXT|BLOB|ANY)( NOT NULL)?", re.ASCII)
 _PLACES: Final = ("rowid", "_rowid_", "oid")
-"""What SQLite calls the place of a row, where no column is called so."""
+"""Names that SQLite gives to the place of a row, unless a column has them."""
 
 _KEPT: Final = 1_000
 """Sets of names that are remembered as checked."""
 
 
 def declared(columns: object) -> dict[str, str] | None:
-    """Return what `columns=` says, as names and types, "" for any; `OptionError` if it breaks the rule."""
+    """Return what `columns=` says as names and types, "" for any type; raise `OptionError` if it breaks the rule."""
     if columns is None:
         return None
     rule = "columns must be names, or a mapping of names to INTEGER, REAL, TEXT, BLOB or ANY, each also with NOT NULL"
@@ -69,8 +69,8 @@ class Columns:
     ) -> None:
         """Learn which columns there are.
 
-        `own` are the columns that the table has beside those of the rows; `beside` are
-        names that are taken elsewhere; `index` is that of `penstock_root`.
+        `own` are the columns that the table has beside those of the rows; `beside` are names that are taken elsewhere;
+        `index` is the index of `penstock_root`.
         """
         self._connection = connection
         self._path = path
@@ -95,7 +95,7 @@ class Columns:
         self.known = {lowered(name): name for name in found if name not in self._own}
 
     def check(self, names: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[int, ...]]:
-        """Return the names of the columns of a row, and where among them the key is. May be called from any thread.
+        """Return the names of the columns of a row, and where among them the key is; may be called from any thread.
 
         Raises:
             RowError: no row can have these columns.
@@ -133,9 +133,9 @@ class Columns:
         return names, tuple(places[lowered(name)] for name in self.key)
 
     def insert(self, names: tuple[str, ...]) -> str:
-        """Return the statement that inserts a row: our own columns, then these. Columns that are missing are made.
+        """Return the statement that inserts a row of these columns, with our own columns first.
 
-        In the transaction of the row, by the thread that writes.
+        Add columns that are missing. Called in the transaction of the row, by the thread that writes.
         """
         statement = self._inserts.get(names)
         if statement is None:
@@ -169,10 +169,11 @@ class Columns:
             )
 
     def declare(self) -> None:
-        """Make the columns that are declared and are not there.
+        """Add the declared columns that are missing.
 
         Raises:
-            StoreError: the table has one of another type, or rows that have nothing for a new one that is NOT NULL.
+            StoreError: the table has one of another type, or has rows that have no value for a new one that is NOT
+                NULL.
         """
         fixed = self._fixed
         if fixed is None:
@@ -200,7 +201,7 @@ class Columns:
                 raise StoreError(f"{self._path}: a column cannot be added to {self._table}: {cause}") from cause
 
     def _make(self, new: Mapping[str, str]) -> None:
-        """Make columns, and the table if there is none; one whose columns have all types is a strict one."""
+        """Add columns, and the table if there is none; a table whose columns all have types is strict."""
         execute, table = self._connection.execute, quoted(self._table)
         if self.known:
             for name, kind in new.items():
@@ -224,13 +225,13 @@ class Columns:
         return unique if kind.endswith("NOT NULL") else f" NOT NULL{unique}"
 
     def back_to(self, known: dict[str, str]) -> None:
-        """Forget what a transaction has made that was not committed."""
+        """Forget columns of a transaction that was not committed."""
         self.known = known
         self._inserts.clear()
 
 
 def place_of(columns: Iterable[str]) -> str:
-    """Return what SQL calls the place of a row, which a column of the same name hides."""
+    """Return SQL's name for the place of a row that no column hides."""
     taken = set(map(lowered, columns))
     for name in _PLACES:
         if name not in taken:

@@ -1,4 +1,4 @@
-"""Finding rows of an index: by the nearness of vectors, by words, and by both."""
+"""Finds rows of an index: by the nearness of vectors, by words, and by both."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -11,17 +11,17 @@ from penstock.sinks.sqlite_store import ROOT
 from penstock.sinks.words import Word
 
 POOL = 50
-"""Rows that each of the two ways contributes at least."""
+"""Rows that each of the two ways gives, at least."""
 
 RARE = 0.05
-"""What a rare word adds to the score of both ways: more than these give together, 2 / 61 at most."""
+"""What a rare word adds to the score: more than both ways give together, 2 / 61 at most."""
 
 _DAMPING = 60
 _RAREST, _ONE_IN, _FEWEST = 4, 100, 10
 """A rare word is in one root of a hundred, at least in one, at most in four; not where there are fewer than ten."""
 
 _FEW = 300
-"""Rows that have a word's stem, at most, in which the word itself is looked for."""
+"""Rows with a word's stem, at most, in which the word itself is looked for."""
 
 _NEAREST = """
 SELECT id, max(-1.0, min(1.0, 1 - distance)) FROM (
@@ -50,7 +50,7 @@ class Found:
 
     Attributes:
         key: of the root that it came from.
-        score: how good it is: the greater, the better; of use for comparing rows of one question.
+        score: the greater, the better; it compares rows of one question only.
         row: its columns, without the vector.
     """
 
@@ -60,7 +60,7 @@ class Found:
 
 
 def near(connection: Connection, vector: bytes, count: int) -> Scores:
-    """Return the rows whose vectors are nearest, with the cosine."""
+    """Return the rows with the nearest vectors, with the cosine."""
     return [(number, score) for number, score in connection.select(_NEAREST, (vector, count), int, float)]
 
 
@@ -72,7 +72,7 @@ def having(connection: Connection, words: Sequence[Word], count: int) -> Scores:
 
 
 def fused(connection: Connection, vector: bytes, words: Sequence[Word], count: int) -> Scores:
-    """Return the best of both ways; before them, rows with rare words: who asks for one wants to see where it is."""
+    """Return the best of both ways; rows with rare words come first: who asks for one wants to see where it is."""
     pool = max(count, POOL)
     rankings = (near(connection, vector, pool), having(connection, words, pool))
     scores = fuse([number for number, _ in ranking] for ranking in rankings)
@@ -83,7 +83,7 @@ def fused(connection: Connection, vector: bytes, words: Sequence[Word], count: i
 
 
 def _rows_of_rare(connection: Connection, word: Word) -> Sequence[int]:
-    """Return the rows that have a word, or else its stem, if they are of few roots; else none."""
+    """Return the rows that have the word, or else its stem, if they are of few roots; none if they are of more."""
     roots: int
     number: int
     (roots,) = connection.one(_ROOTS, (), int)
@@ -97,7 +97,7 @@ def _rows_of_rare(connection: Connection, word: Word) -> Sequence[int]:
 
 
 def fuse(rankings: Iterable[Iterable[int]]) -> dict[int, float]:
-    """Fuse rankings by reciprocal rank: the sum of 1 / (60 + rank) over the rankings, ranks from 1."""
+    """Fuse ranks: sum 1 / (60 + rank) over the rankings, with ranks from 1."""
     scores = dict[int, float]()
     for ranking in rankings:
         for rank, item in enumerate(ranking, 1):
@@ -121,7 +121,7 @@ def rows(connection: Connection) -> Iterator[tuple[dict[str, Any], bytes]]:
 def _read(
     connection: Connection, statement: str, values: tuple[Any, ...], kind: Any
 ) -> Iterator[tuple[dict[str, Any], Any]]:
-    """Return the columns that the user gave, and the last one, which has to be of that type."""
+    """Give the columns of the user, and the last one, which is of that type."""
     cursor = connection.execute(statement, values)
     for row in cursor:
         names = [name for name, _ in cursor.get_description()]

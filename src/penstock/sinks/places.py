@@ -1,11 +1,11 @@
-"""Finds the sink of a run, from what its journal says."""
+"""The sink that a run has gone into, as its journal knows it."""
 
 from penstock.core.errors import OptionError
 from penstock.durable.sink import Sink
 
 
 def sink_at(path: str, identity: str) -> Sink:
-    """Return the sink of that identity at that path; `OptionError` if it is none of the library."""
+    """Make the sink of that identity at that path; raise `OptionError` if it is none of this library."""
     kind, _, name = identity.partition(" ")
     if kind == "table" and name:
         from penstock.sinks.table import SqliteTable  # noqa: PLC0415 -- each brings libraries of its own

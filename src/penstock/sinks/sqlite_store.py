@@ -1,4 +1,4 @@
-"""What the stores of SQLite databases share: the lock, the one connection that writes, the journal beside the rows."""
+"""What all stores of SQLite databases share: the lock, the one connection that writes, the journal beside the rows."""
 
 import os
 from collections.abc import Iterable, Sequence
@@ -27,7 +27,7 @@ from penstock.durable.sqlite.reader import SqliteReader
 from penstock.durable.store import Reach
 
 LARGEST: Final = 50_000
-"""Rows of one commit, at most, so that none takes long; a root that has more is committed alone."""
+"""Rows of one commit, at most, so that none takes long; a root with more is committed alone."""
 
 LONGEST: Final = 1_000_000_000
 """Bytes of a value, at most, as SQLite has it."""
@@ -36,14 +36,14 @@ _LOG_LEFT: Final = 64 << 20
 """Bytes of the write-ahead log that are kept: the commit of a very large root makes it as large as its rows are."""
 
 _PAGE: Final = 512
-"""The least that a database takes."""
+"""The size of the smallest database, in bytes."""
 
 ROOT: Final = "penstock_root"
 """The column that says which root a row came from."""
 
 
 _NO_VALUE: Final = "Bad binding argument type"
-"""What apsw says of an object that is no value of SQLite."""
+"""How apsw's error begins for an object that is no value of SQLite."""
 
 _COUNTED = """
 SELECT total(rows), total(rows * id) FROM penstock_roots WHERE +run IN (SELECT id FROM penstock_runs WHERE sink = ?)
@@ -55,14 +55,14 @@ WHERE +run = ? AND times > 0 AND rows > coalesce(number, 0)
 
 
 class SqliteStore:
-    """A database that was opened for writing by one run.
+    """A database that one run has opened for writing.
 
     Attributes:
         path: where it is.
-        extension: a library of functions that its connection is to have.
+        extension: a library of functions that its connection loads.
         connection: the only one that writes.
         journal: which roots are done, in the same database.
-        largest: rows of one commit, at most; a root that has more is committed alone.
+        largest: rows of one commit, at most; a root with more is committed alone.
     """
 
     extension: str = ""
@@ -98,7 +98,7 @@ class SqliteStore:
         """Make what a new database needs, and learn what there is; the connection is open."""
 
     def accept(self, row: Any) -> Any:
-        """Return what is kept of a row until it is stored, here the row itself. Called on the loop.
+        """Return what is kept of a row until it is stored, here the row itself; called on the loop.
 
         What it raises is the failure of the row's root; it should be a `RowError` that says why.
         """
@@ -108,11 +108,11 @@ class SqliteStore:
         """Do nothing: `replace` brings the rows to where they belong."""
 
     def replace(self, root: RootId, rows: Iterable[Any]) -> None:
-        """Put `rows` in the place of those of the root."""
+        """Replace the rows of the root by `rows`."""
         raise NotImplementedError
 
     def refusal(self, error: Exception) -> RowError | None:
-        """Return the `RowError` for what SQLite raises for a value that it cannot hold; None for other errors."""
+        """Return the `RowError` for what SQLite raises at a value that it cannot hold, in any statement."""
         if isinstance(error, ConstraintError | TooLargeError):
             return RefusedRowError(str(error))
         if isinstance(error, UnicodeEncodeError | OverflowError) or (
@@ -122,16 +122,16 @@ class SqliteStore:
         return None
 
     def lost(self, run: int) -> Sequence[tuple[int, int]]:
-        """Give nothing: what the rows are is not known here."""
+        """Return nothing: what the rows are is not known here."""
         del run
         return ()
 
     def transaction(self) -> AbstractContextManager[None]:
-        """Commit what is done inside, or undo it."""
+        """Open a transaction: all or nothing."""
         return transaction(self.connection)
 
     def reader(self) -> SqliteReader:
-        """Open a reader of the journal, on a connection of its own."""
+        """Return a reader of the journal, on a connection of its own."""
         connection = connect_reader(self.path)
         try:
             self._refuse_other_place(connection, self.connection.filename)
@@ -162,9 +162,9 @@ class SqliteStore:
 
 
 def is_whole(connection: Connection, sink: str, rows: str) -> bool:
-    """Whether the rows of a sink are those that the journal counts, no less and no more.
+    """Whether exactly those rows are there that the journal counts for the sink of that identity.
 
-    Their number and the sum of the ids of their roots are compared: a tenth of a second for a million rows. `rows` is
+    It compares their number and the sum of the ids of their roots: a tenth of a second for a million rows. `rows` is
     what SQL selects them from, with the column of their roots.
     """
     there = connection.one(f"SELECT count(*), total({ROOT}) FROM {rows}", (), int, float)  # noqa: S608 -- quoted
@@ -172,7 +172,7 @@ def is_whole(connection: Connection, sink: str, rows: str) -> bool:
 
 
 def lost_from(connection: Connection, run: int, rows: str | None) -> Sequence[tuple[int, int]]:
-    """Return the roots of a run that have lost rows, and how many each still has; `rows` is None without a table."""
+    """Return the roots of a run that have lost rows, and how many they still have; `rows` is None without a table."""
     there = f"SELECT {ROOT} AS root, count(*) AS number FROM {rows} GROUP BY 1"  # noqa: S608 -- quoted
     lost = _LOST.format(there if rows else "SELECT NULL AS root, 0 AS number")
     return [(root, number) for root, number in connection.select(lost, (run,), int, int)]
@@ -189,18 +189,21 @@ def columns_of(connection: Connection, table: str) -> list[str]:
 
 
 def lowered(name: str) -> str:
-    """Return a name as SQLite compares names: the letters from a to z, and only those, have no case."""
+    """Return a name as SQLite compares names: only the letters from a to z have no case."""
     return "".join(letter.lower() if letter.isascii() else letter for letter in name)
 
 
 def check_name(option: str, name: str) -> None:
-    """Raise `OptionError` if SQL cannot have the name of a table or column."""
+    """Raise `OptionError` if it cannot be the name of a table or column in SQL."""
     if "\0" in name or not validate.is_utf8(name):
         raise OptionError(f"{option} must be text that UTF-8 can hold, without NUL, got {name!r}")
 
 
 def database(option: str, value: object) -> str:
-    """Return `value` as the path of a database; `OptionError` if it is none, or means something else to SQLite."""
+    """Return `value` as the path of a database.
+
+    Raise `OptionError` if it is none, or SQLite takes it for something else.
+    """
     path = validate.path(option, value)
     if "\0" in path or not validate.is_utf8(path):
         raise OptionError(f"{option} must be a path that UTF-8 can hold, without NUL, got {value!r}")
@@ -210,7 +213,7 @@ def database(option: str, value: object) -> str:
 
 
 def check_place(path: str) -> None:
-    """Raise `StoreError` if no database can be at `path`, or something else is there. Reads only."""
+    """Raise `StoreError` if no database can be at `path`, or something else is there; reads only."""
     if path.endswith(os.sep) or Path(path).is_dir():
         raise StoreError(f"{path}: a directory, not a database")
     if not Path(path).parent.is_dir():

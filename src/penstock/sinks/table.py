@@ -1,4 +1,4 @@
-"""Rows in a table of an SQLite database."""
+"""A table of an SQLite database as a sink."""
 
 import os
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
@@ -32,31 +32,31 @@ from penstock.sinks.sqlite_store import (
 
 
 class SqliteTable:
-    """A table that rows go to, exactly once: the rows of a root and the note that it is done are one transaction.
+    """Writes rows to a table, exactly once: the rows of a root and the note that it is done are one transaction.
 
-    A row is a mapping of column names to values, or what has named fields: a dataclass, a named tuple, a class of
+    A row is a mapping of column names to values, or anything with named fields: a dataclass, a named tuple, a class of
     attrs, a model of pydantic. A column holds `None`, `bool`, an int of 64 bits, a float (a NaN as NULL: SQLite has
-    none), `str` and `bytes`, and as text what the table of values in `docs/durability.md` says: dates, times,
-    `timedelta`, `UUID`, `Decimal`, paths; an enum as its value, a number of numpy as that of Python; lists, dicts, sets
-    and what has named fields as JSON. Arrays are refused: `tolist` or `tobytes` says which is meant. A row that cannot
-    be stored is the failure of its root: see `on_error` of `to`.
+    none), `str` and `bytes`. The table of values in `docs/durability.md` says what is held as text: dates, times,
+    `timedelta`, `UUID`, `Decimal`, paths; an enum is held as its value, a number of numpy as that of Python; lists,
+    dicts, sets and anything with named fields as JSON. Arrays are refused: `tolist` or `tobytes` says which is meant. A
+    row that cannot be stored is the failure of its root: see `on_error` of `to`.
 
     The table is made with the first row. A column that comes later is added, NULL in rows that lack it; names that
-    differ only in the case of letters from a to z are one column. A column more, `penstock_root`, says which root a row
-    came from. Readers see the old rows of a root or the new ones, never a mixture. The journal of runs stands in the
-    same database.
+    differ only in the case of letters from a to z are one column. An additional column, `penstock_root`, says which
+    root a row came from. Readers see the old rows of a root or the new ones, never a mixture. The journal of runs is in
+    the same database.
 
     Args:
         path: the database, made if there is none.
         table: the name of the table.
-        key: the column, or the columns together, in which every row differs from all others, and has a value; a table
-            that is there already is held to it from now on, which is an error where its rows do not differ.
+        key: the column, or the columns together, in which every row differs from all others, and has a value. A table
+            that exists is held to it from now on, which is an error if its rows do not differ.
         columns: the names of the columns that rows may have, or a mapping of names to what SQL says of their values:
             INTEGER, REAL, TEXT, BLOB or ANY, each also with NOT NULL, which a new table is then held to (`STRICT`).
             They are made when the table is opened. Default: whatever columns rows have, up to the 1,999 of SQLite.
 
-    Rows may move from root to root, key and all: a root with the key of a row that another root has waits until that
-    one has changed, too, or is gone (`on_missing="delete"`); if it does neither, that is its failure.
+    Rows may move from root to root, key and all: a root with the key of another root's row waits until that root has
+    changed, too, or is gone (`on_missing="delete"`); if that does not happen, it fails.
 
     Raises:
         OptionError: an argument breaks its rule.
@@ -88,7 +88,7 @@ class SqliteTable:
 
     @property
     def identity(self) -> str:
-        """The table, as SQLite tells tables apart: whatever the case of its letters from a to z."""
+        """The table, as SQLite tells tables apart: the case of letters from a to z does not count."""
         return f"table {lowered(self.table)}"
 
     def open(self, durability: Durability) -> "TableStore":
@@ -98,7 +98,7 @@ class SqliteTable:
     def rows(self) -> Iterator[dict[str, Any]]:
         """Give the rows, in the order in which they came, without the column `penstock_root`.
 
-        There are none where runs have been and none has had a row for this table.
+        There are none if runs have been there and none has had a row for this table.
 
         Raises:
             StoreError: no run has been there.
@@ -126,7 +126,7 @@ class TableStore(SqliteStore):
 
     @override
     def prepare(self) -> None:
-        """Learn which columns the table has, and make those that are declared."""
+        """Learn which columns the table has, and add those that are declared."""
         sink = self._sink
         refuse_computed(self.connection, sink.table)
         self._columns = Columns(
@@ -169,7 +169,7 @@ class TableStore(SqliteStore):
 
     @override
     def accept(self, row: Any) -> Row:
-        """Return the row as SQLite has it; `RowError` if it cannot be stored."""
+        """Return the row as SQLite holds it; raise `RowError` if it cannot be stored."""
         given: Mapping[str, Any] = row if row.__class__ is dict else mapping(row)
         names, key = self._columns.check(tuple(given))
         values = cells(given)
@@ -179,7 +179,7 @@ class TableStore(SqliteStore):
         return names, values
 
     def accept_all(self, rows: Sequence[Any]) -> Sequence[Row] | None:
-        """Return what `accept` gives for each of the rows; None where it has to look at each."""
+        """Return what `accept` gives for each of the rows; None if each has to be looked at."""
         if {*map(type, rows)} != {dict}:
             return None
         try:
@@ -194,7 +194,7 @@ class TableStore(SqliteStore):
     @override
     @contextmanager
     def transaction(self) -> Generator[None]:
-        """Commit what is done inside, or undo it, with what is known of the table."""
+        """Open a transaction: all or nothing, also of what is known of the table."""
         before = self._columns.known
         try:
             with super().transaction():
@@ -213,7 +213,7 @@ class TableStore(SqliteStore):
 
     @override
     def replace(self, root: RootId, rows: Iterable[Row]) -> None:
-        """Put `rows` in the place of those of the root."""
+        """Replace the rows of the root by `rows`."""
         if self._columns.known:
             self.connection.execute(self._delete, (root.number,))
         for names, alike in groupby(rows, key=itemgetter(0)):
@@ -226,7 +226,10 @@ class TableStore(SqliteStore):
                 raise refused from error
 
     def add(self, rows: Iterable[tuple[int, Row]]) -> None:
-        """Put rows of roots that have none, each with the number of its root; those with the same columns together."""
+        """Add rows of roots that have none, each with the number of its root.
+
+        Rows with the same columns go together.
+        """
         for names, alike in groupby(rows, key=_columns):
             self.connection.insert(self._columns.insert(names), ((root, *values) for root, (_, values) in alike))
 
@@ -235,7 +238,7 @@ class TableStore(SqliteStore):
             yield root, *self._values
 
     def _key_of_another(self, root: int, names: tuple[str, ...]) -> RowError | None:
-        """Return the error if the last row has a key that a stored row has."""
+        """Return the error for the last row, if it has the key of a row that is there."""
         key, table = self._sink.key, quoted(self._sink.table)
         if not key:
             return None
@@ -263,7 +266,7 @@ def _columns(row: tuple[int, Row]) -> tuple[str, ...]:
 
 
 def _key(key: object) -> tuple[str, ...]:
-    """Return the columns of the key; `OptionError` if these cannot be one."""
+    """Return the columns of the key; raise `OptionError` if they cannot be one."""
     if key is None:
         return ()
     given: Any = (key,) if isinstance(key, str) else key

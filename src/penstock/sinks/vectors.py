@@ -1,4 +1,4 @@
-"""Rows with vectors in an SQLite database, and three ways to find them again: by nearness, by words, by both."""
+"""Rows with vectors in an SQLite database, to be found by nearness, by words, or by both."""
 
 import os
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
@@ -32,7 +32,7 @@ type Vector = NDArray[np.float32]
 type VectorLike = NDArray[Any] | Sequence[float]
 
 type Indexed = tuple[tuple[str, ...], tuple[Cell, ...], bytes]
-"""The names of the columns of a row, what stands there, and its vector."""
+"""The names of the columns of a row, their values, and its vector."""
 _EXTENSION: str = sqlite_vec.loadable_path()
 
 APPLICATION = 0x70_65_6E_73  # "pens", in the header of the file
@@ -51,12 +51,12 @@ _HAS_ROWS = f"SELECT 1 FROM entries WHERE {ROOT} = ? LIMIT 1"  # noqa: S608 -- a
 _OF_ROOT = f"(SELECT id FROM entries WHERE {ROOT} = ?)"  # noqa: S608 -- a constant
 _WITH_VECTORS = "entries JOIN vectors USING (id)"
 _WAIT = 3_000
-"""Milliseconds that readers of a closed index, who lock it, are waited for."""
+"""Milliseconds to wait for readers of a closed index, who lock it."""
 
 _FLOAT = 4
 """Bytes of a number of a vector."""
 _LONGEST = 64 << 20
-"""Bytes of a value, at most: as many times as much may be found and be held as there are rows asked for."""
+"""Bytes of a value, at most: a search may hold as many times that as rows are asked for."""
 
 _SMALL, _LARGE = 1e-15, 1e15
 """Vectors of other lengths are also kept as unit vectors: float32 does not hold the squares of their numbers."""
@@ -70,7 +70,7 @@ _OWN = {"id": "INTEGER PRIMARY KEY", ROOT: "INTEGER NOT NULL"}
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """What made the vectors of an index; None is what is not known yet."""
+    """What the vectors of an index were made with; None is not known yet."""
 
     embedder: str | None = None
     dimensions: int | None = None
@@ -79,18 +79,18 @@ class Made:
 class SqliteVectors:
     """An index that rows with vectors go to, exactly once, and in which they can be found.
 
-    A row is a mapping, or what has named fields, with a `vector` (a sequence of finite numbers, or an array), a `text`
-    (a str) and any other columns, with values as those of `SqliteTable`. The first row says how long vectors are, all
-    others are held to it. A column that comes later is added; one that a row lacks is `None` there. Of a `title` (a
-    str), if rows have one, words count four times as much as those of the text. A row that cannot be stored is the
-    failure of its root: see `on_error` of `to`.
+    A row is a mapping, or anything with named fields, with a `vector` (a sequence of finite numbers, or an array), a
+    `text` (a str) and any other columns, with values as those of `SqliteTable`. The first row decides how long vectors
+    are. A column that comes later is added; one that a row lacks is `None` there. If rows have a `title` (a str), its
+    words count four times as much as those of the text. A row that cannot be stored is the failure of its root: see
+    `on_error` of `to`.
 
     The index is a database of its own, with the journal of runs in it. The rows of a root and the note that it is done
     are one transaction, so readers see the old rows of a root or the new ones, never a mixture.
 
     Args:
         path: the database, made if there is none.
-        embedder: the name of what makes the vectors, which an index is then held to; default it is not recorded.
+        embedder: the name of what makes the vectors, which the index is then held to; default: it is not recorded.
         dimensions: the length of vectors, an int >= 1; default that of the first one.
         columns: the columns that rows may have beside the vector, `text` among them, as for `SqliteTable`. Default:
             whatever columns rows have.
@@ -136,7 +136,7 @@ class SqliteVectors:
         return VectorStore(self, durability)
 
     def made(self) -> Made:
-        """Return what made its vectors.
+        """Return what its vectors were made with.
 
         Raises:
             StoreError: there is no index at the path.
@@ -154,7 +154,7 @@ class SqliteVectors:
     def nearest(self, vector: VectorLike, *, k: int = 10) -> list[Found]:
         """Return the `k` rows (an int >= 1) whose vectors point most nearly where `vector` does, the best first.
 
-        The score is the cosine of the angle, -1 to 1. To a vector of zeros nothing is near.
+        The score is the cosine of the angle, -1 to 1. Nothing is near to a vector of zeros.
 
         Raises:
             OptionError: an argument breaks its rule, or `vector` is not as long as those of the index.
@@ -169,9 +169,9 @@ class SqliteVectors:
     def matching(self, text: str, *, k: int = 10) -> list[Found]:
         """Return the `k` rows (an int >= 1) that have words of `text`, any text, the best first.
 
-        What is written as one (`os.path`, `don't`) counts as its words and as a phrase. Of what is written without
-        spaces (Chinese, Japanese, Korean, Thai, ...) pairs of characters are words; symbols are words, punctuation is
-        none. The score is that of Okapi BM25, greater than 0.
+        What is written as one (`os.path`, `don't`) counts as its words and as a phrase. In scripts without spaces
+        (Chinese, Japanese, Korean, Thai, ...) pairs of characters are words; symbols are words, punctuation is none.
+        The score is that of Okapi BM25, greater than 0.
 
         Raises:
             OptionError, StoreError: as for `nearest`.
@@ -182,11 +182,11 @@ class SqliteVectors:
             return finding.found(connection, finding.having(connection, asked(connection, text), k))
 
     def search(self, vector: VectorLike, text: str, *, k: int = 10) -> list[Found]:
-        """Return the `k` best of both ways, fused by reciprocal rank; first those that have rare words.
+        """Return the `k` best of both ways, ranked apart and fused by reciprocal rank; rows with rare words come first.
 
         The score is the sum of 1 / (60 + rank) over both (Cormack, Clarke and Buettcher, SIGIR 2009), and 0.05 for each
-        rare word of `text` that the row has: one that is in one root of a hundred, at least in one and at most in four,
-        of an index of ten roots or more.
+        rare word of `text` that the row has. A rare word is in one root of a hundred, at least in one and at most in
+        four, of an index of ten roots or more.
 
         Raises:
             OptionError, StoreError: as for `nearest`.
@@ -204,7 +204,7 @@ class SqliteVectors:
         return connection
 
     def _look(self, connection: Connection, dimensions: int | None = None) -> None:
-        """Begin to read; what is read from here on is of one moment."""
+        """Begin to read; all reads from here on see one moment."""
         connection.execute("BEGIN")
         made = look(self.path, connection)
         self.compare(made)
@@ -212,7 +212,7 @@ class SqliteVectors:
             raise OptionError(f"vector has {dimensions} dimensions, those of {self.path} have {made.dimensions}")
 
     def compare(self, made: Made) -> None:
-        """Raise `StoreError` if an index that was `made` so is another one; what is not known is not compared."""
+        """Raise `StoreError` if an index that was `made` so is not this one; what is not known is not compared."""
         dimensions = made.dimensions if self.dimensions is None else self.dimensions
         embedder = made.embedder if self.embedder is None else self.embedder
         if made.dimensions is not None and made != Made(embedder, dimensions):
@@ -271,7 +271,7 @@ class VectorStore(SqliteStore):
 
     @override
     def accept(self, row: Any) -> Indexed:
-        """Return the row as the index has it; `RowError` if it cannot be stored."""
+        """Return the row as the index holds it; raise `RowError` if it cannot be stored."""
         given = mapping(row)
         if "vector" not in given:
             raise RowError(f"it lacks the column 'vector', got the columns {', '.join(map(repr, given))}")
@@ -294,7 +294,7 @@ class VectorStore(SqliteStore):
     @override
     @contextmanager
     def transaction(self) -> Generator[None]:
-        """Commit what is done inside, or undo it, with what is known of the rows."""
+        """Open a transaction: all or nothing, also of what is known of the rows."""
         columns, dimensions = self._columns.known, self._dimensions
         try:
             with super().transaction():
@@ -306,7 +306,10 @@ class VectorStore(SqliteStore):
 
     @override
     def lost(self, run: int) -> Sequence[tuple[int, int]]:
-        """Return what `Store.lost` does; drop vectors and words without an entry, which would take places of hits."""
+        """Return what `Store.lost` does.
+
+        Vectors and words without an entry are dropped: they would take places of hits.
+        """
         with self.connection.bounded():
             return self._lost(run)
 
@@ -322,7 +325,7 @@ class VectorStore(SqliteStore):
 
     @override
     def replace(self, root: RootId, rows: Iterable[Indexed]) -> None:
-        """Put `rows` in the place of those of the root."""
+        """Replace the rows of the root by `rows`."""
         if self._columns.known and list(self.connection.execute(_HAS_ROWS, (root.number,))):  # else a delete costs, too
             for table, column in (("words", "rowid"), ("vectors", "id"), ("scaled", "id")):
                 self.connection.execute(f"DELETE FROM {table} WHERE {column} IN {_OF_ROOT}", (root.number,))  # noqa: S608 -- constants
@@ -369,10 +372,10 @@ class VectorStore(SqliteStore):
 
     @override
     def close(self) -> None:
-        """Close it; where nobody reads just now, as a single file that can be read in a place that cannot be written.
+        """Close it; if nobody reads just now, leave a single file, which can be read in a place that cannot be written.
 
-        It waits for nobody: while someone reads, or when the disk is full, the rows stay where they are committed, in
-        the `-wal` beside it, and the next run folds them in.
+        It waits for nobody: while someone reads, or if the disk is full, the rows stay where they are committed, in the
+        `-wal` beside it, and the next run folds them in.
         """
         with suppress(StoreError):
             self.connection.pragma("journal_mode", "delete")
@@ -384,7 +387,11 @@ def _is_empty(path: str) -> bool:
 
 
 def look(path: str, connection: Connection) -> Made:
-    """Return what made the vectors of an index; `StoreError` if this is no index, or one of another format."""
+    """Return what the vectors of an index were made with.
+
+    Raises:
+        StoreError: this is no index, or one of another format.
+    """
     application, version = connection.pragma("application_id"), connection.pragma("user_version")
     if not application and connection.pragma("page_count") and not connection.pragma("schema_version"):
         return Made()  # nothing was ever made in it: whoever began was stopped at once
@@ -399,7 +406,7 @@ def look(path: str, connection: Connection) -> Made:
 
 
 def vector_of(value: object) -> Vector:
-    """Return `value` as a vector; `OptionError` if it is none."""
+    """Return `value` as a vector; raise `OptionError` if it is none."""
     array: NDArray[Any]
     try:
         array = np.asarray(value)

@@ -1,8 +1,8 @@
-"""Words as an index of words has them: texts and questions are prepared by one function and cut by one tokenizer.
+"""Prepares texts and questions for an index of words: one function prepares both, and one tokenizer cuts them.
 
-FTS5 cuts texts at what is neither letter nor digit. So what is written without spaces would be one word: runs of such
-scripts become overlapping pairs. And what it drops although readers do not, marks of vowels and symbols, is spelled
-out: `ux1f600` stands for the character of that number.
+FTS5 cuts texts at characters that are neither letter nor digit. Text without spaces would then be one word: in such
+scripts, overlapping pairs of characters become words. FTS5 also drops characters that readers do not: marks of vowels
+and symbols are spelled out, as `ux1f600` for the character of that number.
 """
 
 import re
@@ -36,7 +36,7 @@ _UNSPACED = (
 
 @cache
 def _run() -> re.Pattern[str]:
-    """Finds runs of them; made when a text is met that may have some, as that takes 10 ms."""
+    """Compile what finds runs of such scripts; only when a text may have some, as that takes 10 ms."""
     return re.compile(f"[{_UNSPACED}]+")
 
 
@@ -60,7 +60,7 @@ class Word(NamedTuple):
     written: str
 
     def is_in(self, text: str) -> bool:
-        """Whether the text has exactly this word, not only one of its stem; only words of ASCII are looked for."""
+        """Whether the text has exactly this word, not only its stem; looks for words of ASCII alone."""
         place, size, text = -1, len(self.written), text.lower()
         while self.written.isascii() and (place := text.find(self.written, place + 1)) >= 0:
             if not _is_inner(text[place - 1 : place]) and not _is_inner(text[place + size : place + size + 1]):
@@ -77,7 +77,7 @@ def _is_unspaced(char: str) -> bool:
 
 
 def asked(connection: Connection, text: str) -> list[Word]:
-    """Return what to look for: the words of `text`, and what is written without a space as a phrase.
+    """Return what to look for: the words of `text`, and a phrase for what is written without a space.
 
     Each once, the first 64 of the first 100,000 characters. A text without letters, digits and symbols has none.
     """
@@ -100,7 +100,7 @@ def asked(connection: Connection, text: str) -> list[Word]:
 
 
 def _underlined(piece: str, words: list[str]) -> str:
-    """Return the piece from its first word to its last, with the underscores round them: `_name` is not `name`."""
+    """Return the piece from its first word to its last one, with underscores round them: `_name` is not `name`."""
     start, end = piece.index(words[0]), piece.rindex(words[-1]) + len(words[-1])
     before, after = piece[:start], piece[end:]
     return piece[len(before.rstrip("_")) : end + len(after) - len(after.lstrip("_"))]
@@ -121,7 +121,10 @@ def _pairs_and_last(run: re.Match[str]) -> str:
 
 
 def _pairs(run: re.Match[str]) -> str:
-    """Return overlapping pairs of characters; one that is alone is found as the beginning of a pair."""
+    """Return overlapping pairs of characters.
+
+    A single character stays alone, and is found as the beginning of a pair.
+    """
     units = _units(run[0])
     return f" {' '.join(map(str.__add__, units, units[1:])) if len(units) > 1 else run[0]} "
 
@@ -138,9 +141,9 @@ def _units(run: str) -> list[str]:
 
 
 class _Plain(dict[int, str]):
-    """Letters and digits in their plain forms: those of ligatures, of full and half width, indices, Greek with accents.
+    """Plain forms of letters and digits: of ligatures, full and half width, indices, Greek with accents.
 
-    Soft hyphens are nothing.
+    Soft hyphens become nothing.
     """
 
     def __missing__(self, code: int) -> str:
@@ -154,7 +157,7 @@ class _Plain(dict[int, str]):
 
 
 class _Spelled(dict[int, str]):
-    """Marks and symbols by their numbers: the first within a word, the others as words."""
+    """Spells out marks and symbols by their numbers: marks within a word, symbols as words."""
 
     def __missing__(self, code: int) -> str:
         char, kind = chr(code), category(chr(code))

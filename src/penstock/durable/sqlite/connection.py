@@ -1,8 +1,8 @@
-"""Opens connections to SQLite, through apsw.
+"""SQLite through apsw: the one place that opens connections.
 
 Whatever is read may have been written by others. So nothing that a database brings along is run: no trigger, no view,
-no function but those that can do no harm; and what SQLite or its content raises is a `StoreError` by the database's
-name, at whatever call.
+no function but harmless ones. What SQLite or its content raises becomes a `StoreError` that names the database, at any
+call. See `docs/decisions.md`, "A database is not trusted".
 
 A process that also opens the file with the standard `sqlite3` loses the locks that apsw holds on it when that closes.
 """
@@ -33,7 +33,10 @@ _REASONS: tuple[tuple[type[apsw.Error], str], ...] = (
 
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-"""What the system says where SQLite tells only the first from other failures: a quota, and `ulimit -f`."""
+"""What the system reports besides a full disk: a quota, and `ulimit -f`.
+
+SQLite tells only a full disk from other errors.
+"""
 
 _PATIENCE = 5_000
 """Milliseconds that a connection waits while another process has the database for itself."""
@@ -45,18 +48,18 @@ _PLACES: Final = 500
 """Values of one statement that inserts several rows, at most."""
 
 _STEPS: Final = 20_000
-"""Steps of SQLite between two looks whether a signal came: some hundred microseconds."""
+"""Steps of SQLite between two looks at whether a signal came: some hundred microseconds."""
 
 _STEPS_ANYWAY: Final = 20_000_000
 _STEPS_OF_A_BYTE: Final = 30
-"""Steps that a reader of what is there may take: it reads each byte a few times; a damaged tree may go in circles."""
+"""Steps that a reader may take for each byte: it reads a byte a few times; a damaged tree may go in circles."""
 
 _MAGIC: Final = {
     "-wal": (b"\x37\x7f\x06\x82", b"\x37\x7f\x06\x83"),
     "-journal": (b"\xd9\xd5\x05\xf9\x20\xa1\x63\xd7",),
     "-shm": (b"\x18\xe2\x2d\x00", b"\x00\x2d\xe2\x18"),
 }
-"""What the files beside a database begin with; SQLite writes over whatever has their names."""
+"""What the files beside a database begin with; SQLite overwrites any file with their names."""
 
 _REFUSED: Final = 100
 """Characters of a value in a message."""
@@ -75,9 +78,9 @@ class TextError(DamageError):
 
 
 class Connection(apsw.Connection):
-    """A connection to the database at `path`, which says by that name what is wrong with it.
+    """A connection to the database at `path`, whose errors name it.
 
-    What a handler of a signal raises, Ctrl-C too, is raised by the statement that runs then.
+    An exception of a signal handler, Ctrl-C too, is raised by the statement that runs then.
 
     Attributes:
         path: the database, as the user names it.
@@ -103,13 +106,13 @@ class Connection(apsw.Connection):
         self.pragma("cell_size_check", True)
 
     def bound(self, largest: int) -> None:
-        """Bound what is read by the size of the database, and each value by `largest` bytes."""
+        """Limit the work of reading to what a database of that size can need, and each value to `largest` bytes."""
         self._left = self._steps()
         self.limit(apsw.SQLITE_LIMIT_LENGTH, largest)
 
     @contextmanager
     def bounded(self) -> Generator[None]:
-        """Bound what is read inside by the size of the database; values may have any size."""
+        """Limit the work inside this block, for values of any size."""
         self._left = self._steps()
         try:
             yield
@@ -141,9 +144,9 @@ class Connection(apsw.Connection):
             raise self.named(error) from error
 
     def insert(self, statement: str, rows: Iterable[Sequence[Any]]) -> None:
-        """Insert rows by a statement for one of them that ends in VALUES and its places; many at once.
+        """Insert rows by a statement for one row that ends in VALUES and its places; many at once.
 
-        A step of SQLite for each row costs as much as what is done in it.
+        A step of SQLite for each row costs as much as the work in it.
         """
         into, _, places = statement.rpartition(" VALUES ")
         number = min(_AT_ONCE, max(_PLACES // places.count("?"), 1))
@@ -169,14 +172,14 @@ class Connection(apsw.Connection):
             raise self.named(error) from error
 
     def select(self, statement: str, values: tuple[Any, ...], *kinds: Any) -> Iterator[tuple[Any, ...]]:
-        """Give the rows of a query; `DamageError` at one whose columns are not of these types."""
+        """Give the rows of a query; raise `DamageError` at one whose columns are not of these types, one for each."""
         cursor = self.execute(statement, values)
         for row in cursor:
             self._check(cursor, row, kinds)
             yield row
 
     def page(self, statement: str, values: tuple[Any, ...], *kinds: Any) -> list[tuple[Any, ...]]:
-        """Return the few rows of a query; check them a column at a time, for a third of what `select` costs."""
+        """Return what `select` gives, for a query of few rows, checked by column: for a third of the price."""
         cursor = self.execute(statement, values)
         rows = cursor.fetchall()
         if not all(
@@ -196,14 +199,17 @@ class Connection(apsw.Connection):
                 raise DamageError(f"{self.path}: the database is damaged: {shown(value)} stands for {name!r}")
 
     def one(self, statement: str, values: tuple[Any, ...], *kinds: Any) -> tuple[Any, ...]:
-        """Return the only row of a query; `DamageError` if there is none, or more, or one of other types."""
+        """Return the only row of a query.
+
+        Raise `DamageError` if there is none, or more, or a column has another type.
+        """
         found = list(self.select(statement, values, *kinds))
         if len(found) != 1:
             raise DamageError(f"{self.path}: the database is damaged: {len(found)} rows where one is to be")
         return found[0]
 
     def named(self, error: Exception) -> StoreError:
-        """Return what an error of SQLite is to its user, with the name of the database."""
+        """Return an error of SQLite as one that names the database."""
         if isinstance(error, apsw.InterruptError) and self._left is not None and self._left < 0:
             return DamageError(f"{self.path}: the database is damaged: there is no end of what is to be read")
         if isinstance(error, apsw.IOError) and self.system_errno in _NO_ROOM:
@@ -251,12 +257,12 @@ class _Cursor(apsw.Cursor):
 
 
 def connect_writer(path: str, *, extension: str = "") -> Connection:
-    """Open the connection that writes to the database at `path`; where there is none, it is made, for its owner alone.
+    """Open the connection that writes to the database at `path`, which is made if there is none, for its owner alone.
 
-    `extension` is a library of functions that it is to have.
+    `extension` is a library of functions to load.
 
-    Who may write is decided before, by `lock.py`; it waits only for those who hold the database for a moment: a reader
-    that comes first after a kill reads the log anew, and others back it up.
+    `lock.py` has decided before who may write. The connection waits only for those who hold the database for a moment:
+    a reader that comes first after a kill reads the log anew, and others back it up.
     """
     refuse_other_files(path)
     real = os.path.realpath(path)
@@ -272,12 +278,12 @@ def connect_writer(path: str, *, extension: str = "") -> Connection:
 
 
 def connect_reader(path: str, *, extension: str = "", of_others: bool = False) -> Connection:
-    """Open a connection that only reads, and writes nothing to do so, not even beside the database.
+    """Open a connection that only reads, and needs to write nothing to do so, not even beside the database.
 
-    A database in WAL mode whose `-wal` and `-shm` are gone can only be opened where they can be made again; in a
+    A database in WAL mode whose `-wal` and `-shm` are gone can only be opened where they can be made again. In a
     directory that cannot be written it is therefore opened as immutable. With a `-wal` that holds something this would
-    hide the newest rows, and with a `-journal` show half of a transaction, so it is then an error. What a process was
-    killed in the middle of, outside WAL mode, is rolled back first, as whoever opens such a database does.
+    hide the newest rows, and with a `-journal` show half of a transaction, so it is an error then. Outside WAL mode, a
+    transaction that a kill has cut off is rolled back first, as everybody does who opens such a database.
 
     A database `of_others` may have views, any encoding and several names.
     """
@@ -309,7 +315,7 @@ def connect_reader(path: str, *, extension: str = "", of_others: bool = False) -
 
 @contextmanager
 def transaction(connection: Connection) -> Generator[None]:
-    """Commit what is done inside, or undo it."""
+    """Open a transaction: all or nothing."""
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield
@@ -331,9 +337,10 @@ def named_errors(path: str) -> Generator[None]:
 
 
 def refuse_other_files(path: str) -> None:
-    """Raise `StoreError` if the database has a second name, or files beside it are not its own. Reads only.
+    """Raise `StoreError` if the database has a second name, or files beside it are not its own; reads only.
 
-    Locks and logs go by the name: through two of them two would write at once, and neither see what the other has.
+    Locks and logs go by the name: through two names two processes would write at once, and neither see the other's
+    rows.
     """
     real = os.path.realpath(path)
     found = _status(path, real)
@@ -381,7 +388,7 @@ def _status(path: str, place: str) -> os.stat_result | None:
 
 
 def _refuse_other_encodings(connection: Connection) -> None:
-    """Refuse a database that is not in UTF-8: keys have to come in that order."""
+    """Raise unless the encoding is UTF-8: keys are passed over in its order."""
     encoding = connection.pragma("encoding")
     if encoding != "UTF-8":
         raise StoreError(f"{connection.path}: a database in {encoding}, it must be in UTF-8")

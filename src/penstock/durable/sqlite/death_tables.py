@@ -1,4 +1,4 @@
-"""Tables of what was under way when a process died."""
+"""The roots that were under way when a process died, in tables."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -42,7 +42,7 @@ class SqliteDeaths:
         return noted
 
     def leave(self, run: int) -> None:
-        """Note that the opening that the run is in has left in order."""
+        """Note that the present opening of the run has ended in order."""
         for table in ("penstock_deaths", "penstock_dispatched"):
             self._connection.execute(
                 f"DELETE FROM {table} WHERE run = ?1 AND opening = (SELECT times FROM penstock_runs WHERE id = ?1)",  # noqa: S608 -- constants

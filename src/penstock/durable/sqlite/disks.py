@@ -1,4 +1,4 @@
-"""Refuses network disks: a write-ahead log needs memory that all processes share."""
+"""Refuses disks that cannot hold a journal: write-ahead logs need memory that processes share, which networks lack."""
 
 import os
 from collections.abc import Set as AbstractSet
@@ -16,13 +16,13 @@ NETWORK: Final[AbstractSet[str]] = {
 LOCAL_FUSE: Final[AbstractSet[str]] = {
     *("fuse.bindfs", "fuse.encfs", "fuse.fuse-overlayfs", "fuse.gocryptfs", "fuse.mergerfs", "fuse.ntfs-3g"),
 }
-"""Of the file systems that a program serves, those that are known to have their files on a local disk."""
+"""File systems served by a program that are known to keep their files on a local disk."""
 
 
 def refuse_network_disk(path: str) -> None:
-    """Raise `StoreError` if `path` is on a network disk, as far as the system tells: Linux does.
+    """Raise `StoreError` if `path` lies on a network disk, as far as the system tells: Linux does.
 
-    What the name of a file system that is served by a program (FUSE) does not say is taken for a network.
+    A file system that is served by a program (FUSE) counts as a network, unless its name says otherwise.
     """
     try:
         mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape")
@@ -37,7 +37,7 @@ def refuse_network_disk(path: str) -> None:
 
 
 def file_system(path: str, mounts: str) -> str:
-    """Return the type of the file system of the absolute `path`, by the text of `/proc/self/mountinfo`; "" if none."""
+    """Return the type of the file system that holds the absolute `path`, from `/proc/self/mountinfo`; "" if none."""
     longest, kind = -1, ""
     for line in mounts.splitlines():
         before, _, after = line.partition(" - ")

@@ -1,4 +1,4 @@
-"""Writes the journal: tables of runs and roots, beside the rows of a store."""
+"""The journal in tables beside the rows of a store: which roots are done, in which version."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -18,13 +18,13 @@ from penstock.durable.sqlite.reader import SqliteReader
 from penstock.durable.store import Opened
 
 _ENTRIES: Final = 10_000
-"""Entries of what is kept for a stage that are dropped together."""
+"""Kept results of a stage that are dropped together."""
 
 _LOOK: Final = 1.0
-"""Seconds between two looks whether the database is still where it was opened."""
+"""Seconds between two looks at whether the database is still where it was opened."""
 
 _LAST_ID: Final = "SELECT max(last_id, coalesce((SELECT max(id) FROM penstock_roots), 0)) FROM penstock_journal"
-"""No id is given twice, also when its root is forgotten: there may be rows that have it."""
+"""The highest id. None is given twice, even if its root is forgotten: there may be rows that have it."""
 
 _OPENED: Final = """
 UPDATE penstock_runs SET sink = ?, times = times + 1, clean = 0, owner = ?, began = ?, ended = NULL
@@ -53,9 +53,9 @@ class SqliteJournal(SqliteReader):
         self._last_id: int = 0
 
     def prepare(self) -> None:
-        """Make the tables where there are none, or bring them to this format, in one transaction.
+        """Make the tables if there are none, or bring them to this format, in one transaction.
 
-        Rows that a run left in staging are dropped: whoever opens the journal for writing is alone.
+        Rows that a run left in staging are dropped: only one process opens the journal for writing.
 
         Raises:
             StoreError: a newer penstock made them, or they are not what one makes; then nothing is changed.
@@ -70,7 +70,7 @@ class SqliteJournal(SqliteReader):
     def begin(  # noqa: PLR0917 -- a record
         self, name: str, source: str, sink: str, owner: str, stages: Sequence[StageCode], codes: MadeBy
     ) -> int:
-        """Note that a run is opened; note also how far the last holder of the lock has come."""
+        """Note that a run is opened, and how far the last holder of the lock has come."""
         values = (sink, owner, time(), name)
         found = self._connection.execute(_OPENED, values).fetchall()
         if not found:
@@ -88,7 +88,7 @@ class SqliteJournal(SqliteReader):
         return run
 
     def put_codes(self, run: int, codes: MadeBy) -> None:
-        """Note which code made the roots of a run."""
+        """Note by which code the roots of a run were made."""
         if codes != tuple(self._codes(run).get(run, ())):
             self._connection.execute("DELETE FROM penstock_codes WHERE run = ?", (run,))
             self._connection.executemany(
@@ -101,20 +101,20 @@ class SqliteJournal(SqliteReader):
         self.deaths.leave(run)
 
     def close_run(self, run: int) -> None:
-        """Note that the run came to its end; `StoreError` if the database is not where it was opened any more."""
+        """Note that the run came to its end; raise `StoreError` if the database is not where it was opened any more."""
         self._refuse_other_file()
         self.leave_run(run)
         self.deaths.forget(run)
         self._connection.execute("UPDATE penstock_runs SET ended = ? WHERE id = ?", (time(), run))
 
     def is_there(self) -> bool:
-        """Whether the database is where it was opened; what cannot be looked at is not known to be gone."""
+        """Whether the database is where it was opened; if that cannot be looked at, it is taken to be there."""
         with suppress(OSError):
             return _file_at(self._where) == self._file
         return True
 
     def _refuse_other_file(self) -> None:
-        """Raise `StoreError` if the rows go to a file that is not at this path any more: SQLite does not notice."""
+        """Raise `StoreError` if the rows go to a file that nobody will find by this path: SQLite does not notice."""
         self._looked = monotonic()
         if not self.is_there():
             raise StoreError(f"{self._path}: was removed or replaced while the run wrote to it")
@@ -166,9 +166,9 @@ class SqliteJournal(SqliteReader):
         positions: Iterable[int],
         rows: Iterable[int],
     ) -> range:
-        """Note that so many roots are done of which nothing was known; return their numbers.
+        """Note many roots as done of which nothing was known; return their numbers.
 
-        It is `settle` for a tenth of the cost.
+        It is `settle` for a tenth of the price.
         """
         if monotonic() - self._looked > _LOOK:
             self._refuse_other_file()
@@ -179,7 +179,7 @@ class SqliteJournal(SqliteReader):
         return numbers
 
     def redo(self, run: int, *, dead: bool = False, openings: tuple[int, int | None] | None = None) -> tuple[int, int]:
-        """Have the next opening do roots again; return how many, and their rows."""
+        """Have the next opening do roots again; return their number, and that of their rows."""
         which = "run = ?"
         values: tuple[int | None, ...] = (run,)
         if dead:
@@ -196,14 +196,14 @@ class SqliteJournal(SqliteReader):
         return roots, rows
 
     def retry(self, root: int, rows: int | None = None) -> None:
-        """Have the next opening do a root again, as one that was done before the first."""
+        """Have the next opening do a root again: it counts as done before the first opening."""
         self._connection.execute(
             "UPDATE penstock_roots SET times = 0, rows = coalesce(?, rows) WHERE id = ?", (rows, root)
         )
         self._connection.execute("DELETE FROM penstock_dead WHERE root = ?", (root,))
 
     def discard(self, root: int) -> None:
-        """Count a dead root as done in its version, with what rows there are of it."""
+        """Count a dead root as done in its version, with the rows that it has."""
         self._connection.execute("UPDATE penstock_roots SET state = ? WHERE id = ?", (DONE, root))
         self._connection.execute("DELETE FROM penstock_dead WHERE root = ?", (root,))
 
@@ -215,7 +215,7 @@ class SqliteJournal(SqliteReader):
         return rows
 
     def some_roots(self, run: int, most: int) -> list[RootId]:
-        """Return some roots of a run, no more than that."""
+        """Return at most so many roots of a run."""
         roots = "SELECT id, key FROM penstock_roots WHERE run = ? LIMIT ?"
         return [RootId(*row) for row in self._connection.select(roots, (run, most), int, str | int)]
 
@@ -227,7 +227,7 @@ class SqliteJournal(SqliteReader):
         return number
 
     def forget_run(self, run: int) -> tuple[int, int]:
-        """Forget a run and its roots; return how many, and how many rows were stored of them."""
+        """Forget a run and its roots; return the numbers of both roots and rows."""
         roots, rows = self._connection.one(
             "SELECT count(*), coalesce(sum(rows), 0) FROM penstock_roots WHERE run = ?", (run,), int, int
         )
@@ -248,14 +248,14 @@ class SqliteJournal(SqliteReader):
         )
 
     def drop_memo(self, stage: bytes) -> None:
-        """Drop entries of what is kept for a stage, no more than take a moment."""
+        """Drop kept results of a stage, no more than takes a moment."""
         entries = "SELECT id FROM penstock_memo WHERE stage = ? LIMIT ?"
         self._connection.execute(f"DELETE FROM penstock_memo WHERE id IN ({entries})", (stage, _ENTRIES))  # noqa: S608 -- constants
         if not self._connection.changes():  # of an index that has what its table has not: it would be tried for ever
             raise DamageError(f"{self._path}: the database is damaged: what penstock_memo has cannot be removed")
 
     def stage(self, number: int, part: bytes) -> None:
-        """Keep a part of rows; `RowError` if it is too large."""
+        """Let rows wait; raise `RowError` if they are too large."""
         try:
             self._connection.execute("INSERT INTO penstock_staged (staging, rows) VALUES (?, ?)", (number, part))
         except TooLargeError as error:

@@ -16,14 +16,14 @@ _LONGEST: Final = 16 << 20
 
 
 class JournalFile:
-    """Where a journal is kept; see `penstock.durable.store.JournalPlace`."""
+    """The place of a journal; see `penstock.durable.store.JournalPlace`."""
 
     def __init__(self, path: str) -> None:
         self.place: str = path
 
     @contextmanager
     def read(self) -> Generator[SqliteReader]:
-        """Open the journal to read it."""
+        """Open the journal for reading."""
         path = self.place
         if not path:
             raise StoreError("'': no such database")
@@ -40,7 +40,7 @@ class JournalFile:
 
     @contextmanager
     def write(self) -> Generator["_Written"]:
-        """Open the journal to change it; nothing is made or locked where there is none."""
+        """Open the journal for changes; if there is none, nothing is made or locked."""
         path = self.place
         with self.read():
             pass
@@ -59,5 +59,5 @@ class _Written:
         self._connection = connection
 
     def transaction(self) -> AbstractContextManager[None]:
-        """Commit what is done inside, or undo it."""
+        """Open a transaction: all or nothing."""
         return transaction(self._connection)

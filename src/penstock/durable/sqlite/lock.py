@@ -15,12 +15,12 @@ from penstock.durable.owner import owner
 
 _TRIES: Final = 10
 _BETWEEN_S: Final = 0.005
-"""How often the lock is asked for, since `holder` takes it for a moment to see whether it is free."""
+"""Seconds between two attempts to get the lock: `holder` takes it for a moment to see whether it is free."""
 
 _OURS: Final = re.compile(rb"(process \d+ on [^\n]*, since \d{4}-\d\d-\d\d \d\d:\d\d:\d\d\n?(reached( \d+)+\n)?)?\Z")
-"""What a lock says: who holds it, or held it last; nothing if who made it was killed before it could say so.
+"""The content of a lock: who holds it, or held it last; nothing if its maker was killed before it could write.
 
-A second line says how far a run had come when it said so last: see `Reached`.
+A second line says how far a run had come when it was last noted: see `Reached`.
 """
 
 _FLAGS: Final = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -30,18 +30,18 @@ _held: set[int] = set()
 """The descriptors of the locks that this process holds."""
 
 _places: dict[str, tuple[int, int]] = {}
-"""Of each file whose lock is held, the descriptor of the lock, and where its second line begins."""
+"""For each file whose lock is held: the descriptor of the lock, and where its second line begins."""
 
 
 @contextmanager
 def exclusive(target: str, lock: str | None = None) -> Generator[str]:
-    """Hold `target`'s lock, the file `target.lock` beside it, which stays there: removing it would let two hold it.
+    """Hold `target`'s lock, the file `target.lock` beside it; it stays there, as removing it would let two hold it.
 
     Gives the file that `target` leads to. Another file can be its `lock`.
 
     Raises:
         HeldError: another process holds it, or this one does already.
-        StoreError: the file cannot be written; or it is no lock, but a link or the file of somebody else, and stays.
+        StoreError: the file cannot be written; or it is no lock, but a link or somebody else's file, and is left alone.
     """
     real = os.path.realpath(target)
     with _named(target):
@@ -79,9 +79,10 @@ def holder(target: str, lock: str | None = None) -> str | None:
 
 
 class Reached:
-    """Writes into the lock of a database how far a run has read its sources: that costs next to nothing.
+    """How far a run has come in its sources, noted in the lock of its database, where that costs next to nothing.
 
-    A write to a file outlives its process, `kill -9` included; what a transaction has costs a commit for each root.
+    What is written to a file outlives its process, also `kill -9`; in a transaction it would cost a commit for each
+    root.
     """
 
     def __init__(self, target: str, run: int, opening: int) -> None:
@@ -91,7 +92,7 @@ class Reached:
         self._begin = f"reached {run} {opening}"
 
     def reach(self, source: int, position: int) -> int:
-        """Note that the items of a source up to a position are begun, or some more; return how many."""
+        """Note that the items of a source before `position`, or some more, are begun; return how many are noted."""
         self._reached += [0] * (source + 1 - len(self._reached))
         number = self._reached[source] = position + 1 + position // 256
         if self._descriptor >= 0 and source < _SOURCES:
@@ -110,7 +111,7 @@ _SOURCES: Final = 30
 
 
 def reached(target: str) -> list[int]:
-    """Return what the last holder wrote into the lock: the run, its opening, and how many items of each source."""
+    """Return what the held lock says of its last holder: the run, its opening, and how many items of each source."""
     descriptor, place = _places.get(os.path.realpath(target), (-1, 0))
     if descriptor < 0:
         return []
@@ -123,7 +124,7 @@ def _lock_of(target: str) -> str:
 
 
 def _opened(target: str, lock: str, flags: int) -> int:
-    """Open a lock. Nothing is written to it, nor read from a pipe or a device, before it is known to be one."""
+    """Open the lock. Before it is known to be a lock, nothing is written to it, nor read from a pipe or a device."""
     with suppress(FileNotFoundError):
         _refuse_what_is_none(target, lock, os.lstat(lock))
     descriptor = os.open(lock, flags | _FLAGS, 0o666)
@@ -174,7 +175,7 @@ def _written(descriptor: int) -> str:
 
 
 def _let_go() -> None:
-    """Close the locks' descriptors: `flock` is shared with a forked child, which would hold it after its parent."""
+    """Close the descriptors of locks: a forked child shares `flock`, and would hold it after its parent."""
     _places.clear()
     while _held:
         os.close(_held.pop())

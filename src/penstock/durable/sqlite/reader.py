@@ -1,4 +1,4 @@
-"""Reads the journal from its tables, and checks what is there: others may have written it."""
+"""Reads a journal in tables, and checks the answers: others may have written them."""
 
 from collections import defaultdict
 from collections.abc import Iterator
@@ -42,7 +42,7 @@ class SqliteReader:
         self.place: str = connection.filename
 
     def writer(self) -> str:
-        """Return who holds the lock."""
+        """Who holds the lock."""
         held_by, _, _ = (lock.holder(self._path) or "").rpartition(", since ")
         return held_by
 
@@ -68,7 +68,7 @@ class SqliteReader:
             yield RunRecord(number, name, source, sink, owner, times, bool(clean), began, ended, made_by)
 
     def _codes(self, run: int | None) -> dict[int, list[tuple[int, bytes]]]:
-        """Return which code made the roots of a run, or of each run."""
+        """Return by which code the roots of a run, or of each run, were made."""
         found = defaultdict[int, list[tuple[int, bytes]]](list)
         statement = f"{_CODES} WHERE ?1 IS NULL OR run = ?1 ORDER BY run, since"
         for each, since, code in self._connection.select(statement, (run,), int, int, bytes):
@@ -128,7 +128,7 @@ class SqliteReader:
         return found[0][0] if found else None
 
     def unused_memo(self) -> bytes | None:
-        """Return the first stage that something is kept for and that no run has any more."""
+        """Return the first stage that results are kept for and that is part of no run any more."""
         connection = self._connection
         used = {stage for (stage,) in connection.select("SELECT DISTINCT fingerprint FROM penstock_stages", (), bytes)}
         before = b""

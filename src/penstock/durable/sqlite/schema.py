@@ -1,7 +1,8 @@
-"""Checks that tables are as they were made: others may have put something else in their place.
+"""Checks that tables are what made them: whoever may write a database may put something else in their place.
 
 A view, a virtual table, a generated column, a check, a trigger or an index over an expression computes what others have
-written there. So a table of ours has the very text with which it is made, and a table of rows is a plain one.
+written there. So a table of ours must have the very text that makes it, and a table of rows must be a plain one. See
+`docs/decisions.md`, "A database is not trusted".
 """
 
 from collections.abc import Mapping
@@ -21,17 +22,17 @@ _COLUMNS: Final = "SELECT name, hidden FROM pragma_table_xinfo(?)"
 
 @cache
 def texts_of(tables: str) -> Mapping[str, str]:
-    """Return the line of the schema for each table and index that these statements make."""
+    """Return what the schema of a database says of each table and index that these statements make, in one line."""
     with closing(apsw.Connection(":memory:")) as made:
         made.execute(tables)
         return {name: _line(sql) for name, sql in made.execute("SELECT name, sql FROM sqlite_schema WHERE sql NOTNULL")}
 
 
 def refuse_other_tables(connection: Connection, tables: str) -> None:
-    """Raise `DamageError` unless the tables and indexes are as these statements make them, with nothing on them.
+    """Raise `DamageError` unless each table and index is there as these statements make it, with nothing attached.
 
-    The tables that a virtual table keeps its content in are made by its module, from version to version as it likes:
-    they only have to be tables.
+    The module of a virtual table makes the tables for its content as it likes, from version to version: these only have
+    to be tables.
     """
     texts = texts_of(tables)
     kept = {name for name in texts for whole in texts if name.startswith(f"{whole}_") and _is_virtual(texts[whole])}
@@ -53,7 +54,7 @@ def refuse_other_tables(connection: Connection, tables: str) -> None:
 
 
 def refuse_computed(connection: Connection, table: str) -> None:
-    """Raise `DamageError` unless the rows of a table are what was put there, or there is no such table."""
+    """Raise `DamageError` if this is a table that computes its rows; one that is missing is accepted."""
     for kind, without_rowid in connection.select(_LISTED, (table,), str, int):
         if kind != "table" or without_rowid:
             _refuse(connection, table, f"a {kind if kind != 'table' else 'table without rowid'} in its place")

@@ -1,4 +1,4 @@
-"""The tables of a journal, their format, and the migrations of older formats."""
+"""The tables of a journal, their format, and the steps from older formats."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -28,7 +28,7 @@ DROP TABLE IF EXISTS penstock_deaths;
 {death_tables.TABLES}
 """,  # noqa: S608 -- constants
 }
-"""What makes a journal of format n one of format n + 1."""
+"""The statement that brings a journal of format n to format n + 1."""
 
 _TABLES = f"""
 CREATE TABLE penstock_journal (format INTEGER NOT NULL, last_id INTEGER NOT NULL DEFAULT 0);
@@ -57,7 +57,7 @@ CREATE TABLE penstock_memo (
 
 
 def make(path: str, connection: Connection) -> None:
-    """Make the tables where there are none, or bring them to this format, in the open transaction."""
+    """Make the tables if there are none, or bring them to this format, in the open transaction."""
     if not has_journal(connection):
         connection.execute(_TABLES)
         connection.execute("INSERT INTO penstock_journal (format) VALUES (?)", (FORMAT,))
@@ -68,7 +68,7 @@ def make(path: str, connection: Connection) -> None:
 
 
 def check(path: str, connection: Connection) -> None:
-    """Raise `StoreError` if there is a journal that this penstock cannot use or migrate."""
+    """Raise `StoreError` if there is a journal that this penstock neither makes nor can bring to its format."""
     if has_journal(connection) and _check_newer(path, connection) == FORMAT:
         refuse_other_tables(connection, _TABLES)
 
@@ -81,7 +81,7 @@ def require(path: str, connection: Connection) -> None:
 
 
 def has_journal(connection: Connection) -> bool:
-    """Whether the database has a journal, of whatever format."""
+    """Whether the database has a journal, of any format."""
     return bool(list(connection.execute("PRAGMA table_info(penstock_journal)")))
 
 
@@ -94,7 +94,7 @@ def check_format(path: str, connection: Connection) -> None:
 
 
 def _check_newer(path: str, connection: Connection) -> int:
-    """Return the format of the journal; `StoreError` if a newer penstock made it."""
+    """Return the format of the journal; raise `StoreError` if a newer penstock made it."""
     found = _format(path, connection)
     if found > FORMAT:
         raise StoreError(f"{path}: a journal of format {found}; this penstock knows formats up to {FORMAT}")
@@ -102,7 +102,7 @@ def _check_newer(path: str, connection: Connection) -> int:
 
 
 def _format(path: str, connection: Connection) -> int:
-    """Return the format of the journal; `StoreError` if the table that is called so is no journal."""
+    """Return the format of the journal; raise `StoreError` if the table with its name is something else."""
     if any(name == "format" for _, name, *_ in connection.execute("PRAGMA table_info(penstock_journal)")):
         found = list(connection.execute("SELECT format FROM penstock_journal LIMIT 2"))
         if len(found) == 1 and isinstance(found[0][0], int) and found[0][0] > 0:
