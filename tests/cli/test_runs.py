@@ -16,8 +16,8 @@ import pytest
 
 import penstock as library
 from penstock import durable
-from penstock.durable.errors import StoreError
 from penstock.durable.sqlite import tables
+from penstock.durable.store_errors import StoreError
 
 OWN = f"process {os.getpid()} on {os.uname().nodename}"
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import apsw
 
-from penstock.durable.errors import StoreError
 from penstock.durable.sqlite.connection import connect_writer
+from penstock.durable.store_errors import StoreError
 
 DONE, DEAD = 0, 1
 

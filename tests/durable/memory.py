@@ -10,11 +10,11 @@ from dataclasses import dataclass, field, fields, replace
 from time import time
 from typing import NamedTuple
 
-from penstock.durable.errors import HeldError, RowError, StoreError
 from penstock.durable.letters import DeadLetter
 from penstock.durable.owner import owner
 from penstock.durable.roots import DEAD, DONE, Key, RootId
 from penstock.durable.store import DeadRecord, Death, RootCount, RunRecord, Suspect
+from penstock.durable.store_errors import HeldError, RowError, StoreError
 
 
 class Settled(NamedTuple):

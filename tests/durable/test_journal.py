@@ -11,11 +11,11 @@ import apsw
 import pytest
 
 import penstock
-from penstock.durable.errors import HeldError, StoreError
 from penstock.durable.sqlite import disks, lock, tables
 from penstock.durable.sqlite.lock import exclusive, holder
 from penstock.durable.sqlite.tables import FORMAT
 from penstock.durable.status import runs
+from penstock.durable.store_errors import HeldError, StoreError
 from penstock.sinks.callback import Callback
 from penstock.sinks.table import SqliteTable
 

@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 
 from penstock import OptionError
-from penstock.durable.errors import StoreError
+from penstock.durable.store_errors import StoreError
 from penstock.sinks.table import SqliteTable
 from penstock.sources.keyed import keyed
 

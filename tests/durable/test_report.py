@@ -9,7 +9,7 @@ import pytest
 
 import penstock
 from penstock.durable import retry
-from penstock.durable.errors import StoreError
+from penstock.durable.store_errors import StoreError
 from penstock.sinks.callback import Callback
 from penstock.sinks.table import SqliteTable
 

@@ -19,13 +19,13 @@ import pytest
 from penstock import OptionError, drain_on_signals, merge
 from penstock.core.log import LOG
 from penstock.durable import suspects, writer
-from penstock.durable.errors import HeldError, StoreError
 from penstock.durable.handle import DurableRun
 from penstock.durable.job import Job
 from penstock.durable.options import RunOptions
 from penstock.durable.root_source import source_of
 from penstock.durable.sqlite.lock import exclusive
 from penstock.durable.status import runs
+from penstock.durable.store_errors import HeldError, StoreError
 from penstock.sinks.callback import Callback
 from penstock.sinks.table import SqliteTable
 from penstock.sources.keyed import keyed

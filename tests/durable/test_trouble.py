@@ -12,9 +12,9 @@ import apsw
 import pytest
 
 from penstock import PenstockError
-from penstock.durable.errors import HeldError, StoreError, StoreFullError
 from penstock.durable.roots import Root
 from penstock.durable.sqlite import journal
+from penstock.durable.store_errors import HeldError, StoreError, StoreFullError
 from penstock.sinks.table import SqliteTable
 from penstock.sources.keyed import keyed
 from penstock.testing import run_in_real_time
@@ -178,7 +178,7 @@ def test_what_cannot_be_written_is_refused_and_not_changed(tmp_path, protected):
         folder.chmod(0o555)
     said = failure(child(folder / "run.db", 5, prefix=UNPRIVILEGED, stderr=subprocess.PIPE))
     folder.chmod(0o755)
-    assert "penstock.durable.errors.StoreError" in said
+    assert "penstock.durable.store_errors.StoreError" in said
     assert "run.db: cannot be" in said
     assert (folder / "run.db").read_bytes() == before
 

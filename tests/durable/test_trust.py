@@ -15,7 +15,7 @@ import pytest
 
 import penstock
 from penstock.durable import dead_roots, discard, retry, runs
-from penstock.durable.errors import StoreError
+from penstock.durable.store_errors import StoreError
 from penstock.sinks.callback import Callback
 from penstock.testing import run_in_real_time as run
 

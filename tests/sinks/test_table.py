@@ -10,7 +10,7 @@ import pytest
 
 import penstock
 from penstock import OptionError, SqliteTable, durable
-from penstock.durable.errors import StoreError
+from penstock.durable.store_errors import StoreError
 from penstock.durable.writer import Writer
 from penstock.sinks.table import TableStore
 

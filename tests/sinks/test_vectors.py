@@ -9,8 +9,8 @@ import pytest
 
 import penstock
 from penstock import OptionError
-from penstock.durable.errors import StoreError
 from penstock.durable.roots import RootId
+from penstock.durable.store_errors import StoreError
 from penstock.sinks.finding import fuse
 from penstock.sinks.vectors import SqliteVectors, vector_of
 from penstock.sources.keyed import keyed

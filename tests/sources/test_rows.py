@@ -9,7 +9,7 @@ import apsw
 import pytest
 
 import penstock
-from penstock.durable.errors import StoreError
+from penstock.durable.store_errors import StoreError
 from penstock.sinks.table import SqliteTable
 
 pytestmark = pytest.mark.real_time

@@ -11,7 +11,7 @@ import pytest
 
 from penstock import OptionError
 from penstock.durable import discard, runs
-from penstock.durable.errors import HeldError, StoreError, StoreFullError
+from penstock.durable.store_errors import HeldError, StoreError, StoreFullError
 from penstock.sinks.vectors import SqliteVectors, VectorStore
 from penstock.sources.walking import PathError
 from penstock.workflows import (

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from penstock.durable.errors import StoreError
+from penstock.durable.store_errors import StoreError
 from penstock.workflows import EmbedderUnavailableError, SentenceTransformerEmbedder, embed, search
 from penstock.workflows.documents.embedders.local_model import digest
 

@@ -10,8 +10,8 @@ import apsw
 import pytest
 
 from penstock import OptionError
-from penstock.durable.errors import StoreError
 from penstock.durable.sqlite.journal import SqliteJournal
+from penstock.durable.store_errors import StoreError
 from penstock.sources.walking import PathError
 from penstock.workflows import DocumentError, EmbedJob, HashEmbedder, embed, search
 from penstock.workflows.documents import file_set

@@ -12,7 +12,7 @@ import apsw
 import pytest
 
 from penstock import OptionError
-from penstock.durable.errors import StoreError
+from penstock.durable.store_errors import StoreError
 from penstock.sinks.vectors import SqliteVectors
 from penstock.sources.keyed import keyed
 from penstock.sources.walking import FoundFile

@@ -52,7 +52,7 @@ def code_of(error: BaseException) -> int:
         return BAD_USAGE
     from apsw import NotADBError  # noqa: PLC0415 -- an extra, which a command has by now
 
-    from penstock.durable.errors import DamageError, StoreError  # noqa: PLC0415 -- as above
+    from penstock.durable.store_errors import DamageError, StoreError  # noqa: PLC0415 -- as above
     from penstock.sources.walking import PathError  # noqa: PLC0415 -- only for errors
 
     refused = isinstance(error, DamageError) or not isinstance(error.__cause__, NotADBError | None)

@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from penstock.durable.again import Forgotten, ToRedo, forget, redo
     from penstock.durable.causes import Cause
     from penstock.durable.dead import DeadRoot, Letter, dead_roots, discard, retry
-    from penstock.durable.errors import HeldError, StoreError, StoreFullError
     from penstock.durable.handle import DurableRun
     from penstock.durable.status import RunStatus, runs
+    from penstock.durable.store_errors import HeldError, StoreError, StoreFullError
 else:
     __getattr__, __dir__ = exports(
         __name__,
@@ -24,7 +24,7 @@ else:
             "penstock.durable.dead": ("DeadRoot", "Letter", "dead_roots", "discard", "retry"),
             "penstock.durable.handle": ("DurableRun",),
             "penstock.durable.again": ("Forgotten", "ToRedo", "forget", "redo"),
-            "penstock.durable.errors": ("HeldError", "StoreError", "StoreFullError"),
+            "penstock.durable.store_errors": ("HeldError", "StoreError", "StoreFullError"),
             "penstock.durable.status": ("RunStatus", "runs"),
         },
         extras={"apsw": "durable", "sqlite_vec": "durable"},

@@ -13,13 +13,13 @@ from typing import Final, Literal, SupportsIndex
 from penstock.core import validate
 from penstock.core.errors import OptionError
 from penstock.core.text import named
-from penstock.durable.errors import StoreError
 from penstock.durable.journals import At, journal_at
 from penstock.durable.opening import redo_by_other_code
 from penstock.durable.roots import Key, can_be_key
 from penstock.durable.sink import Sink, identity_of, removes
 from penstock.durable.status import find_run
 from penstock.durable.store import Journal, JournalPlace, JournalReader, JournalStore, RunRecord, Store
+from penstock.durable.store_errors import StoreError
 
 type Which = Literal["all", "dead", "other code", "missing rows"]
 """Which roots of a run: all, the dead ones, those made by other code than the last, those without all their rows."""

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
 
-from penstock.durable.errors import StoreError
 from penstock.durable.journals import At, journal_at
 from penstock.durable.roots import Key
 from penstock.durable.status import find_run
 from penstock.durable.store import Journal, JournalReader
+from penstock.durable.store_errors import StoreError
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,6 @@ from penstock.core.outcome import Failed
 from penstock.core.scope import KEPT_FAILURES, outlast
 from penstock.durable.causes import Causes
 from penstock.durable.done import DoneRoots
-from penstock.durable.errors import RowError, StoreError
 from penstock.durable.job import Job
 from penstock.durable.ledger import Ledger
 from penstock.durable.memo import Memo
@@ -26,6 +25,7 @@ from penstock.durable.resume import Resume
 from penstock.durable.roots import Bundle, Key, Root, RootId, Tracked
 from penstock.durable.sink import keeps_order, place_of
 from penstock.durable.store import Journal
+from penstock.durable.store_errors import RowError, StoreError
 from penstock.durable.tried import DIED_ALONE, Counts, Tried
 from penstock.durable.weights import weight
 from penstock.durable.writer import Writer

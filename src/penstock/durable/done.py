@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from typing import Any, Final
 
-from penstock.durable.errors import DamageError
 from penstock.durable.roots import Key
 from penstock.durable.store import JournalReader, Known
+from penstock.durable.store_errors import DamageError
 
 PAGE: Final = 1024
 """Roots that are read at once, at most: no read lasts so long that the write-ahead log cannot be checkpointed."""

@@ -8,13 +8,13 @@ from shlex import quote
 from typing import Final
 
 from penstock.core.log import LOG
-from penstock.durable.errors import HeldError, StoreError
 from penstock.durable.fingerprint import changes, code_of
 from penstock.durable.job import Job
 from penstock.durable.made_by import MadeBy, going_on, openings_by_others
 from penstock.durable.owner import owner
 from penstock.durable.sink import identity_of, place_of
 from penstock.durable.store import Journal, Opened, RunRecord, Store
+from penstock.durable.store_errors import HeldError, StoreError
 
 _WAITS: Final = (0.01, 0.02, 0.05, 0.1)
 """Seconds that a holder of the sink gets: the child of a process that was killed takes a moment to end, too."""

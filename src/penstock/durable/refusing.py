@@ -7,8 +7,8 @@ from penstock.core.errors import note
 from penstock.core.outcome import Failed
 from penstock.core.plan import Tolerance
 from penstock.core.scope import KEPT_FAILURES
-from penstock.durable.errors import RowError
 from penstock.durable.roots import Root
+from penstock.durable.store_errors import RowError
 
 
 class Refusals:

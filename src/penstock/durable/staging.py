@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any, Final, cast
 
-from penstock.durable.errors import DamageError
 from penstock.durable.store import Journal
+from penstock.durable.store_errors import DamageError
 from penstock.durable.values import PackError, UnpackError, kind_of, pack, pack_list, unpack
 
 _PART: Final = 1_000

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from penstock.core.text import named
-from penstock.durable.errors import StoreError
 from penstock.durable.journals import At, journal_at
 from penstock.durable.made_by import is_by_other_code
 from penstock.durable.roots import DEAD, DONE
 from penstock.durable.store import JournalReader, RunRecord
+from penstock.durable.store_errors import StoreError
 
 type RunState = Literal["running", "complete", "stopped", "killed"]
 

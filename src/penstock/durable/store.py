@@ -18,11 +18,11 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
-from penstock.durable.errors import RowError
 from penstock.durable.fingerprint import StageCode
 from penstock.durable.letters import DeadLetter
 from penstock.durable.made_by import MadeBy, is_by_other_code
 from penstock.durable.roots import Key, Root, RootId
+from penstock.durable.store_errors import RowError
 
 type Known = tuple[int, str, int, int, int]
 """A settled root: its number, version, state, opening of the run, and place in the source."""

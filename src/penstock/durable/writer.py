@@ -13,10 +13,10 @@ from typing import Any, Final
 
 from penstock.core.errors import PenstockError, note, said
 from penstock.core.scope import outlast
-from penstock.durable.errors import KeyTakenError, RowError
 from penstock.durable.roots import Bundle, Root, RootId
 from penstock.durable.staging import Staging
 from penstock.durable.store import Journal, Opened, Store
+from penstock.durable.store_errors import KeyTakenError, RowError
 
 WAITING: Final = 20_000
 """Rows, by weight, and roots that may wait to be written before the stream has to wait, too."""

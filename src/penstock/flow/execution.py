@@ -27,7 +27,7 @@ from penstock.core.source import SourceStage
 from penstock.core.stage import END, PENDING, Pulled, Stage
 from penstock.core.stage_limits import Hold, Limits, limited, limits_of
 from penstock.core.window import Window
-from penstock.durable.errors import StoreError
+from penstock.durable.store_errors import StoreError
 from penstock.durable.values import UnpackError
 from penstock.engines.binding import Binding
 from penstock.engines.choosing import OWN, Make, bound_to, chosen

@@ -15,7 +15,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from penstock.core.scope import outlast
-from penstock.durable.errors import StoreError
+from penstock.durable.store_errors import StoreError
 
 if TYPE_CHECKING:
     from penstock.durable.sqlite.connection import Connection

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Final, cast
 
 from penstock.core.errors import PenstockError
 from penstock.core.text import one_line
-from penstock.durable.errors import HeldError, StoreError
+from penstock.durable.store_errors import HeldError, StoreError
 from penstock.durable.values import UnpackError
 from penstock.flow import codec
 from penstock.flow.codec import ClassGone

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING
 from penstock.exports import exports
 
 if TYPE_CHECKING:
-    from penstock.durable.errors import RowError
     from penstock.durable.roots import RootId
     from penstock.durable.sink import Delivery, Durability, Sink
     from penstock.durable.store import Store
+    from penstock.durable.store_errors import RowError
     from penstock.sinks.callback import Callback, Delivered
     from penstock.sinks.finding import Found
     from penstock.sinks.sqlite_store import SqliteStore
@@ -18,7 +18,7 @@ else:
     __getattr__, __dir__ = exports(
         __name__,
         {
-            "penstock.durable.errors": ("RowError",),
+            "penstock.durable.store_errors": ("RowError",),
             "penstock.durable.roots": ("RootId",),
             "penstock.durable.sink": ("Delivery", "Durability", "Sink"),
             "penstock.durable.store": ("Store",),

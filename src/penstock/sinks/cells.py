@@ -19,7 +19,7 @@ from typing import Any, Final, cast
 from uuid import UUID
 
 from penstock.core import validate
-from penstock.durable.errors import RowError
+from penstock.durable.store_errors import RowError
 from penstock.durable.values import kind_of
 
 type Cell = bool | int | float | str | bytes | None

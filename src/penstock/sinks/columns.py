@@ -7,8 +7,8 @@ from typing import Any, Final, cast
 import apsw
 
 from penstock.core.errors import OptionError
-from penstock.durable.errors import RowError, StoreError
 from penstock.durable.sqlite.connection import Connection
+from penstock.durable.store_errors import RowError, StoreError
 from penstock.sinks.cells import check_name
 from penstock.sinks.sqlite_store import ROOT, columns_of, lowered, quoted
 

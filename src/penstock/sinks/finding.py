@@ -4,9 +4,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from penstock.durable.errors import DamageError
 from penstock.durable.roots import Key
 from penstock.durable.sqlite.connection import Connection, shown
+from penstock.durable.store_errors import DamageError
 from penstock.sinks.sqlite_store import ROOT
 from penstock.sinks.words import Word
 

@@ -8,7 +8,6 @@ from typing import Any, Final
 
 from penstock.core import validate
 from penstock.core.errors import OptionError
-from penstock.durable.errors import RefusedRowError, RowError, StoreError
 from penstock.durable.roots import Root, RootId
 from penstock.durable.sink import Durability
 from penstock.durable.sqlite import tables
@@ -25,6 +24,7 @@ from penstock.durable.sqlite.journal import SqliteJournal
 from penstock.durable.sqlite.lock import Reached, exclusive
 from penstock.durable.sqlite.reader import SqliteReader
 from penstock.durable.store import Reach
+from penstock.durable.store_errors import RefusedRowError, RowError, StoreError
 
 LARGEST: Final = 50_000
 """Rows of one commit, at most, so that none takes long; a root with more is committed alone."""

@@ -9,12 +9,12 @@ from typing import Any, cast, override
 
 from penstock.core import validate
 from penstock.core.errors import OptionError
-from penstock.durable.errors import KeyTakenError, RefusedRowError, RowError, StoreError
 from penstock.durable.roots import RootId
 from penstock.durable.sink import Delivery, Durability
 from penstock.durable.sqlite.connection import ConstraintError, TooLargeError, connect_reader, transaction
 from penstock.durable.sqlite.schema import refuse_computed
 from penstock.durable.sqlite.tables import has_journal
+from penstock.durable.store_errors import KeyTakenError, RefusedRowError, RowError, StoreError
 from penstock.sinks.cells import Cell, Row, cells, columns_at_once, mapping, shown
 from penstock.sinks.columns import Columns, Declared, declared, place_of
 from penstock.sinks.sqlite_store import (

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 
 from penstock.core import validate
 from penstock.core.errors import OptionError
-from penstock.durable.errors import RefusedRowError, RowError, StoreError
 from penstock.durable.roots import RootId
 from penstock.durable.sink import Delivery, Durability
 from penstock.durable.sqlite.connection import Connection, ConstraintError, TooLargeError, connect_reader, transaction
 from penstock.durable.sqlite.schema import refuse_computed, refuse_other_tables
+from penstock.durable.store_errors import RefusedRowError, RowError, StoreError
 from penstock.sinks import finding
 from penstock.sinks.cells import Cell, cells, mapping, shown
 from penstock.sinks.columns import Columns, Declared, declared

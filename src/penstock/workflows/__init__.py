@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from penstock.exports import exports
 
 if TYPE_CHECKING:
-    from penstock.durable.errors import HeldError, StoreError, StoreFullError
+    from penstock.durable.store_errors import HeldError, StoreError, StoreFullError
     from penstock.sources.walking import PathError
     from penstock.workflows.documents.embed_job import EmbedJob, EmbedOptions, embed
     from penstock.workflows.documents.embed_report import EmbedReport, Failure
@@ -20,7 +20,7 @@ else:
     __getattr__, __dir__ = exports(
         __name__,
         {
-            "penstock.durable.errors": ("HeldError", "StoreError", "StoreFullError"),
+            "penstock.durable.store_errors": ("HeldError", "StoreError", "StoreFullError"),
             "penstock.sources.walking": ("PathError",),
             "penstock.workflows.documents.embedders": ("EmbedError", "Embedder", "EmbedderUnavailableError"),
             "penstock.workflows.documents.embedders.hashing": ("HashEmbedder",),

@@ -19,7 +19,7 @@ from urllib.parse import quote
 
 import apsw
 
-from penstock.durable.errors import DamageError, StoreError, StoreFullError
+from penstock.durable.store_errors import DamageError, StoreError, StoreFullError
 
 _REASONS: tuple[tuple[type[apsw.Error], str], ...] = (
     (apsw.NotADBError, "not an SQLite database"),

@@ -5,7 +5,7 @@ from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Final
 
-from penstock.durable.errors import StoreError
+from penstock.durable.store_errors import StoreError
 
 NETWORK: Final[AbstractSet[str]] = {
     *("9p", "afs", "beegfs", "ceph", "cifs", "coda", "davfs", "gfs2", "glusterfs", "gpfs", "lustre", "ncpfs"),

@@ -6,7 +6,6 @@ from pathlib import Path
 from time import monotonic, time
 from typing import Final
 
-from penstock.durable.errors import DamageError, RefusedRowError, StoreError
 from penstock.durable.fingerprint import StageCode
 from penstock.durable.made_by import MadeBy
 from penstock.durable.roots import DEAD, DONE, Key, Root, RootId
@@ -16,6 +15,7 @@ from penstock.durable.sqlite.death_tables import SqliteDeaths
 from penstock.durable.sqlite.lock import reached
 from penstock.durable.sqlite.reader import SqliteReader
 from penstock.durable.store import Opened
+from penstock.durable.store_errors import DamageError, RefusedRowError, StoreError
 
 _ENTRIES: Final = 10_000
 """Kept results of a stage that are dropped together."""

@@ -5,11 +5,11 @@ from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 from typing import Final
 
-from penstock.durable.errors import StoreError
 from penstock.durable.sqlite import lock, tables
 from penstock.durable.sqlite.connection import Connection, connect_reader, connect_writer, transaction
 from penstock.durable.sqlite.journal import SqliteJournal
 from penstock.durable.sqlite.reader import SqliteReader
+from penstock.durable.store_errors import StoreError
 
 _LONGEST: Final = 16 << 20
 """Bytes of a value, at most."""

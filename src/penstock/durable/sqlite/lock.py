@@ -10,8 +10,8 @@ from datetime import datetime
 from time import sleep
 from typing import Final
 
-from penstock.durable.errors import HeldError, StoreError
 from penstock.durable.owner import owner
+from penstock.durable.store_errors import HeldError, StoreError
 
 _TRIES: Final = 10
 _BETWEEN_S: Final = 0.005

@@ -5,13 +5,13 @@ from collections.abc import Iterator
 from math import inf
 from typing import Any, Final
 
-from penstock.durable.errors import DamageError
 from penstock.durable.fingerprint import StageCode
 from penstock.durable.letters import DeadLetter
 from penstock.durable.roots import Key
 from penstock.durable.sqlite import lock
 from penstock.durable.sqlite.connection import Connection, shown
 from penstock.durable.store import DeadRecord, Known, RootCount, RunRecord
+from penstock.durable.store_errors import DamageError
 
 _RUNS: Final = "SELECT id, name, source, sink, owner, times, clean, began, ended FROM penstock_runs"
 _CODES: Final = "SELECT run, since, code FROM penstock_codes"

@@ -12,8 +12,8 @@ from typing import Final
 
 import apsw
 
-from penstock.durable.errors import DamageError
 from penstock.durable.sqlite.connection import Connection
+from penstock.durable.store_errors import DamageError
 
 _ALL: Final = "SELECT type, name, tbl_name, coalesce(rootpage, 0), coalesce(sql, '') FROM sqlite_schema"
 _LISTED: Final = "SELECT type, wr FROM pragma_table_list(?) WHERE schema = 'main'"

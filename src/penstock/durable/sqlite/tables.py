@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from typing import Final
 
-from penstock.durable.errors import StoreError
 from penstock.durable.sqlite import death_tables
 from penstock.durable.sqlite.connection import Connection
 from penstock.durable.sqlite.schema import refuse_other_tables
+from penstock.durable.store_errors import StoreError
 
 FORMAT: Final = 3
 

@@ -4,8 +4,8 @@ import os
 from contextlib import closing
 from pathlib import Path
 
-from penstock.durable.errors import StoreError
 from penstock.durable.sqlite.connection import connect_reader
+from penstock.durable.store_errors import StoreError
 from penstock.sinks.vectors import Made, SqliteVectors
 from penstock.sources.paths import key_of
 from penstock.workflows.documents.embedders import Embedder

@@ -12,8 +12,8 @@ import numpy as np
 
 from penstock.core import validate
 from penstock.core.errors import OptionError
-from penstock.durable.errors import DamageError, StoreError
 from penstock.durable.sqlite.connection import shown
+from penstock.durable.store_errors import DamageError, StoreError
 from penstock.engines.local import kind_of
 from penstock.sinks.finding import POOL, Found
 from penstock.sinks.sqlite_store import check_place, database
