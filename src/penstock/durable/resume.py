@@ -109,8 +109,8 @@ class Resume(Through[Any, Tracked]):
     def together(self, room: int) -> Bundle | list[Tracked]:
         """Hand on up to `room` items that the source has at hand, each of up to a kilobyte but for the last one.
 
-        They are for a caller that takes all at once: all may be read before one of them is on its way. While all are
-        small, `room` is `WIDE`: a thread that reads costs one hop for so many.
+        They are for a caller that takes all at once: all may be read before one of them is on its way. While all items
+        are small, it takes up to `WIDE`: a thread that reads costs one hop for so many.
         """
         ledger = self._ledger
         if self._over or self._turn_asked or ledger.is_full():
