@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from .flow.model_server import ModelServer, openai_document, whole
+
 EXAMPLES = Path(__file__).parent.parent / "examples"
 PROGRAMS = sorted(path for path in EXAMPLES.glob("*.py") if "__main__" in path.read_text())
 
@@ -265,3 +267,41 @@ def test_ctrl_c_ends_it_without_a_traceback(name):
                 program.send_signal(signal.SIGINT)
                 out, err = program.communicate(timeout=60)
     assert (program.returncode, out, err) == (130, "", "")
+
+
+def test_load_sales_loads_each_line_once_and_totals_them(tmp_path):
+    (tmp_path / "1.csv").write_text("shop,cents\na,100\nb,250\n")
+    (tmp_path / "2.csv").write_text("shop,cents\na,50\n")
+    options = ["--database", tmp_path / "out.db", "--workspace", tmp_path / "work"]
+    totals = "a: 150 cents\nb: 250 cents\nlargest: b, 250 cents\n"
+    done = run("load_sales.py", tmp_path, *options)
+    assert (done.stderr, done.stdout) == ("", f"2 files are new or have changed\n{totals}")
+    done = run("load_sales.py", tmp_path, *options)
+    assert (done.returncode, done.stdout) == (0, f"0 files are new or have changed\n{totals}")
+
+
+def test_build_pages_compiles_what_has_changed_alone(tmp_path):
+    for name in ("one", "two", "three"):
+        (tmp_path / f"{name}.txt").write_text(f"{name}\nsome words\n")
+    options = ["--out", tmp_path / "pages.html", "--workspace", tmp_path / "work"]
+    done = run("build_pages.py", tmp_path, *options)
+    assert (done.stderr, done.stdout.split(":")[0]) == ("", "3 pages, 3 compiled")
+    assert "<h1>two</h1><p>some words</p>" in (tmp_path / "pages.html").read_text()
+    (tmp_path / "two.txt").write_text("two\nother words\n")
+    assert run("build_pages.py", tmp_path, *options).stdout.startswith("3 pages, 1 compiled")
+
+
+@pytest.mark.slow
+def test_write_article_asks_the_model_once_for_each_text_and_the_editor_for_each_draft(tmp_path, monkeypatch):
+    pytest.importorskip("openai")
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-nothing")
+    texts = ["sources\nmouths", "On sources.", "On mouths.", "First draft.", "Second draft."]
+    with ModelServer(*(whole(openai_document(text)) for text in texts)) as server:
+        options = ["rivers", "--url", f"{server.url}/v1", "--workspace", tmp_path]
+        done = run("write_article.py", *options)
+        assert (done.returncode, done.stdout) == (4, "First draft.\n"), done.stderr
+        done = run("write_article.py", *options, "--feedback", "Shorter.")
+        assert (done.returncode, done.stdout) == (4, "Second draft.\n"), done.stderr
+        done = run("write_article.py", *options, "--accept")
+        assert (done.returncode, done.stdout) == (0, "Second draft.\n"), done.stderr
+    assert "5 requests" in done.stderr
