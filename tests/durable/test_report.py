@@ -159,7 +159,7 @@ async def test_a_failing_sink_ends_work_that_waits(table):
             except asyncio.CancelledError:
                 cancelled.append(number)
                 raise
-        await asyncio.sleep(0)  # a result that is there at once goes to the sink before another item is begun
+        await all_begun.wait()
         return "no mapping"
 
     with pytest.raises(penstock.OptionError, match="a row must be a mapping of columns to values, got 'no mapping'"):
