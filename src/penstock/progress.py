@@ -80,6 +80,11 @@ class ProgressDisplay:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @property
+    def is_table(self) -> bool:
+        """Whether it shows a table, not lines."""
+        return isinstance(self._display, LiveTable)
+
     def say(self, line: str) -> None:
         """Print a line of its own: above the table, if there is one."""
         self._on_display(lambda display: display.say(line))

@@ -60,3 +60,10 @@ def test_a_terminal_shows_a_live_table_that_is_gone_at_the_end(tmp_path, docs, t
     assert "\x1b[?25l" in shown
     assert shown.rindex("\x1b[?25h") > shown.rindex("\x1b[?25l")
     assert done.stdout.startswith("index.db: 3 files")
+
+
+def test_a_command_without_stderr_does_its_work(tmp_path, docs):
+    """A program that was started with a closed stderr has none to look at, or to write to."""
+    command = f"{sys.executable} -m penstock embed docs --to index.db 2>&-"
+    done = subprocess.run(["sh", "-c", command], cwd=tmp_path, stdout=subprocess.PIPE, text=True, check=True)
+    assert done.stdout.startswith("index.db: 3 files")

@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import signal
-import sys
 import warnings
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, Final, NoReturn
@@ -76,7 +75,7 @@ async def _watched(job: "EmbedJob") -> tuple[PenstockError | None, signal.Signal
         loop.add_signal_handler(each, stopping, each)
     shown = ProgressDisplay(loop, lambda: stats_of(job), lambda: unchanged_by(job), stays=False)
     with shown as stopping.shown, retries.told():
-        if not sys.stderr.isatty():
+        if not shown.is_table:
             _tell_of_first(job, shown)
         try:
             await job.run()
