@@ -146,3 +146,56 @@ def test_ctrl_c_gives_a_call_in_progress_its_grace_and_cancels_it(tmp_path):
         process.communicate()
     assert out == "cancelled\n"
     assert err.rstrip().endswith("KeyboardInterrupt")
+
+
+UNORDERED = """
+import asyncio, contextlib, sys
+import penstock
+
+is_last = sys.argv[1] == "end"
+
+async def work(number):
+    if number % 10 == 3 and not is_last:
+        if number == 83:
+            print("working", flush=True)
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            print("cancelled", flush=True)
+            if sys.argv[1] == "twice":
+                await asyncio.Event().wait()
+            raise
+    return {"number": number}
+
+async def main():
+    stream = penstock.keyed(range(200), key=int).map(work, concurrency=16, ordered=None)
+    print(await stream.to(penstock.SqliteTable("t.db", "rows"), run="r", grace=60), flush=True)
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("interrupts", ["once", "twice"])
+def test_ctrl_c_where_no_order_is_kept_keeps_what_has_finished_behind_calls_that_hang(tmp_path, interrupts):
+    """P10, P11: with `ordered=None` roots are done as they finish; a second Ctrl-C comes while the first is served."""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    process = subprocess.Popen([sys.executable, "-c", UNORDERED, interrupts], cwd=tmp_path, text=True, **pipes)
+    try:
+        assert process.stdout.readline() == "working\n"
+        process.send_signal(signal.SIGINT)
+        assert process.stdout.readline() == "cancelled\n"
+        if interrupts == "twice":
+            process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+        process.communicate()
+    assert process.returncode == -signal.SIGINT
+    assert err.rstrip().endswith("KeyboardInterrupt")
+    done = numbers(tmp_path, "table")
+    assert len(done) == len(set(done))
+    assert set(done) >= {number for number in range(75) if number % 10 != 3}
+    command = [sys.executable, "-c", UNORDERED, "end"]
+    out = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    assert f"{200 - len(done)} delivered; {len(done)} already done" in out
+    assert sorted(numbers(tmp_path, "table")) == list(range(200))

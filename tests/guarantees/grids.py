@@ -8,6 +8,9 @@ from penstock import testing
 
 ORDERS = (True, False)
 
+AS_GIVEN = (*ORDERS, None)
+"""With the default: what is read is in order, what is only counted or drained is not."""
+
 SIZES = tuple({"concurrency": calls, "buffer": room} for calls, room in ((1, 0), (1, 2), (2, 2), (5, 0), (5, 5)))
 """What a window has room for."""
 

@@ -6,7 +6,7 @@ import random
 from penstock import Retry, merge, stream
 from penstock.testing import Gauge, Scripted
 
-from .grids import ORDERS, SIZES, SOURCES, grid, read_all
+from .grids import AS_GIVEN, ORDERS, SIZES, SOURCES, grid, read_all
 from .operators import OPERATORS, THREADED, WINDOWS, WORKING, itself
 
 HOUR = 3600.0
@@ -127,7 +127,7 @@ async def test_waiting_retries_keep_their_places(operator, ordered, clock):
     assert tries == [(0, 0.0), (1, 0.0), (0, 11.0), (1, 11.0), (2, 12.0), (3, 12.0), (2, 23.0), (3, 23.0)]
 
 
-@grid(operator=WINDOWS, ordered=ORDERS)
+@grid(operator=WINDOWS, ordered=AS_GIVEN)
 async def test_timeouts_free_their_places_one_for_one(operator, ordered, clock):
     source, starts = Scripted(range(6)), []
 
@@ -200,7 +200,7 @@ async def test_the_bound_of_a_pipeline_is_the_sum_of_its_stages():
     assert source.peak_unsettled == (2 + 1) + 5 + (1 + 3)
 
 
-@grid(ordered=ORDERS)
+@grid(ordered=AS_GIVEN)
 async def test_a_drop_frees_its_place_behind_a_slow_head(ordered, clock):
     """An ordered filter goes on with the items behind a slow first one as long as it drops them."""
     source, done = Scripted(range(300)), []

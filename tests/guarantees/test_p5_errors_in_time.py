@@ -7,7 +7,7 @@ import pytest
 from penstock import merge, stream
 from penstock.testing import Gauge, Scripted
 
-from .grids import ORDERS, SOURCES, grid
+from .grids import AS_GIVEN, ORDERS, SOURCES, grid
 from .operators import MODELLED, WORKING, itself
 
 HOUR = 3600.0
@@ -102,7 +102,7 @@ async def test_a_failure_stops_everything_upstream_at_once(operator, ordered, re
     assert source.closed == 1
 
 
-@grid(operator=WORKING, ordered=ORDERS)
+@grid(operator=WORKING, ordered=AS_GIVEN)
 async def test_stages_downstream_finish_what_they_have_taken(operator, ordered, clock):
     """To them it is a failing source: 0, 1 and 2 are on their way when item 3 fails upstream at 2 s."""
     upstream = Times(clock, [1, 1, 1, 1, HOUR, HOUR], fails_at=3)
@@ -216,7 +216,7 @@ async def test_outputs_of_the_head_are_handed_on_before_its_failure(clock):
     assert [output for output, _ in got] == [0, 1, 2]
 
 
-@grid(ordered=ORDERS)
+@grid(ordered=AS_GIVEN)
 async def test_a_failed_run_is_over(ordered):
     times = Boom()
 

@@ -8,7 +8,7 @@ import pytest
 from penstock import Retry, stream
 from penstock.testing import Gauge, Scripted
 
-from .grids import ORDERS, grid
+from .grids import AS_GIVEN, ORDERS, grid
 from .operators import OPERATORS, THREADED, WORKING
 
 ANYTHING = Retry(on=lambda _: True, attempts=5, initial=0)
@@ -98,7 +98,7 @@ async def test_cancellation_while_waiting_for_the_next_attempt_ends_the_wait(ope
     assert len(tries) in (2, 4)
 
 
-@grid(operator=WORKING, ordered=ORDERS)
+@grid(operator=WORKING, ordered=AS_GIVEN)
 async def test_work_that_swallows_its_cancellation_and_returns_is_discarded(operator, ordered):
     async def call(item):
         with suppress(asyncio.CancelledError):
@@ -195,7 +195,7 @@ async def test_a_timeout_inside_work_is_the_works_own(clock):
     assert clock.now == 1.0
 
 
-@grid(ordered=ORDERS)
+@grid(ordered=AS_GIVEN)
 async def test_an_attempt_that_times_out_is_retried_and_one_that_is_cancelled_is_not(ordered, clock):
     tries = []
 

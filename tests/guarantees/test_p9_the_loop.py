@@ -10,7 +10,7 @@ import random
 from penstock import merge, stream
 from penstock.testing import Scripted
 
-from .grids import ORDERS, grid
+from .grids import AS_GIVEN, ORDERS, grid
 from .operators import THREADED, WORKING, in_list, itself, truth
 
 MILLISECOND = 0.001
@@ -96,7 +96,7 @@ async def test_others_get_their_turns_between_inline_calls(operator, ordered, tu
         assert await longest_wait(turn_clock, built, 200) <= LONGEST
 
 
-@grid(ordered=ORDERS)
+@grid(ordered=AS_GIVEN)
 async def test_others_get_their_turns_while_everything_is_dropped(ordered, turn_clock):
     async def keep_one_in_a_hundred(item):
         turn_clock.now += MILLISECOND
