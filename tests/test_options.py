@@ -361,3 +361,23 @@ def test_through_gives_a_stream(made):
     with pytest.raises(OptionError) as raised:
         NUMBERS.through(lambda _: made)
     assert str(raised.value) == f"fn(stream) must be a Stream, got {made!r}"
+
+
+class Awkward:
+    """A value whose own code fails whatever it is asked."""
+
+    def __repr__(self):
+        raise ZeroDivisionError
+
+    def __eq__(self, other):
+        raise ZeroDivisionError
+
+    __hash__ = None
+
+
+@pytest.mark.parametrize(
+    "option", ["concurrency", "on_error", "engine", "ordered", "name", "timeout", "retry", "limit"]
+)
+def test_a_value_whose_own_code_fails_is_refused_by_name(option):
+    with pytest.raises(OptionError, match=f"^{option} .*Awkward"):
+        penstock.stream([1]).map(str, **{option: Awkward()})

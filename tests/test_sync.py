@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from penstock import SourceConsumedError, stream
+from penstock import SourceConsumedError, UnclosedStreamWarning, stream
 from penstock.testing import Gauge, Scripted
 
 
@@ -154,3 +154,18 @@ def test_an_interrupt_while_the_thread_starts_is_one_and_leaves_no_thread(when, 
     assert [thread.name for thread in threading.enumerate() if thread.name == "penstock sync"] == []
     with stream(range(3)).sync() as items:
         assert list(items) == [0, 1, 2]
+
+
+def test_a_run_that_is_entered_and_forgotten_leaves_no_thread():
+    """Without `with`: its loop ends when nobody has it any more, and it says so."""
+    before = set(threading.enumerate())
+    items = stream(range(5)).map(double).sync()
+    items.__enter__()
+    assert next(items) == 0
+    (thread,) = set(threading.enumerate()) - before
+    kept = [items]
+    del items
+    with pytest.warns(UnclosedStreamWarning):
+        kept.clear()
+    thread.join(30)
+    assert not thread.is_alive()

@@ -27,6 +27,12 @@ class SyncRun[T](Iterator[T]):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: Thread | None = None
 
+    def __del__(self) -> None:
+        """End the loop of a run that was entered and never left; the run itself says so."""
+        loop = self._loop
+        if loop is not None and not loop.is_closed():
+            loop.call_soon_threadsafe(loop.stop)
+
     @override
     def __repr__(self) -> str:
         return f"<SyncRun{repr(self._run).removeprefix('<Run')}"

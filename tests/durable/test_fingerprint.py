@@ -284,3 +284,66 @@ def test_changes_are_named(before, now, said):
         return [StageCode(name, name.encode()) for name in names]
 
     assert changes(stages(before), stages(now)) == said
+
+
+A_CLASS = """
+import functools
+
+class Above:
+    def shared(self, item):
+        return 'above', item
+
+class Job(Above):
+    def work(self, item):
+        return [self.step(each) for each in (item, item)], (lambda self: self.lazy)(self)
+
+    def step(self, item):
+        return self.shared(item)
+
+    def shared(self, item):
+        return super().shared(item), self.fixed(item), self.kind(item)
+
+    @property
+    def lazy(self):
+        return 'lazy'
+
+    @staticmethod
+    def fixed(item):
+        return 'fixed', item
+
+    @classmethod
+    def kind(cls, item):
+        return 'kind', item
+
+    @functools.cache
+    def cached(self):
+        return 'cached'
+
+    def alone(self, item):
+        return 'alone', item, self.cached
+
+    def itself(self, item):
+        return self.itself(item)
+
+class Called(Job):
+    def __call__(self, item):
+        return self.work(item)
+"""
+
+
+@pytest.mark.parametrize("old", ["'above'", "'fixed'", "'kind'", "'lazy'", "return self.shared(item)"])
+def test_a_method_is_known_by_the_methods_that_it_uses(old):
+    """What a helper does, the results depend on: it is of the same object, however far down it is called."""
+    assert old in A_CLASS
+    sources = A_CLASS, A_CLASS.replace(old, f"{old}, 1")
+    one, other = (made(source, "Job")() for source in sources)
+    assert of(one.work) != of(other.work)
+    assert of(one.alone) == of(other.alone)
+    assert of(made(sources[0], "Called")()) != of(made(sources[1], "Called")())
+
+
+def test_a_method_behind_a_cache_counts_and_one_that_calls_itself_has_an_end():
+    one, other = (made(source, "Job")() for source in (A_CLASS, A_CLASS.replace("'cached'", "'other'")))
+    assert of(one.alone) != of(other.alone)
+    assert of(one.work) == of(other.work)
+    assert of(one.itself) == of(other.itself)

@@ -6,10 +6,11 @@ import os
 import subprocess
 import sys
 import warnings
+from contextlib import suppress
 
 import pytest
 
-from penstock import Limiter, stream
+from penstock import Limiter, RateLimit, stream
 from penstock.durable.sqlite.lock import exclusive
 from penstock.sinks.table import SqliteTable
 from penstock.sources.keyed import keyed
@@ -196,3 +197,30 @@ def test_a_child_that_lives_on_holds_no_lock(tmp_path):
             pass
     finally:
         os.killpg(done.pid, 9)
+
+
+@pytest.mark.real_time
+@pytest.mark.parametrize("made", [lambda: Limiter(1), lambda: RateLimit(1_000, 1)])
+def test_a_limit_that_is_held_is_free_in_a_child_that_was_forked(made):
+    """Its holder and its loop are the parent's, as in a trial of suspects; in the parent nothing changes."""
+    limit = made()
+
+    async def use():
+        async with limit:
+            return True
+
+    def child():
+        with suppress(BaseException):
+            os._exit(asyncio.run(use()) is not True)
+        os._exit(2)
+
+    async def main():
+        async with limit:
+            pid = os.fork()
+            if not pid:
+                child()
+            return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])  # noqa: ASYNC222 -- it ends at once
+
+    with asyncio.Runner() as runner:
+        assert runner.run(main()) == 0
+        assert runner.run(use())

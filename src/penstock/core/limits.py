@@ -5,6 +5,7 @@ First come, first served.
 
 import asyncio
 import itertools
+import os
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, cast, overload, override
@@ -88,13 +89,21 @@ class Shared:
         self.number: int = next(_NUMBERS)
         self._cost = cost
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._process = os.getpid()
+
+    def _forget_tasks(self) -> None:
+        """Forget who holds it and who waits: tasks of the process that forked this one."""
+        raise NotImplementedError
 
     def bind(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Bind the limit to `loop`, at its first use.
+        """Bind the limit to `loop`, at its first use; in a child that was forked, at the first use there.
 
         Raises:
             WrongLoopError: it is bound to another loop.
         """
+        if self._process != os.getpid():
+            self._process, self._loop = os.getpid(), None
+            self._forget_tasks()
         if self._loop is None:
             self._loop = loop
         elif self._loop is not loop:
@@ -134,6 +143,11 @@ class Limiter(Shared):
         super().__init__(name, cost)
         self._line = WaitingLine(validate.whole("n", n, least=1))
         self._stages: dict[asyncio.Task[Any] | None, str] = {}  # of the tasks that hold it; "" for an `async with`
+
+    @override
+    def _forget_tasks(self) -> None:
+        self._line = WaitingLine(self.limit)
+        self._stages = {}
 
     @override
     def __repr__(self) -> str:
@@ -302,6 +316,10 @@ class RateLimit(Shared):
         self._clock: Callable[[], float] | None = None
         self._began = float("-inf")
         self._charged = 0.0  # since then: sums of seconds would drift
+
+    @override
+    def _forget_tasks(self) -> None:
+        self._turns = WaitingLine(1)
 
     @override
     def __repr__(self) -> str:

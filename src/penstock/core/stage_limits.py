@@ -16,6 +16,7 @@ from penstock.core.errors import OptionError
 from penstock.core.limits import Limiter, RateLimit, Shared
 from penstock.core.meter import Meter
 from penstock.core.retry import StillRunning, tries_of_this_task
+from penstock.core.text import shown
 
 type LimitOption = Shared | Sequence[Shared]
 """The option `limit`. Type checkers infer `Shared` for a list with both kinds of limit."""
@@ -44,10 +45,10 @@ def limits_of(limit: object) -> Limits | None:
         return None
     several = cast("Sequence[Any]", limit if isinstance(limit, Sequence) and not isinstance(limit, str) else (limit,))
     if not all(isinstance(each, Limiter | RateLimit) for each in several):
-        raise OptionError(f"limit must be a Limiter, a RateLimit or a sequence of them, got {limit!r}")
+        raise OptionError(f"limit must be a Limiter, a RateLimit or a sequence of them, got {shown(limit)}")
     each_once = sorted(set(several), key=lambda each: each.number)
     if len(each_once) < len(several):
-        raise OptionError(f"limit must name each limit once, got {limit!r}")
+        raise OptionError(f"limit must name each limit once, got {shown(limit)}")
     if not several:
         return None
     return Limits(

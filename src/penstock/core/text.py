@@ -35,6 +35,14 @@ def named(value: object, most: int = NAME) -> str:
     return one_line(repr(value[: most + 1] if isinstance(value, str) else value), most)
 
 
+def shown(value: object) -> str:
+    """Show a value in an error: its `repr`; name its type where that raises."""
+    try:
+        return repr(value)
+    except Exception as error:  # noqa: BLE001 -- code of users
+        return f"<{type(value).__name__}, whose repr raised {type(error).__name__}>"
+
+
 def line(text: str, most: int = NAME) -> str:
     """Shorten `text` to one line of at most `most` characters: the two ends of a longer text stay."""
     if len(text) > most:

@@ -13,19 +13,20 @@ from datetime import timedelta
 from typing import Any, cast
 
 from penstock.core.errors import OptionError
+from penstock.core.text import shown
 
 
 def whole(option: str, value: object, *, least: int) -> int:
     """Return `value` as an int of at least `least`."""
     if (number := as_int(value)) is None or number < least:
-        raise OptionError(f"{option} must be an int >= {least}, got {value!r}")
+        raise OptionError(f"{option} must be an int >= {least}, got {shown(value)}")
     return number
 
 
 def integer(option: str, value: object) -> int:
     """Return `value` as an int."""
     if (number := as_int(value)) is None:
-        raise OptionError(f"{option} must be an int, got {value!r}")
+        raise OptionError(f"{option} must be an int, got {shown(value)}")
     return number
 
 
@@ -50,13 +51,13 @@ def seconds(option: str, value: object, *, zero: bool = False) -> float:
     amount = _as_float(value.total_seconds() if isinstance(value, timedelta) else value)
     rule = ">= 0" if zero else "> 0"
     if amount is None or amount < 0 or (amount == 0 and not zero):
-        raise OptionError(f"{option} must be a finite number of seconds {rule} or a timedelta, got {value!r}")
+        raise OptionError(f"{option} must be a finite number of seconds {rule} or a timedelta, got {shown(value)}")
     return amount
 
 
 def _real(option: str, value: object, rule: str, keeps: Callable[[float], bool]) -> float:
     if (number := _as_float(value)) is None or not keeps(number):
-        raise OptionError(f"{option} must be {rule}, got {value!r}")
+        raise OptionError(f"{option} must be {rule}, got {shown(value)}")
     return number
 
 
@@ -96,34 +97,34 @@ def _is_no_number_of_numpy(value: object) -> bool:
 def flag(option: str, value: object) -> bool:
     """Return `value` if it is a bool."""
     if not isinstance(value, bool):
-        raise OptionError(f"{option} must be True or False, got {value!r}")
+        raise OptionError(f"{option} must be True or False, got {shown(value)}")
     return value
 
 
 def one_of[T](option: str, value: T, choices: tuple[T, ...]) -> T:
     """Return `value` if it is one of `choices`."""
-    if value not in choices:
-        raise OptionError(f"{option} must be one of {', '.join(map(repr, choices))}, got {value!r}")
+    if not any(value is choice or (isinstance(value, type(choice)) and value == choice) for choice in choices):
+        raise OptionError(f"{option} must be one of {', '.join(map(repr, choices))}, got {shown(value)}")
     return value
 
 
 def function(option: str, value: object) -> None:
     """Raise unless `value` can be called."""
     if not callable(value):
-        raise OptionError(f"{option} must be callable, got {value!r}")
+        raise OptionError(f"{option} must be callable, got {shown(value)}")
 
 
 def plain_function(option: str, value: object) -> None:
     """Raise unless `value` can be called and is not async: nobody would await what it returns."""
     function(option, value)
     if inspect.iscoroutinefunction(value) or inspect.iscoroutinefunction(getattr(value, "__call__", None)):  # noqa: B004 -- the bound method itself is wanted
-        raise OptionError(f"{option} must be a plain function, got the async {value!r}")
+        raise OptionError(f"{option} must be a plain function, got the async {shown(value)}")
 
 
 def instance[T](option: str, value: T, kind: type, form: str) -> T:
     """Return `value` if it is a `kind`; `form` says in the message what is expected."""
     if not isinstance(value, kind):
-        raise OptionError(f"{option} must be {form}, got {value!r}")
+        raise OptionError(f"{option} must be {form}, got {shown(value)}")
     return value
 
 
@@ -139,7 +140,7 @@ def is_utf8(value: str) -> bool:
 def text(option: str, value: object) -> str:
     """Return `value` if it is a non-empty str."""
     if not isinstance(value, str) or not value:
-        raise OptionError(f"{option} must be a non-empty str, got {value!r}")
+        raise OptionError(f"{option} must be a non-empty str, got {shown(value)}")
     return value
 
 
@@ -147,7 +148,7 @@ def path(option: str, value: object) -> str:
     """Return `value`, a str or a `PathLike` of a str, as a non-empty str."""
     found: object = os.fspath(cast("os.PathLike[str]", value)) if isinstance(value, os.PathLike) else value
     if not isinstance(found, str) or not found:
-        raise OptionError(f"{option} must be a path, got {value!r}")
+        raise OptionError(f"{option} must be a path, got {shown(value)}")
     return found
 
 
@@ -156,13 +157,15 @@ def predicate_or_types(option: str, value: object) -> Callable[[Exception], bool
     kinds = cast("tuple[Any, ...]", value if isinstance(value, tuple) else (value,))
     if kinds and all(isinstance(kind, type) and issubclass(kind, BaseException) for kind in kinds):
         if any(not issubclass(kind, Exception) and kind not in _WITH_EXCEPTIONS for kind in kinds):
-            raise OptionError(f"{option} must name subclasses of Exception, as nothing else is retried, got {value!r}")
+            raise OptionError(
+                f"{option} must name subclasses of Exception, as nothing else is retried, got {shown(value)}"
+            )
         return lambda error: isinstance(error, kinds)
     predicate = cast("Any", value)
     if callable(predicate) and not isinstance(predicate, type):
         plain_function(option, predicate)
         return cast("Callable[[Exception], bool]", predicate)
-    raise OptionError(f"{option} must be an exception type, a tuple of them or a predicate, got {value!r}")
+    raise OptionError(f"{option} must be an exception type, a tuple of them or a predicate, got {shown(value)}")
 
 
 _WITH_EXCEPTIONS = {BaseException, BaseExceptionGroup}

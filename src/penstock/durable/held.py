@@ -241,7 +241,9 @@ class Held:
         return "partial", part.func, self._at("partial.args", part.args), keywords
 
     def _method(self, method: types.MethodType) -> object:
-        return "method", method.__func__, self._at("self", method.__self__)
+        of = method.__self__
+        kind = cast("type[Any]", of) if isinstance(of, type) else kind_of(of)
+        return "method", method.__func__, self._at("self", of), _methods_used(kind, method.__func__)
 
     def _of_c(self, function: Any) -> object:
         of = getattr(function, "__self__", None)
@@ -287,9 +289,10 @@ class Held:
         if wrapped is None and not _says_all(kind, base):
             raise Opaque
         call = inspect.getattr_static(kind, "__call__", None)
+        used = _methods_used(kind, call)
         call = call if isinstance(call, types.FunctionType) else None
         factory = value.default_factory if isinstance(value, collections.defaultdict) else None
-        parts = ("object", type_name(kind), content, factory, call)
+        parts = ("object", type_name(kind), content, factory, call, used)
         opaque = len(self.opaque)
         made = _hash(b"object", *self._each(parts), self._data_of_class(kind), self._attributes(value, _slots(kind)))
         if len(self.opaque) > opaque:  # what it has beside that may be of this process alone, as clients have it
@@ -354,6 +357,54 @@ def _says_all(kind: type[Any], base: type[Any] | None) -> bool:
     size = object.__basicsize__ + _WORD * len(_slots(kind))
     size += _WORD * (kind.__dictoffset__ > 0) + _WORD * (kind.__weakrefoffset__ > 0)
     return not kind.__itemsize__ and kind.__basicsize__ <= size
+
+
+def _methods_used(kind: type[Any], function: object) -> list[tuple[str, list[types.FunctionType]]]:
+    """Find the methods of a class that a function uses by their names, and those that these use: of all classes above.
+
+    A name counts wherever it stands in the code: `self` may be called otherwise.
+    """
+    used: dict[str, list[types.FunctionType]] = {}
+    left = _functions_in(function)
+    while left:
+        for name in _names_in(left.pop().__code__):
+            if name not in used:
+                classes = [each for each in kind.__mro__ if name in vars(each) and not _is_of_a_library(each)]
+                used[name] = [found for each in classes for found in _functions_in(vars(each)[name])]
+                left += used[name]
+    return [(name, used[name]) for name in sorted(used) if used[name]]
+
+
+def _names_in(code: types.CodeType) -> set[str]:
+    names = set(code.co_names)
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            names |= _names_in(constant)
+    return names
+
+
+def _functions_in(value: object) -> list[types.FunctionType]:
+    """Find the functions of an attribute of a class: its own, those of a property, and what a decorator has wrapped."""
+    found: list[types.FunctionType] = []
+    seen: list[object] = []
+    left: list[Any] = [value]
+    while left:
+        each = left.pop()
+        if any(each is other for other in seen) or isinstance(each, type):
+            continue
+        seen.append(each)
+        if isinstance(each, types.FunctionType):
+            found.append(each)
+            contents = map(_content, each.__closure__ or ())
+            left += [content for content in contents if isinstance(content, types.FunctionType)]
+        elif isinstance(each, property):
+            left += [each.fget, each.fset]
+        elif isinstance(each, functools.cached_property | functools.partialmethod):
+            left.append(cast("Any", each).func)
+        elif isinstance(each, staticmethod | classmethod):
+            left.append(cast("Any", each).__func__)
+        left.append(inspect.getattr_static(each, "__wrapped__", None))
+    return found
 
 
 _CONTAINERS: Final = {collections.OrderedDict, collections.defaultdict}

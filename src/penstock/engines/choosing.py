@@ -7,6 +7,7 @@ from penstock.core.errors import OptionError
 from penstock.core.plan import Plan
 from penstock.core.scope import Scope
 from penstock.core.stage_limits import Limits
+from penstock.core.text import shown
 from penstock.engines.binding import Binding
 from penstock.engines.engine import Engine, Slots
 from penstock.engines.groups import WINDOW, Groups
@@ -46,7 +47,7 @@ def chosen(option: object, kind: FunctionKind, places: int | None) -> Engine | M
     engine = option if isinstance(option, Engine) else OWN.get(option) if isinstance(option, str) else None
     if engine is None:
         names = ", ".join(map(repr, ("inline", *OWN)))
-        raise OptionError(f"engine must be None, {names} or an engine of penstock.engines, got {option!r}")
+        raise OptionError(f"engine must be None, {names} or an engine of penstock.engines, got {shown(option)}")
     if kind == "async":
         raise OptionError(f"engine must be None or 'inline' for an async function, got {option!r}: it runs on the loop")
     return engine
