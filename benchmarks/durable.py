@@ -18,7 +18,7 @@ from aims import Aim, print_aims
 from timing import aligned, busyness, machine
 
 import penstock
-from penstock.sinks import store
+from penstock.sinks import sqlite_store
 from penstock.sinks.table import SqliteTable
 
 COST = 25.0
@@ -88,12 +88,12 @@ def measured(kind: str, items: int, milliseconds: int, durability: str = "proces
 
 def one_by_one(items: int, durability: str) -> Once:
     """The same with a commit for each item, as it is written by hand."""
-    before = store.LARGEST
-    store.LARGEST = 1
+    before = sqlite_store.LARGEST
+    sqlite_store.LARGEST = 1
     try:
         return measured(DURABLE, items, 0, durability)
     finally:
-        store.LARGEST = before
+        sqlite_store.LARGEST = before
 
 
 def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
