@@ -39,7 +39,7 @@ class Root:
         rows: what the sink has accepted of it and not stored yet.
         under_way: how many items it is at this moment.
         letters: what failed of it for good and was set aside, or None.
-        staging: the number by which rows of it wait in the staging table, or 0.
+        staging: the number by which rows of it wait in the journal, or 0.
         staged: how many rows wait there.
         weight: the memory that `rows` take, as `penstock.durable.weights` measures it.
         failed: whether some of it has failed for good.
