@@ -163,3 +163,15 @@ def test_one_name_names_one_thing():
                 own = node.name if isinstance(node, ast.ClassDef) else node.name.id
                 defined[own.strip("_")].add(f"{name}.{own}")
     assert {name: places for name, places in (defined | modules).items() if len(places) > 1} == {}
+
+
+def test_the_decisions_that_the_code_names_are_written_down():
+    """Docstrings name the section of `docs/decisions.md` that says why: it is there under that title."""
+    titles = set(re.findall(r"^#+ (.*)$", (SOURCE.parents[1] / "docs" / "decisions.md").read_text(), re.MULTILINE))
+    named = set()
+    for path in MODULES.values():
+        text = " ".join(path.read_text().split())
+        for quoted in re.findall(r'`docs/decisions\.md`, ("[^"]+"(?:, and "[^"]+")*)', text):
+            named.update(re.findall(r'"([^"]+)"', quoted))
+    assert len(named) > 15
+    assert named <= titles
