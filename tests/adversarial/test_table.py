@@ -10,6 +10,8 @@ ROW = re.compile(r"^\| (?P<trap>\d+[a-f]?) \| (?P<what>.+?) \| (?P<guard>.+) \|$
 NAME = re.compile(r"`(test_\w+)`")
 DURABLE = {*map(str, range(43, 57))}
 """Traps whose tests stand in `tests/durable`, where tests of other names guard them too."""
+PROCESSES = {"36", "38", "40", "42", "42a"}
+"""Traps whose tests stand in `tests/processes`, under other names."""
 
 
 def rows():
@@ -52,10 +54,13 @@ def test_the_table_names_every_test_under_its_trap():
     assert named == {name: trap_of(name) for name in trap_tests()}
 
 
-def test_other_tests_that_guard_a_trap_of_durable_runs_exist():
-    named = [(row["trap"], name) for row in rows() for name in NAME.findall(row["guard"]) if "_trap_" not in name]
-    assert {trap for trap, _ in named} <= DURABLE
-    assert {name for _, name in named} <= all_tests_in(HERE.parent / "durable").keys()
+def test_other_tests_that_guard_a_trap_exist():
+    named = {(row["trap"], name) for row in rows() for name in NAME.findall(row["guard"]) if "_trap_" not in name}
+    for traps, folder in ((DURABLE, "durable"), (PROCESSES, "processes")):
+        here = {(trap, name) for trap, name in named if trap in traps}
+        assert {name for _, name in here} <= all_tests_in(HERE.parent / folder).keys()
+        named -= here
+    assert named == set()
 
 
 def test_every_trap_of_durable_runs_has_a_test():

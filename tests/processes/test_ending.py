@@ -13,7 +13,7 @@ from penstock.core.errors import MisuseError
 from penstock.engines import Call, WorkerLost, processes
 from penstock.engines.process import starting
 
-from .work import alive, calling, double, give, hang, killed, pid, sleep_at_exit, start_sleeper, until, wait_for
+from .work import alive, calling, double, give, hang, killed, links, pid, sleep_at_exit, start_sleeper, until, wait_for
 
 pytestmark = pytest.mark.real_time
 
@@ -190,6 +190,18 @@ async def test_a_child_that_the_driver_forks_has_none_of_the_sockets():
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0  # noqa: ASYNC222 -- it ends at once
         (answer,) = await submit((double, 2))
         assert answer.value == 4
+
+
+async def test_a_worker_has_no_descriptors_of_the_driver(tmp_path):
+    """Else it would keep a lock that the driver has on a file, and sockets of other workers."""
+    with (tmp_path / "locked").open("w") as file:
+        os.set_inheritable(file.fileno(), True)
+        async with calling(2) as (_, submit):
+            both = submit((links,)), submit((links,))
+            for answers in both:
+                (answer,) = await answers
+                assert not [link for link in answer.value if "locked" in link]
+                assert len([link for link in answer.value if link.startswith("socket")]) == 1
 
 
 async def test_an_engine_works_in_a_child_that_was_forked():

@@ -109,6 +109,14 @@ async def test_retries_are_those_of_the_run(tmp_path):
         assert stage.retried == 5
 
 
+async def test_small_calls_travel_in_groups():
+    """One message a call costs more than the call."""
+    async with processes(1) as engine:
+        assert await penstock.stream(range(4_000)).map(double, engine=engine).count() == 4_000
+        (worker,) = engine._children
+        assert worker._sent < 1_000
+
+
 async def test_leaving_early_stops_what_runs_and_the_engine_stays():
     """P4: with the calls of this run alone."""
     async with processes(2) as engine:

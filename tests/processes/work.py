@@ -313,3 +313,9 @@ def fail_first(path):
 
 def row(item):
     return {"n": exit_at_three(item["n"]), "square": item["n"] ** 2}
+
+
+def links(_=None):
+    """What the descriptors of this process lead to, but for the standard ones."""
+    found = (Path(f"/proc/self/fd/{fd}") for fd in range(3, 100))
+    return [str(link.readlink()) for link in found if link.is_symlink()]
