@@ -15,7 +15,7 @@ from penstock.engines.process import starting
 
 from .work import alive, calling, double, give, hang, killed, links, pid, sleep_at_exit, start_sleeper, until, wait_for
 
-pytestmark = pytest.mark.real_time
+pytestmark = [pytest.mark.real_time, pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")]
 
 
 def descriptors():
