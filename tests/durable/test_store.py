@@ -443,6 +443,35 @@ async def test_a_row_that_the_store_refuses_is_the_failure_of_its_root(tmp_path)
         await numbers().to(MemorySink(refused=sink.refused), run="r", on_error="raise")
 
 
+async def test_a_run_of_which_nothing_is_left_is_refused_with_what_can_be_done():
+    """A store that is no file is told as one: no command of the shell would find it."""
+    sink = MemorySink()
+    await numbers().to(sink, run="r")
+    sink.journal.content.rows.clear()
+    with pytest.raises(
+        StoreError, match=r"memory: .*; penstock\.durable\.redo\(sink, run='r', which=\"missing rows\"\) has"
+    ):
+        await numbers().to(sink, run="r")
+    assert redo(sink, run="r", which="missing rows").roots == 6
+    assert (await numbers().to(sink, run="r")).redone == 6
+
+
+@pytest.mark.parametrize("journal", [None, "sent.db"])
+def test_what_has_neither_path_nor_journal_is_no_sink(journal):
+    class Nowhere:
+        delivery = "exactly once"
+
+        def open(self, durability):
+            raise NotImplementedError
+
+    sink = Nowhere()
+    sink.journal = journal
+    with pytest.raises(penstock.OptionError, match="sink must be a sink"):
+        runs(sink)
+    with pytest.raises(penstock.OptionError, match="sink must be a sink"):
+        numbers().deliver(sink, run="r")
+
+
 @pytest.mark.parametrize("nth", range(1, 11))
 async def test_killed_at_any_commit_a_run_has_each_row_once(nth):
     """P10, P11: what was committed is passed over, all else is done again."""

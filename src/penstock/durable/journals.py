@@ -22,7 +22,7 @@ def journal_at(sink: At) -> JournalPlace:
         path = os.fspath(sink)
     elif not is_sink(sink):
         raise OptionError(f"sink must be a sink or the path of its database, got {sink!r}")
-    elif getattr(sink, "path", None) is None:
+    elif not hasattr(sink, "path"):
         return cast("JournalPlace", cast("Any", sink).journal)
     else:
         path = place_of(sink)

@@ -132,4 +132,6 @@ def _refuse_if_all_are_lost(job: Job, store: Store, run: Opened, lost: Sequence[
 
 
 def _redo(job: Job) -> str:
+    if not hasattr(job.sink, "path"):
+        return f'penstock.durable.redo(sink, run={job.options.run!r}, which="missing rows")'
     return f"`penstock redo {quote(place_of(job.sink))} --run {quote(job.options.run)} --missing-rows`"

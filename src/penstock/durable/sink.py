@@ -60,7 +60,7 @@ def removes(sink: Sink) -> bool:
 
 def is_sink(sink: object) -> bool:
     """Whether an object has what a sink must have."""
-    has_place = hasattr(sink, "path") or hasattr(sink, "journal")
+    has_place = hasattr(sink, "path") or hasattr(getattr(sink, "journal", None), "place")
     return has_place and hasattr(sink, "delivery") and hasattr(sink, "open") and not isinstance(sink, type)
 
 
@@ -73,4 +73,4 @@ def check_sink(sink: object) -> None:
 def place_of(sink: Sink) -> str:
     """Return where the journal of a sink is, for messages."""
     its: Any = sink
-    return str(its.journal.place if getattr(sink, "path", None) is None else its.path)
+    return str(its.path if hasattr(sink, "path") else its.journal.place)
