@@ -45,10 +45,12 @@ def limits_of(limit: object) -> Limits | None:
         return None
     several = cast("Sequence[Any]", limit if isinstance(limit, Sequence) and not isinstance(limit, str) else (limit,))
     if not all(isinstance(each, Limiter | RateLimit) for each in several):
-        raise OptionError(f"limit must be a Limiter, a RateLimit or a sequence of them, got {shown(limit)}")
+        raise OptionError(
+            f"limit must be a Limiter, a RateLimit or a sequence of them, got {shown(cast('object', limit))}"
+        )
     each_once = sorted(set(several), key=lambda each: each.number)
     if len(each_once) < len(several):
-        raise OptionError(f"limit must name each limit once, got {shown(limit)}")
+        raise OptionError(f"limit must name each limit once, got {shown(cast('object', limit))}")
     if not several:
         return None
     return Limits(

@@ -148,7 +148,7 @@ def path(option: str, value: object) -> str:
     """Return `value`, a str or a `PathLike` of a str, as a non-empty str."""
     found: object = os.fspath(cast("os.PathLike[str]", value)) if isinstance(value, os.PathLike) else value
     if not isinstance(found, str) or not found:
-        raise OptionError(f"{option} must be a path, got {shown(value)}")
+        raise OptionError(f"{option} must be a path, got {shown(cast('object', value))}")
     return found
 
 
@@ -157,15 +157,16 @@ def predicate_or_types(option: str, value: object) -> Callable[[Exception], bool
     kinds = cast("tuple[Any, ...]", value if isinstance(value, tuple) else (value,))
     if kinds and all(isinstance(kind, type) and issubclass(kind, BaseException) for kind in kinds):
         if any(not issubclass(kind, Exception) and kind not in _WITH_EXCEPTIONS for kind in kinds):
-            raise OptionError(
-                f"{option} must name subclasses of Exception, as nothing else is retried, got {shown(value)}"
-            )
+            got = shown(cast("object", value))
+            raise OptionError(f"{option} must name subclasses of Exception, as nothing else is retried, got {got}")
         return lambda error: isinstance(error, kinds)
     predicate = cast("Any", value)
     if callable(predicate) and not isinstance(predicate, type):
         plain_function(option, predicate)
         return cast("Callable[[Exception], bool]", predicate)
-    raise OptionError(f"{option} must be an exception type, a tuple of them or a predicate, got {shown(value)}")
+    raise OptionError(
+        f"{option} must be an exception type, a tuple of them or a predicate, got {shown(cast('object', value))}"
+    )
 
 
 _WITH_EXCEPTIONS = {BaseException, BaseExceptionGroup}

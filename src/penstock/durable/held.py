@@ -403,7 +403,7 @@ def _functions_in(value: object) -> list[types.FunctionType]:
             left.append(cast("Any", each).func)
         elif isinstance(each, staticmethod | classmethod):
             left.append(cast("Any", each).__func__)
-        left.append(inspect.getattr_static(each, "__wrapped__", None))
+        left.append(inspect.getattr_static(cast("object", each), "__wrapped__", None))
     return found
 
 
