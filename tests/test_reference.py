@@ -165,7 +165,7 @@ SECTIONS = {
     "Journals": made(*functions(durable)),
     "Finite work": made(*functions(tasks)),
     "Members of a TaskExecutor": members(tasks.TaskExecutor),
-    "Pipelines": made("step", "parallel", "review", "command", "prompt") | members(flow.Pipeline),
+    "Pipelines": made("step", "parallel", "review", "command", "prompt", "load") | members(flow.Pipeline),
     "Models": made("OpenAIChat", "AnthropicMessages", "Reply", "secret") | {"Model"} | members(flow.Model),
     "Members of a PipelineEngine": members(flow.PipelineEngine),
     "Members of a StepContext": members(flow.StepContext),

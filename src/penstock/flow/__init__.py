@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from penstock.flow.openai_chat import OpenAIChat
     from penstock.flow.pipeline import Pipeline
     from penstock.flow.pipeline_engine import PipelineEngine
+    from penstock.flow.pipeline_file import FileError, load
     from penstock.flow.programs import CommandError
     from penstock.flow.prompts import prompt
     from penstock.flow.results import OutputRefused, Pending, PipelineError, PipelineResult, RunInfo, StepResult
@@ -35,6 +36,7 @@ else:
             "penstock.flow.context": ("State", "StepContext"),
             "penstock.flow.models": ("Model", "ModelError", "Reply", "TruncatedError"),
             "penstock.flow.openai_chat": ("OpenAIChat",),
+            "penstock.flow.pipeline_file": ("FileError", "load"),
             "penstock.flow.programs": ("CommandError",),
             "penstock.flow.prompts": ("prompt",),
             "penstock.flow.secrets": ("EnvSecret", "secret"),
@@ -64,6 +66,7 @@ __all__ = [
     "Cron",
     "EnvSecret",
     "Event",
+    "FileError",
     "Model",
     "ModelError",
     "OpenAIChat",
@@ -83,6 +86,7 @@ __all__ = [
     "TruncatedError",
     "Usage",
     "command",
+    "load",
     "parallel",
     "prompt",
     "review",

@@ -18,6 +18,7 @@ from penstock.flow.leaf import Leaf, StepOptions, leaf_options
 from penstock.flow.programs import GRACE, MAX_OUTPUT, NoSuchProgram, environment, found, run_program
 from penstock.flow.secrets import EnvSecret
 from penstock.flow.steps import Step, checked_name
+from penstock.flow.templates import Filled, Template, filled, source_of
 
 
 class CommandOptions(StepOptions, total=False):
@@ -87,7 +88,7 @@ class Command(Leaf[Any, str]):
     kind: ClassVar[str] = "command"
     argv: tuple[str, ...] | Callable[[Any], Sequence[str]]
     stdin: Callable[[Any], str | bytes] | None
-    env: Mapping[str, str | EnvSecret]
+    env: Mapping[str, str | EnvSecret | Template]
     cwd: Path | None
     ok: tuple[int, ...]
     max_output: int
@@ -116,19 +117,22 @@ class Command(Leaf[Any, str]):
 
     @override
     def check(self, value: Any) -> None:
-        variables, _ = environment(self.env)
+        variables, _ = environment({name: each for name, each in self.env.items() if not isinstance(each, Template)})
         if not callable(self.argv):
             _look_for(self.argv[0], self.cwd, variables.get("PATH"))
 
     @override
     async def call(self, value: Any, ctx: StepContext) -> str:
-        argv = _words(self.argv(value)) if callable(self.argv) else self.argv
-        stdin = None if self.stdin is None else _input(self.stdin(value))
+        argv = _words(filled(self.argv, value, ctx.state)) if callable(self.argv) else self.argv
+        stdin = None if self.stdin is None else _input(filled(self.stdin, value, ctx.state))
+        env = {
+            name: each.fill(value, ctx.state) if isinstance(each, Template) else each for name, each in self.env.items()
+        }
         with self._directories(ctx) as (cwd, own):
             return await run_program(
                 argv,
                 cwd=cwd,
-                env=self.env,
+                env=env,
                 stdin=stdin,
                 ok=self.ok,
                 grace=self.own_grace,
@@ -139,10 +143,17 @@ class Command(Leaf[Any, str]):
 
     @override
     def code(self) -> tuple[Callable[..., Any], object]:
-        words = None if callable(self.argv) else list(self.argv)
-        env = {name: repr(value) for name, value in self.env.items()}
-        return partial(_made_by, self.argv if callable(self.argv) else None, self.stdin), [
+        words = source_of(self.argv) if callable(self.argv) else list(self.argv)
+        env = {
+            name: str(source_of(value)) if isinstance(value, Template) else repr(value)
+            for name, value in self.env.items()
+        }
+        made_by = [
+            each if callable(each) and not isinstance(each, Filled) else None for each in (self.argv, self.stdin)
+        ]
+        return partial(_made_by, *made_by), [
             words,
+            source_of(self.stdin),
             env,
             None if self.cwd is None else str(self.cwd),
             sorted(self.ok),
@@ -152,7 +163,7 @@ class Command(Leaf[Any, str]):
     @override
     def annotations(self) -> Mapping[str, Any]:
         made_by = self.argv if callable(self.argv) else self.stdin
-        declared = {} if made_by is None else dict(annotations_of(made_by))
+        declared = {} if made_by is None or isinstance(made_by, Filled) else dict(annotations_of(made_by))
         return {**declared, "return": str}
 
     @contextmanager
@@ -206,7 +217,7 @@ def _input(made: object) -> str | bytes:
     return made
 
 
-def _variables(env: object) -> Mapping[str, str | EnvSecret]:
+def _variables(env: object) -> Mapping[str, str | EnvSecret | Template]:
     if env is None:
         return {}
     rule = "env must map names to str or secrets"
@@ -216,11 +227,11 @@ def _variables(env: object) -> Mapping[str, str | EnvSecret]:
     for name, value in given.items():
         if not isinstance(name, str) or not name or "=" in name or "\0" in name:
             raise OptionError(f"{rule}, and a name has no '=', got the name {name!r}")
-        if not isinstance(value, str | EnvSecret):
+        if not isinstance(value, str | EnvSecret | Template):
             raise OptionError(f"{rule}, got a {type(value).__name__} for {name!r}")
         if isinstance(value, str) and "\0" in value:
             raise OptionError(f"{rule}, got a NUL in the value for {name!r}")
-    return cast("dict[str, str | EnvSecret]", given)
+    return cast("dict[str, str | EnvSecret | Template]", given)
 
 
 def _codes(ok: object) -> tuple[int, ...]:

@@ -16,6 +16,7 @@ from penstock.flow.leaf import CannotBegin, Leaf, StepOptions, leaf_options
 from penstock.flow.models import Model, ModelError, Reply, asked_wait, transient
 from penstock.flow.services import Service
 from penstock.flow.steps import Step, checked_name
+from penstock.flow.templates import Filled, filled, source_of
 from penstock.flow.usage import Usage
 
 RETRY: Final = Retry(on=transient, attempts=5, initial=0.5)
@@ -125,7 +126,7 @@ class Prompt(Leaf[Any, Any]):
 
     @override
     async def call(self, value: Any, ctx: StepContext) -> Any:
-        made = self.text if isinstance(self.text, str) else self.text(value)
+        made = self.text if isinstance(self.text, str) else filled(self.text, value, ctx.state)
         validate.instance("what text gives", made, str, "a str")
         reply = await self._asked(made, ctx)
         return reply.text if self.parse is None else self.parse(reply.text)
@@ -147,10 +148,10 @@ class Prompt(Leaf[Any, Any]):
 
     @override
     def code(self) -> tuple[Callable[..., Any], object]:
-        functions = [None if isinstance(each, str) else each for each in (self.text, self.parse)]
+        functions = [None if isinstance(each, str | Filled) else each for each in (self.text, self.parse)]
         own = self.model if isinstance(self.model, Service) else None
         return partial(_made_by, *functions, None if own is not None else self.model.ask), [
-            self.text if isinstance(self.text, str) else None,
+            self.text if isinstance(self.text, str) else source_of(self.text),
             self.system,
             self.max_tokens,
             None if own is None else own.code(),
@@ -158,7 +159,7 @@ class Prompt(Leaf[Any, Any]):
 
     @override
     def annotations(self) -> Mapping[str, Any]:
-        declared: dict[str, Any] = {} if isinstance(self.text, str) else dict(annotations_of(self.text))
+        declared: dict[str, Any] = {} if isinstance(self.text, str | Filled) else dict(annotations_of(self.text))
         declared.pop("return", None)
         if self.parse is None or isinstance(self.parse, type):
             return declared | {"return": self.parse or str}
