@@ -31,8 +31,8 @@ def _scalar(value: float | str | None) -> Any:
 
 
 def _other(value: object) -> Any:
-    names = cast("tuple[str, ...] | None", getattr(value, "_fields", None))
-    if isinstance(value, tuple) and names is not None:
+    names = cast("tuple[str, ...] | None", getattr(value, "_fields", None))  # of a named tuple
+    if names is not None:
         return {name: as_json(getattr(value, name)) for name in names}
     if isinstance(value, list | tuple | set | frozenset):
         return [as_json(each) for each in cast("list[object]", value)]

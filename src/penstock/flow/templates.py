@@ -196,7 +196,7 @@ def _step(reference: Reference, value: object, key: str | int) -> Any:
         items = cast("Mapping[object, object]", value)
         if key in items:
             return items[key]
-        raise _missing(reference, key, value, list(items))
+        raise _missing(reference, key, items, list(items))
     if isinstance(key, int) and isinstance(value, Sequence) and not isinstance(value, str | bytes):
         found = cast("Sequence[object]", value)
         if -len(found) <= key < len(found):
