@@ -1,6 +1,6 @@
 """Pipelines in YAML files. Read are PyYAML's nodes, each as its key wants it; mistakes are told with their place.
 
-A `_Place` is a node of a file with its place, and says of itself what it is to be. The `_Builder` knows the keys.
+A `_Spot` is a node of a file with its place, and says of itself what it is to be. The `_Builder` knows the keys.
 """
 
 import importlib
@@ -71,7 +71,7 @@ def load(path: str | PathLike[str], /) -> Pipeline[Any, Any]:
     return built.read_from(str(Path(name).absolute()))
 
 
-def _composed(name: str) -> "_Place":
+def _composed(name: str) -> "_Spot":
     """The root of a file."""
     with naming_extras("penstock.flow.load", {"yaml": "flow"}):
         import yaml  # noqa: PLC0415 -- an extra
@@ -99,14 +99,14 @@ def _composed(name: str) -> "_Place":
         raise FileError(name, 1, 1, "the file is nested too deeply") from None
     if found is None:
         raise FileError(name, 1, 1, "the file is empty: it must be a mapping with pipeline and steps")
-    return _Place(name, found, (), [0])
+    return _Spot(name, found, (), [0])
 
 
 def _place_after(before: str) -> tuple[int, int]:
     return before.count("\n") + 1, len(before) - (before.rfind("\n") + 1) + 1
 
 
-class _Place:
+class _Spot:
     """A node of a file at its place, with what it is called in messages."""
 
     def __init__(self, path: str, node: Any, above: tuple[int, ...], count: list[int], label: str = "the file") -> None:
@@ -124,8 +124,8 @@ class _Place:
         mark = self._node.start_mark
         raise FileError(self._path, mark.line + 1, mark.column + 1, message)
 
-    def _below(self, node: Any, label: str) -> "_Place":
-        return _Place(self._path, node, self._above, self._count, label)
+    def _below(self, node: Any, label: str) -> "_Spot":
+        return _Spot(self._path, node, self._above, self._count, label)
 
     @property
     def got(self) -> str:
@@ -141,17 +141,17 @@ class _Place:
         """Whether nothing stands here."""
         return self._node.id == "scalar" and self._node.value == "" and self._node.style is None
 
-    def items(self) -> "list[_Place]":
+    def items(self) -> "list[_Spot]":
         """Its items; it must be a list."""
         if self._node.id != "sequence":
             self.fail(f"{self.label} must be a list, got {self.got}")
         return [self._below(each, f"an item of {self.label}") for each in self._node.value]
 
-    def mapping(self, what: str = "") -> "dict[str, tuple[_Place, _Place]]":
+    def mapping(self, what: str = "") -> "dict[str, tuple[_Spot, _Spot]]":
         """Its keys and values by key; it must be a mapping, without a key that stands twice."""
         if self._node.id != "mapping":
             self.fail(f"{what or self.label} must be a mapping, got {self.got}")
-        found: dict[str, tuple[_Place, _Place]] = {}
+        found: dict[str, tuple[_Spot, _Spot]] = {}
         for key, value in self._node.value:
             name = self._below(key, "a key").text()
             ours = self._below(key, name), self._below(value, name)
@@ -160,7 +160,7 @@ class _Place:
             found[name] = ours
         return found
 
-    def fields(self, known: Iterable[str], required: Iterable[str] = (), what: str = "") -> "dict[str, _Place]":
+    def fields(self, known: Iterable[str], required: Iterable[str] = (), what: str = "") -> "dict[str, _Spot]":
         """Its values by key, if all keys are known and those that are required are there."""
         found = self._unknown_first(known, what)
         for name in required:
@@ -168,7 +168,7 @@ class _Place:
                 self.fail(f"{what or self.label} must have the key {name!r}")
         return {name: value for name, (_, value) in found.items()}
 
-    def _unknown_first(self, known: Iterable[str], what: str) -> "dict[str, tuple[_Place, _Place]]":
+    def _unknown_first(self, known: Iterable[str], what: str) -> "dict[str, tuple[_Spot, _Spot]]":
         names = sorted(known)
         if self._node.id == "mapping":
             for key, _ in self._node.value:
@@ -263,7 +263,7 @@ class _Builder:
         self._directory = directory
         self._models: dict[str, Model] = {}
 
-    def pipeline(self, root: _Place) -> Pipeline[Any, Any]:
+    def pipeline(self, root: _Spot) -> Pipeline[Any, Any]:
         """All of it."""
         fields = root.fields(("pipeline", "trigger", "models", "steps"), ("pipeline", "steps"))
         name = self._name(fields["pipeline"])
@@ -272,20 +272,20 @@ class _Builder:
             self._models = {name: self._model(node) for name, (_, node) in fields["models"].mapping().items()}
         return Pipeline(name, self._steps(fields["steps"], _Before()), trigger=trigger)
 
-    def _name(self, node: _Place) -> str:
+    def _name(self, node: _Spot) -> str:
         try:
             return checked_name(node.text(), node.label)
         except OptionError as error:
             node.fail(str(error))
 
-    def _trigger(self, node: _Place) -> Trigger:
+    def _trigger(self, node: _Spot) -> Trigger:
         fields = node.fields(("cron", "event"))
         if len(fields) != 1:
             node.fail(f"trigger must have one key, cron or event, got {len(fields)}")
         ((kind, value),) = fields.items()
         return Cron(value.text()) if kind == "cron" else Event(value.text())
 
-    def _model(self, node: _Place) -> Model:
+    def _model(self, node: _Spot) -> Model:
         options = ("key", "base_url", "stream", "idle", "request")
         fields = node.fields(("openai", "anthropic", *options), what="a model")
         services = [name for name in ("openai", "anthropic") if name in fields]
@@ -299,7 +299,7 @@ class _Builder:
         kind = OpenAIChat if services[0] == "openai" else AnthropicMessages
         return self._made(node, fields, lambda: kind(name, **given))
 
-    def _model_option(self, option: str, node: _Place) -> Any:
+    def _model_option(self, option: str, node: _Spot) -> Any:
         match option:
             case "key":
                 return None if node.is_empty else self._secret(node, node.text())
@@ -313,7 +313,7 @@ class _Builder:
             case _:
                 return node.text()
 
-    def _secret(self, node: _Place, name: str) -> EnvSecret:
+    def _secret(self, node: _Spot, name: str) -> EnvSecret:
         try:
             return secret(name)
         except OptionError as error:
@@ -321,7 +321,7 @@ class _Builder:
 
     # Steps
 
-    def _steps(self, node: _Place, scope: _Before, *, siblings_before: bool = True) -> list[Step[Any, Any]]:
+    def _steps(self, node: _Spot, scope: _Before, *, siblings_before: bool = True) -> list[Step[Any, Any]]:
         """The steps of a list; in a parallel they are not before each other."""
         found: list[Step[Any, Any]] = []
         names: set[str] = set()
@@ -332,7 +332,7 @@ class _Builder:
             names.add(name)
         return found
 
-    def _step(self, node: _Place, scope: _Before, taken: set[str]) -> tuple[Step[Any, Any], str]:
+    def _step(self, node: _Spot, scope: _Before, taken: set[str]) -> tuple[Step[Any, Any], str]:
         there = node.fields(_ALL, what="a step") if not (kinds := self._kinds(node)) else {}
         if not kinds:
             node.fail(f"a step must have one of the keys {', '.join(_KINDS)}, got {', '.join(there) or 'none'}")
@@ -349,10 +349,10 @@ class _Builder:
         build = getattr(self, f"_build_{kind}")
         return self._made(node, fields, lambda: build(name, fields, scope)), name
 
-    def _kinds(self, node: _Place) -> dict[str, tuple[_Place, _Place]]:
+    def _kinds(self, node: _Spot) -> dict[str, tuple[_Spot, _Spot]]:
         return {key: pair for key, pair in node.mapping("a step").items() if key in _KINDS}
 
-    def _made[T](self, node: _Place, fields: Mapping[str, _Place], make: Callable[[], T]) -> T:
+    def _made[T](self, node: _Spot, fields: Mapping[str, _Spot], make: Callable[[], T]) -> T:
         """What `make` gives; an option that breaks its rule is told at its place."""
         try:
             return make()
@@ -360,10 +360,10 @@ class _Builder:
             option = str(error).partition(" ")[0]
             fields.get(option, node).fail(str(error))
 
-    def _build_python(self, name: str, fields: Mapping[str, _Place], _: _Before) -> Step[Any, Any]:
+    def _build_python(self, name: str, fields: Mapping[str, _Spot], _: _Before) -> Step[Any, Any]:
         return step(name, self._function(fields["python"]), **self._tries(fields, Exception))
 
-    def _build_run(self, name: str, fields: Mapping[str, _Place], scope: _Before) -> Step[Any, Any]:
+    def _build_run(self, name: str, fields: Mapping[str, _Spot], scope: _Before) -> Step[Any, Any]:
         options: dict[str, Any] = self._tries(fields, Exception)
         words = tuple(self._template(word, scope) for word in fields["run"].items())
         if not words:
@@ -385,7 +385,7 @@ class _Builder:
             return command(name, ["".join(cast("tuple[str, ...]", pieces)) for pieces in static], **options)
         return command(name, Words(words), **options)
 
-    def _build_prompt(self, name: str, fields: Mapping[str, _Place], scope: _Before) -> Step[Any, Any]:
+    def _build_prompt(self, name: str, fields: Mapping[str, _Spot], scope: _Before) -> Step[Any, Any]:
         options: dict[str, Any] = self._tries(fields, transient)
         model = fields["model"].text()
         if model not in self._models:
@@ -401,26 +401,26 @@ class _Builder:
         static = all(isinstance(piece, str) for piece in text.pieces)
         return prompt(name, text.source() if static else text, model=self._models[model], **options)
 
-    def _build_parallel(self, name: str, fields: Mapping[str, _Place], scope: _Before) -> Step[Any, Any]:
+    def _build_parallel(self, name: str, fields: Mapping[str, _Spot], scope: _Before) -> Step[Any, Any]:
         steps = self._steps(fields["parallel"], scope, siblings_before=False)
         if not steps:
             fields["parallel"].fail("parallel must have at least one step, got an empty list")
         return parallel(name, steps, concurrency=self._concurrency(fields))
 
-    def _build_map(self, name: str, fields: Mapping[str, _Place], scope: _Before) -> Step[Any, Any]:
+    def _build_map(self, name: str, fields: Mapping[str, _Spot], scope: _Before) -> Step[Any, Any]:
         options: dict[str, Any] = {"concurrency": self._concurrency(fields)}
         if "on_error" in fields:
             options["on_error"] = fields["on_error"].choice("collect", "raise")
         body = Pipeline(name, self._steps(fields["map"], scope))
         return _only(Pipeline("p", ()).map(name, body, **options))
 
-    def _build_loop(self, name: str, fields: Mapping[str, _Place], scope: _Before) -> Step[Any, Any]:
+    def _build_loop(self, name: str, fields: Mapping[str, _Spot], scope: _Before) -> Step[Any, Any]:
         body = Pipeline(name, self._steps(fields["loop"], scope))
         until = self._function(fields["until"])
         most = fields["max_rounds"].integer()
         return _only(Pipeline("p", ()).loop(name, body, until=until, max_rounds=most))
 
-    def _build_branch(self, name: str, fields: Mapping[str, _Place], scope: _Before) -> Step[Any, Any]:
+    def _build_branch(self, name: str, fields: Mapping[str, _Spot], scope: _Before) -> Step[Any, Any]:
         cases: dict[str, Step[Any, Any]] = {}
         for case, (key, node) in fields["branch"].mapping().items():
             try:
@@ -434,20 +434,20 @@ class _Builder:
         self._made(fields["choose"], fields, lambda: validate.plain_function("choose", choose))
         return _only(Pipeline("p", ()).branch(name, _text_of(choose, frozenset(cases)), cases, otherwise=otherwise))
 
-    def _build_review(self, name: str, fields: Mapping[str, _Place], _: _Before) -> Step[Any, Any]:
+    def _build_review(self, name: str, fields: Mapping[str, _Spot], _: _Before) -> Step[Any, Any]:
         if not fields["review"].is_empty:
             fields["review"].fail(f"review must be empty, got {fields['review'].got}")
         return review(name, check=self._function(fields["check"]) if "check" in fields else None)
 
-    def _build_steps(self, name: str, fields: Mapping[str, _Place], scope: _Before) -> Step[Any, Any]:
+    def _build_steps(self, name: str, fields: Mapping[str, _Spot], scope: _Before) -> Step[Any, Any]:
         return Pipeline(name, self._steps(fields["steps"], scope))
 
     # Options
 
-    def _concurrency(self, fields: Mapping[str, _Place]) -> int | None:
+    def _concurrency(self, fields: Mapping[str, _Spot]) -> int | None:
         return fields["concurrency"].integer() if "concurrency" in fields else None
 
-    def _tries(self, fields: Mapping[str, _Place], on: Any) -> dict[str, Any]:
+    def _tries(self, fields: Mapping[str, _Spot], on: Any) -> dict[str, Any]:
         options: dict[str, Any] = {}
         if "retry" in fields:
             node = fields["retry"]
@@ -462,7 +462,7 @@ class _Builder:
             options["on_interrupted"] = fields["on_interrupted"].choice("again", "ask")
         return options
 
-    def _variable(self, node: _Place, scope: _Before) -> Any:
+    def _variable(self, node: _Spot, scope: _Before) -> Any:
         """A value of `env`: a text, one with references, or a secret."""
         pieces = self._pieces(node)
         if len(pieces) == 1 and isinstance(pieces[0], Reference) and pieces[0].root == "secrets":
@@ -470,16 +470,16 @@ class _Builder:
         template = self._checked(node, pieces, scope)
         return template if any(isinstance(piece, Reference) for piece in pieces) else template.source()
 
-    def _template(self, node: _Place, scope: _Before) -> Template:
+    def _template(self, node: _Spot, scope: _Before) -> Template:
         return self._checked(node, self._pieces(node), scope)
 
-    def _pieces(self, node: _Place) -> tuple[str | Reference, ...]:
+    def _pieces(self, node: _Spot) -> tuple[str | Reference, ...]:
         try:
             return parsed(node.text(empty=True))
         except Malformed as error:
             node.fail(str(error))
 
-    def _checked(self, node: _Place, pieces: tuple[str | Reference, ...], scope: _Before) -> Template:
+    def _checked(self, node: _Spot, pieces: tuple[str | Reference, ...], scope: _Before) -> Template:
         for piece in pieces:
             if isinstance(piece, str) or piece.root == "input":
                 continue
@@ -491,7 +491,7 @@ class _Builder:
                 node.fail(f"{piece.source}: {named(name, 60)} is no step before this one: there are {known}")
         return Template(pieces)
 
-    def _function(self, node: _Place) -> Callable[..., Any]:
+    def _function(self, node: _Spot) -> Callable[..., Any]:
         """The function that `module:function` names."""
         text = node.text()
         module_name, _, function = text.partition(":")
