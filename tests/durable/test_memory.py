@@ -30,7 +30,7 @@ def peak(kind, megabytes):
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak of a process is read from /proc")
 @pytest.mark.parametrize(
     ("kind", "little", "much"),
-    [("big", 5, 500), ("one", 2, 20), ("small", 1, 5), ("nested", 10, 300), ("function", 10, 300)],
+    [("big", 5, 200), ("one", 2, 20), ("small", 1, 5), ("nested", 10, 100), ("function", 10, 100)],
 )
 def test_the_peak_stays_where_it_was_when_the_input_is_many_times_larger(kind, little, much):
     """Generated items, of which nothing is kept: megabytes each; one root with all the rows; a hundred bytes each.
