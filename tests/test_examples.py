@@ -13,6 +13,9 @@ import pytest
 
 from .flow.model_server import ModelServer, openai_document, whole
 
+pytestmark = pytest.mark.slow
+
+
 EXAMPLES = Path(__file__).parent.parent / "examples"
 PROGRAMS = sorted(path for path in EXAMPLES.glob("*.py") if "__main__" in path.read_text())
 
@@ -63,6 +66,7 @@ def started(*arguments):
             program.kill()
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("path", PROGRAMS, ids=lambda path: path.name)
 def test_its_first_lines_say_how_to_run_it(path):
     assert f"python examples/{path.name}" in path.read_text().split('"""')[1]
@@ -184,6 +188,7 @@ def test_user_page_shows_the_four_parts():
     ]
 
 
+@pytest.mark.quick
 @needs_httpx
 def test_user_page_fails_fast():
     """P4: one part fails, another never comes: the program ends all the same, and shows nothing of a page."""

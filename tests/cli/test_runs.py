@@ -266,6 +266,7 @@ def test_bad_usage_is_one_clear_line_and_2_and_makes_nothing(penstock, database,
     assert after == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [["runs"], ["status"], ["dead"], ["dead", "show"], ["dead", "export"]])
 def test_a_reader_that_leaves_early_is_no_error(database, tmp_path, arguments):
     command, *rest = arguments
@@ -322,6 +323,7 @@ def test_a_lock_that_cannot_be_taken_is_told(penstock, database, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_what_only_reads_writes_nothing(bound_penstock, database, tmp_path):
     """The database, and the directory that it is in, may be such that nobody can write there."""
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
@@ -371,6 +373,7 @@ def test_keys_that_are_numbers_are_found_by_their_digits(tmp_path, penstock):
     assert penstock("dead", "results.db", "show", "--key", "2").out.startswith("root 2 of run r\n")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["runs", "status", "dead"])
 def test_help_shows_examples_and_needs_nothing_heavy(tmp_path, command):
     code = (

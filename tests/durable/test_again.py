@@ -461,6 +461,7 @@ async def test_rows_that_others_have_removed_are_noticed(tmp_path, caplog, kind,
     await lacking(target, caplog, roots, rows)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "removal"),
     [

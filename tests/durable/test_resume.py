@@ -86,6 +86,7 @@ async def test_a_source_that_has_lost_items_and_gained_others_is_compared_right(
     assert report.missing == 2000 - len(old[::gap])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("again", [0, 700, 1499, 1999, 2999])
 @pytest.mark.parametrize("before", [0, 1500, 3000])
 async def test_a_key_that_comes_twice_is_an_error_wherever_it_comes(table, before, again):

@@ -61,6 +61,7 @@ def named(names, rows):
     return [dict(zip(names, row, strict=True)) for row in rows]
 
 
+@pytest.mark.slow
 @pytest.mark.real_time
 @pytest.mark.parametrize("seed", range(8))
 async def test_the_database_is_what_it_is_where_each_root_is_settled_by_itself(tmp_path, monkeypatch, seed):

@@ -19,6 +19,9 @@ from penstock.sinks.table import SqliteTable
 from penstock.sources.keyed import keyed
 from penstock.testing import run_in_real_time
 
+pytestmark = pytest.mark.slow
+
+
 REPOSITORY = Path(__file__).parent.parent.parent
 SIZE = 10_000
 """Characters of a row."""
@@ -219,6 +222,7 @@ def holder(tmp_path):
         process.kill()
 
 
+@pytest.mark.quick
 def test_a_second_process_is_told_who_writes(tmp_path, holder):
     """One run at a time; the lock goes with its holder, however that ends (trap 49)."""
     with pytest.raises(HeldError, match=rf"run\.db: process {holder.pid} (on .* )?is writing to it"):
@@ -281,6 +285,7 @@ def test_what_is_no_database_is_refused_and_not_changed(tmp_path, content):
     assert (tmp_path / "run.db").read_bytes() == content
 
 
+@pytest.mark.quick
 def test_a_damaged_database_is_told(tmp_path):
     deliver(tmp_path / "run.db", 200)
     with (tmp_path / "run.db").open("r+b") as file:

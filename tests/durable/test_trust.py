@@ -180,6 +180,7 @@ def test_a_cell_of_any_content_is_read_or_named(path, table, column, value):
     said_or_right(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", WRONG)
 @pytest.mark.parametrize("column", ["times", "key", "version", "state"])
 def test_cells_of_any_content_in_all_roots_are_read_or_named(path, column, value):

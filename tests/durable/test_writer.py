@@ -105,6 +105,7 @@ async def test_removal_that_fails_in_the_thread_ends_the_run(tmp_path, monkeypat
         )
 
 
+@pytest.mark.slow
 async def test_a_store_that_recurses_without_end_ends_the_run(tmp_path, monkeypatch):
     class Sink(penstock.SqliteTable):
         def open(self, durability):

@@ -82,6 +82,7 @@ def streamed(body):
 # What is sent, and what comes back
 
 
+@pytest.mark.slow
 async def test_an_answer_in_pieces(service):
     reply = await ask(service, streamed(service.events()))
     assert reply == Reply(TEXT, service.stop, 5, 7)

@@ -6,8 +6,8 @@ import subprocess
 import sys
 
 import pytest
-from penstock.durable.errors import StoreError
 
+from penstock.durable.store_errors import StoreError
 from penstock.flow import Pipeline, PipelineEngine, parallel, step
 from penstock.flow.recorder import Recorder
 

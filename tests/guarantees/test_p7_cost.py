@@ -242,6 +242,7 @@ def assert_constant(costs):
     assert max(costs) <= 1.25 * costs[0], costs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("operator", WORKING, ids=str)
 @pytest.mark.parametrize("ordered", ORDERS, ids=str)
 def test_the_work_per_item_does_not_grow_with_the_window(operator, ordered):
@@ -257,6 +258,7 @@ def test_the_work_per_item_does_not_grow_with_the_window(operator, ordered):
     assert_constant(costs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("operator", MODELLED, ids=str)
 @pytest.mark.parametrize("ordered", ORDERS, ids=str)
 def test_the_work_per_item_does_not_grow_behind_a_stuck_head(operator, ordered):
@@ -289,6 +291,7 @@ def test_the_work_per_item_does_not_grow_with_the_length_of_a_run():
         assert_constant([steps_per_item(built(range(count)), count) for count in (100, 1_000)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ordered", ORDERS, ids=str)
 def test_the_work_per_output_does_not_grow_with_the_outputs_of_an_input(ordered):
     async def outputs(count):

@@ -46,6 +46,7 @@ def named(ending):
     return ending.__name__
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", ACYCLIC, ids=named)
 @grid(operator=ALL_OPERATORS, ordered=ORDERS)
 async def test_reference_counts_free_a_run(watched, ending, operator, ordered, clock):

@@ -15,6 +15,9 @@ import pytest
 
 from penstock import merge, stream, testing
 
+pytestmark = pytest.mark.slow
+
+
 PASSING = 10_000
 """Enough to see a leak of one entry in 400 items."""
 
@@ -198,6 +201,7 @@ def test_what_is_lost_behind_a_stuck_head_leaves_nothing_behind(operator, how, c
     testing.run(lost(built, calls, count=count))
 
 
+@pytest.mark.quick
 def test_a_container_that_grows_is_seen():
     """The measure is no blind one."""
     grown = []

@@ -35,13 +35,14 @@ from .work import (
     wait_for,
 )
 
-pytestmark = pytest.mark.real_time
+pytestmark = [pytest.mark.real_time, pytest.mark.slow]
 
 
 def values(answers):
     return [answer.value for answer in answers]
 
 
+@pytest.mark.quick
 async def test_calls_are_answered_in_order():
     async with calling(2) as (_, submit):
         groups = [submit(*((double, number) for number in range(start, start + 5))) for start in range(0, 50, 5)]
@@ -56,6 +57,7 @@ async def test_an_answer_says_what_the_call_took_where_it_ran():
     assert 0 < answer.seconds < 1
 
 
+@pytest.mark.quick
 async def test_workers_are_started_as_there_is_work_and_calls_are_spread():
     async with calling(2) as (engine, submit):
         assert engine.slots() == 2
@@ -172,6 +174,7 @@ async def test_a_dead_worker_names_its_call_and_is_replaced(dying, how, capfd):
         assert values(await submit((double, 4))) == [8]
 
 
+@pytest.mark.quick
 async def test_an_idle_worker_that_is_killed_is_nobodys_loss():
     async with calling() as (_, submit):
         (number,) = values(await submit((pid,)))

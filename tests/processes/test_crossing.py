@@ -37,7 +37,7 @@ from .work import (
     raises_kind,
 )
 
-pytestmark = pytest.mark.real_time
+pytestmark = [pytest.mark.real_time, pytest.mark.slow]
 
 LARGE = 300_000
 
@@ -121,6 +121,7 @@ async def test_an_exception_that_holds_a_large_array():
 # What has no name
 
 
+@pytest.mark.quick
 async def test_lambdas_closures_and_classes_without_a_name():
     amount = 3
 
@@ -265,6 +266,7 @@ async def test_an_exception_that_cannot_cross_is_a_remote_error_with_its_text():
     assert (str(again), again.text) == (str(error), error.text)
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize(
     "error",
     [

@@ -11,6 +11,9 @@ import pytest
 from . import programs
 from .work import alive
 
+pytestmark = pytest.mark.slow
+
+
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="the kernel kills workers on Linux")
 
 
@@ -77,6 +80,7 @@ def test_a_function_under_the_guard_is_not_there_and_that_is_said(start):
     assert "what stands under the main guard is not there" in err
 
 
+@pytest.mark.quick
 def test_what_a_shell_or_a_notebook_defines_crosses_by_value(start):
     out, err = start(programs.INTERACTIVE, "-c").communicate(timeout=60)
     assert (out, err) == ("[(True, 3)]\n", "")

@@ -23,7 +23,7 @@ from penstock.workflows.documents.embedders.openai import transient
 
 from ..embedding_server import HANG, KEY, Reply, Server, error, good, vector  # noqa: TID252 -- tests are no package to name
 
-pytestmark = pytest.mark.real_time
+pytestmark = [pytest.mark.real_time, pytest.mark.slow]
 
 ONCE = Retry(on=transient, attempts=1)
 NOW = datetime(2030, 1, 1, 12, tzinfo=UTC)
@@ -121,6 +121,7 @@ async def test_a_bomb_is_read_as_far_as_vectors_may_go(coding, status, monkeypat
     assert len(str(failure)) < 400
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("packed", [gzip.compress, zlib.compress, lambda data: zlib.compress(data, wbits=-15)])
 async def test_a_compressed_answer_is_read(packed):
     def reply(request):
@@ -217,6 +218,7 @@ async def test_what_never_ends_is_left(first, more, message):
     assert server.sent < 40 << 20  # what the sockets hold, too
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize(
     "first",
     [

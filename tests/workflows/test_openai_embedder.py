@@ -30,7 +30,7 @@ from penstock.workflows.secret import Secret
 
 from ..embedding_server import HANG, KEY, Reply, Server, error, good, refused_without, vector  # noqa: TID252 -- tests are no package to name
 
-pytestmark = pytest.mark.real_time
+pytestmark = [pytest.mark.real_time, pytest.mark.slow]
 
 QUICK = Retry(on=transient, attempts=3, initial=0)
 
@@ -72,6 +72,7 @@ def assert_silent(error):
 # What is asked and what comes back
 
 
+@pytest.mark.quick
 async def test_a_request_is_that_of_the_wire_format():
     rows, server = await ask(texts=["ab", "\ud800c"])
     assert rows == [vector("ab"), vector("?c")]
@@ -109,6 +110,7 @@ async def test_rows_without_an_index_are_in_the_order_of_the_texts():
     assert rows == [[1, 2], [3, 4]]
 
 
+@pytest.mark.quick
 async def test_texts_go_in_batches():
     rows, server = await ask(texts=["a" * n for n in range(1, 6)], batch=2)
     assert rows == [vector("a" * n) for n in range(1, 6)]
@@ -395,6 +397,7 @@ def docs(tmp_path):
     return root
 
 
+@pytest.mark.quick
 async def test_a_run_stores_what_the_server_gives_and_search_asks_it_too(docs, tmp_path, rows):
     (docs / "long.txt").write_text("\n\n".join(f"paragraph {n} {'word ' * 150}" for n in range(200)))
     with Server(otherwise=refused_without(KEY)) as server:

@@ -101,6 +101,7 @@ def test_any_text_is_a_question(index, question):
     assert isinstance(search(index, question), list)
 
 
+@pytest.mark.slow
 def test_random_text_is_a_question(index):
     pick = random.Random(1)
     for _ in range(200):
