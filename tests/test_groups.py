@@ -2,12 +2,13 @@
 
 import asyncio
 import gc
+import random
 from functools import partial
 
 import pytest
 
 import penstock
-from penstock import tasks
+from penstock import tasks, testing
 from penstock.engines import Threads
 from penstock.engines.engine import Slots
 from penstock.engines.groups import FRUITLESS, LARGEST, WINDOW, Groups
@@ -557,3 +558,82 @@ async def test_nothing_of_a_run_is_held_after_it(clock):
         assert [each for each in gc.get_objects() if isinstance(each, Item)] == []
     finally:
         gc.enable()
+
+
+# All of it at once
+
+
+class Chance:
+    """A run of random calls on a random engine: what may take long, die, be late, be tried again, be left."""
+
+    def __init__(self, seed):
+        self.draw = random.Random(seed)
+        self.killers = {item for item in range(80) if self.rarely(0.03)} if self.rarely(0.3) else set()
+        slow, deaths = self.draw.choice([0, 0.01, 0.1]), self.draw.choice([0, 0, 0.02, 0.2])
+        self.engine = Grouping(
+            self.draw.randint(1, 3),
+            depth=self.draw.randint(1, 2),
+            takes=lambda _: self.draw.choice([3.0, 300.0] if self.rarely(slow) else [0.001, 0.01, 0.1, 0.5]),
+            kills=lambda item: item in self.killers or self.rarely(deaths),
+            dies=self.draw.choice([0.0, 0.05, 2.0]),
+            blind=self.rarely(0.4),
+        )
+
+    def rarely(self, share):
+        return self.draw.random() < share
+
+    def options(self):
+        draw = self.draw
+        options = {"ordered": draw.choice([True, False]), "buffer": draw.choice([0, 3]), "on_error": "collect"}
+        if self.rarely(0.5):
+            options["concurrency"] = draw.choice([1, 2, 5, 40, 300])
+        if self.rarely(0.4):
+            options["timeout"] = draw.choice([0.05, 0.7, 5.0])
+        if self.rarely(0.4):
+            on = draw.choice([Exception, penstock.WorkerLost, penstock.AttemptTimeout])
+            options["retry"] = penstock.Retry(on=on, attempts=3, deadline=draw.choice([None, 20]))
+        return options
+
+    async def run(self):
+        count, leave_after, seen = self.draw.randint(1, 80), self.draw.choice([None, None, 3]), []
+        stream = penstock.stream(range(count)).map(same, engine=self.engine, **self.options())
+        async with stream.open(grace=1e6) as items:
+            async for item in items:
+                seen.append(item)
+                if len(seen) == leave_after:
+                    break
+                if self.rarely(0.1):
+                    await asyncio.sleep(1)
+        stats = items.stats()[-1]
+        assert stats.in_flight == 0
+        assert stats.taken == stats.delivered + stats.failed + stats.cancelled + stats.discarded
+        assert len(set(seen)) == len(seen)
+        if leave_after is None:
+            assert {*seen, *(failed.index for failed in items.failures)} == {*range(count)}
+        assert all(isinstance(failed.error, penstock.AttemptTimeout | penstock.WorkerLost) for failed in items.failures)
+
+    async def some_runs(self):
+        runs = [asyncio.create_task(self.run()) for _ in range(self.draw.randint(1, 3))]
+        if self.rarely(0.4):
+            await asyncio.sleep(self.draw.choice([0, 0.3, 2, 40]))
+            runs[0].cancel()
+        ended = await asyncio.gather(*runs, return_exceptions=True)
+        assert [error for error in ended if error and not isinstance(error, asyncio.CancelledError)] == []
+        groups = self.engine.line(Groups)
+        assert not groups._queue
+        assert groups._used == 0
+        assert not self.engine.under_way
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("start", range(0, 120, 40))
+def test_random_calls_on_random_engines(start):
+    """P1, P5: one outcome for each item, and nothing is left, whatever comes together."""
+    for seed in range(start, start + 40):
+        try:
+            testing.run(
+                Chance(seed).some_runs(), loop="asyncio", tasks=random.Random(seed).choice([*testing.TASK_FACTORIES])
+            )
+        except BaseException as error:
+            error.add_note(f"seed {seed}")
+            raise
