@@ -410,7 +410,9 @@ class Ray(Engine):
             stopped = [Answer(error=asyncio.CancelledError())] if suspects == 1 else []
             self._finish(slot, group, group.done + stopped)
             return
-        dead = isinstance(error, self._ray.exceptions.RayActorError)
+        known = self._ray.exceptions
+        deaths = known.RayActorError, known.WorkerCrashedError, known.NodeDiedError, known.OutOfMemoryError
+        dead = isinstance(error, deaths)
         lost = [Answer(error=WorkerLost(_first_line(error)) if dead else error) for _ in range(suspects)]
         self._finish(slot, group, group.done + lost)
 
@@ -420,6 +422,18 @@ class Ray(Engine):
         slot.group = None
         del self._groups[group.answers]
         group.answers.set_result(answers)
+        if slot.ready and not self._closed:
+            self._take_over(slot)
+
+    def _take_over(self, slot: _Slot) -> None:
+        """Give to an idle actor the group that waits for one that is not ready: the cluster may have no room for it."""
+        for other in self._slots:
+            group = other.group
+            if group is not None and group.began is None:
+                other.group, slot.group = None, group
+                self._groups[group.answers] = slot
+                self._ask(slot, group)
+                return
 
     # What crosses
 
