@@ -54,7 +54,7 @@ class Disturber:
             elif what < 0.33:
                 self.engine.stop(answers)
                 stopped = True
-            elif what < 0.332 and (ready := [each for each in self.engine._children if each.ready]):
+            elif what < 0.332 and (ready := [each for each in self.engine._children if each.usable]):
                 ready[0].kill()
         return kept, stopped
 

@@ -11,7 +11,7 @@ _AS_IT_IS: Final = (*AT_HAND, str, bytes, bytearray, range, Mapping, AbstractSet
 
 
 def read(value: Any, most: int) -> Any:
-    """The results in an iterable, up to `most`; as it is, what is in memory, is awaited, or has too many."""
+    """Read up to `most` results of an iterable; return as it is what is in memory, is awaited, or has too many."""
     if isinstance(value, _AS_IT_IS) or not isinstance(value, Iterable):
         return cast("Any", value)
     length = length_of(cast("object", value))

@@ -32,7 +32,7 @@ class Crossing:
         self._main_is_there = main_is_there
 
     def dumps(self, value: Any, buffers: list[memoryview] | None = None) -> bytes:
-        """Pickle a value; its large buffers are added to the list, if there is one.
+        """Pickle a value, and add its large buffers to the list, if there is one.
 
         Raises:
             Exception: it cannot be pickled; anything, as it is the value that says so.
@@ -82,7 +82,7 @@ NEEDS_CLOUDPICKLE: Final = (
 
 
 def _stays(buffers: list[memoryview], buffer: PickleBuffer) -> bool:
-    """Whether a buffer stays in the pickle; else it is added to the list."""
+    """Return whether a buffer stays in the pickle; else add it to the list."""
     try:
         view = buffer.raw()
     except BufferError:
@@ -94,17 +94,17 @@ def _stays(buffers: list[memoryview], buffer: PickleBuffer) -> bool:
 
 
 def loads(data: bytes | bytearray | memoryview, buffers: Iterable[Any] = ()) -> Any:
-    """The value of a pickle, which comes from a process of ours."""
+    """Return the value of a pickle, which comes from a process of ours."""
     return pickle.loads(data, buffers=buffers)  # noqa: S301
 
 
 def whole(value: Any) -> Any:
-    """The value, or what has its bytes, if they are many, go beside the pickle; they come out as they were."""
+    """Wrap `bytes` and `bytearray` that are large: they go beside the pickle, and come out as they were."""
     return PickleBuffer(value) if type(value) in _BYTES and len(value) >= LARGE else value
 
 
 def whole_arguments(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The arguments, the same done to each."""
+    """Do the same to each argument."""
     for value in arguments:
         if type(value) in _BYTES:
             return tuple(map(whole, arguments))
@@ -115,7 +115,7 @@ _BYTES: Final = frozenset((bytes, bytearray))
 
 
 def why(error: BaseException) -> str:
-    """What an exception says, on one line, with its type."""
+    """Return type and text of an exception on one line."""
     try:
         text = str(error)
     except Exception:  # noqa: BLE001 -- the user's
@@ -124,7 +124,7 @@ def why(error: BaseException) -> str:
 
 
 def type_name(value: object) -> str:
-    """How a type is called in a message."""
+    """Return the name of a value's type, for a message."""
     kind = type(value)
     return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
 

@@ -57,7 +57,7 @@ class Message(NamedTuple):
 
 
 def message(kind: int, number: int = 0, envelope: bytes = b"", buffers: Iterable[memoryview] = ()) -> list[Buffer]:
-    """The bytes of a message, in pieces, without a copy of what is large."""
+    """Return the bytes of a message, in pieces, without a copy of what is large."""
     views = list(buffers)
     sizes = b"".join((view.nbytes | (_READ_ONLY if view.readonly else 0)).to_bytes(8, "little") for view in views)
     head = _HEAD.pack(kind, len(views), number, len(envelope)) + sizes
@@ -76,7 +76,7 @@ class Outbox:
         self._pieces.extend(pieces)
 
     def flush(self, fd: int) -> bool:
-        """Write what the socket takes, but no end of it (P9); whether that was all.
+        """Write what the socket takes, at most `_WRITES` times (P9); return whether all is written.
 
         Raises:
             OSError: nobody is at the other end.
@@ -114,7 +114,7 @@ class Inbox:
         self._unfilled: deque[memoryview] = deque()
 
     def read(self, fd: int) -> bool:
-        """Read once, after `take` has given None; whether there may be more at once.
+        """Read once, after `take` has returned None; return whether there may be more at once.
 
         Raises:
             EOFError: nobody is at the other end.
@@ -141,7 +141,7 @@ class Inbox:
         return full
 
     def take(self) -> Message | None:
-        """The next message, if all of it is there."""
+        """Return the next message, or None until all of it is there."""
         if self._head is None and not self._begin():
             return None
         unfilled = self._unfilled
@@ -164,7 +164,7 @@ class Inbox:
         return found
 
     def _begin(self) -> bool:
-        """Take the head of the next message, if all of it is there."""
+        """Take the head of the next message; return False until all of it is there."""
         there = self._end - self._start
         if there < _HEAD.size:
             return self._wait(_HEAD.size)
@@ -186,7 +186,7 @@ class Inbox:
         return True
 
     def _wait(self, size: int) -> bool:
-        """Have room for a head of that size."""
+        """Make room for a head of that size."""
         if self._start == self._end:
             self._start = self._end = 0
         elif self._start + size > len(self._scratch):

@@ -44,7 +44,7 @@ _LOCK: Final = allocate_lock()
 
 
 def fence() -> None:
-    """Have what was written before be seen by others before anything that follows is read."""
+    """Order memory: others see what was written before this call before anything after it is read."""
     _LOCK.acquire()
     _LOCK.release()
 
@@ -59,16 +59,16 @@ class Area:
         self._end = _FIRST
 
     def rewind(self) -> None:
-        """Begin with the records of another group."""
+        """Start again at the first record, for another group."""
         self._end = _FIRST
 
     def reset(self) -> None:
-        """Forget the last group: by the driver, before it sends the next one."""
+        """Forget the last group. The driver does so before it sends the next one."""
         self.rewind()
         self.words[BEGUN] = self.words[FINISHED] = self.words[STOP] = 0
 
     def put(self, seconds: float, kind: int, data: bytes = b"") -> bool:
-        """Record what the next call came to, by the worker; False: there is no room for the data."""
+        """Record the outcome of the next call. The worker does so. Return False if there is no room for the data."""
         start = self._end + _RECORD.size
         end = start + len(data)
         if data and end > _DATA_ENDS:
@@ -80,18 +80,18 @@ class Area:
         return True
 
     def next(self) -> tuple[float, int, memoryview]:
-        """The next record that the driver has not read: seconds, kind, data. It has counted that there is one."""
+        """Return seconds, kind and data of the next unread record, once `FINISHED` says that there is one."""
         start = self._end + _RECORD.size
         seconds, kind, length = _RECORD.unpack_from(self.bytes, self._end)
         self._end = start + length
         return seconds, kind, self.bytes[start : start + length]
 
     def put_back(self) -> None:
-        """Have the last record, which has no data, be the next one again."""
+        """Make the last record, which has no data, the next one again."""
         self._end -= _RECORD.size
 
     def stop(self) -> bool:
-        """Have no other call begin; whether one has begun."""
+        """Let no other call begin; return whether one has begun."""
         self.words[STOP] = 1
         fence()
         return self.words[BEGUN] > 0

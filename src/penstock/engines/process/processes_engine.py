@@ -31,7 +31,7 @@ _NO_CALL: Final = -1
 
 
 def processes(workers: int | None = None, initializer: Callable[[], object] | None = None) -> Engine:
-    """An engine of up to `workers` processes, each started when there is work for it.
+    """Return an engine of up to `workers` processes, each started when there is work for it.
 
     Functions, arguments and results are pickled; functions without a name in a module (lambdas, closures, those of a
     notebook) and what refers to them need cloudpickle (the extra `process`). A call that is stopped, by its timeout or
@@ -54,7 +54,7 @@ def processes(workers: int | None = None, initializer: Callable[[], object] | No
 
 
 def processors() -> int:
-    """How many processors this process may use."""
+    """Return how many processors this process may use."""
     usable: Callable[[], int | None] | None = getattr(os, "process_cpu_count", None)
     if usable is not None:
         return usable() or 1
@@ -87,7 +87,7 @@ class Processes(Engine, Tell):
         _pools.add(self)
 
     def _empty(self) -> None:
-        """Have nothing: at first, and in a child that was forked."""
+        """Start without workers: at first, and in a child that was forked."""
         self._pid = os.getpid()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._children: list[WorkerProcess] = []
@@ -161,11 +161,11 @@ class Processes(Engine, Tell):
             self.abandon()
 
     async def _end(self, grace: float) -> None:
-        """Have workers leave: when their calls are over, or by force."""
+        """Wait until workers have left: when their calls are over, or killed."""
         if self._groups and grace:
             await asyncio.wait(list(self._groups), timeout=grace)
         for child in self._children:
-            if child.ready and not child.busy and grace:
+            if child.usable and not child.busy and grace:
                 child.end()
             else:
                 child.ending = True
@@ -187,7 +187,7 @@ class Processes(Engine, Tell):
                 child.kill_and_wait()
 
     def _close(self) -> None:
-        """Take nothing any more; what waits will not be called."""
+        """Take nothing any more, and fail what waits."""
         self._closed = True
         waiting, self._waiting = self._waiting, deque()
         for group in waiting:
@@ -210,7 +210,7 @@ class Processes(Engine, Tell):
             ) from error
 
     def _group(self, calls: Sequence[Call], answers: asyncio.Future[list[Answer]]) -> SentGroup:
-        """The calls as a worker reads them; some at the end may be left out."""
+        """Pickle calls for a worker; leave out some at the end if there are too many."""
         group = SentGroup(answers)
         buffers = group.buffers
         for call in calls[:MOST_CALLS]:
@@ -237,29 +237,32 @@ class Processes(Engine, Tell):
     # Workers
 
     def _place(self) -> None:
-        """Give what waits to workers: to idle ones first, then, while there are more than will be, two deep."""
+        """Give what waits to workers: first to idle ones, then as the second group to busy ones.
+
+        Keep one group for each worker that is starting.
+        """
         waiting = self._waiting
         if not waiting or self._closed:
             return
-        idle = [child for child in self._children if child.ready and not child.groups]
+        idle = [child for child in self._children if child.usable and not child.groups]
         while waiting and idle:
             idle.pop().give(waiting.popleft())
         if not waiting:
             return
         self._start(len(waiting))
-        starting = sum(not child.ready for child in self._children)
+        starting = sum(child.starting for child in self._children)
         if len(waiting) <= starting:
             return
         for child in self._children:
-            if child.ready and len(child.groups) < DEPTH:
+            if child.usable and len(child.groups) < DEPTH:
                 child.give(waiting.popleft())
                 if len(waiting) <= starting:
                     return
 
     def _start(self, wanted: int) -> None:
-        """Have so many workers starting, if there may be so many."""
+        """Start workers until so many are starting, or there are as many as may be."""
         assert self._loop is not None
-        wanted -= sum(not child.ready for child in self._children)
+        wanted -= sum(child.starting for child in self._children)
         while wanted > 0 and len(self._children) < self._workers:
             if self._children and self._failed_starts >= MOST_FAILED_STARTS:
                 return  # those that are there go on alone
@@ -280,11 +283,11 @@ class Processes(Engine, Tell):
     @override
     def has_less(self, child: WorkerProcess) -> None:
         self._place()
-        if not child.groups and not self._closed and child.ready:
+        if not child.groups and not self._closed and child.usable:
             self._take_over(child)
 
     def _take_over(self, child: WorkerProcess) -> None:
-        """Give to an idle worker what waits behind a call of another one."""
+        """Move the group that waits behind a call of another worker to an idle one."""
         for other in self._children:
             group = other.second
             if group is not None and not other.halt(group):
@@ -305,8 +308,8 @@ class Processes(Engine, Tell):
         self._place()
 
     def _could_not_start(self, child: WorkerProcess) -> None:
-        """Fail what waits if nobody is there who will take it."""
-        if any(other.ready for other in self._children):
+        """Fail what waits, if no worker is left that will take it."""
+        if any(other.usable for other in self._children):
             return
         if child.failed is None:
             self._fail_waiting(
@@ -331,7 +334,7 @@ class Processes(Engine, Tell):
             group.fail(failure)
 
     def _halt(self, answers: asyncio.Future[list[Answer]]) -> SentGroup | None:
-        """Take back what has not begun of a group; the group, if a call of it has, which goes on."""
+        """Take back what has not begun of a group; return the group if a call of it runs on."""
         group = self._groups.get(answers)
         if group is None or answers.done():
             return None
@@ -343,12 +346,12 @@ class Processes(Engine, Tell):
         return None
 
     def drop(self, number: int) -> None:
-        """Have workers forget a function that nobody can call any more."""
+        """Let workers forget a function that nobody can call any more."""
         for child in self._children:
             child.dropped.append(number)
 
     def forget_in_fork(self) -> None:
-        """In a child that was forked: close what is the parent's."""
+        """Close what is the parent's, in a child that was forked."""
         for child in self._children:
             child.disown()
         self._children = []

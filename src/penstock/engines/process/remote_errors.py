@@ -21,7 +21,7 @@ type _Exceptions = list[tuple[_Link, int | None, int | None, bool]]
 
 
 def packed(error: BaseException, crossing: Crossing) -> bytes:
-    """The exception with all that it leads to, as bytes."""
+    """Pickle an exception with its causes and contexts."""
     chain = [error]
     number = {id(error): 0}
     links: list[tuple[int | None, int | None]] = []
@@ -41,7 +41,7 @@ def packed(error: BaseException, crossing: Crossing) -> bytes:
 
 
 def unpacked(data: bytes | memoryview, remote: type[BaseException]) -> BaseException:
-    """The exception, with the text of its traceback as a note; `remote(what, text)` is one that cannot cross."""
+    """Return the exception, with its traceback as a note; `remote(said, text)` stands for one that cannot cross."""
     chain: _Exceptions
     chain, text = loads(data)
     errors = [_unpack(link, text, remote) for link, *_ in chain]
@@ -88,7 +88,7 @@ def _unpack(link: _Link, text: str, remote: type[BaseException]) -> BaseExceptio
 
 
 def _made(kind: type[BaseException], args: tuple[Any, ...], attributes: dict[str, Any]) -> BaseException:
-    """An exception without a call of its `__init__`."""
+    """Make an exception without a call of its `__init__`."""
     try:
         error = kind.__new__(kind, *args)
     except TypeError:
@@ -99,7 +99,7 @@ def _made(kind: type[BaseException], args: tuple[Any, ...], attributes: dict[str
 
 
 def _is_like(copy: BaseException, error: BaseException) -> bool:
-    """Whether a copy is what it should be, as far as one can see."""
+    """Return whether a copy has the type, attributes and arguments of the original."""
     if type(copy) is not type(error) or vars(copy).keys() != vars(error).keys() or len(copy.args) != len(error.args):
         return False
     return all(
@@ -108,7 +108,7 @@ def _is_like(copy: BaseException, error: BaseException) -> bool:
 
 
 def _equal(one: Any, other: Any) -> bool:
-    """Whether two arguments are equal: what compares by identity, or not at all, is taken to be."""
+    """Compare two arguments; those of types that may compare by identity, or not at all, count as equal."""
     return one == other if isinstance(other, (str, bytes, int, bool)) else True
 
 
@@ -120,7 +120,7 @@ def _said(error: BaseException) -> str:
 
 
 def _text(error: BaseException) -> str:
-    """What Python would print of it, without the frame of the worker's own."""
+    """Format the traceback as Python does, without the frame of the worker itself."""
     from traceback import format_exception  # noqa: PLC0415 -- slow to import, and few workers need it
 
     traceback = error.__traceback__

@@ -96,7 +96,7 @@ def start() -> Started:
 
 
 def _page_file() -> int:
-    """A descriptor of memory for a page; it is in no file system, or in one without a name."""
+    """Return a descriptor of memory for a page: of no file, or of one without a name."""
     create: Callable[[str], int] | None = getattr(os, "memfd_create", None) if sys.platform == "linux" else None
     if create is not None:
         fd = create("penstock")
@@ -117,7 +117,7 @@ def _pidfd(pid: int) -> int | None:
 
 
 def kill(process: "subprocess.Popen[bytes]") -> None:
-    """Kill a worker and what it has started in its group. It has not been reaped, or the number may be another's."""
+    """Kill a worker and what it has started in its group, unless it was reaped: then the number may be another's."""
     if process.returncode is None:
         try:
             os.killpg(process.pid, signal.SIGKILL)
@@ -126,7 +126,7 @@ def kill(process: "subprocess.Popen[bytes]") -> None:
 
 
 def main_of_workers() -> tuple[str, str] | None:
-    """What workers import as `__main__`: how (`"name"`, `"path"`) and what; None: they cannot (a notebook, `-c`)."""
+    """Return how workers import `__main__` (`"name"`, `"path"`) and what; None if they cannot (a notebook, `-c`)."""
     main: ModuleType | None = sys.modules.get("__main__")
     spec = getattr(main, "__spec__", None)
     if spec is not None:

@@ -31,7 +31,7 @@ class Unloadable:
 
 
 def keep_on_leash(leash: int) -> None:
-    """Have the kernel kill this group of processes when the other end of the pipe is closed."""
+    """Ask the kernel to kill this group of processes when the other end of the pipe is closed."""
     if sys.platform != "linux":
         return
     import fcntl  # noqa: PLC0415 -- not everywhere
@@ -91,7 +91,7 @@ class _WorkerProgram:
             pass
 
     def _in_fork(self) -> None:
-        """In a child that a call has forked: the socket and the page are the parent's."""
+        """Let go of the socket, in a child that a call has forked: it is the parent's, as is the page."""
         self._forked = True
         os.close(self._socket)
 
@@ -174,7 +174,7 @@ class _WorkerProgram:
     def _call(
         self, fn: Any, most: int | None, data: bytes | None, buffers: list[bytes | bytearray]
     ) -> tuple[int, bytes, list[memoryview] | None]:
-        """Make a call: what its outcome is, as bytes, and buffers beside."""
+        """Make a call; return the kind of its outcome, its bytes, and buffers that go beside."""
         if isinstance(fn, Unloadable):
             return pages.UNREADABLE, f"fn\n{fn.text}".encode(errors="replace"), None
         try:
@@ -224,7 +224,7 @@ def _function(data: bytes) -> Callable[..., Any] | Unloadable:
 
 
 def _flush() -> None:
-    """Have what calls have printed come out now: a worker may be killed."""
+    """Flush what calls have printed: a worker may be killed before it would."""
     for stream in (sys.stdout, sys.stderr):
         with suppress(Exception):  # there is none, or nobody reads
             stream.flush()

@@ -68,7 +68,7 @@ class SentGroup:
         self.parts: dict[int, tuple[int, memoryview, list[bytes | bytearray]]] = {}
 
     def end(self) -> None:
-        """Say what its calls came to, as far as they are over."""
+        """Set the answers of calls that are over."""
         if self.timer is not None:
             self.timer.cancel()
             self.timer = None
@@ -78,12 +78,12 @@ class SentGroup:
             self.answers.set_result(self.known)
 
     def fail(self, error: Callable[[], BaseException]) -> None:
-        """Say of all calls that they cannot be made."""
+        """Answer all calls with an error."""
         self.known = [Answer(error=error()) for _ in self.entries]
         self.end()
 
     def collect(self, area: pages.Area) -> None:
-        """Take what the page says of calls that are over."""
+        """Read the answers of calls that are over from the page."""
         known = self.known
         while len(known) < area.words[pages.FINISHED]:
             index = len(known)
@@ -143,12 +143,12 @@ class WorkerProcess:
         self._outbox = messages.Outbox()
         self._writing = False
         self._closed = False
+        self._dying = False
         self._sent = 0
         self.functions: set[int] = set()
         self.dropped: list[int] = []
         self.groups: dict[int, SentGroup | None] = {}
         """Those that it has not answered, by number; None: what is left of one that was taken back."""
-        self.ready = False
         self.was_ready = False
         self.ending = False
         self.failed: tuple[str, BaseException] | None = None
@@ -160,13 +160,23 @@ class WorkerProcess:
         self._write(messages.message(messages.HELLO, 0, hello))
 
     @property
+    def starting(self) -> bool:
+        """Tell whether it will be ready soon."""
+        return not (self.was_ready or self._dying or self._closed)
+
+    @property
+    def usable(self) -> bool:
+        """Tell whether it takes calls."""
+        return self.was_ready and not (self._dying or self._closed)
+
+    @property
     def busy(self) -> bool:
-        """Whether it has calls to make."""
+        """Tell whether it has calls to make."""
         return any(group is not None for group in self.groups.values())
 
     @property
     def second(self) -> SentGroup | None:
-        """The group that waits behind another one there, if there is one and it is in no trouble."""
+        """Return the group that waits behind another one there, if there is one."""
         if len(self.groups) < DEPTH:
             return None
         *_, last = self.groups.values()
@@ -196,11 +206,11 @@ class WorkerProcess:
         self._write(messages.message(messages.RUN, number, envelope, group.buffers))
 
     def begun(self, group: SentGroup) -> int:
-        """How many calls of the group have begun."""
+        """Return how many calls of the group have begun."""
         return self._areas[group.number % 2].words[pages.BEGUN]
 
     def halt(self, group: SentGroup) -> bool:
-        """Have no other call of the group begin; whether one has, else the group is nobody's again."""
+        """Let no other call of the group begin; return whether one has. If none has, the group is free again."""
         if self._areas[group.number % 2].stop():
             return True
         self.groups[group.number] = None
@@ -208,7 +218,7 @@ class WorkerProcess:
         return False
 
     def progress(self, group: SentGroup) -> Progress:
-        """What its page says of the group."""
+        """Return what its page says of the group."""
         area = self._areas[group.number % 2]
         begun, since = area.words[pages.BEGUN], area.times[pages.SINCE]
         group.collect(area)
@@ -216,13 +226,14 @@ class WorkerProcess:
         return Progress(list(group.known), self._loop.time() - (monotonic() - since) if runs else None)
 
     def end(self) -> None:
-        """Have it leave when it has answered."""
+        """Let it leave when it has answered."""
         self.ending = True
         with suppress(OSError):
             self._started.socket.shutdown(SHUT_WR)
 
     def kill(self) -> None:
         """End it now."""
+        self._dying = True
         kill(self._started.process)
 
     # What comes from it
@@ -252,7 +263,7 @@ class WorkerProcess:
                 self._dead()
 
     def _read(self, most: int) -> bool:
-        """Take what has come; False: there will be no more."""
+        """Take what has come; return False if there will be no more."""
         inbox = self._inbox
         more = there = True
         while more and most:
@@ -279,7 +290,7 @@ class WorkerProcess:
                 index, outcome = messages.PLACE.unpack(envelope)
                 group.parts[index] = outcome, memoryview(buffers.pop()), buffers
         elif kind == messages.READY:
-            self.ready = self.was_ready = True
+            self.was_ready = True
             self._tell.is_ready(self)
         else:
             what, _, data = bytes(envelope).partition(b"\n")
@@ -288,7 +299,7 @@ class WorkerProcess:
     # Its end
 
     def _dead(self) -> None:
-        """Reap it, if it is dead, and say what its calls came to."""
+        """Reap it, once it is dead, and answer its calls."""
         if self._closed:
             return
         process = self._started.process
@@ -303,7 +314,7 @@ class WorkerProcess:
         self._tell.is_gone(self)
 
     def kill_and_wait(self) -> None:
-        """End it and reap it here and now, which takes as long as the kernel needs: the loop may be gone."""
+        """Kill it and wait for its end without the loop, which may be gone."""
         self.ending = True
         self.kill()
         with suppress(subprocess.TimeoutExpired):
@@ -312,8 +323,7 @@ class WorkerProcess:
         self._let_go()
 
     def _let_go(self) -> None:
-        """Say what its calls came to, and close what there is of it here."""
-        self.ready = False
+        """Answer its calls, and close its descriptors."""
         self._closed = True
         started = self._started
         if not self._loop.is_closed():
@@ -332,7 +342,7 @@ class WorkerProcess:
                 group.end()
 
     def how(self) -> str:
-        """How it ended."""
+        """Say how it ended."""
         status = self._started.process.returncode
         if status is None or status >= 0:
             return f"exited with status {status}"
@@ -350,7 +360,7 @@ class WorkerProcess:
         return WorkerLost(f"worker process {self.pid} {self.how()} while it ran {name}")
 
     def disown(self) -> None:
-        """In a child that was forked: it is the parent's, and so is the loop."""
+        """Close its descriptors in a child that was forked: worker and loop are the parent's."""
         self._started.process.returncode = 0
         self._close_descriptors()
 
