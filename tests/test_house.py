@@ -16,7 +16,7 @@ import penstock.core.stage
 SOURCE = Path(penstock.__file__).parent
 
 FLOORS = (
-    ("exports",),
+    ("exports", "retry_after"),
     ("core",),
     ("testing",),
     ("engines",),

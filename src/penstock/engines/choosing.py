@@ -56,10 +56,10 @@ def chosen(option: object, kind: FunctionKind, places: int | None) -> Engine | M
 def bound_to(
     engine: Engine | Make, scope: Scope, plan: Plan[Any, Any], *, counted: bool
 ) -> tuple[Binding, Plan[Any, Any]]:
-    """The engine, for a stage of a run, and the plan of the stage there.
+    """Bind a stage of a run to the engine; return the binding, and the plan of the stage there.
 
-    One that is shared gives its slots in turn to all who use it. Not `counted`, a stage has as many places, or, where
-    calls travel in groups, `WINDOW` for each.
+    A shared engine gives its slots in turn to all who use it. A stage that is not `counted` has as many places as the
+    engine has slots, or, where calls travel in groups, `WINDOW` for each slot.
     """
     own = not isinstance(engine, Engine)
     if not isinstance(engine, Engine):

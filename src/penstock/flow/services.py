@@ -19,7 +19,6 @@ from urllib.parse import urlsplit
 from penstock.core import validate
 from penstock.core.errors import OptionError
 from penstock.core.retry import Seconds
-from penstock.core.retry_after import retry_after
 from penstock.core.text import one_line
 from penstock.exports import naming_extras
 from penstock.flow.answers import MOST, AnswerBody, ModelAnswer, Trouble, is_transient, trouble
@@ -27,6 +26,7 @@ from penstock.flow.leaf import CannotBegin
 from penstock.flow.masking import Mask
 from penstock.flow.models import Model, ModelError, Reply, TruncatedError
 from penstock.flow.secrets import EnvSecret
+from penstock.retry_after import retry_after
 
 IDLE: Final = 60.0
 _CUT: Final = Trouble("the answer was cut off: it does not say why it ended", transient=True)

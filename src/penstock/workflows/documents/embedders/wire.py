@@ -10,8 +10,8 @@ from typing import Any, cast
 
 import numpy as np
 
-from penstock.core.retry_after import retry_after as asked_wait
 from penstock.core.text import one_line
+from penstock.retry_after import retry_after as asked_wait
 from penstock.workflows.documents.embedders import EmbedderUnavailableError, EmbedError, Vectors
 from penstock.workflows.secret import Secret
 

@@ -1,4 +1,4 @@
-"""The wait that a server asks for."""
+"""The seconds that an HTTP server asks to wait: what every client of one needs, and no part of the scheduler."""
 
 import re
 from collections.abc import Mapping
@@ -12,9 +12,9 @@ _LONGEST_DELAY: Final = 20
 
 
 def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
-    """The seconds that a server asks to wait: `Retry-After-Ms`, or `Retry-After` in seconds or as a date.
+    """Return the seconds that a server asks to wait: `Retry-After-Ms`, or `Retry-After` in seconds or as a date.
 
-    None for 0, what is past, and what is neither: then it is the client that knows how long to wait.
+    None for 0, for a time that is past, and for neither: then the client decides how long to wait.
     """
     for name, unit in (("retry-after-ms", 1_000), ("retry-after", 1)):
         said = headers.get(name, "").strip()
@@ -25,7 +25,7 @@ def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
 
 
 def _until(date: str, now: datetime) -> float:
-    """Seconds from `now` to an HTTP date; 0 for what is none."""
+    """Return the seconds from `now` to an HTTP date; 0 for what is none."""
     if len(date) > _LONGEST_DATE:
         return 0.0
     try:
