@@ -1,13 +1,16 @@
 """Random nestings of steps give what plain Python gives: also when they fail on the way, at any concurrency."""
 
+import asyncio
 import tempfile
 from collections import Counter
+from contextlib import asynccontextmanager, nullcontext, suppress
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penstock.flow import Pipeline, PipelineEngine, parallel, step
+from penstock import OptionError
+from penstock.flow import Pipeline, PipelineEngine, parallel, review, step
 
 pytestmark = pytest.mark.real_time
 
@@ -32,7 +35,7 @@ class Calls:
             raise ValueError("this time it fails")
 
 
-leaves = st.builds(lambda operation: ("leaf", operation), st.sampled_from(sorted(OPERATIONS)))
+calling = st.builds(lambda operation: ("leaf", operation), st.sampled_from(sorted(OPERATIONS)))
 
 
 def nested(inner):
@@ -46,10 +49,12 @@ def nested(inner):
     )
 
 
-shapes = st.recursive(leaves, nested, max_leaves=8)
+shapes = st.recursive(calling, nested, max_leaves=8)
+reviewed = st.recursive(st.one_of(calling, st.just(("review",))), nested, max_leaves=8)
+"""With steps that wait for an answer: other items go on meanwhile, so that calls have another order."""
 
 
-def built(shape, name, calls):
+def built(shape, name, calls):  # noqa: PLR0911 -- one for each kind
     """The step that a shape is."""
     kind, *given = shape
     if kind == "leaf":
@@ -60,6 +65,8 @@ def built(shape, name, calls):
             return OPERATIONS[operation](x)
 
         return step(name, leaf)
+    if kind == "review":
+        return review(name)
     pipeline = Pipeline(name)
     if kind == "sequence":
         for number, each in enumerate(given[0]):
@@ -83,12 +90,14 @@ def built(shape, name, calls):
     return pipeline.branch("b", lambda x: x % 2, cases)
 
 
-def plainly(shape, x, path, made):
+def plainly(shape, x, path, made):  # noqa: PLR0911 -- as above
     """What plain Python gives; the calls that it makes, in order."""
     kind, *given = shape
     if kind == "leaf":
         made.append((path, given[0]))
         return OPERATIONS[given[0]](x)
+    if kind == "review":
+        return x
     if kind == "sequence":
         for number, each in enumerate(given[0]):
             x = plainly(each, x, f"{path}/s{number}", made)
@@ -105,13 +114,42 @@ def plainly(shape, x, path, made):
 
 
 async def until_completed(engine, pipeline, x):
-    """Run it, and again, until it does not fail any more; how often it failed."""
-    for failures in range(20):
+    """Run it, and again, until it does not fail any more; how often it failed. All that waits is approved."""
+    failures = 0
+    while failures < 20:
         result = await engine.run(pipeline, x, run_id="r")
         if result.status == "completed":
             return result, failures
+        if result.status == "paused":
+            approve_all(engine)
+            continue
         assert (result.status, result.error.code) == ("failed", "STEP_FAILED")
+        failures += 1
     raise AssertionError("it fails for ever")
+
+
+def approve_all(engine):
+    for each in engine.pending("r") if engine.runs() else ():
+        with suppress(OptionError):  # the run has gone on meanwhile
+            engine.approve("r", each.step)
+
+
+@asynccontextmanager
+async def approving(engine):
+    """Approve whatever waits, again and again, while runs go on."""
+
+    async def approve():
+        while True:
+            approve_all(engine)
+            await asyncio.sleep(0.005)
+
+    task = asyncio.create_task(approve())
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
 
 
 @settings(max_examples=25, deadline=None)
@@ -129,8 +167,8 @@ async def test_one_at_a_time_it_is_the_sequential_run(shape, x, failing):
 
 
 @settings(max_examples=25, deadline=None)
-@given(shapes, st.integers(-5, 5), st.integers(2, 4), st.sets(st.integers(1, 12), max_size=3))
-async def test_several_at_once_the_outputs_are_the_same(shape, x, concurrency, failing):
+@given(reviewed, st.integers(-5, 5), st.integers(2, 4), st.sets(st.integers(1, 12), max_size=3), st.booleans())
+async def test_several_at_once_the_outputs_are_the_same(shape, x, concurrency, failing, answered_meanwhile):
     """A finished step is not called again, whatever failed beside it."""
     calls, expected = Calls(failing), []
     output = plainly(shape, x, "top", expected)
@@ -143,7 +181,8 @@ async def test_several_at_once_the_outputs_are_the_same(shape, x, concurrency, f
 
     with tempfile.TemporaryDirectory() as workspace:
         engine = PipelineEngine(workspace, concurrency=concurrency, on_step_complete=note)
-        result, _ = await until_completed(engine, pipeline, x)
+        async with approving(engine) if answered_meanwhile else nullcontext():
+            result, _ = await until_completed(engine, pipeline, x)
     assert result.output == output
     assert set(completed.values()) <= {1}
     assert Counter(path for path, _ in expected) == Counter(path for path in completed if path in dict(expected))
