@@ -107,6 +107,7 @@ class Execution:
             start=self._start,
             stop=self._stop,
             rest=self._rest,
+            freed=self._freed,
             told=told,
         )
 
@@ -152,6 +153,10 @@ class Execution:
         assert self._feed is not None
         self._feed.put(node)
 
+    def _freed(self) -> None:
+        if self._feed is not None:
+            self._feed.tell()
+
     def _stop(self) -> None:
         if self._run is None:
             return
@@ -195,7 +200,7 @@ class Execution:
 
     def _open(self, scope: Scope, _in_order: bool) -> Stage[None]:  # noqa: FBT001 -- as all
         self._scope = scope
-        self._feed = LeafFeed(scope)
+        self._feed = LeafFeed(scope, self.tree.settling)
         plan: Plan[LeafNode, None] = Plan(
             name=f"steps of {self._run_row.run}",
             work=self._work,
@@ -458,10 +463,11 @@ class StepRecording:
 class LeafFeed(SourceStage[LeafNode]):
     """Gives the window the leaves that can be called, in the order of the definition; ends when nothing more comes."""
 
-    __slots__ = ("_asked", "_number", "_queue")
+    __slots__ = ("_asked", "_number", "_queue", "_settling")
 
-    def __init__(self, scope: Scope) -> None:
+    def __init__(self, scope: Scope, settling: Collection[tuple[int, ...]]) -> None:
         super().__init__(scope, "steps")
+        self._settling = settling
         self._queue: list[tuple[tuple[int, ...], int, LeafNode]] = []
         self._number = 0
         self._asked = False
@@ -470,21 +476,22 @@ class LeafFeed(SourceStage[LeafNode]):
         """Have a leaf called when there is a place for it."""
         self._number += 1
         heappush(self._queue, (node.order, self._number, node))
-        self._tell()
+        self.tell()
 
     def end(self) -> None:
         """Give nothing more."""
         self._ended = True
-        self._tell()
+        self.tell()
 
-    def _tell(self) -> None:
+    def tell(self) -> None:
+        """Have the window look, if it waits."""
         if self._asked:
             self._asked = False
             self.on_ready()
 
     @override
     def pull(self, room: int) -> Pulled[LeafNode]:
-        while self._queue and not self._ended:
+        while self._queue and not self._ended and not self._must_wait(self._queue[0][0]):
             node = heappop(self._queue)[2]
             if not node.over:  # else a step round it has failed
                 self._taken += 1
@@ -494,6 +501,10 @@ class LeafFeed(SourceStage[LeafNode]):
             return END
         self._asked = True
         return PENDING
+
+    def _must_wait(self, order: tuple[int, ...]) -> bool:
+        """Whether a step before that place is about to complete, and another one to begin there."""
+        return bool(self._settling) and min(self._settling) < order
 
     @override
     def drain(self) -> None:

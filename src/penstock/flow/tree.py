@@ -62,6 +62,9 @@ class StepTree:
         rest: called when nothing more is to be done: all is over, or waits.
         live: the nodes that have begun and are not over, by path.
         running: the leaves whose calls are under way.
+        settling: the places of composite steps that complete as soon as that is committed: leaves behind them wait for
+            what comes next there.
+        freed: called when one of them has.
         errors: what failed of its own accord and was not collected, in order of time.
         is_over: whether the last step is done.
     """
@@ -80,6 +83,7 @@ class StepTree:
         start: "Callable[[LeafNode], None]",
         stop: Callable[[], None],
         rest: Callable[[], None],
+        freed: Callable[[], None],
         told: Callable[[Record], None],
     ) -> None:
         self.number = number
@@ -93,6 +97,8 @@ class StepTree:
         self.told = told
         self.live: dict[str, Node] = {}
         self.running: set[LeafNode] = set()
+        self.settling: set[tuple[int, ...]] = set()
+        self.freed = freed
         self.errors: list[PipelineError] = []
         self.is_over: bool = False
         self.stopped: bool = False
@@ -362,14 +368,17 @@ class Node:
                 record, status="completed", finished=time(), error=None, interrupted=0, reason=None, **columns
             )
             committed = tree.write(*statements, change, tells=record, **options)
+            tree.settling.add(self.order)
             committed.add_done_callback(self._tell_if_committed)
         else:
             self.tell_parent()
 
     def _tell_if_committed(self, committed: asyncio.Future[None]) -> None:
         """Tell the parent: what comes next may read the output."""
+        self.tree.settling.discard(self.order)
         if committed.exception() is None:
             self.tell_parent()
+        self.tree.freed()
 
     def end(self) -> None:
         """Be over."""
