@@ -95,7 +95,7 @@ class Calls:
         self._elsewhere: Binding | None = None
         self._slots: Limits | None = None
         if engine is not None:
-            plan = Plan[Any, Any](name=name, work=self, concurrency=places)
+            plan: Plan[Any, Any] = Plan(name=name, work=self, concurrency=places)
             self._elsewhere, plan = bound_to(engine, scope, plan, counted=True)
             self._slots = plan.limits
         if self._slots is not None:
