@@ -215,6 +215,8 @@ class Execution:
         """Call a leaf, as often as its options say; what becomes of it is recorded, and the tree told."""
         task = asyncio.current_task()
         assert task is not None
+        if node.over or self.tree.stopped:  # a task factory may begin it late
+            return
         token = self._tokens[node] = CancelToken()
         node.cancel = partial(_cancel, task, token)
         self.tree.running.add(node)
