@@ -9,7 +9,7 @@ DEPENDS := uv.lock tools/environment
 .venv-3.12/.ready: $(DEPENDS)
 	@tools/environment .venv-3.12 3.12
 
-.PHONY: demo test quick test-3.12 soak soak-engines kill-matrix kill-runs flood test-dev coverage mutate check format docs bench lock clean help
+.PHONY: demo test quick test-3.12 soak soak-engines ray-nodes kill-matrix kill-runs flood test-dev coverage mutate check format docs bench lock clean help
 
 demo: .venv/.ready ## index the standard library of this Python and ask it three questions
 	@$(BIN)/python tools/demo.py
@@ -30,6 +30,9 @@ soak: .venv/.ready ## run random schedules for 20 minutes, or MINUTES=1
 
 soak-engines: .venv/.ready ## send 100,000 calls, or ITEMS=10000, to processes that are killed at random: is a result lost, or there twice?
 	@$(BIN)/python tools/soak_engines.py $(or $(ITEMS),100000) $(SEED)
+
+ray-nodes: .venv/.ready ## run 1,000 calls on a Ray cluster of three nodes on this machine, and kill one: is a result lost, or there twice?
+	@$(BIN)/python tools/ray_nodes.py $(or $(ITEMS),1000)
 
 kill-matrix: .venv/.ready ## kill durable runs 10,000 times, or KILLS=500: is a row lost, or there twice?
 	@$(BIN)/python tools/kill_matrix.py $(or $(KILLS),10000) $(SEED)

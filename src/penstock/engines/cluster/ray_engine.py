@@ -346,9 +346,9 @@ class Ray(Engine):
         asyncio.wrap_future(reference.future(), loop=self._loop).add_done_callback(then)
 
     def _started(self, slot: _Slot, actor: Any, ready: "asyncio.Future[Any]") -> None:
+        error = None if ready.cancelled() else ready.exception()  # or asyncio would say that nobody has asked
         if ready.cancelled() or slot.actor is not actor:
             return
-        error = ready.exception()
         if error is None:
             slot.ready = True
             self._failed_starts = 0
@@ -382,9 +382,9 @@ class Ray(Engine):
         self._await(said, partial(self._said, slot, group, actor))
 
     def _said(self, slot: _Slot, group: _ActorGroup, actor: Any, said: "asyncio.Future[Report]") -> None:
+        error = None if said.cancelled() else said.exception()
         if said.cancelled() or group.answers.done():
             return
-        error = said.exception()
         if error is not None:
             self._died(slot, group, actor, error)
             return
