@@ -8,6 +8,8 @@ from importlib.metadata import version
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_question_needs_no_quotes(penstock, docs, indexed):
     indexed(docs)
@@ -18,6 +20,7 @@ def test_a_question_needs_no_quotes(penstock, docs, indexed):
     assert penstock("search", "index.db", "--", "--help").code == 0
 
 
+@pytest.mark.quick
 def test_embed_then_search(penstock, docs):
     done = penstock("embed", "docs", "--to", "index.db")
     assert done.code == 0
@@ -41,6 +44,7 @@ def test_a_second_run_skips_what_is_unchanged(penstock, docs, indexed):
     assert "  1 file gone since, still in the index (--prune removes them):\n    docs/note.txt\n" in done.out
 
 
+@pytest.mark.quick
 def test_json_is_one_document_and_nothing_else(penstock, docs):
     (docs / "bad.txt").write_bytes(b"\0")
     done = penstock("embed", "docs", "--to", "index.db", "--json")

@@ -19,6 +19,9 @@ from penstock import durable
 from penstock.durable.sqlite import tables
 from penstock.durable.store_errors import StoreError
 
+pytestmark = pytest.mark.slow
+
+
 OWN = f"process {os.getpid()} on {os.uname().nodename}"
 
 
@@ -77,6 +80,7 @@ asyncio.run(stream.to(penstock.SqliteTable("results.db", "rows"), run="{run}"))
         process.communicate()
 
 
+@pytest.mark.quick
 def test_runs_lists_them_the_last_first(penstock, database):
     done = penstock("runs", "results.db")
     assert done.code == 0
@@ -94,6 +98,7 @@ def test_runs_as_json(penstock, database):
     assert (others["state"], others["ended"]) == ("stopped", None)
 
 
+@pytest.mark.quick
 def test_status_of_one_run_and_of_all(penstock, database):
     done = penstock("status", "results.db", "docs")
     assert done.code == 0

@@ -22,7 +22,7 @@ from penstock.sources.keyed import keyed
 
 from .dying import append, ask, kill_this, life, lines, wait_until
 
-pytestmark = pytest.mark.real_time
+pytestmark = [pytest.mark.real_time, pytest.mark.slow]
 
 
 @pytest.fixture
@@ -112,6 +112,7 @@ async def twice(sink, stream, items=(1, 2, 3)):
     return second
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("ordered", [True, False])
 @pytest.mark.parametrize("engine", ["inline", "thread"])
 async def test_map(sink, ordered, engine):
@@ -132,6 +133,7 @@ async def test_filter(sink):
     assert found(sink) == ["2"]
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("split", ["split", "split_slowly", "split_lazily"])
 @pytest.mark.parametrize("ordered", [True, False])
 async def test_flat_map(sink, split, ordered):

@@ -27,7 +27,7 @@ from penstock.durable.writer import Writer
 from penstock.sinks.table import SqliteTable
 from penstock.sources.keyed import keyed
 
-pytestmark = pytest.mark.real_time
+pytestmark = [pytest.mark.real_time, pytest.mark.slow]
 
 
 @pytest.fixture
@@ -60,6 +60,7 @@ def staged(path):
     return ask(path, "SELECT count(*) FROM penstock_staged")[0][0]
 
 
+@pytest.mark.quick
 async def test_a_root_of_more_rows_than_are_held_is_whole_and_in_order(few, tmp_path):
     table = SqliteTable(tmp_path / "t.db", "numbers")
     report = await fan([("a", 95), ("b", 3), ("c", 10)]).to(table, run="r")

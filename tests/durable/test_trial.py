@@ -12,7 +12,7 @@ import penstock
 from penstock import SqliteTable, durable
 from penstock.durable.causes import Causes
 
-pytestmark = pytest.mark.real_time
+pytestmark = [pytest.mark.real_time, pytest.mark.slow]
 
 
 @pytest.fixture
@@ -36,6 +36,7 @@ def stored(table):
 # limit
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("options", [{}, {"concurrency": 3}, {"concurrency": 4, "ordered": False}], ids=str)
 async def test_a_limited_run_does_so_many_and_the_next_goes_on(table, options):
     made = []

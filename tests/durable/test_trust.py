@@ -21,6 +21,9 @@ from penstock.testing import run_in_real_time as run
 
 from .crafted import RUN, TABLE, change, index_job, job, made
 
+pytestmark = pytest.mark.slow
+
+
 EXTENSION = "SELECT load_extension('/nowhere')"
 ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT"
 
@@ -97,6 +100,7 @@ def test_a_view_in_the_place_of_a_table_is_refused(path, table):
             list(penstock.SqliteTable(path, TABLE).rows())
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize(
     "more",
     [

@@ -12,7 +12,7 @@ from penstock.testing import Scripted
 
 from .work import VALUES, doubled, fail, fail_of, fail_once, fan, is_odd, kill, same, value_of, work
 
-pytestmark = pytest.mark.real_time
+pytestmark = [pytest.mark.real_time, pytest.mark.slow]
 
 NUMBERS = list(range(60))
 
@@ -21,6 +21,7 @@ def held(gates, *items):
     return partial(work, str(gates.folder), items)
 
 
+@pytest.mark.quick
 async def test_the_bound_holds_behind_a_slow_head(make, gates):
     """P1: items taken and not handed on are `concurrency + buffer` at most, and so many are taken."""
     source = Scripted(NUMBERS)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from penstock import OptionError
 from penstock.flow import Pipeline, PipelineEngine, parallel, review, step
 
-pytestmark = pytest.mark.real_time
+pytestmark = [pytest.mark.real_time, pytest.mark.slow]
 
 OPERATIONS = {
     "double": lambda x: 2 * x,
@@ -166,6 +166,7 @@ async def test_one_at_a_time_it_is_the_sequential_run(shape, x, failing):
     assert [call for number, call in enumerate(calls.made, 1) if number not in calls.failing] == expected
 
 
+@pytest.mark.quick
 @settings(max_examples=25, deadline=None)
 @given(reviewed, st.integers(-5, 5), st.integers(2, 4), st.sets(st.integers(1, 12), max_size=3), st.booleans())
 async def test_several_at_once_the_outputs_are_the_same(shape, x, concurrency, failing, answered_meanwhile):

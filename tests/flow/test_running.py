@@ -460,6 +460,7 @@ async def test_hooks_tell_what_is_committed_children_first_and_cannot_break_a_ru
     assert told == ["running", "m/a", "m/b", "m", "c", "completed"]
 
 
+@pytest.mark.slow
 async def test_a_token_cancels_a_run_which_goes_on_later(engine):
     token = CancelToken()
 
@@ -511,6 +512,7 @@ async def test_a_run_that_is_run_refuses_a_second_engine(engine, tmp_path):
     assert refused == ["ALREADY_RUNNING"]
 
 
+@pytest.mark.slow
 async def test_a_failure_and_a_cancel_are_both_told(engine):
     token = CancelToken()
 

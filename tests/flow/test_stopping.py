@@ -183,6 +183,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.slow
 def test_ten_runs_of_three_processes_in_one_workspace(tmp_path):
     """Each run is run by one process at a time, and each of its steps is called once."""
     started = [

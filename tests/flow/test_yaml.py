@@ -12,6 +12,9 @@ from penstock.flow.pipeline_file import FileError
 
 from .model_server import ModelServer, openai_document, whole
 
+pytestmark = pytest.mark.slow
+
+
 NUMBERS = count()
 
 JOBS = """
@@ -62,6 +65,7 @@ def steps(text):
     return "pipeline: p\nsteps:\n" + textwrap.indent(textwrap.dedent(text).strip(), "  ") + "\n"
 
 
+@pytest.mark.quick
 @pytest.mark.real_time
 async def test_all_kinds_of_steps_in_one(run, write, tmp_path, monkeypatch):
     monkeypatch.setenv("PENSTOCK_TEST_SECRET", "hidden")
@@ -131,6 +135,7 @@ async def test_all_kinds_of_steps_in_one(run, write, tmp_path, monkeypatch):
     assert {"both/facts", "list/back", "sections[0]/write", "refine[1]/edit", "route/true/shout"} <= paths
 
 
+@pytest.mark.quick
 @pytest.mark.real_time
 async def test_a_review_waits_and_checks(run, write, tmp_path):
     text = steps('- {name: editor, review: , check: "jobs:check"}')

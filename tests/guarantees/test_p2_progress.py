@@ -396,6 +396,7 @@ SEVERAL |= {"map-4", "map-unordered", "filter"}
 """Stages that begin several calls in one pass of the loop, if a task factory starts tasks lazily."""
 
 
+@pytest.mark.slow
 @grid(above=ABOVE, below=BELOW, depth=[1, 5], end=["first"])
 async def test_nothing_is_called_again_before_a_finished_result_is_handed_on(
     above, below, depth, end, turn_clock, place

@@ -65,6 +65,7 @@ async def test_the_books_of_a_run_are_right_at_every_instant(operator, ordered, 
     assert results.stats()["work"].in_flight == 0
 
 
+@pytest.mark.slow
 @grid(operator=OPERATORS, ordered=ORDERS, read=SOURCES, leave_after=[5, 1_000])
 async def test_the_books_balance_and_are_closed_at_the_end(operator, ordered, read, leave_after):
     chance = random.Random(leave_after)

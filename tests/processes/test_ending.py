@@ -15,7 +15,11 @@ from penstock.engines.process import starting
 
 from .work import alive, calling, double, give, hang, killed, links, pid, sleep_at_exit, start_sleeper, until, wait_for
 
-pytestmark = [pytest.mark.real_time, pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.real_time,
+    pytest.mark.filterwarnings("ignore:This process .* is multi-threaded"),
+]
 
 
 def descriptors():
@@ -38,6 +42,7 @@ def test_options():
     assert repr(processes(3)) == "processes(3)"
 
 
+@pytest.mark.quick
 async def test_closing_waits_for_calls_and_ends_workers(tmp_path):
     """A call that runs comes to its end within the grace; what waits is told that it will not be called."""
     async with calling() as (engine, submit):

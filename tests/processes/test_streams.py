@@ -25,7 +25,7 @@ from .work import (
     until,
 )
 
-pytestmark = pytest.mark.real_time
+pytestmark = [pytest.mark.real_time, pytest.mark.slow]
 
 NUMBERS = list(range(7))
 
@@ -65,6 +65,7 @@ async def test_one_bad_item_does_not_fail_its_group(on_error):
         assert len(items.failures) == (on_error == "collect")
 
 
+@pytest.mark.quick
 async def test_the_first_failure_is_raised_with_its_item(read_until_error):
     """P5: what was before it is handed on."""
     stream = penstock.stream(NUMBERS).map(fail_at_three, engine="process", concurrency=1)

@@ -22,7 +22,7 @@ from penstock import SqliteTable, SqliteVectors, durable
 from penstock.sinks import RowError
 from penstock.sinks.cells import cell, mapping
 
-pytestmark = pytest.mark.real_time
+pytestmark = [pytest.mark.real_time, pytest.mark.slow]
 
 UTC = dt.UTC
 EAST = dt.timezone(dt.timedelta(hours=5, minutes=30))
@@ -117,6 +117,7 @@ WRITTEN = [
 ]
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize(("given", "found"), WRITTEN, ids=lambda value: type(value).__name__)
 def test_a_value_is_written_as_the_page_says(given, found):
     written = cell(given)

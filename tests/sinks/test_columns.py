@@ -12,7 +12,7 @@ from penstock import OptionError, SqliteTable, SqliteVectors, durable
 from penstock.durable import StoreError, delivery
 from penstock.sinks import RowError
 
-pytestmark = pytest.mark.real_time
+pytestmark = [pytest.mark.real_time, pytest.mark.slow]
 
 
 @pytest.fixture(params=["table", "vectors"])
@@ -43,6 +43,7 @@ async def put(sink, roots, **options):
     return await rows.to(sink, **{"run": "r"} | options)
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("order", [*itertools.permutations(range(3))])
 async def test_a_new_column_is_added_whichever_root_ends_first(sink_of, order):
     sink = sink_of()
