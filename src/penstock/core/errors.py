@@ -24,7 +24,7 @@ class OptionError(PenstockError, ValueError, TypeError):
 
 
 class MisuseError(OptionError, RuntimeError):
-    """What was given cannot be done at all, for any item; so it ends the run, whatever `on_error` says.
+    """Something was given that cannot work for any item; so it ends the run, whatever `on_error` says.
 
     A coroutine object that was awaited before is one example: Python's own error for that is a RuntimeError.
     """

@@ -32,7 +32,10 @@ Gives the result of the work if it is known, else MISSING; for work that takes l
 
 @dataclass(frozen=True, slots=True)
 class Later[U]:
-    """What inline work returns when its result must still be awaited; a result may itself be an awaitable (P6)."""
+    """An awaitable that inline work returns because its result must still be awaited.
+
+    A result may be one itself (P6).
+    """
 
     result: Awaitable[U]
 
@@ -76,7 +79,7 @@ ANY_NUMBER: Final = Tolerance()
 
 @dataclass(frozen=True, slots=True)
 class Plan[T, U]:
-    """What a window has to do: its work and the checked options of its stage."""
+    """The work of a window, and the checked options of its stage."""
 
     name: str
     work: AsyncFn[T, U]

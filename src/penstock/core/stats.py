@@ -9,7 +9,7 @@ from penstock.core.text import line, table
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """How long calls took that returned: quantiles in seconds, within 2 %.
+    """Quantiles of how long calls took that returned, in seconds, within 2 %.
 
     `samples` calls were timed, a `share` of all (0 to 1): every call while they take 10 ms or more, else one in 16 or
     fewer; every call with `open(timing=True)`.

@@ -1,4 +1,4 @@
-"""What a durable run has to do: its source, its sink, its options."""
+"""The job of a durable run: its source, its sink, its options."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What is wrong with a store, so that the run ends, or with a row, so that its root fails or has to wait."""
+"""Errors of a store, which end a run, and of a row, which fail its root or make it wait."""
 
 from penstock.core.errors import OptionError, PenstockError
 
@@ -12,7 +12,7 @@ class StoreFullError(StoreError):
 
 
 class DamageError(StoreError):
-    """What is in a store is not what was put there."""
+    """A store does not hold what was put there."""
 
 
 class HeldError(PenstockError):

@@ -8,7 +8,7 @@ from penstock.testing.gauge import Gauge
 
 
 class FakeFailure(Exception):
-    """What a `FakeClient` raises when it has to fail."""
+    """The error of a `FakeClient` that has to fail."""
 
 
 class FakeClient:
