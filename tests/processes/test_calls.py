@@ -242,7 +242,7 @@ async def test_a_worker_imports_little_of_penstock():
     assert {name for name in ours if not name.startswith("penstock.engines.process")} == {
         *("penstock", "penstock.exports", "penstock.engines"),
     }
-    assert not answer.value & {"asyncio", "socket", "subprocess", "traceback", "multiprocessing", "tempfile", "ssl"}
+    assert not answer.value & {"asyncio", "multiprocessing"}
 
 
 async def test_a_call_that_closes_what_is_ours_harms_nobody_else(capfd):
