@@ -1,13 +1,16 @@
 """The texts of `--help`. A backspace alone on a line keeps the paragraph below it as it is written."""
 
 PENSTOCK = """
-Index documents and search them. Look at durable runs: what is done, what has failed, what to do again.
+Index documents and search them. Run pipelines of steps. Look at durable runs: what is done, what has failed, what to do
+again.
 
 \b
 Examples:
   penstock embed docs --to index.db           make or update an index
   penstock search index.db compress bytes     search it
-  penstock runs results.db                    list the durable runs of a database
+  penstock run article.yaml -i '"rivers"'      run a pipeline of steps
+  penstock resume .penstock RUN               go on with its run
+  penstock runs results.db                    list the durable runs of a database, or the runs of a workspace
   penstock status results.db                  show how they stand
   penstock dead results.db                    show what has failed, and why
   penstock redo results.db --run docs --all   have the next run do it all again
@@ -82,6 +85,7 @@ Exit codes: 0 done; 2 bad usage, or no such database; 3 not done: DB is damaged.
 Examples:
   penstock runs results.db
   penstock runs results.db --json
+  penstock runs .penstock                      the runs of pipelines in a workspace, which is a directory
 """
 
 STATUS = """
@@ -94,6 +98,7 @@ Exit codes: 0 done; 2 bad usage, or no such database or run; 3 not done: DB is d
 Examples:
   penstock status results.db
   penstock status results.db docs --json
+  penstock status .penstock rivers-1           the steps of the run of a pipeline, and what waits
 """
 
 DEAD = """
@@ -165,4 +170,82 @@ Exit codes: 0 done; 2 bad usage, or no such database or run; 3 not done: a run i
 Examples:
   penstock forget results.db --run docs
   penstock forget results.db --run docs --rows remove --yes
+"""
+
+RUN = """
+Run a pipeline of steps, or go on with its run. What is finished is recorded in the workspace: killed at any instant and
+called again with the same --run-id, it calls no finished step again.
+
+Stdout has a line "PATH: STATUS" for each step, then "run ID: STATUS". Progress goes to stderr. JSON of --input is read
+as the type that the pipeline takes.
+
+Ctrl-C or SIGTERM cancels what runs, records it, and says how to go on. A second one ends at once.
+
+Exit codes: 0 completed; 1 a step failed, or a review was rejected; 2 bad usage, a file with mistakes, or another
+definition; 3 could not be done: another process runs it, or the workspace cannot be used; 4 paused: something waits for
+an answer; 5 cancelled by somebody else; 130 stopped by Ctrl-C; 143 stopped by SIGTERM.
+
+\b
+Examples:
+  penstock run article.yaml --input '"rivers"' --run-id rivers-1
+  penstock run jobs:nightly -w /var/lib/jobs --run-id "$(date -I)"
+  penstock run article.yaml --check
+  penstock run article.yaml --input - --json < topic.json
+"""
+
+RESUME = """
+Go on with a run: what is not finished is run, what waits goes on waiting. The run knows where its pipeline is, unless
+it was begun in Python: then say --pipeline.
+
+Exit codes: those of penstock run.
+
+\b
+Examples:
+  penstock resume .penstock rivers-1
+  penstock resume work rivers-1 --pipeline jobs:article --on-change refuse
+"""
+
+APPROVE = """
+Let what waits go on, or another value for it. STEP can be left out if one waits. A step that was interrupted is called
+again, or has the value as its output. JSON is read as the type of what it replaces.
+
+Exit codes: 0 recorded; 1 the value cannot be stored; 2 bad usage, nothing waits, or the check refuses it; 3 the
+workspace cannot be used.
+
+\b
+Examples:
+  penstock approve .penstock rivers-1
+  penstock approve .penstock rivers-1 refine[1]/editor --value '{"text": "..."}' --note shorter
+"""
+
+REJECT = """
+Have a run fail at what waits when it goes on, now and later. penstock fork asks again.
+
+Exit codes: 0 recorded; 2 bad usage, or nothing waits; 3 the workspace cannot be used.
+
+\b
+Examples:
+  penstock reject .penstock rivers-1 --reason "not our topic"
+"""
+
+CANCEL = """
+Ask whoever runs a run to stop, and return. A run that nobody runs is cancelled at once.
+
+Exit codes: 0 recorded; 2 bad usage, or it has ended; 3 the workspace cannot be used.
+
+\b
+Examples:
+  penstock cancel .penstock rivers-1
+"""
+
+FORK = """
+Make a new run of what a run has finished that does not depend on STEP, and print its id. The old run is not touched.
+Go on with the new one by penstock resume.
+
+Exit codes: 0 made; 1 an output cannot be stored; 2 bad usage, or no such run or step; 3 the workspace cannot be used.
+
+\b
+Examples:
+  penstock fork .penstock rivers-1 --at join
+  penstock fork .penstock rivers-1 --at sections --output 'outline=["sources", "mouths"]'
 """

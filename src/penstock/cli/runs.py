@@ -39,7 +39,7 @@ def list_runs(database: str, *, as_json: bool) -> int:
         elif not found:
             complain("no runs")
         else:
-            _print_table(
+            print_table(
                 ("run", "state", "done", "dead", "rows", "begun", "source"),
                 ((run.name, run.state, run.done, run.dead, run.rows, _time(run.began), run.source) for run in found),
             )
@@ -121,11 +121,11 @@ def _list(found: Sequence["DeadRoot"]) -> None:
         of_run = [root for root in found if root.run == run and root.letters]
         found_there = causes((root.letters[0].error, root.letters[0].stage, root.key) for root in of_run)
         rows += [(cause.count, run, cause.stage, str(cause.key), cause.error) for cause in found_there]
-    _print_table(("roots", "run", "stage", "as in key", "error"), rows)
+    print_table(("roots", "run", "stage", "as in key", "error"), rows)
 
 
 def _list_each(found: Sequence["DeadRoot"]) -> None:
-    _print_table(("run", "key", "stage", "attempts", "set aside", "error"), _rows(found))
+    print_table(("run", "key", "stage", "attempts", "set aside", "error"), _rows(found))
 
 
 def _show(found: Sequence["DeadRoot"]) -> None:
@@ -186,7 +186,7 @@ def _print_json(document: Any) -> None:
     typer.echo(json.dumps(document))
 
 
-def _print_table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Print a table on a terminal, and elsewhere lines of aligned columns. Numbers are aligned to the right."""
     table = [headings, *rows]
     lines = [[f"{cell:,}" if isinstance(cell, int) else one_line(str(cell), _CELL) for cell in row] for row in table]
