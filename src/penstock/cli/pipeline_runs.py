@@ -119,7 +119,7 @@ def _go(
         workspace, concurrency=concurrency, on_step_complete=display.step, on_status_change=display.status
     )
     options: Any = {"cancel": token, "on_change": on_change}
-    stopping = _Stopping(token, display, workspace)
+    stopping = _Interruption(token, display, workspace)
 
     async def going() -> "PipelineResult[Any]":
         loop = asyncio.get_running_loop()
@@ -147,7 +147,7 @@ def _code(result: "PipelineResult[Any]") -> int:
     return {"completed": DONE, "paused": PAUSED, "cancelled": CANCELLED}.get(result.status, NOT_DONE)
 
 
-class _Stopping:
+class _Interruption:
     """Cancels the run at the first signal; the second ends the process at once."""
 
     def __init__(self, token: "CancelToken", display: StepDisplay, workspace: str) -> None:

@@ -59,7 +59,7 @@ def read_as(document: Any, kind: Any, place: str = "value") -> Any:  # noqa: C90
         return document
     if issubclass(whole, list | tuple | set | frozenset):
         return _collection(document, whole, get_args(kind), place)
-    if is_typeddict(whole) or dataclasses.is_dataclass(whole) or hasattr(whole, "model_validate"):
+    if _has_fields(whole):
         return _record(document, whole, place)
     if issubclass(whole, Mapping):
         return _mapping(document, get_args(kind), place)
@@ -80,6 +80,10 @@ def read_like(document: Any, old: Any, place: str = "value") -> Any:
     if type(old) is int and isinstance(document, float):
         return document
     return read_as(document, cast("Any", type(old)), place)
+
+
+def _has_fields(whole: Any) -> bool:
+    return is_typeddict(whole) or dataclasses.is_dataclass(whole) or hasattr(whole, "model_validate")
 
 
 def _refused(document: object, place: str, wanted: str) -> OptionError:
