@@ -3,7 +3,7 @@
 import random
 import sqlite3
 from contextlib import closing
-from itertools import batched
+from itertools import batched, count
 
 import pytest
 
@@ -216,3 +216,21 @@ async def test_a_trial_run_takes_no_more_than_its_limit_together(tmp_path):
     source = penstock.keyed(lambda: (read.append(n) or {"n": n} for n in range(500)), key=lambda row: row["n"])
     report = await source.to(penstock.SqliteTable(tmp_path / "t.db", "t"), run="r", limit=100)
     assert (report.delivered, len(read)) == (100, 100)
+
+
+@pytest.mark.real_time
+@pytest.mark.parametrize("counted", [True, False])
+async def test_a_source_that_fills_one_row_anew_for_each_item_is_read_item_by_item(tmp_path, counted):
+    """As a reader that saves memory does: what is read together would be the last row so many times."""
+    numbers = count()
+
+    def rows():
+        row = {}
+        for n in range(200):
+            row["n"] = n
+            yield row
+
+    source = penstock.keyed(rows, key=lambda row: next(numbers) if counted else row["n"])
+    table = penstock.SqliteTable(tmp_path / "t.db", "t")
+    await source.to(table, run="r")
+    assert [row["n"] for row in table.rows()] == list(range(200))

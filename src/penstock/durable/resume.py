@@ -31,7 +31,7 @@ class Resume(Through[Any, Tracked]):
     (P7).
     """
 
-    __slots__ = ("_admit", "_are_light", "_bundled", "_ledger", "_over", "_turn_asked")
+    __slots__ = ("_admit", "_are_light", "_bundled", "_last", "_ledger", "_over", "_reuses_items", "_turn_asked")
 
     def __init__(self, scope: Scope, upstream: Stage[Any], ledger: Ledger, admit: Admit, bundled: Bundled) -> None:
         super().__init__(scope, upstream, "resume")
@@ -39,6 +39,8 @@ class Resume(Through[Any, Tracked]):
         self._admit = admit
         self._bundled = bundled
         self._are_light = False
+        self._last: Any = None  # the item that was handed on last
+        self._reuses_items = False
         self._over = False
         self._turn_asked = False
 
@@ -59,6 +61,7 @@ class Resume(Through[Any, Tracked]):
                     tracked: Any = admit(item)
                     if tracked is not DROPPED:
                         self._delivered += 1
+                        self._last = item
                         return tracked  # type: ignore[no-any-return] # a Tracked
                     self._dropped += 1
                 item = upstream.pull(
@@ -70,6 +73,7 @@ class Resume(Through[Any, Tracked]):
                 tracked = admit(item)
                 if tracked is not DROPPED:
                     self._delivered += 1
+                    self._last = item
                     return tracked  # type: ignore[no-any-return] # a Tracked
                 self._dropped += 1
                 if now() > self.scope.turn_ends:
@@ -120,10 +124,12 @@ class Resume(Through[Any, Tracked]):
         for item in self.upstream.ready_items(ledger.room(WIDE if self._are_light else room)):
             items.append(item)
             total += (size := weight(item))
-            if size > 1:
+            if size > 1 or item is self._last or self._reuses_items:
+                self._reuses_items |= item is self._last  # one object, filled anew for each row
                 break
         if items:
             self._are_light = total == len(items)
+            self._last = items[-1]
         bundle = self._bundled(items) if len(items) >= MANY else None
         if bundle is None:
             return list(self._admitted(items))
