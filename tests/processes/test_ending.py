@@ -1,8 +1,10 @@
 """The end of an engine of processes and of its workers, and what a long life leaves behind."""
 
 import asyncio
+import contextvars
 import gc
 import os
+import weakref
 from pathlib import Path
 
 import pytest
@@ -223,6 +225,40 @@ async def test_an_engine_works_in_a_child_that_was_forked():
         await until(lambda: os.waitpid(child, os.WNOHANG) != (0, 0) or not alive(child))
         (answer,) = await submit((double, 2))
         assert answer.value == 4
+
+
+class Big:
+    pass
+
+
+KEPT = contextvars.ContextVar("KEPT")
+
+
+async def test_workers_hold_no_context_of_a_run():
+    """They outlive it."""
+    async with calling(2) as (_, submit):
+
+        async def use():
+            KEPT.set(big := Big())
+            await asyncio.gather(submit((double, 1)), submit((double, 2)))
+            return weakref.ref(big)
+
+        big = await asyncio.ensure_future(use())
+        await asyncio.sleep(0)
+        gc.collect()
+        assert big() is None
+
+
+async def test_many_workers_start_one_a_turn():
+    """P9: starting one takes milliseconds of the loop."""
+    async with calling(4) as (engine, submit):
+        answers = [submit((double, number)) for number in range(4)]
+        counts = []
+        while len(engine._children) < 4:
+            counts.append(len(engine._children))
+            await asyncio.sleep(0)
+        assert counts == [1, 2, 3]
+        assert [(await each)[0].value for each in answers] == [0, 2, 4, 6]
 
 
 async def test_functions_are_forgotten_when_nobody_can_call_them():

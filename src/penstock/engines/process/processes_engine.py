@@ -1,6 +1,7 @@
 """The engine of processes: which worker gets what, and who is started, stopped and replaced."""
 
 import asyncio
+import contextvars
 import os
 import pickle
 import sys
@@ -94,6 +95,7 @@ class Processes(Engine, Tell):
         self._waiting: deque[SentGroup] = deque()
         self._groups: dict[asyncio.Future[list[Answer]], SentGroup] = {}
         self._failed_starts = 0
+        self._starts_next = False
 
     # The contract
 
@@ -260,20 +262,27 @@ class Processes(Engine, Tell):
                     return
 
     def _start(self, wanted: int) -> None:
-        """Start workers until so many are starting, or there are as many as may be."""
+        """Start a worker, if fewer are starting and there may be another one; the next one has its own turn (P9)."""
         assert self._loop is not None
         wanted -= sum(child.starting for child in self._children)
-        while wanted > 0 and len(self._children) < self._workers:
-            if self._children and self._failed_starts >= MOST_FAILED_STARTS:
-                return  # those that are there go on alone
-            wanted -= 1
-            try:
-                started = start()
-            except (OSError, OptionError) as error:
-                if not self._children:
-                    self._fail_waiting(f"no worker process can be started: {why(error)}", error)
-                return
-            self._children.append(WorkerProcess(started, self._hello, self._loop, self))
+        if self._starts_next or wanted <= 0 or len(self._children) >= self._workers:
+            return
+        if self._children and self._failed_starts >= MOST_FAILED_STARTS:
+            return  # those that are there go on alone
+        try:
+            started = start()
+        except (OSError, OptionError) as error:
+            if not self._children:
+                self._fail_waiting(f"no worker process can be started: {why(error)}", error)
+            return
+        context = contextvars.Context()  # the callbacks of a worker must not hold that of a run
+        self._children.append(context.run(WorkerProcess, started, self._hello, self._loop, self))
+        self._starts_next = True
+        self._loop.call_soon(self._start_next, context=context)
+
+    def _start_next(self) -> None:
+        self._starts_next = False
+        self._place()
 
     @override
     def is_ready(self, child: WorkerProcess) -> None:
