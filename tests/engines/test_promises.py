@@ -165,7 +165,7 @@ async def once_failed(items, gates):
 async def test_a_late_call_fails_alone(make, gates):
     """P5: its place is free when it is over, and its neighbours do not see it."""
     async with make() as engine:
-        stream = penstock.stream(range(12)).map(held(gates, 5), engine=engine, timeout=0.3, on_error="collect")
+        stream = penstock.stream(range(12)).map(held(gates, 5), engine=engine, timeout=2, on_error="collect")
         async with stream.open() as items:
             letting_go = asyncio.create_task(once_failed(items, gates))
             seen = [item async for item in items]
