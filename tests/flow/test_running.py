@@ -2,6 +2,7 @@
 
 import asyncio
 import enum
+import shutil
 import threading
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
@@ -526,3 +527,12 @@ async def test_a_failure_and_a_cancel_are_both_told(engine):
     result = await engine.run(Pipeline("p").add(parallel("m", steps)), 1, cancel=token)
     assert result.status == "cancelled"
     assert [each.code for each in result.errors] == ["STEP_FAILED", "ABORTED"]
+
+
+async def test_a_result_is_shown_without_a_look_at_the_disk(engine, tmp_path):
+    """A log line must not fail because the workspace is gone, nor read what nobody asked for."""
+    await engine.run(Pipeline("p").step("a", inc), 1, run_id="a")
+    result = engine.result("a")
+    shutil.rmtree(tmp_path / "work")
+    assert "StepResult(path='a', name='a', status='completed'" in repr(result)
+    assert "output=..." in repr(result)

@@ -1,9 +1,9 @@
 """What became of runs and their steps, as users see it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import Field, dataclass, fields
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, override
 
 from penstock.core.errors import PenstockError
 from penstock.flow.context import State
@@ -62,6 +62,10 @@ class Unread:
         self.load: Callable[[], Any] = load
 
 
+def _fields(result: Any) -> tuple[Field[Any], ...]:
+    return fields(result)
+
+
 class _Reads:
     """A dataclass with a field whose value, where it was given an `Unread`, is read when it is first asked for."""
 
@@ -70,6 +74,14 @@ class _Reads:
             if isinstance(value, Unread):
                 object.__delattr__(self, name)
                 object.__setattr__(self, f"_{name}_unread", value)
+
+    @override
+    def __repr__(self) -> str:
+        """Show its fields; what was not read yet is not read for this."""
+        shown = (
+            f"{each.name}={repr(vars(self)[each.name]) if each.name in vars(self) else '...'}" for each in _fields(self)
+        )
+        return f"{type(self).__name__}({', '.join(shown)})"
 
     if not TYPE_CHECKING:  # to type checkers there are the fields alone
 
@@ -82,7 +94,7 @@ class _Reads:
             return value
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class StepResult(_Reads):
     """What became of a step.
 
@@ -113,7 +125,7 @@ class StepResult(_Reads):
     note: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class PipelineResult[O](_Reads):
     """What became of a run.
 
@@ -165,7 +177,7 @@ class RunInfo:
     ended: float | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Pending(_Reads):
     """A step that waits for an answer.
 
