@@ -143,6 +143,7 @@ def test_good_tests_pass_bad_tests_do_not_and_grid_folders_run_on_the_grid(tmp_p
     assert set(found) - good == set(re.findall(r"test_bad_\w+", SUITE)), output
 
 
+@pytest.mark.slow
 def test_without_uvloop_its_half_of_the_grid_is_skipped_with_the_reason(tmp_path):
     _, output = outcomes(tmp_path, {"adversarial/test_grid.py": GRID_SUITE}, WITHOUT_UVLOOP)
     assert "7 passed, 6 skipped" in output

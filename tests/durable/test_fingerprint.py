@@ -86,6 +86,7 @@ def test_code_inside_counts():
     assert of(made(source)) != of(made(source.replace("x + 1", "x + 2")))
 
 
+@pytest.mark.slow
 def test_the_order_of_a_set_of_constants_does_not_count():
     """A `frozenset` among the constants has another order in every process."""
     code = (

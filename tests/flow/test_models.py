@@ -93,7 +93,6 @@ async def test_an_answer_at_once(service):
     assert reply == Reply("Hello", service.stop, 5, 7)
 
 
-@pytest.mark.quick
 async def test_a_document_in_answer_to_a_streamed_request_is_an_answer(service):
     assert await ask(service, whole(service.document())) == Reply("Hello", service.stop, 5, 7)
 

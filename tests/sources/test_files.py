@@ -304,6 +304,7 @@ async def test_what_lies_where_nobody_could_look_is_not_missing(open_place, capl
     assert f"passed over: {open_place}/docs/{unread}: permission denied" in caplog.text
 
 
+@pytest.mark.slow
 async def test_where_very_much_cannot_be_read_nothing_is_missing(docs, table, monkeypatch):
     """Of a thousand places a list is kept; of more, the number."""
     make(docs, "a", "b", *(f"{number:04}" for number in range(1100)))

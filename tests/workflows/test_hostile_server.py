@@ -218,7 +218,6 @@ async def test_what_never_ends_is_left(first, more, message):
     assert server.sent < 40 << 20  # what the sockets hold, too
 
 
-@pytest.mark.quick
 @pytest.mark.parametrize(
     "first",
     [
