@@ -27,6 +27,7 @@ def check(draft):
         raise ValueError("bad words")
 
 def fail(value):
+    print("printed by a step")
     raise ValueError("no")
 
 article = (
@@ -145,7 +146,7 @@ def test_what_is_not_there_is_bad_usage(penstock, tmp_path):
     ):
         (tmp_path / "work").mkdir(exist_ok=True)
         assert penstock(command[0], "work", "none", *command[1:]).code == 2, command
-    assert penstock("runs", "work", "--json").json == []
+    assert penstock("runs", "work", "--json").code == 2
 
 
 def test_a_workspace_that_cannot_be_used_is_not_done(penstock, tmp_path):
@@ -209,3 +210,4 @@ def test_stdout_is_one_document_also_of_a_failure(penstock):
         "message": failed.json["error"]["message"],
     }
     assert json.loads(failed.out)["status"] == "failed"
+    assert "printed by a step" in failed.err

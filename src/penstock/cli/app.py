@@ -128,10 +128,15 @@ Database = Annotated[
 AsJSON = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
+def _is_workspace(place: str) -> bool:
+    """Whether it is a directory in which pipelines have been run."""
+    return Path(place, "workspace.db").is_file()
+
+
 @app.command(help=manual.RUNS)
 def runs(database: Database, *, json: AsJSON = False) -> None:
     """Run `penstock runs`."""
-    if Path(database).is_dir():
+    if _is_workspace(database):
         from penstock.cli.pipeline_runs import list_pipeline_runs  # noqa: PLC0415 -- see above
 
         raise typer.Exit(list_pipeline_runs(database, as_json=json))
@@ -148,7 +153,7 @@ def status(
     json: AsJSON = False,
 ) -> None:
     """Run `penstock status`."""
-    if Path(database).is_dir():
+    if _is_workspace(database):
         from penstock.cli.pipeline_runs import show_pipeline_run  # noqa: PLC0415 -- see above
 
         raise typer.Exit(show_pipeline_run(database, run, as_json=json))

@@ -8,6 +8,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext, redirect_stdout
 from datetime import datetime
 from pathlib import Path
 from shlex import quote
@@ -73,7 +74,8 @@ def run(
         from penstock.flow.json_reading import read_as  # noqa: PLC0415 -- as above
         from penstock.flow.matching import first_empty  # noqa: PLC0415 -- as above
 
-        pipeline = found(where, Path.cwd())
+        with _stdout_kept(wanted=as_json):
+            pipeline = found(where, Path.cwd())
         if check:
             if (empty := first_empty(pipeline)) is not None:
                 complain(f"{where}: {f'the pipeline at {empty!r}' if empty else 'the pipeline'} has no steps")
@@ -90,7 +92,8 @@ def resume(workspace: str, run_id: str, where: str | None, *, concurrency: int, 
     """Go on with a run, print what became of it, and return the exit code."""
 
     def command() -> int:
-        pipeline = _pipeline_of(workspace, run_id, where)
+        with _stdout_kept(wanted=as_json):
+            pipeline = _pipeline_of(workspace, run_id, where)
         return _go(
             pipeline, _NO_VALUE, workspace, run_id, concurrency=concurrency, on_change=on_change, as_json=as_json
         )
@@ -99,6 +102,11 @@ def resume(workspace: str, run_id: str, where: str | None, *, concurrency: int, 
 
 
 _NO_VALUE: Final = object()
+
+
+def _stdout_kept(*, wanted: bool) -> AbstractContextManager[object]:
+    """Have what code of the user prints go to stderr: stdout is to be one document."""
+    return redirect_stdout(sys.stderr) if wanted and sys.stderr is not None else nullcontext()
 
 
 def _go(
@@ -131,7 +139,8 @@ def _go(
                 return await engine.resume(run_id, pipeline=pipeline, **options)
             return await engine.run(pipeline, value, run_id=run_id, **options)
 
-    result = asyncio.run(going())
+    with _stdout_kept(wanted=as_json):
+        result = asyncio.run(going())
     _print_result(engine, result, workspace, as_json=as_json)
     if result.changed:
         complain(f"finished steps have other code now: {', '.join(result.changed)}")

@@ -57,8 +57,9 @@ def read_as(document: Any, kind: Any, place: str = "value") -> Any:  # noqa: C90
     whole: Any = origin or kind
     if not inspect.isclass(origin or kind) or whole is object:
         return document
+    kind_of: type[Any] = whole
     if issubclass(whole, list | tuple | set | frozenset):
-        return _collection(document, whole, get_args(kind), place)
+        return _collection(document, kind_of, get_args(kind), place)
     if _has_fields(whole):
         return _record(document, whole, place)
     if issubclass(whole, Mapping):
