@@ -165,3 +165,33 @@ async def main():
 if __name__ == "__main__":
     asyncio.run(main())
 """
+
+CELLS = (
+    """
+import penstock
+
+class Point:
+    def __init__(self, x):
+        self.x = x
+
+STEP = 2
+
+def move(point):
+    return Point(point.x + STEP)
+""",
+    """
+points = await penstock.stream([Point(1)]).map(move, engine="process").to_list()
+print(type(points[0]) is Point, points[0].x)
+""",
+    """
+with penstock.stream([Point(1)]).map(lambda point: move(point).x, engine="process").sync() as items:
+    print(list(items))
+""",
+)
+
+NOTEBOOK = """
+import sys, nbclient, nbformat
+cells = [nbformat.v4.new_code_cell(cell) for cell in sys.argv[1:]]
+notebook = nbclient.NotebookClient(nbformat.v4.new_notebook(cells=cells), timeout=60).execute()
+print("".join(output["text"] for cell in notebook.cells for output in cell.outputs), end="")
+"""

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 
 import pytest
 
@@ -126,3 +127,12 @@ def test_an_engine_that_nobody_closes_does_not_keep_the_program(start):
     process = start(programs.LEFT_OPEN)
     out, _ = process.communicate(timeout=60)
     assert (process.returncode, out) == (0, "8\n")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("nbclient") is None or find_spec("ipykernel") is None, reason="needs a notebook")
+def test_the_cells_of_a_notebook():
+    """What they define is nowhere but in the kernel; a class of theirs is the same one when it comes back."""
+    command = [sys.executable, "-c", programs.NOTEBOOK, *programs.CELLS]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "True 3\n[3]\n"), done.stderr
