@@ -416,3 +416,17 @@ async def test_the_first_result_of_quick_work_takes_one_call(above, below, end, 
     slow = Slow(turn_clock, seconds=0)
     await FIRST[end](BELOW[below](ABOVE[above](slow)))
     assert slow.calls == 1 or place.tasks == "lazy"
+
+
+async def test_a_source_that_blocks_lets_the_loop_go_round_for_results_that_take_some_passes(turn_clock):
+    """As those of threads do: it was read four times before the first of them was handed on."""
+
+    async def call(item):
+        for _ in range(3):
+            await asyncio.sleep(0)
+        return item
+
+    slow = Slow(turn_clock)
+    async with stream(slow.source).map(call, concurrency=9).open() as results:
+        assert await anext(results) == 0
+        assert slow.calls <= 2

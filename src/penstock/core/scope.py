@@ -11,6 +11,7 @@ import warnings
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import suppress
+from functools import partial
 from heapq import heappop, heappush
 from typing import Any, Protocol
 from weakref import ref
@@ -209,6 +210,15 @@ class Scope:
         """Give `stage` the next turn, not the one under way: others get the loop before."""
         self._next_turn.append(stage)
         self.request_turn()
+
+    def schedule_after(self, stage: Member, passes: int) -> None:
+        """Give `stage` a turn after so many passes of the loop: what threads have finished is on its way then."""
+        if self._closing:
+            return
+        if passes:
+            self.call_soon(partial(self.schedule_after, stage, passes - 1))
+        else:
+            self.schedule(stage)
 
     def request_turn(self) -> None:
         """Have a turn in the next pass of the loop."""

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, It
 from contextlib import suppress
 from dataclasses import replace
 from types import AsyncGeneratorType, GeneratorType
-from typing import Any, cast, override
+from typing import Any, Final, cast, override
 
 from penstock.core.at_hand import length_of
 from penstock.core.clock import now
@@ -21,6 +21,9 @@ from penstock.core.outcome import Failed
 from penstock.core.scope import Scope
 from penstock.core.stage import END, PENDING, Pulled, Stage
 from penstock.core.stats import StageStats
+
+PASSES: Final = 4
+"""Passes of the loop in which the result of a thread comes to the consumer: a source that blocks waits for so many."""
 
 type Source[T] = Iterable[T] | AsyncIterable[T] | Callable[[], Iterable[T] | AsyncIterable[T]]
 
@@ -86,7 +89,7 @@ class IteratorStage[T](SourceStage[T]):
         if now() > turn and self._last_turn == turn:  # an item a turn at least: a slow machine must not spin
             if not self._turn_asked:
                 self._turn_asked = True
-                self.scope.schedule_later(self)
+                self.scope.schedule_after(self, PASSES)
             return PENDING
         self._last_turn = turn
         try:
