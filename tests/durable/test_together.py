@@ -234,3 +234,18 @@ async def test_a_source_that_fills_one_row_anew_for_each_item_is_read_item_by_it
     table = penstock.SqliteTable(tmp_path / "t.db", "t")
     await source.to(table, run="r")
     assert [row["n"] for row in table.rows()] == list(range(200))
+
+
+@pytest.mark.real_time
+async def test_text_of_all_languages_and_columns_that_hold_a_mixture_are_taken_together(tmp_path, monkeypatch):
+    """Else one row of 64 that is in French would have all of them looked at one by one."""
+    apart = []
+    take = Deliverer._take
+    monkeypatch.setattr(Deliverer, "_take", lambda self, item: apart.append(item) or take(self, item))
+    values = [1, 2.5, None, "", "\xe9", "\u4e2d\U0001f600", True, -(2**63), 1e18]
+    rows = [{"n": f"\xe9{n:04}", "value": values[n % 9], "text": values[3 + n % 3]} for n in range(200)]
+    table = penstock.SqliteTable(tmp_path / "t.db", "t")
+    report = await penstock.keyed(rows[:-1], key=lambda row: row["n"]).to(table, run="r")
+    assert report.rows == 199
+    assert [*table.rows()] == rows[:-1]
+    assert len(apart) == 1

@@ -339,11 +339,11 @@ def _rise(keys: list[Any]) -> bool:
     kinds = {*map(type, keys)}
     if kinds == {int}:
         return all(map(lt, keys, islice(keys, 1, None))) and keys[0] >= _LEAST and keys[-1] <= _MOST
-    return kinds == {str} and all(map(lt, keys, islice(keys, 1, None))) and "".join(keys).isascii()
+    return kinds == {str} and all(map(lt, keys, islice(keys, 1, None))) and validate.is_utf8("".join(keys))
 
 
 def _are_plain(versions: list[Any]) -> bool:
-    return {*map(type, versions)} == {str} and "".join(versions).isascii()
+    return {*map(type, versions)} == {str} and validate.is_utf8("".join(versions))
 
 
 def _checked(key: object, position: int) -> Key:

@@ -33,6 +33,7 @@ MOST: Final = 2**63 - 1
 
 _NUMBERS: Final = "biuf"
 _NUMBERS_OF_PYTHON: Final = frozenset((int, float, bool))
+_PLAIN: Final = _NUMBERS_OF_PYTHON | {str, type(None)}
 _SHOWN: Final = 100
 """Characters of a value in a message, at most."""
 
@@ -87,16 +88,18 @@ def columns_at_once(names: tuple[str, ...], rows: Sequence[dict[str, Any]]) -> l
 
 
 def _is_plain(column: list[Any]) -> bool:
-    """Whether SQLite can hold all values as they are: no loop in Python, but for the tests of numbers."""
+    """Whether all values are such as SQLite has them; it looks at them in C, but for columns that hold a mixture."""
     kinds: set[type[object]] = {*map(type, column)}
-    if type(None) in kinds:
-        kinds.discard(type(None))
-        column = [value for value in column if value is not None]
-    if not kinds <= _NUMBERS_OF_PYTHON:
-        return kinds == {str} and "".join(column).isascii()
-    if float in kinds and (len(kinds) > 1 or any(map(isnan, column))):
+    if kinds == {str}:
+        return validate.is_utf8("".join(column))
+    if kinds == {float}:
+        return not any(map(isnan, column))
+    if not kinds <= _PLAIN:
         return False
-    return kinds <= {float} or (min(column) >= LEAST and max(column) <= MOST)
+    if str in kinds and not validate.is_utf8("".join([value for value in column if value.__class__ is str])):
+        return False
+    numbers: list[float] = [each for each in column if type(each) in _NUMBERS_OF_PYTHON]
+    return not numbers or (min(numbers) >= LEAST and max(numbers) <= MOST and not any(map(isnan, numbers)))
 
 
 def cell(value: Any) -> Cell:  # noqa: PLR0911 -- one for each kind
