@@ -15,5 +15,5 @@ def test_a_run_survives_a_kill_before_and_after_a_write():
     done = subprocess.run([sys.executable, program, "3::19"], capture_output=True, text=True, check=False)
     said = json.loads(done.stdout)
     assert said["wrong"] == {}
-    assert said["points"] >= 200
+    assert (said["points"] >= 200, said["tried"] >= 9) == (True, True)
     assert done.returncode == 0
