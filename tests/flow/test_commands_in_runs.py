@@ -91,6 +91,7 @@ print(asyncio.run(PipelineEngine("work").run(Pipeline("p", steps), None, run_id=
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 async def test_after_a_kill_no_second_copy_begins_while_the_first_lives(tmp_path):
     """Each takes a lock that it keeps to its end, and says if another has it."""
     os.mkfifo(tmp_path / "ready")

@@ -421,6 +421,7 @@ async def test_an_answer_that_repeats_the_key_is_masked(service):
     assert (await ask(service, streamed(service.events(text=f"<{KEY}>")))).text == "<***>"
 
 
+@pytest.mark.slow
 async def test_cancelled_at_every_await_it_leaves_nothing(service):
     """Leftovers are found by the fixture of all tests; connections by the server, which waits for their ends."""
     passes, done = 0, False

@@ -230,3 +230,4 @@ def _nothing(*_: object) -> None:
 
 if __name__ == "__main__":
     keep(int(sys.argv[1]))
+    posix._exit(0)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] -- somebody waits: there is nothing to tidy up
