@@ -12,6 +12,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
+from concurrent.futures import Future
 from dataclasses import dataclass
 from time import time
 from types import GenericAlias
@@ -260,7 +261,7 @@ class StepTree:
         """Go on with those that wait and have an answer now."""
         for path in paths:
             node = self.live.get(path)
-            if node is None or not node.waits or node.wakes:
+            if node is None or not node.waits or node.wakes or not node.taken_back.done():
                 continue
             record = self.reader.record(self.number, path)
             if record is not None and record.answer is not None:
@@ -272,6 +273,10 @@ class StepTree:
         return [path for path, node in self.live.items() if node.waits and isinstance(node, Waiting)]
 
 
+_WRITTEN: Future[None] = Future()
+_WRITTEN.set_result(None)
+
+
 class Node:
     """A step of a run under way.
 
@@ -281,11 +286,14 @@ class Node:
         waits: whether nothing of it goes on before somebody has answered.
         wakes: whether somebody has, and it goes on when there is a place for it.
         over: whether it is completed, or has failed.
+        taken_back: done unless an answer was refused and this is not written yet: until then it can still be read.
         awaits: leaves below it that are being stopped, before its parent is told that it failed.
         error: why it failed, where the step round it goes on.
     """
 
-    __slots__ = ("awaits", "error", "order", "origin", "over", "parent", "path", "step", "tree", "waits", "wakes")
+    __slots__ = (
+        "awaits", "error", "order", "origin", "over", "parent", "path", "step", "taken_back", "tree", "waits", "wakes",
+    )  # fmt: skip
     collects: bool = False
 
     def __init__(self, tree: StepTree, step: Any, path: str, parent: "Node | None", position: int) -> None:
@@ -297,6 +305,7 @@ class Node:
         self.origin: Whence = OutputOf("")
         self.waits: bool = False
         self.wakes: bool = False
+        self.taken_back: Future[None] | asyncio.Future[None] = _WRITTEN
         self.over: bool = False
         self.awaits: set[LeafNode] = set()
         self.error: PipelineError | None = None
@@ -866,7 +875,7 @@ class ReviewNode(Waiting):
                 self.step.check(value)
             except Exception as error:  # noqa: BLE001 -- it refuses the value
                 refused = said(error)
-                tree.write(
+                self.taken_back = tree.write(
                     tree.changed(
                         record, answer=None, answered=None, by=None, note="", refused=refused, status="running"
                     )
