@@ -22,7 +22,7 @@ test: .venv/.ready ## run the tests
 quick: .venv/.ready ## run what is quick, at one place of the grid, for daily work
 	@$(BIN)/python -m pytest -q -n 2 --quick
 
-test-3.12: .venv-3.12/.ready ## run on Python 3.12 what may differ there: what is quick or runs in real time, on both loops, with lazy and eager tasks
+test-3.12: .venv-3.12/.ready ## run on Python 3.12 what may differ there: what is quick or runs in real time, on both loops, with default and eager tasks
 	@.venv-3.12/bin/python -m pytest -q -n 2 --places=asyncio-default,uvloop-eager -m "not slow or quick or real_time" $(OPTIONS)
 
 soak: .venv/.ready ## run random schedules for 20 minutes, or MINUTES=1

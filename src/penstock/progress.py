@@ -131,7 +131,7 @@ def _display(*, stays: bool) -> Display:
 class LiveTable:
     """A table of the stages, redrawn four times a second."""
 
-    every = 0.25
+    every: float = 0.25
 
     def __init__(self, console: "Console", *, stays: bool) -> None:
         from rich.live import Live  # noqa: PLC0415 -- an extra
@@ -155,7 +155,7 @@ class LiveTable:
 class PlainLines:
     """A line every five seconds, from the first item on."""
 
-    every = 5.0
+    every: float = 5.0
 
     def show(self, stats: Stats, note: str) -> None:
         """Print a line, unless nothing has happened yet."""

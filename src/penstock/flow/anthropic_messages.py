@@ -30,7 +30,7 @@ class AnthropicMessages(Service):
     """
 
     package = "anthropic"
-    own_fields = frozenset({"model", "messages", "stream", "max_tokens"})
+    own_fields: frozenset[str] = frozenset({"model", "messages", "stream", "max_tokens"})
 
     def __init__(
         self,

@@ -30,7 +30,7 @@ class OpenAIChat(Service):
     """
 
     package = "openai"
-    own_fields = frozenset({"model", "messages", "stream"})
+    own_fields: frozenset[str] = frozenset({"model", "messages", "stream"})
 
     def __init__(
         self,

@@ -875,7 +875,7 @@ class ReviewNode(Waiting):
                 self.step.check(value)
             except Exception as error:  # noqa: BLE001 -- it refuses the value
                 refused = said(error)
-                self.taken_back = tree.write(
+                self.taken_back: Future[None] | asyncio.Future[None] = tree.write(
                     tree.changed(
                         record, answer=None, answered=None, by=None, note="", refused=refused, status="running"
                     )

@@ -155,7 +155,7 @@ class _Slot:
 class Ray(Engine):
     """Runs plain functions in actors of Ray; see `ray`."""
 
-    group_seconds = GROUP_SECONDS
+    group_seconds: float | None = GROUP_SECONDS
 
     def __init__(self, library: Any, workers: int | None, options: Mapping[str, Any], address: str | None) -> None:
         self._ray = library

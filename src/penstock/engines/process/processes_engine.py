@@ -66,7 +66,7 @@ def processors() -> int:
 class Processes(Engine, Tell):
     """Runs plain functions in processes of its own; see `processes`."""
 
-    group_seconds = 0.005
+    group_seconds: float | None = 0.005
     depth = DEPTH
 
     def __init__(self, workers: int | None = None, initializer: Callable[[], object] | None = None) -> None:

@@ -149,8 +149,8 @@ class WorkerProcess:
         self.dropped: list[int] = []
         self.groups: dict[int, SentGroup | None] = {}
         """Those that it has not answered, by number; None: what is left of one that was taken back."""
-        self.was_ready = False
-        self.ending = False
+        self.was_ready: bool = False
+        self.ending: bool = False
         self.failed: tuple[str, BaseException] | None = None
         """Why it could not start: what failed there, and how."""
         self.gone: asyncio.Future[None] = loop.create_future()
