@@ -828,7 +828,8 @@ def test_how_far_it_had_come_is_known_source_by_source(sink, tmp_path):
     pace.let(set(range(40)))
     assert report_of(stream, sink).complete
     alone = [line.split() for line in lines(pace.calls)[begun:] if not line.startswith(f"{os.getpid()} ")]
-    assert sorted(int(item) for _, item in alone) == [10, 11, 12, 13, 14]
+    tried = {int(item) for _, item in alone} - {0}  # which may be finished, but not stored, at the second death
+    assert tried == {10, 11, 12, 13, 14}
 
 
 class Pace:

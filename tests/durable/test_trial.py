@@ -290,7 +290,7 @@ async def test_one_of_merged_sources_that_gave_nothing_keeps_its_own(table):
 
 
 async def test_the_report_says_why_roots_died(table):
-    def row(number):
+    async def row(number):
         if number % 2:
             raise ConnectionError(f"host {number}.example: timed out after {number * 1000} ms")
         if number in {4, 8}:
