@@ -5,7 +5,16 @@ import asyncio
 import pytest
 
 from penstock import OptionError
-from penstock.flow import OutputRefused, Pipeline, PipelineEngine, parallel, review, step
+from penstock.flow import (
+    OutputRefused,
+    Pipeline,
+    PipelineEngine,
+    PipelineError,
+    parallel,
+    pipeline_engine,
+    review,
+    step,
+)
 
 pytestmark = pytest.mark.real_time
 
@@ -187,6 +196,23 @@ async def test_a_fork_keeps_what_does_not_depend_on_the_step(engine):
         engine.fork("x", at="q")
     with pytest.raises(OptionError, match="no output 's' to replace: there are 'a'"):
         engine.fork("x", at="m", outputs={"s": 1})
+
+
+async def test_a_large_output_that_a_fork_is_given_is_a_file(engine, tmp_path):
+    pipeline = Pipeline("p").step("a", inc).step("b", len)
+    await engine.run(Pipeline("p").step("a", inc).step("b", inc), 1, run_id="x")
+    new = engine.fork("x", at="b", outputs={"a": "y" * 100_000})
+    (file,) = (tmp_path / "runs" / new / "outputs").iterdir()
+    assert file.stat().st_size > 100_000 > (tmp_path / "workspace.db").stat().st_size
+    assert (await engine.resume(new, pipeline=pipeline)).output == 100_000
+
+
+async def test_a_fork_that_fails_leaves_no_file(engine, tmp_path, monkeypatch):
+    await engine.run(Pipeline("p").step("a", inc).step("b", inc), 1, run_id="x")
+    monkeypatch.setattr(pipeline_engine, "NEW_RUN", "INSERT INTO nowhere VALUES (1)")
+    with pytest.raises(PipelineError, match="nowhere"):
+        engine.fork("x", at="b", outputs={"a": "y" * 100_000})
+    assert [each.name for each in (tmp_path / "runs").iterdir()] == ["x"]
 
 
 async def test_changed_code_of_finished_steps_is_named_or_refused_or_done_again(engine, caplog):

@@ -331,6 +331,7 @@ async def test_a_hundred_at_once(go):
 
 
 def test_without_a_shared_keeper_each_has_its_own():
+    """Debug mode may say that a callback was slow: that is the machine's doing."""
     code = (
         "import asyncio, pathlib; from penstock.flow.programs import run_program;"
         "print(asyncio.run(run_program(['echo', 'x'], cwd=pathlib.Path('/'))))"
@@ -338,7 +339,8 @@ def test_without_a_shared_keeper_each_has_its_own():
     done = subprocess.run(
         [sys.executable, "-W", "error", "-X", "dev", "-c", code], capture_output=True, text=True, check=True
     )
-    assert (done.stdout, done.stderr) == ("x\n\n", "")
+    said = [line for line in done.stderr.splitlines() if not line.startswith("Executing <")]
+    assert (done.stdout, said) == ("x\n\n", [])
 
 
 ENGINE = """

@@ -1,5 +1,8 @@
 """Prompts as steps of runs, against a server that misbehaves: tries, usage, and what is stored."""
 
+import sys
+import threading
+
 import pytest
 
 from penstock import Retry
@@ -12,6 +15,7 @@ from penstock.flow import (
     TruncatedError,
     prompt,
     secret,
+    services,
 )
 
 from .model_server import (
@@ -114,3 +118,25 @@ async def test_a_key_that_is_not_there_begins_nothing(service, run, monkeypatch)
     result, asked = await run()
     assert (result.error.code, result.error.step, asked) == ("TASK_CREATION_FAILED", "p", 0)
     assert "'PENSTOCK_KEY'" in str(result.error)
+
+
+async def test_the_package_is_imported_off_the_loop(service, run, monkeypatch):
+    """It takes seconds, in which nothing else of the run could go on."""
+    places, real = [], service.model._import_all
+
+    def imported(model):
+        places.append(threading.current_thread() is threading.main_thread())
+        real(model)
+
+    monkeypatch.setattr(services, "_loaded", set())
+    monkeypatch.setattr(service.model, "_import_all", imported)
+    result, _ = await run(whole(service.document("Hello.")))
+    assert (result.output, places) == ("Hello.", [False])
+
+
+async def test_a_package_that_is_not_there_begins_nothing(service, run, monkeypatch):
+    monkeypatch.setattr(services, "_loaded", set())
+    monkeypatch.setitem(sys.modules, service.model.package, None)
+    result, asked = await run()
+    assert (result.error.code, result.error.step, asked) == ("TASK_CREATION_FAILED", "p", 0)
+    assert f"penstock[{service.model.package}]" in str(result.error)

@@ -1,6 +1,7 @@
 """Runs of an engine: what each kind of step gives, what is recorded, and that what is finished is not called again."""
 
 import asyncio
+import contextlib
 import enum
 import shutil
 import threading
@@ -13,11 +14,14 @@ from typing import NamedTuple
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
+import apsw
 import numpy as np
 import pytest
 
 from penstock import Failed, Limiter, Ok, OptionError, Retry
 from penstock.flow import Pipeline, PipelineEngine, PipelineError, parallel, step
+from penstock.flow.recorder import Recorder
+from penstock.flow.session import Session
 from penstock.tasks import CancelToken
 
 pytestmark = pytest.mark.real_time
@@ -536,3 +540,55 @@ async def test_a_result_is_shown_without_a_look_at_the_disk(engine, tmp_path):
     shutil.rmtree(tmp_path / "work")
     assert "StepResult(path='a', name='a', status='completed'" in repr(result)
     assert "output=..." in repr(result)
+
+
+async def test_a_run_that_has_ended_leaves_the_database_alone(engine, tmp_path):
+    """Without its log beside it, so that it can be copied as one file."""
+    result = await engine.run(Pipeline("p").step("a", inc), 1, run_id="a")
+    assert result.output == 2
+    assert sorted(each.name for each in (tmp_path / "work").iterdir()) == ["runs", "workspace.db"]
+
+
+@pytest.mark.parametrize("paused_before", [False, True])
+async def test_a_cancel_before_the_run_is_recorded_as_running_is_not_lost(engine, tmp_path, monkeypatch, paused_before):
+    """It comes when the lock is held, and nothing else is written yet."""
+    pipeline = Pipeline("p").step("a", inc).review("r").step("b", stuck)
+    await engine.run(pipeline, 1, run_id="a")
+    run = "a" if paused_before else engine.fork("a", at="a")
+    if paused_before:
+        engine.approve("a")
+    begun = Recorder.start
+
+    def start(recorder):
+        PipelineEngine(tmp_path / "work").cancel(run)
+        begun(recorder)
+
+    monkeypatch.setattr(Recorder, "start", start)
+    async with asyncio.timeout(10):
+        result = await engine.resume(run, pipeline=pipeline)
+    assert result.status == "cancelled"
+    monkeypatch.undo()
+    CALLS.clear()
+    assert (await engine.resume(run, pipeline=Pipeline("p").step("a", inc).review("r").step("b", inc))).error is None
+
+
+async def test_a_cancel_while_it_pauses_is_not_lost(engine, tmp_path, monkeypatch):
+    """It comes when nothing runs any more, and `paused` is not recorded yet."""
+    end, ends = Session._end, []
+
+    async def ended(session, execution):
+        if not ends:
+            ends.append(PipelineEngine(tmp_path / "work").cancel("a"))
+        await end(session, execution)
+
+    monkeypatch.setattr(Session, "_end", ended)
+    async with asyncio.timeout(10):
+        assert (await engine.run(Pipeline("p").review("r"), 1, run_id="a")).status == "cancelled"
+
+
+async def test_a_cancel_that_a_killed_process_did_not_act_upon_is_not_for_the_next(engine, tmp_path):
+    pipeline = Pipeline("p").step("a", inc)
+    await engine.run(pipeline.review("r"), 1, run_id="a")
+    with contextlib.closing(apsw.Connection(str(tmp_path / "work/workspace.db"))) as connection:
+        connection.execute("UPDATE flow_runs SET status = 'running', cancel = 12345")
+    assert (await engine.resume("a", pipeline=pipeline)).status == "completed"

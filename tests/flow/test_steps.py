@@ -126,6 +126,43 @@ def test_a_message_names_option_rule_and_value():
         step("a", double, retries=3)
 
 
+def test_memo_of_a_step_is_refused_as_that_of_a_step():
+    with pytest.raises(OptionError, match=r"^memo=True of step 'a' needs a function"):
+        step("a", partial(three, more=LOCK, ctx=1), memo=True)
+
+
+class CountedName(str):
+    """Counts how often it is looked for."""
+
+    __slots__ = ()
+    hashed = 0
+
+    def __hash__(self):
+        CountedName.hashed += 1
+        return super().__hash__()
+
+    __eq__ = str.__eq__
+
+
+def test_a_chain_looks_at_each_name_as_often_as_a_short_one_does():
+    CountedName.hashed = 0
+    pipeline = Pipeline("p")
+    for number in range(200):
+        pipeline = pipeline.step(CountedName(number), double)
+    assert CountedName.hashed < 200 * 10
+
+
+def test_pipelines_made_of_one_have_names_of_their_own():
+    base = Pipeline("p").step("a", double)
+    one, other = base.step("b", double), base.step("c", double)
+    assert [each.name for each in one.step("c", double).steps] == ["a", "b", "c"]
+    assert [each.name for each in other.step("b", double).steps] == ["a", "c", "b"]
+    assert [each.name for each in base.step("c", double).steps] == ["a", "c"]
+    for pipeline, name in ((one, "b"), (other, "c"), (base, "a"), (one, "a")):
+        with pytest.raises(OptionError, match=f"'{name}' twice"):
+            pipeline.step(name, double)
+
+
 def test_a_step_never_changes():
     pipeline = Pipeline("p", takes=int).step("a", double)
     with pytest.raises(AttributeError, match="immutable"):

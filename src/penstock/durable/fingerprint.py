@@ -44,8 +44,8 @@ def stage_code(operator: Operator) -> StageCode | None:
     return None if operator.code is None else StageCode(operator.code.title, fingerprint(operator.name, operator.code))
 
 
-def fingerprint(operator: str, code: Code) -> bytes:
-    """Return 16 bytes that differ when the results of the operator may differ."""
+def fingerprint(operator: str, code: Code, *, whose: str = "stage") -> bytes:
+    """Return 16 bytes that differ when the results of the operator may differ; errors call it `whose`."""
     try:
         deps = digest(code.deps)
     except PackError as error:
@@ -57,8 +57,8 @@ def fingerprint(operator: str, code: Code) -> bytes:
     function = held.print(code.fn)
     if code.memo and code.deps is None and held.opaque:
         raise OptionError(
-            f"memo=True of stage {code.title!r} needs a function that holds nothing but data, or deps= that says what "
-            f"its results depend on (a model, a prompt, a version): {held.opaque[0]}"
+            f"memo=True of {whose} {code.title!r} needs a function that holds nothing but data, or deps= that says "
+            f"what its results depend on (a model, a prompt, a version): {held.opaque[0]}"
         )
     return digest((sys.implementation.cache_tag, operator, function, deps))
 

@@ -31,7 +31,7 @@ def code_of_step(step: Step[Any, Any]) -> bytes:
             holds what cannot say all of itself.
     """
     fn, deps, memo = _parts(step)
-    return fingerprint(f"flow {step.kind}", Code(step.name, fn, in_band=False, deps=deps, memo=memo))
+    return fingerprint(f"flow {step.kind}", Code(step.name, fn, in_band=False, deps=deps, memo=memo), whose="step")
 
 
 def _parts(step: Step[Any, Any]) -> tuple[Any, object, bool]:

@@ -294,6 +294,7 @@ class Execution:
                 known = self._reader.memo(code, item)
             if known is not None:
                 return self.tree.stored(node.path, known)
+        await step.prepare()
         step.check(value)
         retry = step.options.retry
         caller = self._caller(node)

@@ -123,6 +123,9 @@ class Leaf(Step[I_contra, O_co]):
         super().__init__(name)
         self._set(options=options)
 
+    async def prepare(self) -> None:
+        """Do what takes long before the first check, off the loop; what it finds missing is for `check` to tell."""
+
     def check(self, value: Any) -> None:
         """Raise `CannotBegin` if something that the first attempt needs is not there."""
 

@@ -38,12 +38,14 @@ class Pipeline(Step[I_contra, O_co]):
         article = Pipeline("article", takes=str).step("outline", outline).map("sections", write, concurrency=4)
     """
 
-    __slots__ = ("source", "steps", "takes", "trigger")
+    __slots__ = ("_places", "source", "steps", "takes", "trigger")
     kind: ClassVar[str] = "pipeline"
     steps: tuple[Step[Any, Any], ...]
     takes: type[Any] | None
     trigger: Trigger
     source: str
+    _places: dict[str, int]
+    """Where each name stands; the pipelines made of this one by adding steps, each to the one before, share it."""
 
     @overload
     def __init__[T](self: "Pipeline[T, T]", name: str, /, *, takes: type[T], trigger: Trigger = "manual") -> None: ...
@@ -69,7 +71,8 @@ class Pipeline(Step[I_contra, O_co]):
         _check_forms(name, steps, takes)
         found = tuple(as_step(each, f"each of the steps of pipeline {name!r}") for each in steps)
         unique(found, f"pipeline {name!r}")
-        self._set(steps=found, takes=takes, trigger=checked(trigger), source="")
+        places = {each.name: place for place, each in enumerate(found)}
+        self._set(steps=found, takes=takes, trigger=checked(trigger), source="", _places=places)
 
     def add[U](self, step: Step[O_co, U], /) -> "Pipeline[I_contra, U]":
         """With a step behind the others, one made by `step`, `parallel` and the like, or a pipeline.
@@ -286,20 +289,26 @@ class Pipeline(Step[I_contra, O_co]):
 
     def read_from(self, source: str) -> Self:
         """The same, with the place that it was read from."""
-        return self._changed(self.steps, source)
+        return self._changed(self.steps, self._places, source)
 
     @override
     def children(self) -> Mapping[str, Step[Any, Any]]:
         return {each.name: each for each in self.steps}
 
     def _with(self, step: Step[Any, Any]) -> "Pipeline[Any, Any]":
-        steps = (*self.steps, as_step(step, f"a step of pipeline {self.name!r}"))
-        unique(steps, f"pipeline {self.name!r}")
-        return self._changed(steps, self.source)
+        added = as_step(step, f"a step of pipeline {self.name!r}")
+        steps = (*self.steps, added)
+        number, places = len(self.steps), self._places
+        if places.get(added.name, number) < number:
+            unique(steps, f"pipeline {self.name!r}")
+        if len(places) != number:  # another pipeline was made of this one
+            places = {each.name: place for place, each in enumerate(self.steps)}
+        places[added.name] = number
+        return self._changed(steps, places, self.source)
 
-    def _changed(self, steps: tuple[Step[Any, Any], ...], source: str) -> Self:
+    def _changed(self, steps: tuple[Step[Any, Any], ...], places: dict[str, int], source: str) -> Self:
         new = object.__new__(type(self))
-        new._set(name=self.name, steps=steps, takes=self.takes, trigger=self.trigger, source=source)
+        new._set(name=self.name, steps=steps, takes=self.takes, trigger=self.trigger, source=source, _places=places)
         return new
 
 

@@ -5,6 +5,7 @@ import os
 import secrets
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
+from shutil import rmtree
 from time import time
 from typing import Any, Final, Unpack, cast, override
 
@@ -17,7 +18,7 @@ from penstock.flow import codec
 from penstock.flow.accounts import RunAccounts, checked_id, known_run, listed_names
 from penstock.flow.matching import first_empty, step_at
 from penstock.flow.pipeline import Pipeline
-from penstock.flow.recorder import Statement
+from penstock.flow.recorder import Statement, put_file
 from penstock.flow.results import (
     ENDED,
     OutputRefused,
@@ -291,13 +292,28 @@ class PipelineEngine:
             _, row = known_run(found, run_id)
         if row.status in ENDED:
             raise OptionError(f"run {run_id!r} is {row.status}: there is nothing to cancel")
-        try:
-            with self._workspace.locked(row.run):
-                self._cancel_at_once(row.run)
-        except PipelineError as error:
-            if error.code != "ALREADY_RUNNING":
-                raise
-            self._write("UPDATE flow_runs SET cancel = 1 WHERE number = ?", (row.number,))
+        while True:
+            try:
+                with self._workspace.locked(row.run):
+                    self._cancel_at_once(row.run)
+            except PipelineError as error:
+                if error.code != "ALREADY_RUNNING":
+                    raise
+                if not self._is_asked(row):
+                    continue
+            return
+
+    def _is_asked(self, row: RunRow) -> bool:
+        """Ask whoever runs it to stop; False if another one has taken it meanwhile, or it waits for the next."""
+        holding = self._workspace.holding(row.run)
+        if holding is None:
+            return False
+        self._write("UPDATE flow_runs SET cancel = ? WHERE number = ? AND ended IS NULL", (holding, row.number))
+        now = self._workspace.holding(row.run)
+        if now is not None:
+            return now == holding
+        with self._reading() as found:
+            return known_run(found, row.run)[1].status in ENDED
 
     def _cancel_at_once(self, run: str) -> None:
         with self._reading() as found:
@@ -354,9 +370,13 @@ class PipelineEngine:
             "path, parent, position, name, kind, gives, status, attempts, interrupted, code, started, finished, error, "
             "requests, input_tokens, output_tokens, seconds, same, output, file, digest, by, note"
         )
+        stored = {path: self._workspace.stored(new, path, content) for path, content in contents.items()}
         with workspace_errors(self._workspace.database):
             connection = self._workspace.writer(power=self._settings.durability == "power")
             try:
+                for path, each in stored.items():
+                    if each.place is not None:
+                        put_file(each.place, contents[path])
                 with transaction(connection):
                     values = (new, secrets.token_hex(8), row.pipeline, row.source, shape, row.value, row.run, time())
                     connection.execute(NEW_RUN, values)
@@ -374,12 +394,15 @@ class PipelineEngine:
                             for each in again
                         ],
                     )
-                    for path, content in contents.items():
+                    for path, each in stored.items():
                         connection.execute(
-                            "UPDATE flow_steps SET output = ?, file = NULL, digest = NULL, same = NULL "
+                            "UPDATE flow_steps SET output = ?, file = ?, digest = ?, same = NULL "
                             "WHERE run = ? AND path = ?",
-                            (content, number, path),
+                            (each.output, each.file, each.digest, number, path),
                         )
+            except BaseException:
+                rmtree(self._workspace.run_directory(new), ignore_errors=True)
+                raise
             finally:
                 connection.close()
         return new

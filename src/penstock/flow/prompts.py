@@ -117,6 +117,12 @@ class Prompt(Leaf[Any, Any]):
         self._set(text=text, parse=parse, model=model, system=system, max_tokens=most)
 
     @override
+    async def prepare(self) -> None:
+        if isinstance(self.model, Service):
+            with suppress(ModuleNotFoundError):
+                await self.model.load()
+
+    @override
     def check(self, value: Any) -> None:
         if isinstance(self.model, Service):
             try:

@@ -54,19 +54,25 @@ class Recorder:
     """Writes for one run, in the order in which it is told.
 
     Attributes:
+        number: of the run.
         failure: why nothing is written any more, or None.
+
+    A cancel counts if it is meant for `holding`: see `Workspace.holding`.
     """
 
     def __init__(
         self,
         connection: "Connection",
         number: int,
+        *,
+        holding: int | None,
         loop: asyncio.AbstractEventLoop,
         noticed: Callable[[Noticed], None],
         failed: Callable[[BaseException], None],
     ) -> None:
         self._connection = connection
         self.number: int = number
+        self._holding = holding
         self._loop = loop
         self._noticed = noticed
         self._failed = failed
@@ -170,7 +176,7 @@ class Recorder:
             return
         self._seen = seen
         cancel = any(
-            wanted
+            wanted == self._holding
             for (wanted,) in self._connection.execute("SELECT cancel FROM flow_runs WHERE number = ?", (self.number,))
         )
         answered = tuple(

@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 from penstock.core import validate
 from penstock.core.errors import OptionError
 from penstock.core.retry import Seconds
+from penstock.core.scope import outlast
 from penstock.core.text import one_line
 from penstock.exports import naming_extras
 from penstock.flow.answers import MOST, AnswerBody, ModelAnswer, Trouble, is_transient, trouble
@@ -30,6 +31,9 @@ from penstock.retry_after import retry_after
 
 IDLE: Final = 60.0
 _CUT: Final = Trouble("the answer was cut off: it does not say why it ended", transient=True)
+_loaded: Final[set[str]] = set()
+"""The packages that are imported."""
+
 _QUOTED: Final = 300
 """Characters that are quoted of what a service says."""
 
@@ -98,6 +102,19 @@ class Service(Model):
         fields = json.dumps(self._request, sort_keys=True, default=repr)
         return [type(self).__name__, self._model, self._base_url, fields]
 
+    async def load(self) -> None:
+        """Import the package in a thread, once: it takes seconds.
+
+        Raises:
+            ModuleNotFoundError: it is not there.
+        """
+        if self.package in _loaded:
+            return
+        loading = asyncio.get_running_loop().run_in_executor(None, self._import_all)
+        await outlast(loading)
+        loading.result()
+        _loaded.add(self.package)
+
     def check(self) -> None:
         """Raise `CannotBegin` if the key is not there, and `ModuleNotFoundError` if the package is not."""
         self._import()
@@ -107,6 +124,7 @@ class Service(Model):
     async def ask(self, prompt: str, /, *, system: str | None = None, max_tokens: int = 4096) -> Reply:
         validate.instance("prompt", prompt, str, "a str")
         most = validate.whole("max_tokens", max_tokens, least=1)
+        await self.load()
         package = self._import()
         try:
             given = await self._given(package, prompt, system, most)
@@ -236,6 +254,11 @@ class Service(Model):
     def _import(self) -> Any:
         with naming_extras(type(self).__name__, dict.fromkeys((self.package, "httpx2"), self.package)):
             return __import__(self.package)
+
+    def _import_all(self) -> None:
+        self._import()
+        __import__("httpx2")
+        _tls()
 
     def _secret(self) -> str | None:
         if self._key is None or self._client is not None:

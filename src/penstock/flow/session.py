@@ -26,13 +26,14 @@ from penstock.flow.workspace import Record, RunRow, Workspace, WorkspaceReader, 
 from penstock.tasks.tokens import CancelToken, in_loop
 
 _BEGUN: Final = (
-    "UPDATE flow_runs SET status = 'running', errors = '[]', changed = ?, ended = NULL, cancel = 0, shape = ?, "
+    "UPDATE flow_runs SET status = 'running', errors = '[]', changed = ?, ended = NULL, shape = ?, "
     "source = ? WHERE number = ?"
 )
 ENDED_RUN: Final = "UPDATE flow_runs SET status = ?, errors = ?, ended = ?, cancel = 0 WHERE number = ?"
 _PAUSED: Final = (
-    "UPDATE flow_runs SET status = 'paused', cancel = 0 WHERE number = ? AND NOT EXISTS (SELECT 1 FROM flow_steps "
-    "WHERE run = flow_runs.number AND status = 'waiting' AND reason IS NOT NULL AND answer IS NOT NULL)"
+    "UPDATE flow_runs SET status = 'paused', cancel = 0 WHERE number = ? AND cancel IS NOT ? AND NOT EXISTS "
+    "(SELECT 1 FROM flow_steps WHERE run = flow_runs.number AND status = 'waiting' AND reason IS NOT NULL "
+    "AND answer IS NOT NULL)"
 )
 NEW_RUN: Final = (
     "INSERT INTO flow_runs(run, secret, pipeline, source, shape, value, status, errors, changed, forked_from, began, "
@@ -86,6 +87,8 @@ class Session:
         self._workspace = settings.workspace
         self._codes = Codes()
         self._cancelled: asyncio.CancelledError | None = None
+        self._is_asked = False
+        self._holding: int | None = None
         self._execution: Execution | None = None
         self._row: RunRow
         self._recorder: Recorder
@@ -126,14 +129,21 @@ class Session:
         try:
             row = reader.run(self._run)
             number = row.number if row is not None else _next_number(reader)
+            self._holding = self._workspace.holding(self._run)
             self._recorder = Recorder(
-                connection, number, asyncio.get_running_loop(), self._notice, self._writing_failed
+                connection,
+                number,
+                holding=self._holding,
+                loop=asyncio.get_running_loop(),
+                noticed=self._notice,
+                failed=self._writing_failed,
             )
             self._recorder.start()
             try:
                 with workspace_errors(self._workspace.database):
                     return await self._recorded(row)
             finally:
+                reader.connection.close()  # the last one to close writes: it leaves the database alone, without its log
                 await self._patiently(self._recorder.close())
         finally:
             reader.connection.close()
@@ -153,6 +163,7 @@ class Session:
                 return not_begun(self._run, self._pipeline, refused)
             row = self._reader.run(self._run)
             assert row is not None
+            self._is_asked = row.cancel == self._holding
             if row.status != "running":
                 self._row = row
                 break
@@ -197,7 +208,7 @@ class Session:
             grace=self._settings.grace,
             told=partial(self._tell_step, row),
         )
-        if self._cancelled is None and not (self._token is not None and self._token.cancelled):
+        if not self._is_to_stop:
             await self._patiently(settled(self._recorder.write(*statements)))
             self._clean()
             self._tell_status()
@@ -242,7 +253,7 @@ class Session:
         return statements, None
 
     async def _execute(self, execution: Execution) -> None:
-        if self._cancelled is not None or (self._token is not None and self._token.cancelled):
+        if self._is_to_stop:
             execution.cancel()
             return
         forget: Callable[[], None] = _nothing
@@ -272,7 +283,7 @@ class Session:
             errors.append(PipelineError("ABORTED", None, f"run {self._run!r} was cancelled"))
         number = self._row.number
         if not errors and not tree.is_over:
-            statements.append((_PAUSED, (number,)))
+            statements.append((_PAUSED, (number, self._holding)))
         else:
             status = "cancelled" if execution.is_cancelled else "failed" if errors else "completed"
             texts = json.dumps([[error.code, error.step, str(error)] for error in errors])
@@ -299,7 +310,14 @@ class Session:
         if row is not None and self._settings.on_status_change is not None:
             tell(self._settings.on_status_change, self._settings.accounts.info(row), "on_status_change")
 
+    @property
+    def _is_to_stop(self) -> bool:
+        """Whether somebody wants the run to be cancelled."""
+        is_signalled = self._token is not None and self._token.cancelled
+        return self._cancelled is not None or self._is_asked or is_signalled
+
     def _notice(self, noticed: Noticed) -> None:
+        self._is_asked = self._is_asked or noticed.cancel
         if self._execution is not None:
             self._execution.notice(noticed)
 

@@ -29,7 +29,7 @@ from penstock.flow.recorder import Recorder, Statement
 from penstock.flow.results import ErrorCode, OutputRefused, PipelineError
 from penstock.flow.shapes import Branch, Map, Parallel, Review, Rounds
 from penstock.flow.steps import Step
-from penstock.flow.workspace import LARGE, Record, WorkspaceReader, digest_of, name_of_file
+from penstock.flow.workspace import Record, WorkspaceReader
 
 INSERT_STEP: Final = (
     "INSERT INTO flow_steps(run, path, parent, position, name, kind, gives, status, attempts, interrupted, requests, "
@@ -191,12 +191,9 @@ class StepTree:
 
     def stored(self, path: str, content: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
         """The columns of an output of its own, and the file that has to be there before."""
-        if len(content) <= LARGE:
-            return {"same": None, "output": content, "file": None, "digest": None}, {}
-        digest = digest_of(content)
-        name = name_of_file(path, digest)
-        columns = {"same": None, "output": None, "file": f"runs/{self.run}/outputs/{name}", "digest": digest}
-        return columns, {"file": (self.reader.workspace.outputs(self.run) / name, content)}
+        stored = self.reader.workspace.stored(self.run, path, content)
+        columns = {"same": None, "output": stored.output, "file": stored.file, "digest": stored.digest}
+        return columns, {} if stored.place is None else {"file": (stored.place, content)}
 
     def columns_of(self, path: str, origin: Whence) -> tuple[dict[str, Any], dict[str, Any]]:
         """The columns that say where a value is, for a step that has it or waits with it."""

@@ -13,6 +13,7 @@ from hashlib import blake2b
 from pathlib import Path
 from threading import RLock
 from typing import TYPE_CHECKING, Any, Concatenate, Final, cast
+from zlib import crc32
 
 from penstock.core.errors import PenstockError
 from penstock.core.text import one_line
@@ -170,6 +171,16 @@ class Record:
         return Usage(self.requests, self.input_tokens, self.output_tokens, self.seconds)
 
 
+@dataclass(frozen=True, slots=True)
+class StoredOutput:
+    """The columns of an output of its own, and where its file is to be, if it has one."""
+
+    output: bytes | None
+    file: str | None
+    digest: bytes | None
+    place: Path | None
+
+
 class Workspace:
     """The directory of an engine."""
 
@@ -212,6 +223,14 @@ class Workspace:
             yield
         finally:
             lock.__exit__(None, None, None)
+
+    def holding(self, run: str) -> int | None:
+        """Return a number, not 0, of whoever holds the lock of a run: another for each holder; None if nobody does.
+
+        A cancel is meant for that one: what a killed process did not act upon is not for the next.
+        """
+        who = self.holder(run)
+        return None if who is None else crc32(who.encode()) + 1
 
     def holder(self, run: str) -> str | None:
         """Who runs it, with the process id; None if nobody does."""
@@ -281,6 +300,14 @@ class Workspace:
             connection.close()
             raise
         return connection
+
+    def stored(self, run: str, path: str, content: bytes) -> StoredOutput:
+        """Say where the output of a step is to stand: in the database, or, if it is large, in a file."""
+        if len(content) <= LARGE:
+            return StoredOutput(content, None, None, None)
+        digest = digest_of(content)
+        name = name_of_file(path, digest)
+        return StoredOutput(None, f"runs/{run}/outputs/{name}", digest, self.outputs(run) / name)
 
     def place(self, file: str) -> Path:
         """Where a file is that the database names."""
