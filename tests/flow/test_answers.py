@@ -207,6 +207,26 @@ async def test_a_large_output_that_a_fork_is_given_is_a_file(engine, tmp_path):
     assert (await engine.resume(new, pipeline=pipeline)).output == 100_000
 
 
+async def test_outputs_of_a_fork_are_a_mapping(engine):
+    await engine.run(Pipeline("p").step("a", inc), 1, run_id="x")
+    with pytest.raises(OptionError, match=r"^outputs must be a mapping of outputs by path, got \[1\]$"):
+        engine.fork("x", at="a", outputs=[1])
+
+
+async def test_a_check_that_gives_something_to_await_refuses(engine):
+    """Nobody awaits it: it would let all go on."""
+
+    async def never(x):
+        raise ValueError(x)
+
+    pipeline = Pipeline("p").review("r", check=lambda x: never(x))
+    await engine.run(pipeline, 1, run_id="x")
+    with pytest.raises(OptionError, match="check must be a plain function"):
+        engine.approve("x", pipeline=pipeline)
+    engine.approve("x")
+    assert (await engine.resume("x", pipeline=pipeline)).status == "paused"
+
+
 async def test_a_fork_that_fails_leaves_no_file(engine, tmp_path, monkeypatch):
     await engine.run(Pipeline("p").step("a", inc).step("b", inc), 1, run_id="x")
     monkeypatch.setattr(pipeline_engine, "NEW_RUN", "INSERT INTO nowhere VALUES (1)")

@@ -442,6 +442,8 @@ async def test_an_unknown_run_lists_those_there_are(engine):
     "options", [{"concurrency": 0}, {"durability": "maybe"}, {"grace": -1}, {"on_step_complete": 3}]
 )
 def test_options_of_the_engine_are_checked(tmp_path, options):
+    with pytest.raises(OptionError, match="workspace must be a path"):
+        PipelineEngine("a\0b")
     with pytest.raises(OptionError, match=next(iter(options))):
         PipelineEngine(tmp_path, **options)
 
@@ -592,3 +594,63 @@ async def test_a_cancel_that_a_killed_process_did_not_act_upon_is_not_for_the_ne
     with contextlib.closing(apsw.Connection(str(tmp_path / "work/workspace.db"))) as connection:
         connection.execute("UPDATE flow_runs SET status = 'running', cancel = 12345")
     assert (await engine.resume("a", pipeline=pipeline)).status == "completed"
+
+
+async def test_reading_leaves_nothing_beside_the_database(engine, tmp_path):
+    result = await engine.run(Pipeline("p").step("a", inc).step("b", boom), 1, run_id="a")
+    assert (result.outputs["a"], engine.result("a").status, len(engine.runs())) == (2, "failed", 1)
+    assert sorted(each.name for each in (tmp_path / "work").iterdir()) == ["runs", "workspace.db"]
+
+
+async def test_a_newer_format_is_refused_and_no_byte_is_changed(engine, tmp_path):
+    pipeline = Pipeline("p").step("a", inc)
+    await engine.run(pipeline, 1, run_id="a")
+    database = tmp_path / "work/workspace.db"
+    with contextlib.closing(apsw.Connection(str(database))) as connection:
+        connection.execute("UPDATE flow_format SET format = 99")
+    before = database.read_bytes()
+    result = await engine.run(pipeline, 1, run_id="b")
+    assert (result.error.code, "has format 99" in str(result.error)) == ("WORKSPACE_ERROR", True)
+    with pytest.raises(PipelineError, match="has format 99"):
+        engine.runs()
+    assert database.read_bytes() == before
+    assert sorted(each.name for each in database.parent.iterdir()) == ["runs", "workspace.db"]
+
+
+def test_a_workspace_below_a_file_is_no_empty_one(tmp_path):
+    (tmp_path / "file").write_text("x")
+    for place in ("file", "file/below"):
+        with pytest.raises(PipelineError, match="not a directory") as caught:
+            PipelineEngine(tmp_path / place).runs()
+        assert caught.value.code == "WORKSPACE_ERROR"
+
+
+@pytest.mark.parametrize("build", [
+    lambda p: p.branch("s", lambda x: later(x), {1: step("a", inc)}),
+    lambda p: p.branch("s", lambda x: later(x), {1: step("a", inc)}, otherwise=step("o", inc)),
+    lambda p: p.loop("s", step("a", inc), until=lambda x: later(x), max_rounds=3),
+])  # fmt: skip
+async def test_what_must_be_plain_may_give_nothing_to_await(engine, build):
+    """A coroutine is true, and hashable: a loop would end, and a check let all go on."""
+    result = await engine.run(build(Pipeline("p")), 1)
+    assert (result.status, result.error.step) == ("failed", "s")
+    assert "must be a plain function" in str(result.error)
+
+
+async def later(x):
+    return x
+
+
+async def test_a_file_that_was_changed_is_no_failure_of_a_choice(engine, tmp_path):
+    pipeline = Pipeline("p").step("a", lambda _: b"x" * 100_000)
+    await engine.run(pipeline.review("r"), 1, run_id="a")
+    (file,) = (tmp_path / "work/runs/a/outputs").iterdir()
+    file.write_bytes(b"y")
+    result = await engine.resume("a", pipeline=pipeline.branch("b", len, {3: step("c", len)}))
+    assert (result.error.code, result.error.step) == ("WORKSPACE_ERROR", "a")
+
+
+async def test_a_completed_run_names_the_steps_whose_code_is_another_now(engine):
+    await engine.run(Pipeline("p").step("a", inc).step("b", inc), 1, run_id="a")
+    result = await engine.run(Pipeline("p").step("a", inc).step("b", double), 1, run_id="a")
+    assert (result.output, result.changed) == (3, ("b",))

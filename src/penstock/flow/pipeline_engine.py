@@ -29,7 +29,7 @@ from penstock.flow.results import (
     StepResult,
 )
 from penstock.flow.session import ENDED_RUN, NEW_RUN, EngineSettings, PipelineRunOptions, Session, not_begun
-from penstock.flow.shapes import Review
+from penstock.flow.shapes import Review, plain_result
 from penstock.flow.tree import INSERT_STEP
 from penstock.flow.workspace import (
     Record,
@@ -254,7 +254,8 @@ class PipelineEngine:
                 if not isinstance(asks, Review):
                     raise OptionError(f"pipeline {pipeline.name!r} has no review {record.path!r}")
                 if asks.check is not None:
-                    asks.check(reader.output(row.number, record.path) if content is None else codec.unpacked(content))
+                    value = reader.output(row.number, record.path) if content is None else codec.unpacked(content)
+                    plain_result("check", asks.check(value))
         kept = "approve" if record.reason == "review" else "again"
         self._answer(row, record, kept if content is None else "value", (content, by, note))
 
@@ -320,7 +321,7 @@ class PipelineEngine:
             _, row = known_run(found, run)
         if row.status in ENDED:
             raise OptionError(f"run {run!r} is {row.status}: there is nothing to cancel")
-        error = ["ABORTED", None, "the run was cancelled"]
+        error = ["ABORTED", None, f"run {run!r} was cancelled"]
         self._write_all(
             (
                 "UPDATE flow_steps SET status = 'cancelled', finished = ? WHERE run = ? AND status = 'running'",
@@ -342,6 +343,7 @@ class PipelineEngine:
             OutputRefused: an output cannot be stored.
             PipelineError: `WORKSPACE_ERROR`.
         """
+        validate.instance("outputs", {} if outputs is None else outputs, Mapping, "a mapping of outputs by path")
         given = dict(outputs or {})
         with self._reading() as found:
             reader, row = known_run(found, run_id)

@@ -156,7 +156,11 @@ class Session:
         self._row = row
         self._recorder.number = row.number
         if row.status == "completed":
-            return self._settings.accounts.result(row, self._reader.records(row.number))
+            records = self._reader.records(row.number)
+            changed = matched(self._pipeline, records, self._codes).changed
+            self._warn_of(changed)
+            row.changed = json.dumps(changed)
+            return self._settings.accounts.result(row, records)
         while True:
             refused = await self._once()
             if refused is not None:
@@ -245,12 +249,15 @@ class Session:
         for record in records.values():
             if record.status == "running":
                 record.status = "killed"
-        if match.changed:
-            LOG.warning("run %r: finished steps have other code now: %s", self._run, ", ".join(match.changed))
+        self._warn_of(match.changed)
         shape = json.dumps(shape_of(self._pipeline))
         source = self._pipeline.source or row.source
         statements.append((_BEGUN, (json.dumps(match.changed), shape, source, row.number)))
         return statements, None
+
+    def _warn_of(self, changed: list[str]) -> None:
+        if changed:
+            LOG.warning("run %r: finished steps have other code now: %s", self._run, ", ".join(changed))
 
     async def _execute(self, execution: Execution) -> None:
         if self._is_to_stop:

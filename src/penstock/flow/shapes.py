@@ -3,7 +3,7 @@
 None of them is called: an engine reads what they consist of. `Pipeline` has methods for those that stand in a sequence.
 """
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Hashable, Mapping
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal, cast, overload, override
 
@@ -148,6 +148,15 @@ class Review(Step[Any, Any]):
         if check is not None:
             validate.plain_function(f"check of review {name!r}", check)
         self._set(check=check)
+
+
+def plain_result[T](whose: str, given: T) -> T:
+    """Return what a function gave that must be plain, unless somebody would have to await it."""
+    if isinstance(given, Awaitable):
+        if isinstance(given, Coroutine):
+            given.close()
+        raise OptionError(f"{whose} must be a plain function, it gave a {type(given).__name__} to be awaited")  # pyright: ignore[reportUnknownArgumentType] -- of the user
+    return given
 
 
 def unique(steps: tuple[Step[Any, Any], ...], where: str) -> None:

@@ -27,7 +27,7 @@ from penstock.flow.leaf import Leaf
 from penstock.flow.pipeline import Pipeline
 from penstock.flow.recorder import Recorder, Statement
 from penstock.flow.results import ErrorCode, OutputRefused, PipelineError
-from penstock.flow.shapes import Branch, Map, Parallel, Review, Rounds
+from penstock.flow.shapes import Branch, Map, Parallel, Review, Rounds, plain_result
 from penstock.flow.steps import Step
 from penstock.flow.workspace import Record, WorkspaceReader
 
@@ -746,8 +746,9 @@ class BranchNode(OneAtATime):
     def _chosen(self) -> Step[Any, Any] | None:
         """The step that is chosen; None if it failed."""
         tree, step = self.tree, self.step
+        value = tree.load(self.origin)
         try:
-            key = step.choose(tree.load(self.origin))
+            key = plain_result("choose", step.choose(value))
             found = step.cases.get(key, step.otherwise)
         except Exception as error:  # noqa: BLE001 -- of the user's function
             tree.fail(self, "STEP_FAILED", said(error), as_failure(error, "choose"))
@@ -785,8 +786,9 @@ class RoundsNode(OneAtATime):
         if self._path_of(number) in tree.records:
             self._begin(number, OutputOf(child.path))
             return
+        value = tree.load(OutputOf(child.path))
         try:
-            is_done = bool(step.until(tree.load(OutputOf(child.path))))
+            is_done = bool(plain_result("until", step.until(value)))
         except Exception as error:  # noqa: BLE001 -- of the user's function
             tree.fail(self, "STEP_FAILED", said(error), as_failure(error, "until"))
             return
@@ -869,7 +871,7 @@ class ReviewNode(Waiting):
         if self.step.check is not None:
             value = tree.reader.answered(tree.number, self.path) if edited else tree.load(self.origin)
             try:
-                self.step.check(value)
+                plain_result("check", self.step.check(value))
             except Exception as error:  # noqa: BLE001 -- it refuses the value
                 refused = said(error)
                 self.taken_back: Future[None] | asyncio.Future[None] = tree.write(

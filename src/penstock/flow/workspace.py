@@ -6,7 +6,7 @@ A composite step has no output of its own: a parallel, a map gives those of its 
 
 import re
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import wraps
 from hashlib import blake2b
@@ -246,26 +246,42 @@ class Workspace:
         Raises:
             PipelineError: `WORKSPACE_ERROR`.
         """
+        log = Path(f"{self.database}-wal")
         with workspace_errors(self.database):
-            reader = self.reader()
-        if reader is None:
-            yield None
-            return
+            is_alone = not log.exists()
         try:
             with workspace_errors(self.database):
-                reader.connection.execute("BEGIN")
-            yield reader
+                reader = self.reader()
+            if reader is None:
+                yield None
+                return
+            try:
+                with workspace_errors(self.database):
+                    reader.connection.execute("BEGIN")
+                yield reader
+            finally:
+                reader.connection.close()
         finally:
-            reader.connection.close()
+            if is_alone and log.exists():
+                self._remove_log()
+
+    def _remove_log(self) -> None:
+        """Have the empty log removed that reading has made: only what could write does it as it closes."""
+        from penstock.durable.sqlite.connection import connect_writer  # noqa: PLC0415 -- as above
+
+        with suppress(StoreError, OSError):
+            connect_writer(self.database).close()
 
     def reader(self) -> "WorkspaceReader | None":
         """What reads on a connection of its own, which is to be closed; None if there is no database yet."""
         from penstock.durable.sqlite.connection import connect_reader  # noqa: PLC0415 -- as above
 
-        if not Path(self.database).exists():
-            if self.directory.exists() and not self.directory.is_dir():
-                raise StoreError(f"{self.directory}: not a directory")
+        try:
+            Path(self.database).stat()
+        except FileNotFoundError:
             return None
+        except NotADirectoryError:
+            raise StoreError(f"{self.directory}: not a directory") from None
         connection = connect_reader(self.database)
         try:
             if not _check_format(connection):
