@@ -32,7 +32,7 @@ class RunAccounts:
         return row.status == "running" and self._workspace.holder(row.run) is None
 
     def info(self, row: RunRow) -> RunInfo:
-        """A run, in a line."""
+        """Return a run, in a line."""
         status = "killed" if self._is_killed(row) else row.status
         errors = errors_of(row)
         error = main_error(errors, row.status)
@@ -47,7 +47,7 @@ class RunAccounts:
         )
 
     def result(self, row: RunRow, records: Mapping[str, Record]) -> PipelineResult[Any]:
-        """What became of a run."""
+        """Sum up what became of a run."""
         killed = self._is_killed(row)
         steps = tuple(self.step_result(row, record, killed=killed) for record in records.values())
         errors = errors_of(row)
@@ -68,7 +68,7 @@ class RunAccounts:
         )
 
     def step_result(self, row: RunRow, record: Record, *, killed: bool = False) -> StepResult:
-        """What became of a step, of a run whose process was `killed` or not."""
+        """Sum up what became of a step, of a run whose process was `killed` or not."""
         has_output = record.status in {"completed", "waiting"}
         has_value = has_output and (record.status == "completed" or record.reason is not None)
         return StepResult(
@@ -86,7 +86,7 @@ class RunAccounts:
         )
 
     def pending(self, row: RunRow, record: Record) -> Pending:
-        """A step that waits."""
+        """Return a step that waits."""
         return Pending(
             record.path,
             Unread(partial(self._load, row, record.path)),
@@ -107,7 +107,7 @@ class RunAccounts:
 
 
 def errors_of(row: RunRow) -> tuple[PipelineError, ...]:
-    """What is recorded of failures."""
+    """Return the failures that are recorded."""
     return tuple(PipelineError(code, step, text) for code, step, text in json.loads(row.errors))
 
 
@@ -119,7 +119,7 @@ def main_error(errors: tuple[PipelineError, ...], status: str) -> PipelineError 
 
 
 def _last(records: Mapping[str, Record]) -> str | None:
-    """The path of the last step of a run that is completed."""
+    """Return the path of the last step of a run that is completed."""
     return max((each for each in records.values() if not each.parent), key=lambda each: each.position).path
 
 
@@ -128,7 +128,7 @@ def _moment(seconds: float | None) -> datetime | None:
 
 
 def known_run(reader: WorkspaceReader | None, run_id: object) -> tuple[WorkspaceReader, RunRow]:
-    """The run of that id; an `OptionError` that lists those there are if there is none."""
+    """Return the run of that id; an `OptionError` that lists those there are if there is none."""
     run = checked_id(run_id)
     row = None if reader is None else reader.run(run)
     if reader is None or row is None:
@@ -145,7 +145,7 @@ def listed_names(names: Iterable[str], most: int = 50) -> str:
 
 
 def checked_id(run_id: object) -> str:
-    """`run_id`, if a run can have it."""
+    """Return `run_id`, if a run can have it."""
     if not isinstance(run_id, str) or not RUN_ID.fullmatch(run_id):
         raise OptionError(
             f"run_id must be 1 to 200 of A-Z a-z 0-9 . _ : @ + -, first a letter or digit, got {run_id!r}"

@@ -47,7 +47,7 @@ class Trouble:
 
 
 def trouble(body: object, words: str = "") -> Trouble:
-    """What an error of a service says: `{"error": {"type", "code", "message"}}`, and what others make of that."""
+    """Read what an error of a service says: `{"error": {"type", "code", "message"}}`, and what others make of it."""
     inner: object = body
     if isinstance(body, Mapping):
         inner = cast("Mapping[str, object]", body).get("error", cast("object", body))
@@ -92,7 +92,7 @@ class ModelAnswer:
         raise NotImplementedError
 
     def reply(self) -> Reply | None:
-        """What there is."""
+        """Return what there is."""
         text = "".join(self.texts)
         if not text and self.stop is None and self.input_tokens is None and self.output_tokens is None:
             return None
@@ -214,7 +214,7 @@ class AnswerBody:
 
 
 def _json(data: bytes) -> Mapping[str, Any] | None:
-    """The JSON object in `data`, or None."""
+    """Return the JSON object in `data`, or None."""
     try:
         found: object = json.loads(data)
     except (ValueError, RecursionError):
@@ -223,12 +223,12 @@ def _json(data: bytes) -> Mapping[str, Any] | None:
 
 
 def mappings(value: object) -> Iterator[Mapping[str, Any]]:
-    """The mappings in a list, if it is one."""
+    """Give the mappings in a list, if it is one."""
     for each in cast("list[object]", value) if isinstance(value, list) else ():
         if isinstance(each, Mapping):
             yield cast("Mapping[str, Any]", each)
 
 
 def text_or_none(value: object) -> str | None:
-    """`value`, if it is a text that says something."""
+    """Return `value`, if it is a text that says something."""
     return value if isinstance(value, str) and value else None

@@ -28,7 +28,7 @@ class ClassGone(PenstockError):
 
 
 def packed(value: Any, what: str = "output") -> bytes:
-    """`value` as bytes.
+    """Pack `value` into bytes.
 
     Raises:
         OutputRefused: it cannot be stored; says the place in it, which begins with `what`, and the type there.
@@ -41,7 +41,7 @@ def packed(value: Any, what: str = "output") -> bytes:
 
 
 def unpacked(content: bytes, hint: Any = None) -> Any:
-    """The value that was packed; where its class is gone, that of the type `hint` is taken.
+    """Unpack a value; where its class is gone, that of the type `hint` is taken.
 
     Raises:
         ClassGone: a class is not there any more, or has other fields.
@@ -75,7 +75,7 @@ def _called(kind: type[Any]) -> str:
 
 
 def _refused(value: Any, place: str, deep: int = 0) -> tuple[str, type[Any]] | None:
-    """The place in `value` that cannot be stored, and its type; None if there is none, or only far down."""
+    """Return the place in `value` that cannot be stored, and its type; None if there is none, or only far down."""
     if deep > _DEEPEST:
         return place, kind_of(value)
     try:
@@ -93,7 +93,7 @@ _DEEPEST: Final = 50
 
 
 def _parts(value: Any) -> Iterator[tuple[str, Any]]:
-    """What is in a value that has parts, with how each is reached."""
+    """Give what is in a value that has parts, with how each is reached."""
     kind = kind_of(value)
     if kind is dict:
         for key, part in value.items():
@@ -124,15 +124,15 @@ class _ValueForm:
         raise NotImplementedError
 
     def name(self, value: Any) -> str:
-        """The class of `value`; `PackError` if it could not be found again."""
+        """Return the class of `value`; `PackError` if it could not be found again."""
         return _name_of_class(kind_of(value))
 
     def content(self, value: Any) -> Any:
-        """What there is to store."""
+        """Return what there is to store."""
         raise NotImplementedError
 
     def restored(self, name: str, content: Any, hint: Any) -> Any:
-        """The value."""
+        """Return the value."""
         raise NotImplementedError
 
 
@@ -320,7 +320,7 @@ _BY_LETTER: Final = {form.letter: form for form in _FORMS}
 def _completed(
     name: str, content: Any, fields: typing.Iterable[str], default: Callable[[str], tuple[bool, Any]]
 ) -> Mapping[str, Any]:
-    """What was stored by field, with defaults for fields that are new."""
+    """Return what was stored by field, with defaults for fields that are new."""
     stored = cast("dict[str, Any]", content) if isinstance(content, dict) else {}
     known = list(fields)
     if unknown := [field for field in stored if field not in known]:
@@ -352,7 +352,7 @@ def _inner(module: Any, name: str) -> Any:
 
 
 def _found(name: str, is_one: Callable[[Any], bool], hint: Any) -> Any:
-    """The class of that name; if it is gone, the one that `hint` has for it."""
+    """Return the class of that name; if it is gone, the one that `hint` has for it."""
     place, _, inside = name.partition(":")
     module = sys.modules.get(place)
     if module is None:
@@ -369,7 +369,7 @@ def _found(name: str, is_one: Callable[[Any], bool], hint: Any) -> Any:
 
 
 def _classes(hint: Any, seen: set[Any]) -> Iterator[type[Any]]:
-    """The classes that a type is made of, also those of the fields of dataclasses."""
+    """Give the classes that a type is made of, also those of the fields of dataclasses."""
     if isinstance(hint, typing.TypeAliasType):
         yield from _classes(hint.__value__, seen)
         return

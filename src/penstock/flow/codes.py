@@ -16,7 +16,7 @@ class Codes:
         self._known: dict[int, tuple[Step[Any, Any], bytes]] = {}
 
     def of(self, step: Step[Any, Any]) -> bytes:
-        """The fingerprint of a step, without those of the steps in it."""
+        """Return the fingerprint of a step, without those of the steps in it."""
         known = self._known.get(id(step))
         if known is None:
             known = self._known[id(step)] = step, code_of_step(step)

@@ -60,7 +60,7 @@ def command(
     stdin: Callable[[Any], str | bytes] | None = None,
     **options: Unpack[CommandOptions],
 ) -> Step[Any, str]:
-    """A step that runs a program without a shell; its output is what the program writes to stdout, as UTF-8.
+    """Make a step that runs a program without a shell; its output is what the program writes to stdout, as UTF-8.
 
     The program runs in a session of its own. When the step is stopped, its process group gets SIGTERM, after `grace`
     seconds SIGKILL, and is waited for. The group also ends when the program does, and when the engine is killed. Each
@@ -198,7 +198,7 @@ def _made_by(argv: object, stdin: object) -> tuple[object, object]:
 
 
 def _words(argv: object) -> tuple[str, ...]:
-    """`argv` as a tuple."""
+    """Return `argv` as a tuple."""
     given = cast("Sequence[object]", argv)
     rule = "argv must be a program and its arguments, a sequence of str without NUL"
     if isinstance(argv, str | bytes) or not isinstance(argv, Sequence) or not given:

@@ -55,7 +55,7 @@ class Recording(Protocol):
     idempotency_key: str
 
     def workspace(self) -> Path:
-        """The directory of the step, which exists."""
+        """Return the directory of the step, which exists."""
         ...
 
     def spent(self, usage: Usage) -> None:
@@ -109,7 +109,7 @@ class StepContext:
         return self._recorded("workspace").workspace()
 
     def output[O](self, step: Step[Any, O], /) -> O:
-        """The output of a step before this one, with its type: `state[step.name]`."""
+        """Return the output of a step before this one, with its type: `state[step.name]`."""
         return cast("O", self.state[step.name])
 
     def add_usage(self, *, input_tokens: int | None = None, output_tokens: int | None = None) -> None:

@@ -280,7 +280,7 @@ class Execution:
     # A leaf
 
     async def _outcome(self, node: LeafNode) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The columns of the output of a leaf, and the file that has to be there before."""
+        """Return the columns of the output of a leaf, and the file that has to be there before."""
         step = node.step
         code = self._codes.of(step)
         item = b""
@@ -354,7 +354,7 @@ class Execution:
             return self.tree.load(node.origin, node.step)
 
     def _caller(self, node: LeafNode) -> Callable[[Any, StepContext], Awaitable[Any]]:
-        """How the leaf is called, within its timeout."""
+        """Return how the leaf is called, within its timeout."""
         step, timeout = node.step, node.step.options.timeout
         if isinstance(step, FunctionStep) and (where := self._where(step)) is not None:
             return lambda value, ctx: where.call(step.fn, step.arguments(value, ctx), timeout)
@@ -378,7 +378,7 @@ class Execution:
         return self._bound(step, engine)[0]
 
     def _bound(self, step: FunctionStep, engine: Engine | Make) -> tuple[Binding, Limits | None]:
-        """A step on an engine that is shared with others, or its own."""
+        """Return a step on an engine that is shared with others, or its own."""
         found = self._engines.get(id(step))
         if found is None:
             assert self._scope is not None
@@ -437,7 +437,7 @@ class StepRecording:
         self.idempotency_key: str = f"{row.secret}-{codec.digest(node.path).hex()}"
 
     def workspace(self) -> Path:
-        """The directory of the step, which exists."""
+        """Return the directory of the step, which exists."""
         tree = self._execution.tree
         directory = tree.reader.workspace.step_directory(self.run_id, self._node.path)
         directory.mkdir(parents=True, exist_ok=True)
@@ -568,7 +568,7 @@ def _digest(step: Leaf[Any, Any], value: Any) -> bytes:
 
 
 def _sequences_round(node: Node) -> Iterator[tuple[SequenceNode, list[str]]]:
-    """The sequences that a step is in, from the innermost, each with the names of the steps before it there."""
+    """Give the sequences that a step is in, from the innermost, each with the names of the steps before it there."""
     child: Node = node
     while (parent := child.parent) is not None:
         if isinstance(parent, SequenceNode):
@@ -582,7 +582,7 @@ def _names_before(node: Node) -> list[str]:
 
 
 def text_of(error: BaseException) -> str:
-    """What a step raised, as text: its type and what it says."""
+    """Return what a step raised, as text: its type and what it says."""
     return str(error) if isinstance(error, AttemptTimeout) else said(error)
 
 

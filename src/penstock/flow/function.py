@@ -28,7 +28,7 @@ def step[I, O](
     name: str, fn: Callable[[I, StepContext], O | Awaitable[O]], /, **options: Unpack[StepOptions]
 ) -> Step[I, O]: ...
 def step(name: str, fn: Callable[..., Any], /, **options: Unpack[StepOptions]) -> Step[Any, Any]:
-    """A step that calls `fn` with its value; with the `StepContext`, too, if it has a second required parameter.
+    """Make a step that calls `fn` with its value; with the `StepContext`, too, if it has a second required parameter.
 
     Plain `def` functions run in a thread; async ones, lambdas, builtins and other callables on the loop. An awaitable
     that comes back is awaited. A thread cannot be stopped: at its timeout the step fails, and the run waits for the
@@ -71,7 +71,7 @@ class FunctionStep(Leaf[Any, Any]):
             code_of_step(self)  # what cannot say all of itself is refused when it is built
 
     def arguments(self, value: Any, ctx: StepContext) -> tuple[Any, ...]:
-        """What the function is called with."""
+        """Return what the function is called with."""
         return (value, ctx) if self.takes_context else (value,)
 
     @override
@@ -89,7 +89,7 @@ class FunctionStep(Leaf[Any, Any]):
 
 
 def annotations_of(fn: Callable[..., Any]) -> Mapping[str, Any]:
-    """The types of the first parameter of a function ("value") and of what it gives ("return"), as far as declared."""
+    """Return the declared types of the first parameter of a function ("value") and of what it gives ("return")."""
     target = fn if inspect.isroutine(fn) else fn if isinstance(fn, type) else getattr(fn, "__call__", fn)  # noqa: B004 -- the bound method itself is wanted
     try:
         hints = get_type_hints(target)

@@ -32,7 +32,7 @@ _OF_TEXT = (Decimal, Fraction, UUID, complex)
 
 
 def read_as(document: Any, kind: Any, place: str = "value") -> Any:  # noqa: C901, PLR0911 -- a case each
-    """`document` as a value of `kind`; None and Any take what comes.
+    """Return `document` as a value of `kind`; None and Any take what comes.
 
     Raises:
         OptionError: it is none; the message says the place.
@@ -68,7 +68,7 @@ def read_as(document: Any, kind: Any, place: str = "value") -> Any:  # noqa: C90
 
 
 def read_like(document: Any, old: Any, place: str = "value") -> Any:
-    """`document` as a value like `old`, which it replaces."""
+    """Return `document` as a value like `old`, which it replaces."""
     if old is None:
         return document
     if type(old) in {list, tuple, set, frozenset}:

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 
 def as_json(value: object) -> Any:
-    """`value` made of what JSON has: a dataclass as an object, a date in its ISO form; of all else its `str`."""
+    """Return `value` made of what JSON has: a dataclass as an object, a date in its ISO form; of all else its `str`."""
     if isinstance(value, Enum):
         return as_json(value.value)
     if isinstance(value, Mapping):
@@ -20,7 +20,7 @@ def as_json(value: object) -> Any:
 
 
 def _scalar(value: float | str | None) -> Any:
-    """It as its plain type; what JSON has no number for as a text."""
+    """Return it as its plain type; what JSON has no number for as a text."""
     if isinstance(value, str):
         return str(value)
     if value is None or isinstance(value, bool):

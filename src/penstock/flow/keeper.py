@@ -94,7 +94,7 @@ class Guard:
         self._tell(ENDED + b"%d" % status)
 
     def _received(self) -> Spec | None:
-        """What is to be run; None if the engine has gone."""
+        """Return what is to be run; None if the engine has gone."""
         length = self._exactly(LENGTH)
         whole = None if length is None else self._exactly(int.from_bytes(length, "big"))
         return None if whole is None else marshal.loads(whole)  # noqa: S302 -- of our own engine

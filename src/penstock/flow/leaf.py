@@ -87,7 +87,7 @@ class LeafOptions:
 def leaf_options(
     kind: str, options: Mapping[str, Any], *, more: Collection[str] = (), without: Collection[str] = ()
 ) -> LeafOptions:
-    """The options that all leaves have, of those that were given to a step of that kind.
+    """Return the options that all leaves have, of those that were given to a step of that kind.
 
     `more` names those that this kind has beside them, for itself to check; `without` those that it has not.
 
@@ -134,9 +134,9 @@ class Leaf(Step[I_contra, O_co]):
         raise NotImplementedError
 
     def code(self) -> tuple[Callable[..., Any], object]:
-        """The function, and whatever else than `deps` says what the output depends on, made of JSON-like values."""
+        """Return the function, and JSON-like values that the output depends on beside `deps`."""
         raise NotImplementedError
 
     def annotations(self) -> Mapping[str, Any]:
-        """The types of what it takes ("value") and gives ("return"), as far as they are declared."""
+        """Return the types of what it takes ("value") and gives ("return"), as far as they are declared."""
         return {}

@@ -25,18 +25,18 @@ class Mask:
         self._pattern = re.compile(b"|".join(map(re.escape, self._secrets))) if self._secrets else None
 
     def text(self, text: str) -> str:
-        """`text` without the secrets."""
+        """Return `text` without the secrets."""
         if self._pattern is None:
             return text
         masked = self._pattern.sub(STARS.encode(), text.encode(errors="surrogatepass"))
         return masked.decode(errors="surrogatepass")
 
     def stream(self) -> "MaskedStream":
-        """A stream of bytes from which secrets are taken."""
+        """Make a stream of bytes from which secrets are taken."""
         return MaskedStream(self)
 
     def split(self, data: bytes) -> tuple[bytes, bytes]:
-        """`data` masked as far as no secret can begin in it that goes on behind its end, and the rest."""
+        """Return `data` masked as far as no secret can begin in it that goes on behind its end, and the rest."""
         if self._pattern is None:
             return data, b""
         parts: list[bytes] = []
@@ -75,11 +75,11 @@ class MaskedStream:
         self._rest = b""
 
     def feed(self, data: bytes) -> bytes:
-        """What can be told of `data` and all before it."""
+        """Return what can be told of `data` and all before it."""
         told, self._rest = self._mask.split(self._rest + data)
         return told
 
     def end(self) -> bytes:
-        """The rest, which is the beginning of a secret at most."""
+        """Return the rest, which is the beginning of a secret at most."""
         rest, self._rest = self._rest, b""
         return self._mask.text(rest.decode("latin-1")).encode("latin-1") if rest else rest

@@ -32,7 +32,7 @@ class Match:
 
 
 def matched(pipeline: Pipeline[Any, Any], records: Mapping[str, Record], codes: Codes) -> Match:
-    """How the records of a run fit a definition."""
+    """Compare the records of a run with a definition."""
     below: dict[str, list[Record]] = {}
     for record in records.values():
         below.setdefault(record.parent, []).append(record)
@@ -71,7 +71,7 @@ def _places(step: Step[Any, Any]) -> Mapping[str, Step[Any, Any]]:
 def _in_order(
     step: Step[Any, Any], records: "list[Record] | tuple[()]", names: Mapping[str, Record]
 ) -> Iterator[Record | None]:
-    """The records of the steps in one; of a pipeline in its order, None for a step that has none, then the others."""
+    """Give the records of the steps in one; of a pipeline in its order, None where a step has none, then the others."""
     if not isinstance(step, Pipeline):
         yield from records
         return
@@ -96,7 +96,7 @@ def _has_finished(record: Record, below: Mapping[str, list[Record]]) -> bool:
 
 
 def step_at(pipeline: Pipeline[Any, Any], path: str) -> Step[Any, Any] | None:
-    """The step of a definition that is at a path, or None."""
+    """Return the step of a definition that is at a path, or None."""
     step: Step[Any, Any] | None = pipeline
     for part in path.split("/"):
         if step is None:
@@ -109,12 +109,12 @@ def step_at(pipeline: Pipeline[Any, Any], path: str) -> Step[Any, Any] | None:
 
 
 def shape_of(step: Step[Any, Any]) -> list[Any]:
-    """What a definition consists of, as lists for JSON: kind, name, and the same of the steps in it."""
+    """Return what a definition consists of, as lists for JSON: kind, name, and the same of the steps in it."""
     return [step.kind, step.name, [shape_of(each) for each in step.children().values()]]
 
 
 def new_paths(before: str, pipeline: Pipeline[Any, Any]) -> list[str]:
-    """The paths of a definition that the shape before had not."""
+    """Return the paths of a definition that the shape before had not."""
     old = set(_paths(json.loads(before), ""))
     return [path for path in _paths(shape_of(pipeline), "") if path not in old]
 
@@ -128,7 +128,7 @@ def _paths(shape: list[Any], path: str) -> Iterator[str]:
 
 
 def first_empty(step: Step[Any, Any], path: str = "") -> str | None:
-    """The path of the first pipeline without steps; "" is that of the run, None: there is none."""
+    """Return the path of the first pipeline without steps; "" is that of the run, None: there is none."""
     if isinstance(step, Pipeline) and not step.steps:
         return path
     for each in step.children().values():

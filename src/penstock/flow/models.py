@@ -28,7 +28,7 @@ class Model(Protocol):
     """Anything that can be asked."""
 
     async def ask(self, prompt: str, /, *, system: str | None = None, max_tokens: int = 4096) -> Reply:
-        """The answer to `prompt`.
+        """Return the answer to `prompt`.
 
         Raises:
             ModelError: there is none, or only a part of one.
@@ -75,5 +75,5 @@ def transient(error: BaseException) -> bool:
 
 
 def asked_wait(error: BaseException) -> float | None:
-    """The seconds that the service asks to wait after that error."""
+    """Return the seconds that the service asks to wait after that error."""
     return error.retry_after if isinstance(error, ModelError) else None

@@ -75,7 +75,7 @@ class Pipeline(Step[I_contra, O_co]):
         self._set(steps=found, takes=takes, trigger=checked(trigger), source="", _places=places)
 
     def add[U](self, step: Step[O_co, U], /) -> "Pipeline[I_contra, U]":
-        """With a step behind the others, one made by `step`, `parallel` and the like, or a pipeline.
+        """Add a step behind the others, one made by `step`, `parallel` and the like, or a pipeline.
 
         Raises:
             OptionError: it is no step, or its name is there already.
@@ -99,7 +99,7 @@ class Pipeline(Step[I_contra, O_co]):
         self, name: str, fn: Callable[[O_co, StepContext], U | Awaitable[U]], /, **options: Unpack[StepOptions]
     ) -> "Pipeline[I_contra, U]": ...
     def step(self, name: str, fn: Callable[..., Any], /, **options: Unpack[StepOptions]) -> "Pipeline[Any, Any]":
-        """With a step that calls `fn`, behind the others: see `penstock.flow.step`.
+        """Add a step that calls `fn`, behind the others: see `penstock.flow.step`.
 
         Raises:
             OptionError: the name or an option breaks its rule, or the function cannot be called so.
@@ -215,7 +215,7 @@ class Pipeline(Step[I_contra, O_co]):
         on_error: MapOnError = "raise",
         **options: Unpack[MapOptions],
     ) -> "Pipeline[Any, Any]":
-        """With a step that calls `fn`, a function or a step, for each item, and gives a list in their order.
+        """Add a step that calls `fn`, a function or a step, for each item, and gives a list in their order.
 
         It takes any iterable but `str`, `bytes`, mappings and sets, whose order does not last.
 
@@ -248,7 +248,7 @@ class Pipeline(Step[I_contra, O_co]):
         *,
         otherwise: Step[O_co, U] | None = None,
     ) -> "Pipeline[I_contra, U]":
-        """With a step that runs the one of `cases` whose key `choose(value)` gives, else `otherwise`.
+        """Add a step that runs the one of `cases` whose key `choose(value)` gives, else `otherwise`.
 
         The choice is recorded first, and holds. A key without a case fails the branch.
 
@@ -266,7 +266,7 @@ class Pipeline(Step[I_contra, O_co]):
         until: Callable[[T], object],
         max_rounds: int,
     ) -> "Pipeline[I, T]":
-        """With a step that runs `body` on what it gave until `until(value)` is true; after `max_rounds` it fails.
+        """Add a step that runs `body` on what it gave until `until(value)` is true; after `max_rounds` it fails.
 
         Args:
             name: of the step; round i is `name[i]`.
@@ -280,7 +280,7 @@ class Pipeline(Step[I_contra, O_co]):
         return self._with(Rounds(checked_name(name), body, until, max_rounds))
 
     def review(self, name: str, /, *, check: Callable[[O_co], object] | None = None) -> "Pipeline[I_contra, O_co]":
-        """With a step that waits for an answer: see `penstock.flow.review`.
+        """Add a step that waits for an answer: see `penstock.flow.review`.
 
         Raises:
             OptionError: an argument breaks its rule.
@@ -288,7 +288,7 @@ class Pipeline(Step[I_contra, O_co]):
         return self._with(Review(checked_name(name), check))
 
     def read_from(self, source: str) -> Self:
-        """The same, with the place that it was read from."""
+        """Return the same pipeline, with the place that it was read from."""
         return self._changed(self.steps, self._places, source)
 
     @override

@@ -184,7 +184,7 @@ class PipelineEngine:
     # Asking
 
     def runs(self) -> list[RunInfo]:
-        """All runs of the workspace, the one begun last first.
+        """Return all runs of the workspace, the one begun last first.
 
         Raises:
             PipelineError: `WORKSPACE_ERROR`.
@@ -193,7 +193,7 @@ class PipelineEngine:
             return [] if reader is None else [self._accounts.info(row) for row in reader.runs()]
 
     def result(self, run_id: str, /) -> PipelineResult[Any]:
-        """What became of a run, as far as it is recorded.
+        """Return the result of a run, as far as it is recorded.
 
         Raises:
             OptionError: there is no such run; the error lists those there are.
@@ -204,7 +204,7 @@ class PipelineEngine:
             return self._accounts.result(row, reader.records(row.number))
 
     def pending(self, run_id: str, /) -> list[Pending]:
-        """What waits for an answer.
+        """Return the steps that wait for an answer.
 
         Raises:
             OptionError: there is no such run.
@@ -487,7 +487,7 @@ def _waiting(records: Mapping[str, Record]) -> list[Record]:
 
 
 def _the_waiting(reader: WorkspaceReader, row: RunRow, step: str | None) -> Record:
-    """The step that is answered."""
+    """Return the step that is answered."""
     waiting = _waiting(reader.records(row.number))
     found = waiting if step is None else [each for each in waiting if each.path == step]
     if len(found) != 1:
@@ -505,7 +505,7 @@ def _the_waiting(reader: WorkspaceReader, row: RunRow, step: str | None) -> Reco
 
 
 def _kept(records: Mapping[str, Record], at: str) -> list[str]:
-    """The paths of what is kept when a run is forked at a step: what is finished, and does not depend on it."""
+    """Return the paths of what is kept when a run is forked at a step: what is finished, and does not depend on it."""
     lineage: dict[str, int] = {}
     above = at
     while above in records:
@@ -531,12 +531,12 @@ def _kept(records: Mapping[str, Record], at: str) -> list[str]:
 
 
 def _lineage(records: Mapping[str, Record], path: str) -> Iterator[Record]:
-    """A step and those round it: they begin anew, and what was chosen on the way to it holds."""
+    """Give a step and those round it: they begin anew, and what was chosen on the way to it holds."""
     while path in records:
         yield records[path]
         path = records[path].parent
 
 
 def _new_id() -> str:
-    """An id that sorts by time."""
+    """Make an id that sorts by time."""
     return f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}-{secrets.token_hex(4)}"

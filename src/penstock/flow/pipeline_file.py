@@ -55,7 +55,7 @@ class FileError(PenstockError):
 
 
 def load(path: str | PathLike[str], /) -> Pipeline[Any, Any]:
-    """The pipeline in a YAML file; docs/pipelines.md has the keys.
+    """Read the pipeline in a YAML file; docs/pipelines.md has the keys.
 
     Modules that it names are imported; the directory of the file is looked in first, from then on.
 
@@ -72,7 +72,7 @@ def load(path: str | PathLike[str], /) -> Pipeline[Any, Any]:
 
 
 def _composed(name: str) -> "_Spot":
-    """The root of a file."""
+    """Read a file, and return its root."""
     with naming_extras("penstock.flow.load", {"yaml": "flow"}):
         import yaml  # noqa: PLC0415 -- an extra
     try:
@@ -142,13 +142,13 @@ class _Spot:
         return self._node.id == "scalar" and self._node.value == "" and self._node.style is None
 
     def items(self) -> "list[_Spot]":
-        """Its items; it must be a list."""
+        """Return its items; it must be a list."""
         if self._node.id != "sequence":
             self.fail(f"{self.label} must be a list, got {self.got}")
         return [self._below(each, f"an item of {self.label}") for each in self._node.value]
 
     def mapping(self, what: str = "") -> "dict[str, tuple[_Spot, _Spot]]":
-        """Its keys and values by key; it must be a mapping, without a key that stands twice."""
+        """Return its keys and values by key; it must be a mapping, without a key that stands twice."""
         if self._node.id != "mapping":
             self.fail(f"{what or self.label} must be a mapping, got {self.got}")
         found: dict[str, tuple[_Spot, _Spot]] = {}
@@ -161,7 +161,7 @@ class _Spot:
         return found
 
     def fields(self, known: Iterable[str], required: Iterable[str] = (), what: str = "") -> "dict[str, _Spot]":
-        """Its values by key, if all keys are known and those that are required are there."""
+        """Return its values by key, if all keys are known and those that are required are there."""
         found = self._unknown_first(known, what)
         for name in required:
             if name not in found:
@@ -181,7 +181,7 @@ class _Spot:
         return self.mapping(what)
 
     def text(self, *, empty: bool = False) -> str:
-        """What stands here, as it stands here."""
+        """Return the text that stands here, unchanged."""
         if self._node.id != "scalar":
             self.fail(f"{self.label} must be a text, got {self.got}")
         if not empty and self._node.value == "":
@@ -189,31 +189,31 @@ class _Spot:
         return str(self._node.value)
 
     def integer(self) -> int:
-        """It as a whole number."""
+        """Return it as a whole number."""
         if self._node.id != "scalar" or not _INTEGER.fullmatch(self._node.value):
             self.fail(f"{self.label} must be a whole number, got {self.got}")
         return int(self._node.value)
 
     def number(self) -> float:
-        """It as a decimal number."""
+        """Return it as a decimal number."""
         if self._node.id != "scalar" or not _DECIMAL.fullmatch(self._node.value):
             self.fail(f"{self.label} must be a number, got {self.got}")
         return float(self._node.value)
 
     def flag(self) -> bool:
-        """It as a truth value."""
+        """Return it as a truth value."""
         if self._node.id != "scalar" or self._node.value not in {"true", "false"}:
             self.fail(f"{self.label} must be true or false, got {self.got}")
         return bool(self._node.value == "true")
 
     def choice(self, *choices: str) -> str:
-        """It, if it is one of these."""
+        """Return it, if it is one of these."""
         if self._node.id != "scalar" or self._node.value not in choices:
             self.fail(f"{self.label} must be {' or '.join(choices)}, got {self.got}")
         return str(self._node.value)
 
     def json(self) -> Any:
-        """It as JSON has it; a text may stand without quotes."""
+        """Return it as JSON has it; a text may stand without quotes."""
         if self._node.id == "sequence":
             return [each.json() for each in self.items()]
         if self._node.id == "mapping":
@@ -264,7 +264,7 @@ class _Builder:
         self._models: dict[str, Model] = {}
 
     def pipeline(self, root: _Spot) -> Pipeline[Any, Any]:
-        """All of it."""
+        """Build the pipeline of the file."""
         fields = root.fields(("pipeline", "trigger", "models", "steps"), ("pipeline", "steps"))
         name = self._name(fields["pipeline"])
         trigger = self._trigger(fields["trigger"]) if "trigger" in fields else "manual"
@@ -322,7 +322,7 @@ class _Builder:
     # Steps
 
     def _steps(self, node: _Spot, scope: _Before, *, siblings_before: bool = True) -> list[Step[Any, Any]]:
-        """The steps of a list; in a parallel they are not before each other."""
+        """Return the steps of a list; in a parallel they are not before each other."""
         found: list[Step[Any, Any]] = []
         names: set[str] = set()
         for each in node.items():
@@ -353,7 +353,7 @@ class _Builder:
         return {key: pair for key, pair in node.mapping("a step").items() if key in _KINDS}
 
     def _made[T](self, node: _Spot, fields: Mapping[str, _Spot], make: Callable[[], T]) -> T:
-        """What `make` gives; an option that breaks its rule is told at its place."""
+        """Return what `make` gives; an option that breaks its rule is told at its place."""
         try:
             return make()
         except OptionError as error:
@@ -463,7 +463,7 @@ class _Builder:
         return options
 
     def _variable(self, node: _Spot, scope: _Before) -> Any:
-        """A value of `env`: a text, one with references, or a secret."""
+        """Return a value of `env`: a text, one with references, or a secret."""
         pieces = self._pieces(node)
         if len(pieces) == 1 and isinstance(pieces[0], Reference) and pieces[0].root == "secrets":
             return self._secret(node, cast("str", pieces[0].way[0]))
@@ -492,7 +492,7 @@ class _Builder:
         return Template(pieces)
 
     def _function(self, node: _Spot) -> Callable[..., Any]:
-        """The function that `module:function` names."""
+        """Return the function that `module:function` names."""
         text = node.text()
         module_name, _, function = text.partition(":")
         if not re.fullmatch(r"[\w.]+:[\w.]+", text):
@@ -523,7 +523,7 @@ def _only(pipeline: Pipeline[Any, Any]) -> Step[Any, Any]:
 
 
 def _text_of(choose: Callable[[Any], Any], cases: frozenset[str]) -> Callable[[Any], str]:
-    """`choose`, which gives the text of a case: of a truth value also as YAML writes it."""
+    """Return `choose`, which gives the text of a case: of a truth value also as YAML writes it."""
 
     def case_of(value: Any) -> str:
         given = choose(value)
@@ -534,7 +534,7 @@ def _text_of(choose: Callable[[Any], Any], cases: frozenset[str]) -> Callable[[A
 
 
 def imported(name: str, directory: Path) -> ModuleType:
-    """The module, looked for in `directory` first: also where another of that name was imported before."""
+    """Import a module, looked for in `directory` first: also where another of that name was imported before."""
     place = str(directory)
     if place in sys.path:
         sys.path.remove(place)

@@ -131,7 +131,7 @@ def keeping_programs() -> Generator[Keeper]:
 
 
 def found(name: str, cwd: Path, path: str | None) -> str:
-    """The file to execute for `name`, as `execvp` finds it in `path`: below `cwd`, where that is relative.
+    """Return the file to execute for `name`, as `execvp` finds it in `path`: below `cwd`, where that is relative.
 
     Raises:
         NoSuchProgram: there is none.
@@ -147,7 +147,7 @@ def found(name: str, cwd: Path, path: str | None) -> str:
 
 
 def environment(more: Mapping[str, str | EnvSecret]) -> tuple[dict[str, str], Mask]:
-    """The environment of this process with `more`, and a mask of the secrets in that."""
+    """Return the environment of this process with `more`, and a mask of the secrets in that."""
     secrets = {name: value.reveal() for name, value in more.items() if isinstance(value, EnvSecret)}
     plain = {name: value for name, value in more.items() if not isinstance(value, EnvSecret)}
     return {**os.environ, **plain, **secrets}, Mask(secrets.values())
@@ -199,7 +199,7 @@ async def run_program(
 
 
 async def _locked(directory: Path, held: ExitStack) -> int:
-    """A descriptor that holds the lock of a directory; it is closed with `held`.
+    """Return a descriptor that holds the lock of a directory; it is closed with `held`.
 
     A guard has a copy of it: so the lock lasts as long as what it was taken for, whatever became of us.
     """
@@ -318,7 +318,7 @@ class _Program:
             self._channel.close()
 
     def output(self, ok: Collection[int]) -> str:
-        """What it wrote to stdout, if it succeeded."""
+        """Return what it wrote to stdout, if it succeeded."""
         if self._failure is not None:
             raise NoSuchProgram(self._failure)
         stderr = self._stderr.text()
@@ -484,7 +484,7 @@ class _Captured:
             self._line = b""
 
     def text(self) -> str:
-        """What was kept."""
+        """Return what was kept."""
         kept = b"".join(self._parts)
         return (kept if self._most is not None else kept[-_TAIL:]).decode(errors="replace")
 

@@ -61,7 +61,7 @@ def prompt(
     parse: Callable[[str], Any] | None = None,
     **options: Unpack[PromptOptions],
 ) -> Step[Any, Any]:
-    """A step that asks a model and gives the text of its answer, or `parse(text)`.
+    """Make a step that asks a model and gives the text of its answer, or `parse(text)`.
 
     By default it makes five tries of what is transient, from 0.5 s on; `retry=None` is one. A `Retry` without `wait`
     waits as long as the service asks, else its backoff. Each request counts in the usage of the step, failed ones with

@@ -30,7 +30,7 @@ class EnvSecret:
         return self._name
 
     def reveal(self) -> str:
-        """The value, as it is now: not to be kept.
+        """Return the value, as it is now: not to be kept.
 
         Raises:
             CannotBegin: there is no such environment variable.
@@ -59,12 +59,12 @@ def _can_be_a_name(name: object) -> bool:
 
 
 def _shown(name: object) -> str:
-    """What was given, but not what may be the secret itself."""
+    """Return what was given, but not what may be the secret itself."""
     return repr(name) if isinstance(name, str) and len(name) <= _SHOWN and name.isidentifier() else type(name).__name__
 
 
 def secret(name: str, /) -> EnvSecret:
-    """The secret in the environment variable `name`, read at each use; its `repr` is `secret('NAME')`.
+    """Name the secret in the environment variable `name`, read at each use; its `repr` is `secret('NAME')`.
 
     Raises:
         OptionError: no environment variable can be called so.

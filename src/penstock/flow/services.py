@@ -98,7 +98,7 @@ class Service(Model):
         return f"{type(self).__name__}({self._model!r})"
 
     def code(self) -> object:
-        """What answers depend on, made of JSON-like values."""
+        """Return what answers depend on, made of JSON-like values."""
         fields = json.dumps(self._request, sort_keys=True, default=repr)
         return [type(self).__name__, self._model, self._base_url, fields]
 
@@ -139,19 +139,19 @@ class Service(Model):
 
     @abstractmethod
     def answer(self) -> ModelAnswer:
-        """An answer of which nothing has been said."""
+        """Return an answer of which nothing has been said."""
 
     @abstractmethod
     def new_client(self, package: Any, key: str, base_url: str | None, http: Any) -> Any:
-        """A client of the package."""
+        """Make a client of the package."""
 
     @abstractmethod
     def create(self, client: Any, fields: Mapping[str, object], headers: Mapping[str, object]) -> Any:
-        """The context manager that makes the request and gives the response before its body is read."""
+        """Return the context manager that makes the request and gives the response before its body is read."""
 
     @abstractmethod
     def fields(self, prompt: str, system: str | None, max_tokens: int) -> dict[str, object]:
-        """The fields of a request, without those of `request` and `stream`."""
+        """Return the fields of a request, without those of `request` and `stream`."""
 
     # One request
 
@@ -209,7 +209,7 @@ class Service(Model):
         return None
 
     def _failure(self, error: Exception, package: Any, httpx: Any, answer: ModelAnswer) -> "_FailedRequest":
-        """What an exception means that came of a request."""
+        """Return what an exception means that came of a request."""
         if isinstance(error, package.APIStatusError):
             return _refusal(error)
         cause = error.__cause__ if isinstance(error, package.APIConnectionError) and error.__cause__ else error
@@ -288,7 +288,7 @@ class _FailedRequest:
         self._wait = wait
 
     def error(self, model: str, mask: Mask, reply: Reply | None) -> ModelError:
-        """The error that tells it, without secrets."""
+        """Return the error that tells it, without secrets."""
         why = self._why
         reason = one_line(" ".join(mask.text(why.reason).split()), _QUOTED)
         return ModelError(
@@ -302,7 +302,7 @@ class _FailedRequest:
 
 
 def _refusal(error: Any) -> _FailedRequest:
-    """What a status of 4xx or 5xx means."""
+    """Return what a status of 4xx or 5xx means."""
     status, headers = int(error.status_code), cast("Mapping[str, str]", error.response.headers)
     words = ""
     with suppress(Exception):  # the body may be of no encoding
@@ -321,7 +321,7 @@ def _refusal(error: Any) -> _FailedRequest:
 
 
 def http_client(httpx: Any) -> Any:
-    """A client that follows nobody elsewhere, reads no endless bodies, and leaves times to us."""
+    """Make a client that follows nobody elsewhere, reads no endless bodies, and leaves times to us."""
 
     async def bounded(response: Any) -> None:
         response.stream = _bounded_stream(httpx)(response.stream)
@@ -363,14 +363,14 @@ async def _run_out(pieces: AsyncIterator[bytes]) -> None:
 
 @functools.cache
 def _tls() -> Any:
-    """The certificates that are trusted: to read them takes longer than all else of a client."""
+    """Return the certificates that are trusted: to read them takes longer than all else of a client."""
     import ssl  # noqa: PLC0415 -- as above
 
     return ssl.create_default_context()
 
 
 def _keys_of(client: Any) -> list[str]:
-    """The keys that a client of the user has."""
+    """Return the keys that a client of the user has."""
     found = [getattr(client, name, None) for name in ("api_key", "auth_token", "admin_api_key")]
     return [key for key in found if isinstance(key, str)]
 
@@ -380,7 +380,7 @@ def _said(error: BaseException) -> str:
 
 
 def _checked_url(base_url: object) -> str:
-    """`base_url`; a refused one is not shown where it may hold a password."""
+    """Return `base_url`; a refused one is not shown where it may hold a password."""
     rule = "base_url must be an http or https address without user, query and fragment"
     address = validate.text("base_url", base_url)
     try:

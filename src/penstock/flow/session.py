@@ -221,7 +221,7 @@ class Session:
         return None
 
     def _fitted(self, records: dict[str, Record]) -> tuple[list[Statement], PipelineError | None]:
-        """What is to be written so that the run goes on with this definition; or why it cannot."""
+        """Make the statements by which the run goes on with this definition; or say why it cannot."""
         row = self._row
         match = matched(self._pipeline, records, self._codes)
         statements: list[Statement] = []
@@ -334,7 +334,7 @@ class Session:
 
 
 def not_begun(run: str, pipeline: Pipeline[Any, Any], error: PipelineError) -> PipelineResult[Any]:
-    """The result of a run that could not begin, or could not be recorded."""
+    """Make the result of a run that could not begin, or could not be recorded."""
     nothing = State(tuple, _no_output)
     return PipelineResult(run, pipeline.name, "failed", Usage(), None, nothing, (), error, (error,), ())
 

@@ -160,7 +160,7 @@ def plain_result[T](whose: str, given: T) -> T:
 
 
 def unique(steps: tuple[Step[Any, Any], ...], where: str) -> None:
-    """`OptionError` if two of the steps have one name."""
+    """Raise `OptionError` if two of the steps have one name."""
     seen: set[str] = set()
     for each in steps:
         if each.name in seen:
@@ -169,7 +169,7 @@ def unique(steps: tuple[Step[Any, Any], ...], where: str) -> None:
 
 
 def places(concurrency: object) -> int | None:
-    """The option `concurrency`, checked."""
+    """Return the option `concurrency`, checked."""
     return None if concurrency is None else validate.whole("concurrency", concurrency, least=1)
 
 
@@ -202,7 +202,7 @@ def parallel[I](
 @overload
 def parallel[I, O](name: str, steps: list[Step[I, O]], /, *, concurrency: int | None = None) -> Step[I, list[O]]: ...
 def parallel(name: str, steps: Any, /, *, concurrency: int | None = None) -> Step[Any, Any]:
-    """A step that gives each of `steps` a copy of its value, and then their outputs in the order of the steps.
+    """Make a step that gives each of `steps` a copy of its value, and then their outputs in the order of the steps.
 
     Args:
         name: 1 to 100 printable characters without `/`, `[`, `]`.
@@ -217,7 +217,7 @@ def parallel(name: str, steps: Any, /, *, concurrency: int | None = None) -> Ste
 
 
 def review[T](name: str, /, *, check: Callable[[T], object] | None = None) -> Step[T, T]:
-    """A step that waits for an answer, and gives what was approved.
+    """Make a step that waits for an answer, and gives what was approved.
 
     Args:
         name: 1 to 100 printable characters without `/`, `[`, `]`.

@@ -48,19 +48,19 @@ class Step(Generic[I_contra, O_co]):  # noqa: UP046 -- the new form infers no va
         return f"<{self.kind} {self.name!r}>"
 
     def children(self) -> "Mapping[str, Step[Any, Any]]":
-        """The steps in it, by their names; of a map or a loop its body, under its own name."""
+        """Return the steps in it, by their names; of a map or a loop its body, under its own name."""
         return {}
 
 
 def as_step(given: object, what: str) -> Step[Any, Any]:
-    """`given`, if it is a step."""
+    """Return `given`, if it is a step."""
     if not isinstance(given, Step):
         raise OptionError(f"{what} must be a step, as step() and Pipeline() make them, got {given!r}")
     return cast("Step[Any, Any]", given)
 
 
 def checked_name(name: object, whose: str = "name") -> str:
-    """`name`, if a step can be called so."""
+    """Return `name`, if a step can be called so."""
     text = name if isinstance(name, str) else ""
     if not 0 < len(text) <= LONGEST_NAME or not text.isprintable() or set(text) & set("/[]") or text in {".", ".."}:
         raise OptionError(
@@ -71,7 +71,7 @@ def checked_name(name: object, whose: str = "name") -> str:
 
 
 def refuse_unknown(kind: str, options: Mapping[str, Any], known: Collection[str]) -> None:
-    """`OptionError` for an option that is not among those `known`."""
+    """Raise `OptionError` for an option that is not among those `known`."""
     for option in options:
         if option not in known:
             raise OptionError(f"{kind} has no option {option!r}: there are {', '.join(sorted(known))}")

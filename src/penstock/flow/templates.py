@@ -38,7 +38,7 @@ class Malformed(ValueError):
 
 
 def parsed(text: str) -> "tuple[str | Reference, ...]":
-    """The pieces of a text.
+    """Return the pieces of a text.
 
     Raises:
         Malformed: it has a reference that is none.
@@ -115,7 +115,7 @@ class Filled:
     __slots__ = ()
 
     def source(self) -> object:
-        """What it is made by, as JSON-like values."""
+        """Return what it is made by, as JSON-like values."""
         raise NotImplementedError
 
     def fill(self, value: Any, outputs: Mapping[str, Any]) -> Any:
@@ -135,12 +135,12 @@ class Template(Filled):
 
     @override
     def source(self) -> str:
-        """The text."""
+        """Return the text."""
         return "".join(piece if isinstance(piece, str) else piece.source for piece in self.pieces)
 
     @override
     def fill(self, value: Any, outputs: Mapping[str, Any]) -> str:
-        """The text, references filled in: a text as it is, all else as JSON."""
+        """Return the text, references filled in: a text as it is, all else as JSON."""
         return "".join(
             piece if isinstance(piece, str) else _text_of(_found(piece, value, outputs)) for piece in self.pieces
         )
@@ -154,22 +154,22 @@ class Words(Filled):
 
     @override
     def source(self) -> list[str]:
-        """The texts."""
+        """Return the texts."""
         return [word.source() for word in self.words]
 
     @override
     def fill(self, value: Any, outputs: Mapping[str, Any]) -> list[str]:
-        """The texts, references filled in."""
+        """Return the texts, references filled in."""
         return [word.fill(value, outputs) for word in self.words]
 
 
 def filled(made: Callable[[Any], Any], value: Any, outputs: Mapping[str, Any]) -> Any:
-    """What `made` gives: a function of the value, or one of these."""
+    """Return what `made` gives: a function of the value, or one of these."""
     return made.fill(value, outputs) if isinstance(made, Filled) else made(value)
 
 
 def source_of(made: object) -> object:
-    """What one of these is made by; None of anything else."""
+    """Return what one of these is made by; None of anything else."""
     return made.source() if isinstance(made, Filled) else None
 
 
@@ -191,7 +191,7 @@ def _found(reference: Reference, value: Any, outputs: Mapping[str, Any]) -> Any:
 
 
 def _step(reference: Reference, value: object, key: str | int) -> Any:
-    """What is at `key` of a value: an item, or an attribute that is data."""
+    """Return what is at `key` of a value: an item, or an attribute that is data."""
     if isinstance(value, Mapping):
         items = cast("Mapping[object, object]", value)
         if key in items:
@@ -213,7 +213,7 @@ def _missing(reference: Reference, key: str | int, value: object, known: Sequenc
 
 
 def _attributes(value: object) -> list[str]:
-    """The names of its data."""
+    """Return the names of its data."""
     if dataclasses.is_dataclass(value):
         return [field.name for field in dataclasses.fields(value)]
     of_model = getattr(type(value), "model_fields", None)

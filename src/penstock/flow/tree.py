@@ -135,7 +135,7 @@ class StepTree:
     # Values
 
     def load(self, origin: Whence, step: Step[Any, Any] | None = None) -> Any:
-        """The value, a copy of its own; where a class of it is gone, that of the annotations of `step` is taken."""
+        """Load a copy of the value; where a class of it is gone, that of the annotations of `step` is taken."""
         try:
             return self._loaded(origin, None)
         except ClassGone:
@@ -152,7 +152,7 @@ class StepTree:
     # Writing
 
     def record(self, node: "Node") -> tuple[Record, list[Statement]]:
-        """What is recorded of a node, and what has to be written first so that it is."""
+        """Return the record of a node, and the statements that insert it if it is new."""
         record = self.records.get(node.path)
         if record is not None:
             return record, []
@@ -160,7 +160,7 @@ class StepTree:
         return record, [self.inserted(record)]
 
     def inserted(self, *records: Record) -> Statement:
-        """What puts records there, with nothing but their places and statuses."""
+        """Make the statements that insert records, with nothing but their places and statuses."""
         rows = tuple(
             (self.number, each.path, each.parent, each.position, each.name, each.kind, each.gives, each.status)
             for each in records
@@ -168,7 +168,7 @@ class StepTree:
         return INSERT_STEP, rows
 
     def changed(self, record: Record, /, **columns: Any) -> Statement:
-        """What writes these columns; those that the record has are changed there as well."""
+        """Make the statement that writes these columns, and change those that the record has."""
         for name, value in columns.items():
             if name in Record.__slots__:
                 setattr(record, name, value)
@@ -190,13 +190,13 @@ class StepTree:
             self.told(record)
 
     def stored(self, path: str, content: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The columns of an output of its own, and the file that has to be there before."""
+        """Return the columns of an output of its own, and the file that has to be there before."""
         stored = self.reader.workspace.stored(self.run, path, content)
         columns = {"same": None, "output": stored.output, "file": stored.file, "digest": stored.digest}
         return columns, {} if stored.place is None else {"file": (stored.place, content)}
 
     def columns_of(self, path: str, origin: Whence) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The columns that say where a value is, for a step that has it or waits with it."""
+        """Return the columns that say where a value is, for a step that has it or waits with it."""
         if isinstance(origin, Packed):
             return self.stored(path, origin.content)
         return {"same": origin.path}, {}
@@ -243,7 +243,7 @@ class StepTree:
         leaf.end()
 
     def sweep(self) -> list[Statement]:
-        """What writes, at the end of a run that was stopped, that what was under way is under way no more."""
+        """Make the statements for the end of a run that was stopped: what was under way is so no more."""
         statements: list[Statement] = []
         at = time()
         for node in list(self.live.values()):
@@ -266,7 +266,7 @@ class StepTree:
                 self.later(node.wake)
 
     def unanswered(self) -> list[str]:
-        """The paths of the steps that wait."""
+        """Return the paths of the steps that wait."""
         return [path for path, node in self.live.items() if node.waits and isinstance(node, Waiting)]
 
 
@@ -313,16 +313,16 @@ class Node:
         return self.order[-1]
 
     def new_record(self) -> Record:
-        """What is first recorded of it."""
+        """Make its first record."""
         assert self.parent is not None
         return Record(self.path, self.parent.path, self.position, self.step.name, self.step.kind, gives_of(self.step))
 
     def child(self, step: Step[Any, Any], position: int, path: str) -> "Node":
-        """The node of a step in this one."""
+        """Make the node of a step in this one."""
         return _KINDS.get(step.kind, LeafNode)(self.tree, step, path, self, position)
 
     def under(self, name: str) -> str:
-        """The path of a step of that name in this one."""
+        """Return the path of a step of that name in this one."""
         return f"{self.path}/{name}" if self.path else name
 
     # Beginning and ending
@@ -423,7 +423,7 @@ class Node:
             tree.later(lambda: parent.child_waits(self))
 
     def child_waits(self, child: "Node") -> None:  # noqa: ARG002 -- for those that ask
-        """A step in this one waits."""
+        """Hear that a step in this one waits."""
         self.wait()
 
     def wake(self) -> None:
@@ -447,7 +447,7 @@ class Node:
     # Failing
 
     def outermost_that_fails(self) -> "Node":
-        """The outermost step that fails with this one: the run, or one that a map does without."""
+        """Return the outermost step that fails with this one: the run, or one that a map does without."""
         each = self
         while each.parent is not None and not each.parent.collects:
             each = each.parent
@@ -547,7 +547,7 @@ class Together(Node):
         self._waking: deque[Node] = deque()
 
     def count(self) -> int:
-        """How many steps there are."""
+        """Return how many steps there are."""
         raise NotImplementedError
 
     def begin_child(self, place: int) -> None:
@@ -555,7 +555,7 @@ class Together(Node):
         raise NotImplementedError
 
     def path_of(self, place: int) -> str:
-        """The path of the step at a place."""
+        """Return the path of the step at a place."""
         raise NotImplementedError
 
     def finish(self) -> None:
@@ -744,7 +744,7 @@ class BranchNode(OneAtATime):
         tree.later(lambda: child.begin(self.origin))
 
     def _chosen(self) -> Step[Any, Any] | None:
-        """The step that is chosen; None if it failed."""
+        """Return the step that is chosen; None if it failed."""
         tree, step = self.tree, self.step
         value = tree.load(self.origin)
         try:
@@ -928,7 +928,7 @@ class LeafNode(Waiting):
 
 
 def _hints(step: Step[Any, Any] | None) -> Iterator[Any]:
-    """The types that the functions of a step are annotated with."""
+    """Give the types that the functions of a step are annotated with."""
     if isinstance(step, Leaf):
         yield from step.annotations().values()
     for each in () if step is None else step.children().values():
@@ -950,19 +950,19 @@ _KINDS: Final[Mapping[str, type[Node]]] = {
 
 
 def gives_of(step: Step[Any, Any]) -> str:
-    """What the output of a step is made of, if it is made of those of its children."""
+    """Return what the output of a step is made of, if it is made of those of its children."""
     if isinstance(step, Parallel):
         return step.gives.__name__
     return "list" if isinstance(step, Map) else ""
 
 
 def type_of(value: object) -> str:
-    """The name of the type of a value."""
+    """Return the name of the type of a value."""
     return type(value).__name__
 
 
 def listed(value: Any) -> list[Any]:
-    """The items of what a map is given.
+    """Return the items that a map is given, as a list.
 
     Raises:
         TypeError: it is no iterable whose order lasts.

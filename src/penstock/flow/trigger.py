@@ -40,7 +40,7 @@ type Trigger = Cron | Event | Literal["manual"]
 
 
 def checked(trigger: object) -> Trigger:
-    """The option `trigger`, if it is one."""
+    """Return the option `trigger`, if it is one."""
     if isinstance(trigger, Cron | Event) or (isinstance(trigger, str) and trigger == "manual"):
         return trigger  # type: ignore[return-value] # a str that equals it
     raise OptionError(f"trigger must be a Cron, an Event or 'manual', got {trigger!r}")

@@ -189,15 +189,15 @@ class Workspace:
         self.database: str = str(self.directory / "workspace.db")
 
     def run_directory(self, run: str) -> Path:
-        """What a run has for itself."""
+        """Return the directory of a run."""
         return self.directory / "runs" / run
 
     def outputs(self, run: str) -> Path:
-        """Where its large outputs are."""
+        """Return the directory of its large outputs."""
         return self.run_directory(run) / "outputs"
 
     def step_directory(self, run: str, path: str) -> Path:
-        """The directory of a step."""
+        """Return the directory of a step."""
         return self.run_directory(run).joinpath("steps", *map(_directory_name, path.split("/")))
 
     @contextmanager
@@ -233,7 +233,7 @@ class Workspace:
         return None if who is None else crc32(who.encode()) + 1
 
     def holder(self, run: str) -> str | None:
-        """Who runs it, with the process id; None if nobody does."""
+        """Return who runs it, with the process id; None if nobody does."""
         from penstock.durable.sqlite.lock import holder  # noqa: PLC0415 -- as above
 
         directory = self.run_directory(run)
@@ -273,7 +273,7 @@ class Workspace:
             connect_writer(self.database).close()
 
     def reader(self) -> "WorkspaceReader | None":
-        """What reads on a connection of its own, which is to be closed; None if there is no database yet."""
+        """Open a reader on a connection of its own, which is to be closed; None if there is no database yet."""
         from penstock.durable.sqlite.connection import connect_reader  # noqa: PLC0415 -- as above
 
         try:
@@ -293,7 +293,7 @@ class Workspace:
         return WorkspaceReader(self, connection)
 
     def writer(self, *, power: bool = False) -> "Connection":
-        """A connection that writes; makes the workspace if it is not there."""
+        """Open a connection that writes; make the workspace if it is not there."""
         from penstock.durable.sqlite.connection import connect_writer, transaction  # noqa: PLC0415 -- as above
         from penstock.durable.sqlite.disks import refuse_network_disk  # noqa: PLC0415 -- as above
 
@@ -326,7 +326,7 @@ class Workspace:
         return StoredOutput(None, f"runs/{run}/outputs/{name}", digest, self.outputs(run) / name)
 
     def place(self, file: str) -> Path:
-        """Where a file is that the database names."""
+        """Return the path of a file that the database names."""
         if not _FILE.fullmatch(file):
             raise StoreError(f"{self.database}: the database is damaged: {file!r} is no output")
         return self.directory / file
@@ -335,7 +335,7 @@ class Workspace:
 def _one_at_a_time[**P, T](
     read: Callable[Concatenate["WorkspaceReader", P], T],
 ) -> Callable[Concatenate["WorkspaceReader", P], T]:
-    """Steps read in threads what came before them, and a connection is for one thread at a time."""
+    """Have threads read in turn: steps read what came before them, and a connection is for one at a time."""
 
     @wraps(read)
     def reading(self: "WorkspaceReader", /, *args: P.args, **options: P.kwargs) -> T:
@@ -355,19 +355,19 @@ class WorkspaceReader:
 
     @_one_at_a_time
     def runs(self) -> list[RunRow]:
-        """All runs, the one begun last first."""
+        """Return all runs, the one begun last first."""
         return [RunRow(*row) for row in self.connection.execute(f"{_RUN} ORDER BY began DESC, number DESC")]
 
     @_one_at_a_time
     def run(self, run: str) -> RunRow | None:
-        """What is recorded of a run."""
+        """Return what is recorded of a run."""
         for row in self.connection.execute(f"{_RUN} WHERE run = ?", (run,)):
             return RunRow(*row)
         return None
 
     @_one_at_a_time
     def records(self, number: int) -> dict[str, Record]:
-        """What is recorded of the steps of a run, by path, in the order of the definition."""
+        """Return what is recorded of the steps of a run, by path, in the order of the definition."""
         below: dict[str, list[Record]] = {}
         rows = self.connection.execute(f"{_STEP} WHERE run = ? ORDER BY parent, position", (number,))
         for row in rows:
@@ -383,14 +383,14 @@ class WorkspaceReader:
 
     @_one_at_a_time
     def record(self, number: int, path: str) -> Record | None:
-        """What is recorded of a step."""
+        """Return what is recorded of a step."""
         for row in self.connection.execute(f"{_STEP} WHERE run = ? AND path = ?", (number, path)):
             return Record(*row)
         return None
 
     @_one_at_a_time
     def answered(self, number: int, path: str) -> Any:
-        """The value that a step was approved with."""
+        """Return the value that a step was approved with."""
         for (value,) in self.connection.execute(
             "SELECT answered FROM flow_steps WHERE run = ? AND path = ?", (number, path)
         ):
@@ -399,19 +399,19 @@ class WorkspaceReader:
 
     @_one_at_a_time
     def value(self, number: int, hint: Any = None) -> Any:
-        """The value of a run."""
+        """Return the value of a run."""
         return codec.unpacked(self.packed_value(number), hint)
 
     @_one_at_a_time
     def packed_value(self, number: int) -> bytes:
-        """The value of a run, as bytes."""
+        """Return the value of a run, as bytes."""
         for (value,) in self.connection.execute("SELECT value FROM flow_runs WHERE number = ?", (number,)):
             return cast("bytes", value)
         raise KeyError(number)
 
     @_one_at_a_time
     def output(self, number: int, path: str, hint: Any = None) -> Any:
-        """The output of a step, or what waits there; `KeyError` if there is none."""
+        """Return the output of a step, or what waits there; `KeyError` if there is none."""
         for kind, gives, status, same, output, file, digest in self.connection.execute(_STORED, (number, path)):
             return self._output(number, path, (kind, gives, status, same, output, file, digest), hint)
         raise KeyError(path)
@@ -451,7 +451,7 @@ class WorkspaceReader:
 
     @_one_at_a_time
     def memo(self, code: bytes, item: bytes) -> bytes | None:
-        """The output that is kept for a value, as bytes."""
+        """Return the output that is kept for a value, as bytes."""
         for (output,) in self.connection.execute(
             "SELECT output FROM flow_memo WHERE code = ? AND item = ?", (code, item)
         ):
@@ -459,7 +459,7 @@ class WorkspaceReader:
         return None
 
     def files(self) -> Iterator[str]:
-        """All files that are named."""
+        """Give all files that are named."""
         for (file,) in self.connection.execute("SELECT file FROM flow_steps WHERE file IS NOT NULL"):
             yield file
 
@@ -473,12 +473,12 @@ class StoredFileError(StoreError):
 
 
 def digest_of(content: bytes) -> bytes:
-    """What a file is known by."""
+    """Return the digest of the content of a file."""
     return blake2b(content, digest_size=32).digest()
 
 
 def name_of_file(path: str, digest: bytes) -> str:
-    """What the file with an output is called: another content has another name, as another run may name the old one."""
+    """Name the file with an output: another content has another name, as another run may name the old one."""
     return blake2b(path.encode("utf-8", "surrogatepass") + b"\0" + digest, digest_size=20).hexdigest()
 
 
@@ -494,7 +494,7 @@ def workspace_errors(database: str, step: str | None = None) -> Generator[None]:
 
 
 def as_workspace_error(error: Exception, database: str, step: str | None = None) -> PipelineError:
-    """The `WORKSPACE_ERROR` that an error is."""
+    """Return the `WORKSPACE_ERROR` that an error is."""
     if isinstance(error, StoredFileError):
         return PipelineError("WORKSPACE_ERROR", error.step, str(error))
     where = database if step is None else f"{database}: the output of step {step!r}"

@@ -376,13 +376,13 @@ class Tell:
     """What a worker tells its pool."""
 
     def is_ready(self, child: WorkerProcess) -> None:
-        """It has started."""
+        """Tell that it has started."""
         raise NotImplementedError
 
     def has_less(self, child: WorkerProcess) -> None:
-        """A group is over."""
+        """Tell that a group is over."""
         raise NotImplementedError
 
     def is_gone(self, child: WorkerProcess) -> None:
-        """It is dead, and its groups have been answered."""
+        """Tell that it is dead, and its groups have been answered."""
         raise NotImplementedError
