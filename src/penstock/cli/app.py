@@ -57,6 +57,13 @@ def embed(
     concurrency: Annotated[
         int | None, typer.Option(metavar="N", help="Files that are read at once. [default: 4]")
     ] = None,
+    engine: Annotated[
+        str | None,
+        typer.Option(
+            metavar="inline|thread|process",
+            help="Where they are read: one after the other, in threads, or in processes. [default: thread]",
+        ),
+    ] = None,
     on_error: Annotated[
         str | None,
         typer.Option(metavar="collect|raise", help="Go on after a file that fails, or end with it. [default: collect]"),
@@ -89,6 +96,7 @@ def embed(
         "glob": glob,
         "exclude": exclude,
         "concurrency": concurrency,
+        "engine": engine,
         "on_error": on_error,
         "max_file_size": max_file_size,
         "prune": prune,

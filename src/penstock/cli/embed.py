@@ -14,6 +14,7 @@ from penstock.cli import retries
 from penstock.cli.embedder_options import Asked, embedder
 from penstock.cli.failing import DONE, NOT_DONE, SOME_FAILED, code_of, complain, ended_by, guarded
 from penstock.cli.printing import summary
+from penstock.core import validate
 from penstock.core.errors import PenstockError, UnstoppedWorkWarning
 from penstock.core.stats import Stats
 from penstock.progress import ProgressDisplay
@@ -32,6 +33,8 @@ def run(paths: list[str], target: str, options: dict[str, Any], asked: Asked, *,
     def command() -> int:
         from penstock.workflows import EmbedJob  # noqa: PLC0415 -- its libraries are an extra
 
+        if "engine" in options:
+            validate.one_of("engine", options["engine"], ("inline", "thread", "process"))
         job = EmbedJob(paths, target, **options, embedder=embedder(asked, target))
         failure, stopped_by = asyncio.run(_watched(job))
         if failure is not None:

@@ -4,8 +4,6 @@ import asyncio
 import os
 from collections.abc import Iterable
 from dataclasses import replace
-from functools import partial
-from threading import Lock
 from typing import TypedDict, Unpack
 
 from penstock.core import validate
@@ -18,25 +16,32 @@ from penstock.durable.memo import Memo
 from penstock.durable.options import RunOptions
 from penstock.durable.report import RunReport
 from penstock.durable.root_source import source_of
+from penstock.engines.choosing import EngineOption, chosen
+from penstock.engines.engine import Engine
 from penstock.sinks.sqlite_store import database
 from penstock.sinks.vectors import SqliteVectors
 from penstock.sources.paths import path_of
 from penstock.sources.selection import selection, several
-from penstock.sources.walking import FoundFile, roots
+from penstock.sources.walking import roots
 from penstock.streams import Stream
 from penstock.workflows.documents import index
 from penstock.workflows.documents.chunking import SUFFIXES
+from penstock.workflows.documents.chunking.pieces import unchecked
 from penstock.workflows.documents.embed_report import LISTED, EmbedReport, Failure, Listed, peak_memory
 from penstock.workflows.documents.embedders import Embedder, EmbedError
 from penstock.workflows.documents.embedders.hashing import HashEmbedder
 from penstock.workflows.documents.embedding import Embedded, Embedding, IndexRow, OnFailure
 from penstock.workflows.documents.file_set import Files
-from penstock.workflows.documents.reading import DocumentError, read
+from penstock.workflows.documents.loading import Loaded, Loader
+from penstock.workflows.documents.reading import DocumentError
 
 GLOB = tuple(f"*{suffix}" for suffix in SUFFIXES)
 MAX_FILE_SIZE = 2_000_000
 RUN = "embed"
 """The name of the run: one for an index, whatever paths are embedded into it."""
+
+ENGINE: EngineOption = "thread"
+"""Of the engines with a name, what takes least processor time and is not slower than the others by much."""
 
 GRACE = 3.0
 
@@ -50,6 +55,8 @@ class EmbedOptions(TypedDict, total=False):
         glob: patterns of the files to take in directories; default `*.md *.txt *.rst *.py *.html`.
         exclude: patterns of files and directories to leave out.
         concurrency: files that are read and chunked at once, an int >= 1; default 4.
+        engine: where files are read, chunked and, by the `HashEmbedder`, embedded: "inline", "thread", "process" or an
+            engine of `penstock.engines`; default "thread". Another embedder runs in threads, or on the loop.
         on_error: "collect" (the default) goes on and reports a file that fails, "raise" ends the run with it.
         max_file_size: bytes, an int >= 1; default 2,000,000. A larger file fails.
         embedder: default `HashEmbedder()`.
@@ -67,6 +74,7 @@ class EmbedOptions(TypedDict, total=False):
     glob: Iterable[str]
     exclude: Iterable[str]
     concurrency: int
+    engine: EngineOption
     on_error: OnFailure
     max_file_size: int
     embedder: Embedder
@@ -106,6 +114,8 @@ class EmbedJob:
         )
         self._concurrency = validate.whole("concurrency", options.get("concurrency", 4), least=1)
         self._max_file_size = validate.whole("max_file_size", options.get("max_file_size", MAX_FILE_SIZE), least=1)
+        self._engine: EngineOption = options.get("engine", ENGINE)
+        chosen(self._engine, "plain", self._concurrency)
         self._on_error: OnFailure = validate.one_of(
             "on_error", options.get("on_error", "collect"), ("collect", "raise")
         )
@@ -124,7 +134,6 @@ class EmbedJob:
         )
         self._unreached = Listed[Failure]()
         self._replaced = self._replaced_characters = 0
-        self._counting = Lock()
         self._durable: DurableRun | None = None
         self._patience: asyncio.Timeout | None = None
         self._giving_up: asyncio.TimerHandle | None = None
@@ -252,23 +261,34 @@ class EmbedJob:
         )
 
     def _rows(self) -> Stream[IndexRow]:
-        pieces = self._files.stream().flat_map(
-            self._pieces,
+        leaves = _leaves_process(self._engine)
+        embedder = self._embedder if type(self._embedder) is HashEmbedder else None
+        loader = Loader(
+            self._places,
+            self._selection,
+            self._max_file_size,
+            embedder if leaves and not self._embedding.keeps else None,
+            unchecked if leaves else self._check,
+        )
+        loaded = self._files.stream().map(
+            loader.load,
             name="read",
             concurrency=self._concurrency,
-            engine="thread",
+            engine=self._engine,
             ordered=False,
             on_error=self._on_error,
         )
-        return self._embedding.of(pieces, self._on_error)
+        beside = None if embedder is None or leaves else self._engine
+        return self._embedding.of(loaded.flat_map(self._pieces, name="pieces"), self._on_error, beside)
 
-    def _pieces(self, file: FoundFile) -> list[Embedded]:
-        document = read(file, max_size=self._max_file_size, allows=partial(self._files.allows, file), check=self._check)
+    def _pieces(self, loaded: Loaded) -> list[Embedded]:
+        document, vectors = loaded.document, loaded.vectors
         if document.replaced:
-            with self._counting:
-                self._replaced += 1
-                self._replaced_characters += document.replaced
-        return [Embedded(piece) for piece in document.pieces()]
+            self._replaced += 1
+            self._replaced_characters += document.replaced
+        if vectors is None:
+            return [Embedded(piece) for piece in document.pieces()]
+        return [Embedded(piece, vectors[piece.position], is_new=False) for piece in document.pieces()]
 
     def _knows(self, directory: str) -> bool:
         return index.has_files_below(self._target, directory)
@@ -278,6 +298,10 @@ class EmbedJob:
         self._unreached.add(Failure(path, reason))
         if self._on_error == "raise":
             raise DocumentError(path, reason) from error
+
+
+def _leaves_process(engine: EngineOption) -> bool:
+    return not engine.in_process if isinstance(engine, Engine) else engine == "process"
 
 
 def _failure(failed: Failed, key: str) -> Failure:

@@ -10,6 +10,7 @@ from penstock.core.plan import MISSING
 from penstock.durable.fingerprint import StageCode
 from penstock.durable.memo import Memo
 from penstock.durable.values import digest, pack
+from penstock.engines.choosing import EngineOption
 from penstock.engines.local import kind_of
 from penstock.streams import Stream
 from penstock.workflows.documents.embedders import Embedder, EmbedderUnavailableError, EmbedError, Vectors
@@ -56,6 +57,7 @@ class Embedding:
 
     Attributes:
         on_loop: whether the embedder runs on the loop.
+        keeps: whether vectors are kept.
         code: what kept vectors go by, beside their texts.
     """
 
@@ -66,6 +68,7 @@ class Embedding:
             embedder, "embed_once", embedder.embed
         )
         self._memo = memo
+        self.keeps: bool = memo is not None
         self._size: int = getattr(embedder, "batch", BATCH)
         self.on_loop: bool = kind_of(embedder.embed) != "plain"
         self.code: StageCode = StageCode("embed", digest(("penstock embed", embedder.name)))
@@ -76,8 +79,8 @@ class Embedding:
             return cast("AbstractAsyncContextManager[Any]", self._embedder)
         return nullcontext()
 
-    def of(self, pieces: Stream[Embedded], on_error: OnFailure) -> Stream[IndexRow]:
-        """Return the rows of the pieces, as each is embedded.
+    def of(self, pieces: Stream[Embedded], on_error: OnFailure, engine: EngineOption | None) -> Stream[IndexRow]:
+        """Return the rows of the pieces, as each is embedded: a plain embedder runs on the engine; None: in threads.
 
         A batch that fails is halved until the bad texts stand alone, with `embed_once` if the embedder has it. A batch
         that fails for the moment is halved only if the embedder does better with another text: else it is not the
@@ -87,7 +90,14 @@ class Embedding:
         if self._memo is not None:
             pieces = pieces.map(partial(self._recalled, self._memo), name="recall")
         embedded = pieces.map_batches(
-            embed, self._size, name="embed", concurrency=places, ordered=False, within=WITHIN, on_error=on_error
+            embed,
+            self._size,
+            name="embed",
+            concurrency=places,
+            engine=engine,
+            ordered=False,
+            within=WITHIN,
+            on_error=on_error,
         )
         return embedded.map(self._kept, name="vectors", on_error=on_error).map(_row, name="rows")
 

@@ -57,11 +57,6 @@ class Files:
         """Return the files, as roots of a durable run."""
         return with_identity(SourceSpec(self._found, name="files"), Identity("files", _key_of, _version_of), "files")
 
-    def allows(self, file: FoundFile, place: str) -> bool:
-        """Whether a file may be read that is a link to the real path `place`."""
-        is_named = (file.directory, file.name) in self._places.files
-        return is_named or self._selection.follows or self._places.hold(place, self._selection)
-
     def is_gone(self, key: Key) -> bool:
         """Whether a file of the index that was not found belongs to these places and does not exist any more."""
         path = path_of(str(key))
