@@ -25,7 +25,17 @@ _OPTIONS = {
     "index": "INDEX",
     **{
         name: f"--{name.replace('_', '-')}"
-        for name in ("glob", "exclude", "concurrency", "on_error", "max_file_size", "embedder", "model", "base_url")
+        for name in (
+            "glob",
+            "exclude",
+            "concurrency",
+            "engine",
+            "on_error",
+            "max_file_size",
+            "embedder",
+            "model",
+            "base_url",
+        )
     },
 }
 _OPTION = re.compile(rf"(?:^|(?<=the option ))({'|'.join(_OPTIONS)})(?= |,)")

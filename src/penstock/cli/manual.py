@@ -26,6 +26,10 @@ Which files: those whose name matches a PATTERN. A PATTERN without / matches nam
 path below PATH, where ** stands for any directories. Hidden names and links to directories are skipped, unless PATH
 names them. A file that PATH names is always taken.
 
+Engine: where files are read and chunked, and embedded if the embedder is hash. inline: one after the other, with the
+least processor time; but Ctrl-C waits for the file that is in hand. thread: a file that takes long holds up nothing.
+process: on all processors; it pays if files take long, as each process has to start.
+
 Embedder: the index remembers which one made it. With openai, 64 texts go to the server in one request. A request that
 the server refuses for now is tried again, after the wait that it asks for. Put the key in OPENAI_API_KEY.
 
@@ -46,6 +50,7 @@ Examples:
   penstock embed docs README.md --to index.db
   penstock embed src --to index.db --glob '*.py' --exclude tests
   penstock embed docs --to index.db --prune
+  penstock embed manuals --to index.db --engine process
   penstock embed docs --to openai.db --embedder openai:text-embedding-3-small --memo
   penstock embed docs --to local.db --embedder openai:nomic-embed-text --base-url http://localhost:11434/v1
   penstock embed docs --to model.db --embedder sentence-transformers:models/all-MiniLM-L6-v2
