@@ -79,7 +79,7 @@ class Embedding:
             return cast("AbstractAsyncContextManager[Any]", self._embedder)
         return nullcontext()
 
-    def of(self, pieces: Stream[Embedded], on_error: OnFailure, engine: EngineOption | None) -> Stream[IndexRow]:
+    def of(self, pieces: Stream[Embedded], on_error: OnFailure, engine: EngineOption | None = None) -> Stream[IndexRow]:
         """Return the rows of the pieces, as each is embedded: a plain embedder runs on the engine; None: in threads.
 
         A batch that fails is halved until the bad texts stand alone, with `embed_once` if the embedder has it. A batch
