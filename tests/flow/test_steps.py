@@ -1,5 +1,7 @@
 """Steps and pipelines as values: immutable, and checked when they are built."""
 
+import copy
+import pickle
 import threading
 from dataclasses import dataclass
 from functools import partial
@@ -169,6 +171,14 @@ def test_a_step_never_changes():
         pipeline.name = "q"
     with pytest.raises(AttributeError, match="immutable"):
         del pipeline.steps
+
+
+def test_a_copy_is_the_step_itself_and_a_pickled_one_can_be_added_to():
+    pipeline = Pipeline("p", takes=int).step("a", double)
+    assert copy.copy(pipeline) is copy.deepcopy(pipeline) is pipeline
+    read = pickle.loads(pickle.dumps(pipeline))
+    assert (read.name, read.takes, read.steps[0].fn) == ("p", int, double)
+    assert [each.name for each in read.step("b", double).steps] == ["a", "b"]
 
 
 def test_each_method_gives_a_new_pipeline_as_the_list_form_does():

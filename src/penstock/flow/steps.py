@@ -5,7 +5,7 @@ Steps that are called are leaves: see `penstock.flow.leaf`, which says how a kin
 """
 
 from collections.abc import Collection, Mapping
-from typing import Any, ClassVar, Final, Generic, TypeVar, cast, override
+from typing import Any, ClassVar, Final, Generic, Self, TypeVar, cast, override
 
 from penstock.core.errors import OptionError
 
@@ -42,6 +42,15 @@ class Step(Generic[I_contra, O_co]):  # noqa: UP046 -- the new form infers no va
     @override
     def __delattr__(self, name: str) -> None:
         raise AttributeError(f"{self!r} is immutable: {name} cannot be deleted")
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return self
+
+    def __setstate__(self, state: tuple[None, Mapping[str, object]]) -> None:
+        self._set(**state[1])
 
     @override
     def __repr__(self) -> str:
