@@ -46,6 +46,8 @@ async def test_the_promises_hold_on_ray(tmp_path):
             yield engine
 
         assert await penstock.stream([0]).map(knows_penstock, engine=engine).to_list() == [False]
+        words = penstock.stream(["__MAIN__"]).map(str.lower, engine=engine)
+        assert await words.to_list() == ["__main__"]  # what is of this name goes by value, and so may what says it
         for number, scenario in enumerate(SCENARIOS):
             folder = tmp_path / str(number)
             folder.mkdir()

@@ -65,7 +65,7 @@ class Crossing:
         class Pickler(cloud.CloudPickler):  # type: ignore[misc]
             """Pickles by name what workers have in their `__main__`: a class of it stays one class."""
 
-            def reducer_override(self, obj: Any) -> Any:
+            def reducer_override(self, obj: "Any") -> "Any":  # cloudpickle does not see what a class body refers to
                 if main_is_there and isinstance(obj, (FunctionType, type)) and _is_of_main(obj):
                     return NotImplemented
                 above: Any = super()
