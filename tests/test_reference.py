@@ -153,7 +153,7 @@ SECTIONS = {
     "Runs": members(penstock.Run),
     "DurableRun": members(durable.DurableRun),
     "Limits": made("Limiter", "RateLimit") | members(Limiter) | members(RateLimit),
-    "Engines": made("ray", "Threads", "Call", "Answer", "Progress", "answer", "processes")
+    "Engines": made("ray", "dask", "Threads", "Call", "Answer", "Progress", "answer", "processes")
     | members(engines.Engine)
     | {"Engine"},
     "Outcomes": made("Ok", "Failed", "Cancelled", "NotStarted"),

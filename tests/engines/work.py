@@ -71,3 +71,27 @@ def is_odd(item):
 
 def knows_penstock(_):
     return any(name.split(".")[0] == "penstock" for name in sys.modules)
+
+
+class Refused(Exception):
+    """Its `__init__` passes on fewer arguments than it takes, and it has an attribute."""
+
+    def __init__(self, text, code):
+        super().__init__(text)
+        self.code = code
+
+
+def fail_with(item):
+    raise Refused("refused", item)
+
+
+def process(_):
+    return os.getpid()
+
+
+def kill_once(folder, item):
+    killed = Path(folder) / "killed"
+    if item == 30 and not killed.exists():
+        killed.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return {"value": item}

@@ -9,6 +9,7 @@ from penstock.exports import exports
 
 if TYPE_CHECKING:
     from penstock.core.errors import WorkerLost
+    from penstock.engines.cluster.dask_engine import dask
     from penstock.engines.cluster.ray_engine import ray
     from penstock.engines.engine import Answer, Call, Engine, Progress, answer
     from penstock.engines.process.processes_engine import processes
@@ -18,6 +19,7 @@ else:  # a worker process imports modules of this package, and has no use for th
         __name__,
         {
             "penstock.core.errors": ("WorkerLost",),
+            "penstock.engines.cluster.dask_engine": ("dask",),
             "penstock.engines.cluster.ray_engine": ("ray",),
             "penstock.engines.engine": ("Answer", "Call", "Engine", "Progress", "answer"),
             "penstock.engines.process.processes_engine": ("processes",),
@@ -26,4 +28,4 @@ else:  # a worker process imports modules of this package, and has no use for th
         extras={},
     )
 
-__all__ = ["Answer", "Call", "Engine", "Progress", "Threads", "WorkerLost", "answer", "processes", "ray"]
+__all__ = ["Answer", "Call", "Engine", "Progress", "Threads", "WorkerLost", "answer", "dask", "processes", "ray"]

@@ -71,7 +71,7 @@ class GroupRunner:
         self._patience = patience
         self._crossing = Crossing(main_is_there=False)
         self._functions: dict[int, Any] = {}
-        self._groups: SimpleQueue[Sequence[RemoteCall]] = SimpleQueue()
+        self._groups: SimpleQueue[Sequence[RemoteCall] | None] = SimpleQueue()
         self._lock = Lock()
         self._over = Event()
         self._answers: list[RemoteAnswer] = []
@@ -102,6 +102,10 @@ class GroupRunner:
         self._over.wait()
         return self._report()
 
+    def end(self) -> None:
+        """End its thread, when the call that runs is over."""
+        self._groups.put(None)
+
     def _report(self) -> Report:
         with self._lock:
             over = self._over.is_set()
@@ -112,8 +116,7 @@ class GroupRunner:
             return new, over, monotonic() - self._since
 
     def _work(self) -> None:
-        while True:
-            calls = self._groups.get()
+        while (calls := self._groups.get()) is not None:
             for index, call in enumerate(calls):
                 with self._lock:
                     if index >= self._end:

@@ -4,42 +4,20 @@ Actors, not tasks: after a cut of the network in silence the reference of a task
 actor fails after a minute. Ray tries nothing again, since the run does; each reference is awaited once.
 """
 
-import asyncio
 import os
 import sys
-import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import suppress
-from functools import partial
 from importlib import import_module
-from io import BytesIO
-from itertools import count
 from logging import ERROR as QUIET
-from typing import Any, Final, Self, TypeAliasType, override
+from typing import Any, override
 
-from penstock.core import at_hand, validate
-from penstock.core.errors import MisuseError, OptionError, PicklingFailed, RemoteError, WorkerLost, WrongLoopError
-from penstock.core.text import name_of
-from penstock.engines import read_results
-from penstock.engines.cluster import group_runner
-from penstock.engines.cluster.group_runner import ERROR, NOT_LOADED, NOT_PICKLED, Parts, RemoteCall, Report
-from penstock.engines.engine import Answer, Call, Engine, Progress
-from penstock.engines.process import crossing, remote_errors
-from penstock.engines.process.crossing import Crossing, type_name, why
-from penstock.engines.process.remote_errors import unpacked
+from penstock.core import validate
+from penstock.core.errors import OptionError
+from penstock.engines.cluster.cluster_engine import GROUP_SECONDS, ClusterEngine, runner_by_value
+from penstock.engines.engine import Engine
 from penstock.exports import naming_extras
-
-_BY_VALUE: Final = (group_runner, crossing, remote_errors, read_results, at_hand)
-"""The modules that an actor needs of penstock."""
-
-GROUP_SECONDS: Final = 0.02
-"""About twenty times what a call of an actor costs; it says how far it is after twice as long."""
-
-PATIENCE: Final = 0.1
-"""Seconds that a call has to end by itself when it is stopped; then its actor is killed: a new one takes a second."""
-
-MOST_FAILED_STARTS: Final = 3
-"""Actors that may fail to start, one after the other."""
 
 
 def _library() -> Any:
@@ -100,90 +78,21 @@ def ray(
     )
 
 
-class _RemoteFunction:
-    """A function that actors can be sent."""
-
-    def __init__(self, number: int, pickled: bytes, name: str) -> None:
-        self.number = number
-        self.pickled = pickled
-        self.name = name
-
-
-class _ActorGroup:
-    """A group of calls, on its way or with an actor.
-
-    Attributes:
-        unsent: the errors of calls that cannot be pickled.
-        done: the answers that are here.
-        began: when the actor was asked; None: it is not ready.
-        since: when the call after those began, once that is known; then no other one will begin.
-    """
-
-    def __init__(self, calls: Sequence[Call], answers: asyncio.Future[list[Answer]]) -> None:
-        self.functions: list[_RemoteFunction] = [call.fn for call in calls]
-        self.calls: list[RemoteCall] = []
-        self.unsent: dict[int, BaseException] = {}
-        self.answers = answers
-        self.done: list[Answer] = []
-        self.began: float | None = None
-        self.since: float | None = None
-        self.stopped = False
-        self.timer: asyncio.TimerHandle | None = None
-
-    @property
-    def left(self) -> int:
-        """How many calls have no answer."""
-        return len(self.functions) - len(self.done)
-
-    def put_unsent(self) -> None:
-        """Answer the next calls if they could not be sent."""
-        while (error := self.unsent.get(len(self.done))) is not None:
-            self.done.append(Answer(error=error))
-
-
-class _Slot:
-    """Room for an actor, and what it does."""
-
-    def __init__(self) -> None:
-        self.actor: Any = None
-        self.ready = False
-        self.group: _ActorGroup | None = None
-        self.known: weakref.WeakSet[_RemoteFunction] = weakref.WeakSet()
-        self.dropped: list[int] = []
-
-
-class Ray(Engine):
+class Ray(ClusterEngine):
     """Runs plain functions in actors of Ray; see `ray`."""
 
-    group_seconds: float | None = GROUP_SECONDS
-
     def __init__(self, library: Any, workers: int | None, options: Mapping[str, Any], address: str | None) -> None:
+        super().__init__()
         self._ray = library
         self._workers = workers
         self._options = options
         self._address = address
-        self._crossing = Crossing(main_is_there=False)
-        self._numbers = count()
-        self._slots: list[_Slot] = []
-        self._groups: dict[asyncio.Future[list[Answer]], _Slot] = {}
-        self._loop: asyncio.AbstractEventLoop | None = None
         self._actor_class: Any = None
         self._runner = b""
         self._ours = False
-        self._closed = False
-        self._failed_starts = 0
-
-    # Its life
 
     @override
-    async def __aenter__(self) -> Self:
-        if self._closed:
-            raise MisuseError(f"{self.describe()} was closed")
-        self._loop = asyncio.get_running_loop()
-        await asyncio.to_thread(self._connect)  # on the main thread Ray would replace the handler of SIGTERM
-        return self
-
-    def _connect(self) -> None:
+    def _connect(self) -> int:  # in a thread: on the main one Ray would replace the handler of SIGTERM
         if not self._ray.is_initialized():
             address = self._address or os.environ.get("RAY_ADDRESS") or "local"
             more: dict[str, Any] = {}
@@ -192,10 +101,9 @@ class Ray(Engine):
                 more["include_dashboard"] = False
             self._ray.init(address, log_to_driver=False, logging_level=QUIET, **more)
             self._ours = True
-        workers = self._fitting() if self._workers is None else self._workers
-        self._slots = [_Slot() for _ in range(workers)]
-        self._runner = _by_value(group_runner.GroupRunner)
+        self._runner = runner_by_value(import_module("ray.cloudpickle.cloudpickle"))
         self._actor_class = self._ray.remote(_worker_class())
+        return self._fitting() if self._workers is None else self._workers
 
     def _fitting(self) -> int:
         """How many actors fit on the cluster."""
@@ -213,289 +121,41 @@ class Ray(Engine):
         return found
 
     @override
-    async def aclose(self, grace: float = 5.0) -> None:
-        """End it: actors in no call are killed; a call that runs has `grace` seconds, then its actor is killed."""
-        self._closed = True
-        if self._groups and grace:
-            await asyncio.wait(list(self._groups), timeout=grace)
-        under_way = list(self._groups)
-        self.abandon()
-        if under_way:
-            await asyncio.wait(under_way, timeout=1.0)
+    def _disconnect(self) -> None:
         if self._ours:
             self._ours = False
-            await asyncio.to_thread(self._ray.shutdown)
+            self._ray.shutdown()
 
     @override
-    def abandon(self) -> None:
-        self._closed = True
-        for slot in self._slots:
-            if slot.group is not None:
-                slot.group.stopped = True
-                if slot.group.began is None:
-                    self._finish(slot, slot.group, [])
-            self._kill(slot.actor)
-            slot.actor = None
-
-    # The contract
+    def _start_worker(self) -> tuple[Any, Future[Any]]:
+        options = {**self._options, "max_restarts": 0, "max_task_retries": 0}
+        actor = self._actor_class.options(**options).remote(self._runner, sys.path, 2 * GROUP_SECONDS)
+        return actor, actor.ready.remote().future()
 
     @override
-    def prepare(self, fn: Callable[..., Any], /) -> Any:
-        try:
-            pickled = self._crossing.dumps(fn)
-        except Exception as error:
-            module = getattr(fn, "__module__", None)
-            raise OptionError(
-                f"engine: {name_of(fn)} of module {module} cannot be pickled for Ray: {why(error)}"
-            ) from error
-        function = _RemoteFunction(next(self._numbers), pickled, name_of(fn))
-        weakref.finalize(function, _drop, weakref.ref(self), function.number).atexit = False
-        return function
+    def _call(self, worker: Any, method: str, *arguments: Any) -> Future[Any]:
+        said: Future[Any] = getattr(worker, method).remote(*arguments).future()
+        return said
 
     @override
-    def submit(self, calls: Sequence[Call], /) -> asyncio.Future[list[Answer]]:
-        loop = asyncio.get_running_loop()
-        if self._closed:
-            raise MisuseError(f"{self.describe()} was closed: it runs no calls any more")
-        if self._loop is not loop:
-            raise WrongLoopError(
-                f"{self!r} belongs to the event loop of its `async with` and cannot be used on another"
-            )
-        group = _ActorGroup(calls, loop.create_future())
-        self._pickle(group, calls)
-        if not group.calls:
-            group.answers.set_result(group.done)
-            return group.answers
-        slot = min((each for each in self._slots if each.group is None), key=lambda each: not each.ready)
-        slot.group = group
-        self._groups[group.answers] = slot
-        if slot.ready:
-            self._ask(slot, group)
-        elif slot.actor is None:
-            self._start(slot)
-        return group.answers
+    def _kill(self, worker: Any) -> None:
+        if self._ray.is_initialized():
+            with suppress(Exception):  # it is dead, or its cluster
+                self._ray.kill(worker, no_restart=True)
 
     @override
-    def peek(self, answers: asyncio.Future[list[Answer]], /) -> Progress | None:
-        group = self._group_of(answers)
-        if group is None:
-            return None
-        if group.began is None:
-            return Progress([], None)
-        if group.since is None and group.left == 1:
-            return Progress(list(group.done), group.began)
-        return None if group.since is None else Progress(list(group.done), group.since)
+    def _release(self, worker: Any) -> None:
+        self._kill(worker)
 
     @override
-    def recall(self, answers: asyncio.Future[list[Answer]], /) -> int | None:
-        group = self._group_of(answers)
-        if group is None:
-            return None
-        if group.began is None:
-            self._finish(self._groups[answers], group, [])
-            return 0
-        return None if group.since is None else len(group.done) + 1
-
-    @override
-    def stop(self, answers: asyncio.Future[list[Answer]], /) -> None:
-        group = self._group_of(answers)
-        if group is None or group.stopped:
-            return
-        if group.began is None:
-            self.recall(answers)
-            return
-        assert self._loop is not None
-        group.stopped = True
-        group.timer = self._loop.call_later(PATIENCE, self._kill, self._groups[answers].actor)
-
-    @override
-    def slots(self) -> int:
-        if not self._slots:
-            raise MisuseError(f"{self.describe()} is to be entered first: `async with engine:` connects to the cluster")
-        return len(self._slots)
+    def _death(self, error: BaseException) -> str | None:
+        known = self._ray.exceptions
+        deaths = known.RayActorError, known.WorkerCrashedError, known.NodeDiedError, known.OutOfMemoryError
+        return _first_line(error) if isinstance(error, deaths) else None
 
     @override
     def describe(self) -> str:
         return f"ray({'' if self._workers is None else self._workers})"
-
-    def _group_of(self, answers: asyncio.Future[list[Answer]]) -> _ActorGroup | None:
-        slot = self._groups.get(answers)
-        return None if slot is None else slot.group
-
-    # Actors
-
-    def _kill(self, actor: Any) -> None:
-        if actor is not None and self._ray.is_initialized():
-            with suppress(Exception):  # it is dead, or its cluster
-                self._ray.kill(actor, no_restart=True)
-
-    def forget(self, number: int) -> None:
-        """Have actors forget a function."""
-        for slot in self._slots:
-            slot.dropped.append(number)
-
-    def _start(self, slot: _Slot) -> None:
-        assert self._loop is not None
-        options = {**self._options, "max_restarts": 0, "max_task_retries": 0}
-        slot.known.clear()
-        slot.dropped.clear()
-        actor = slot.actor = self._actor_class.options(**options).remote(self._runner, sys.path, 2 * GROUP_SECONDS)
-        self._await(actor.ready.remote(), partial(self._started, slot, actor))
-
-    def _await(self, reference: Any, then: Callable[["asyncio.Future[Any]"], None]) -> None:
-        asyncio.wrap_future(reference.future(), loop=self._loop).add_done_callback(then)
-
-    def _started(self, slot: _Slot, actor: Any, ready: "asyncio.Future[Any]") -> None:
-        error = None if ready.cancelled() else ready.exception()  # or asyncio would say that nobody has asked
-        if ready.cancelled() or slot.actor is not actor:
-            return
-        if error is None:
-            slot.ready = True
-            self._failed_starts = 0
-            if slot.group is not None:
-                self._ask(slot, slot.group)
-            return
-        slot.actor = None
-        self._failed_starts += 1
-        group = slot.group
-        if group is None or self._closed:
-            return
-        if self._failed_starts < MOST_FAILED_STARTS:
-            self._start(slot)
-            return
-        self._failed_starts = 0
-        answers: list[Answer] = []
-        for _ in group.functions:
-            failed = MisuseError(f"the actors of {self.describe()} cannot be started: {why(error)}")
-            failed.__cause__ = error
-            answers.append(Answer(error=failed))
-        self._finish(slot, group, answers)
-
-    def _ask(self, slot: _Slot, group: _ActorGroup) -> None:
-        assert self._loop is not None
-        new = [each for each in dict.fromkeys(group.functions) if each not in slot.known]
-        slot.known.update(new)
-        dropped, slot.dropped = slot.dropped, []
-        group.began = self._loop.time()
-        actor = slot.actor
-        said = actor.run.remote([(each.number, each.pickled) for each in new], dropped, group.calls)
-        self._await(said, partial(self._said, slot, group, actor))
-
-    def _said(self, slot: _Slot, group: _ActorGroup, actor: Any, said: "asyncio.Future[Report]") -> None:
-        error = None if said.cancelled() else said.exception()
-        if said.cancelled() or group.answers.done():
-            return
-        if error is not None:
-            self._died(slot, group, actor, error)
-            return
-        assert self._loop is not None
-        answers, over, seconds = said.result()
-        for answer in answers:
-            group.done.append(_answer(group.functions[len(group.done)], *answer))
-            group.put_unsent()
-        if over:
-            self._finish(slot, group, group.done)
-        else:
-            group.since = self._loop.time() - seconds
-            self._await(actor.rest.remote(), partial(self._said, slot, group, actor))
-
-    def _died(self, slot: _Slot, group: _ActorGroup, actor: Any, error: BaseException) -> None:
-        """Say what the calls of an actor came to with which something is wrong; another one takes its place."""
-        self._kill(actor)
-        if slot.actor is actor:
-            slot.actor = None
-            slot.ready = False
-        suspects = 1 if group.since is not None else group.left
-        if group.stopped:
-            stopped = [Answer(error=asyncio.CancelledError())] if suspects == 1 else []
-            self._finish(slot, group, group.done + stopped)
-            return
-        known = self._ray.exceptions
-        deaths = known.RayActorError, known.WorkerCrashedError, known.NodeDiedError, known.OutOfMemoryError
-        dead = isinstance(error, deaths)
-        lost = [Answer(error=WorkerLost(_first_line(error)) if dead else error) for _ in range(suspects)]
-        self._finish(slot, group, group.done + lost)
-
-    def _finish(self, slot: _Slot, group: _ActorGroup, answers: list[Answer]) -> None:
-        if group.timer is not None:
-            group.timer.cancel()
-        slot.group = None
-        del self._groups[group.answers]
-        group.answers.set_result(answers)
-        if slot.ready and not self._closed:
-            self._take_over(slot)
-
-    def _take_over(self, slot: _Slot) -> None:
-        """Give to an idle actor the group that waits for one that is not ready: the cluster may have no room for it."""
-        for other in self._slots:
-            group = other.group
-            if group is not None and group.began is None:
-                other.group, slot.group = None, group
-                self._groups[group.answers] = slot
-                self._ask(slot, group)
-                return
-
-    # What crosses
-
-    def _pickle(self, group: _ActorGroup, calls: Sequence[Call]) -> None:
-        """Put in the calls as actors read them."""
-        for index, call in enumerate(calls):
-            try:
-                sent = group_runner.parts(self._crossing, call.arguments)
-            except BaseException as error:  # noqa: BLE001 -- methods of the user's run here
-                name, kinds = call.fn.name, ", ".join(map(type_name, call.arguments))
-                failed = PicklingFailed(f"the argument of {name}, of type {kinds}, cannot be pickled: {why(error)}")
-                failed.__cause__ = error
-                group.unsent[index] = failed
-            else:
-                group.calls.append((call.fn.number, call.most, sent))
-        group.put_unsent()
-
-
-def _answer(function: _RemoteFunction, seconds: float, kind: int, sent: Parts) -> Answer:
-    data, _ = sent
-    if kind == ERROR:
-        return Answer(None, unpacked(bytes(data), RemoteError), seconds)
-    if kind in {NOT_LOADED, NOT_PICKLED}:
-        what, _, reason = bytes(data).decode(errors="replace").partition("\n")
-        return Answer(None, _not_crossed(function.name, kind, what, reason), seconds)
-    try:
-        return Answer(group_runner.whole(sent), None, seconds)
-    except BaseException as error:  # noqa: BLE001 -- classes of the user's are made here
-        failed = PicklingFailed(f"the result of {function.name} cannot be loaded in this process: {why(error)}")
-        return Answer(None, failed, seconds)
-
-
-def _not_crossed(name: str, kind: int, what: str, reason: str) -> BaseException:
-    if kind == NOT_PICKLED:
-        return PicklingFailed(f"the result of {name}, of type {what}, cannot be pickled: {reason}")
-    if what == "fn":
-        return MisuseError(f"{name} cannot be loaded in a worker: {reason}")
-    return PicklingFailed(f"an argument of {name} cannot be loaded in a worker: {reason}")
-
-
-def _by_value(value: object) -> bytes:
-    """Pickle what is of `_BY_VALUE` so that penstock is not imported where it is loaded."""
-    cloudpickle: Any = import_module("ray.cloudpickle.cloudpickle")
-
-    class ByValuePickler(cloudpickle.CloudPickler):  # type: ignore[misc]
-        """Leaves out the aliases of types in annotations, which would go by name."""
-
-        def reducer_override(self, obj: Any) -> Any:
-            if isinstance(obj, TypeAliasType):
-                return object, ()
-            above: Any = super()
-            return above.reducer_override(obj)
-
-    file = BytesIO()
-    for module in _BY_VALUE:
-        cloudpickle.register_pickle_by_value(module)
-    try:
-        ByValuePickler(file).dump(value)
-    finally:
-        for module in _BY_VALUE:
-            cloudpickle.unregister_pickle_by_value(module)
-    return file.getvalue()
 
 
 def _worker_class() -> type:
@@ -524,9 +184,3 @@ def _worker_class() -> type:
 def _first_line(error: BaseException) -> str:
     """What Ray says of a death; further lines are about where it was."""
     return next(iter(str(error).strip().splitlines()), "the actor died")
-
-
-def _drop(engine: "weakref.ref[Ray]", number: int) -> None:
-    """Have actors forget a function that nobody calls any more."""
-    if (found := engine()) is not None:
-        found.forget(number)
