@@ -52,7 +52,7 @@ async def an_exception_keeps_its_attributes(engine, _):
     assert (failed.error.code, failed.error.args) == (7, ("refused",))
 
 
-async def a_call_that_leaves_kills_no_worker(engine, folder):
+async def a_call_that_leaves_kills_no_worker(engine, _):
     """Dask would end a worker for it, and run the call in the next one."""
     (before,) = set(await penstock.stream([0]).map(process, engine=engine).to_list())
     for kind in (SystemExit, KeyboardInterrupt):
@@ -61,7 +61,7 @@ async def a_call_that_leaves_kills_no_worker(engine, folder):
     assert before in await penstock.stream(range(40)).map(process, engine=engine).to_list()
 
 
-async def a_worker_that_dies_in_no_call_is_replaced(engine, folder):
+async def a_worker_that_dies_in_no_call_is_replaced(engine, _):
     """Dask would try for half a minute to connect to it, and the next calls would be blamed."""
     (worker,) = await penstock.stream([0]).map(process, engine=engine).to_list()
     os.kill(worker, signal.SIGKILL)
@@ -70,7 +70,7 @@ async def a_worker_that_dies_in_no_call_is_replaced(engine, folder):
     assert items.stats()[-1].failed == 0
 
 
-async def another_engine_uses_its_workers(engine, folder):
+async def another_engine_uses_its_workers(engine, _):
     """`address=`: they go on when it is closed."""
     async with penstock.engines.dask(address=engine._cluster.scheduler_address) as other:
         assert other.slots() == 2
@@ -87,20 +87,20 @@ async def a_durable_run_goes_on_after_a_death(engine, folder):
         assert database.execute("SELECT count(*), count(DISTINCT value) FROM rows").fetchone() == (60, 60)
 
 
-async def stages_share_it(engine, folder):
+async def stages_share_it(engine, _):
     """Two stages, and a run beside theirs."""
     stream = penstock.stream(range(200)).map(same, engine=engine).map(same, engine=engine)
     assert await asyncio.gather(stream.to_list(), stream.count()) == [list(range(200)), 200]
 
 
 MINE = (
+    another_engine_uses_its_workers,
     equal_calls_are_many,
     an_exception_keeps_its_attributes,
     a_call_that_leaves_kills_no_worker,
     stages_share_it,
     a_durable_run_goes_on_after_a_death,
     a_worker_that_dies_in_no_call_is_replaced,
-    another_engine_uses_its_workers,
 )
 
 

@@ -135,7 +135,7 @@ class ClusterEngine(Engine):
         """What this error says of the death of a worker; None: it is another one."""
 
     def _watch(self, worker: Any) -> None:
-        """See to it that `_gone` is called when this worker dies in no call, if nothing else would tell. Default: no."""
+        """See to it that `_gone` is called when this worker dies in no call. Default: the next call tells."""
 
     # Its life
 

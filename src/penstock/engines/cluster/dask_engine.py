@@ -1,8 +1,8 @@
 """The engine of Dask: its workers, each of which makes the calls of one group at a time.
 
-High-level idea: the scheduler of Dask sees no tasks. Each worker is asked directly (`Client.run`), so that equal calls
-are two calls, a death is told by the connection that breaks, and no setting of the cluster has a say in what runs where,
-how often, and whose fault it is. A call that is to be stopped has its worker killed by its nanny, which starts another.
+High-level idea: the scheduler of Dask sees no tasks. Each worker is asked directly (`Client.run`): equal calls are two
+calls, a death is told by the connection that breaks, and no setting of the cluster has a say in what runs where, how
+often, and whose fault it is. A call that is to be stopped has its worker killed by its nanny, which starts another one.
 
 All that is of Dask runs on the event loop of its own thread.
 """
@@ -219,7 +219,7 @@ def _work_of_workers() -> Callable[..., Any]:
         import asyncio  # noqa: PLC0415 -- where it runs
         from pickle import dumps, loads  # noqa: PLC0415
 
-        kept = vars(dask_worker).setdefault("penstock_runners", {})
+        kept: dict[str, tuple[Any, asyncio.Event]] = vars(dask_worker).setdefault("penstock_runners", {})
         said = None
         if method == "start":
             runner, *given = arguments
