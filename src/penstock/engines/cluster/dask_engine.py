@@ -18,10 +18,10 @@ from typing import Any, Final, override
 from uuid import uuid4
 
 from penstock.core import validate
-from penstock.core.errors import OptionError
+from penstock.core.errors import MisuseError, OptionError
 from penstock.engines.cluster.cluster_engine import GROUP_SECONDS, ClusterEngine, runner_by_value
 from penstock.engines.engine import Engine
-from penstock.engines.process.crossing import loads
+from penstock.engines.process.crossing import loads, why
 from penstock.engines.process.processes_engine import processors
 from penstock.exports import naming_extras
 
@@ -72,7 +72,7 @@ def dask(workers: int | None = None, *, address: str | None = None) -> Engine:
     )
 
 
-class _Worker:
+class _Taken:
     """A worker of the cluster, once there is one; no two of these have the same.
 
     Attributes:
@@ -112,14 +112,18 @@ class Dask(ClusterEngine):
     def _own(self) -> int:
         """Start a cluster; gives how many workers it has."""
         workers = self._workers or processors()
-        self._cluster = self._dask.LocalCluster(
-            n_workers=workers,
-            threads_per_worker=1,
-            processes=True,
-            dashboard_address="127.0.0.1:0",  # with None it would take port 8787
-            scheduler_kwargs={"dashboard": False},
-            silence_logs=SILENT,
-        )
+        try:
+            self._cluster = self._dask.LocalCluster(
+                n_workers=workers,
+                threads_per_worker=1,
+                processes=True,
+                dashboard_address="127.0.0.1:0",  # with None it would take port 8787
+                scheduler_kwargs={"dashboard": False},
+                silence_logs=SILENT,
+            )
+        except RuntimeError as error:
+            rule = 'a program that starts one does so under `if __name__ == "__main__":`'
+            raise MisuseError(f"{self.describe()}: a local cluster cannot be started; {rule}: {why(error)}") from error
         self._client = self._dask.Client(self._cluster, set_as_default=False)
         return workers
 
@@ -158,11 +162,11 @@ class Dask(ClusterEngine):
         return {address for address, worker in known["workers"].items() if worker["nanny"]}
 
     @override
-    def _start_worker(self) -> tuple[_Worker, Future[None]]:
-        worker = _Worker()
+    def _start_worker(self) -> tuple[_Taken, Future[None]]:
+        worker = _Taken()
         return worker, self._on_its_loop(self._begin(worker))
 
-    async def _begin(self, worker: _Worker) -> None:
+    async def _begin(self, worker: _Taken) -> None:
         """Take a worker that no other slot has; wait until there is one."""
         patience = EMPTY
         while True:
@@ -179,11 +183,11 @@ class Dask(ClusterEngine):
         await self._run(worker.address, "start", self._runner, sys.path, 2 * GROUP_SECONDS)
 
     @override
-    def _watch(self, worker: _Worker) -> None:
+    def _watch(self, worker: _Taken) -> None:
         self._await(self._call(worker, "watch"), lambda watched: self._gone(worker, watched))
 
     @override
-    def _call(self, worker: _Worker | str, method: str, *arguments: Any) -> Future[Any]:
+    def _call(self, worker: _Taken | str, method: str, *arguments: Any) -> Future[Any]:
         address = worker if isinstance(worker, str) else worker.address
         return self._on_its_loop(self._run(address, method, *arguments))
 
@@ -192,7 +196,7 @@ class Dask(ClusterEngine):
         return loads(said[address])
 
     @override
-    def _kill(self, worker: _Worker) -> None:
+    def _kill(self, worker: _Taken) -> None:
         self._on_its_loop(self._end_worker(worker.address))
 
     async def _end_worker(self, address: str) -> None:
@@ -200,7 +204,7 @@ class Dask(ClusterEngine):
             await self._client.run(self._end, workers=[address], nanny=True)
 
     @override
-    def _release(self, worker: _Worker) -> None:
+    def _release(self, worker: _Taken) -> None:
         """Keep it until `_disconnect`."""
 
     @override
@@ -219,7 +223,8 @@ def _work_of_workers() -> Callable[..., Any]:
         import asyncio  # noqa: PLC0415 -- where it runs
         from pickle import dumps, loads  # noqa: PLC0415
 
-        kept: dict[str, tuple[Any, asyncio.Event]] = vars(dask_worker).setdefault("penstock_runners", {})
+        attributes: dict[str, Any] = vars(dask_worker)
+        kept: Any = attributes.setdefault("penstock_runners", {})
         said = None
         if method == "start":
             runner, *given = arguments
