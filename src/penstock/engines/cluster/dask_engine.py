@@ -223,8 +223,7 @@ def _work_of_workers() -> Callable[..., Any]:
         import asyncio  # noqa: PLC0415 -- where it runs
         from pickle import dumps, loads  # noqa: PLC0415
 
-        attributes: dict[str, Any] = vars(dask_worker)
-        kept: Any = attributes.setdefault("penstock_runners", {})
+        kept: Any = dask_worker.__dict__.setdefault("penstock_runners", {})
         said = None
         if method == "start":
             runner, *given = arguments
