@@ -147,8 +147,10 @@ def text(option: str, value: object) -> str:
 def path(option: str, value: object) -> str:
     """Return `value`, a str or a `PathLike` of a str, as a non-empty str without NUL."""
     found: object = os.fspath(cast("os.PathLike[str]", value)) if isinstance(value, os.PathLike) else value
-    if not isinstance(found, str) or not found or "\0" in found:
+    if not isinstance(found, str) or not found:
         raise OptionError(f"{option} must be a path, got {shown(cast('object', value))}")
+    if "\0" in found:
+        raise OptionError(f"{option} must be a path without NUL, got {shown(cast('object', value))}")
     return found
 
 

@@ -205,8 +205,8 @@ def database(option: str, value: object) -> str:
     Raise `OptionError` if it is none, or SQLite takes it for something else.
     """
     path = validate.path(option, value)
-    if "\0" in path or not validate.is_utf8(path):
-        raise OptionError(f"{option} must be a path that UTF-8 can hold, without NUL, got {value!r}")
+    if not validate.is_utf8(path):
+        raise OptionError(f"{option} must be a path that UTF-8 can hold, got {value!r}")
     if path == ":memory:" or path.startswith("file:"):
         raise OptionError(f"{option} must be the path of a file that the next run finds again, got {value!r}")
     return path
