@@ -100,9 +100,9 @@ def places_of(config):
 
 def pytest_collection_modifyitems(config, items):
     if config.getoption("quick"):
-        slow = [item for item in items if item.get_closest_marker("slow") and not item.get_closest_marker("quick")]
-        config.hook.pytest_deselected(items=slow)
-        items[:] = [item for item in items if item not in set(slow)]
+        slow = {item for item in items if item.get_closest_marker("slow") and not item.get_closest_marker("quick")}
+        config.hook.pytest_deselected(items=list(slow))
+        items[:] = [item for item in items if item not in slow]
 
 
 @pytest.hookimpl(tryfirst=True)

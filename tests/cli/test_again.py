@@ -15,7 +15,7 @@ from penstock.sinks.callback import Callback
 from penstock.sinks.table import SqliteTable
 from penstock.sources.keyed import keyed
 
-pytestmark = pytest.mark.real_time
+pytestmark = [pytest.mark.real_time, pytest.mark.slow]
 
 
 @pytest.fixture

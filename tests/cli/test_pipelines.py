@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+pytestmark = [pytest.mark.real_time, pytest.mark.slow]
+
 JOBS = """
 from dataclasses import dataclass
 from datetime import date

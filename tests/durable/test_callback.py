@@ -18,7 +18,7 @@ from penstock.durable import delivery
 from penstock.sinks.callback import Callback, Delivered
 from penstock.sources.keyed import keyed
 
-pytestmark = pytest.mark.real_time
+pytestmark = [pytest.mark.real_time, pytest.mark.slow]
 
 
 def numbers(roots, **options):

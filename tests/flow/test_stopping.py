@@ -11,7 +11,7 @@ from penstock.durable.store_errors import StoreError
 from penstock.flow import Pipeline, PipelineEngine, parallel, step
 from penstock.flow.recorder import Recorder
 
-pytestmark = pytest.mark.real_time
+pytestmark = [pytest.mark.real_time, pytest.mark.slow]
 
 
 class CancelledAt:

@@ -13,7 +13,7 @@ from penstock.workflows import DocumentError, EmbedJob, HashEmbedder, embed
 
 from .in_workers import die_at, hang_at
 
-pytestmark = pytest.mark.real_time
+pytestmark = [pytest.mark.real_time, pytest.mark.slow]
 
 BATCH = 64
 
