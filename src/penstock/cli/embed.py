@@ -2,29 +2,23 @@
 
 import asyncio
 import json
-import os
-import signal
-import warnings
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final
 
 import typer
 
-from penstock.cli import retries
 from penstock.cli.embedder_options import Asked, embedder
 from penstock.cli.failing import DONE, NOT_DONE, SOME_FAILED, code_of, complain, ended_by, guarded
 from penstock.cli.printing import summary
+from penstock.cli.watching import Shown, watched
 from penstock.core import validate
-from penstock.core.errors import PenstockError, UnstoppedWorkWarning
+from penstock.core.errors import PenstockError
 from penstock.core.stats import Stats
-from penstock.progress import ProgressDisplay
 
 if TYPE_CHECKING:
     from penstock.workflows import EmbedJob, EmbedReport
 
 _COUNTS: Final = {"read": "read files", "embed": "embed chunks", "store": "store files"}
-_LOOK: Final = 0.05
-"""Seconds between two looks at whether the first document is stored."""
 
 
 def run(paths: list[str], target: str, options: dict[str, Any], asked: Asked, *, as_json: bool) -> int:
@@ -36,7 +30,7 @@ def run(paths: list[str], target: str, options: dict[str, Any], asked: Asked, *,
         if "engine" in options:
             validate.one_of("engine", options["engine"], ("inline", "thread", "process"))
         job = EmbedJob(paths, target, **options, embedder=embedder(asked, target))
-        failure, stopped_by = asyncio.run(_watched(job))
+        failure, stopped_by = asyncio.run(watched(job, _shown(job)))
         if failure is not None:
             complain(failure)
             if not job.opened:
@@ -71,20 +65,8 @@ def _is_of_a_file(failure: PenstockError) -> bool:
     return isinstance(failure, DocumentError | EmbedError) and not isinstance(failure, EmbedderUnavailableError)
 
 
-async def _watched(job: "EmbedJob") -> tuple[PenstockError | None, signal.Signals | None]:
-    """Run the job under a display; return the error that ended it and the signal that stopped it, if there was one."""
-    stopping, loop = _Stopping(job), asyncio.get_running_loop()
-    for each in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(each, stopping, each)
-    shown = ProgressDisplay(loop, lambda: stats_of(job), lambda: unchanged_by(job), stays=False)
-    with shown as stopping.shown, retries.told():
-        if not shown.is_table:
-            _tell_of_first(job, shown)
-        try:
-            await job.run()
-        except PenstockError as error:
-            return error, stopping.received
-    return None, stopping.received
+def _shown(job: "EmbedJob") -> Shown:
+    return Shown(lambda: stats_of(job), lambda: unchanged_by(job), "document", lambda: job.report().first_row_seconds)
 
 
 def stats_of(job: "EmbedJob") -> Stats:
@@ -96,40 +78,6 @@ def stats_of(job: "EmbedJob") -> Stats:
 def unchanged_by(job: "EmbedJob") -> str:
     """Say how many files the index had already."""
     return f"{job.report().unchanged:,} files unchanged"
-
-
-def _tell_of_first(job: "EmbedJob", shown: ProgressDisplay) -> None:
-    """Say when the first document is stored: look again until it is, as long as the loop runs."""
-    first = job.report().first_row_seconds
-    if first is None:
-        asyncio.get_running_loop().call_later(_LOOK, _tell_of_first, job, shown)
-    else:
-        shown.say(f"first document stored after {first:.2f} s")
-
-
-class _Stopping:
-    """Stops the job cleanly at the first signal. Exits at once at the second, as a kill would, which loses nothing."""
-
-    def __init__(self, job: "EmbedJob") -> None:
-        self.shown: ProgressDisplay | None = None
-        self.received: signal.Signals | None = None
-        self._job = job
-
-    def __call__(self, number: signal.Signals) -> None:
-        if self.received is not None:
-            self._abort(number)
-        self.received = number
-        warnings.simplefilter("ignore", UnstoppedWorkWarning)  # what is left behind is done by the next run
-        self._job.stop()
-        if self.shown is not None:
-            again = "Ctrl-C" if number is signal.SIGINT else number.name
-            self.shown.say(f"stopping: what is in flight is finished and stored; {again} again aborts")
-
-    def _abort(self, number: signal.Signals) -> NoReturn:
-        if self.shown is not None:
-            self.shown.close()
-        complain("aborted; what was stored stays, and the same command goes on from there")
-        os._exit(ended_by(number))
 
 
 def _print(report: "EmbedReport", *, pruned: bool, as_json: bool) -> None:

@@ -1,0 +1,97 @@
+"""Runs a job of a command under a display; the first signal ends it in order, the second at once."""
+
+import asyncio
+import os
+import signal
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, NoReturn, Protocol
+
+from penstock.cli import retries
+from penstock.cli.failing import complain, ended_by
+from penstock.core.errors import PenstockError, UnstoppedWorkWarning
+from penstock.core.stats import Stats
+from penstock.progress import ProgressDisplay
+
+_LOOK: Final = 0.05
+"""Seconds between two looks at whether the first result is stored."""
+
+
+class Watched(Protocol):
+    """A job that can be watched and ended."""
+
+    async def run(self) -> object:
+        """Do it."""
+        ...
+
+    def stop(self) -> None:
+        """Finish what is in flight and take nothing more; called on the loop."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What a display shows of a job.
+
+    Attributes:
+        stats: its stages, each named with what it counts.
+        note: what to say beside the time.
+        first: what its first result is called.
+        first_row_seconds: when that was stored; None before.
+    """
+
+    stats: Callable[[], Stats]
+    note: Callable[[], str]
+    first: str
+    first_row_seconds: Callable[[], float | None]
+
+
+async def watched(job: Watched, shown: Shown) -> tuple[PenstockError | None, signal.Signals | None]:
+    """Run the job under a display; return the error that ended it and the signal that stopped it, if there was one."""
+    stopping, loop = _Stopping(job), asyncio.get_running_loop()
+    for each in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(each, stopping, each)
+    display = ProgressDisplay(loop, shown.stats, shown.note, stays=False)
+    with display as stopping.display, retries.told():
+        if not display.is_table:
+            _tell_of_first(shown, display)
+        try:
+            await job.run()
+        except PenstockError as error:
+            return error, stopping.received
+    return None, stopping.received
+
+
+def _tell_of_first(shown: Shown, display: ProgressDisplay) -> None:
+    """Say when the first result is stored: look again until it is, as long as the loop runs."""
+    first = shown.first_row_seconds()
+    if first is None:
+        asyncio.get_running_loop().call_later(_LOOK, _tell_of_first, shown, display)
+    else:
+        display.say(f"first {shown.first} stored after {first:.2f} s")
+
+
+class _Stopping:
+    """Stops the job cleanly at the first signal. Exits at once at the second, as a kill would, which loses nothing."""
+
+    def __init__(self, job: Watched) -> None:
+        self.display: ProgressDisplay | None = None
+        self.received: signal.Signals | None = None
+        self._job = job
+
+    def __call__(self, number: signal.Signals) -> None:
+        if self.received is not None:
+            self._abort(number)
+        self.received = number
+        warnings.simplefilter("ignore", UnstoppedWorkWarning)  # what is left behind is done by the next run
+        self._job.stop()
+        if self.display is not None:
+            again = "Ctrl-C" if number is signal.SIGINT else number.name
+            self.display.say(f"stopping: what is in flight is finished and stored; {again} again aborts")
+
+    def _abort(self, number: signal.Signals) -> NoReturn:
+        if self.display is not None:
+            self.display.close()
+        complain("aborted; what was stored stays, and the same command goes on from there")
+        os._exit(ended_by(number))
