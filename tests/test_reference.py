@@ -166,6 +166,7 @@ SECTIONS = {
     "Finite work": made(*functions(tasks)),
     "Members of a TaskExecutor": members(tasks.TaskExecutor),
     "Pipelines": made("step", "parallel", "review", "command", "prompt", "load") | members(flow.Pipeline),
+    "Streaming pipelines": made("StreamingPipeline") | members(flow.StreamingPipeline),
     "Models": made("OpenAIChat", "AnthropicMessages", "Reply", "secret") | {"Model"} | members(flow.Model),
     "Members of a PipelineEngine": members(flow.PipelineEngine),
     "Members of a StepContext": members(flow.StepContext),

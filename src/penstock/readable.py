@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Final, Generic, TypedDict, TypeVar, Unpack, overload
 
 from penstock.core import validate
 from penstock.core.errors import EmptyStreamError
@@ -25,6 +25,14 @@ _NO_DEFAULT: Any = object()
 
 GRACE: Final = 5.0
 """Seconds that work gets which ignores its cancellation."""
+
+
+class OpenOptions(TypedDict, total=False):
+    """Options of `open` and `sync`: see there."""
+
+    grace: Seconds
+    progress: bool
+    timing: bool
 
 
 class Readable(Generic[T_co]):  # noqa: UP046 -- inferred variance would be invariant: `flatten` needs covariance

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, assert_type
 
-from penstock import Result, Retry
+from penstock import Result, Retry, Run, Stream, stream
 from penstock.flow import (
     AnthropicMessages,
     EnvSecret,
@@ -18,6 +18,7 @@ from penstock.flow import (
     Step,
     StepContext,
     StepResult,
+    StreamingPipeline,
     command,
     parallel,
     prompt,
@@ -155,3 +156,34 @@ async def runs(engine: PipelineEngine, pipeline: Pipeline[str, int], token: Canc
     await engine.run(pipeline, 3)  # type: ignore[misc]  # pyright: ignore[reportArgumentType]
     await engine.run(pipeline, "x", on_change="maybe")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     await engine.run(pipeline, "x", runid="r")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+
+
+def split(text: str) -> list[str]:
+    return text.split()
+
+
+async def embed(texts: list[str]) -> list[float]:
+    return [float(len(text)) for text in texts]
+
+
+def chain(texts: Stream[str]) -> Stream[float]:
+    return texts.flat_map(split).map_batches(embed, 64)
+
+
+async def streaming_pipelines() -> None:
+    vectors = StreamingPipeline("v", chain)
+    assert_type(vectors, StreamingPipeline[str, float])
+    assert_type(
+        StreamingPipeline("d", lambda s: s.flat_map(split).map_batches(embed, 64), takes=str),
+        StreamingPipeline[str, float],
+    )
+    assert_type(vectors.over(["a"]), Stream[float])
+    assert_type(vectors.over(stream(["a"])), Stream[float])
+    assert_type(vectors.open(["a"], grace=1), Run[float])
+    assert_type(await vectors.to_list(["a"]), list[float])
+    assert_type(await vectors.reduce(["a"], lambda total, x: total + x, 0.0), float)
+    assert_type(Pipeline("a", takes=str).step("s", split).add(vectors.as_step()), Pipeline[str, list[float]])
+    vectors.over([1])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
+    vectors.open(["a"], grcae=1)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    unknown = StreamingPipeline("d", lambda s: s.flat_map(split))  # type: ignore[var-annotated]  # pyright: ignore[reportUnknownVariableType]
+    assert unknown.name

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from penstock.flow.secrets import EnvSecret, secret
     from penstock.flow.shapes import parallel, review
     from penstock.flow.steps import Step
+    from penstock.flow.streaming_pipeline import StreamingPipeline
     from penstock.flow.trigger import Cron, Event
     from penstock.flow.usage import Usage
 else:
@@ -54,6 +55,7 @@ else:
             "penstock.flow.shapes": ("parallel", "review"),
             "penstock.flow.leaf": ("StepOptions",),
             "penstock.flow.steps": ("Step",),
+            "penstock.flow.streaming_pipeline": ("StreamingPipeline",),
             "penstock.flow.trigger": ("Cron", "Event"),
             "penstock.flow.usage": ("Usage",),
         },
@@ -83,6 +85,7 @@ __all__ = [
     "StepContext",
     "StepOptions",
     "StepResult",
+    "StreamingPipeline",
     "TruncatedError",
     "Usage",
     "command",

@@ -315,5 +315,11 @@ class Pipeline(Step[I_contra, O_co]):
 def _check_forms(name: str, steps: object, takes: object) -> None:
     if not isinstance(steps, Iterable) or isinstance(steps, str):
         raise OptionError(f"steps of pipeline {name!r} must be an iterable of steps, got {steps!r}")
+    checked_type(takes)
+
+
+def checked_type(takes: Any) -> Any:
+    """Return the option `takes`, if it is a type or None."""
     if not (takes is None or isinstance(takes, type) or hasattr(takes, "__origin__")):
         raise OptionError(f"takes must be a type, got {takes!r}")
+    return takes
