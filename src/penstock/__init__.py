@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from penstock.sinks.finding import Found
     from penstock.sinks.table import SqliteTable
     from penstock.sinks.vectors import SqliteVectors
+    from penstock.sources.csv_file import csv
     from penstock.sources.files import File, files
     from penstock.sources.jsonl import jsonl
     from penstock.sources.keyed import keyed
@@ -96,6 +97,7 @@ else:
             "penstock.sinks.finding": ("Found",),
             "penstock.sinks.table": ("SqliteTable",),
             "penstock.sinks.vectors": ("SqliteVectors",),
+            "penstock.sources.csv_file": ("csv",),
             "penstock.sources.files": ("File", "files"),
             "penstock.sources.jsonl": ("jsonl",),
             "penstock.sources.keyed": ("keyed",),
@@ -154,6 +156,7 @@ __all__ = [
     "WorkRaised",
     "WorkerLost",
     "WrongLoopError",
+    "csv",
     "drain_on_signals",
     "files",
     "jsonl",

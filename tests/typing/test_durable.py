@@ -40,6 +40,9 @@ async def a_file(file: File) -> None:
 async def read() -> None:
     assert_type(penstock.jsonl("events.jsonl"), Stream[Any])
     assert_type(penstock.jsonl(Path("events.jsonl"), growing=False, on_error="skip", max_line=10), Stream[Any])
+    assert_type(penstock.csv("users.csv"), Stream[dict[str, str]])
+    assert_type(penstock.csv(Path("users.csv"), key="id", columns=["id", "name"]), Stream[dict[str, str]])
+    assert_type(penstock.csv("users.csv", key=lambda row: int(row["id"])), Stream[dict[str, str]])
     assert_type(penstock.rows("app.db", "SELECT 1 AS id", key="id"), Stream[dict[str, Any]])
     assert_type(
         penstock.rows(Path("app.db"), "SELECT ? AS id", key="id", version="id", parameters=(1,)), Stream[dict[str, Any]]
