@@ -9,7 +9,7 @@ DEPENDS := uv.lock tools/environment
 .venv-3.12/.ready: $(DEPENDS)
 	@tools/environment .venv-3.12 3.12
 
-.PHONY: demo test quick test-3.12 soak soak-engines ray-nodes kill-matrix kill-runs flood test-dev coverage mutate check format docs bench lock clean help
+.PHONY: demo test quick test-3.12 soak soak-engines ray-nodes kill-matrix kill-runs flood test-dev coverage mutate check format docs site site-look bench lock clean help
 
 demo: .venv/.ready ## index the standard library of this Python and ask it three questions
 	@$(BIN)/python tools/demo.py
@@ -66,6 +66,12 @@ format: .venv/.ready ## format the code and mend what lint can mend
 
 docs: .venv/.ready ## renew what docs/guarantees.md says of the tests
 	@$(BIN)/python tools/guarantees.py
+
+site: ## build the pages of documents into build/site, warnings as errors (makes an environment of its own)
+	@tools/site
+
+site-look: site ## look at them in Chromium, if it is there: at 400 pixels, dark and light; pictures in build/site-look
+	@.venv-site/bin/python -m pytest -q --noconftest tests/site
 
 bench: ## measure speed and memory beside the peers (makes an environment of its own, takes six minutes)
 	@tools/bench all

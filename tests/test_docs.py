@@ -45,52 +45,44 @@ def test_links_to_headings_lead_to_one(path):
         assert anchor in {re.sub(r"[^\w\- ]", "", heading).replace(" ", "-") for heading in headings}, link
 
 
-def programs(name):
-    """The programs of a document, and what stands below each."""
-    text = (DOCS / name).read_text()
-    found = re.findall(r"^```python\n(.*?)^```\n\n```text\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
-    assert text.count("```python\n") == len(found)
-    return found
+def test_every_page_has_its_place_on_the_site():
+    """`make site` fails where one has none."""
+    listed = re.findall(r"^(?:.* <)?([\w./]+)>?$", (DOCS / "index.md").read_text(), re.MULTILINE)
+    assert {path.stem for path in DOCS.glob("*.md")} - {"index"} <= set(listed)
+
+
+def programs(path):
+    """The programs of a document, and what stands below each: nothing where it prints nothing."""
+    blocks = re.findall(
+        r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```$)?", path.read_text(), re.MULTILINE | re.DOTALL
+    )
+    assert path.read_text().count("```python\n") == len(blocks)
+    return blocks
 
 
 def is_of_a_notebook(program):
     return re.search(r"^\w+ = await ", program, re.MULTILINE) is not None
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("program", "output"), [*programs("durability.md"), *programs("pipelines.md")])
-def test_programs_of_durable_runs_print_what_stands_below_them(program, output, tmp_path):
-    command = [sys.executable, "-W", "error", "-c", program]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
-    assert (done.returncode, done.stderr, done.stdout) == (0, "", output)
+QUICK = {"limits.md", "memo.md", "sources.md", "tasks.md"}
+PROGRAMS = [
+    pytest.param(*each, id=f"{path.stem}-{number}", marks=[] if path.name in QUICK else [pytest.mark.slow])
+    for path in sorted(DOCS.glob("*.md"))
+    if path.name != "patterns.md"  # tests/test_patterns.py runs those
+    for number, each in enumerate(programs(path), 1)
+    if not is_of_a_notebook(each[0])
+]
 
 
-@pytest.mark.parametrize(
-    ("program", "output"),
-    [
-        pytest.param(*each, id=f"{name}-{number}")
-        for name in ("limits.md", "memo.md", "sources.md", "tasks.md")
-        for number, each in enumerate(programs(name), 1)
-    ],
-)
-def test_other_programs_print_what_stands_below_them(program, output):
-    done = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr, done.stdout) == (0, "", output)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("program", "output"),
-    [
-        pytest.param(*each, id=f"{name}-{number}")
-        for name in ("tutorial.md", "recipes.md")
-        for number, each in enumerate(programs(name), 1)
-        if not is_of_a_notebook(each[0])
-    ],
-)
-def test_programs_that_talk_to_a_service_print_what_stands_below_them(program, output, demo_server, tmp_path):
-    command = [sys.executable, "-W", "error", "-c", program.replace("http://127.0.0.1:8000", demo_server)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+@pytest.mark.parametrize(("program", "output"), PROGRAMS)
+def test_a_program_prints_what_stands_below_it(program, output, tmp_path, request):
+    """Every program of every document, in a file and a process of its own, with warnings as errors."""
+    if "http://127.0.0.1:8000" in program:
+        program = program.replace("http://127.0.0.1:8000", request.getfixturevalue("demo_server"))
+    (tmp_path / "program.py").write_text(program)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "program.py"], capture_output=True, text=True, check=False, cwd=tmp_path
+    )
     assert (done.returncode, done.stderr, done.stdout) == (0, "", output)
 
 
@@ -106,7 +98,7 @@ print("".join(output["text"] for cell in notebook.cells for output in cell.outpu
 @pytest.mark.skipif(find_spec("nbclient") is None or find_spec("ipykernel") is None, reason="needs a notebook")
 def test_the_cells_of_a_notebook_run_in_one(demo_server, tmp_path):
     """In a real kernel, where `await` stands by itself and `sync()` has a loop beside that of the notebook."""
-    ((program, output),) = [each for each in programs("recipes.md") if is_of_a_notebook(each[0])]
+    ((program, output),) = [each for each in programs(DOCS / "recipes.md") if is_of_a_notebook(each[0])]
     in_sync = "with penstock.stream([1, 2]).map(lambda n: n + 1).sync() as items:\n    print(list(items))"
     cells = [program.replace("http://127.0.0.1:8000", demo_server), in_sync]
     done = subprocess.run(

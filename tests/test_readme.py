@@ -15,7 +15,7 @@ def blocks(language):
     return re.findall(rf"^```{language}\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
 
 
-@pytest.mark.parametrize("number", [0, 1], ids=["a first stream", "a run that can be killed"])
+@pytest.mark.parametrize("number", range(3), ids=["a first stream", "a run that can be killed", "steps"])
 def test_a_program_prints_what_the_readme_shows(number, demo_server, tmp_path):
     program = blocks("python")[number].replace("http://127.0.0.1:8000", demo_server)
     command = [sys.executable, "-W", "error", "-c", program]
