@@ -310,3 +310,40 @@ def test_write_article_asks_the_model_once_for_each_text_and_the_editor_for_each
         done = run("write_article.py", *options, "--accept")
         assert (done.returncode, done.stdout) == (0, "Second draft.\n"), done.stderr
     assert "5 requests" in done.stderr
+
+
+@pytest.mark.quick
+def test_01_basic_looks_up_what_it_can_and_names_the_rest():
+    done = run("01_basic.py")
+    assert done.returncode == 1
+    assert done.stdout.splitlines() == [
+        "192.0.2.1 is in 192.0.2.0/24",
+        "192.0.2.2 is in 192.0.2.0/24",
+        "198.51.100.7 is in 198.51.100.0/24",
+        "2001:db8::1 is in 2001:db8::/64",
+        "failed: '192.0.2.300' does not appear to be an IPv4 or IPv6 address",
+    ]
+    assert run("01_basic.py", "10.0.0.1").returncode == 0
+
+
+def test_02_parallel_fills_its_places_and_no_more():
+    done = run("02_parallel.py", "--calls", "40", "--concurrency", "4")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [re.sub(r" +[\d.]+ s, ", ": ", line) for line in done.stdout.splitlines()] == [
+        "one after another: at most 1 at once",
+        "at once, in order: at most 4 at once",
+        "in order, with a buffer: at most 4 at once",
+        "as they finish: at most 4 at once",
+    ]
+
+
+@pytest.mark.parametrize("rows", [pytest.param(20_000, marks=pytest.mark.quick), 100_000])
+def test_03_large_dataset_takes_no_more_memory_for_more_rows(rows, tmp_path):
+    """From its first tenth on. All rows together would take 3 MiB and more for each ten thousand."""
+    done = run("03_large_dataset.py", "--rows", rows, "--to", tmp_path / "measured.db")
+    assert (done.returncode, done.stderr) == (0, "")
+    *tenths, last = done.stdout.splitlines()
+    assert last.startswith(f"{rows - rows // 1000:,} rows stored, {rows // 1000:,} broken lines left out")
+    peaks = [int(number) for number in re.findall(r"memory (\d+) MiB", done.stdout)]
+    assert len(peaks) == len(tenths) + 1 == 10
+    assert peaks[-1] - peaks[0] <= 2
