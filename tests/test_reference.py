@@ -31,10 +31,12 @@ PUBLIC = {name: getattr(module, name) for module in MODULES for name in module._
 NOT_PUBLIC = Stats, StageStats, Latency, SyncRun
 """Types that users meet and do not make: none of a module's names."""
 
+BY_STAGES = {"bind", "key_by_hand", "key_of", "keyed", "parts", "weigh"}
+
 FOR_THE_LIBRARY = {
-    Limiter: {"bind", "check", "give_back", "take", "wait", "weigh"},
+    Limiter: BY_STAGES | {"check", "give_back", "take", "wait"},
     engines.Engine: {"line"},
-    RateLimit: {"bind", "charge", "end_turn", "turn", "weigh"},
+    RateLimit: BY_STAGES | {"burst", "charge", "end_turn", "is_due", "now", "spacing", "turn"},
     Readable: {"description"},
     penstock.Stream: {"description"},
     durable.DurableRun: {"memo"},

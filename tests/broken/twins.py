@@ -22,6 +22,7 @@ from penstock.core.calling import composed
 from penstock.core.closing import aclose
 from penstock.core.errors import WorkerLost, as_failure
 from penstock.core.fan_out import FanOut
+from penstock.core.limits import Schedule, WaitingLine
 from penstock.core.meter import Meter, Wait
 from penstock.core.order import InOrder
 from penstock.core.outcome import Failed
@@ -31,6 +32,8 @@ from penstock.core.retry import Retry
 from penstock.core.scope import Scope
 from penstock.core.source import AsyncIteratorStage, IteratorStage
 from penstock.core.stage import END
+from penstock.core.stage_limits import Hold
+from penstock.core.waiting_room import WaitingRoom
 from penstock.core.window import Caller, Window
 from penstock.engines.binding import Binding
 from penstock.engines.engine import Answer
@@ -585,6 +588,57 @@ def counts_anew():
         return found
 
     put(WorkspaceReader, "records", read)
+
+
+@twin("lets a call that waits for its key hold its place", "test_keys.py", "Deadlock")
+def waits_for_its_key_in_its_place():
+    async def aside(self, permit):
+        await permit
+
+    put(WaitingRoom, "aside", aside)
+
+
+@twin("lets new items in before those that have their key: a key starves", "test_keys.py", "Deadlock")
+def new_items_first():
+    def admit(self):
+        if self._window._exhausted:
+            admit_all(self)
+
+    admit_all = WaitingRoom.admit
+    put(WaitingRoom, "admit", admit)
+
+
+@twin("lets in a call that has its key though no place is free", "test_keys.py")
+def one_too_many_comes_back():
+    async def aside(self, permit):
+        self._leave()
+        try:
+            await permit
+        finally:
+            self._come_back()
+
+    put(WaitingRoom, "aside", aside)
+
+
+@twin("never forgets a key", "test_keys.py")
+def keeps_every_key():
+    put(WaitingLine, "is_idle", lambda self: False)
+
+
+@twin("forgets a key that owes", "test_keys.py")
+def forgets_what_is_owed():
+    put(Schedule, "is_idle", lambda self: self.turns.is_idle())
+
+
+@twin("waits for a key with the turn of a rate that all share", "test_keys.py")
+def keys_come_last():
+    async def wait(self):
+        for rate, key, cost in self._costs:
+            await self._waits(rate.turn(cost, key), keyed=rate.keyed)
+        await self._take(keyed=False)
+        await self._take(keyed=True)
+
+    put(Hold, "_wait", wait)
 
 
 def pytest_configure(config):

@@ -53,6 +53,7 @@ class BatchWindow[T](Window[list[T], Any]):
             self.meter,
             attempt,
             may_retry=lambda _: not self._stopping,
+            room=self.waiting_room,
             divided=self._halving,
             knowing=_knowing,
         )
@@ -69,7 +70,7 @@ class BatchWindow[T](Window[list[T], Any]):
 
     @override
     def _room(self) -> int:
-        return min(self.concurrency - len(self.running), (self.bound - self._held()) // self.plan.size)
+        return min(self.places - len(self.running), (self.bound - self._held()) // self.plan.size)
 
     def _held(self) -> int:
         return self._taken - self._delivered - self._dropped - self._failed - self._cancelled - self._discarded
@@ -85,7 +86,7 @@ class BatchWindow[T](Window[list[T], Any]):
     def _start_list(self, items: list[T], work: AsyncFn[list[T], Any]) -> None:
         first = self._taken
         self._taken = first + len(items)
-        self.meter.note_peaks(len(self.running) + 1, self._held(), self._count_finished()[1])
+        self.meter.note_peaks(len(self.running) - self._aside + 1, self._held(), self._count_finished()[1])
         self._starting_call = True
         try:
             self._run(first, items, work)
@@ -146,7 +147,7 @@ class BatchWindow[T](Window[list[T], Any]):
 
     @override
     def stats(self) -> StageStats:
-        return replace(super().stats(), running=len(self.running) + self._starting_call)
+        return replace(super().stats(), running=len(self.running) - self._aside + self._starting_call)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from typing import Any
 from penstock.core.meter import Meter
 from penstock.core.plan import MISSING, AsyncFn, Gate, Plan
 from penstock.core.retry import retrying, timed
-from penstock.core.stage_limits import Hold, Limits, limited
+from penstock.core.stage_limits import Aside, Hold, Limits, limited
 
 
 def _nothing(_: object) -> None:
@@ -37,18 +37,22 @@ def composed[J, U](
     may_retry: Callable[[J], bool],
     forget: Callable[[J], None] = _nothing,
     hold: Callable[[Limits, J], Hold] | None = None,
+    room: Aside | None = None,
     divided: Callable[[AsyncFn[J, U], AsyncFn[J, U]], AsyncFn[J, U]] | None = None,
     knowing: Callable[[AsyncFn[J, U], Gate[Any]], AsyncFn[J, U]] = gated,
 ) -> AsyncFn[J, U]:
     """Put round `attempt` what `plan` asks for: limits for each attempt, retries, and the gate in front of all.
 
-    A window calls with an item, a list of items, or an open input. For the last two it gives its own parts: what an
+    Where a limit has keys, calls wait for them in the `room` of the window. A window calls with an item, a list of
+    items, or an open input. For the last two it gives its own parts: what an
     attempt holds of the limits (`hold`), what becomes of the call with retries and the one without when a list is
     divided (`divided`), and how to leave out what the gate knows (`knowing`).
     """
     once = attempt
     if (limits := plan.limits) is not None:
-        once = limited(attempt, partial(hold, limits) if hold is not None else partial(Hold, limits, plan.name, meter))
+        once = limited(
+            attempt, partial(hold, limits) if hold is not None else partial(Hold, limits, plan.name, meter, room=room)
+        )
     call = once
     if plan.retry is not None:
         call = retrying(once, plan.retry, meter.note_retry, may_retry, forget, stage=plan.name)

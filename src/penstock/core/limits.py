@@ -1,21 +1,29 @@
 """Limits that stages and functions share: how much is held at once, how much starts per time.
 
-First come, first served.
+First come, first served. A limit with a key is one for each key: it keeps a part (a line, a schedule) for each key in
+use, and forgets those that are idle.
 """
 
 import asyncio
 import itertools
 import os
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
-from typing import Any, Final, cast, overload, override
+from collections.abc import Awaitable, Callable, Collection, Hashable
+from typing import Any, ClassVar, Final, Protocol, cast, overload, override
 
 from penstock.core import validate
 from penstock.core.clock import clock_of
 from penstock.core.errors import NestedLimitError, OptionError, WrongLoopError, caller
 from penstock.core.retry import Seconds
+from penstock.core.text import shown
 
 _NUMBERS = itertools.count()
+
+NO_ITEM: Final = object()
+"""Stands for an item where there is none."""
+
+_FEW: Final = 64
+"""Parts of a limit that are kept without a look at which are idle."""
 
 _EARLY: Final = 1e-9
 """Seconds by which a loop may call a timer too early: the resolution of asyncio's clock."""
@@ -36,6 +44,15 @@ class WaitingLine:
 
     def __len__(self) -> int:
         return len(self._waiters)
+
+    def is_idle(self) -> bool:
+        """Whether nobody holds anything or waits."""
+        return not self.in_use and not self._waiters
+
+    def forget_tasks(self) -> None:
+        """Forget who holds it and who waits."""
+        self.in_use = 0
+        self._waiters.clear()
 
     def take(self, weight: int) -> bool:
         """Take `weight` now, if it fits and nobody waits; return whether it did."""
@@ -79,21 +96,116 @@ class WaitingLine:
             del self._waiters[waiter]
 
 
-class Shared:
-    """What both kinds of limit have: a loop, a cost per item, and a number that gives all limits one order."""
+class Part(Protocol):
+    """What a limit knows of one key, or of all if it has no keys."""
 
-    def __init__(self, name: str | None, cost: Callable[[Any], float] | None) -> None:
+    def is_idle(self) -> bool:
+        """Whether a new part would be the same."""
+        ...
+
+    def forget_tasks(self) -> None:
+        """Forget who holds it and who waits."""
+
+
+class ByKey[P: Part]:
+    """The part of a limit for each key in use.
+
+    Idle ones are forgotten when there are twice as many as at the last look: this is O(1) for each new key, and there
+    are never more than twice as many as are in use, plus `_FEW`.
+    """
+
+    __slots__ = ("_by_key", "_look_at", "_make")
+
+    def __init__(self, make: Callable[[], P]) -> None:
+        self._make = make
+        self._by_key: dict[Hashable, P] = {}
+        self._look_at = _FEW
+
+    def __len__(self) -> int:
+        return len(self._by_key)
+
+    def of(self, key: Hashable) -> P:
+        """Return the part for `key`; use it at once, so that it is not idle."""
+        part = self._by_key.get(key)
+        if part is None:
+            if len(self._by_key) >= self._look_at:
+                self._by_key = {known: part for known, part in self._by_key.items() if not part.is_idle()}
+                self._look_at = max(_FEW, 2 * len(self._by_key))
+            part = self._by_key[key] = self._make()
+        return part
+
+    def all(self) -> Collection[P]:
+        """Return all parts."""
+        return self._by_key.values()
+
+
+class Shared:
+    """What both kinds of limit have: a loop, a cost per item, parts, and a number that gives all limits one order."""
+
+    def __init__(
+        self, name: str | None, cost: Callable[[Any], float] | None, key: Callable[[Any], Hashable] | None
+    ) -> None:
         self.name: str | None = None if name is None else validate.text("name", name)
         if cost is not None:
             validate.plain_function("cost", cost)
+        if key is not None:
+            validate.plain_function("key", key)
         self.number: int = next(_NUMBERS)
         self._cost = cost
+        self._key = key
+        self._parts: ByKey[Any] = ByKey(self._new_part)
+        self._only: Any = self._new_part() if key is None else None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._process = os.getpid()
 
-    def _forget_tasks(self) -> None:
-        """Forget who holds it and who waits: tasks of the process that forked this one."""
+    def _new_part(self) -> Part:
+        """Make the part for a key."""
         raise NotImplementedError
+
+    def _forget_tasks(self) -> None:
+        """Forget the tasks of the process that forked this one."""
+        for part in self.parts():
+            part.forget_tasks()
+
+    def _part(self, key: Hashable) -> Any:
+        """Return the part for `key`, which is ignored if there are no keys."""
+        return self._parts.of(key) if self._only is None else self._only
+
+    def parts(self) -> Collection[Any]:
+        """Return the parts in use."""
+        return self._parts.all() if self._only is None else (self._only,)
+
+    @property
+    def keyed(self) -> bool:
+        """Whether it is one limit for each key."""
+        return self._only is None
+
+    def key_of(self, item: object) -> Hashable:
+        """Return the key of `item`; None if there are no keys."""
+        if self._key is None:
+            return None
+        key = self._key(item)
+        try:
+            hash(key)
+        except TypeError:
+            raise OptionError(f"key(item) must be hashable, got {shown(key)}") from None
+        return key
+
+    def key_by_hand(self, item: object) -> Hashable:
+        """Return the key of `item`; raise if there is a key and no item to ask it of."""
+        if item is NO_ITEM:
+            self._refuse_without_item()
+            return None
+        return self.key_of(item)
+
+    _by_hand: ClassVar[str]
+
+    def _refuse_without_item(self) -> None:
+        if self.keyed:
+            raise OptionError(f"{self!r} has a key, and there is no item to ask it of: {self._by_hand}")
+
+    def _said(self, call: str) -> str:
+        return f"{call})" if self.name is None else f"{call}, name={self.name!r})"
 
     def bind(self, loop: asyncio.AbstractEventLoop) -> None:
         """Bind the limit to `loop`, at its first use; in a child that was forked, at the first use there.
@@ -125,6 +237,9 @@ class Limiter(Shared):
         name: its name in errors.
         cost: gives the weight of an item of a stage with `limit=` (`map_batches`: of the list of items); an int >= 1
             and at most the limit. Default: 1.
+        key: gives the key of such an item, anything hashable: `n` is then what may be held at once for each key (the
+            host of an address, say). An item that
+            waits for its key is none of the `concurrency` calls of its stage. Default: no keys.
 
     Raises:
         OptionError: an argument breaks its rule.
@@ -139,19 +254,32 @@ class Limiter(Shared):
         penstock.stream(urls).map(fetch, concurrency=64, limit=connections)
     """
 
-    def __init__(self, n: int, *, name: str | None = None, cost: Callable[[Any], int] | None = None) -> None:
-        super().__init__(name, cost)
-        self._line = WaitingLine(validate.whole("n", n, least=1))
+    _by_hand = "use `run(fn, item)` or `hold(weight, item)`"
+
+    def __init__(
+        self,
+        n: int,
+        *,
+        name: str | None = None,
+        cost: Callable[[Any], int] | None = None,
+        key: Callable[[Any], Hashable] | None = None,
+    ) -> None:
+        self._limit = validate.whole("n", n, least=1)
+        super().__init__(name, cost, key)
         self._stages: dict[asyncio.Task[Any] | None, str] = {}  # of the tasks that hold it; "" for an `async with`
 
     @override
+    def _new_part(self) -> WaitingLine:
+        return WaitingLine(self._limit)
+
+    @override
     def _forget_tasks(self) -> None:
-        self._line = WaitingLine(self.limit)
+        super()._forget_tasks()
         self._stages = {}
 
     @override
     def __repr__(self) -> str:
-        return f"Limiter({self.limit})" if self.name is None else f"Limiter({self.limit}, name={self.name!r})"
+        return self._said(f"Limiter({self.limit}")
 
     @property
     def limit(self) -> int:
@@ -160,54 +288,63 @@ class Limiter(Shared):
         Raising it lets in those for whom there is room now. Lowering it takes nothing away: waiters go on waiting until
         enough was given back, and a waiter whose weight is above the new limit until all was given back.
         """
-        return self._line.limit
+        return self._limit
 
     @limit.setter
     def limit(self, limit: int) -> None:
-        self._line.limit = validate.whole("limit", limit, least=1)
-        self._line.grant()
+        self._limit = validate.whole("limit", limit, least=1)
+        for line in self.parts():
+            line.limit = self._limit
+            line.grant()
 
     @property
     def in_use(self) -> int:
-        """How much is held now."""
-        return self._line.in_use
+        """How much is held now, of all keys together."""
+        return sum(line.in_use for line in self.parts())
 
     @property
     def waiting(self) -> int:
-        """How many wait now."""
-        return len(self._line)
+        """How many wait now, for all keys together."""
+        return sum(map(len, self.parts()))
 
     async def __aenter__(self) -> None:
+        self._refuse_without_item()
         if not self.take(1):
             await self.wait(1)
 
     async def __aexit__(self, *_: object) -> None:
         self.give_back(1)
 
-    def hold(self, weight: int) -> "WeightedHold":
+    def hold(self, weight: int = 1, item: object = NO_ITEM) -> "WeightedHold":
         """Hold `weight` of it within an `async with`.
 
         Args:
             weight: an int >= 1, and at most the limit when the block is entered.
+            item: what the key is asked of, if the limiter has one.
 
         Raises:
-            OptionError: the weight breaks its rule, or is above the limit on entering.
+            OptionError: the weight breaks its rule, or is above the limit on entering; the limiter has a key and there
+                is no item.
         """
-        return WeightedHold(self, validate.whole("weight", weight, least=1))
+        return WeightedHold(self, validate.whole("weight", weight, least=1), self.key_by_hand(item))
 
     @overload
     async def run[*Ts, U](self, fn: Callable[[*Ts], Awaitable[U]], /, *args: *Ts) -> U: ...
     @overload
     async def run[*Ts, U](self, fn: Callable[[*Ts], U | Awaitable[U]], /, *args: *Ts) -> U: ...
     async def run[*Ts, U](self, fn: Callable[[*Ts], U | Awaitable[U]], /, *args: *Ts) -> U:
-        """Hold it (weight 1) while `fn(*args)` runs, and while what it returns is awaited; return the result."""
-        if not self.take(1):
-            await self.wait(1)
+        """Hold it (weight 1) while `fn(*args)` runs, and while what it returns is awaited; return the result.
+
+        If the limiter has a key, that is asked of the first argument.
+        """
+        key = self.key_by_hand(args[0] if args else NO_ITEM)
+        if not self.take(1, key=key):
+            await self.wait(1, key=key)
         try:
             result = fn(*args)
             return await cast("Awaitable[U]", result) if isinstance(result, Awaitable) else result
         finally:
-            self.give_back(1)
+            self.give_back(1, key)
 
     # For whoever holds it in the name of others
 
@@ -223,10 +360,10 @@ class Limiter(Shared):
             raise OptionError(f"weight must be at most the limit of {self!r}, {self.limit}, got {weight}")
         return weight
 
-    def take(self, weight: int, stage: str = "") -> bool:
+    def take(self, weight: int, stage: str = "", key: Hashable = None) -> bool:
         """Take `weight` for the current task if it fits now; if not, `wait` has to follow.
 
-        `stage` is the task's, if any.
+        `stage` is the task's, if any; `key` is what `key_of` gives.
         """
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
@@ -237,21 +374,21 @@ class Limiter(Shared):
                 f"{self!r} is held by this task already: taken {self._taken_by(task)}, asked for again at "
                 f"{':'.join(map(str, caller()))}; it would wait for itself"
             )
-        if not self._line.take(weight):
+        if not self._part(key).take(weight):
             return False
         self._stages[task] = stage
         return True
 
-    async def wait(self, weight: int, stage: str = "") -> None:
+    async def wait(self, weight: int, stage: str = "", key: Hashable = None) -> None:
         """Take `weight` for the current task when it is its turn."""
-        await self._line.wait(weight)
+        await self._part(key).wait(weight)
         self._stages[asyncio.current_task()] = stage
 
-    def give_back(self, weight: int) -> None:
+    def give_back(self, weight: int, key: Hashable = None) -> None:
         """Give back what the current task took, or another task for it: the loop may close generators in others."""
         if self._stages.pop(asyncio.current_task(), None) is None:
             self._stages.popitem()
-        self._line.give_back(weight)
+        self._part(key).give_back(weight)
 
     def _taken_by(self, task: "asyncio.Task[Any] | None") -> str:
         stage = self._stages[task]
@@ -261,18 +398,55 @@ class Limiter(Shared):
 class WeightedHold:
     """Part of a limiter, held within an `async with`."""
 
-    __slots__ = ("_limiter", "_weight")
+    __slots__ = ("_key", "_limiter", "_weight")
 
-    def __init__(self, limiter: Limiter, weight: int) -> None:
+    def __init__(self, limiter: Limiter, weight: int, key: Hashable) -> None:
         self._limiter = limiter
         self._weight = weight
+        self._key = key
 
     async def __aenter__(self) -> None:
-        if not self._limiter.take(self._limiter.check(self._weight)):
-            await self._limiter.wait(self._weight)
+        if not self._limiter.take(self._limiter.check(self._weight), key=self._key):
+            await self._limiter.wait(self._weight, key=self._key)
 
     async def __aexit__(self, *_: object) -> None:
-        self._limiter.give_back(self._weight)
+        self._limiter.give_back(self._weight, self._key)
+
+
+class Schedule:
+    """The starts of a rate: who has the turn, and what is owed for those there were."""
+
+    __slots__ = ("began", "charged", "rate", "turns")
+
+    def __init__(self, rate: "RateLimit") -> None:
+        self.rate: RateLimit = rate
+        self.turns: WaitingLine = WaitingLine(1)
+        self.began: float = float("-inf")
+        self.charged: float = 0.0  # since then: sums of seconds would drift
+
+    def is_idle(self) -> bool:
+        """Whether nobody has the turn and nothing is owed."""
+        return self.turns.is_idle() and self.paid_at() <= self.rate.now()
+
+    def forget_tasks(self) -> None:
+        """Forget who has the turn and who waits for it; what is owed is owed."""
+        self.turns.forget_tasks()
+
+    def paid_at(self) -> float:
+        """Return when all that was charged is paid off: the theoretical arrival time of the algorithm."""
+        return self.began + self.charged * self.rate.spacing
+
+    def seconds_until(self, cost: float) -> float:
+        """Return the seconds until a start of `cost` is due, 0 or less if it is."""
+        ahead = max(0.0, self.rate.burst - cost)
+        return self.began + (self.charged - ahead) * self.rate.spacing - self.rate.now()
+
+    def charge(self, cost: float) -> None:
+        """Charge `cost` for what starts now."""
+        now = self.rate.now()
+        if now > self.paid_at() + _EARLY:
+            self.began, self.charged = now, 0.0
+        self.charged += cost
 
 
 class RateLimit(Shared):
@@ -290,6 +464,8 @@ class RateLimit(Shared):
         name: its name in errors.
         cost: gives the units of an item of a stage with `limit=` (`map_batches`: of the list of items); a number >= 0.
             An item of cost 0 is charged nothing and still waits for its turn. Default: 1.
+        key: gives the key of such an item, anything hashable: `n` and `burst` then hold for each key. An item that
+            waits for its key is none of the `concurrency` calls of its stage. Default: no keys.
 
     Raises:
         OptionError: an argument breaks its rule.
@@ -307,35 +483,38 @@ class RateLimit(Shared):
         burst: float = 1,
         name: str | None = None,
         cost: Callable[[Any], float] | None = None,
+        key: Callable[[Any], Hashable] | None = None,
     ) -> None:
-        super().__init__(name, cost)
         self._n = validate.positive("n", n)
         self._per = validate.seconds("per", per)
-        self._burst = validate.number("burst", burst, least=1)
-        self._turns = WaitingLine(1)
+        self.burst: float = validate.number("burst", burst, least=1)
+        self.spacing: float = self._per / self._n
         self._clock: Callable[[], float] | None = None
-        self._began = float("-inf")
-        self._charged = 0.0  # since then: sums of seconds would drift
+        super().__init__(name, cost, key)
+
+    _by_hand = "use `acquire(cost, item)`"
 
     @override
-    def _forget_tasks(self) -> None:
-        self._turns = WaitingLine(1)
+    def _new_part(self) -> Schedule:
+        return Schedule(self)
 
     @override
     def __repr__(self) -> str:
-        rate = f"{self._n:g}, {self._per:g}"
-        return f"RateLimit({rate})" if self.name is None else f"RateLimit({rate}, name={self.name!r})"
+        return self._said(f"RateLimit({self._n:g}, {self._per:g}")
 
-    async def acquire(self, cost: float = 1) -> None:
+    async def acquire(self, cost: float = 1, item: object = NO_ITEM) -> None:
         """Wait until a start of `cost` units (a number >= 0) is due, and charge them.
 
-        A cost above `burst` waits until nothing is owed; those who come next wait until it is paid off.
+        A cost above `burst` waits until nothing is owed; those who come next wait until it is paid off. If the limit
+        has a key, that is asked of `item`.
         """
         cost = validate.number("cost", cost, least=0)
-        await self.turn(cost)
-        self.charge(cost)
+        key = self.key_by_hand(item)
+        await self.turn(cost, key)
+        self.charge(cost, key)
 
     async def __aenter__(self) -> None:
+        self._refuse_without_item()
         await self.acquire()
 
     async def __aexit__(self, *_: object) -> None:
@@ -347,42 +526,38 @@ class RateLimit(Shared):
         """Return the units of `item`."""
         return 1.0 if self._cost is None else validate.number("cost(item)", self._cost(item), least=0)
 
-    async def turn(self, cost: float) -> None:
+    def is_due(self, cost: float, key: Hashable = None) -> bool:
+        """Whether `turn` would not wait."""
+        schedule: Schedule = self._part(key)
+        return not schedule.turns.in_use and schedule.seconds_until(cost) <= _EARLY
+
+    async def turn(self, cost: float, key: Hashable = None) -> None:
         """Wait for a turn and for `cost` units.
 
         Nothing is charged, and nobody else gets a turn, until the turn ends.
         """
-        loop = asyncio.get_running_loop()
-        self.bind(loop)
-        if not self._turns.take(1):
-            await self._turns.wait(1)
+        self.bind(asyncio.get_running_loop())
+        schedule: Schedule = self._part(key)
+        if not schedule.turns.take(1):
+            await schedule.turns.wait(1)
         try:
-            while (left := self._starts_at(cost) - self._now()) > _EARLY:  # noqa: ASYNC110 -- what it waits for is time
+            while (left := schedule.seconds_until(cost)) > _EARLY:  # noqa: ASYNC110 -- what it waits for is time
                 await asyncio.sleep(left)
         except BaseException:
-            self.end_turn()
+            schedule.turns.give_back(1)
             raise
 
-    def charge(self, cost: float) -> None:
+    def charge(self, cost: float, key: Hashable = None) -> None:
         """Charge `cost` for what starts now, and end the turn."""
-        now = self._now()
-        if now > self._paid_at() + _EARLY:
-            self._began, self._charged = now, 0.0
-        self._charged += cost
-        self.end_turn()
+        self._part(key).charge(cost)
+        self.end_turn(key)
 
-    def end_turn(self) -> None:
+    def end_turn(self, key: Hashable = None) -> None:
         """End the turn: the next in line gets one."""
-        self._turns.give_back(1)
+        self._part(key).turns.give_back(1)
 
-    def _now(self) -> float:
+    def now(self) -> float:
+        """Return the time by the clock of the loop."""
         if self._clock is None:
             self._clock = clock_of(asyncio.get_running_loop())
         return self._clock()
-
-    def _paid_at(self) -> float:
-        """Return when all that was charged is paid off: the theoretical arrival time of the algorithm."""
-        return self._began + self._charged * self._per / self._n
-
-    def _starts_at(self, cost: float) -> float:
-        return self._began + (self._charged - max(0.0, self._burst - cost)) * self._per / self._n

@@ -98,6 +98,11 @@ class Plan[T, U]:
     on_through: Callable[[T], None] | None = None  # told of items that give nothing more, unless the end cut them off
     gate: Gate[T] | None = None  # with it, there is no inline work
 
+    @property
+    def keyed(self) -> bool:
+        """Whether a call may wait for its key."""
+        return self.limits is not None and self.limits.keyed
+
     def replaced(self, **changes: Any) -> "Plan[T, U]":
         """Return this plan with some fields changed."""
         return replace(self, **changes)

@@ -20,6 +20,7 @@ from penstock.core.plan import MISSING, AsyncFn, Plan
 from penstock.core.scope import Scope
 from penstock.core.stage import END, PENDING, Pulled, Stage, name_work
 from penstock.core.stats import StageStats
+from penstock.core.waiting_room import WaitingRoom
 
 LOOK: Final = 7
 """Results that are handed on between two looks at the clock, as a bit mask: a look takes 40 ns."""
@@ -42,9 +43,11 @@ class Pump[T, U](Stage[U]):
         "finished",
         "in_band",
         "meter",
+        "places",
         "plan",
         "running",
         "upstream",
+        "waiting_room",
     )
 
     def __init__(self, scope: Scope, upstream: Stage[T], plan: Plan[T, U]) -> None:
@@ -52,16 +55,41 @@ class Pump[T, U](Stage[U]):
         self.upstream: Stage[T] = upstream
         self.plan: Plan[T, U] = plan
         self.concurrency: int = plan.concurrency
+        self.places: int = plan.concurrency  # and one more for each call that is aside
         self.bound: int = (plan.concurrency + plan.buffer) * plan.size
         self.in_band: bool = plan.on_error == "return"
         self.meter: Meter = Meter(scope.clock, scope.opened, every_call=scope.timing)
         self.running: dict[int, asyncio.Task[None]] = {}
         self.finished: Sized
         self._kept_places: int = 0
+        self.waiting_room: WaitingRoom | None = None
         self._stopping = self._exhausted = self._asked = self._scheduled = self._pumping = False
         self._last_turn = 0.0
         self._burst = 1
         upstream.on_ready = self._schedule
+
+    # Calls that wait for their key: see `waiting_room`
+
+    def _open_waiting_room(self) -> None:
+        self.waiting_room = WaitingRoom(self)
+
+    def free(self) -> int:
+        """Count the places in which nothing runs, whether or not the bound leaves room for another item."""
+        return self.places - len(self.running)
+
+    def place_given_back(self) -> None:
+        """Use a place that a call has given back before its end."""
+        if not self._pumping and not self._exhausted and self._room() > 0:
+            self._schedule()
+
+    def place_taken(self) -> None:
+        """Note that a call that was aside has taken a place."""
+        running = len(self.running) - self._aside
+        self.meter.peak_running = max(running, self.meter.peak_running)
+
+    @property
+    def _aside(self) -> int:
+        return 0 if self.waiting_room is None else self.waiting_room.count
 
     # What a window says
 
@@ -235,6 +263,8 @@ class Pump[T, U](Stage[U]):
 
     def _settled(self) -> None:
         """Tell the stage below if its result is there; if a place is free, pump in the next turn."""
+        if self.waiting_room is not None:
+            self.waiting_room.admit()
         asked = self._asked
         if asked:
             self._tell()
@@ -291,7 +321,9 @@ class Pump[T, U](Stage[U]):
         running = books.in_flight - returned
         books = replace(
             books,
-            running=running + self._kept_places,
+            running=running + self._kept_places - self._aside,
+            aside=self._aside,
+            peak_aside=0 if self.waiting_room is None else self.waiting_room.peak,
             buffered=results,
             concurrency=self.concurrency,
             blocked_loop_s=self.scope.blocked.seconds.get(self.name, 0.0),

@@ -1,16 +1,17 @@
 """The limits of a stage: the option `limit=`.
 
-All limits have one order, rates before limiters, so that stages with several limits cannot wait for each other in a
-circle. A call that waits for a rate holds no limiter. A rate is charged when the call starts, so if the call had to
-wait longer for a limiter, the next start still keeps its distance. See `docs/decisions.md`, "Limits wait in front of
-the work".
+All limits have one order, so that stages with several limits cannot wait for each other in a circle: first those with
+keys, for which a call waits without a place of its window, then the place, then the others; of each kind rates before
+limiters. So nobody who holds what all keys share waits for one key. A rate is charged when the call starts, so if the
+call had to wait longer for a limiter, the next start still keeps its distance. See `docs/decisions.md`, "Limits wait in
+front of the work".
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Hashable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 from penstock.core.errors import OptionError
 from penstock.core.limits import Limiter, RateLimit, Shared
@@ -24,7 +25,7 @@ type LimitOption = Shared | Sequence[Shared]
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The limits of a stage, each kind in the order of all limits.
+    """The limits of a stage, each kind in the order of all limits: those with keys first.
 
     `seen` turns an item into what the costs are asked of.
     """
@@ -32,6 +33,11 @@ class Limits:
     rates: tuple[RateLimit, ...]
     limiters: tuple[Limiter, ...]
     seen: Callable[[Any], Any] | None = None
+
+    @property
+    def keyed(self) -> bool:
+        """Whether one of them has keys."""
+        return any(each.keyed for each in (*self.rates, *self.limiters))
 
     def bind(self, loop: asyncio.AbstractEventLoop) -> None:
         """Bind all limits to `loop`; raise if one belongs to another loop."""
@@ -48,7 +54,7 @@ def limits_of(limit: object) -> Limits | None:
         raise OptionError(
             f"limit must be a Limiter, a RateLimit or a sequence of them, got {shown(cast('object', limit))}"
         )
-    each_once = sorted(set(several), key=lambda each: each.number)
+    each_once = sorted(set(several), key=_place)
     if len(each_once) < len(several):
         raise OptionError(f"limit must name each limit once, got {shown(cast('object', limit))}")
     if not several:
@@ -59,18 +65,31 @@ def limits_of(limit: object) -> Limits | None:
     )
 
 
+def _place(limit: Shared) -> tuple[bool, int]:
+    """Return what limits of one kind are sorted by."""
+    return not limit.keyed, limit.number
+
+
+class Aside(Protocol):
+    """How a window has a call wait for its key."""
+
+    async def aside(self, permit: Coroutine[Any, Any, None], /) -> None:
+        """Await `permit`; meanwhile the call holds no place of the window."""
+
+
 class Hold:
-    """What one attempt of a call takes of the limits of its stage."""
+    """What one attempt of a call takes of the limits of its stage; it waits for keys in `room`, if there is one."""
 
-    __slots__ = ("_costs", "_held", "_meter", "_stage", "_weights")
+    __slots__ = ("_costs", "_held", "_meter", "_room", "_stage", "_weights")
 
-    def __init__(self, limits: Limits, stage: str, meter: Meter, item: object) -> None:
+    def __init__(self, limits: Limits, stage: str, meter: Meter, item: object, room: Aside | None = None) -> None:
         self._stage = stage
         self._meter = meter
+        self._room = room
         item = item if limits.seen is None else limits.seen(item)
-        self._costs = [(rate, rate.weigh(item)) for rate in limits.rates]
-        self._weights = [(limiter, limiter.weigh(item)) for limiter in limits.limiters]
-        self._held: list[tuple[Limiter, int]] = []
+        self._costs = [(rate, rate.key_of(item), rate.weigh(item)) for rate in limits.rates]
+        self._weights = [(limiter, limiter.key_of(item), limiter.weigh(item)) for limiter in limits.limiters]
+        self._held: list[tuple[Limiter, Hashable, int]] = []
 
     async def during[T, U](self, work: Callable[[T], Awaitable[U]], item: T) -> U:
         """Await `work(item)` under the limits.
@@ -92,38 +111,53 @@ class Hold:
     async def _begin(self) -> None:
         tries = tries_of_this_task()
         await (self._wait() if tries is None else tries.begin_after(self._wait))
-        for rate, cost in self._costs:
-            rate.charge(cost)
+        for rate, key, cost in self._costs:
+            rate.charge(cost, key)
 
     async def _wait(self) -> None:
-        """Wait for a turn at each rate, then take the limiters."""
-        turns: list[RateLimit] = []
+        """Wait for what has keys, then for what has none: for a turn at each rate, then for the limiters."""
+        turns: list[tuple[RateLimit, Hashable]] = []
         try:
-            for rate, cost in self._costs:
-                await self._meter.limited(rate.turn(cost))
-                turns.append(rate)
-            await self.resume()
+            for keyed in (True, False):
+                for rate, key, cost in self._costs:
+                    if rate.keyed is keyed:
+                        if not rate.is_due(cost, key):
+                            await self._waits(rate.turn(cost, key), keyed=keyed)
+                        else:
+                            await rate.turn(cost, key)
+                        turns.append((rate, key))
+                await self._take(keyed=keyed)
         except BaseException:
-            for rate in turns:
-                rate.end_turn()
+            for rate, key in turns:
+                rate.end_turn(key)
+            self.pause()
             raise
 
     async def resume(self) -> None:
         """Take the limiters, in order."""
         try:
-            for limiter, weight in self._weights:
-                if not limiter.take(weight, self._stage):
-                    await self._meter.limited(limiter.wait(weight, self._stage))
-                self._held.append((limiter, weight))
+            await self._take(keyed=True)
+            await self._take(keyed=False)
         except BaseException:
             self.pause()
             raise
 
+    async def _take(self, *, keyed: bool) -> None:
+        for limiter, key, weight in self._weights:
+            if limiter.keyed is keyed:
+                if not limiter.take(weight, self._stage, key):
+                    await self._waits(limiter.wait(weight, self._stage, key), keyed=keyed)
+                self._held.append((limiter, key, weight))
+
+    def _waits(self, permit: Coroutine[Any, Any, None], *, keyed: bool) -> Coroutine[Any, Any, None]:
+        permit = self._meter.limited(permit)
+        return self._room.aside(permit) if keyed and self._room is not None else permit
+
     def pause(self) -> None:
         """Give the limiters back, if they are held."""
         while self._held:
-            limiter, weight = self._held.pop()
-            limiter.give_back(weight)
+            limiter, key, weight = self._held.pop()
+            limiter.give_back(weight, key)
 
     async def _give_back_after(self, back: Callable[[], Awaitable[None]]) -> None:
         try:

@@ -38,6 +38,7 @@ class StageStats:
         retried: attempts after the first.
         miscounted: calls of `map_batches` that gave a wrong number of results; the first is in the log.
         running, peak_running: calls in progress.
+        aside, peak_aside: calls that wait for the key of a `limit=`: they are in flight, hold no place, and do not run.
         buffered, peak_buffered: results that wait to be handed on.
         upstream_wait_s: time in which a place was free and there was no item for it.
         consumer_wait_s: time in which a place was free but not usable, because the next result was not taken.
@@ -65,6 +66,8 @@ class StageStats:
     miscounted: int = 0
     running: int = 0
     peak_running: int = 0
+    aside: int = 0
+    peak_aside: int = 0
     peak_in_flight: int = 0
     buffered: int = 0
     peak_buffered: int = 0

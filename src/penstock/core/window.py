@@ -165,6 +165,8 @@ class Caller[T, U](Pump[T, U]):
     @override
     def close(self) -> None:
         del self._unbegun  # it holds this window
+        if self.waiting_room is not None:
+            self.waiting_room.close()
 
 
 class Window[T, U](Caller[T, U]):
@@ -174,6 +176,8 @@ class Window[T, U](Caller[T, U]):
 
     def __init__(self, scope: Scope, upstream: Stage[T], plan: Plan[T, U]) -> None:
         super().__init__(scope, upstream, plan)
+        if plan.keyed:
+            self._open_waiting_room()
         self._order = InOrder(self.running, self.bound) if plan.ordered else AsFinished()
         self._results = self._order.waiting
         self.finished: Sized = self._results
@@ -189,7 +193,7 @@ class Window[T, U](Caller[T, U]):
         return (measured if meter.times_all else self._composed(attempt)), measured
 
     def _composed(self, attempt: AsyncFn[T, U]) -> AsyncFn[T, U]:
-        return composed(self.plan, self.meter, attempt, may_retry=lambda _: not self._stopping)
+        return composed(self.plan, self.meter, attempt, may_retry=lambda _: not self._stopping, room=self.waiting_room)
 
     # What a pump asks
 
@@ -208,7 +212,7 @@ class Window[T, U](Caller[T, U]):
     @override
     def _room(self) -> int:
         running = len(self.running)
-        free = self.concurrency - running
+        free = self.places - running
         places = self.bound - running - len(self.finished)
         return places if places < free else free  # noqa: FURB136 -- min() takes twice as long, for every result
 
@@ -322,7 +326,7 @@ class Window[T, U](Caller[T, U]):
     def _note_peaks(self, last: int) -> None:
         running, waiting = len(self.running), len(self.finished)
         held = running + waiting + (self.meter.last_settled == last)
-        self.meter.note_peaks(running + (last not in self.running), held, waiting)
+        self.meter.note_peaks(running - self._aside + (last not in self.running), held, waiting)
 
     def _note_results(self) -> None:
         """Note how many results wait, after one has come while nothing was pumped."""
