@@ -1,6 +1,8 @@
 """Reviews, answers, forks, and what becomes of a run whose definition has changed."""
 
 import asyncio
+import subprocess
+import sys
 
 import pytest
 
@@ -15,6 +17,7 @@ from penstock.flow import (
     review,
     step,
 )
+from penstock.tasks import CancelToken
 
 pytestmark = pytest.mark.real_time
 
@@ -281,3 +284,49 @@ async def test_answers_that_come_together_wake_each_step_once(engine):
     async with asyncio.timeout(10):
         result = await engine.run(Pipeline("p").add(both), [1, 2], run_id="x")
     assert (result.status, result.output) == ("completed", [[2, 4], 99])
+
+
+@pytest.mark.parametrize("how", ["engine", "another process", "token", "task"])
+async def test_a_cancel_given_while_it_is_told_that_the_run_is_paused_is_not_lost(tmp_path, how):
+    """P4: what is paused may become cancelled, also between that commit and the release of its lock."""
+    told, token = [], CancelToken()
+
+    def hook(info):
+        told.append(info.status)
+        if info.status != "paused":
+            return
+        if how == "engine":
+            engine.cancel("x")
+        elif how == "another process":
+            code = "import sys; from penstock.flow import PipelineEngine; PipelineEngine(sys.argv[1]).cancel('x')"
+            subprocess.run([sys.executable, "-c", code, tmp_path], check=True)
+        elif how == "token":
+            token.cancel()
+        else:
+            task.cancel()
+
+    engine = PipelineEngine(tmp_path, on_status_change=hook)
+    task = asyncio.create_task(engine.run(REVIEWED, 1, run_id="x", cancel=token))
+    if how == "task":
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    else:
+        result = await task
+        assert (result.status, result.error.code) == ("cancelled", "ABORTED")
+        assert told == ["running", "paused", "cancelled"]
+    assert (engine.result("x").status, engine.runs()[0].error) == ("cancelled", "run 'x' was cancelled")
+    assert engine.result("x").error.code == "ABORTED"
+
+
+async def test_an_answer_given_while_it_is_told_that_the_run_is_paused_has_it_go_on(tmp_path):
+    told = []
+
+    def hook(info):
+        told.append(info.status)
+        if info.status == "paused":
+            engine.approve("x", value=4)
+
+    engine = PipelineEngine(tmp_path, on_status_change=hook)
+    result = await engine.run(REVIEWED, 1, run_id="x")
+    assert (result.status, result.output) == ("completed", 5)
+    assert told == ["running", "paused", "running", "completed"]

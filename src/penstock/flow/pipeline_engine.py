@@ -28,7 +28,16 @@ from penstock.flow.results import (
     RunInfo,
     StepResult,
 )
-from penstock.flow.session import ENDED_RUN, NEW_RUN, EngineSettings, PipelineRunOptions, Session, not_begun
+from penstock.flow.session import (
+    ENDED_RUN,
+    NEW_RUN,
+    EngineSettings,
+    PipelineRunOptions,
+    Session,
+    aborted,
+    cancelling_paused,
+    not_begun,
+)
 from penstock.flow.shapes import Review, plain_result
 from penstock.flow.tree import INSERT_STEP
 from penstock.flow.workspace import (
@@ -275,9 +284,11 @@ class PipelineEngine:
 
     def _answer(self, row: RunRow, record: Record, answer: str, given: tuple[bytes | None, str | None, str]) -> None:
         changed = self._write(
-            "UPDATE flow_steps SET answer = ?, answered = ?, by = ?, note = ?, refused = NULL "
-            "WHERE run = ? AND path = ? AND status = 'waiting' AND answer IS NULL",
-            (answer, *given, row.number, record.path),
+            (
+                "UPDATE flow_steps SET answer = ?, answered = ?, by = ?, note = ?, refused = NULL "
+                "WHERE run = ? AND path = ? AND status = 'waiting' AND answer IS NULL",
+                (answer, *given, row.number, record.path),
+            )
         )
         if not changed:
             raise OptionError(f"step {record.path!r} of run {row.run!r} has an answer already")
@@ -309,7 +320,8 @@ class PipelineEngine:
         holding = self._workspace.holding(row.run)
         if holding is None:
             return False
-        self._write("UPDATE flow_runs SET cancel = ? WHERE number = ? AND ended IS NULL", (holding, row.number))
+        asked = ("UPDATE flow_runs SET cancel = ? WHERE number = ? AND ended IS NULL", (holding, row.number))
+        self._write(asked, cancelling_paused(row.run))
         now = self._workspace.holding(row.run)
         if now is not None:
             return now == holding
@@ -321,13 +333,12 @@ class PipelineEngine:
             _, row = known_run(found, run)
         if row.status in ENDED:
             raise OptionError(f"run {run!r} is {row.status}: there is nothing to cancel")
-        error = ["ABORTED", None, f"run {run!r} was cancelled"]
-        self._write_all(
+        self._write(
             (
                 "UPDATE flow_steps SET status = 'cancelled', finished = ? WHERE run = ? AND status = 'running'",
                 (time(), row.number),
             ),
-            (ENDED_RUN, ("cancelled", json.dumps([error]), time(), row.number)),
+            (ENDED_RUN, ("cancelled", json.dumps([aborted(run)]), time(), row.number)),
         )
 
     def fork(self, run_id: str, /, *, at: str, outputs: Mapping[str, Any] | None = None) -> str:
@@ -414,22 +425,10 @@ class PipelineEngine:
     def _reading(self) -> Any:
         return self._workspace.reading()
 
-    def _write(self, statement: str, values: tuple[Any, ...]) -> int:
-        return self._write_all((statement, values))
-
-    def _write_all(self, *statements: Statement) -> int:
+    def _write(self, *statements: Statement) -> int:
         """Write at once; how many rows the last statement has changed."""
-        from penstock.durable.sqlite.connection import transaction  # noqa: PLC0415 -- needs an extra
-
         with workspace_errors(self._workspace.database):
-            connection = self._workspace.writer(power=self._settings.durability == "power")
-            try:
-                with transaction(connection):
-                    for statement, values in statements:
-                        connection.execute(statement, values)
-                    return connection.changes()
-            finally:
-                connection.close()
+            return self._workspace.write(*statements, power=self._settings.durability == "power")
 
 
 def _check_pipeline(pipeline: object) -> None:

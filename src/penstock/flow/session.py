@@ -35,6 +35,9 @@ _PAUSED: Final = (
     "(SELECT 1 FROM flow_steps WHERE run = flow_runs.number AND status = 'waiting' AND reason IS NOT NULL "
     "AND answer IS NOT NULL)"
 )
+_PAUSED_TO_CANCELLED: Final = (
+    "UPDATE flow_runs SET status = 'cancelled', errors = ?, ended = ? WHERE run = ? AND status = 'paused'"
+)
 NEW_RUN: Final = (
     "INSERT INTO flow_runs(run, secret, pipeline, source, shape, value, status, errors, changed, forked_from, began, "
     "cancel) VALUES (?, ?, ?, ?, ?, ?, 'pending', '[]', '[]', ?, ?, 0)"
@@ -145,6 +148,8 @@ class Session:
             finally:
                 reader.connection.close()  # the last one to close writes: it leaves the database alone, without its log
                 await self._patiently(self._recorder.close())
+                if self._cancelled is not None:
+                    self._cancel_paused()
         finally:
             reader.connection.close()
 
@@ -168,10 +173,13 @@ class Session:
             row = self._reader.run(self._run)
             assert row is not None
             self._is_asked = row.cancel == self._holding
-            if row.status != "running":
-                self._row = row
+            if row.status == "running":
+                continue
+            self._row = row
+            self._tell_status()
+            if row.status != "paused" or not self._is_to_go_on():
                 break
-        self._tell_status()
+        row = self._row
         result = self._settings.accounts.result(row, self._reader.records(row.number))
         if self._errors:
             result = replace(result, error=main_error(self._errors, row.status), errors=self._errors)
@@ -179,6 +187,24 @@ class Session:
             with suppress(PipelineError):
                 result.output  # noqa: B018 -- is read while the run is ours
         return result
+
+    def _cancel_paused(self) -> None:
+        """Cancel the run if it was left paused: the cancellation came when that was committed."""
+        with workspace_errors(self._workspace.database):
+            self._workspace.write(cancelling_paused(self._run), power=self._settings.durability == "power")
+
+    def _is_to_go_on(self) -> bool:
+        """Whether somebody has cancelled or answered while it was told that the run is paused."""
+        row = self._reader.run(self._run)
+        assert row is not None
+        self._row = row
+        self._is_asked = row.cancel == self._holding
+        if row.status != "paused":
+            self._tell_status()
+            return False
+        return self._is_to_stop or any(
+            each.status == "waiting" and each.answer is not None for each in self._reader.records(row.number).values()
+        )
 
     async def _record_new(self) -> None:
         shape = json.dumps(shape_of(self._pipeline))
@@ -331,6 +357,16 @@ class Session:
     def _writing_failed(self, error: BaseException) -> None:
         if self._execution is not None:
             self._execution.unusable(error)
+
+
+def cancelling_paused(run: str) -> Statement:
+    """Make the statement that cancels a run if it is paused: nothing of it runs then, whoever holds its lock."""
+    return _PAUSED_TO_CANCELLED, (json.dumps([aborted(run)]), time(), run)
+
+
+def aborted(run: str) -> tuple[str, None, str]:
+    """Return what is recorded of a run that was cancelled, as its error."""
+    return ("ABORTED", None, f"run {run!r} was cancelled")
 
 
 def not_begun(run: str, pipeline: Pipeline[Any, Any], error: PipelineError) -> PipelineResult[Any]:

@@ -317,6 +317,19 @@ class Workspace:
             raise
         return connection
 
+    def write(self, *statements: tuple[str, tuple[Any, ...]], power: bool) -> int:
+        """Write at once, all or nothing; return how many rows the last statement has changed."""
+        from penstock.durable.sqlite.connection import transaction  # noqa: PLC0415 -- as above
+
+        connection = self.writer(power=power)
+        try:
+            with transaction(connection):
+                for statement, values in statements:
+                    connection.execute(statement, values)
+                return connection.changes()
+        finally:
+            connection.close()
+
     def stored(self, run: str, path: str, content: bytes) -> StoredOutput:
         """Say where the output of a step is to stand: in the database, or, if it is large, in a file."""
         if len(content) <= LARGE:
