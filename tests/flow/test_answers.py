@@ -1,6 +1,8 @@
 """Reviews, answers, forks, and what becomes of a run whose definition has changed."""
 
 import asyncio
+import os
+import signal
 import subprocess
 import sys
 
@@ -12,11 +14,12 @@ from penstock.flow import (
     Pipeline,
     PipelineEngine,
     PipelineError,
+    forks,
     parallel,
-    pipeline_engine,
     review,
     step,
 )
+from penstock.flow.recorder import put_file
 from penstock.tasks import CancelToken
 
 pytestmark = pytest.mark.real_time
@@ -232,7 +235,7 @@ async def test_a_check_that_gives_something_to_await_refuses(engine):
 
 async def test_a_fork_that_fails_leaves_no_file(engine, tmp_path, monkeypatch):
     await engine.run(Pipeline("p").step("a", inc).step("b", inc), 1, run_id="x")
-    monkeypatch.setattr(pipeline_engine, "NEW_RUN", "INSERT INTO nowhere VALUES (1)")
+    monkeypatch.setattr(forks, "NEW_RUN", "INSERT INTO nowhere VALUES (1)")
     with pytest.raises(PipelineError, match="nowhere"):
         engine.fork("x", at="b", outputs={"a": "y" * 100_000})
     assert [each.name for each in (tmp_path / "runs").iterdir()] == ["x"]
@@ -330,3 +333,27 @@ async def test_an_answer_given_while_it_is_told_that_the_run_is_paused_has_it_go
     result = await engine.run(REVIEWED, 1, run_id="x")
     assert (result.status, result.output) == ("completed", 5)
     assert told == ["running", "paused", "running", "completed"]
+
+
+@pytest.mark.parametrize("at", ["the first file", "the second file", "the commit"])
+async def test_what_a_killed_fork_has_left_is_gone_after_the_next_run(tmp_path, at):
+    """C10: no directory stays that no run names."""
+    pipeline = Pipeline("p").step("a", inc).step("b", inc).review("r")
+    engine = PipelineEngine(tmp_path)
+    await engine.run(pipeline, 1, run_id="x")
+
+    def die(*_):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    if not (child := os.fork()):
+        put = iter([put_file, die] if at == "the second file" else [die] if at == "the first file" else [put_file] * 2)
+        forks.put_file = lambda *file: next(put)(*file)
+        if at == "the commit":
+            forks.Fork._record = die
+        engine.fork("x", at="r", outputs={"a": "y" * 100_000, "b": "z" * 100_000})
+        os._exit(0)
+    assert os.waitstatus_to_exitcode((await asyncio.to_thread(os.waitpid, child, 0))[1]) == -signal.SIGKILL
+    assert {each.run_id for each in engine.runs()} == {"x"}
+    await engine.run(pipeline, 1, run_id="x")
+    assert [each.name for each in (tmp_path / "runs").iterdir()] == ["x"]
+    assert {each.name.partition("-")[0] for each in tmp_path.iterdir()} == {"workspace.db", "runs"}

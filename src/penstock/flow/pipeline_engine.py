@@ -3,9 +3,8 @@
 import json
 import os
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from shutil import rmtree
 from time import time
 from typing import Any, Final, Unpack, cast, override
 
@@ -16,9 +15,10 @@ from penstock.durable.fingerprint import OnChange
 from penstock.durable.sink import Durability
 from penstock.flow import codec
 from penstock.flow.accounts import RunAccounts, checked_id, known_run, listed_names
+from penstock.flow.forks import Fork
 from penstock.flow.matching import first_empty, step_at
 from penstock.flow.pipeline import Pipeline
-from penstock.flow.recorder import Statement, put_file
+from penstock.flow.recorder import Statement
 from penstock.flow.results import (
     ENDED,
     OutputRefused,
@@ -30,7 +30,6 @@ from penstock.flow.results import (
 )
 from penstock.flow.session import (
     ENDED_RUN,
-    NEW_RUN,
     EngineSettings,
     PipelineRunOptions,
     Session,
@@ -39,7 +38,6 @@ from penstock.flow.session import (
     not_begun,
 )
 from penstock.flow.shapes import Review, plain_result
-from penstock.flow.tree import INSERT_STEP
 from penstock.flow.workspace import (
     Record,
     RunRow,
@@ -283,13 +281,11 @@ class PipelineEngine:
         self._answer(row, record, "reject", (None, by, reason))
 
     def _answer(self, row: RunRow, record: Record, answer: str, given: tuple[bytes | None, str | None, str]) -> None:
-        changed = self._write(
-            (
-                "UPDATE flow_steps SET answer = ?, answered = ?, by = ?, note = ?, refused = NULL "
-                "WHERE run = ? AND path = ? AND status = 'waiting' AND answer IS NULL",
-                (answer, *given, row.number, record.path),
-            )
+        sql = (
+            "UPDATE flow_steps SET answer = ?, answered = ?, by = ?, note = ?, refused = NULL "
+            "WHERE run = ? AND path = ? AND status = 'waiting' AND answer IS NULL"
         )
+        changed = self._write((sql, (answer, *given, row.number, record.path)))
         if not changed:
             raise OptionError(f"step {record.path!r} of run {row.run!r} has an answer already")
 
@@ -355,69 +351,11 @@ class PipelineEngine:
             PipelineError: `WORKSPACE_ERROR`.
         """
         validate.instance("outputs", {} if outputs is None else outputs, Mapping, "a mapping of outputs by path")
-        given = dict(outputs or {})
         with self._reading() as found:
             reader, row = known_run(found, run_id)
-            records = reader.records(row.number)
-            if at not in records:
-                raise OptionError(f"run {run_id!r} has no step {at!r}: there are {listed_names(records)}")
-            kept = _kept(records, at)
-            finished = [path for path in kept if records[path].status == "completed"]
-            for path in given:
-                if path not in finished:
-                    raise OptionError(
-                        f"run {run_id!r} has no output {path!r} to replace: there are {listed_names(finished)}"
-                    )
-            shape = reader.connection.execute("SELECT shape FROM flow_runs WHERE number = ?", (row.number,)).fetchone()
-        contents = {path: codec.packed(value, f"outputs[{path!r}]") for path, value in given.items()}
-        again = list(_lineage(records, at))
-        return self._forked(row, shape[0], kept, again, contents)
-
-    def _forked(
-        self, row: RunRow, shape: str, kept: list[str], again: list[Record], contents: Mapping[str, bytes]
-    ) -> str:
-        from penstock.durable.sqlite.connection import transaction  # noqa: PLC0415 -- needs an extra
-
-        new = _new_id()
-        columns = (
-            "path, parent, position, name, kind, gives, status, attempts, interrupted, code, started, finished, error, "
-            "requests, input_tokens, output_tokens, seconds, same, output, file, digest, by, note"
-        )
-        stored = {path: self._workspace.stored(new, path, content) for path, content in contents.items()}
+            fork = Fork(reader, row, at, dict(outputs or {}))
         with workspace_errors(self._workspace.database):
-            connection = self._workspace.writer(power=self._settings.durability == "power")
-            try:
-                for path, each in stored.items():
-                    if each.place is not None:
-                        put_file(each.place, contents[path])
-                with transaction(connection):
-                    values = (new, secrets.token_hex(8), row.pipeline, row.source, shape, row.value, row.run, time())
-                    connection.execute(NEW_RUN, values)
-                    number = connection.last_insert_rowid()
-                    for path in kept:
-                        connection.execute(
-                            f"INSERT INTO flow_steps(run, {columns}) SELECT ?, {columns} FROM flow_steps "  # noqa: S608 -- names of ours
-                            "WHERE run = ? AND path = ?",
-                            (number, row.number, path),
-                        )
-                    connection.executemany(
-                        INSERT_STEP,
-                        [
-                            (number, each.path, each.parent, each.position, each.name, each.kind, each.gives, "pending")
-                            for each in again
-                        ],
-                    )
-                    for path, each in stored.items():
-                        connection.execute(
-                            "UPDATE flow_steps SET output = ?, file = ?, digest = ?, same = NULL "
-                            "WHERE run = ? AND path = ?",
-                            (each.output, each.file, each.digest, number, path),
-                        )
-            except BaseException:
-                rmtree(self._workspace.run_directory(new), ignore_errors=True)
-                raise
-            finally:
-                connection.close()
+            fork.make(new := _new_id(), power=self._settings.durability == "power")
         return new
 
     # Reading and writing
@@ -501,39 +439,6 @@ def _the_waiting(reader: WorkspaceReader, row: RunRow, step: str | None) -> Reco
             f"run {row.run!r}: {what} for an answer: there are {listed_names(each.path for each in waiting)}"
         )
     return found[0]
-
-
-def _kept(records: Mapping[str, Record], at: str) -> list[str]:
-    """Return the paths of what is kept when a run is forked at a step: what is finished, and does not depend on it."""
-    lineage: dict[str, int] = {}
-    above = at
-    while above in records:
-        lineage[records[above].parent] = records[above].position
-        above = records[above].parent
-
-    def depends(record: Record) -> bool:
-        if record.path == at or record.path in lineage:
-            return True
-        each: Record | None = record
-        while each is not None:
-            if each.path == at:
-                return True
-            place = lineage.get(each.parent)
-            parent = records.get(each.parent)
-            is_sequence = parent is None or parent.kind in {"pipeline", "loop"}
-            if place is not None and is_sequence and each.position > place:
-                return True
-            each = parent
-        return False
-
-    return [path for path, each in records.items() if each.status in {"completed", "skipped"} and not depends(each)]
-
-
-def _lineage(records: Mapping[str, Record], path: str) -> Iterator[Record]:
-    """Give a step and those round it: they begin anew, and what was chosen on the way to it holds."""
-    while path in records:
-        yield records[path]
-        path = records[path].parent
 
 
 def _new_id() -> str:

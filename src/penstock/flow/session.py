@@ -256,8 +256,7 @@ class Session:
             records.clear()
             match.changed.clear()
         elif match.gone or (match.changed and self._on_change == "refuse"):
-            before = self._reader.connection.execute("SELECT shape FROM flow_runs WHERE number = ?", (row.number,))
-            new = new_paths(next(iter(before))[0], self._pipeline)
+            new = new_paths(self._reader.shape(row.number), self._pipeline)
             what = f"gone: {listed_names(match.gone)}; new: {listed_names(new)}"
             if not match.gone:
                 what = f"changed: {listed_names(match.changed)}"

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import wraps
 from hashlib import blake2b
 from pathlib import Path
+from shutil import rmtree
 from threading import RLock
 from typing import TYPE_CHECKING, Any, Concatenate, Final, cast
 from zlib import crc32
@@ -90,6 +91,9 @@ CREATE TABLE IF NOT EXISTS flow_memo(
 
 RUN_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@+-]{0,199}")
 _FILE: Final = re.compile(r"runs/[A-Za-z0-9][A-Za-z0-9._:@+-]{0,199}/outputs/[0-9a-f]{1,64}")
+_MADE: Final = ".making-"
+"""What the name of a file begins with that says which run is being made."""
+
 _LONGEST_PART: Final = 200
 """Bytes of a part of a path that is a directory's name as it is."""
 
@@ -224,6 +228,43 @@ class Workspace:
         finally:
             lock.__exit__(None, None, None)
 
+    @contextmanager
+    def making(self, run: str) -> Generator[None]:
+        """Fill the directory of a run in this block before it is recorded; unless it is then, the directory goes.
+
+        A file in the workspace, locked meanwhile, says so: what a kill leaves, the next one that writes removes.
+        """
+        from penstock.durable.sqlite.lock import exclusive  # noqa: PLC0415 -- as above
+
+        self.directory.mkdir(parents=True, exist_ok=True)
+        mark = str(self.directory / f"{_MADE}{run}")
+        with exclusive(mark, mark):
+            try:
+                yield
+            finally:
+                self._remove_unless_recorded(run)
+
+    def _remove_half_made(self) -> None:
+        """Remove what was left of runs whose maker was killed."""
+        from penstock.durable.sqlite.lock import exclusive, holder  # noqa: PLC0415 -- as above
+
+        for place in self.directory.glob(f"{_MADE}*"):
+            run, mark = place.name.removeprefix(_MADE), str(place)
+            if RUN_ID.fullmatch(run) and holder(mark, mark) is None:
+                with suppress(StoreError, OSError), exclusive(mark, mark):
+                    self._remove_unless_recorded(run)
+
+    def _remove_unless_recorded(self, run: str) -> None:
+        """Remove the directory of a run that is not recorded, and then what says that it is being made."""
+        reader = self.reader()
+        try:
+            if reader is None or reader.run(run) is None:
+                rmtree(self.run_directory(run), ignore_errors=True)
+        finally:
+            if reader is not None:
+                reader.connection.close()
+        (self.directory / f"{_MADE}{run}").unlink(missing_ok=True)
+
     def holding(self, run: str) -> int | None:
         """Return a number, not 0, of whoever holds the lock of a run: another for each holder; None if nobody does.
 
@@ -312,6 +353,7 @@ class Workspace:
                     connection.execute(
                         "INSERT INTO flow_format SELECT ? WHERE NOT EXISTS (SELECT 1 FROM flow_format)", (FORMAT,)
                     )
+            self._remove_half_made()
         except BaseException:
             connection.close()
             raise
@@ -377,6 +419,13 @@ class WorkspaceReader:
         for row in self.connection.execute(f"{_RUN} WHERE run = ?", (run,)):
             return RunRow(*row)
         return None
+
+    @_one_at_a_time
+    def shape(self, number: int) -> str:
+        """Return the paths and kinds that the definition of a run had, as JSON."""
+        for (shape,) in self.connection.execute("SELECT shape FROM flow_runs WHERE number = ?", (number,)):
+            return cast("str", shape)
+        raise KeyError(number)
 
     @_one_at_a_time
     def records(self, number: int) -> dict[str, Record]:
