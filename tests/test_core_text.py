@@ -7,7 +7,7 @@ import pytest
 import penstock
 from penstock.core.errors import note, said
 from penstock.core.log import LOG
-from penstock.core.text import LINE, escaped, named, one_line
+from penstock.core.text import LINE, a, escaped, named, one_line
 
 
 @pytest.mark.parametrize(
@@ -28,6 +28,14 @@ def test_what_is_long_is_cut_and_says_so():
     assert len(named("k" * 10**6)) < 250
     assert named(5) == "5"
     assert named("a\nb") == "'a\\nb'"
+
+
+@pytest.mark.parametrize(
+    ("noun", "with_article"),
+    [("int", "an int"), ("EnvSecret", "an EnvSecret"), ("UUID", "a UUID"), ("Union", "a Union"), ("str", "a str")],
+)
+def test_the_article_goes_with_the_sound(noun, with_article):
+    assert a(noun) == with_article
 
 
 class Evil(Exception):

@@ -14,9 +14,9 @@ from penstock.flow import (
     Pipeline,
     PipelineEngine,
     PipelineError,
-    forks,
     parallel,
     review,
+    run_forks,
     step,
 )
 from penstock.flow.recorder import put_file
@@ -235,7 +235,7 @@ async def test_a_check_that_gives_something_to_await_refuses(engine):
 
 async def test_a_fork_that_fails_leaves_no_file(engine, tmp_path, monkeypatch):
     await engine.run(Pipeline("p").step("a", inc).step("b", inc), 1, run_id="x")
-    monkeypatch.setattr(forks, "NEW_RUN", "INSERT INTO nowhere VALUES (1)")
+    monkeypatch.setattr(run_forks, "NEW_RUN", "INSERT INTO nowhere VALUES (1)")
     with pytest.raises(PipelineError, match="nowhere"):
         engine.fork("x", at="b", outputs={"a": "y" * 100_000})
     assert [each.name for each in (tmp_path / "runs").iterdir()] == ["x"]
@@ -347,9 +347,9 @@ async def test_what_a_killed_fork_has_left_is_gone_after_the_next_run(tmp_path, 
 
     if not (child := os.fork()):
         put = iter([put_file, die] if at == "the second file" else [die] if at == "the first file" else [put_file] * 2)
-        forks.put_file = lambda *file: next(put)(*file)
+        run_forks.put_file = lambda *file: next(put)(*file)
         if at == "the commit":
-            forks.Fork._record = die
+            run_forks.Fork._record = die
         engine.fork("x", at="r", outputs={"a": "y" * 100_000, "b": "z" * 100_000})
         os._exit(0)
     assert os.waitstatus_to_exitcode((await asyncio.to_thread(os.waitpid, child, 0))[1]) == -signal.SIGKILL

@@ -101,7 +101,7 @@ def test_what_is_missing_is_known_before_it_begins(tmp_path, monkeypatch):
         (["a"], {"stdin": "text"}, "stdin must be callable, got 'text'"),
         (["a"], {"env": ["A"]}, "env must map names to str or secrets, got"),
         (["a"], {"env": {"A=": "x"}}, "got the name 'A='"),
-        (["a"], {"env": {"A": 1}}, "got a int for 'A'"),
+        (["a"], {"env": {"A": 1}}, "got an int for 'A'"),
         (["a"], {"env": {"A": "x\0"}}, "got a NUL in the value for 'A'"),
         (["a"], {"cwd": 1}, "cwd must be a path or None, got 1"),
         (["a"], {"ok": 0}, "ok must be a collection of exit codes, ints, got 0"),
@@ -109,8 +109,8 @@ def test_what_is_missing_is_known_before_it_begins(tmp_path, monkeypatch):
         (["a"], {"ok": []}, "ok must be a collection of exit codes"),
         (["a"], {"grace": -1}, "grace must be a finite number of seconds >= 0"),
         (["a"], {"max_output": 0}, "max_output must be an int >= 1, got 0"),
-        (["a"], {"engine": "thread"}, "command has no option 'engine'"),
-        (["a"], {"shell": True}, "command has no option 'shell'"),
+        (["a"], {"engine": "thread"}, "command 'c' has no option 'engine'"),
+        (["a"], {"shell": True}, "command 'c' has no option 'shell'"),
     ],
 )
 def test_bad_options_are_refused_when_it_is_built(argv, options, message):

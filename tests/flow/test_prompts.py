@@ -122,8 +122,8 @@ def test_a_key_that_is_missing_is_known_before_it_begins(monkeypatch):
         ("Hi", {"model": Scripted}, "model must be a Model"),
         ("Hi", {"system": 5}, "system must be a str or None, got 5"),
         ("Hi", {"max_tokens": 0}, "max_tokens must be an int >= 1, got 0"),
-        ("Hi", {"engine": "thread"}, "prompt has no option 'engine'"),
-        ("Hi", {"temperature": 0}, "prompt has no option 'temperature'"),
+        ("Hi", {"engine": "thread"}, "prompt 'p' has no option 'engine'"),
+        ("Hi", {"temperature": 0}, "prompt 'p' has no option 'temperature'"),
     ],
 )
 def test_bad_options_are_refused_when_it_is_built(text, options, message):

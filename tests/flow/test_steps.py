@@ -10,12 +10,15 @@ from pathlib import Path
 import pytest
 
 from penstock import OptionError, Retry, flow
-from penstock.flow import Cron, Event, Pipeline, StepContext, Usage, parallel, review, step
+from penstock.flow import Cron, Event, Pipeline, PipelineEngine, StepContext, Usage, parallel, review, secret, step
 from penstock.flow.function import FunctionStep
 
 
 def double(x: int) -> int:
     return 2 * x
+
+
+STEP = step("s", double)
 
 
 def with_context(x: int, ctx: StepContext) -> int:
@@ -124,8 +127,39 @@ def test_a_message_names_option_rule_and_value():
         parallel("p", [step("a", double)], concurrency=0)
     with pytest.raises(OptionError, match=r"'a' twice in pipeline 'p'"):
         Pipeline("p").step("a", double).step("a", double)
-    with pytest.raises(OptionError, match=r"step has no option 'retries': there are deps, engine"):
+    with pytest.raises(OptionError, match=r"^step 'a' has no option 'retries': there are deps, engine"):
         step("a", double, retries=3)
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: parallel("m", [STEP], retry=3), "parallel 'm' has no option 'retry': there are concur"),
+        (lambda: review("r", timeout=3), "review 'r' has no option 'timeout': there are check"),
+        (lambda: Pipeline("p").review("r", timeout=3), "review 'r' has no option 'timeout': there are check"),
+        (lambda: Pipeline("p").branch("b", len, {1: STEP}, memo=True), "branch 'b' has no option 'memo': .* otherwise"),
+        (
+            lambda: Pipeline("p").loop("l", STEP, until=bool, max_rounds=3, retry=None),
+            "loop 'l' has no option 'retry': there are max_rounds, until",
+        ),
+        (lambda: Pipeline("p").loop("l", STEP, until=bool), "loop 'l' needs the option 'max_rounds'"),
+        (
+            lambda: Pipeline("p").map("m", double, ordered=True),
+            "map 'm' has no option 'ordered': there are concurrency",
+        ),
+        (lambda: Pipeline("p").add(STEP, timeout=3), "add has no option 'timeout': there are none"),
+        (lambda: Pipeline("p", retry=3), "Pipeline 'p' has no option 'retry': there are takes, trigger"),
+        (lambda: PipelineEngine("w", workers=3), "PipelineEngine 'w' has no option 'workers': there are concur"),
+        (lambda: PipelineEngine("w").approve("x", who="ann"), "approve 'x' has no option 'who': there are by, note"),
+        (lambda: PipelineEngine("w").reject("x"), "reject 'x' needs the option 'reason'"),
+        (lambda: Cron("* * * * *", zone="UTC"), r"Cron '\* \* \* \* \*' has no option 'zone': there are expression"),
+        (lambda: secret("KEY", default=""), "secret 'KEY' has no option 'default': there are none"),
+    ],
+)
+def test_an_option_that_is_not_there_is_refused_by_name(build, message):
+    """A message names the step and the option, whatever makes the step."""
+    with pytest.raises(OptionError, match=f"^{message}"):
+        build()
 
 
 def test_memo_of_a_step_is_refused_as_that_of_a_step():

@@ -194,3 +194,26 @@ def test_ten_runs_of_three_processes_in_one_workspace(tmp_path):
     assert len(calls) == len(set(calls))
     assert {each.status for each in PipelineEngine(tmp_path).runs()} == {"completed"}
     assert len(calls) == 10 * 5
+
+
+INTERRUPTED = """
+import asyncio, sys, time
+from penstock.flow import Pipeline, PipelineEngine, parallel, step
+def plain(x): raise KeyboardInterrupt
+async def on_the_loop(x): raise KeyboardInterrupt
+async def slow(x): await asyncio.sleep(60)
+engine = PipelineEngine(sys.argv[1])
+for fn in (plain, on_the_loop):
+    both = parallel("m", [step("a", fn), step("b", slow)])
+    try:
+        asyncio.run(engine.run(Pipeline("p").add(both), 1, run_id=fn.__name__))
+    except KeyboardInterrupt:
+        result = engine.result(fn.__name__)
+        print(result.status, result.error.code, *(each.status for each in result.steps))
+"""
+
+
+def test_a_ctrl_c_that_meets_a_step_is_recorded_as_a_cancel(tmp_path):
+    """The process lives: the run is not `killed`, and nothing of it is `running`."""
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED, tmp_path], capture_output=True, text=True, check=False)
+    assert (done.stderr, done.stdout.splitlines()) == ("", ["cancelled ABORTED cancelled cancelled cancelled"] * 2)

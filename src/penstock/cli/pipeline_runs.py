@@ -19,8 +19,8 @@ import typer
 from penstock.cli.failing import BAD_USAGE, DONE, NOT_DONE, SOME_FAILED, complain, ended_by, guarded
 from penstock.cli.step_display import StepDisplay
 from penstock.core.errors import OptionError, UnstoppedWorkWarning
+from penstock.core.text import a, one_line
 from penstock.core.text import escaped as shown
-from penstock.core.text import one_line
 
 if TYPE_CHECKING:
     from penstock.flow import Pipeline, PipelineEngine, PipelineError, PipelineResult
@@ -447,7 +447,7 @@ def found(where: str, directory: Path) -> "Pipeline[Any, Any]":
             raise OptionError(f"module {module!r} has no {name!r}")
         given = getattr(given, part)
     if not isinstance(given, Pipeline):
-        raise OptionError(f"{where} must be a Pipeline, got a {type(given).__name__}")
+        raise OptionError(f"{where} must be a Pipeline, got {a(type(given).__name__)}")
     return cast("Pipeline[Any, Any]", given).read_from(f"{directory}:{where}")
 
 

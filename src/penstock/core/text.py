@@ -51,6 +51,17 @@ def line(text: str, most: int = NAME) -> str:
     return text if text.isprintable() else "".join(each if each.isprintable() else "?" for each in text)
 
 
+def a(noun: str) -> str:
+    """Put the indefinite article before a noun, such as the name of a type: "an int", "a UUID"."""
+    first = noun.lower()
+    is_vowel = first.startswith(("a", "e", "i", "o", "u")) and not first.startswith(_LIKE_YOU)
+    return f"{'an' if is_vowel else 'a'} {noun}"
+
+
+_LIKE_YOU: Final = ("eu", "one", "uni", "us", "ut", "uu")
+"""What words begin with that have a vowel first, and are not said so."""
+
+
 def name_of(given: object) -> str:
     """Name a function, a class or a generator; for anything else, name its type."""
     for _ in range(9):

@@ -18,6 +18,7 @@ from zoneinfo import ZoneInfo
 
 from penstock.core.errors import PenstockError
 from penstock.core.outcome import Failed, Ok
+from penstock.core.text import a
 from penstock.durable import values
 from penstock.durable.values import PackError, UnpackError, kind_of
 from penstock.flow.results import OutputRefused, PipelineError
@@ -37,7 +38,7 @@ def packed(value: Any, what: str = "output") -> bytes:
         return values.pack(value, _stand_in)
     except PackError as error:
         place, kind = _refused(value, what) or (what, error.kind)
-        raise OutputRefused(f"{place} is a {_called(kind)}, which cannot be stored") from None
+        raise OutputRefused(f"{place} is {a(_called(kind))}, which cannot be stored") from None
 
 
 def unpacked(content: bytes, hint: Any = None) -> Any:

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Unpack, cast, overload, override
 from penstock.core import validate
 from penstock.core.errors import OptionError
 from penstock.core.retry import Seconds
+from penstock.core.text import a
 from penstock.flow.context import StepContext
 from penstock.flow.function import annotations_of
 from penstock.flow.leaf import Leaf, StepOptions, leaf_options
@@ -100,7 +101,7 @@ class Command(Leaf[Any, str]):
         stdin: Callable[[Any], str | bytes] | None,
         options: CommandOptions,
     ) -> None:
-        super().__init__(name, leaf_options("command", options, more=_own_options(), without=("engine",)))
+        super().__init__(name, leaf_options(f"command {name!r}", options, more=_own_options(), without=("engine",)))
         if stdin is not None:
             validate.plain_function("stdin", stdin)
         if callable(argv):
@@ -228,7 +229,7 @@ def _variables(env: object) -> Mapping[str, str | EnvSecret | Template]:
         if not isinstance(name, str) or not name or "=" in name or "\0" in name:
             raise OptionError(f"{rule}, and a name has no '=', got the name {name!r}")
         if not isinstance(value, str | EnvSecret | Template):
-            raise OptionError(f"{rule}, got a {type(value).__name__} for {name!r}")
+            raise OptionError(f"{rule}, got {a(type(value).__name__)} for {name!r}")
         if isinstance(value, str) and "\0" in value:
             raise OptionError(f"{rule}, got a NUL in the value for {name!r}")
     return cast("dict[str, str | EnvSecret | Template]", given)

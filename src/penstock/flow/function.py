@@ -42,7 +42,7 @@ def step(name: str, fn: Callable[..., Any], /, **options: Unpack[StepOptions]) -
     Raises:
         OptionError: the name or an option breaks its rule, or the function cannot be called so.
     """
-    return FunctionStep(checked_name(name), fn, leaf_options("step", options))
+    return FunctionStep(checked_name(name), fn, leaf_options(f"step {name!r}", options))
 
 
 class FunctionStep(Leaf[Any, Any]):

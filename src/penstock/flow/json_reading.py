@@ -24,7 +24,7 @@ from typing import (
 from uuid import UUID
 
 from penstock.core.errors import OptionError
-from penstock.core.text import named, one_line
+from penstock.core.text import a, named, one_line
 
 _FROM_TEXT = (date, datetime, time)
 _CALLED: dict[type[Any], str] = {bool: "true or false", int: "a whole number"}
@@ -210,7 +210,7 @@ def _scalar(document: Any, whole: type[Any], place: str) -> Any:  # noqa: C901, 
             return whole(str(document))
     except (ValueError, ArithmeticError):
         pass
-    raise _refused(document, place, f"a {whole.__name__}")
+    raise _refused(document, place, a(whole.__name__))
 
 
 def _member(document: Any, whole: type[Enum], place: str) -> Enum:

@@ -85,16 +85,16 @@ class LeafOptions:
 
 
 def leaf_options(
-    kind: str, options: Mapping[str, Any], *, more: Collection[str] = (), without: Collection[str] = ()
+    whose: str, options: Mapping[str, Any], *, more: Collection[str] = (), without: Collection[str] = ()
 ) -> LeafOptions:
-    """Return the options that all leaves have, of those that were given to a step of that kind.
+    """Return the options that all leaves have, of those that were given to a step; `whose` names its kind and it.
 
     `more` names those that this kind has beside them, for itself to check; `without` those that it has not.
 
     Raises:
         OptionError: an option is unknown, or breaks its rule.
     """
-    refuse_unknown(kind, options, {*StepOptions.__optional_keys__, *more} - {*without})
+    refuse_unknown(whose, options, {*StepOptions.__optional_keys__, *more} - {*without})
     given = LeafOptions(**{name: value for name, value in options.items() if name in LeafOptions.__slots__})
     if given.retry is not None:
         validate.instance("retry", given.retry, Retry, "a Retry")

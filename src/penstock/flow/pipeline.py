@@ -9,7 +9,7 @@ from penstock.flow import function
 from penstock.flow.context import StepContext
 from penstock.flow.leaf import MapOptions, StepOptions
 from penstock.flow.shapes import Branch, Map, MapOnError, Review, Rounds, unique
-from penstock.flow.steps import I_contra, O_co, Step, as_step, checked_name, refuse_unknown
+from penstock.flow.steps import I_contra, O_co, Step, as_step, checked_name, refuse_unknown, refuses_unknown
 from penstock.flow.trigger import Trigger, checked
 
 
@@ -58,6 +58,7 @@ class Pipeline(Step[I_contra, O_co]):
         *,
         trigger: Trigger = "manual",
     ) -> None: ...
+    @refuses_unknown
     def __init__(
         self,
         name: str,
@@ -74,6 +75,7 @@ class Pipeline(Step[I_contra, O_co]):
         places = {each.name: place for place, each in enumerate(found)}
         self._set(steps=found, takes=takes, trigger=checked(trigger), source="", _places=places)
 
+    @refuses_unknown
     def add[U](self, step: Step[O_co, U], /) -> "Pipeline[I_contra, U]":
         """Add a step behind the others, one made by `step`, `parallel` and the like, or a pipeline.
 
@@ -232,13 +234,14 @@ class Pipeline(Step[I_contra, O_co]):
         given = dict(options)
         concurrency = given.pop("concurrency", None)
         if isinstance(fn, Step):
-            refuse_unknown("map over a step", given, ("concurrency", "on_error"))
+            refuse_unknown(f"map {name!r} over a step", given, ("concurrency", "on_error"))
             body = cast("Step[Any, Any]", fn)
         else:
-            refuse_unknown("map", given, {*MapOptions.__optional_keys__, "on_error"})
+            refuse_unknown(f"map {name!r}", given, {*MapOptions.__optional_keys__, "on_error"})
             body = function.step(name, fn, **cast("StepOptions", given))
         return self._with(Map(checked_name(name), body, concurrency, on_error))
 
+    @refuses_unknown
     def branch[K: Hashable, U](
         self,
         name: str,
@@ -257,6 +260,7 @@ class Pipeline(Step[I_contra, O_co]):
         """
         return self._with(Branch(checked_name(name), choose, cases, otherwise))
 
+    @refuses_unknown
     def loop[I, T](
         self: "Pipeline[I, T]",
         name: str,
@@ -279,6 +283,7 @@ class Pipeline(Step[I_contra, O_co]):
         """
         return self._with(Rounds(checked_name(name), body, until, max_rounds))
 
+    @refuses_unknown
     def review(self, name: str, /, *, check: Callable[[O_co], object] | None = None) -> "Pipeline[I_contra, O_co]":
         """Add a step that waits for an answer: see `penstock.flow.review`.
 

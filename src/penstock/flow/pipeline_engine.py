@@ -15,7 +15,6 @@ from penstock.durable.fingerprint import OnChange
 from penstock.durable.sink import Durability
 from penstock.flow import codec
 from penstock.flow.accounts import RunAccounts, checked_id, known_run, listed_names
-from penstock.flow.forks import Fork
 from penstock.flow.matching import first_empty, step_at
 from penstock.flow.pipeline import Pipeline
 from penstock.flow.recorder import Statement
@@ -28,6 +27,7 @@ from penstock.flow.results import (
     RunInfo,
     StepResult,
 )
+from penstock.flow.run_forks import Fork
 from penstock.flow.session import (
     ENDED_RUN,
     EngineSettings,
@@ -38,6 +38,7 @@ from penstock.flow.session import (
     not_begun,
 )
 from penstock.flow.shapes import Review, plain_result
+from penstock.flow.steps import refuse_unknown, refuses_unknown
 from penstock.flow.workspace import (
     Record,
     RunRow,
@@ -84,6 +85,7 @@ class PipelineEngine:
         result = await engine.run(article, "rivers", run_id="rivers-1")
     """
 
+    @refuses_unknown
     def __init__(
         self,
         workspace: str | os.PathLike[str],
@@ -223,6 +225,7 @@ class PipelineEngine:
 
     # Answering
 
+    @refuses_unknown
     def approve(
         self,
         run_id: str,
@@ -266,6 +269,7 @@ class PipelineEngine:
         kept = "approve" if record.reason == "review" else "again"
         self._answer(row, record, kept if content is None else "value", (content, by, note))
 
+    @refuses_unknown
     def reject(self, run_id: str, step: str | None = None, /, *, reason: str, by: str | None = None) -> None:
         """Have the run fail with `REVIEW_REJECTED` when it goes on, now and later; `fork` asks again.
 
@@ -337,6 +341,7 @@ class PipelineEngine:
             (ENDED_RUN, ("cancelled", json.dumps([aborted(run)]), time(), row.number)),
         )
 
+    @refuses_unknown
     def fork(self, run_id: str, /, *, at: str, outputs: Mapping[str, Any] | None = None) -> str:
         """Make a pending run of what a run has finished that does not depend on the step `at`; gives its id.
 
@@ -375,11 +380,7 @@ def _check_pipeline(pipeline: object) -> None:
 
 
 def _checked_options(options: PipelineRunOptions) -> PipelineRunOptions:
-    for name in options:
-        if name not in PipelineRunOptions.__optional_keys__:
-            raise OptionError(
-                f"run has no option {name!r}: there are {', '.join(sorted(PipelineRunOptions.__optional_keys__))}"
-            )
+    refuse_unknown("run", options, {"run_id", *PipelineRunOptions.__optional_keys__})
     choices: tuple[OnChange, ...] = ("continue", "refuse", "restart")
     validate.one_of("on_change", options.get("on_change", "continue"), choices)
     cancel = options.get("cancel")

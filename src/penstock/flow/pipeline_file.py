@@ -29,7 +29,7 @@ from penstock.flow.pipeline import Pipeline
 from penstock.flow.prompts import prompt
 from penstock.flow.secrets import EnvSecret, secret
 from penstock.flow.shapes import parallel, review
-from penstock.flow.steps import Step, checked_name
+from penstock.flow.steps import Step, checked_name, refuses_unknown
 from penstock.flow.templates import Malformed, Reference, Template, Words, parsed
 from penstock.flow.trigger import Cron, Event, Trigger
 
@@ -54,6 +54,7 @@ class FileError(PenstockError):
         self.column = column
 
 
+@refuses_unknown
 def load(path: str | PathLike[str], /) -> Pipeline[Any, Any]:
     """Read the pipeline in a YAML file; docs/pipelines.md has the keys.
 

@@ -97,7 +97,9 @@ class Prompt(Leaf[Any, Any]):
         parse: Callable[[str], Any] | None,
         options: PromptOptions,
     ) -> None:
-        given = leaf_options("prompt", options, more=PromptOptions.__optional_keys__ | {"model"}, without=("engine",))
+        given = leaf_options(
+            f"prompt {name!r}", options, more=PromptOptions.__optional_keys__ | {"model"}, without=("engine",)
+        )
         if "retry" not in options:
             given = replace(given, retry=RETRY)
         if given.retry is not None and given.retry.wait is None:

@@ -5,6 +5,7 @@ from typing import Final, override
 
 from penstock.core.errors import OptionError
 from penstock.flow.leaf import CannotBegin
+from penstock.flow.steps import refuses_unknown
 
 _SHOWN: Final = 100
 
@@ -63,6 +64,7 @@ def _shown(name: object) -> str:
     return repr(name) if isinstance(name, str) and len(name) <= _SHOWN and name.isidentifier() else type(name).__name__
 
 
+@refuses_unknown
 def secret(name: str, /) -> EnvSecret:
     """Name the secret in the environment variable `name`, read at each use; its `repr` is `secret('NAME')`.
 

@@ -20,13 +20,14 @@ from penstock.core import validate
 from penstock.core.errors import OptionError
 from penstock.core.retry import Seconds
 from penstock.core.scope import outlast
-from penstock.core.text import one_line
+from penstock.core.text import a, one_line
 from penstock.exports import naming_extras
 from penstock.flow.answers import MOST, AnswerBody, ModelAnswer, Trouble, is_transient, trouble
 from penstock.flow.leaf import CannotBegin
 from penstock.flow.masking import Mask
 from penstock.flow.models import Model, ModelError, Reply, TruncatedError
 from penstock.flow.secrets import EnvSecret
+from penstock.flow.steps import refuse_unknown
 from penstock.retry_after import retry_after
 
 IDLE: Final = 60.0
@@ -72,13 +73,10 @@ class Service(Model):
         default_key: EnvSecret,
     ) -> None:
         name = type(self).__name__
-        for option in options:
-            if option not in ModelOptions.__optional_keys__:
-                known = ", ".join(sorted({"key", "client", *ModelOptions.__optional_keys__}))
-                raise OptionError(f"{name} has no option {option!r}: there are {known}")
+        refuse_unknown(f"{name} {model!r}", options, {"key", "client", *ModelOptions.__optional_keys__})
         if key is not None and not isinstance(key, EnvSecret):  # pyright: ignore[reportUnnecessaryIsInstance] -- of unchecked callers
             kind = type(key).__name__  # not its value: it may be the key
-            raise OptionError(f"key must be secret(NAME) or None, got a {kind}")
+            raise OptionError(f"key must be secret(NAME) or None, got {a(kind)}")
         if client is not None:
             given: list[str] = [option for option in ("base_url", "idle") if option in options]
             given += ["key"] if key != default_key else []

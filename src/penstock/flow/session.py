@@ -89,7 +89,7 @@ class Session:
         self._on_change: OnChange = given.get("on_change", "continue")
         self._workspace = settings.workspace
         self._codes = Codes()
-        self._cancelled: asyncio.CancelledError | None = None
+        self._cancelled: asyncio.CancelledError | KeyboardInterrupt | None = None
         self._is_asked = False
         self._holding: int | None = None
         self._execution: Execution | None = None
@@ -104,6 +104,7 @@ class Session:
         Raises:
             PipelineError: `ALREADY_RUNNING`.
             asyncio.CancelledError: the task was cancelled; that is recorded.
+            KeyboardInterrupt: Ctrl-C met a step; that is recorded as a cancel, too.
         """
         try:
             with self._workspace.locked(self._run):
@@ -294,7 +295,7 @@ class Session:
             forget = self._token.on_cancel(lambda: in_loop(loop, execution.cancel))
         try:
             await execution.go()
-        except asyncio.CancelledError as error:
+        except (asyncio.CancelledError, KeyboardInterrupt) as error:
             self._cancelled = error
             execution.is_cancelled = True
         finally:

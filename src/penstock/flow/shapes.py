@@ -9,7 +9,8 @@ from typing import Any, ClassVar, Literal, cast, overload, override
 
 from penstock.core import validate
 from penstock.core.errors import OptionError
-from penstock.flow.steps import Step, as_step, checked_name
+from penstock.core.text import a
+from penstock.flow.steps import Step, as_step, checked_name, refuses_unknown
 
 type MapOnError = Literal["raise", "collect", "return"]
 """What a `map` does with an item that failed."""
@@ -155,7 +156,7 @@ def plain_result[T](whose: str, given: T) -> T:
     if isinstance(given, Awaitable):
         if isinstance(given, Coroutine):
             given.close()
-        raise OptionError(f"{whose} must be a plain function, it gave a {type(given).__name__} to be awaited")  # pyright: ignore[reportUnknownArgumentType] -- of the user
+        raise OptionError(f"{whose} must be a plain function, it gave {a(type(given).__name__)} to be awaited")  # pyright: ignore[reportUnknownArgumentType] -- of the user
     return given
 
 
@@ -201,6 +202,7 @@ def parallel[I](
 ) -> Step[I, tuple[Any, ...]]: ...
 @overload
 def parallel[I, O](name: str, steps: list[Step[I, O]], /, *, concurrency: int | None = None) -> Step[I, list[O]]: ...
+@refuses_unknown
 def parallel(name: str, steps: Any, /, *, concurrency: int | None = None) -> Step[Any, Any]:
     """Make a step that gives each of `steps` a copy of its value, and then their outputs in the order of the steps.
 
@@ -216,6 +218,7 @@ def parallel(name: str, steps: Any, /, *, concurrency: int | None = None) -> Ste
     return Parallel(checked_name(name), steps, concurrency)
 
 
+@refuses_unknown
 def review[T](name: str, /, *, check: Callable[[T], object] | None = None) -> Step[T, T]:
     """Make a step that waits for an answer, and gives what was approved.
 

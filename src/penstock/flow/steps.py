@@ -4,7 +4,9 @@ Steps that are called are leaves: see `penstock.flow.leaf`, which says how a kin
 (`penstock.flow.shapes`, `Pipeline`) are structure.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
+from functools import wraps
+from types import FunctionType
 from typing import Any, ClassVar, Final, Generic, Self, TypeVar, cast, override
 
 from penstock.core.errors import OptionError
@@ -79,8 +81,36 @@ def checked_name(name: object, whose: str = "name") -> str:
     return text
 
 
-def refuse_unknown(kind: str, options: Mapping[str, Any], known: Collection[str]) -> None:
+def refuse_unknown(whose: str, options: Mapping[str, Any], known: Collection[str]) -> None:
     """Raise `OptionError` for an option that is not among those `known`."""
     for option in options:
         if option not in known:
-            raise OptionError(f"{kind} has no option {option!r}: there are {', '.join(sorted(known))}")
+            raise OptionError(f"{whose} has no option {option!r}: there are {', '.join(sorted(known)) or 'none'}")
+
+
+def refuses_unknown[F: Callable[..., Any]](made: F) -> F:
+    """Have a function, or the constructor of a class, refuse options that it has not, and tell those that it lacks.
+
+    To type checkers it stays what it is. The `OptionError` names the step, or what else the first argument names.
+    """
+    if isinstance(made, type):
+        made.__init__ = refuses_unknown(made.__init__)  # type: ignore[misc]
+        return cast("F", made)
+    function = cast("FunctionType", made)
+    code, defaults = function.__code__, function.__kwdefaults__ or {}
+    named = code.co_varnames[code.co_posonlyargcount : code.co_argcount + code.co_kwonlyargcount]
+    known = tuple(name for name in named if name != "self")
+    needed = tuple(name for name in named[len(named) - code.co_kwonlyargcount :] if name not in defaults)
+    owner, _, kind = function.__qualname__.rpartition(".")
+
+    @wraps(function)
+    def checked(*arguments: Any, **options: Any) -> Any:
+        name = next((f" {each!r}" for each in arguments if isinstance(each, str)), "")
+        whose = f"{owner if kind == '__init__' else kind}{name}"
+        refuse_unknown(whose, options, known)
+        for option in needed:
+            if option not in options:
+                raise OptionError(f"{whose} needs the option {option!r}")
+        return function(*arguments, **options)
+
+    return cast("F", checked)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final, cast, override
 
 from penstock.core.errors import PenstockError
-from penstock.core.text import one_line
+from penstock.core.text import a, one_line
 from penstock.flow.json_values import as_json
 
 OPEN: Final = "${{"
@@ -208,7 +208,7 @@ def _step(reference: Reference, value: object, key: str | int) -> Any:
 
 
 def _missing(reference: Reference, key: str | int, value: object, known: Sequence[object]) -> ReferenceFailed:
-    names = ", ".join(one_line(repr(each), 100) for each in known[:_SHOWN]) or f"none, it is a {type(value).__name__}"
+    names = ", ".join(one_line(repr(each), 100) for each in known[:_SHOWN]) or f"none, it is {a(type(value).__name__)}"
     return ReferenceFailed(f"{reference.source}: there is no {key!r}, there are {names}")
 
 

@@ -20,6 +20,7 @@ from typing import Any, ClassVar, Final, cast, override
 
 from penstock.core.errors import as_failure, said
 from penstock.core.outcome import Failed, Ok
+from penstock.core.text import a
 from penstock.flow import codec
 from penstock.flow.codec import ClassGone
 from penstock.flow.codes import Codes
@@ -969,11 +970,11 @@ def listed(value: Any) -> list[Any]:
     """
     kind = type_of(value)
     if isinstance(value, str | bytes | bytearray | Mapping | AbstractSet):
-        raise TypeError(f"a map needs items whose order lasts, got a {kind}")
+        raise TypeError(f"a map needs items whose order lasts, got {a(kind)}")
     try:
         return list(cast("Iterable[Any]", value))
     except TypeError:
-        raise TypeError(f"a map needs an iterable, got a {kind}") from None
+        raise TypeError(f"a map needs an iterable, got {a(kind)}") from None
 
 
 def _new(tree: StepTree, nodes: Iterable[Node]) -> list[Record]:

@@ -5,8 +5,10 @@ from typing import Literal
 
 from penstock.core import validate
 from penstock.core.errors import OptionError
+from penstock.flow.steps import refuses_unknown
 
 
+@refuses_unknown
 @dataclass(frozen=True, slots=True)
 class Cron:
     """At the times of a cron `expression`, as cron reads it.
@@ -21,6 +23,7 @@ class Cron:
         validate.text("expression", self.expression)
 
 
+@refuses_unknown
 @dataclass(frozen=True, slots=True)
 class Event:
     """When an event of that `type` comes.

@@ -46,13 +46,14 @@ class Unchecked:
             OptionError: it is something else, or no header can carry it; the message does not show it.
         """
         from penstock.core.errors import OptionError  # noqa: PLC0415 -- brings asyncio, and `--help` must be quick
+        from penstock.core.text import a  # noqa: PLC0415 -- as below
 
         if isinstance(self._value, Secret):
             made = self._value
         elif isinstance(self._value, str | None):
             made = Secret(self._value or "")
         else:
-            raise OptionError(f"key must be a str, got a {type(self._value).__name__}")
+            raise OptionError(f"key must be a str, got {a(type(self._value).__name__)}")
         if not made.reveal():
             return None
         if not made.reveal().isascii() or not made.reveal().isprintable() or " " in made.reveal():

@@ -12,6 +12,7 @@ from typing import Final
 
 import apsw
 
+from penstock.core.text import a
 from penstock.durable.sqlite.connection import Connection
 from penstock.durable.store_errors import DamageError
 
@@ -57,7 +58,7 @@ def refuse_computed(connection: Connection, table: str) -> None:
     """Raise `DamageError` if this is a table that computes its rows; one that is missing is accepted."""
     for kind, without_rowid in connection.select(_LISTED, (table,), str, int):
         if kind != "table" or without_rowid:
-            _refuse(connection, table, f"a {kind if kind != 'table' else 'table without rowid'} in its place")
+            _refuse(connection, table, f"{a(kind if kind != 'table' else 'table without rowid')} in its place")
     for name, hidden in connection.select(_COLUMNS, (table,), str, int):
         if hidden:
             _refuse(connection, table, f"the generated column {name!r}")
