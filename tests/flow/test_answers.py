@@ -291,7 +291,7 @@ async def test_answers_that_come_together_wake_each_step_once(engine):
 
 @pytest.mark.parametrize("how", ["engine", "another process", "token", "task"])
 async def test_a_cancel_given_while_it_is_told_that_the_run_is_paused_is_not_lost(tmp_path, how):
-    """P4: what is paused may become cancelled, also between that commit and the release of its lock."""
+    """What is paused may become cancelled, also between that commit and the release of its lock."""
     told, token = [], CancelToken()
 
     def hook(info):
