@@ -6,6 +6,7 @@ import signal
 import sys
 import time
 import traceback
+from contextlib import suppress
 
 import apsw
 
@@ -67,3 +68,18 @@ def append(path, line):
 
 def lines(path):
     return path.read_text().splitlines() if path.exists() else []
+
+
+def lives_until(main, holds):
+    """Run it in a child, and kill that when it holds; its process id."""
+    child = os.fork()
+    if not child:
+        with suppress(BaseException):
+            asyncio.run(main())
+        os._exit(0)
+    try:
+        wait_until(holds)
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    return child

@@ -1,22 +1,23 @@
 """A root that kills the process is found and set aside; one that was merely under way at every kill never is."""
 
 import asyncio
-import ctypes
-import faulthandler
 import logging
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
+from pathlib import Path
 
 import apsw
 import pytest
 
-from penstock import OptionError, drain_on_signals, merge
+import penstock
+from penstock import Limiter, OptionError, RateLimit, Retry, drain_on_signals, merge
 from penstock.core.log import LOG
 from penstock.durable import suspects, writer
 from penstock.durable.handle import DurableRun
@@ -26,11 +27,13 @@ from penstock.durable.root_source import source_of
 from penstock.durable.sqlite.lock import exclusive
 from penstock.durable.status import runs
 from penstock.durable.store_errors import HeldError, StoreError
+from penstock.engines import Threads, processes
+from penstock.engines.process.crossing import Crossing, loads
 from penstock.sinks.callback import Callback
 from penstock.sinks.table import SqliteTable
-from penstock.sources.keyed import keyed
 
-from .dying import append, ask, kill_this, life, lines, until, wait_until
+from .dying import append, ask, kill_this, life, lines, lives_until, until, wait_until
+from .killers import Deadly, Four, Pace, Slow, Together, Waiting, as_row, crash, leave, roots, survive
 
 pytestmark = [pytest.mark.real_time, pytest.mark.slow]
 
@@ -38,10 +41,6 @@ pytestmark = [pytest.mark.real_time, pytest.mark.slow]
 @pytest.fixture
 def sink(tmp_path):
     return SqliteTable(tmp_path / "out.db", "rows")
-
-
-def roots(items, version=""):
-    return keyed(items, key=lambda item: item, version=lambda _: version)
 
 
 def found(sink):
@@ -66,54 +65,16 @@ def settled(sink):
     return set()
 
 
+def plain(item):
+    return item
+
+
 def noted(sink):
     return ask(sink.path, "SELECT key, version, position, opening FROM penstock_dispatched ORDER BY key, opening")
 
 
 def is_clean(sink):
     return bool(ask(sink.path, "SELECT clean FROM penstock_runs")[0][0])
-
-
-def crash():
-    faulthandler.disable()
-    ctypes.string_at(0)
-
-
-def leave():
-    os._exit(7)
-
-
-def survive():
-    """Do nothing."""
-
-
-class Deadly:
-    """A row of an item, unless it is the one that kills; an object, so that its state is no part of the code."""
-
-    def __init__(self, poison=3, how=kill_this):
-        self.poison = poison
-        self.how = how
-
-    async def row(self, item):
-        await asyncio.sleep(0)
-        if item == self.poison:
-            self.how()
-        return {"item": item}
-
-    def plain_row(self, item):
-        if item == self.poison:
-            self.how()
-        return {"item": item}
-
-    async def rows(self, items):
-        return [await self.row(item) for item in items]
-
-    async def row_or_none(self, item):
-        yield await self.row(item)
-
-    async def keep(self, item):
-        await self.row(item)
-        return True
 
 
 def run(stream, sink, **options):
@@ -155,13 +116,13 @@ def test_a_root_that_kills_the_process_is_set_aside(sink, how, code, said):
 @pytest.mark.parametrize(
     "add",
     [
-        lambda base, deadly: base.map(deadly.row, concurrency=3),
-        lambda base, deadly: base.map(deadly.row, concurrency=3, ordered=False),
+        lambda base, deadly: base.map(deadly.row, concurrency=2),
+        lambda base, deadly: base.map(deadly.row, concurrency=2, ordered=False),
         lambda base, deadly: base.map(deadly.plain_row),
-        lambda base, deadly: base.map(deadly.plain_row, engine="thread", concurrency=3),
-        lambda base, deadly: base.filter(deadly.keep, concurrency=3).map(as_row),
-        lambda base, deadly: base.map_batches(deadly.rows, 3),
-        lambda base, deadly: base.flat_map(deadly.row_or_none, concurrency=3),
+        lambda base, deadly: base.map(deadly.plain_row, engine="thread", concurrency=2),
+        lambda base, deadly: base.filter(deadly.keep, concurrency=2).map(as_row),
+        lambda base, deadly: base.map_batches(deadly.rows, 2),
+        lambda base, deadly: base.flat_map(deadly.row_or_none, concurrency=2),
         lambda base, deadly: base.prefetch(2).map(as_row).tap(lambda row: deadly.plain_row(row["item"])),
     ],
     ids=["map", "unordered", "plain", "thread", "filter", "map_batches", "flat_map", "further down"],
@@ -173,10 +134,6 @@ def test_whatever_operator_it_dies_in(sink, add):
     report = report_of(stream, sink)
     assert (report.complete, report.dead) == (True, 1)
     assert found(sink) == [0, 1, 2, 4, 5, 6, 7]
-
-
-def as_row(item):
-    return {"item": item}
 
 
 def test_each_of_several_is_found(sink):
@@ -224,34 +181,6 @@ def test_work_begins_when_it_is_written_that_it_does(sink):
         assert is_clean(sink)
 
 
-class Slow:
-    """Work on one item that takes until there is the file `go`; who works on it is written in `begun`."""
-
-    def __init__(self, folder):
-        self.folder = folder
-
-    async def row(self, item):
-        if item == 1:
-            append(self.folder / "begun", os.getpid())
-            await until((self.folder / "go").exists)
-        return {"item": item}
-
-
-def lives_until(main, holds):
-    """Run it in a child, and kill that when it holds; its process id."""
-    child = os.fork()
-    if not child:
-        with suppress(BaseException):
-            asyncio.run(main())
-        os._exit(0)
-    try:
-        wait_until(holds)
-    finally:
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-    return child
-
-
 def is_alive(pid):
     with suppress(ProcessLookupError):
         os.kill(pid, 0)
@@ -260,7 +189,7 @@ def is_alive(pid):
 
 
 def test_a_slow_root_that_is_under_way_at_every_kill_is_never_set_aside(sink, tmp_path):
-    """Also when the kill comes while it runs alone; and its child ends with its parent."""
+    """Also when the kill comes while it runs alone; and its worker ends with its parent."""
     stream = roots(range(4)).map(Slow(tmp_path).row, concurrency=2)
 
     def begun():
@@ -269,7 +198,7 @@ def test_a_slow_root_that_is_under_way_at_every_kill_is_never_set_aside(sink, tm
     for number in range(1, 6):
         parent = lives_until(run(stream, sink), lambda: len(begun()) == number)  # noqa: B023 -- used at once
         worker = begun()[-1]
-        assert (worker != parent) == (number > 2)  # from the third on it runs alone, in a child
+        assert (worker != parent) == (number > 2)  # from the third on it runs alone, in a worker
         wait_until(lambda: not is_alive(worker))  # noqa: B023
     assert dead(sink) == []
     (tmp_path / "go").touch()
@@ -287,7 +216,7 @@ def suspected(stream, sink, folder):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_to_all_processes_is_for_the_parent(sink, tmp_path, number):
-    """Ctrl-C and a service manager signal the child too; it must not die of that, as its root would be to blame."""
+    """A service manager signals the worker, too; it must not die of that, as its root would be to blame."""
     stream = roots(range(4)).map(Slow(tmp_path).row, concurrency=2)
     suspected(stream, sink, tmp_path)
 
@@ -304,7 +233,7 @@ def test_a_signal_to_all_processes_is_for_the_parent(sink, tmp_path, number):
     assert len(lines(tmp_path / "begun")) == 3
 
 
-def test_the_child_reads_no_further_than_to_its_root(sink, tmp_path):
+def test_the_worker_reads_no_further_than_to_its_root(sink, tmp_path):
     read = tmp_path / "read"
     deadly = Deadly()
 
@@ -324,7 +253,7 @@ def test_the_child_reads_no_further_than_to_its_root(sink, tmp_path):
 
 
 async def test_one_who_is_about_to_let_go_of_the_sink_is_waited_for(sink):
-    """The child of a process that was killed may end a moment after it."""
+    """The worker of a process that was killed may end a moment after it."""
     with ExitStack() as held:
         held.enter_context(exclusive(sink.path))
         asyncio.get_running_loop().call_later(0.05, held.close)
@@ -361,7 +290,7 @@ def test_what_was_under_way_beside_it_is_delivered_alone_and_once(sink, tmp_path
 
 @pytest.mark.parametrize("on_error", ["raise", "skip", "collect"])
 def test_one_that_fails_alone_fails_among_the_others(sink, tmp_path, on_error):
-    """A failure in the child may be one of its being a child: what is shared with the parent may not work there."""
+    """A failure in the worker may come of its being another process: what the parent has may not work there."""
     calls = tmp_path / "calls"
 
     class Failing(Deadly):
@@ -392,7 +321,8 @@ def test_a_source_that_can_be_read_once_is_run_as_ever(sink, caplog):
         assert life(run(roots(iter(range(5))).map(deadly.row), sink)) == -signal.SIGKILL
     deadly.how = survive
     report = report_of(roots(iter(range(5))).map(deadly.row), sink)
-    assert "run 'run': a root may have killed the process, but its source cannot be read twice" in caplog.messages
+    among = "run 'run': a root may have killed the process, but it runs among the others: "
+    assert f"{among}its source cannot be read twice" in caplog.messages
     assert (report.complete, report.dead) == (True, 0)
     assert found(sink) == [0, 1, 2, 3, 4]
 
@@ -420,7 +350,7 @@ def test_roots_that_are_settled_are_no_suspects(sink):
 
 
 def test_a_root_is_not_to_blame_where_it_was_not_begun(sink, caplog):
-    """Its child died of reading the source."""
+    """Its worker died of reading the source."""
     deadly = Deadly()
     parent = os.getpid()
     begun = []
@@ -439,7 +369,7 @@ def test_a_root_is_not_to_blame_where_it_was_not_begun(sink, caplog):
     assert any(line.endswith("exited with status 7 before it did") for line in caplog.messages)
 
 
-def test_rows_that_go_to_a_function_go_there_from_the_child(tmp_path):
+def test_rows_that_go_to_a_function_go_there_from_the_worker(tmp_path):
     deadly = Deadly(0)
 
     async def bring(rows):
@@ -557,7 +487,7 @@ def test_a_run_is_running_while_a_root_of_it_runs_alone(sink, tmp_path):
     assert (status.state, status.owner.split()[1]) == ("running", str(os.getpid()))
 
 
-def test_a_cancelled_run_takes_the_child_with_it(sink, tmp_path):
+def test_a_cancelled_run_takes_the_worker_with_it(sink, tmp_path):
     stream = roots(range(4)).map(Slow(tmp_path).row, concurrency=2)
     begun = tmp_path / "begun"
     suspected(stream, sink, tmp_path)
@@ -577,7 +507,7 @@ def test_a_cancelled_run_takes_the_child_with_it(sink, tmp_path):
 
 @pytest.mark.parametrize("loop", ["uvloop", "thread"])
 def test_on_whatever_loop_and_thread_the_run_is(sink, loop):
-    """With other threads about, `os.fork` would warn; the parent's loop is of no use to the child."""
+    """The worker has a loop of its own."""
     deadly = Deadly()
     stream = roots(range(5)).map(deadly.row)
 
@@ -594,46 +524,133 @@ def test_on_whatever_loop_and_thread_the_run_is(sink, loop):
     assert found(sink) == [0, 1, 2, 4]
 
 
-def test_what_is_printed_is_printed_once(sink, tmp_path):
-    """What waits in a buffer is in the memory of the child as well."""
-    out = tmp_path / "out"
+def test_what_cannot_go_to_a_worker_runs_among_the_others(sink, tmp_path, caplog):
+    """As a client with open connections cannot; the warning names the function that holds it."""
+    lock = threading.Lock()
+    pace = Pace(tmp_path)
 
+    async def locked(item):
+        with lock:
+            return await pace.row(item)
+
+    stream = roots(range(4)).map(as_row).map(lambda row: row["item"]).map(locked, name="fetch")
+    for _ in range(2):
+        pace.die_in(run(stream, sink), {0})
+    assert 0 in under_way(sink)
+    pace.let(range(4))
+    begun = len(lines(pace.calls))
+    report = report_of(stream, sink)
+    assert (report.complete, report.dead, report.delivered) == (True, 0, 4)
+    assert {line.split()[0] for line in lines(pace.calls)[begun:]} == {str(os.getpid())}
+    assert (
+        "run 'run': a root may have killed the process, but it runs among the others: the function of fetch cannot be "
+        "pickled for a worker process: TypeError: cannot pickle '_thread.lock' object"
+    ) in caplog.messages
+
+
+STREAMS = {
+    "files": lambda base: penstock.files(Path(__file__).parent).map(plain),
+    "jsonl": lambda base: penstock.jsonl("rows.jsonl").map(plain),
+    "merge": lambda base: merge(base.map(plain), base.filter(bool).map(lambda item: item)),
+    "callable": lambda base: roots(lambda: iter(range(3))).map(plain),
+    "through": lambda base: base.through(lambda each: each.map(plain)),
+    "operators": lambda base: base.map_batches(list, 3).flat_map(lambda row: [row]).flatten().tap(print).prefetch(2),
+    "options": lambda base: base.map(
+        plain, retry=Retry(on=OSError), timeout=3, limit=[Limiter(3), RateLimit(5, 1)], concurrency=4
+    ),
+    "engines": lambda base: (
+        base.map(plain, engine=Threads(2)).map(plain, engine=processes(2)).map(plain, engine="process")
+    ),
+}
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("name", STREAMS)
+def test_a_worker_can_be_given_whatever_a_durable_run_is_made_of(sink, name):
+    job = job_of(STREAMS[name](roots(range(3))), sink)
+    there = loads(Crossing(main_is_there=False).dumps(job))
+    assert there.options == job.options
+    assert there.source.open.__globals__ is job.source.open.__globals__  # a copy would have markers of its own
+
+
+def test_where_all_functions_run_in_workers_already_nothing_is_noted_and_nothing_tried(sink, tmp_path):
+    """Their engine finds the item that kills a worker; whatever killed this process, it was none of them."""
+    waiting = Waiting(tmp_path)
+    stream = roots(range(3)).map(waiting.row, engine="process", concurrency=2)
+    for number in (1, 2):
+        lives_until(run(stream, sink), lambda: len(lines(waiting.calls)) >= 2 * number)  # noqa: B023 -- used at once
+        assert under_way(sink) == []
+    waiting.go.touch()
+    before = len(lines(waiting.calls))
+    assert report_of(stream, sink).delivered == 3
+    assert len(lines(waiting.calls)) == before + 3
+
+
+PROGRAM = """
+import asyncio, os, signal, sys
+import penstock
+
+with open("imports", "a") as file:
+    file.write("x")
+
+async def main():
+    poison = int(sys.argv[1])
+
+    async def row(item):
+        await asyncio.sleep(0)
+        return Row(item, poison).as_row()
+
+    sink = penstock.SqliteTable("out.db", "rows")
+    items = penstock.keyed(range(6), key=lambda item: item)
+    report = await items.map(row, concurrency=3).to(sink, run="run")
+    print(report.delivered + report.already_done, report.dead)
+
+class Row:
+    def __init__(self, item, poison):
+        self.item = item
+        self.poison = poison
+
+    def as_row(self):
+        if self.item == self.poison:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return {"item": self.item}
+
+asyncio.run(main())
+"""
+
+
+def test_a_program_needs_no_main_guard(tmp_path):
+    """Functions, classes and closures of the main module go by value: a worker does not run it once more."""
+    (tmp_path / "program.py").write_text(PROGRAM)
+    ends = [
+        subprocess.run([sys.executable, "program.py", "2"], cwd=tmp_path, capture_output=True, text=True, check=False)
+        for _ in range(3)
+    ]
+    assert [each.returncode for each in ends] == [-signal.SIGKILL, -signal.SIGKILL, 0]
+    assert ends[-1].stdout == "5 1\n"
+    assert (tmp_path / "imports").read_text() == "xxx"
+    assert [
+        key
+        for (key,) in ask(
+            tmp_path / "out.db", "SELECT key FROM penstock_dead JOIN penstock_roots ON root = penstock_roots.id"
+        )
+    ] == [2]
+
+
+def test_what_work_prints_is_not_lost(sink, tmp_path, capfd):
     class Printing(Deadly):
         async def row(self, item):
             sys.stdout.write(f"work on {item}\n")
             return await super().row(item)
 
-    stream = roots(range(4)).map(Printing(0).row, concurrency=4)
-
-    async def print_and_run():
-        with out.open("w") as sys.stdout:
-            sys.stdout.write("before\n")
-            await stream.to(sink, run="run")
-
+    deadly = Printing(0)
+    stream = roots(range(4)).map(deadly.row, concurrency=4)
     for _ in range(2):
         assert life(run(stream, sink)) == -signal.SIGKILL
-    assert 0 in under_way(sink)
-    assert life(print_and_run) == 0
-    printed = lines(out)
-    assert printed.count("before") == 1
-    assert all(printed.count(f"work on {item}") == 1 for item in (1, 2, 3))
-
-
-BEGUN = set()
-"""Which processes have begun which roots of four."""
-
-
-class Four(Deadly):
-    """Kills when all four are under way."""
-
-    async def row(self, item):
-        BEGUN.add((os.getpid(), item))
-        if self.how is not survive:
-            await until(lambda: sum(pid == os.getpid() for pid, _ in BEGUN) == 4)
-            if item == self.poison:
-                self.how()
-            await asyncio.sleep(3600)
-        return {"item": item}
+    deadly.how = survive
+    capfd.readouterr()
+    report_of(stream, sink)
+    assert sorted(capfd.readouterr().out.split("\n")) == ["", *(f"work on {item}" for item in range(4))]
 
 
 def four_suspects(sink):
@@ -647,7 +664,7 @@ def four_suspects(sink):
     return stream
 
 
-def test_progress_tells_that_the_child_is_still_at_it(sink, tmp_path, monkeypatch, capsys):
+def test_progress_tells_that_the_worker_is_still_at_it(sink, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(suspects, "_EVERY", 0.0)
     stream = roots(range(4)).map(Slow(tmp_path).row, concurrency=2)
     suspected(stream, sink, tmp_path)
@@ -665,28 +682,26 @@ def test_one_line_tells_what_happens_and_how_long_it_takes(sink, caplog):
     report_of(four_suspects(sink), sink)
     (line,) = [message for message in caplog.messages if "kills" in message]
     assert line == (
-        "run 'run': 4 roots from 0 to 3 were under way at both of the last two kills of the process; first a child "
+        "run 'run': 4 roots from 0 to 3 were under way at both of the last two kills of the process; first a worker "
         "process tries whether one of them kills it, for about as long as they take side by side, and up to 4 times "
         "that if one does (find_killers=False leaves this out)"
     )
 
 
-def test_what_a_child_logs_is_for_debugging(sink, tmp_path):
-    """Its statistics are those of one root; what the whole run tells at INFO are those of all."""
-    for level, tables in ((logging.INFO, 1), (logging.DEBUG, 2)):
-        sink = SqliteTable(tmp_path / f"{level}.db", "rows")
-        log = tmp_path / f"{level}.log"
-        stream = four_suspects(sink)
-        handler = logging.FileHandler(log)
-        LOG.addHandler(handler)
-        LOG.setLevel(level)
-        try:
-            report_of(stream, sink)
-        finally:
-            LOG.setLevel(logging.NOTSET)
-            LOG.removeHandler(handler)
-            handler.close()
-        assert log.read_text().count("run over:") == tables
+def test_a_worker_logs_no_statistics(sink, tmp_path):
+    """Its statistics are those of a few roots; what the whole run tells at INFO are those of all."""
+    log = tmp_path / "log"
+    stream = four_suspects(sink)
+    handler = logging.FileHandler(log)
+    LOG.addHandler(handler)
+    LOG.setLevel(logging.INFO)
+    try:
+        report_of(stream, sink)
+    finally:
+        LOG.setLevel(logging.NOTSET)
+        LOG.removeHandler(handler)
+        handler.close()
+    assert log.read_text().count("run over:") == 1
 
 
 def job_of(stream, sink, **options):
@@ -723,44 +738,9 @@ def test_a_root_that_is_done_again_by_every_run_when_it_is_dead_is_not_done_by_t
     assert found(sink) == [0, 1, 2, 3, 4]  # it keeps the row of the version before
 
 
-class Together:
-    """64 roots that are all under way before one kills; each call is written down, with its process."""
-
-    def __init__(self, folder, killers=(37,), number=64):
-        self.calls = folder / "calls"
-        self.tried = folder / "tried"  # from now on, the suspects are tried
-        self.killers = set(killers)
-        self.number = number
-        self.stream = roots(range(number)).map(self.row, concurrency=number, ordered=False)
-
-    async def row(self, item):
-        append(self.calls, f"{os.getpid()} {item}")
-        if not self.tried.exists():  # all are under way at the first deaths
-            if item in self.killers:
-                await until(lambda: sum(pid == os.getpid() for pid, _ in self.begun()) == self.number)
-                kill_this()
-            await asyncio.sleep(3600)
-        for _ in range(50):
-            await asyncio.sleep(0)
-        if item in self.killers:
-            kill_this()
-        if self.killers & {item for pid, item in self.begun() if pid == os.getpid()}:
-            await asyncio.sleep(3600)  # nothing ends before it kills
-        return {"item": item}
-
-    def begun(self, since=0):
-        """Which process has begun which root."""
-        return [tuple(map(int, line.split())) for line in lines(self.calls)[since:]]
-
-    def called(self, since=0):
-        """How often each root was called, and by how many processes."""
-        begun = self.begun(since)
-        return [item for _, item in begun], {pid for pid, _ in begun}
-
-
-@pytest.mark.parametrize("killer", [0, 37, 63])
-def test_one_killer_among_many_takes_children_by_their_logarithm(sink, tmp_path, killer):
-    """The children run all that is left side by side, not one by one."""
+@pytest.mark.parametrize("killer", [0, 37])
+def test_one_killer_among_many_takes_workers_by_their_logarithm(sink, tmp_path, killer):
+    """The workers run all that is left side by side, not one by one."""
     together = Together(tmp_path, [killer])
     for _ in range(2):
         assert life(run(together.stream, sink)) == -signal.SIGKILL
@@ -770,22 +750,22 @@ def test_one_killer_among_many_takes_children_by_their_logarithm(sink, tmp_path,
     report = report_of(together.stream, sink)
     assert (report.complete, report.dead, report.delivered, report.rows) == (True, 1, 63, 63)
     assert [key for key, *_ in dead(sink)] == [killer]
-    calls, children = together.called(before)
-    assert len(children) <= 9  # all, six halvings to one, the rest; once more where a half had survived
-    assert os.getpid() not in children
+    calls, workers = together.called(before)
+    assert len(workers) <= 9  # all, six halvings to one, the rest; once more where a half had survived
+    assert os.getpid() not in workers
     assert len(calls) <= 64 * 4
 
 
 def test_several_killers_are_each_found(sink, tmp_path):
-    together = Together(tmp_path, [3, 17, 50], 60)
+    together = Together(tmp_path, [3, 9, 14], 16)
     for _ in range(2):
         assert life(run(together.stream, sink)) == -signal.SIGKILL
     before = len(lines(together.calls))
     together.tried.touch()
     report = report_of(together.stream, sink)
-    assert (report.complete, report.dead, report.delivered) == (True, 3, 57)
-    assert sorted(key for key, *_ in dead(sink)) == [3, 17, 50]
-    assert len(together.called(before)[1]) <= 3 * 9
+    assert (report.complete, report.dead, report.delivered) == (True, 3, 13)
+    assert sorted(key for key, *_ in dead(sink)) == [3, 9, 14]
+    assert len(together.called(before)[1]) <= 3 * 7
 
 
 def test_only_what_was_under_way_at_both_deaths_is_suspect(sink, tmp_path):
@@ -801,7 +781,7 @@ def test_only_what_was_under_way_at_both_deaths_is_suspect(sink, tmp_path):
     begun = len(lines(pace.calls))
     pace.let(set(range(6)))
     assert report_of(stream, sink).complete
-    assert {line.split()[0] for line in lines(pace.calls)[begun:]} == {str(os.getpid())}  # no child
+    assert {line.split()[0] for line in lines(pace.calls)[begun:]} == {str(os.getpid())}  # no worker
 
 
 def test_of_the_first_death_it_is_known_how_far_it_had_come(sink, tmp_path):
@@ -815,7 +795,7 @@ def test_of_the_first_death_it_is_known_how_far_it_had_come(sink, tmp_path):
     begun = len(lines(pace.calls))
     pace.let(set(range(6)))
     assert report_of(stream, sink).complete
-    assert {line.split()[0] for line in lines(pace.calls)[begun:]} == {str(os.getpid())}  # no child
+    assert {line.split()[0] for line in lines(pace.calls)[begun:]} == {str(os.getpid())}  # no worker
 
 
 def test_how_far_it_had_come_is_known_source_by_source(sink, tmp_path):
@@ -830,31 +810,6 @@ def test_how_far_it_had_come_is_known_source_by_source(sink, tmp_path):
     alone = [line.split() for line in lines(pace.calls)[begun:] if not line.startswith(f"{os.getpid()} ")]
     tried = {int(item) for _, item in alone} - {0}  # which may be finished, but not stored, at the second death
     assert tried == {10, 11, 12, 13, 14}
-
-
-class Pace:
-    """Roots that wait until they are let."""
-
-    def __init__(self, folder):
-        self.folder = folder
-        self.calls = folder / "paced"
-
-    async def row(self, item):
-        append(self.calls, f"{os.getpid()} {item}")
-        await until((self.folder / f"let {item}").exists)
-        return {"item": item}
-
-    def let(self, items):
-        for item in items:
-            (self.folder / f"let {item}").touch()
-
-    def under_way(self, since):
-        return {int(line.split()[1]) for line in lines(self.calls)[since:]}
-
-    def die_in(self, main, items, after=lambda: True):
-        """A life that is killed while these are under way, after something else: what is done may be noted later."""
-        since = len(lines(self.calls))
-        lives_until(main, lambda: self.under_way(since) >= items and after())
 
 
 def stop_at(pace, stream, sink, items):
@@ -882,8 +837,8 @@ def test_a_root_that_was_under_way_at_both_deaths_is_suspect_whatever_was_betwee
     pace.let(range(4))
     report = report_of(stream, sink)
     assert (report.complete, report.dead, report.delivered) == (True, 0, 4)
-    children = {line.split()[0] for line in lines(pace.calls)[begun:]} - {str(os.getpid())}
-    assert len(children) == 1
+    workers = {line.split()[0] for line in lines(pace.calls)[begun:]} - {str(os.getpid())}
+    assert len(workers) == 1
 
 
 def test_with_find_killers_off_nothing_is_noted_and_nothing_tried(sink, tmp_path):
@@ -926,8 +881,8 @@ def reaped():
 
 
 @pytest.mark.parametrize("begin", [ignored, reaped])
-def test_where_nobody_can_see_how_a_child_has_ended(sink, tmp_path, begin):
-    """It is known by what it has reported, and by its being gone."""
+def test_where_nobody_can_see_how_a_worker_has_ended(sink, tmp_path, begin):
+    """It is known by what it has answered, and by its being gone."""
     together = Together(tmp_path, [3], 8)
     for _ in range(2):
         assert life(run(together.stream, sink)) == -signal.SIGKILL
@@ -943,7 +898,7 @@ def test_where_nobody_can_see_how_a_child_has_ended(sink, tmp_path, begin):
     assert error.startswith("ProcessDied: the process that worked on it alone ")
 
 
-def test_a_signal_that_drains_reaches_the_child(sink, tmp_path):
+def test_a_signal_that_drains_reaches_the_worker(sink, tmp_path):
     """What it has in flight is finished, what it has not begun waits for the next run."""
     pace = Pace(tmp_path)
     stream = roots(range(6)).map(pace.row, concurrency=2)
@@ -969,7 +924,7 @@ def test_a_signal_that_drains_reaches_the_child(sink, tmp_path):
 
 
 def test_one_that_fails_does_not_hide_one_that_kills(sink, tmp_path):
-    """Its failure does not end the others in the child, also where it ends the run."""
+    """Its failure does not end the others in the worker, also where it ends the run."""
     folder = tmp_path
 
     class Both(Deadly):

@@ -43,7 +43,13 @@ class AttemptTimeout(PenstockError, TimeoutError):
 
 
 class WorkerLost(PenstockError):
-    """The worker that ran a call died: killed, out of memory, a crash of C code, `os._exit`, a node that is gone."""
+    """The worker that ran a call died: killed, out of memory, a crash of C code, `os._exit`, a node that is gone.
+
+    Attributes:
+        how: how a worker process ended, as "was killed by SIGKILL"; empty where that is not known.
+    """
+
+    how: str = ""
 
 
 class RemoteError(PenstockError):

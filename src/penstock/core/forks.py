@@ -10,30 +10,15 @@ import inspect
 import os
 import sys
 import traceback
-from collections.abc import Generator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from types import CodeType, FrameType
 from typing import NoReturn
 
 _above: set[FrameType] = set()
 """Our frames on the stack when this process was forked."""
 
-_returning: list[None] = []
-
-
-@contextmanager
-def to_go_on() -> Generator[None]:
-    """Let a child that is forked inside go on from here."""
-    _returning.append(None)
-    try:
-        yield
-    finally:
-        _returning.pop()
-
 
 def _watch() -> None:
-    if _returning:
-        return
     _above.clear()
     for frame, _ in traceback.walk_stack(inspect.currentframe()):
         name = frame.f_globals.get("__name__", "")

@@ -64,7 +64,7 @@ class Deliverer:
     ) -> None:
         """Prepare to deliver what is to be done, or `only` the roots of those keys.
 
-        `found` is what children have done.
+        `found` is what workers have done.
         """
         options, store, opened = job.options, opening.store, opening.run
         self.items: Run[Tracked] = Run(
@@ -89,7 +89,7 @@ class Deliverer:
         limit = None
         if options.limit is not None and only is None:  # those that ran alone count, too
             limit = max(options.limit - found.counts.get("delivered", 0) - len(found.dead), 0)
-        notes_progress = options.find_killers and not opened.notes
+        notes_progress = job.finds_killers and not opened.notes
         self._ledger = Ledger(
             DoneRoots(self._reader, opened.id),
             opened,
@@ -223,7 +223,7 @@ class Deliverer:
             )
 
     def _refuse(self, root: Root, error: Exception, item: object) -> None:
-        """Set aside a row that the sink cannot hold, or raise its error; in a child, leave its root to the parent."""
+        """Set aside a row that the sink cannot hold, or raise its error; in a worker, leave its root to the parent."""
         if self._only is not None:
             root.failed = True
             return
@@ -304,7 +304,7 @@ class Deliverer:
 
     @property
     def already_done(self) -> int:
-        """Roots that were done before, without those that children have done and that were passed over after that."""
+        """Roots that were done before, without those that workers have done and that were passed over after that."""
         return max(sum(self._ledger.passed.values()) - self._found.counts.get("delivered", 0), 0)
 
     def report(self) -> RunReport:

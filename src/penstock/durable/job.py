@@ -46,6 +46,15 @@ class Job:
             raise OptionError(f"on_dead='remove' needs a sink that can remove rows, got {self.sink!r}")
 
     @property
+    def finds_killers(self) -> bool:
+        """Whether roots that kill the process are looked for: not where their functions run in other processes.
+
+        Then their engine finds them.
+        """
+        elsewhere = self.source.runs_elsewhere and self.sink.delivery == "exactly once"  # else it calls a function, too
+        return self.options.find_killers and not elsewhere
+
+    @property
     def tolerance(self) -> Tolerance | None:
         """How many rows that the sink refuses are set aside; None if the first one ends the run."""
         match self.options.on_error:

@@ -17,7 +17,7 @@ from penstock.durable.store import Journal, Opened, RunRecord, Store
 from penstock.durable.store_errors import HeldError, StoreError
 
 _WAITS: Final = (0.01, 0.02, 0.05, 0.1)
-"""Seconds that a holder of the sink gets: the child of a process that was killed takes a moment to end, too."""
+"""Seconds that a holder of the sink gets: the worker of a process that was killed takes a moment to end, too."""
 
 
 @dataclass(frozen=True, slots=True)

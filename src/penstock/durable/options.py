@@ -42,8 +42,8 @@ class DeliverOptions(TypedDict, total=False):
         on_dead: what becomes of the rows of a root's earlier version when the new one fails: "keep" (the default) or
             "remove".
         find_killers: whether roots that were under way at both of the last two kills of the run are tried first, in a
-            child process (a fork of this one); a root that kills it is set aside. Default True. False neither tries
-            them nor notes, after a kill, what is under way.
+            worker process; a root that kills it is set aside. Default True. False neither tries them nor notes, after a
+            kill, what is under way; nor does a run whose functions all run on engines of other processes.
         on_duplicate: what becomes of an item with the key of an earlier item: "refuse" (the default) ends the run with
             a `DuplicateKeyError`, "first" drops and counts it.
         limit: roots to do, an int >= 1: then the run ends in order, and the next one goes on. Roots that were done

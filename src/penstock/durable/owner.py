@@ -13,5 +13,5 @@ def owner() -> str:
 
 
 def write_for(parent: str) -> None:
-    """Write as `parent`, its `owner()`: a child does a part of its parent's run."""
+    """Write as `parent`, its `owner()`: a worker does a part of its parent's run."""
     _spoken_for.append(parent)

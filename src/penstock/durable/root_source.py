@@ -17,6 +17,7 @@ from penstock.durable.ledger import Identity, Ledger
 from penstock.durable.resume import Resume
 from penstock.durable.tracking import tracking
 from penstock.ops.description import Combined, Description, Origin
+from penstock.ops.operator import Operator
 
 type OpenTracked = Callable[[Scope, Ledger, str, bool], Stage[Any]]
 """Opens a stage of tracked items, with a prefix for their keys.
@@ -35,6 +36,7 @@ class RootSource:
         stages: the code of its stages.
         one_shot: whether it can be read only once.
         tolerance: how many failures the last stage accepts that does not raise the first; None if all stages raise.
+        operators: all operators on it.
     """
 
     name: str
@@ -42,6 +44,13 @@ class RootSource:
     stages: tuple[StageCode, ...] = ()
     one_shot: bool = False
     tolerance: Tolerance | None = None
+    operators: tuple[Operator, ...] = ()
+
+    @property
+    def runs_elsewhere(self) -> bool:
+        """Whether there are functions, and all of them run in other processes."""
+        functions = [each for each in self.operators if each.code is not None]
+        return bool(functions) and all(each.runs_elsewhere for each in functions)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +97,7 @@ def source_of(description: Description) -> RootSource:
         open=open_tracked,
         stages=(*source.stages, *(code for code in codes if code is not None)),
         tolerance=tolerant[-1] if tolerant else source.tolerance,
+        operators=(*source.operators, *operators),
     )
 
 
@@ -122,4 +132,5 @@ def _merged(origin: Combined) -> RootSource:
         stages=tuple(stage for source in sources for stage in source.stages),
         one_shot=any(source.one_shot for source in sources),
         tolerance=next((source.tolerance for source in sources if source.tolerance is not None), None),
+        operators=tuple(each for source in sources for each in source.operators),
     )

@@ -1,32 +1,26 @@
-"""Finds the root that kills the process: roots that were under way at two deaths run first, in child processes.
+"""Finds the root that kills the process: roots that were under way at two deaths run first, in worker processes.
 
 A run that was killed notes from then on which roots it has under way. A root that is under way when the run is killed
-again, and was so at the death before, is a suspect. The next opening runs all suspects side by side in one child
-process. If the child dies, half of those that it had begun run in the next child, and so on, until one stands alone: a
-root that kills a child of its own is set aside. A root that is finished in a child is done; one that was merely under
-way, however often, is innocent. One killer among n is found with log2(n) + 3 children at most: roots that the search
-leaves aside run together after it (adaptive group testing by binary splitting, Hwang 1972). See `docs/decisions.md`,
-"Suspects are tried in a child, by halves".
+again, and was so at the death before, is a suspect. The next opening runs all suspects side by side in one worker of
+the process engine. If the worker dies, half of those that it had begun run in the next one, and so on, until one stands
+alone: a root that kills a worker of its own is set aside. A root that is finished in a worker is done; one that was
+merely under way, however often, is innocent. One killer among n is found with log2(n) + 3 workers at most: roots that
+the search leaves aside run together after it (adaptive group testing by binary splitting, Hwang 1972). See
+`docs/decisions.md`, "Suspects are tried in a worker process, by halves".
 """
 
 import asyncio
-import contextvars
-import json
-import logging
-import os
 import signal
 import sys
-import threading
-import warnings
-from collections.abc import Callable, Coroutine, Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from time import monotonic
-from typing import Any, Final, NoReturn
+from typing import Final
 
-from penstock.core import forks, open_runs
-from penstock.core.errors import PenstockError, said
+from penstock.core import open_runs
+from penstock.core.errors import PenstockError, WorkerLost, said
 from penstock.core.log import LOG
 from penstock.durable import deaths
 from penstock.durable.delivery import Deliverer
@@ -36,31 +30,48 @@ from penstock.durable.owner import owner, write_for
 from penstock.durable.roots import DONE, Key, Root, RootId
 from penstock.durable.store import Opened, Store, Suspect
 from penstock.durable.tried import Counts, Tried
+from penstock.engines.engine import Answer, Call
+from penstock.engines.process import worker
+from penstock.engines.process.crossing import Crossing, loads, why
+from penstock.engines.process.processes_engine import Processes
 
-_LOOK: Final = 0.01
-"""Seconds between two looks at whether a child has ended."""
+_LOOK: Final = 0.02
+"""Seconds between two looks at whether the run drains."""
 
 _EVERY: Final = 5.0
 """Seconds between two lines of progress."""
-
-_PIPE: Final = 1 << 16
-_DRAIN: Final = b"d"
-
-type DeliverSome = Callable[[frozenset[Key]], Coroutine[Any, Any, Counts]]
-"""Delivers the roots of those keys in the process that calls it; returns what was done, by the names of the report."""
 
 
 class ProcessDied(PenstockError):
     """The process died that worked on one root alone."""
 
 
+class _CannotTry(Exception):
+    """No worker process can do a part of the run; says why."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Ending:
-    """How a child died, which of its roots it had under way, and which it had not begun."""
+    """How a worker died, which of its roots it had under way, and which it had not begun."""
 
     how: str
     under_way: list[Suspect]
     not_begun: list[Suspect]
+
+
+@dataclass(slots=True)
+class _Survived:
+    """What a worker has done that survived.
+
+    Attributes:
+        counts: what it delivered, by the names of the report.
+        error: what ended its part of the run; it is raised where the roots run among the others.
+        stopped: whether it was told to take nothing more.
+    """
+
+    counts: Counts = field(default_factory=dict[str, int])
+    error: str = ""
+    stopped: bool = False
 
 
 async def try_suspects(job: Job, opening: Opening) -> tuple[Opening, Tried]:
@@ -68,19 +79,17 @@ async def try_suspects(job: Job, opening: Opening) -> tuple[Opening, Tried]:
     opened, store, found = opening.run, opening.store, Tried()
     try:
         with store.transaction():
-            suspects = deaths.suspects(store.journal.deaths, opened.id) if job.options.find_killers else ()
-        if suspects and job.source.one_shot:
-            LOG.warning("run %r: a root may have killed the process, but its source cannot be read twice", opened.name)
-        elif suspects:
+            suspects = deaths.suspects(store.journal.deaths, opened.id) if job.finds_killers else ()
+        if suspects and (work := _packed(job, opened)) is not None:
             LOG.warning("%s", announced(opened.name, suspects))
-            store.close()  # a connection must not be taken into a child
-            found = await _Search(job, opened).run(suspects)
+            store.close()  # the worker writes
+            await _Search(job, opened, work, found).run(suspects)
             again = await open_again(job)
             store, opened = again.store, replace(again.run, changed=opened.changed)
         with store.transaction():
             for suspect in () if found.interrupted else suspects:
                 store.journal.deaths.acquit(opened.id, suspect.key)
-            if job.options.find_killers:
+            if job.finds_killers:
                 opened = replace(opened, notes=store.journal.deaths.enter(opened.id, opened.times))
             else:
                 store.journal.deaths.forget(opened.id)
@@ -88,6 +97,31 @@ async def try_suspects(job: Job, opening: Opening) -> tuple[Opening, Tried]:
         store.close()
         raise
     return Opening(store, opened), found
+
+
+def _packed(job: Job, opened: Opened) -> bytes | None:
+    """Pickle the run for workers, with what the main module has by value; None, and a warning, if that cannot be."""
+    if job.source.one_shot:
+        _among_the_others(opened.name, "its source cannot be read twice")
+        return None
+    crossing = Crossing(main_is_there=False)
+    try:
+        return crossing.dumps((job, opened))
+    except Exception as error:  # noqa: BLE001 -- methods of the user's run here
+        what = "the run"
+        for operator in job.source.operators:
+            if operator.code is not None:
+                try:
+                    crossing.dumps(operator.code.fn)
+                except Exception:  # noqa: BLE001 -- as above
+                    what = f"the function of {operator.code.title}"
+                    break
+        _among_the_others(opened.name, f"{what} cannot be pickled for a worker process: {why(error)}")
+        return None
+
+
+def _among_the_others(run: str, reason: str) -> None:
+    LOG.warning("run %r: a root may have killed the process, but it runs among the others: %s", run, reason)
 
 
 async def _deliver_some(job: Job, opened: Opened, keys: frozenset[Key]) -> Counts:
@@ -106,17 +140,24 @@ async def _deliver_some(job: Job, opened: Opened, keys: frozenset[Key]) -> Count
 
 
 class _Search:
-    """The search for killers among the suspects; the store is closed meanwhile, so that children can open it."""
+    """The search for killers among the suspects; the store is closed meanwhile, so that workers can open it."""
 
-    def __init__(self, job: Job, opened: Opened) -> None:
+    def __init__(self, job: Job, opened: Opened, work: bytes, found: Tried) -> None:
+        """Prepare to search with the run as it was pickled; what comes of it is added to `found`."""
         self._job = job
         self._opened = opened
-        self._deliver = partial(_deliver_some, job, opened)
-        self._found = Tried()
-        self._children = 0
+        self._work = work
+        self._found = found
+        self._workers = 0
 
-    async def run(self, suspects: Sequence[Suspect]) -> Tried:
-        """Run them in groups until each of them is done, set aside or acquitted, or until there is no more time."""
+    async def run(self, suspects: Sequence[Suspect]) -> None:
+        """Run them in groups until each is done, set aside or acquitted, or until there is no time or no worker."""
+        try:
+            await self._search(suspects)
+        except _CannotTry as error:
+            _among_the_others(self._opened.name, str(error))
+
+    async def _search(self, suspects: Sequence[Suspect]) -> None:
         group, partner, rest = list(suspects), list[Suspect](), list[Suspect]()
         while group:
             if open_runs.is_draining(asyncio.get_running_loop()):
@@ -139,19 +180,21 @@ class _Search:
                 group, partner = _halves(death.under_way)
             if not group:
                 group, rest = rest, []
-        return self._found
 
     async def _try(self, group: Sequence[Suspect]) -> _Ending | None:
-        """Run them in a child process; return how it died, or None if it survived them."""
+        """Run them in a worker; return how it died, or None if it survived them."""
         with self._store() as store:
             store.journal.deaths.begin_anew(self._opened.id, self._opened.times)
-        how, report = await _in_child(self._deliver, frozenset(each.key for each in group), self._tell(group))
-        if report is None:
-            return self._died(group, how)
-        if report["error"]:
-            LOG.info("%s failed in a child process, and run among the others: %s", _named(group), report["error"])
-        self._found.add(report["counts"])
-        self._found.interrupted = report["stopped"]
+        answer = await _in_worker(self._work, frozenset(each.key for each in group), self._tell(group))
+        if isinstance(answer.error, WorkerLost):
+            return self._died(group, answer.error.how)
+        if answer.error is not None:
+            raise _CannotTry(said(answer.error))
+        report: _Survived = answer.value
+        if report.error:
+            LOG.info("%s failed in a worker process, and run among the others: %s", _named(group), report.error)
+        self._found.add(report.counts)
+        self._found.interrupted = report.stopped
         return None
 
     def _died(self, group: Sequence[Suspect], how: str) -> _Ending:
@@ -181,7 +224,7 @@ class _Search:
 
     @contextmanager
     def _store(self) -> Generator[Store]:
-        """Open the store for one transaction, while no child has it."""
+        """Open the store for one transaction, while no worker has it."""
         store = self._job.sink.open(self._job.options.durability)
         try:
             with store.transaction():
@@ -191,11 +234,11 @@ class _Search:
 
     def _tell(self, group: Sequence[Suspect]) -> Callable[[float], None]:
         """Return what shows how the search goes, given the seconds that it has taken."""
-        self._children += 1
-        number = self._children
+        self._workers += 1
+        number = self._workers
 
         def tell(seconds: float) -> None:
-            line = f"child process {number}: {_named(group)}, for {seconds:,.0f} s so far"
+            line = f"worker process {number}: {_named(group)}, for {seconds:,.0f} s so far"
             if self._job.options.progress:
                 _show(line)
             LOG.info("%s", line)
@@ -208,15 +251,16 @@ def announced(run: str, suspects: Sequence[Suspect]) -> str:
     were = "was" if len(suspects) == 1 else "were"
     long = "it takes" if len(suspects) == 1 else "they take side by side"
     if len(suspects) > 1:
-        long += f", and up to {_most_children(len(suspects))} times that if one does"
+        long += f", and up to {_most_workers(len(suspects))} times that if one does"
     return (
-        f"run {run!r}: {_named(suspects)} {were} under way at both of the last two kills of the process; first a child "
-        f"process tries whether one of them kills it, for about as long as {long} (find_killers=False leaves this out)"
+        f"run {run!r}: {_named(suspects)} {were} under way at both of the last two kills of the process; first a "
+        f"worker process tries whether one of them kills it, for about as long as {long} (find_killers=False leaves "
+        "this out)"
     )
 
 
-def _most_children(suspects: int) -> int:
-    """Return how many children it takes to find one killer: all suspects, each halving, and the rest."""
+def _most_workers(suspects: int) -> int:
+    """Return how many workers it takes to find one killer: all suspects, each halving, and the rest."""
     return (suspects - 1).bit_length() + 2
 
 
@@ -231,167 +275,61 @@ def _halves(group: Sequence[Suspect]) -> tuple[list[Suspect], list[Suspect]]:
     return list(group[:middle]), list(group[middle:])
 
 
-class _Child:
-    """A child process. How it ended is not known if SIGCHLD is ignored, or if somebody waits for all children."""
+async def _in_worker(work: bytes, keys: frozenset[Key], tell: Callable[[float], None]) -> Answer:
+    """Return what a worker of its own says when it has delivered the roots of those keys.
 
-    def __init__(self, pid: int) -> None:
-        self.pid = pid
-        self.how: str | None = None
-        try:
-            self._handle = os.pidfd_open(pid) if hasattr(os, "pidfd_open") else None
-        except OSError:  # it is gone already, or the system has no such thing
-            self._handle = None
-
-    def has_ended(self) -> bool:
-        """Whether it has ended."""
-        if self.how is None:
-            try:
-                ended, status = os.waitpid(self.pid, os.WNOHANG)
-            except ChildProcessError:
-                self.how = "died"
-            else:
-                self.how = _died_of(status) if ended else None
-        return self.how is not None
-
-    def kill(self) -> None:
-        """End it, if it has not ended; by its handle, as another process may have its number by now."""
-        if self.has_ended():
-            return
-        with suppress(ProcessLookupError):
-            if self._handle is not None:
-                signal.pidfd_send_signal(self._handle, signal.SIGKILL)
-            else:
-                os.kill(self.pid, signal.SIGKILL)
-        with suppress(ChildProcessError):
-            os.waitpid(self.pid, 0)  # what is killed is gone in a moment
-
-    def close(self) -> None:
-        """Release its handle."""
-        if self._handle is not None:
-            os.close(self._handle)
-
-
-async def _in_child(
-    deliver: DeliverSome, keys: frozenset[Key], tell: Callable[[float], None]
-) -> tuple[str, dict[str, Any] | None]:
-    """Return how the child ended, and what it has reported: nothing if it died.
-
-    A child that hangs is waited for, as a run waits for work that hangs: `timeout` of a stage works there, too. A
-    signal that drains is passed on. A cancellation kills the child, and nothing is concluded.
+    A worker that hangs is waited for, as a run waits for work that hangs: `timeout` of a stage works there, too. A
+    signal that drains is passed on. A cancellation kills the worker, and nothing is concluded.
     """
-    report, report_end = os.pipe()
-    lifeline_end, lifeline = os.pipe()  # at its end the parent is dead
-    _of_the_parent.update((report, lifeline))
-    parent = owner()
-    _flush()  # what waits in a buffer would be printed by both
-    with warnings.catch_warnings():  # of threads that others run: the child has none of them, and starts its own
-        warnings.simplefilter("ignore", DeprecationWarning)
-        with forks.to_go_on():
-            pid = os.fork()
-    if not pid:
-        write_for(parent)
-        _be_child(deliver, keys, report_end, lifeline_end)
-    os.close(report_end)
-    os.close(lifeline_end)
-    child = _Child(pid)
+    loop = asyncio.get_running_loop()
+    engine = Processes(1, partial(_be_a_part, owner()), imports_main=False)
     began = told = monotonic()
-    drains = False
+    grace = 0.0
     try:
-        while not child.has_ended():
-            await asyncio.sleep(_LOOK)
-            if not drains and open_runs.is_draining(asyncio.get_running_loop()):
-                drains = True
-                with suppress(BrokenPipeError):
-                    os.write(lifeline, _DRAIN)
+        answers = engine.submit([Call(engine.prepare(_deliver_there), (work, keys))])
+        while not answers.done():
+            await asyncio.wait([answers], timeout=_LOOK)
+            if open_runs.is_draining(loop):
+                engine.recall(answers)
             if monotonic() - told >= _EVERY:
                 told = monotonic()
                 tell(told - began)
-        return str(child.how), _read(report)
+        grace = 1.0
+        return answers.result()[0]
     finally:
-        child.kill()
-        child.close()
-        _of_the_parent.difference_update((report, lifeline))
-        os.close(report)
-        os.close(lifeline)
+        await engine.aclose(grace)
 
 
-def _read(report: int) -> dict[str, Any] | None:
-    os.set_blocking(report, False)  # a process that the child has left behind may hold the other end
+def _be_a_part(parent: str) -> None:
+    """Begin a worker that does a part of the run of `parent`, which decides about signals: it ends with that."""
+    write_for(parent)
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, _ignore)
+
+
+def _deliver_there(work: bytes, keys: frozenset[Key]) -> _Survived:
+    """Deliver those roots, in a worker, until the driver says that it wants no more."""
+    job, opened = loads(work)
+    report = _Survived()
     try:
-        told = os.read(report, _PIPE)
-    except BlockingIOError:
-        return None
-    return json.loads(told) if told else None
-
-
-def _be_child(deliver: DeliverSome, keys: frozenset[Key], report: int, lifeline: int) -> NoReturn:
-    """Deliver the roots on a loop in a new thread: this thread still seems to run the loop of the parent."""
-    try:
-        signal.set_wakeup_fd(-1)
-        for each in (signal.SIGINT, signal.SIGTERM):  # the parent decides, and this process ends with it
-            signal.signal(each, _ignore)
-        LOG.addFilter(_less_important)
-        loop = _Loop()
-        threading.Thread(target=_obey, args=(lifeline, loop), daemon=True).start()
-        run = contextvars.copy_context().run
-        worker = threading.Thread(target=run, args=(_deliver_and_report, deliver, keys, report, loop), daemon=True)
-        worker.start()
-        worker.join()
-        _flush()
-    finally:
-        os._exit(0)
-
-
-class _Loop:
-    """The loop of the child, once there is one, and whether it has to drain."""
-
-    def __init__(self) -> None:
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._changed = threading.Lock()
-        self.drains = False
-
-    def begin(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Note the loop."""
-        with self._changed:
-            self._loop = loop
-            if self.drains:
-                open_runs.drain(loop)
-
-    def drain(self) -> None:
-        """Make the loop drain; called by another thread."""
-        with self._changed:
-            self.drains = True
-            if self._loop is not None:
-                self._loop.call_soon_threadsafe(open_runs.drain, self._loop)
-
-
-def _deliver_and_report(deliver: DeliverSome, keys: frozenset[Key], report: int, loop: _Loop) -> None:
-    async def main() -> Counts:
-        loop.begin(asyncio.get_running_loop())
-        return await deliver(keys)
-
-    counts: Counts = {}
-    error = ""
-    try:
-        counts = asyncio.run(main())
+        asyncio.run(_deliver_until_recalled(job, opened, keys, report))
     except BaseException as failure:  # noqa: BLE001 -- it has survived: the run raises it when the roots run there
-        error = said(failure)[:1000]
-    with suppress(BrokenPipeError):  # the parent is dead, and this process in a moment
-        os.write(report, json.dumps({"counts": counts, "error": error, "stopped": loop.drains}).encode())
+        report.error = said(failure)[:1000]
+    return report
 
 
-def _obey(lifeline: int, loop: _Loop) -> None:
-    """Drain when the parent says so, and die with it."""
-    while os.read(lifeline, 1):
-        loop.drain()
-    os.kill(os.getpid(), signal.SIGKILL)
+async def _deliver_until_recalled(job: Job, opened: Opened, keys: frozenset[Key], report: _Survived) -> None:
+    loop = asyncio.get_running_loop()
 
+    def look() -> None:
+        if worker.is_recalled():
+            report.stopped = True
+            open_runs.drain(loop)
+        else:
+            loop.call_later(_LOOK, look)
 
-def _less_important(record: logging.LogRecord) -> bool:
-    """Lower the records that a whole run logs at INFO to DEBUG, for a part of it."""
-    if record.levelno == logging.INFO:
-        record.levelno, record.levelname = logging.DEBUG, logging.getLevelName(logging.DEBUG)
-    return LOG.isEnabledFor(record.levelno)
+    look()
+    report.counts = await _deliver_some(job, opened, keys)
 
 
 def _show(line: str) -> None:
@@ -400,33 +338,5 @@ def _show(line: str) -> None:
             print(line, file=sys.stderr, flush=True)  # noqa: T201 -- its purpose
 
 
-def _flush() -> None:
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(AttributeError, OSError, ValueError):  # there may be none, or one that is closed
-            stream.flush()
-
-
 def _ignore(_signal: int, _frame: object) -> None:
     """Do nothing. Unlike an ignored signal, a program that is executed does not inherit this."""
-
-
-def _died_of(status: int) -> str:
-    if os.WIFSIGNALED(status):
-        number = os.WTERMSIG(status)
-        try:
-            return f"was killed by {signal.Signals(number).name}"
-        except ValueError:
-            return f"was killed by signal {number}"
-    return f"exited with status {os.waitstatus_to_exitcode(status)}"
-
-
-_of_the_parent: set[int] = set()
-"""Ends of pipes that only this process may hold: another child with them would keep alive what should die with it."""
-
-
-def _let_go() -> None:
-    while _of_the_parent:
-        os.close(_of_the_parent.pop())
-
-
-os.register_at_fork(after_in_child=_let_go)

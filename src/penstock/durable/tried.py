@@ -1,4 +1,4 @@
-"""What became of the roots that were tried in child processes, before the others are delivered."""
+"""What became of the roots that were tried in worker processes, before the others are delivered."""
 
 from dataclasses import dataclass, field
 from typing import Final
@@ -16,7 +16,7 @@ class Tried:
     """The result of trying the suspects.
 
     Attributes:
-        counts: what children delivered, by the names of the report.
+        counts: what workers delivered, by the names of the report.
         dead: the keys of the roots that were set aside.
         interrupted: whether there was no time for all of them.
     """

@@ -53,6 +53,11 @@ def chosen(option: object, kind: FunctionKind, places: int | None) -> Engine | M
     return engine
 
 
+def leaves_process(engine: Engine | Make | None) -> bool:
+    """Whether functions run in other processes on that engine: one that kills its process is found there."""
+    return not engine.in_process if isinstance(engine, Engine) else engine is _processes
+
+
 def bound_to(
     engine: Engine | Make, scope: Scope, plan: Plan[Any, Any], *, counted: bool
 ) -> tuple[Binding, Plan[Any, Any]]:

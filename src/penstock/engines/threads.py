@@ -41,6 +41,11 @@ class Threads(Engine):
         self._closed = False
 
     @override
+    def __reduce__(self) -> tuple[object, ...]:
+        """Stand for an engine like this one, with threads of its own, in another process."""
+        return Threads, (self._workers,)
+
+    @override
     def prepare(self, fn: Callable[..., Any], /) -> Any:
         if self._pid != os.getpid():  # a child that was forked has none of the threads
             self._pool = DaemonThreads(self._workers, self._name)

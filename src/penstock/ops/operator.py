@@ -48,6 +48,7 @@ class Operator:
         code: what its results depend on, if it runs a function of the user.
         ordered: whether its output shows the order of its items; None if its output is in their order, or need not be.
         text: the call that made it, in a line.
+        runs_elsewhere: whether its function runs in other processes.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Operator:
     code: Code | None = None
     ordered: bool | None = True
     text: str = ""
+    runs_elsewhere: bool = False
 
     def shows_order(self, in_order: bool) -> bool:  # noqa: FBT001 -- it is what the answer may be
         """Whether the order of its items can be seen, if the order of its output can, or cannot (P3)."""

@@ -14,7 +14,7 @@ from penstock.core.retry import Retry, Seconds
 from penstock.core.scope import Scope
 from penstock.core.stage import Stage
 from penstock.core.stage_limits import LimitOption, limits_of
-from penstock.engines.choosing import EngineOption, Make, bound_to, chosen
+from penstock.engines.choosing import EngineOption, Make, bound_to, chosen, leaves_process
 from penstock.engines.engine import Engine
 from penstock.engines.local import FunctionKind, kind_of, on_loop
 from penstock.ops.kind import Kind
@@ -165,6 +165,7 @@ def work(kind: Kind, fn: Callable[[Any], Any], /, **options: Unpack[AllOptions])
         code=code,
         ordered=True if kind.shows_order else plan.ordered,
         text=kind.text(name_of(fn), plan),
+        runs_elsewhere=leaves_process(engine),
     )
 
 

@@ -10,7 +10,7 @@ from functools import partial
 from importlib import import_module
 from io import BytesIO
 from pickle import PickleBuffer
-from types import FunctionType
+from types import CellType, CodeType, FunctionType
 from typing import Any, Final
 
 LARGE: Final = 1 << 16
@@ -68,6 +68,8 @@ class Crossing:
             def reducer_override(self, obj: "Any") -> "Any":  # cloudpickle does not see what a class body refers to
                 if main_is_there and isinstance(obj, (FunctionType, type)) and _is_of_main(obj):
                     return NotImplemented
+                if isinstance(obj, FunctionType) and _is_inner(obj):
+                    return _reduced(obj)
                 above: Any = super()
                 return above.reducer_override(obj)
 
@@ -136,6 +138,35 @@ def _is_of_main(value: Any) -> bool:
     for part in value.__qualname__.split("."):
         found = getattr(found, part, None)
     return found is value
+
+
+def _is_inner(fn: FunctionType) -> bool:
+    """Whether it is a function of this library that was made inside of another one, or a lambda."""
+    return str(fn.__module__).startswith("penstock.") and "<" in fn.__qualname__
+
+
+def _reduced(fn: FunctionType) -> tuple[object, ...]:
+    """Reduce such a function to its code and what it holds.
+
+    Its globals are those of its module in the other process. cloudpickle would copy them: a marker that is compared by
+    `is` would become two, and a lock cannot be copied.
+    """
+    held = [cell.cell_contents for cell in fn.__closure__ or ()]
+    state = held, fn.__defaults__, fn.__kwdefaults__, fn.__dict__
+    return _hollow, (fn.__module__, fn.__code__, fn.__qualname__), state, None, None, _filled
+
+
+def _hollow(module: str, code: CodeType, name: str) -> FunctionType:
+    fn = FunctionType(code, vars(import_module(module)), None, None, tuple(CellType() for _ in code.co_freevars))
+    fn.__qualname__ = name
+    return fn
+
+
+def _filled(fn: FunctionType, state: tuple[list[object], Any, Any, dict[str, object]]) -> None:
+    held, fn.__defaults__, fn.__kwdefaults__, attributes = state
+    fn.__dict__.update(attributes)
+    for cell, value in zip(fn.__closure__ or (), held, strict=True):
+        cell.cell_contents = value
 
 
 def _cloudpickle() -> Any:

@@ -69,9 +69,17 @@ class Processes(Engine, Tell):
     group_seconds: float | None = 0.005
     depth = DEPTH
 
-    def __init__(self, workers: int | None = None, initializer: Callable[[], object] | None = None) -> None:
+    def __init__(
+        self,
+        workers: int | None = None,
+        initializer: Callable[[], object] | None = None,
+        *,
+        imports_main: bool = True,
+    ) -> None:
+        """Start no worker yet. If it does not import the main module, functions of that are pickled by value."""
+        self._given = workers, initializer
         self._workers = processors() if workers is None else validate.whole("workers", workers, least=1)
-        main = main_of_workers()
+        main = main_of_workers() if imports_main else None
         self._crossing = Crossing(main_is_there=main is not None)
         self._main = main
         self._numbers = count()
@@ -194,6 +202,11 @@ class Processes(Engine, Tell):
         waiting, self._waiting = self._waiting, deque()
         for group in waiting:
             group.fail(lambda: MisuseError(f"{self.describe()} was closed before this call began"))
+
+    @override
+    def __reduce__(self) -> tuple[object, ...]:
+        """Stand for an engine like this one, with workers of its own, in another process."""
+        return processes, self._given
 
     def __del__(self, warn: Callable[..., None] = warnings.warn) -> None:
         if getattr(self, "_children", None) and self._pid == os.getpid():

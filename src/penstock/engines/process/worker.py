@@ -22,6 +22,14 @@ importing: bool = False
 
 _F_SETSIG: Final = 10
 
+_area: pages.Area | None = None
+"""The half of the page with the group that runs."""
+
+
+def is_recalled() -> bool:
+    """Tell a call that runs in this worker whether the driver wants no more of its group: a long one may end early."""
+    return _area is not None and _area.words[pages.STOP] > 0
+
 
 class Unloadable:
     """A function that could not be loaded, and why."""
@@ -132,8 +140,9 @@ class _WorkerProgram:
             area.words[pages.BEGUN] = 1
 
     def _run(self, message: messages.Message) -> None:
+        global _area  # noqa: PLW0603 -- it is of the process
         number = message.number
-        area = self._areas[number % 2]
+        _area = area = self._areas[number % 2]
         words, times = area.words, area.times
         functions = self._functions
         run: messages.WireGroup = loads(message.envelope)

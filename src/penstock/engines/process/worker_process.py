@@ -357,7 +357,9 @@ class WorkerProcess:
         if self.ending:
             return MisuseError("the engine of processes was closed while this call ran")
         name = group.functions[len(group.known)].name
-        return WorkerLost(f"worker process {self.pid} {self.how()} while it ran {name}")
+        lost = WorkerLost(f"worker process {self.pid} {self.how()} while it ran {name}")
+        lost.how = self.how()
+        return lost
 
     def disown(self) -> None:
         """Close its descriptors in a child that was forked: worker and loop are the parent's."""
