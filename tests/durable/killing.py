@@ -93,7 +93,7 @@ class Death:
 class Points:
     """Counts how often a process comes to each point, and kills it there.
 
-    Where a child of it comes to the point, in which a root runs alone, it is the parent that is killed.
+    Where a worker of it comes to the point, in which a root runs alone, it is the run that is killed.
     """
 
     def __init__(self, death):
@@ -105,6 +105,12 @@ class Points:
         self.seen[point] += 1
         if point == self._death.where and self.seen[point] == self._death.nth:
             os.kill(self._process, signal.SIGKILL)
+
+    def __getstate__(self):
+        return self._death, self._process, self.seen
+
+    def __setstate__(self, state):
+        self._death, self._process, self.seen = state
 
     def watch(self):
         for name, owner, method in POINTS:
@@ -155,6 +161,17 @@ def live(program, items, folder, number, seed, death):
     """Be a life: run to the end, unless death comes first."""
     life = Life(number, folder, seed)
     points = Points(death)
+    be_watched(points, program.held, life)
+    life.begin = partial(be_watched, points, program.held)
+    loop = LOOPS[int(seed * 1000) % len(LOOPS)]
+    with asyncio.Runner(loop_factory=partial(new_real_loop, loop)) as runner:
+        report = runner.run(run_to_the_end(program, life, items))
+    roots = report.delivered + report.already_done + report.dead + report.dead_before
+    (folder / "end").write_text(json.dumps({"seen": points.seen, "complete": report.complete, "roots": roots}))
+
+
+def be_watched(points, held, life):
+    """Have this process die at its point, and note what it has committed."""
     points.watch()
     committed = Ledger.committed
 
@@ -164,13 +181,8 @@ def live(program, items, folder, number, seed, death):
             life.note("acknowledged", f"{each.key}.{each.version}")
 
     Ledger.committed = acknowledged
-    if program.held:
-        delivery.HELD = program.held
-    loop = LOOPS[int(seed * 1000) % len(LOOPS)]
-    with asyncio.Runner(loop_factory=partial(new_real_loop, loop)) as runner:
-        report = runner.run(run_to_the_end(program, life, items))
-    roots = report.delivered + report.already_done + report.dead + report.dead_before
-    (folder / "end").write_text(json.dumps({"seen": points.seen, "complete": report.complete, "roots": roots}))
+    if held:
+        delivery.HELD = held
 
 
 def forked(function, seconds):

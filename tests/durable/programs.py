@@ -65,7 +65,10 @@ def row(text):
 
 
 class Life:
-    """One process of a durable run: its functions note every call in a file that is only ever appended to."""
+    """One process of a durable run: its functions note every call in a file that is only ever appended to.
+
+    `begin(life)` is called in each process of its own that it takes.
+    """
 
     def __init__(self, number, folder, seed):
         self.number = number
@@ -73,6 +76,17 @@ class Life:
         self._random = random.Random(seed)
         self._file = os.open(folder / "calls", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         self._tried = set()
+        self.begin = None
+
+    def __getstate__(self):
+        return {**self.__dict__, "_file": None}
+
+    def __setstate__(self, state):
+        """Go on in a worker of the run, in which roots are tried."""
+        self.__dict__.update(state)
+        self._file = os.open(self.folder / "calls", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        if self.begin is not None:
+            self.begin(self)
 
     def note(self, kind, text):
         os.write(self._file, f"{kind} {self.number} {text}\n".encode())
