@@ -50,6 +50,20 @@ async def test_calls_are_answered_in_order():
     assert results == [2 * number for number in range(50)]
 
 
+async def test_large_groups_are_sent_when_a_worker_is_free_and_no_larger_than_need_be():
+    """What is on its way cannot be taken back: sent again and again, it would fill the socket for good."""
+    large = bytes(1 << 20)
+    async with calling(1) as (engine, submit):
+        await submit((pid,))
+        hanging = submit((hang,))
+        waiting = submit((len, large), (len, large))
+        await until(lambda: engine.peek(hanging).since is not None)
+        (child,) = engine._children
+        assert list(child.groups.values()) == [engine._groups[hanging]]
+        engine.stop(hanging)
+        assert values(await waiting) == [1 << 20]
+
+
 async def test_an_answer_says_what_the_call_took_where_it_ran():
     async with calling() as (_, submit):
         (answer,) = await submit((double, 1))

@@ -27,6 +27,13 @@ PATIENCE: Final = 0.05
 MOST_FAILED_STARTS: Final = 5
 """Workers that may fail to start, one after the other."""
 
+MOST_BYTES: Final = 1 << 20
+"""Bytes of the arguments from which on a group takes no more calls, and waits here, not behind another group.
+
+What is on its way cannot be taken back. Large groups that were recalled as they had not begun in time, and sent again,
+filled the sockets for good.
+"""
+
 _NO_CALL: Final = -1
 """Stands for the function of a call that cannot be sent."""
 
@@ -229,7 +236,7 @@ class Processes(Engine, Tell):
         group = SentGroup(answers)
         buffers = group.buffers
         for call in calls[:MOST_CALLS]:
-            if len(buffers) >= MOST_BUFFERS:
+            if len(buffers) >= MOST_BUFFERS or group.size >= MOST_BYTES:
                 break
             function: Function = call.fn
             before = len(buffers)
@@ -240,6 +247,7 @@ class Processes(Engine, Tell):
                 group.unsent[len(group.entries)] = _not_sent(function, call.arguments, error)
                 entry: WireCall = (_NO_CALL, None, b"", 0)
             else:
+                group.size += len(data) + sum(view.nbytes for view in buffers[before:])
                 if len(data) >= LARGE:
                     buffers.append(memoryview(data))
                     entry = (function.number, call.most, None, len(buffers) - before)
@@ -252,7 +260,7 @@ class Processes(Engine, Tell):
     # Workers
 
     def _place(self) -> None:
-        """Give what waits to workers: first to idle ones, then as the second group to busy ones.
+        """Give what waits to workers: first to idle ones, then as the second group to busy ones, if it is small.
 
         Keep one group for each worker that is starting.
         """
@@ -266,13 +274,11 @@ class Processes(Engine, Tell):
             return
         self._start(len(waiting))
         starting = sum(child.starting for child in self._children)
-        if len(waiting) <= starting:
-            return
         for child in self._children:
+            if len(waiting) <= starting or waiting[0].size >= MOST_BYTES:
+                return
             if child.usable and len(child.groups) < DEPTH:
                 child.give(waiting.popleft())
-                if len(waiting) <= starting:
-                    return
 
     def _start(self, wanted: int) -> None:
         """Start a worker, if fewer are starting and there may be another one; the next one has its own turn (P9)."""

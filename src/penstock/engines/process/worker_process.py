@@ -48,6 +48,7 @@ class SentGroup:
         functions: what is called, one for each.
         entries: the calls as a worker reads them; see `messages.WireCall`.
         buffers: what goes beside.
+        size: bytes of their arguments.
         unsent: the errors of those that cannot be sent.
         child: the worker that has it.
         number: its number there.
@@ -59,6 +60,7 @@ class SentGroup:
         self.functions: list[Function] = []
         self.entries: list[WireCall] = []
         self.buffers: list[memoryview] = []
+        self.size = 0
         self.unsent: dict[int, BaseException] = {}
         self.child: WorkerProcess | None = None
         self.number = 0
