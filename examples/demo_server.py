@@ -42,6 +42,8 @@ def chat() -> Callable[[Any], Any]:
 class Server(ThreadingHTTPServer):
     """A server that does not mind clients who leave before their answer has come."""
 
+    request_queue_size = 128  # the sixth client at once would wait a second to be let in
+
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Report what went wrong, unless the client has gone."""
         if not isinstance(sys.exception(), ConnectionError):
