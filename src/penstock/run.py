@@ -7,7 +7,7 @@ import asyncio
 import inspect
 import sys
 import warnings
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from traceback import walk_stack
 from types import TracebackType
 from typing import Any, Final, Literal, Self, override
@@ -17,6 +17,7 @@ from penstock.core.errors import ConcurrentReadError, OptionError, Place, Unclos
 from penstock.core.outcome import Failed, Reason
 from penstock.core.pump import Pump
 from penstock.core.scope import DEEP, Outlet, Scope, outlast
+from penstock.core.snapshots import Snapshots
 from penstock.core.stage import END, PENDING, Pulled, Signal, Stage
 from penstock.core.stats import Stats
 from penstock.progress import show_progress
@@ -26,6 +27,8 @@ FEW: Final = 50
 
 FRAMES: Final = 300
 """Stack frames that a run needs, beside two for each stage that starts no task."""
+
+_NO_SNAPSHOTS: Final = Snapshots()
 
 type OpenStage = Callable[[Scope], Stage[Any]]
 
@@ -275,6 +278,14 @@ class Run[T](AsyncIterator[T]):
         `str()` of it is a table.
         """
         return Stats() if self._scope is None else self._scope.stats()
+
+    @property
+    def state(self) -> Mapping[str, Any]:
+        """The snapshots of the checkpoints, by name, as they are at each reading: while the run goes on, and after.
+
+        An unknown name, and the last item before the first has passed, is a `KeyError` that lists the names there are.
+        """
+        return _NO_SNAPSHOTS if self._scope is None else self._scope.snapshots
 
     @property
     def failures(self) -> tuple[Failed, ...]:

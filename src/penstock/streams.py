@@ -11,6 +11,8 @@ from penstock.core.retry import Seconds
 from penstock.core.text import call, line
 from penstock.core.window import Window
 from penstock.engines.local import on_loop
+from penstock.ops.adding import AddOptions, ItemPart, Part, Transform
+from penstock.ops.checkpoint import UNSET, Kept, checkpoint
 from penstock.ops.combine import CHAIN, MERGE, Combination, zipping
 from penstock.ops.deciding import deciding, skip_while, take_while
 from penstock.ops.description import Description, combined
@@ -119,7 +121,7 @@ class Stream(Readable[T_co]):
     def filter(
         self, predicate: Callable[[T_co], Any], /, *, on_error: OnError = "raise", **options: Unpack[Options]
     ) -> "Stream[Any]":
-        """Keep the items for which `predicate`, sync or async, is true (P1-P9); the others count as dropped."""
+        """Kept the items for which `predicate`, sync or async, is true (P1-P9); the others count as dropped."""
         return self._with(work(FILTER, predicate, on_error=on_error, **options))
 
     @overload
@@ -295,6 +297,67 @@ class Stream(Readable[T_co]):
         return self._with(
             passing("prefetch", lambda scope, upstream: Window(scope, upstream, plan), count, item_by_item=True)
         )
+
+    @overload
+    def add[U](self, step: Transform[T_co, U], /) -> "Stream[U]": ...
+    @overload
+    def add[U](
+        self, step: ItemPart[T_co, U], /, *, on_error: Literal["return"], **options: Unpack[AddOptions]
+    ) -> "Stream[Result[U]]": ...
+    @overload
+    def add[U](
+        self, step: ItemPart[T_co, U], /, *, on_error: OutOfBand = "raise", **options: Unpack[AddOptions]
+    ) -> "Stream[U]": ...
+    def add(self, step: Part[Any, Any], /, **options: Any) -> "Stream[Any]":
+        """Put a step, a pipeline or a transform of `penstock.flow` into the stream (P1-P9).
+
+        A step is a stage of its name, with its own `retry`, `timeout`, `limit`, `engine`, `memo` and `deps`. A
+        pipeline is one stage: within an item its steps run one after another, so `concurrency` counts calls (P1). A
+        transform reads the items itself, and takes no options.
+
+        Example:
+            pages = penstock.stream(urls).add(step("fetch", fetch, retry=Retry(on=OSError)), concurrency=8)
+
+        Raises:
+            OptionError: an option breaks its rule; or a step in it is a review or has `on_interrupted="ask"`, as an
+                item cannot wait for somebody.
+        """
+        validate.instance("step", step, Part, "a step, a pipeline or a transform")
+        return self._with(step.operator(options))
+
+    @overload
+    def checkpoint(self, name: str, /, *, keep: Kept = "last") -> "Stream[T_co]": ...
+    @overload
+    def checkpoint[A](self, name: str, /, *, fold: Callable[[A, T_co], A], initial: A) -> "Stream[T_co]": ...
+    def checkpoint(
+        self,
+        name: str,
+        /,
+        *,
+        keep: Kept = "last",
+        fold: Callable[[Any, Any], Any] | None = None,
+        initial: Any = UNSET,
+    ) -> "Stream[T_co]":
+        """Kept a snapshot in memory of what passes: `state[name]` of the `Run`, while it goes on and after.
+
+        It is no place to resume from, and a durable run refuses it. It costs the memory of what it keeps (P7).
+
+        Args:
+            name: of the snapshot; unique in the stream.
+            keep: "last", the default, is the last item; "all" a list of all items, an int >= 1 of the last so many.
+                Lists are fresh copies, items are not copied.
+            fold: a plain function; with it, the snapshot is `fold(so_far, item)` of all items, from `initial` on.
+            initial: see `fold`.
+
+        Raises:
+            OptionError: an argument breaks its rule, or a checkpoint of that name is there.
+
+        Example:
+            async with stream(orders).checkpoint("sum", fold=lambda a, b: a + b, initial=0).open() as run:
+                async for order in run:
+                    print(run.state["sum"])
+        """
+        return self._with(checkpoint(name, keep, fold, initial))
 
     def through[U](self, fn: "Callable[[Stream[T_co]], Stream[U]]", /) -> "Stream[U]":
         """Return `fn(self)`: apply a function that adds operators, so that chains of operators can have names."""

@@ -1,7 +1,7 @@
 """Streams in plain code: a run on a loop of its own, in a thread of its own."""
 
 import asyncio
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Iterator, Mapping
 from concurrent.futures import Future
 from threading import Thread
 from types import TracebackType
@@ -80,6 +80,11 @@ class SyncRun[T](Iterator[T]):
     def stats(self) -> Stats:
         """Return the counters of every stage, as `Run.stats` does."""
         return self._run.stats()
+
+    @property
+    def state(self) -> Mapping[str, Any]:
+        """The snapshots of the checkpoints, as `Run.state`."""
+        return self._run.state
 
     @property
     def failures(self) -> tuple[Failed, ...]:

@@ -7,9 +7,9 @@ import pytest
 
 from penstock import OptionError
 from penstock.durable.held import Held
+from penstock.flow.added import CannotBegin
 from penstock.flow.commands import command
 from penstock.flow.context import StepContext
-from penstock.flow.leaf import CannotBegin
 from penstock.flow.programs import NoSuchProgram, keeping_programs
 from penstock.flow.secrets import EnvSecret, secret
 from penstock.tasks.tokens import CancelToken

@@ -10,9 +10,9 @@ from email.utils import format_datetime
 import pytest
 
 from penstock import OptionError
+from penstock.flow.added import CannotBegin
 from penstock.flow.answers import AnswerBody
 from penstock.flow.anthropic_messages import AnthropicMessages, _ClaudeMessage
-from penstock.flow.leaf import CannotBegin
 from penstock.flow.models import Model, ModelError, Reply, TruncatedError
 from penstock.flow.openai_chat import OpenAIChat, _Completion
 from penstock.flow.secrets import secret

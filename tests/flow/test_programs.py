@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from penstock.flow.leaf import CannotBegin
+from penstock.flow.added import CannotBegin
 from penstock.flow.masking import Mask
 from penstock.flow.programs import CommandError, NoSuchProgram, keeping_programs, run_program
 from penstock.flow.secrets import EnvSecret

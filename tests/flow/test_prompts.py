@@ -7,8 +7,8 @@ import pytest
 
 from penstock import OptionError, Retry
 from penstock.durable.held import Held
+from penstock.flow.added import CannotBegin
 from penstock.flow.context import StepContext
-from penstock.flow.leaf import CannotBegin
 from penstock.flow.models import ModelError, Reply, TruncatedError
 from penstock.flow.openai_chat import OpenAIChat
 from penstock.flow.prompts import prompt

@@ -1,5 +1,6 @@
 """What type checkers infer of pipelines, without an annotation beyond those of named functions; never executed."""
 
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Any, assert_type
 
@@ -19,12 +20,15 @@ from penstock.flow import (
     StepContext,
     StepResult,
     StreamingPipeline,
+    Transform,
     command,
     parallel,
     prompt,
     review,
     secret,
     step,
+    to_streaming,
+    transform,
 )
 from penstock.tasks import CancelToken
 
@@ -187,3 +191,34 @@ async def streaming_pipelines() -> None:
     vectors.open(["a"], grcae=1)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     unknown = StreamingPipeline("d", lambda s: s.flat_map(split))  # type: ignore[var-annotated]  # pyright: ignore[reportUnknownVariableType]
     assert unknown.name
+
+
+async def pairs(items: AsyncIterator[str]) -> AsyncIterator[tuple[str, str]]:
+    async for item in items:
+        yield item, await anext(items)
+
+
+async def counted(items: AsyncIterator[str], ctx: StepContext) -> AsyncIterator[int]:
+    async for item in items:
+        yield len(item) + ctx.attempt
+
+
+def in_streams(texts: Stream[str], pipeline: Pipeline[str, Outline]) -> None:
+    assert_type(texts.add(outline), Stream[Outline])
+    assert_type(texts.add(step("u", str.upper), concurrency=4), Stream[str])
+    assert_type(texts.add(pipeline, on_error="skip"), Stream[Outline])
+    assert_type(texts.add(pipeline, on_error="return"), Stream[Result[Outline]])
+    assert_type(texts.add(parallel("m", (outline, step("c", count)))), Stream[tuple[Outline, int]])
+    assert_type(to_streaming(pipeline), StreamingPipeline[str, Outline])
+    assert_type(transform("p", pairs), Transform[str, tuple[str, str]])
+    assert_type(transform("c", counted), Transform[str, int])
+    assert_type(texts.add(transform("p", pairs)), Stream[tuple[str, str]])
+    assert_type(texts.checkpoint("n", keep=3), Stream[str])
+    assert_type(stream([1]).checkpoint("n", fold=lambda a, b: a + b, initial=0), Stream[int])
+    assert_type(texts.checkpoint("n", fold=lambda seen, text: [*seen, text], initial=list[str]()), Stream[str])
+    assert_type(texts.open().state, Mapping[str, Any])
+    texts.add(step("f", flags))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType, reportCallIssue]
+    texts.add(outline, retry=3)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
+    texts.add(transform("p", pairs), concurrency=3)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
+    stream([1]).add(transform("p", pairs))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType, reportCallIssue]
+    to_streaming(pipeline).over([1])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]

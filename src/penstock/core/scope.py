@@ -22,6 +22,7 @@ from penstock.core.clock import TURN, clock_of, now
 from penstock.core.errors import Place, UnstoppedWorkWarning, as_failure, note, said
 from penstock.core.log import LOG, TABLE
 from penstock.core.outcome import Failed, Reason
+from penstock.core.snapshots import Snapshots
 from penstock.core.stats import StageStats, Stats
 
 KEPT_FAILURES = 1000
@@ -161,6 +162,7 @@ class Scope:
         self.sources: list[Reader] = []
         self.on_closed: list[Callable[[], None]] = []
         self.resources: list[Resource] = []
+        self.snapshots: Snapshots = Snapshots()
         self.reason: Reason = "consumer left"
         self.failure: Failed | None = None
         self.failures: deque[Failed] = deque(maxlen=KEPT_FAILURES)

@@ -25,9 +25,11 @@ if TYPE_CHECKING:
     from penstock.flow.secrets import EnvSecret, secret
     from penstock.flow.shapes import parallel, review
     from penstock.flow.steps import Step
-    from penstock.flow.streaming_pipeline import StreamingPipeline
+    from penstock.flow.streaming_pipeline import StreamingPipeline, to_streaming
+    from penstock.flow.transforms import transform
     from penstock.flow.trigger import Cron, Event
     from penstock.flow.usage import Usage
+    from penstock.ops.adding import Transform
 else:
     __getattr__, __dir__ = exports(
         __name__,
@@ -55,7 +57,9 @@ else:
             "penstock.flow.shapes": ("parallel", "review"),
             "penstock.flow.leaf": ("StepOptions",),
             "penstock.flow.steps": ("Step",),
-            "penstock.flow.streaming_pipeline": ("StreamingPipeline",),
+            "penstock.flow.streaming_pipeline": ("StreamingPipeline", "to_streaming"),
+            "penstock.flow.transforms": ("transform",),
+            "penstock.ops.adding": ("Transform",),
             "penstock.flow.trigger": ("Cron", "Event"),
             "penstock.flow.usage": ("Usage",),
         },
@@ -86,6 +90,7 @@ __all__ = [
     "StepOptions",
     "StepResult",
     "StreamingPipeline",
+    "Transform",
     "TruncatedError",
     "Usage",
     "command",
@@ -95,4 +100,6 @@ __all__ = [
     "review",
     "secret",
     "step",
+    "to_streaming",
+    "transform",
 ]

@@ -3,8 +3,6 @@
 from typing import Any
 
 from penstock.durable.fingerprint import fingerprint
-from penstock.flow.leaf import Leaf
-from penstock.flow.shapes import Branch, Parallel, Review, Rounds
 from penstock.flow.steps import Step
 from penstock.ops.operator import Code
 
@@ -30,27 +28,5 @@ def code_of_step(step: Step[Any, Any]) -> bytes:
         OptionError: `deps` holds what has no digest; or results are to be kept, `deps` is not given, and the function
             holds what cannot say all of itself.
     """
-    fn, deps, memo = _parts(step)
+    fn, deps, memo = step.own_code()
     return fingerprint(f"flow {step.kind}", Code(step.name, fn, in_band=False, deps=deps, memo=memo), whose="step")
-
-
-def _parts(step: Step[Any, Any]) -> tuple[Any, object, bool]:
-    match step:
-        case Leaf():
-            fn, more = step.code()
-            deps = step.options.deps
-            return fn, deps if more is None else (deps, more), step.options.memo
-        case Branch():
-            return step.choose, [str(key) for key in step.cases], False
-        case Parallel():
-            return _nothing, [each.name for each in step.steps], False
-        case Rounds():
-            return step.until, None, False
-        case Review():
-            return step.check or _nothing, None, False
-        case _:
-            return _nothing, None, False
-
-
-def _nothing() -> None:
-    """Stand for a function where a step has none."""

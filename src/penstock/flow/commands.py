@@ -13,10 +13,11 @@ from penstock.core import validate
 from penstock.core.errors import OptionError
 from penstock.core.retry import Seconds
 from penstock.core.text import a
+from penstock.flow.added import StepCall, StepCalls
 from penstock.flow.context import StepContext
 from penstock.flow.function import annotations_of
 from penstock.flow.leaf import Leaf, StepOptions, leaf_options
-from penstock.flow.programs import GRACE, MAX_OUTPUT, NoSuchProgram, environment, found, run_program
+from penstock.flow.programs import GRACE, MAX_OUTPUT, NoSuchProgram, environment, found, keep_programs, run_program
 from penstock.flow.secrets import EnvSecret
 from penstock.flow.steps import Step, checked_name
 from penstock.flow.templates import Filled, Template, filled, source_of
@@ -141,6 +142,11 @@ class Command(Leaf[Any, str]):
                 lock=own,
                 on_line=partial(ctx.log.info, "%s") if ctx.log.isEnabledFor(logging.INFO) else None,
             )
+
+    @override
+    def bind(self, calls: StepCalls) -> StepCall:
+        keep_programs(calls.scope)
+        return super().bind(calls)
 
     @override
     def code(self) -> tuple[Callable[..., Any], object]:

@@ -48,6 +48,11 @@ class State(Mapping[str, Any]):
         return f"<State of {', '.join(map(repr, self._names())) or 'nothing'}>"
 
 
+def in_stream(snapshots: Mapping[str, Any]) -> State:
+    """Return the state of steps in a stream: the snapshots of its run."""
+    return State(lambda: tuple(snapshots), snapshots.__getitem__)
+
+
 class Recording(Protocol):
     """The part of a context that only a run of an engine has."""
 
@@ -69,9 +74,9 @@ class StepContext:
     Attributes:
         step: the path of the step.
         attempt: the number of this call in this run, from 1, over all resumes.
-        state: the outputs of the finished steps before this one.
+        state: the outputs of the finished steps before this one; in a stream the snapshots of the run.
         cancel: signalled before the step is cancelled.
-        log: the logger `penstock.flow.PIPELINE.STEP`.
+        log: the logger `penstock.flow.PIPELINE.STEP`; of a step that is added to a stream `penstock.flow.STEP`.
     """
 
     __slots__ = ("_recording", "attempt", "cancel", "log", "state", "step")
@@ -109,7 +114,11 @@ class StepContext:
         return self._recorded("workspace").workspace()
 
     def output[O](self, step: Step[Any, O], /) -> O:
-        """Return the output of a step before this one, with its type: `state[step.name]`."""
+        """Return the output of a step before this one, with its type: `state[step.name]`.
+
+        In a stream it is a `LookupError`.
+        """
+        self._recorded("output")
         return cast("O", self.state[step.name])
 
     def add_usage(self, *, input_tokens: int | None = None, output_tokens: int | None = None) -> None:

@@ -6,8 +6,6 @@ recorded as it stops, or at the end, when nothing runs any more.
 """
 
 import asyncio
-import logging
-import re
 import sys
 from collections.abc import Awaitable, Callable, Collection, Iterator
 from contextlib import suppress
@@ -33,25 +31,22 @@ from penstock.engines.binding import Binding
 from penstock.engines.choosing import OWN, Make, bound_to, chosen
 from penstock.engines.engine import Engine
 from penstock.flow import codec
+from penstock.flow.added import NUMBER, CannotBegin, logger_of
 from penstock.flow.codec import ClassGone
 from penstock.flow.codes import Codes
 from penstock.flow.context import State, StepContext
-from penstock.flow.function import FunctionStep
-from penstock.flow.leaf import CannotBegin, Leaf
+from penstock.flow.function import MANY, FunctionStep
+from penstock.flow.leaf import Leaf
 from penstock.flow.pipeline import Pipeline
 from penstock.flow.programs import keeping_programs
 from penstock.flow.recorder import Noticed, Recorder, settled
-from penstock.flow.results import OutputRefused, PipelineError
+from penstock.flow.results import OutputRefused, PipelineError, failure_text
 from penstock.flow.tree import LeafNode, Node, OutputOf, SequenceNode, StepTree
 from penstock.flow.usage import Usage
 from penstock.flow.workspace import Record, RunRow, WorkspaceReader, as_workspace_error
 from penstock.run import Run
 from penstock.tasks.calls import one_stage
 from penstock.tasks.tokens import CancelToken, in_loop
-
-_NUMBER: Final = re.compile(r"\[\d+\]")
-_MANY: Final = 2
-"""Places with which a plain function runs in a thread."""
 
 _UNUSABLE: Final = (StoreError, OSError, UnpackError, ClassGone)
 
@@ -269,7 +264,7 @@ class Execution:
             self.unusable(error.error)
         else:
             failure = as_failure(error, f"step {node.path!r}")
-            tree.fail(node, "STEP_FAILED", text_of(failure), failure)
+            tree.fail(node, "STEP_FAILED", failure_text(failure), failure)
 
     def _record_cancelled(self, node: LeafNode) -> None:
         record = self.tree.records.get(node.path)
@@ -364,7 +359,7 @@ class Execution:
 
     def _where(self, step: FunctionStep) -> Binding | None:
         """Where its function runs; None: on the loop."""
-        engine = chosen(step.options.engine, step.runs_as, _MANY)
+        engine = chosen(step.options.engine, step.runs_as, MANY)
         if engine is None:
             return None
         scope = self._scope
@@ -392,7 +387,7 @@ class Execution:
     def _limits(self, step: Leaf[Any, Any]) -> Limits | None:
         limits = limits_of(step.options.limit)
         if isinstance(step, FunctionStep):
-            engine = chosen(step.options.engine, step.runs_as, _MANY)
+            engine = chosen(step.options.engine, step.runs_as, MANY)
             if engine is not None and engine is not OWN["thread"]:
                 limits = self._bound(step, engine)[1]
         if limits is not None:
@@ -404,18 +399,17 @@ class Execution:
         return Hold(limits, node.path, self._window.meter, value)
 
     def _context(self, node: LeafNode, attempt: int) -> StepContext:
-        name = _NUMBER.sub("", node.path).replace("/", ".")
         return StepContext(
             step=node.path,
             attempt=attempt,
             state=State(partial(_names_before, node), partial(self._output_before, node)),
             cancel=self._tokens[node],
-            log=logging.getLogger(f"penstock.flow.{self._pipeline.name}.{name}"),
+            log=logger_of(self._pipeline.name, node.path),
             recording=StepRecording(self, node),
         )
 
     def _output_before(self, node: Node, name: str) -> Any:
-        first = _NUMBER.sub("", name.partition("/")[0])
+        first = NUMBER.sub("", name.partition("/")[0])
         for sequence, before in _sequences_round(node):
             if first in before:
                 path = sequence.under(name)
@@ -579,11 +573,6 @@ def _sequences_round(node: Node) -> Iterator[tuple[SequenceNode, list[str]]]:
 def _names_before(node: Node) -> list[str]:
     found = dict.fromkeys(name for _, before in reversed(list(_sequences_round(node))) for name in before)
     return list(found)
-
-
-def text_of(error: BaseException) -> str:
-    """Return what a step raised, as text: its type and what it says."""
-    return str(error) if isinstance(error, AttemptTimeout) else said(error)
 
 
 def tell(hook: Callable[[Any], object] | None, what: Any, name: str) -> None:

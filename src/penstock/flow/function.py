@@ -2,17 +2,28 @@
 
 import inspect
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, ClassVar, Unpack, cast, get_type_hints, overload, override
+from dataclasses import replace
+from typing import Any, ClassVar, Final, Unpack, cast, get_type_hints, overload, override
 
 from penstock.core import validate
 from penstock.core.errors import OptionError
+from penstock.core.plan import Plan
+from penstock.core.stage_limits import limits_of
 from penstock.core.text import name_of
-from penstock.engines.choosing import chosen
+from penstock.engines.binding import Binding
+from penstock.engines.choosing import OWN, bound_to, chosen
 from penstock.engines.local import FunctionKind, kind_of
+from penstock.flow.added import LeafCall, StepCall, StepCalls
 from penstock.flow.codes import code_of_step
 from penstock.flow.context import StepContext
-from penstock.flow.leaf import Leaf, LeafOptions, StepOptions, leaf_options
-from penstock.flow.steps import Step, checked_name
+from penstock.flow.leaf import Leaf, LeafOptions, StepOptions, context_in_stream, leaf_options
+from penstock.flow.steps import Step, checked_name, nothing_yet, settings, text_of
+from penstock.ops.adding import ADD
+from penstock.ops.operator import Operator
+from penstock.ops.work import work
+
+MANY: Final = 2
+"""Places with which a plain function runs in a thread."""
 
 
 @overload
@@ -46,7 +57,7 @@ def step(name: str, fn: Callable[..., Any], /, **options: Unpack[StepOptions]) -
 
 
 class FunctionStep(Leaf[Any, Any]):
-    """Calls a function."""
+    """StepCalls a function."""
 
     __slots__ = ("fn", "runs_as", "takes_context")
     kind: ClassVar[str] = "step"
@@ -66,7 +77,7 @@ class FunctionStep(Leaf[Any, Any]):
             )
         runs_as = kind_of(fn)
         chosen(options.engine, runs_as, None)
-        self._set(fn=fn, runs_as=runs_as, takes_context=_takes_context(whose, fn))
+        self._set(fn=fn, runs_as=runs_as, takes_context=takes_context(whose, fn, "the value"))
         if options.memo or options.deps is not None:
             code_of_step(self)  # what cannot say all of itself is refused when it is built
 
@@ -78,6 +89,57 @@ class FunctionStep(Leaf[Any, Any]):
     async def call(self, value: Any, ctx: StepContext) -> Any:
         result: Any = self.fn(*self.arguments(value, ctx))
         return await cast("Awaitable[Any]", result) if isinstance(result, Awaitable) else result
+
+    @override
+    def stage(self, options: Mapping[str, Any], pipeline: str, path: str) -> Operator:
+        """Return the operator; a function that takes no context is called as `Stream.map` calls it."""
+        given, own = settings(self.name, options), self.options
+        inline = own.engine == "inline" and self.runs_as == "plain"
+        if self.takes_context or (inline and own.timeout is not None):
+            return super().stage(options, pipeline, path)
+        self.refuse_stream(path)
+        operator = work(
+            ADD,
+            self.fn,
+            name=given.name or self.name,
+            concurrency=given.concurrency,
+            ordered=given.ordered,
+            buffer=given.buffer,
+            on_error=given.on_error,
+            max_failures=given.max_failures,
+            max_failure_rate=given.max_failure_rate,
+            engine="thread" if own.engine is None and self.runs_as == "plain" else own.engine,
+            timeout=own.timeout,
+            retry=own.retry,
+            limit=own.limit,
+            memo=own.memo,
+            deps=own.deps,
+        )
+        return replace(operator, text=text_of(self, options))
+
+    @override
+    def bind(self, calls: StepCalls) -> StepCall:
+        engine = chosen(self.options.engine, self.runs_as, MANY)
+        if engine is None:
+            return super().bind(calls)
+        limits = limits_of(self.options.limit)
+        if engine is OWN["thread"]:
+            where = calls.threads()
+        else:
+            plan: Plan[Any, Any] = Plan(self.name, nothing_yet, concurrency=calls.concurrency, limits=limits)
+            where, plan = bound_to(engine, calls.scope, plan, counted=calls.counted or not calls.is_top(self))
+            limits = plan.limits
+            if calls.is_top(self):
+                calls.concurrency = plan.concurrency
+        return self.within_options(calls, self._attempt_on(where, calls), limits)
+
+    def _attempt_on(self, where: Binding, calls: StepCalls) -> Callable[[LeafCall], Awaitable[Any]]:
+        """Return what makes one attempt on an engine."""
+        timeout = self.options.timeout
+        if self.takes_context:
+            return lambda call: where.call(self.fn, (call.value, context_in_stream(calls, call)), timeout)
+        bound = where.bind(self.fn, timeout)
+        return lambda call: bound(call.value)
 
     @override
     def code(self) -> tuple[Callable[..., Any], object]:
@@ -105,8 +167,8 @@ def _is_generator(fn: Callable[..., Any]) -> bool:
     return any(inspect.isgeneratorfunction(each) or inspect.isasyncgenfunction(each) for each in (fn, inner))
 
 
-def _takes_context(whose: str, fn: Callable[..., Any]) -> bool:
-    """Whether the function has a second required parameter."""
+def takes_context(whose: str, fn: Callable[..., Any], first: str) -> bool:
+    """Whether the function has a second required parameter, beside the `first`."""
     try:
         signature = inspect.signature(fn)
     except (TypeError, ValueError):  # of some builtins there is none
@@ -117,11 +179,10 @@ def _takes_context(whose: str, fn: Callable[..., Any]) -> bool:
     by_name = [each.name for each in required if each.kind is kinds.KEYWORD_ONLY]
     if len(places) > 2 or by_name:  # noqa: PLR2004 -- the value and the context
         raise OptionError(
-            f"{whose} must have no more required parameters than the value and the context, "
-            f"got {name_of(fn)}{signature}"
+            f"{whose} must have no more required parameters than {first} and the context, got {name_of(fn)}{signature}"
         )
     try:
         signature.bind(*(None for _ in places or ("value",)))
     except TypeError:
-        raise OptionError(f"{whose} must take the value, got {name_of(fn)}{signature}") from None
+        raise OptionError(f"{whose} must take {first}, got {name_of(fn)}{signature}") from None
     return len(places) == 2  # noqa: PLR2004 -- as above

@@ -18,24 +18,25 @@ To add a kind of leaf:
 An `EnvSecret` must not be a dataclass: what the codec does not know it refuses, so that no secret is ever stored.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, TypedDict, override
 
 from penstock.core import validate
-from penstock.core.errors import PenstockError
-from penstock.core.retry import Retry, Seconds
-from penstock.core.stage_limits import LimitOption, limits_of
+from penstock.core.errors import OptionError
+from penstock.core.plan import Plan
+from penstock.core.retry import Exhausted, Retry, Seconds, retrying, within
+from penstock.core.stage_limits import Hold, LimitOption, Limits, limited, limits_of
 from penstock.engines.choosing import EngineOption, chosen
-from penstock.flow.context import StepContext
-from penstock.flow.steps import I_contra, O_co, Step, refuse_unknown
+from penstock.flow.added import LeafCall, StepCall, StepCalls, located, note_seconds
+from penstock.flow.context import StepContext, in_stream
+from penstock.flow.steps import Step, refuse_unknown
+from penstock.ops.adding import I_contra, O_co
+from penstock.ops.operator import Code
+from penstock.tasks.tokens import CancelToken
 
 type OnInterrupted = Literal["again", "ask"]
 """What a resume does with an attempt that neither returned nor raised: it calls again, or waits to be told."""
-
-
-class CannotBegin(PenstockError):
-    """Something that a step needs before its first attempt is not there; the message names it."""
 
 
 class StepOptions(TypedDict, total=False):
@@ -140,3 +141,95 @@ class Leaf(Step[I_contra, O_co]):
     def annotations(self) -> Mapping[str, Any]:
         """Return the types of what it takes ("value") and gives ("return"), as far as they are declared."""
         return {}
+
+    @override
+    def own_code(self) -> tuple[Callable[..., Any], object, bool]:
+        fn, more = self.code()
+        deps = self.options.deps
+        return fn, deps if more is None else (deps, more), self.options.memo
+
+    # In a stream
+
+    @override
+    def refuse_stream(self, path: str) -> None:
+        if self.options.on_interrupted == "ask":
+            raise OptionError(
+                f"on_interrupted of step {path!r} must be 'again' in a stream, got 'ask': an item cannot wait for "
+                "somebody"
+            )
+
+    @override
+    def stage_code(self, plan: Plan[Any, Any]) -> Code:
+        fn, deps, memo = self.own_code()
+        tolerance = plan.tolerance if plan.on_error in {"skip", "collect"} else None
+        return Code(plan.name, fn, plan.on_error == "return", deps, memo, tolerance)
+
+    @override
+    def bind(self, calls: StepCalls) -> StepCall:
+        return self.within_options(calls, self.attempt_in(calls), limits_of(self.options.limit))
+
+    @override
+    def bind_inner(self, calls: StepCalls) -> StepCall:
+        return located(self.bind(calls))
+
+    def attempt_in(self, calls: StepCalls) -> Callable[[LeafCall], Awaitable[Any]]:
+        """Return what makes one attempt in a stream, within its timeout."""
+        timeout = self.options.timeout
+
+        async def attempt(call: LeafCall) -> Any:
+            if call.attempts == 1:
+                await self._begin(call.value)
+            ctx = context_in_stream(calls, call)
+            result = self.call(call.value, ctx)
+            return await (result if timeout is None else within(timeout, result))
+
+        return attempt
+
+    async def _begin(self, value: Any) -> None:
+        """Look whether something is missing: then no further try is worth it."""
+        await self.prepare()
+        try:
+            self.check(value)
+        except Exception as error:
+            raise Exhausted(error, 1) from error
+
+    def within_options(
+        self, calls: StepCalls, attempt: Callable[[LeafCall], Awaitable[Any]], limits: Limits | None
+    ) -> StepCall:
+        """Put limits and tries round the attempts of a call."""
+        clock, retry = calls.scope.clock, self.options.retry
+
+        async def once(call: LeafCall) -> Any:
+            call.attempts += 1
+            note_seconds(call, clock)
+            return await attempt(call)
+
+        work: Callable[[LeafCall], Awaitable[Any]] = once
+        if limits is not None:
+            limits.bind(calls.scope.loop)
+            work = limited(once, lambda call: Hold(limits, calls.window.name, calls.meter, call.value))
+        if retry is not None:
+            work = retrying(work, retry, calls.note_retry, calls.may_retry, stage=self.name)
+
+        async def call(value: Any, path: str) -> Any:
+            token = CancelToken()
+            tokens = calls.window.tokens
+            tokens.add(token)
+            try:
+                return await work(LeafCall(value, path, token, clock()))
+            finally:
+                tokens.discard(token)
+
+        return call
+
+
+def context_in_stream(calls: StepCalls, call: LeafCall) -> StepContext:
+    """Return what a step knows of a call in a stream."""
+    return StepContext(
+        step=call.path,
+        attempt=call.attempts,
+        state=in_stream(calls.scope.snapshots),
+        cancel=call.token,
+        log=calls.log(call.path),
+        recording=None,
+    )

@@ -6,14 +6,17 @@ from typing import Any, ClassVar, Literal, Self, Unpack, cast, overload, overrid
 from penstock.core.errors import OptionError
 from penstock.core.outcome import Result
 from penstock.flow import function
+from penstock.flow.added import StepCall, StepCalls
 from penstock.flow.context import StepContext
 from penstock.flow.leaf import MapOptions, StepOptions
-from penstock.flow.shapes import Branch, Map, MapOnError, Review, Rounds, unique
-from penstock.flow.steps import I_contra, O_co, Step, as_step, checked_name, refuse_unknown, refuses_unknown
+from penstock.flow.shapes import Branch, Composite, Map, MapOnError, Review, Rounds, unique
+from penstock.flow.steps import Step, as_step, below, checked_name, refuse_unknown, refuses_unknown
 from penstock.flow.trigger import Trigger, checked
+from penstock.ops.adding import I_contra, O_co
+from penstock.ops.operator import Operator
 
 
-class Pipeline(Step[I_contra, O_co]):
+class Pipeline(Composite[I_contra, O_co]):
     """A name and named steps, each of which gets what the one before it gave. It is immutable, and a step: it nests.
 
     Each method gives a new pipeline; the list form and the method form give the same. Functions may be called again
@@ -299,6 +302,27 @@ class Pipeline(Step[I_contra, O_co]):
     @override
     def children(self) -> Mapping[str, Step[Any, Any]]:
         return {each.name: each for each in self.steps}
+
+    @override
+    def refuse_stream(self, path: str) -> None:
+        if not self.steps:
+            raise OptionError(f"pipeline {self.name!r} cannot be part of a stream: it has no steps")
+        super().refuse_stream(path)
+
+    @override
+    def operator(self, options: Mapping[str, Any]) -> Operator:
+        return self.stage(options, self.name, "")
+
+    @override
+    def bind_inner(self, calls: StepCalls) -> StepCall:
+        inner = [(each.name, each.bind_inner(calls)) for each in self.steps]
+
+        async def call(value: Any, path: str) -> Any:
+            for name, each in inner:
+                value = await each(value, below(path, name))
+            return value
+
+        return call
 
     def _with(self, step: Step[Any, Any]) -> "Pipeline[Any, Any]":
         added = as_step(step, f"a step of pipeline {self.name!r}")

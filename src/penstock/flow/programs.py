@@ -22,9 +22,10 @@ from pathlib import Path
 from typing import Final
 
 from penstock.core.errors import PenstockError
+from penstock.core.scope import Scope
 from penstock.core.text import one_line
 from penstock.flow import keeper
-from penstock.flow.leaf import CannotBegin
+from penstock.flow.added import CannotBegin
 from penstock.flow.masking import Mask
 from penstock.flow.secrets import EnvSecret
 
@@ -128,6 +129,14 @@ def keeping_programs() -> Generator[Keeper]:
     finally:
         _KEEPER.reset(token)
         own.close()
+
+
+def keep_programs(scope: Scope) -> None:
+    """Have all programs of a run of a stream share a keeper, unless they share one already."""
+    if _KEEPER not in scope.context:
+        own = Keeper()
+        scope.context.run(_KEEPER.set, own)
+        scope.on_closed.append(own.close)
 
 
 def found(name: str, cwd: Path, path: str | None) -> str:

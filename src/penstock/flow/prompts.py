@@ -10,9 +10,10 @@ from typing import Any, ClassVar, Final, Required, Unpack, overload, override
 from penstock.core import validate
 from penstock.core.errors import OptionError
 from penstock.core.retry import Retry
+from penstock.flow.added import CannotBegin
 from penstock.flow.context import StepContext
 from penstock.flow.function import annotations_of
-from penstock.flow.leaf import CannotBegin, Leaf, StepOptions, leaf_options
+from penstock.flow.leaf import Leaf, StepOptions, leaf_options
 from penstock.flow.models import Model, ModelError, Reply, asked_wait, transient
 from penstock.flow.services import Service
 from penstock.flow.steps import Step, checked_name

@@ -5,7 +5,7 @@ from dataclasses import Field, dataclass, fields
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, Literal, override
 
-from penstock.core.errors import PenstockError
+from penstock.core.errors import AttemptTimeout, PenstockError, said
 from penstock.flow.context import State
 from penstock.flow.usage import Usage
 
@@ -51,6 +51,11 @@ class PipelineError(PenstockError):
 
 class OutputRefused(PenstockError):
     """A value cannot be stored; the message says the place in it and the type."""
+
+
+def failure_text(error: BaseException) -> str:
+    """Return what a step raised, as text: its type and what it says."""
+    return str(error) if isinstance(error, AttemptTimeout) else said(error)
 
 
 class Unread:

@@ -4,7 +4,7 @@ import os
 from typing import Final, override
 
 from penstock.core.errors import OptionError
-from penstock.flow.leaf import CannotBegin
+from penstock.flow.added import CannotBegin
 from penstock.flow.steps import refuses_unknown
 
 _SHOWN: Final = 100

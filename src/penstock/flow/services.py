@@ -22,8 +22,8 @@ from penstock.core.retry import Seconds
 from penstock.core.scope import outlast
 from penstock.core.text import a, one_line
 from penstock.exports import naming_extras
+from penstock.flow.added import CannotBegin
 from penstock.flow.answers import MOST, AnswerBody, ModelAnswer, Trouble, is_transient, trouble
-from penstock.flow.leaf import CannotBegin
 from penstock.flow.masking import Mask
 from penstock.flow.models import Model, ModelError, Reply, TruncatedError
 from penstock.flow.secrets import EnvSecret

@@ -3,20 +3,66 @@
 None of them is called: an engine reads what they consist of. `Pipeline` has methods for those that stand in a sequence.
 """
 
-from collections.abc import Awaitable, Callable, Coroutine, Hashable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Hashable, Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal, cast, overload, override
 
 from penstock.core import validate
-from penstock.core.errors import OptionError
+from penstock.core.errors import OptionError, as_failure, note
+from penstock.core.outcome import Failed, Ok, Result
+from penstock.core.retry import Exhausted
 from penstock.core.text import a
-from penstock.flow.steps import Step, as_step, checked_name, refuses_unknown
+from penstock.flow.added import CannotBegin, StepCall, StepCalls, StepFailed, left_thread
+from penstock.flow.results import ErrorCode, PipelineError, failure_text
+from penstock.flow.steps import Step, as_step, below, checked_name, no_function, refuses_unknown
+from penstock.ops.adding import I_contra, O_co
 
 type MapOnError = Literal["raise", "collect", "return"]
 """What a `map` does with an item that failed."""
 
 
-class Parallel(Step[Any, Any]):
+class Composite(Step[I_contra, O_co]):
+    """A step that consists of others; in a stream it is one call for an item."""
+
+    __slots__ = ()
+
+    @override
+    def bind(self, calls: StepCalls) -> StepCall:
+        return told(self.bind_inner(calls))
+
+
+def pipeline_error(failed: StepFailed) -> PipelineError:
+    """Return what an engine says of such a failure."""
+    text = failed.said if failed.error is None else failure_text(failed.error)
+    begins = failed.is_begun and not isinstance(failed.error, CannotBegin)
+    code: ErrorCode = "STEP_FAILED" if begins else "TASK_CREATION_FAILED"
+    error = PipelineError(code, failed.path, f"step {failed.path!r}: {text}")
+    error.__cause__ = failed.error
+    return error
+
+
+def told(call: StepCall) -> StepCall:
+    """Wrap the call of a composite step: it fails with what a step in it raised, which says where."""
+
+    async def told_call(value: Any, path: str) -> Any:
+        try:
+            return await call(value, path)
+        except StepFailed as failed:
+            error, attempts = failed.error, failed.attempts
+            if error is None:
+                error = pipeline_error(failed)
+            elif isinstance(error, Exception):
+                note(error, f"step {failed.path!r}")
+        try:
+            raise Exhausted(error, attempts)
+        finally:
+            del error  # the traceback holds this frame, and this frame would hold the error
+
+    return told_call
+
+
+class Parallel(Composite[Any, Any]):
     """Steps that each get a copy of the value, at most `concurrency` under way.
 
     Attributes:
@@ -45,8 +91,21 @@ class Parallel(Step[Any, Any]):
     def children(self) -> Mapping[str, Step[Any, Any]]:
         return {each.name: each for each in self.steps}
 
+    @override
+    def own_code(self) -> tuple[Callable[..., Any], object, bool]:
+        return no_function, [each.name for each in self.steps], False
 
-class Map(Step[Any, Any]):
+    @override
+    def bind_inner(self, calls: StepCalls) -> StepCall:
+        inner = [(each.name, each.bind_inner(calls)) for each in self.steps]
+
+        async def call(value: Any, path: str) -> Any:
+            return self.gives([await each(value, below(path, name)) for name, each in inner])
+
+        return call
+
+
+class Map(Composite[Any, Any]):
     """A body for each item, at most `concurrency` begun at once.
 
     Attributes:
@@ -71,8 +130,32 @@ class Map(Step[Any, Any]):
     def children(self) -> Mapping[str, Step[Any, Any]]:
         return {self.name: self.body}
 
+    @override
+    def bind_inner(self, calls: StepCalls) -> StepCall:
+        body = self.body.bind_inner(calls)
 
-class Branch(Step[Any, Any]):
+        async def call(value: Any, path: str) -> Any:
+            try:
+                items = listed(value)
+            except TypeError as error:
+                raise StepFailed(path, None, is_begun=False, said=str(error)) from error
+            if self.on_error == "raise":
+                return [await body(item, f"{path}[{number}]") for number, item in enumerate(items)]
+            results = [await self._tried(body, item, number, f"{path}[{number}]") for number, item in enumerate(items)]
+            return results if self.on_error == "return" else [each.value for each in results if isinstance(each, Ok)]
+
+        return call
+
+    async def _tried(self, body: StepCall, item: Any, number: int, path: str) -> Result[Any]:
+        try:
+            return Ok(await body(item, path), number)
+        except StepFailed as failed:
+            await left_thread(failed)
+            attempts = failed.attempts if failed.path == path else 1
+            return Failed(pipeline_error(failed), number, item, path, attempts)
+
+
+class Branch(Composite[Any, Any]):
     """The one of some steps that `choose` names by its key.
 
     Attributes:
@@ -103,8 +186,32 @@ class Branch(Step[Any, Any]):
         last = () if self.otherwise is None else (self.otherwise,)
         return {each.name: each for each in (*self.cases.values(), *last)}
 
+    @override
+    def own_code(self) -> tuple[Callable[..., Any], object, bool]:
+        return self.choose, [str(key) for key in self.cases], False
 
-class Rounds(Step[Any, Any]):
+    @override
+    def bind_inner(self, calls: StepCalls) -> StepCall:
+        inner = {name: each.bind_inner(calls) for name, each in self.children().items()}
+
+        async def call(value: Any, path: str) -> Any:
+            try:
+                key = plain_result("choose", self.choose(value))
+                found = self.cases.get(key, self.otherwise)
+            except Exception as error:
+                raise StepFailed(path, as_failure(error, "choose")) from error
+            if found is None:
+                raise StepFailed(path, None, said=self.no_case(key))
+            return await inner[found.name](value, below(path, found.name))
+
+        return call
+
+    def no_case(self, key: object) -> str:
+        """Say that there is no case for a key."""
+        return f"no case for the key {key!r}: there are {', '.join(map(repr, self.cases))}"
+
+
+class Rounds(Composite[Any, Any]):
     """A body, round after round on what it gave, until `until(value)` is true.
 
     Attributes:
@@ -132,6 +239,32 @@ class Rounds(Step[Any, Any]):
     def children(self) -> Mapping[str, Step[Any, Any]]:
         return {self.name: self.body}
 
+    @override
+    def own_code(self) -> tuple[Callable[..., Any], object, bool]:
+        return self.until, None, False
+
+    @override
+    def bind_inner(self, calls: StepCalls) -> StepCall:
+        body = self.body.bind_inner(calls)
+
+        async def call(value: Any, path: str) -> Any:
+            for number in range(self.max_rounds):
+                value = await body(value, f"{path}[{number}]")
+                try:
+                    is_done = bool(plain_result("until", self.until(value)))
+                except Exception as error:
+                    raise StepFailed(path, as_failure(error, "until")) from error
+                if is_done:
+                    return value
+            raise StepFailed(path, None, said=self.not_done)
+
+        return call
+
+    @property
+    def not_done(self) -> str:
+        """Say that it did not end."""
+        return f"did not end within max_rounds={self.max_rounds} rounds"
+
 
 class Review(Step[Any, Any]):
     """Waits for an answer.
@@ -149,6 +282,29 @@ class Review(Step[Any, Any]):
         if check is not None:
             validate.plain_function(f"check of review {name!r}", check)
         self._set(check=check)
+
+    @override
+    def own_code(self) -> tuple[Callable[..., Any], object, bool]:
+        return self.check or no_function, None, False
+
+    @override
+    def refuse_stream(self, path: str) -> None:
+        raise OptionError(f"review {path!r} cannot be part of a stream: an item cannot wait for somebody")
+
+
+def listed(value: Any) -> list[Any]:
+    """Return the items that a map is given, as a list.
+
+    Raises:
+        TypeError: it is no iterable whose order lasts.
+    """
+    kind = type(value).__name__
+    if isinstance(value, str | bytes | bytearray | Mapping | AbstractSet):
+        raise TypeError(f"a map needs items whose order lasts, got {a(kind)}")
+    try:
+        return list(cast("Iterable[Any]", value))
+    except TypeError:
+        raise TypeError(f"a map needs an iterable, got {a(kind)}") from None
 
 
 def plain_result[T](whose: str, given: T) -> T:

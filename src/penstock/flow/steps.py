@@ -4,21 +4,24 @@ Steps that are called are leaves: see `penstock.flow.leaf`, which says how a kin
 (`penstock.flow.shapes`, `Pipeline`) are structure.
 """
 
-from collections.abc import Callable, Collection, Mapping
-from functools import wraps
+from collections.abc import Callable, Collection, Iterator, Mapping
+from functools import partial, wraps
 from types import FunctionType
-from typing import Any, ClassVar, Final, Generic, Self, TypeVar, cast, override
+from typing import Any, ClassVar, Final, Self, cast, override
 
 from penstock.core.errors import OptionError
-
-I_contra = TypeVar("I_contra", contravariant=True)
-O_co = TypeVar("O_co", covariant=True)
+from penstock.core.plan import Plan
+from penstock.core.text import call
+from penstock.flow.added import Added, StepCall, StepCalls
+from penstock.ops.adding import ADD, AddOptions, I_contra, ItemPart, O_co
+from penstock.ops.operator import Code, Operator
+from penstock.ops.work import AllOptions, Settings, checked_settings, tolerance_of
 
 LONGEST_NAME: Final = 100
 """Characters of the name of a step."""
 
 
-class Step(Generic[I_contra, O_co]):  # noqa: UP046 -- the new form infers no variance from a class without members
+class Step(ItemPart[I_contra, O_co]):
     """One step of a pipeline, made by `step`, `parallel`, `review` and the like; a `Pipeline` is one, too.
 
     Attributes:
@@ -61,6 +64,95 @@ class Step(Generic[I_contra, O_co]):  # noqa: UP046 -- the new form infers no va
     def children(self) -> "Mapping[str, Step[Any, Any]]":
         """Return the steps in it, by their names; of a map or a loop its body, under its own name."""
         return {}
+
+    def own_code(self) -> tuple[Callable[..., Any], object, bool]:
+        """Return what its output depends on, beside the steps in it: a function, values, and whether it is kept."""
+        return no_function, None, False
+
+    # In a stream
+
+    def refuse_stream(self, path: str) -> None:
+        """Raise `OptionError` if it, or a step in it, cannot be part of a stream."""
+        for each in self.children().values():
+            each.refuse_stream(below(path, each.name))
+
+    def bind(self, calls: StepCalls) -> StepCall:
+        """Return what calls it in a stage of a run."""
+        raise NotImplementedError
+
+    def bind_inner(self, calls: StepCalls) -> StepCall:
+        """Return what calls it as part of a composite step: failures are `StepFailed`."""
+        return self.bind(calls)
+
+    @override
+    def operator(self, options: Mapping[str, Any]) -> Operator:
+        return self.stage(options, "", self.name)
+
+    def stage(self, options: Mapping[str, Any], pipeline: str, path: str) -> Operator:
+        """Return the operator that it is in a stream, as a step of that pipeline, under that path."""
+        self.refuse_stream(path)
+        given = settings(self.name, options)
+        plan: Plan[Any, Any] = Plan(
+            name=given.name or self.name,
+            work=nothing_yet,
+            concurrency=given.concurrency or 1,
+            ordered=given.ordered,
+            buffer=given.buffer,
+            on_error=given.on_error,
+            tolerance=tolerance_of(given.on_error, given.max_failures, given.max_failure_rate),
+        )
+        added = Added(self, plan, given.concurrency, pipeline, path)
+        return Operator(
+            ADD.name,
+            added.open,
+            item_by_item=True,
+            code=self.stage_code(plan),
+            ordered=plan.ordered,
+            text=text_of(self, options),
+        )
+
+    def stage_code(self, plan: Plan[Any, Any]) -> Code:
+        """Return what the results of its stage depend on."""
+        parts = list(parts_of(self))
+        return Code(
+            plan.name,
+            partial(no_function, *(fn for _, (fn, _, _) in parts)),
+            in_band=plan.on_error == "return",
+            deps=[[each.kind, each.name, deps] for each, (_, deps, _) in parts],
+            memo=False,
+            tolerance=plan.tolerance if plan.on_error in {"skip", "collect"} else None,
+        )
+
+
+def no_function(*_parts: object) -> None:
+    """Stand for a function where a step has none; hold those of the steps in it."""
+
+
+async def nothing_yet(_: object) -> None:
+    """Stand for the work of a stage until it is opened."""
+
+
+def below(path: str, name: str) -> str:
+    """Return the path of a step in the one at `path`; "" is the top."""
+    return f"{path}/{name}" if path else name
+
+
+def parts_of(step: Step[Any, Any]) -> Iterator[tuple[Step[Any, Any], tuple[Callable[..., Any], object, bool]]]:
+    """Give a step and all steps in it, each with its code."""
+    yield step, step.own_code()
+    for each in step.children().values():
+        yield from parts_of(each)
+
+
+def settings(name: str, options: Mapping[str, Any]) -> Settings:
+    """Check the options of `Stream.add` for a step of that name."""
+    refuse_unknown("add", options, {*AddOptions.__optional_keys__, "on_error"})
+    return checked_settings(ADD, nothing_yet, cast("AllOptions", {"name": name, **options}))
+
+
+def text_of(step: Step[Any, Any], options: Mapping[str, Any]) -> str:
+    """Write the call that added a step to a stream."""
+    return call(ADD.name, repr(step), **options)
 
 
 def as_step(given: object, what: str) -> Step[Any, Any]:

@@ -1,6 +1,6 @@
 """A streaming pipeline: a named function from stream to stream."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, Generic, Unpack, cast, override
 
@@ -10,10 +10,12 @@ from penstock.durable.options import DeliverOptions
 from penstock.durable.report import RunReport
 from penstock.durable.sink import Sink
 from penstock.flow import function
-from penstock.flow.pipeline import checked_type
+from penstock.flow.pipeline import Pipeline, checked_type
 from penstock.flow.shapes import plain_result
-from penstock.flow.steps import I_contra, O_co, Step, checked_name
+from penstock.flow.steps import Step, checked_name
 from penstock.functions import as_stream, stream
+from penstock.ops.adding import I_contra, ItemPart, O_co
+from penstock.ops.operator import Operator
 from penstock.readable import OpenOptions
 from penstock.run import Run
 from penstock.streams import Stream
@@ -123,3 +125,39 @@ def _built(build: Callable[[Stream[Any]], Stream[Any]], source: Source[Any]) -> 
 
 async def _read_all(build: Callable[[Stream[Any]], Stream[Any]], items: Iterable[Any]) -> list[Any]:
     return await _built(build, stream(items)).to_list()
+
+
+def to_streaming[I, O](pipeline: Pipeline[I, O], /) -> StreamingPipeline[I, O]:
+    """Make each step of a pipeline a stage of a streaming pipeline of its name.
+
+    A step keeps its `retry`, `timeout`, `limit`, `engine`, `memo` and `deps`. Each stage has one call at a time: a
+    function of your own adds steps with a `concurrency`.
+
+    Raises:
+        OptionError: it is no pipeline, has no steps, or one that cannot be part of a stream: a review, or a step with
+            `on_interrupted="ask"`.
+    """
+    validate.instance("pipeline", pipeline, Pipeline, "a Pipeline")
+    pipeline.refuse_stream("")
+    build = partial(_each_step, pipeline)
+    return cast("StreamingPipeline[I, O]", StreamingPipeline[Any, Any](pipeline.name, build, takes=pipeline.takes))
+
+
+def _each_step(pipeline: Pipeline[Any, Any], stream: Stream[Any]) -> Stream[Any]:
+    for each in pipeline.steps:
+        stream = stream.add(_StageOf(each, pipeline.name))
+    return stream
+
+
+class _StageOf(ItemPart[Any, Any]):
+    """A step of a pipeline as a stage: its context says of which pipeline it is."""
+
+    __slots__ = ("_pipeline", "_step")
+
+    def __init__(self, step: Step[Any, Any], pipeline: str) -> None:
+        self._step = step
+        self._pipeline = pipeline
+
+    @override
+    def operator(self, options: Mapping[str, Any]) -> Operator:
+        return self._step.stage(options, self._pipeline, self._step.name)

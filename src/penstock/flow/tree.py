@@ -11,16 +11,14 @@ once: so a run goes on where it was, whatever it was killed in the middle of.
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from collections.abc import Set as AbstractSet
 from concurrent.futures import Future
 from dataclasses import dataclass
 from time import time
 from types import GenericAlias
-from typing import Any, ClassVar, Final, cast, override
+from typing import Any, ClassVar, Final, override
 
 from penstock.core.errors import as_failure, said
 from penstock.core.outcome import Failed, Ok
-from penstock.core.text import a
 from penstock.flow import codec
 from penstock.flow.codec import ClassGone
 from penstock.flow.codes import Codes
@@ -28,7 +26,7 @@ from penstock.flow.leaf import Leaf
 from penstock.flow.pipeline import Pipeline
 from penstock.flow.recorder import Recorder, Statement
 from penstock.flow.results import ErrorCode, OutputRefused, PipelineError
-from penstock.flow.shapes import Branch, Map, Parallel, Review, Rounds, plain_result
+from penstock.flow.shapes import Branch, Map, Parallel, Review, Rounds, listed, plain_result
 from penstock.flow.steps import Step
 from penstock.flow.workspace import Record, WorkspaceReader
 
@@ -755,7 +753,7 @@ class BranchNode(OneAtATime):
             tree.fail(self, "STEP_FAILED", said(error), as_failure(error, "choose"))
             return None
         if found is None:
-            tree.fail(self, "STEP_FAILED", f"no case for the key {key!r}: there are {', '.join(map(repr, step.cases))}")
+            tree.fail(self, "STEP_FAILED", step.no_case(key))
         return found
 
     @override
@@ -798,7 +796,7 @@ class RoundsNode(OneAtATime):
         elif number < step.max_rounds:
             self._begin(number, OutputOf(child.path))
         else:
-            tree.fail(self, "STEP_FAILED", f"did not end within max_rounds={step.max_rounds} rounds")
+            tree.fail(self, "STEP_FAILED", step.not_done)
 
 
 class Waiting(Node):
@@ -960,21 +958,6 @@ def gives_of(step: Step[Any, Any]) -> str:
 def type_of(value: object) -> str:
     """Return the name of the type of a value."""
     return type(value).__name__
-
-
-def listed(value: Any) -> list[Any]:
-    """Return the items that a map is given, as a list.
-
-    Raises:
-        TypeError: it is no iterable whose order lasts.
-    """
-    kind = type_of(value)
-    if isinstance(value, str | bytes | bytearray | Mapping | AbstractSet):
-        raise TypeError(f"a map needs items whose order lasts, got {a(kind)}")
-    try:
-        return list(cast("Iterable[Any]", value))
-    except TypeError:
-        raise TypeError(f"a map needs an iterable, got {a(kind)}") from None
 
 
 def _new(tree: StepTree, nodes: Iterable[Node]) -> list[Record]:

@@ -49,6 +49,7 @@ class Operator:
         ordered: whether its output shows the order of its items; None if its output is in their order, or need not be.
         text: the call that made it, in a line.
         runs_elsewhere: whether its function runs in other processes.
+        checkpoint: the name by which the state of the run knows what it keeps, or "".
     """
 
     name: str
@@ -58,6 +59,7 @@ class Operator:
     ordered: bool | None = True
     text: str = ""
     runs_elsewhere: bool = False
+    checkpoint: str = ""
 
     def shows_order(self, in_order: bool) -> bool:  # noqa: FBT001 -- it is what the answer may be
         """Whether the order of its items can be seen, if the order of its output can, or cannot (P3)."""
@@ -65,6 +67,11 @@ class Operator:
 
     def check_durable(self) -> None:
         """Raise OptionError if it cannot be part of a durable run."""
+        if self.checkpoint:
+            raise OptionError(
+                f"checkpoint({self.checkpoint}) cannot be part of a durable run: it is a snapshot in memory, and no "
+                "place to resume from"
+            )
         if not self.item_by_item:
             raise OptionError(
                 f"{self.name} cannot be part of a durable run: after a resume it would mean something else, as it "

@@ -139,7 +139,7 @@ def work(kind: Kind, fn: Callable[[Any], Any], /, **options: Unpack[AllOptions])
     Raises:
         OptionError: an option breaks its rule.
     """
-    given = _checked(kind, fn, options)
+    given = checked_settings(kind, fn, options)
     function_kind = kind_of(fn)
     engine = chosen(given.engine, function_kind, given.concurrency)
     on_loop_as = function_kind if engine is None else None
@@ -169,7 +169,7 @@ def work(kind: Kind, fn: Callable[[Any], Any], /, **options: Unpack[AllOptions])
     )
 
 
-def _checked(kind: Kind, fn: Callable[[Any], Any], options: AllOptions) -> Settings:
+def checked_settings(kind: Kind, fn: Callable[[Any], Any], options: AllOptions) -> Settings:
     """Check each option by its rule; numbers become plain ints and floats."""
     for option in options:
         if option not in AllOptions.__optional_keys__:
@@ -214,11 +214,12 @@ def _planned(
         retry=given.retry,
         limits=limits,
         on_error=given.on_error,
-        tolerance=_tolerance(given.on_error, given.max_failures, given.max_failure_rate),
+        tolerance=tolerance_of(given.on_error, given.max_failures, given.max_failure_rate),
     )
 
 
-def _tolerance(on_error: OnError, most: int | None, rate: float | None) -> Tolerance:
+def tolerance_of(on_error: OnError, most: int | None, rate: float | None) -> Tolerance:
+    """Check the options `max_failures` and `max_failure_rate`."""
     if (most is not None or rate is not None) and on_error not in {"skip", "collect"}:
         option = "max_failures" if most is not None else "max_failure_rate"
         raise OptionError(f'{option} goes with on_error="skip" or "collect", got on_error={on_error!r}')
