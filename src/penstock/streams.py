@@ -11,7 +11,7 @@ from penstock.core.retry import Seconds
 from penstock.core.text import call, line
 from penstock.core.window import Window
 from penstock.engines.local import on_loop
-from penstock.ops.adding import AddOptions, ItemPart, Part, Transform
+from penstock.ops.adding import Addable, AddableStep, AddOptions, Transform
 from penstock.ops.checkpoint import UNSET, Kept, checkpoint
 from penstock.ops.combine import CHAIN, MERGE, Combination, zipping
 from penstock.ops.deciding import deciding, skip_while, take_while
@@ -302,13 +302,13 @@ class Stream(Readable[T_co]):
     def add[U](self, step: Transform[T_co, U], /) -> "Stream[U]": ...
     @overload
     def add[U](
-        self, step: ItemPart[T_co, U], /, *, on_error: Literal["return"], **options: Unpack[AddOptions]
+        self, step: AddableStep[T_co, U], /, *, on_error: Literal["return"], **options: Unpack[AddOptions]
     ) -> "Stream[Result[U]]": ...
     @overload
     def add[U](
-        self, step: ItemPart[T_co, U], /, *, on_error: OutOfBand = "raise", **options: Unpack[AddOptions]
+        self, step: AddableStep[T_co, U], /, *, on_error: OutOfBand = "raise", **options: Unpack[AddOptions]
     ) -> "Stream[U]": ...
-    def add(self, step: Part[Any, Any], /, **options: Any) -> "Stream[Any]":
+    def add(self, step: Addable[Any, Any], /, **options: Any) -> "Stream[Any]":
         """Put a step, a pipeline or a transform of `penstock.flow` into the stream (P1-P9).
 
         A step is a stage of its name, with its own `retry`, `timeout`, `limit`, `engine`, `memo` and `deps`. A
@@ -322,7 +322,7 @@ class Stream(Readable[T_co]):
             OptionError: an option breaks its rule; or a step in it is a review or has `on_interrupted="ask"`, as an
                 item cannot wait for somebody.
         """
-        validate.instance("step", step, Part, "a step, a pipeline or a transform")
+        validate.instance("step", step, Addable, "a step, a pipeline or a transform")
         return self._with(step.operator(options))
 
     @overload

@@ -241,7 +241,7 @@ async def test_branches_loops_and_maps_are_those_of_an_engine():
     for each, said in [
         (loops, "step 'grow': did not end within max_rounds=2 rounds"),
         (cases, "step 'route': no case for the key 7: there are 1"),
-        (maps, "step 'each': a map needs an iterable, got a int"),
+        (maps, "step 'each': a map needs an iterable, got an int"),
     ]:
         with pytest.raises(penstock.flow.PipelineError, match=said):
             await stream([7]).add(each).to_list()

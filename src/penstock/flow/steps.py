@@ -13,7 +13,7 @@ from penstock.core.errors import OptionError
 from penstock.core.plan import Plan
 from penstock.core.text import call
 from penstock.flow.added import Added, StepCall, StepCalls
-from penstock.ops.adding import ADD, AddOptions, I_contra, ItemPart, O_co
+from penstock.ops.adding import ADD, AddableStep, AddOptions, I_contra, O_co
 from penstock.ops.operator import Code, Operator
 from penstock.ops.work import AllOptions, Settings, checked_settings, tolerance_of
 
@@ -21,7 +21,7 @@ LONGEST_NAME: Final = 100
 """Characters of the name of a step."""
 
 
-class Step(ItemPart[I_contra, O_co]):
+class Step(AddableStep[I_contra, O_co]):
     """One step of a pipeline, made by `step`, `parallel`, `review` and the like; a `Pipeline` is one, too.
 
     Attributes:

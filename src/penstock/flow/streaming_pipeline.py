@@ -14,7 +14,7 @@ from penstock.flow.pipeline import Pipeline, checked_type
 from penstock.flow.shapes import plain_result
 from penstock.flow.steps import Step, checked_name
 from penstock.functions import as_stream, stream
-from penstock.ops.adding import I_contra, ItemPart, O_co
+from penstock.ops.adding import AddableStep, I_contra, O_co
 from penstock.ops.operator import Operator
 from penstock.readable import OpenOptions
 from penstock.run import Run
@@ -149,7 +149,7 @@ def _each_step(pipeline: Pipeline[Any, Any], stream: Stream[Any]) -> Stream[Any]
     return stream
 
 
-class _StageOf(ItemPart[Any, Any]):
+class _StageOf(AddableStep[Any, Any]):
     """A step of a pipeline as a stage: its context says of which pipeline it is."""
 
     __slots__ = ("_pipeline", "_step")

@@ -39,7 +39,7 @@ class AddOptions(TypedDict, total=False):
     max_failure_rate: float | None
 
 
-class Part(Generic[I_contra, O_co]):  # noqa: UP046 -- the new form infers no variance from a class without members
+class Addable(Generic[I_contra, O_co]):  # noqa: UP046 -- the new form infers no variance from a class without members
     """Something that `Stream.add` puts into a stream."""
 
     __slots__ = ()
@@ -53,7 +53,7 @@ class Part(Generic[I_contra, O_co]):  # noqa: UP046 -- the new form infers no va
         raise NotImplementedError
 
 
-class ItemPart(Part[I_contra, O_co]):
+class AddableStep(Addable[I_contra, O_co]):
     """A part that is called for each item: a step."""
 
     __slots__ = ()
@@ -66,7 +66,7 @@ type MakeReader = Callable[[Scope], tuple[Callable[[AsyncIterator[Any]], AsyncIt
 """Gives for a run the function of a transform, and what signals that it will be cancelled."""
 
 
-class Transform(Part[I_contra, O_co]):
+class Transform(Addable[I_contra, O_co]):
     """A stage that reads the items itself: made by `penstock.flow.transform`, for `Stream.add`.
 
     Attributes:
