@@ -31,6 +31,12 @@ ONES = {
     "zip": (lambda s: s.zip(stream("ab")), [(0, "a"), (1, "b")]),
     "zip of three": (lambda s: s.zip(s, s.skip(4)), [(0, 0, 4), (1, 1, 5)]),
     "zip, strict": (lambda s: s.take(2).zip(stream("ab"), strict=True), [(0, "a"), (1, "b")]),
+    "scan": (lambda s: s.scan(lambda total, n: total + n, 10), [10, 11, 13, 16, 20, 25]),
+    "group_by": (lambda s: s.group_by(lambda n: n // 4), [(0, [0, 1, 2, 3]), (1, [4, 5])]),
+    "group_by, in parts": (lambda s: s.group_by(lambda n: n // 4, size=3), [(0, [0, 1, 2]), (0, [3]), (1, [4, 5])]),
+    "group_by, of nothing": (lambda s: s.take(0).group_by(str), []),
+    "tee of one": (lambda s: s.tee(lambda t: t.skip(4)), [4, 5]),
+    "tee that nobody reads": (lambda s: s.tee(lambda t: t.take(0), lambda t: t.take(0)), []),
     "batch by weight": (
         lambda s: s.batch(9, weight=lambda n: n, max_weight=5),
         [[0, 1, 2], [3], [4], [5]],

@@ -321,7 +321,9 @@ def test_an_unknown_option(operator):
     size = (2,) if operator == "map_batches" else ()
     with pytest.raises(OptionError) as raised:
         getattr(NUMBERS, operator)(work, *size, retries=3)
-    assert str(raised.value).startswith(f"{operator} has no option 'retries': there are buffer, concurrency, ")
+    assert str(raised.value).startswith(
+        f"{operator} has no option 'retries': there are buffer, buffer_bytes, concurrency, "
+    )
     assert "on_error" in str(raised.value)
 
 

@@ -282,6 +282,8 @@ SAMPLES = {
     "through": (lambda stream: stream,),
     "add": (flow.step("bool", bool),),
     "checkpoint": ("a",),
+    "tee": (lambda stream: stream,),
+    "scan": (max, 0),
 }
 """What operators are given, that take anything else than a function of an item or another stream."""
 

@@ -8,7 +8,9 @@ from penstock.core.errors import OptionError
 from penstock.core.outcome import Result
 from penstock.core.plan import OnError, OutOfBand, Plan
 from penstock.core.retry import Seconds
-from penstock.core.text import call, line
+from penstock.core.scope import Scope
+from penstock.core.stage import Stage
+from penstock.core.text import call, line, name_of
 from penstock.core.window import Window
 from penstock.engines.local import on_loop
 from penstock.ops.adding import Addable, AddableStep, AddOptions, Transform
@@ -17,11 +19,12 @@ from penstock.ops.combine import CHAIN, MERGE, Combination, zipping
 from penstock.ops.deciding import deciding, skip_while, take_while
 from penstock.ops.description import Description, combined
 from penstock.ops.flat_map import FLAT_MAP, FLATTEN
-from penstock.ops.group import Batch, WeightLimit
+from penstock.ops.group import Batch, GroupBy, WeightLimit
 from penstock.ops.map_batches import map_batches
 from penstock.ops.operator import Operator, passing
-from penstock.ops.passing import Passing, PassingFunction, Take, distinct, enumerated, skipping
-from penstock.ops.single import FILTER, FOR_EACH, MAP, TAP
+from penstock.ops.passing import Passing, PassingFunction, Take, distinct, enumerated, scanned, skipping
+from penstock.ops.single import FILTER, FOR_EACH, MAP, MAP_KEEPING, TAP
+from penstock.ops.tee import Inlet, teeing
 from penstock.ops.work import Options, work
 from penstock.readable import Readable, T_co
 
@@ -61,27 +64,98 @@ class Stream(Readable[T_co]):
 
     @overload
     def map[U](
-        self, fn: Callable[[T_co], Awaitable[U]], /, *, on_error: Literal["return"], **options: Unpack[Options]
+        self,
+        fn: Callable[[T_co], Awaitable[U]],
+        /,
+        *,
+        keep: Literal[True],
+        on_error: Literal["return"],
+        **options: Unpack[Options],
+    ) -> "Stream[Result[tuple[T_co, U]]]": ...
+    @overload
+    def map[U](
+        self,
+        fn: Callable[[T_co], U | Awaitable[U]],
+        /,
+        *,
+        keep: Literal[True],
+        on_error: Literal["return"],
+        **options: Unpack[Options],
+    ) -> "Stream[Result[tuple[T_co, U]]]": ...
+    @overload
+    def map[U](
+        self,
+        fn: Callable[[T_co], Awaitable[U]],
+        /,
+        *,
+        keep: Literal[True],
+        on_error: OutOfBand = "raise",
+        **options: Unpack[Options],
+    ) -> "Stream[tuple[T_co, U]]": ...
+    @overload
+    def map[U](
+        self,
+        fn: Callable[[T_co], U | Awaitable[U]],
+        /,
+        *,
+        keep: Literal[True],
+        on_error: OutOfBand = "raise",
+        **options: Unpack[Options],
+    ) -> "Stream[tuple[T_co, U]]": ...
+    @overload
+    def map[U](
+        self,
+        fn: Callable[[T_co], Awaitable[U]],
+        /,
+        *,
+        keep: Literal[False] = False,
+        on_error: Literal["return"],
+        **options: Unpack[Options],
     ) -> "Stream[Result[U]]": ...
     @overload
     def map[U](
-        self, fn: Callable[[T_co], U | Awaitable[U]], /, *, on_error: Literal["return"], **options: Unpack[Options]
+        self,
+        fn: Callable[[T_co], U | Awaitable[U]],
+        /,
+        *,
+        keep: Literal[False] = False,
+        on_error: Literal["return"],
+        **options: Unpack[Options],
     ) -> "Stream[Result[U]]": ...
     @overload
     def map[U](
-        self, fn: Callable[[T_co], Awaitable[U]], /, *, on_error: OutOfBand = "raise", **options: Unpack[Options]
+        self,
+        fn: Callable[[T_co], Awaitable[U]],
+        /,
+        *,
+        keep: Literal[False] = False,
+        on_error: OutOfBand = "raise",
+        **options: Unpack[Options],
     ) -> "Stream[U]": ...
     @overload
     def map[U](
-        self, fn: Callable[[T_co], U | Awaitable[U]], /, *, on_error: OutOfBand = "raise", **options: Unpack[Options]
+        self,
+        fn: Callable[[T_co], U | Awaitable[U]],
+        /,
+        *,
+        keep: Literal[False] = False,
+        on_error: OutOfBand = "raise",
+        **options: Unpack[Options],
     ) -> "Stream[U]": ...
     def map(
-        self, fn: Callable[[T_co], Any], /, *, on_error: OnError = "raise", **options: Unpack[Options]
+        self,
+        fn: Callable[[T_co], Any],
+        /,
+        *,
+        keep: bool = False,
+        on_error: OnError = "raise",
+        **options: Unpack[Options],
     ) -> "Stream[Any]":
         """Call `fn` on every item and hand on what it returns (P1-P9).
 
         Async functions run on the loop, plain `def` functions inline at concurrency 1 and in threads above, lambdas and
-        other callables on the loop. An awaitable that a function returns is awaited.
+        other callables on the loop. An awaitable that a function returns is awaited. With `keep`, results are pairs of
+        the item and what `fn` returned for it.
 
         Results come in order where that can be seen: see `ordered` of `penstock.ops.work.Options`. In order, they wait
         behind a slow head, and with `buffer=0` their places stand idle. Throughput in order, as a share of that with
@@ -100,7 +174,8 @@ class Stream(Readable[T_co]):
         Raises:
             OptionError: an option breaks its rule.
         """
-        return self._with(work(MAP, fn, on_error=on_error, **options))
+        kind = MAP_KEEPING if validate.flag("keep", keep) else MAP
+        return self._with(work(kind, fn, on_error=on_error, **options))
 
     @overload
     def filter[S](
@@ -211,6 +286,14 @@ class Stream(Readable[T_co]):
             last = validate.whole("last", last, least=1)
         return self._step("distinct", lambda: distinct(key, last), *(() if key is None else (key,)))
 
+    def scan[A](self, fn: Callable[[A, T_co], A], initial: A, /) -> "Stream[A]":
+        """Hand on `fn(so_far, item)` for every item: `reduce`, with each state on the way; `initial` is not handed on.
+
+        `fn` is a plain function. All runs begin with the same `initial`, so it must not change.
+        """
+        validate.plain_function("fn", fn)
+        return self._step("scan", lambda: scanned(fn, initial), fn)
+
     @overload
     def map_batches[U](
         self,
@@ -290,6 +373,23 @@ class Stream(Readable[T_co]):
             limit = WeightLimit(weight, validate.positive("max_weight", max_weight))
         return self._with(passing("batch", lambda scope, upstream: Batch(scope, upstream, size, seconds, limit), size))
 
+    def group_by[K: Hashable](
+        self, key: Callable[[T_co], K], /, *, size: int | None = None
+    ) -> "Stream[tuple[K, list[T_co]]]":
+        """Hand on `(key, items)` for each run of items that come one after the other with the same key.
+
+        So items that are sorted by their key give a group for each key, as `itertools.groupby` does. It holds one group
+        (P1); with `size`, an int >= 1, a longer one is handed on in parts. `key` is a plain function.
+        """
+        validate.plain_function("key", key)
+        most = None if size is None else validate.whole("size", size, least=1)
+        title = f"group_by({name_of(key)})"
+
+        def opened(scope: Scope, upstream: Stage[Any]) -> Stage[Any]:
+            return GroupBy[Any, Any](scope, upstream, title, key, most)
+
+        return self._with(passing("group_by", opened, key))
+
     def prefetch(self, count: int, /) -> "Stream[T_co]":
         """Read up to `count` items ahead, an int >= 1, while the stages below are busy; it holds that many (P1)."""
         count = validate.whole("count", count, least=1)
@@ -363,6 +463,41 @@ class Stream(Readable[T_co]):
         """Return `fn(self)`: apply a function that adds operators, so that chains of operators can have names."""
         validate.plain_function("fn", fn)
         return validate.instance("fn(stream)", fn(self), Stream, "a Stream")
+
+    @overload
+    def tee[A, B](
+        self,
+        one: "Callable[[Stream[T_co]], Stream[A]]",
+        other: "Callable[[Stream[T_co]], Stream[B]]",
+        /,
+        *,
+        ahead: int = 1,
+    ) -> "Stream[A | B]": ...
+    @overload
+    def tee[U](self, *branches: "Callable[[Stream[T_co]], Stream[U]]", ahead: int = 1) -> "Stream[U]": ...
+    def tee(self, *branches: "Callable[[Stream[Any]], Stream[Any]]", ahead: int = 1) -> "Stream[Any]":
+        """Give every item to each of several branches, and hand on what they make as it comes, as `merge` does (P3).
+
+        A branch is a plain function from a stream to a stream, as for `through`. An item is read once, and only when no
+        branch has `ahead` items waiting, an int >= 1: the slowest sets the pace (P1). A branch that ends early, by
+        `take`, leaves the others going on.
+
+        Example:
+            both = orders.tee(lambda each: each.map(bill), lambda each: each.batch(100).map(archive))
+        """
+        if not branches:
+            raise OptionError("tee must have one branch at least: functions from a stream to a stream")
+        most = validate.whole("ahead", ahead, least=1)
+        made: list[tuple[Inlet, Description]] = []
+        for branch in branches:
+            validate.plain_function("branch", branch)
+            inlet = Inlet()
+            stream = validate.instance("branch(stream)", branch(Stream(Description(inlet.origin))), Stream, "a Stream")
+            if inlet.uses_in(stream.description) != 1:
+                raise OptionError(f"branch {name_of(branch)} of tee must use the stream that it is given, once")
+            made.append((inlet, stream.description))
+        names = [name_of(branch) for branch in branches]
+        return self._with(teeing(made, most, lambda number: f"tee({names[number]})", call("tee", *names)))
 
     @overload
     def chain[A, B](self, other: "Stream[A]", another: "Stream[B]", /) -> "Stream[T_co | A | B]": ...

@@ -22,7 +22,7 @@ from penstock.core.calling import composed
 from penstock.core.closing import aclose
 from penstock.core.errors import WorkerLost, as_failure
 from penstock.core.fan_out import FanOut
-from penstock.core.limits import Schedule, WaitingLine
+from penstock.core.limits import ByKey, Schedule, WaitingLine
 from penstock.core.meter import Meter, Wait
 from penstock.core.order import InOrder
 from penstock.core.outcome import Failed
@@ -622,6 +622,7 @@ def one_too_many_comes_back():
 
 @twin("never forgets a key", "test_keys.py")
 def keeps_every_key():
+    put(ByKey, "forget", lambda self, key: None)
     put(WaitingLine, "is_idle", lambda self: False)
 
 

@@ -7,6 +7,7 @@ import asyncio
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from typing import Any
 
@@ -108,6 +109,8 @@ def behind_map(then, shape=itself):
 
 WORKING = (
     Operator("map", run_by(Stream.map, itself), in_threads=True),
+    Operator("map-key", run_by(partial(Stream.map, key=id), itself)),
+    Operator("map-bytes", run_by(partial(Stream.map, buffer_bytes=10**9, size_of=lambda _: 1), itself)),
     Operator("filter", run_by(Stream.filter, truth), in_threads=True),
     Operator("tap", run_by(Stream.tap, nothing), in_threads=True),
     Operator("map_batches", lambda items, call, **options: items.map_batches(one_by_one(call), 1, **options)),
@@ -125,6 +128,10 @@ BEHIND_MAP = (
     Operator("take_while-async", behind_map(lambda results: results.take_while(yes)), None),
     Operator("skip_while-async", behind_map(lambda results: results.skip_while(no)), None),
     Operator("distinct", behind_map(lambda results: results.distinct(key=lambda _: object(), last=2)), None),
+    Operator("map-keep", run_by(partial(Stream.map, keep=True), nothing), None, items=lambda pair: [pair[0]]),
+    Operator("scan", behind_map(lambda results: results.scan(lambda _, item: item, None)), None),
+    Operator("group_by", behind_map(lambda results: results.group_by(lambda _: 0, size=2)), None, items=lambda p: p[1]),
+    Operator("tee", behind_map(lambda results: results.tee(lambda each: each, lambda each: each.take(0))), None),
     Operator("enumerate", behind_map(Stream.enumerate), None, items=lambda pair: [pair[1]]),
     Operator("batch", behind_map(lambda results: results.batch(2)), None, items=list),
     Operator("batch-within", behind_map(lambda results: results.batch(2, within=0.5)), None, items=list),

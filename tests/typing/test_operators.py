@@ -40,6 +40,14 @@ def to_text(text: str) -> str:
     return text
 
 
+def lengths(urls: Stream[str]) -> Stream[int]:
+    return urls.map(len)
+
+
+def pairs(urls: Stream[str]) -> Stream[list[str]]:
+    return urls.batch(2)
+
+
 def generate(text: str) -> Iterator[int]:
     yield len(text)
 
@@ -129,6 +137,20 @@ def flattened(lists: Stream[list[int]], feeds: Stream[AsyncIterator[int]], words
 
 
 def batched_calls(urls: Stream[str]) -> None:
+    assert_type(urls.map(len, keep=True), Stream[tuple[str, int]])
+    assert_type(urls.map(to_list_later, keep=True, key=len, concurrency=2), Stream[tuple[str, list[int]]])
+    assert_type(urls.map(lambda url: to_list_later(url), keep=True), Stream[tuple[str, list[int]]])
+    assert_type(urls.map(len, keep=True, on_error="return"), Stream[Ok[tuple[str, int]] | Failed])
+    assert_type(urls.map(to_list_later, keep=True, on_error="return"), Stream[Ok[tuple[str, list[int]]] | Failed])
+    assert_type(urls.map(len, keep=False, buffer_bytes=9, size_of=lambda _: 1), Stream[int])
+    assert_type(urls.scan(lambda total, url: total + len(url), 0), Stream[int])
+    assert_type(urls.group_by(len), Stream[tuple[int, list[str]]])
+    assert_type(urls.group_by(lambda url: url[0], size=2), Stream[tuple[str, list[str]]])
+    assert_type(urls.tee(lengths, pairs), Stream[int | list[str]])
+    assert_type(urls.tee(lengths, lengths), Stream[int])
+    assert_type(
+        urls.tee(lambda each: each.map(len), lambda each: each.map(len), lambda each: each.map(len)), Stream[int]
+    )
     assert_type(urls.map_batches(batch_list, 8), Stream[int])
     assert_type(urls.map_batches(batch_list_later, 8, within=0.5, concurrency=4), Stream[int])
     assert_type(urls.map_batches(batch_tuple, 8), Stream[int])

@@ -58,4 +58,8 @@ def composed[J, U](
         call = retrying(once, plan.retry, meter.note_retry, may_retry, forget, stage=plan.name)
     if divided is not None:
         call = divided(call, once)
-    return call if plan.gate is None else knowing(call, plan.gate)
+    if plan.gate is not None:
+        call = knowing(call, plan.gate)
+    if (one_by_one := plan.one_by_one) is not None:
+        call = limited(call, partial(Hold, one_by_one, plan.name, meter, room=room))
+    return call

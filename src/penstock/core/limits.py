@@ -110,8 +110,9 @@ class Part(Protocol):
 class ByKey[P: Part]:
     """The part of a limit for each key in use.
 
-    Idle ones are forgotten when there are twice as many as at the last look: this is O(1) for each new key, and there
-    are never more than twice as many as are in use, plus `_FEW`.
+    A line is forgotten when it becomes idle. Schedules become idle by the clock, so they are forgotten when there are
+    twice as many as at the last look: this is O(1) for each new key, and there are never more than twice as many as are
+    in use, plus `_FEW`.
     """
 
     __slots__ = ("_by_key", "_look_at", "_make")
@@ -133,6 +134,10 @@ class ByKey[P: Part]:
                 self._look_at = max(_FEW, 2 * len(self._by_key))
             part = self._by_key[key] = self._make()
         return part
+
+    def forget(self, key: Hashable) -> None:
+        """Forget the part for `key`, which has become idle."""
+        self._by_key.pop(key, None)
 
     def all(self) -> Collection[P]:
         """Return all parts."""
@@ -388,7 +393,10 @@ class Limiter(Shared):
         """Give back what the current task took, or another task for it: the loop may close generators in others."""
         if self._stages.pop(asyncio.current_task(), None) is None:
             self._stages.popitem()
-        self._part(key).give_back(weight)
+        line: WaitingLine = self._part(key)
+        line.give_back(weight)
+        if self.keyed and line.is_idle():
+            self._parts.forget(key)
 
     def _taken_by(self, task: "asyncio.Task[Any] | None") -> str:
         stage = self._stages[task]

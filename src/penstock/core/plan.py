@@ -78,6 +78,14 @@ ANY_NUMBER: Final = Tolerance()
 
 
 @dataclass(frozen=True, slots=True)
+class ByteBudget:
+    """How much of finished results may wait: `size_of(result)` gives bytes (or any unit), `most` is their sum."""
+
+    most: int
+    size_of: Callable[[Any], float]
+
+
+@dataclass(frozen=True, slots=True)
 class Plan[T, U]:
     """The work of a window, and the checked options of its stage."""
 
@@ -91,6 +99,8 @@ class Plan[T, U]:
     timeout: float | None = None
     retry: Retry | None = None
     limits: Limits | None = None
+    one_by_one: Limits | None = None  # held by the whole call, with all its tries: a limit of 1 for each key
+    budget: ByteBudget | None = None
     on_error: OnError = "raise"
     tolerance: Tolerance = ANY_NUMBER
     on_failed: Callable[[Failed], Failed] | None = None  # told of every failure; gives what is to be known of it
@@ -101,7 +111,7 @@ class Plan[T, U]:
     @property
     def keyed(self) -> bool:
         """Whether a call may wait for its key."""
-        return self.limits is not None and self.limits.keyed
+        return self.one_by_one is not None or (self.limits is not None and self.limits.keyed)
 
     def replaced(self, **changes: Any) -> "Plan[T, U]":
         """Return this plan with some fields changed."""

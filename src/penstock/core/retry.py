@@ -247,9 +247,15 @@ class StillRunning(AttemptTimeout):
 
 def thread_back(error: BaseException) -> Callable[[], Awaitable[None]] | None:
     """Return what waits for the thread that `error` left running; None if there is none."""
+    late = still_running(error)
+    return None if late is None else late.back
+
+
+def still_running(error: BaseException) -> StillRunning | None:
+    """Return the attempt that still runs, if that is how the call has failed."""
     if isinstance(error, Exhausted):
         error = error.error
-    return error.back if isinstance(error, StillRunning) else None
+    return error if isinstance(error, StillRunning) else None
 
 
 async def _thread_is_back(error: BaseException) -> None:

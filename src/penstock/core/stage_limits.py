@@ -16,7 +16,7 @@ from typing import Any, Protocol, cast
 from penstock.core.errors import OptionError
 from penstock.core.limits import Limiter, RateLimit, Shared
 from penstock.core.meter import Meter
-from penstock.core.retry import StillRunning, tries_of_this_task
+from penstock.core.retry import still_running, tries_of_this_task
 from penstock.core.text import shown
 
 type LimitOption = Shared | Sequence[Shared]
@@ -99,11 +99,11 @@ class Hold:
         await self._begin()
         try:
             result = await work(item)
-        except StillRunning as error:
-            error.back = partial(self._give_back_after, error.back)
-            raise
-        except BaseException:
-            self.pause()
+        except BaseException as error:
+            if (late := still_running(error)) is not None:
+                late.back = partial(self._give_back_after, late.back)
+            else:
+                self.pause()
             raise
         self.pause()
         return result

@@ -40,6 +40,7 @@ class StageStats:
         running, peak_running: calls in progress.
         aside, peak_aside: calls that wait for the key of a `limit=`: they are in flight, hold no place, and do not run.
         buffered, peak_buffered: results that wait to be handed on.
+        buffered_bytes, peak_buffered_bytes: their sizes together, of a stage with `buffer_bytes=`.
         upstream_wait_s: time in which a place was free and there was no item for it.
         consumer_wait_s: time in which a place was free but not usable, because the next result was not taken.
         blocked_by_head_s: time in which a place was free but not usable, because results waited for an earlier one that
@@ -71,6 +72,8 @@ class StageStats:
     peak_in_flight: int = 0
     buffered: int = 0
     peak_buffered: int = 0
+    buffered_bytes: int = 0
+    peak_buffered_bytes: int = 0
     upstream_wait_s: float = 0.0
     consumer_wait_s: float = 0.0
     blocked_by_head_s: float = 0.0

@@ -188,7 +188,7 @@ class Window[T, U](Caller[T, U]):
     def _calls(self, attempt: AsyncFn[T, U]) -> tuple[AsyncFn[T, U], AsyncFn[T, U]]:
         """Give the function to call for an item, and the one for an item whose call is timed."""
         plan, meter = self.plan, self.meter
-        meter.times_all = plan.limits is not None or plan.retry is not None
+        meter.times_all = plan.limits is not None or plan.retry is not None or plan.one_by_one is not None
         measured = self._composed(meter.timing(attempt))
         return (measured if meter.times_all else self._composed(attempt)), measured
 

@@ -8,7 +8,7 @@ from typing import Any, Final, cast
 from penstock.core.at_hand import AT_HAND
 from penstock.core.closing import aclose, close
 from penstock.core.outcome import Failed
-from penstock.core.plan import ANY_NUMBER, DROPPED, MISSING, AsyncFn, Gate, Later, Plan
+from penstock.core.plan import ANY_NUMBER, DROPPED, MISSING, AsyncFn, ByteBudget, Gate, Later, Plan
 from penstock.durable.fingerprint import StageCode
 from penstock.durable.ledger import Dispatch, Ledger
 from penstock.durable.memo import StageMemo
@@ -47,6 +47,8 @@ def tracked_plan(
         work=form.wrap(plan.work, memo),
         inline=None if plan.inline is None or gate is not None else _single_inline(plan.inline),
         limits=None if plan.limits is None else replace(plan.limits, seen=_seen),
+        one_by_one=None if plan.one_by_one is None else replace(plan.one_by_one, seen=_seen),
+        budget=None if plan.budget is None else _budget(plan.budget),
         on_failed=_shown,
         on_passed_over=partial(_passed_over, plan.on_error),
         on_through=_through,
@@ -90,6 +92,16 @@ def _single(call: AsyncFn[Any, Any], memo: StageMemo | None) -> AsyncFn[Any, Any
     return single
 
 
+def _paired(call: AsyncFn[Any, Any], memo: StageMemo | None) -> AsyncFn[Any, Any]:
+    async def paired(item: Tracked) -> Any:
+        pair = await call(item.value)
+        if memo is not None:
+            memo.keep(item, memo.packed(pair[1]))
+        return _became(item, pair)
+
+    return paired
+
+
 def _sifting(call: AsyncFn[Any, Any], memo: StageMemo | None) -> AsyncFn[Any, Any]:
     async def sifting(item: Tracked) -> Any:
         value = await call(item.value)
@@ -98,6 +110,17 @@ def _sifting(call: AsyncFn[Any, Any], memo: StageMemo | None) -> AsyncFn[Any, An
         return _became(item, value)
 
     return sifting
+
+
+def _with_item(item: Tracked, result: Any) -> Any:
+    return _became(item, (item.value, result))
+
+
+def _budget(budget: ByteBudget) -> ByteBudget:
+    def size_of(result: Tracked) -> float:
+        return budget.size_of(result.value)
+
+    return replace(budget, size_of=size_of)
 
 
 def _single_inline(call: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -213,6 +236,7 @@ class _Form:
 
 _FORMS: Final = Forms(
     single=_Form(_single, _became),
+    paired=_Form(_paired, _with_item),
     sifting=_Form(_sifting, _sifted),
     listed=_Form(_listed, _became, takes_lists=True),
     fanned=_Form(_fanned, Tracked.outputs),

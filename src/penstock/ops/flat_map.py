@@ -24,6 +24,11 @@ class FlatMap(Kind):
     def without_tasks(self) -> bool:
         return False
 
+    @property
+    @override
+    def one_for_one(self) -> bool:
+        return False
+
     @override
     def bound(self, binding: Binding, fn: Callable[[Any], Any], timeout: float | None) -> AsyncFn[Any, Any]:
         return binding.bind_fan(fn, timeout)

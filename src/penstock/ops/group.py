@@ -1,7 +1,7 @@
 """Operators that group items."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any, override
 
@@ -113,5 +113,66 @@ class Batch[T](Through[T, list[T]]):
     @override
     def close(self) -> None:
         self._cancel_timer()
+        self._discarded += len(self._items)
+        self._items.clear()
+
+
+class GroupBy[T, K: Hashable](Through[T, tuple[K, list[T]]]):
+    """Hands on pairs of a key and the list of items that came one after the other with it, `size` items at most (P5).
+
+    A group is complete when an item with another key comes, or at the end. As with a batch, what is there is handed on
+    before an error.
+    """
+
+    __slots__ = ("_items", "_key", "_key_of", "_over", "_size")
+
+    def __init__(
+        self, scope: Scope, upstream: Stage[T], name: str, key_of: Callable[[Any], Any], size: int | None
+    ) -> None:
+        super().__init__(scope, upstream, name)
+        self._key_of = key_of
+        self._size = size
+        self._key: Any = None
+        self._items: list[T] = []
+        self._over = False
+
+    @override
+    def pull(self, room: int) -> Pulled[tuple[K, list[T]]]:
+        while not self._is_full():
+            item = END if self._over else self.upstream.pull(room)
+            if item is PENDING:
+                return PENDING
+            if item is END:
+                return self._hand_over() if self._items else END
+            self._taken += 1
+            try:
+                key = self._key_of(item)
+                is_next = bool(self._items) and bool(key != self._key)
+            except BaseException as error:  # noqa: BLE001 -- any exception is the item's outcome
+                self._fail(item, error)
+                continue
+            group = self._hand_over() if is_next else None
+            self._key = key
+            self._items.append(item)
+            if group is not None:
+                return group
+        return self._hand_over()
+
+    def _is_full(self) -> bool:
+        return self._size is not None and len(self._items) >= self._size
+
+    def _hand_over(self) -> tuple[K, list[T]]:
+        items, self._items = self._items, []
+        self._delivered += len(items)
+        return self._key, items
+
+    def _fail(self, item: T, error: BaseException) -> None:
+        self._failed += 1
+        self.scope.fail(Failed(as_failure(error), self._taken - 1, item, self.name))
+        self._over = True
+        self.scope.stop(self.upstream)
+
+    @override
+    def close(self) -> None:
         self._discarded += len(self._items)
         self._items.clear()

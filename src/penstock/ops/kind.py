@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from penstock.core.byte_budget import BudgetedWindow
 from penstock.core.plan import AsyncFn, Plan
 from penstock.core.scope import Scope
 from penstock.core.stage import Stage
@@ -24,9 +25,11 @@ class Forms[F]:
         sifting: it takes an item and says whether the item goes on.
         listed: it takes a list of items and gives a result for each.
         fanned: it takes an item and gives any number of outputs.
+        paired: it takes an item and gives its result, and the output is the pair of both.
     """
 
     single: F
+    paired: F
     sifting: F
     listed: F
     fanned: F
@@ -39,12 +42,14 @@ class Kind:
     Attributes:
         name: of the operator.
         shape: `shape(item, result)` makes the output; None means that the result is the output.
+        pairs: whether `shape` makes pairs of an item and its result.
         for_effect: whether the function is called only for its effect, so that no result can be kept.
     """
 
     name: str
     shape: Callable[[Any, Any], Any] | None = None
     for_effect: bool = False
+    pairs: bool = False
 
     @property
     def size(self) -> int:
@@ -62,6 +67,11 @@ class Kind:
         return True
 
     @property
+    def one_for_one(self) -> bool:
+        """Whether a call takes one item and gives one result: what `key`, `buffer_bytes` and `size_of` are about."""
+        return True
+
+    @property
     def shows_order(self) -> bool:
         """Whether its output shows the order of its items, whatever the options say."""
         return False
@@ -76,11 +86,11 @@ class Kind:
 
     def window(self, scope: Scope, upstream: Stage[Any], plan: Plan[Any, Any]) -> Stage[Any]:
         """Open the stage that works by `plan`."""
-        return Window(scope, upstream, plan)
+        return (Window if plan.budget is None else BudgetedWindow)(scope, upstream, plan)
 
     def form[F](self, forms: Forms[F]) -> F:
         """Pick the value of `forms` for the form of its function."""
-        return forms.single
+        return forms.paired if self.pairs else forms.single
 
     def text(self, fn: str, plan: Plan[Any, Any]) -> str:
         """Write the call that made the operator, with its main options."""
@@ -90,6 +100,7 @@ class Kind:
             *self.arguments,
             name=None if plan.name.startswith(f"{self.name}(") else plan.name,
             concurrency=plan.concurrency if plan.concurrency > 1 else None,
+            keep=self.pairs or None,
             ordered=None if self.shows_order else plan.ordered,
             buffer=plan.buffer or None,
             timeout=plan.timeout,

@@ -48,6 +48,11 @@ class MapBatches(Kind):
 
     @property
     @override
+    def one_for_one(self) -> bool:
+        return False
+
+    @property
+    @override
     def shows_order(self) -> bool:
         """True: the items of a list show their order."""
         return True

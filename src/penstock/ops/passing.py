@@ -63,6 +63,18 @@ def enumerated(start: int) -> PassingFunction:
     return lambda item: (next(numbers), item)
 
 
+def scanned(fn: Callable[[Any, Any], Any], initial: Any) -> PassingFunction:
+    """Give the state after each item: `fn(state, item)`."""
+    state = initial
+
+    def step(item: Any) -> Any:
+        nonlocal state
+        state = fn(state, item)
+        return state
+
+    return step
+
+
 def skipping(number: int) -> PassingFunction:
     """Drop the first `number` items."""
     seen = count()

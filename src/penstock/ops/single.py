@@ -24,7 +24,12 @@ def _unchanged(item: Any, _result: Any) -> Any:
     return item
 
 
+def _with_item(item: Any, result: Any) -> Any:
+    return item, result
+
+
 MAP: Final = Kind("map")
+MAP_KEEPING: Final = Kind("map", _with_item, pairs=True)
 FILTER: Final = Sifting("filter", _kept)
 TAP: Final = Kind("tap", _unchanged, for_effect=True)
 FOR_EACH: Final = Kind("for_each", _unchanged, for_effect=True)

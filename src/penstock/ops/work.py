@@ -1,7 +1,7 @@
 """Operators that run a user's function: checks their options, and opens a window per run."""
 
 import inspect
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Generator, Hashable
 from dataclasses import dataclass
 from typing import Any, TypedDict, Unpack, cast
 
@@ -9,11 +9,13 @@ from penstock.core import validate
 from penstock.core.blocking import watched
 from penstock.core.closing import close
 from penstock.core.errors import OptionError
-from penstock.core.plan import ON_ERROR, Later, OnError, Plan, Tolerance
+from penstock.core.limits import Limiter
+from penstock.core.plan import ON_ERROR, ByteBudget, Later, OnError, Plan, Tolerance
 from penstock.core.retry import Retry, Seconds
 from penstock.core.scope import Scope
 from penstock.core.stage import Stage
-from penstock.core.stage_limits import LimitOption, limits_of
+from penstock.core.stage_limits import LimitOption, Limits, limits_of
+from penstock.core.text import shown
 from penstock.engines.choosing import EngineOption, Make, bound_to, chosen, leaves_process
 from penstock.engines.engine import Engine
 from penstock.engines.local import FunctionKind, kind_of, on_loop
@@ -45,6 +47,14 @@ class MoreOptions(TypedDict, total=False):
             number.
         max_failure_rate: the share of failures among the items settled so far, 0 to 1, that "skip" and "collect"
             accept; a single failure is always accepted. Default: any share.
+        key: gives the key of an item, anything hashable: items of one key are worked on one after the other, in their
+            order and with all their tries; others go on meanwhile. An item that waits for its key is none of the
+            `concurrency` calls; `buffer` is the room for it (see `docs/limits.md`). Not for `flat_map` and
+            `map_batches`. Default: no keys.
+        buffer_bytes: an int >= 1: while finished results of so many bytes wait, no call is started, however much
+            `buffer` allows. So at most this and the results of the calls that run are held. Not for `flat_map` and
+            `map_batches`. Default: any number.
+        size_of: gives the bytes of a result for `buffer_bytes`, a number >= 0; default `len`.
         memo: keep what the function gives for an item in the sink of a durable run (see `to`), under the content of the
             item and the code of the stage. So a call that was paid for is not paid for twice: also when the run was
             killed before the root was done, or when the root has changed and this item of it has not. Items that are
@@ -63,6 +73,9 @@ class MoreOptions(TypedDict, total=False):
     limit: LimitOption | None
     max_failures: int | None
     max_failure_rate: float | None
+    key: Callable[[Any], Hashable] | None
+    buffer_bytes: int | None
+    size_of: Callable[[Any], float]
     memo: bool
     deps: object
 
@@ -98,6 +111,9 @@ class Settings:
     limit: LimitOption | None = None
     max_failures: int | None = None
     max_failure_rate: float | None = None
+    key: Callable[[Any], Hashable] | None = None
+    buffer_bytes: int | None = None
+    size_of: Callable[[Any], float] = len
     memo: bool = False
     deps: object = None
     on_error: OnError = "raise"
@@ -112,12 +128,15 @@ class Work:
     engine: Engine | Make | None
     plan: Plan[Any, Any]
     counted: bool
+    key: Callable[[Any], Hashable] | None
 
     def open(self, scope: Scope, upstream: Stage[Any], adapt: Adapt | None, in_order: bool) -> Stage[Any]:  # noqa: FBT001 -- as all
         """Open the window under `upstream`; `in_order` says whether the order of its output can be seen."""
         plan = self._bound(scope)
         if plan.ordered is None:
             plan = plan.replaced(ordered=in_order)
+        if self.key is not None:
+            plan = plan.replaced(one_by_one=Limits((), (Limiter(1, key=self.key),)))
         if adapt is not None:
             plan = adapt(self.kind, plan)
         if plan.limits is not None:
@@ -160,7 +179,7 @@ def work(kind: Kind, fn: Callable[[Any], Any], /, **options: Unpack[AllOptions])
     )
     return Operator(
         kind.name,
-        Work(kind, fn, engine, plan, counted=given.concurrency is not None).open,
+        Work(kind, fn, engine, plan, counted=given.concurrency is not None, key=given.key).open,
         item_by_item=True,
         code=code,
         ordered=True if kind.shows_order else plan.ordered,
@@ -189,9 +208,24 @@ def checked_settings(kind: Kind, fn: Callable[[Any], Any], options: AllOptions) 
     given.buffer = validate.whole("buffer", given.buffer, least=0)
     if given.name is not None:
         validate.text("name", given.name)
+    _check_one_for_one(kind, given, options)
     if given.timeout is not None:
         given.timeout = validate.seconds("timeout", given.timeout)
     return given
+
+
+def _check_one_for_one(kind: Kind, given: Settings, options: AllOptions) -> None:
+    """Check the options of operators whose calls take an item and give a result."""
+    for option, value in (("key", given.key), ("buffer_bytes", given.buffer_bytes)):
+        if value is not None and not kind.one_for_one:
+            raise OptionError(f"{option} must be None for {kind.name}, got {shown(value)}: a call is not for one item")
+    if given.key is not None:
+        validate.plain_function("key", given.key)
+    if given.buffer_bytes is not None:
+        given.buffer_bytes = validate.whole("buffer_bytes", given.buffer_bytes, least=1)
+        validate.plain_function("size_of", given.size_of)
+    elif "size_of" in options:
+        raise OptionError("size_of goes with buffer_bytes: it gives the bytes of a result")
 
 
 def _planned(
@@ -200,7 +234,9 @@ def _planned(
     """Make the plan of the window; `on_loop_as` is the kind of the function if it runs on the loop."""
     limits = limits_of(given.limit)
     called = kind.called(fn)
-    without_tasks = kind.without_tasks and on_loop_as == "plain" and given.retry is None and limits is None
+    without_tasks = (
+        kind.without_tasks and on_loop_as == "plain" and given.retry is None and limits is None and given.key is None
+    )
     seen = watched(called, title, name_of(fn)) if on_loop_as == "other" else called
     return Plan(
         name=title,
@@ -213,6 +249,7 @@ def _planned(
         timeout=cast("float | None", given.timeout),
         retry=given.retry,
         limits=limits,
+        budget=None if given.buffer_bytes is None else ByteBudget(given.buffer_bytes, given.size_of),
         on_error=given.on_error,
         tolerance=tolerance_of(given.on_error, given.max_failures, given.max_failure_rate),
     )
