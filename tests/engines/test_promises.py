@@ -1,16 +1,38 @@
 """P12: the promises hold wherever calls run; gates, which are files, say what comes before what."""
 
 import asyncio
+import gc
+import sys
+from collections import Counter
+from contextlib import suppress
 from functools import partial
 
 import pytest
+from tests.conftest import TurnClock
+from tests.guarantees.test_p9_the_loop import LONGEST, MILLISECOND, Rival
 
 import penstock
 from penstock import tasks
+from penstock.core.clock import now
 from penstock.engines import Threads
 from penstock.testing import Scripted
 
-from .work import VALUES, doubled, fail, fail_of, fail_once, fan, is_odd, kill, same, value_of, work
+from .work import (
+    VALUES,
+    doubled,
+    fail,
+    fail_in_one,
+    fail_of,
+    fail_once,
+    fan,
+    fan_or_fail,
+    is_odd,
+    is_odd_or_fail,
+    kill,
+    same,
+    value_of,
+    work,
+)
 
 pytestmark = [pytest.mark.real_time, pytest.mark.slow]
 
@@ -231,3 +253,97 @@ async def test_a_call_that_kills_its_worker_is_named(make):
     (failed,) = items.failures
     assert isinstance(failed.error, penstock.WorkerLost)
     assert str(failed.error).startswith("kill(7) ran twice, and its worker died both times: ")
+
+
+OPERATORS = {
+    "map": lambda stream, **options: stream.map(fail, **options),
+    "filter": lambda stream, **options: stream.filter(is_odd_or_fail, **options),
+    "flat_map": lambda stream, **options: stream.flat_map(fan_or_fail, **options),
+    "map_batches": lambda stream, **options: stream.map_batches(fail_in_one, 7, **options),
+}
+
+
+def is_balanced(stats):
+    outcomes = stats.delivered + stats.dropped + stats.failed + stats.cancelled + stats.discarded
+    return stats.taken == outcomes + stats.in_flight
+
+
+@pytest.mark.parametrize("on_error", ["raise", "skip", "collect", "return"])
+async def test_every_item_is_accounted_for_at_every_moment(make, on_error):
+    """P5: in the statistics of a stage on an engine, whatever its operator does with a failure."""
+    async with make() as engine:
+        for build in OPERATORS.values():
+            built = build(penstock.stream(NUMBERS), engine=engine, concurrency=8, buffer=3, on_error=on_error)
+            async with built.open() as items:
+                with suppress(ValueError):
+                    async for _ in items:
+                        assert is_balanced(items.stats()[-1])
+            stats = items.stats()[-1]
+            assert is_balanced(stats)
+            assert stats.in_flight == stats.running == stats.buffered == 0
+            assert stats.peak_running <= 8
+            if on_error == "raise":
+                assert stats.failed >= 1  # and what came with it
+            else:
+                assert (stats.taken, stats.failed) == (60, 12)
+                assert len(items.failures) == (12 if on_error == "collect" else 0)
+
+
+async def test_attempts_are_counted_and_timed(make, gates):
+    """P12: statistics are those of the run, wherever calls run."""
+    async with make() as engine:
+        retry = penstock.Retry(on=OSError, initial=0)
+        stream = penstock.stream(NUMBERS).map(partial(fail_once, str(gates.folder)), engine=engine, retry=retry)
+        async with stream.open(timing=True) as items:
+            assert [item async for item in items] == NUMBERS
+    stats = items.stats()[-1]
+    assert (stats.started, stats.succeeded, stats.retried, stats.failed) == (60, 60, 60, 0)
+    assert stats.latency.p99 < 1.0  # of the function alone: waiting for a worker, or for neighbours, is no part of it
+
+
+async def test_runs_leave_nothing_on_an_engine_that_outlives_them(make):
+    """P7: whatever became of them, also of its functions and calls."""
+
+    async def use(engine):
+        stream = penstock.stream(NUMBERS)
+        await stream.map(lambda item: item, engine=engine).drain()
+        await stream.map(fail, engine=engine, on_error="skip").drain()
+        with suppress(ValueError):
+            await stream.map(fail, engine=engine).drain()
+        async with stream.flat_map(fan, engine=engine).open() as items:
+            await anext(items)
+
+    def ours():
+        gc.collect()
+        return Counter(name for each in gc.get_objects() if (name := str(type(each).__module__)).startswith("penstock"))
+
+    async with make() as engine:
+        for _ in range(2):
+            await use(engine)
+        before = ours()
+        for _ in range(5):
+            await use(engine)
+        assert (ours() - before).total() <= 2
+
+
+@pytest.mark.parametrize("busy", ["source", "reader"])
+async def test_others_get_their_turns(make, monkeypatch, busy):
+    """P9: while results of an engine are there at once, or its source never suspends; only these move the clock."""
+    clock = TurnClock()
+    for name, module in list(sys.modules.items()):
+        if name.startswith("penstock.") and getattr(module, "now", None) is now:
+            monkeypatch.setattr(module, "now", clock)
+
+    def numbers():
+        for number in range(300):
+            clock.now += MILLISECOND * (busy == "source")
+            yield number
+
+    async with make() as engine:
+        rival = Rival(clock)
+        await asyncio.sleep(0)
+        async with penstock.stream(numbers).map(same, engine=engine, concurrency=100, buffer=50).open() as items:
+            async for _ in items:
+                clock.now += MILLISECOND * (busy == "reader")
+        most = LONGEST if busy == "source" else 2 * LONGEST  # the reader's own time comes on top, as it does inline
+        assert round(await rival.longest_wait(), 4) <= most

@@ -1,19 +1,13 @@
 """The engine of Ray, on a local cluster."""
 
-import asyncio
 import importlib.util
-import inspect
 import signal
-import sys
-from contextlib import asynccontextmanager
 
 import pytest
 
 import penstock
 
-from . import test_promises as promises
-from .conftest import Gates
-from .work import knows_penstock
+from . import contract
 
 pytestmark = [
     pytest.mark.real_time,
@@ -22,49 +16,21 @@ pytestmark = [
     pytest.mark.filterwarnings("default"),  # those of Ray
 ]
 
-SCENARIOS = (
-    promises.test_the_bound_holds_behind_a_slow_head,
-    promises.test_a_slow_call_holds_up_no_other,
-    promises.test_every_item_has_one_outcome,
-    promises.test_any_value_is_a_value,
-    promises.test_a_late_call_fails_alone,
-    promises.test_every_operator,
-    promises.test_finite_work,
-    promises.test_a_call_that_kills_its_worker_is_named,
-    promises.test_a_cancellation_is_no_failure,
-)
-
 
 async def test_the_promises_hold_on_ray(tmp_path):
-    """P12: one cluster for all, since it takes seconds to start."""
+    """P12; and Ray leaves the handler of SIGTERM alone."""
     before = signal.getsignal(signal.SIGTERM)
     async with penstock.engines.ray(2, address="local") as engine:
         assert signal.getsignal(signal.SIGTERM) is before
-
-        @asynccontextmanager
-        async def kept():
-            yield engine
-
-        assert await penstock.stream([0]).map(knows_penstock, engine=engine).to_list() == [False]
-        words = penstock.stream(["__MAIN__"]).map(str.lower, engine=engine)
-        assert await words.to_list() == ["__main__"]  # what is of this name goes by value, and so may what says it
-        for number, scenario in enumerate(SCENARIOS):
-            folder = tmp_path / str(number)
-            folder.mkdir()
-            given = {"make": kept, "gates": Gates(folder)}
-            await scenario(**{name: given[name] for name in inspect.signature(scenario).parameters})
+        await contract.keep(engine, tmp_path)
 
 
-async def test_without_ray_an_error_says_what_to_install(monkeypatch):
-    monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(ModuleNotFoundError, match=r"penstock\.engines\.ray needs ray: pip install 'penstock\[ray\]'"):
-        penstock.engines.ray()
+def test_without_ray_an_error_says_what_to_install(monkeypatch):
+    contract.is_missing_without_its_library(monkeypatch, "ray", "ray")
 
 
 def test_an_engine_that_was_not_entered_says_so():
-    engine = penstock.engines.ray()
-    with pytest.raises(penstock.MisuseError, match=r"ray\(\) is to be entered first: `async with engine:` connects"):
-        asyncio.run(penstock.stream([1]).map(knows_penstock, engine=engine).to_list())
+    contract.says_that_it_is_to_be_entered("ray")
 
 
 @pytest.mark.parametrize(

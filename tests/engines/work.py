@@ -69,6 +69,18 @@ def is_odd(item):
     return item % 2 == 1
 
 
+def is_odd_or_fail(item):
+    return is_odd(fail(item))
+
+
+def fan_or_fail(item):
+    yield from [fail(item)] * (item % 4)
+
+
+def fail_in_one(items):
+    return list(map(fail, items))
+
+
 def knows_penstock(_):
     return any(name.split(".")[0] == "penstock" for name in sys.modules)
 
