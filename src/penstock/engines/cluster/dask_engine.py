@@ -3,6 +3,7 @@
 High-level idea: the scheduler of Dask sees no tasks. Each worker is asked directly (`Client.run`): equal calls are two
 calls, a death is told by the connection that breaks, and no setting of the cluster has a say in what runs where, how
 often, and whose fault it is. A call that is to be stopped has its worker killed by its nanny, which starts another one.
+The scheduler sees the end of our connection: if the driver is killed, it has workers end what they do for it.
 
 All that is of Dask runs on the event loop of its own thread.
 """
@@ -97,6 +98,7 @@ class Dask(ClusterEngine):
         self._runner = b""
         self._work = _work_of_workers()
         self._end = _end_of_workers()
+        self._watcher = f"penstock {self._name}"
         self._taken: set[str] = set()
 
     @override
@@ -134,6 +136,11 @@ class Dask(ClusterEngine):
         if not found:
             rule = "that of a cluster that has workers with nannies, which kill them where a call is to be stopped"
             raise OptionError(f"address must be {rule}, got {address!r}, which has none")
+        pickle: Any = import_module("distributed.protocol.pickle")
+        leave = {"op": "run", "function": pickle.dumps(self._work), "args": pickle.dumps((self._name, "leave"))}
+        with suppress(ValueError):  # a scheduler may be told to load nothing: then a call of a killed driver runs on
+            watcher = _watcher(self._dask, self._client.id, self._watcher, leave)
+            self._client.register_plugin(watcher, name=self._watcher)
         return self._workers or len(found)
 
     @override
@@ -141,6 +148,8 @@ class Dask(ClusterEngine):
         client, cluster = self._client, self._cluster
         if client is not None and cluster is None:
             wait([self._call(address, "end") for address in self._taken], GOODBYE)
+            with suppress(Exception):  # it is gone, or was not told
+                client.unregister_scheduler_plugin(self._watcher)
         self._client = self._cluster = None
         for each in (client, cluster):
             if each is not None:
@@ -221,6 +230,8 @@ def _work_of_workers() -> Callable[..., Any]:
 
     async def work(name: str, method: str, *arguments: Any, dask_worker: Any = None) -> bytes:
         import asyncio  # noqa: PLC0415 -- where it runs
+        import os  # noqa: PLC0415
+        import signal  # noqa: PLC0415
         from pickle import dumps, loads  # noqa: PLC0415
 
         kept: Any = dask_worker.__dict__.setdefault("penstock_runners", {})
@@ -230,10 +241,13 @@ def _work_of_workers() -> Callable[..., Any]:
             kept[name] = loads(runner)(*given), asyncio.Event()  # noqa: S301
         elif method == "watch":
             await kept[name][1].wait()
-        elif method == "end":
-            runner, ended = kept.pop(name)
-            runner.end()
-            ended.set()
+        elif method in {"end", "leave"}:
+            runner, ended = kept.pop(name, (None, None))
+            if runner is not None:
+                if method == "leave" and runner.busy():  # nobody waits for this call any more
+                    os.kill(os.getpid(), signal.SIGKILL)
+                runner.end()
+                ended.set()
         else:
             runner, _ = kept[name]
             said = await asyncio.get_running_loop().run_in_executor(None, getattr(runner, method), *arguments)
@@ -252,3 +266,18 @@ def _end_of_workers() -> Callable[..., Any]:
         os.kill(dask_worker.pid, signal.SIGKILL)
 
     return end
+
+
+def _watcher(library: Any, client: str, name: str, leave: dict[str, Any]) -> Any:
+    """What the scheduler is given, under a name, to notice that a client is gone; it goes by value, too."""
+
+    class Watcher(library.SchedulerPlugin):  # type: ignore[misc]
+        """Sends a message to all workers when the client is removed."""
+
+        def remove_client(self, scheduler: Any, client: str) -> None:
+            if client == watched:
+                scheduler.remove_plugin(name=name)
+                scheduler.loop.add_callback(scheduler.broadcast, msg=leave, on_error="ignore")
+
+    watched = client
+    return Watcher()

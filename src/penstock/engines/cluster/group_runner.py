@@ -102,6 +102,10 @@ class GroupRunner:
         self._over.wait()
         return self._report()
 
+    def busy(self) -> bool:
+        """Whether a call runs, or is about to."""
+        return self._end > 0 and not self._over.is_set()
+
     def end(self) -> None:
         """End its thread, when the call that runs is over."""
         self._groups.put(None)
