@@ -24,6 +24,7 @@ from penstock.progress import _table
 from penstock.readable import Readable
 from penstock.sync import SyncRun
 from penstock.workflows.documents.embed_job import EmbedOptions
+from penstock.workflows.fetching.fetch_job import FetchOptions
 
 TEXT = (Path(__file__).parent.parent / "docs" / "reference.md").read_text()
 MODULES = penstock, tasks, sinks, durable, engines, flow, workflows, testing
@@ -234,11 +235,16 @@ def test_the_options_of_embed_are_explained():
     assert options == EmbedOptions.__optional_keys__
 
 
+def test_the_options_of_fetch_are_explained():
+    options = {code for row in rows("Fetching") if len(row) == 4 for code in codes(row[0])}
+    assert options == FetchOptions.__optional_keys__
+
+
 def test_every_public_name_has_a_row_and_every_call_is_written_as_the_code_has_it():
     headings = re.findall(r"^## (.+)$", TEXT, re.MULTILINE)
     elsewhere = {code for heading in SECTIONS | OPTIONS for code in entries(heading)}
     rest = [code for heading in headings if heading not in SECTIONS | OPTIONS for code in entries(heading)]
-    options = set(entries("Options of finite work")) | EmbedOptions.__optional_keys__
+    options = set(entries("Options of finite work")) | EmbedOptions.__optional_keys__ | FetchOptions.__optional_keys__
     known = PUBLIC | {kind.__name__: kind for kind in NOT_PUBLIC}
     for code in set(rest) - options:
         name = code.partition("(")[0]

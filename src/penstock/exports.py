@@ -8,14 +8,21 @@ from typing import Any
 
 
 def exports(
-    package: str, homes: Mapping[str, Iterable[str]], extras: Mapping[str, str], *, modules: Iterable[str] = ()
+    package: str,
+    homes: Mapping[str, Iterable[str]],
+    extras: Mapping[str, str],
+    *,
+    modules: Iterable[str] = (),
+    extras_of: Mapping[str, Mapping[str, str]] | None = None,
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
     """Return `__getattr__` and `__dir__` of `package`, whose names live in the modules that are the keys of `homes`.
 
     `extras` maps libraries to the extra of penstock that installs them: if one is missing, the error names the extra.
-    `modules` are those of the package that need no import of their own.
+    `extras_of` has others for the homes in a package, by its name. `modules` are those of the package that need no
+    import of their own.
     """
     parts = set(modules)
+    rooms: Mapping[str, Mapping[str, str]] = extras_of or {}
     home_of = {name: home for home, names in homes.items() for name in names}
 
     def imported(name: str) -> Any:
@@ -23,8 +30,10 @@ def exports(
             return import_module(f"{package}.{name}")
         if name not in home_of:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        with naming_extras(f"{package}.{name}", extras):
-            value = getattr(import_module(home_of[name]), name)
+        home = home_of[name]
+        special: Mapping[str, str] = rooms.get(home.rpartition(".")[0], {})
+        with naming_extras(f"{package}.{name}", {**extras, **special}):
+            value = getattr(import_module(home), name)
         setattr(sys.modules[package], name, value)
         return value
 

@@ -7,7 +7,8 @@ import pytest
 from penstock.sinks import SqliteVectors
 from penstock.workflows.documents.chunking import split
 
-from ..embedding_server import HANG, KEY, Server, error, good, refused_without  # noqa: TID252 -- tests are no package to name
+from ..embedding_server import KEY, Server, error, good, refused_without  # noqa: TID252 -- tests are no package to name
+from ..http_server import HANG  # noqa: TID252 -- as above
 
 pytestmark = pytest.mark.slow
 

@@ -4,12 +4,9 @@ import asyncio
 import gzip
 import json
 import random
-import socket
 import string
-import threading
 import traceback
 import zlib
-from contextlib import suppress
 from datetime import UTC, datetime
 
 import pytest
@@ -18,10 +15,12 @@ from hypothesis import strategies as some
 
 from penstock import OptionError, Retry
 from penstock.workflows import EmbedderUnavailableError, EmbedError, OpenAIEmbedder, embedder_named
-from penstock.workflows.documents.embedders import body, wire
+from penstock.workflows import http_body as body
+from penstock.workflows.documents.embedders import wire
 from penstock.workflows.documents.embedders.openai import transient
 
-from ..embedding_server import HANG, KEY, Reply, Server, error, good, vector  # noqa: TID252 -- tests are no package to name
+from ..embedding_server import KEY, Server, error, good, vector  # noqa: TID252 -- tests are no package to name
+from ..http_server import HANG, Raw, Reply, bomb  # noqa: TID252 -- as above
 
 pytestmark = [pytest.mark.real_time, pytest.mark.slow]
 
@@ -96,12 +95,6 @@ async def test_a_wait_of_nothing_is_no_reason_to_ask_at_once():
 # Bodies
 
 
-def bomb(size, coding="gzip"):
-    """So many zero bytes, compressed."""
-    press = zlib.compressobj(wbits={"gzip": 31, "deflate": 15, "raw": -15}[coding])
-    return b"".join(press.compress(bytes(1 << 20)) for _ in range(size >> 20)) + press.flush()
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("coding", ["gzip", "deflate", "raw"])
 @pytest.mark.parametrize("status", [200, 400])
@@ -162,36 +155,6 @@ async def test_what_a_body_may_weigh_grows_with_what_it_has_to_hold():
     answer = Reply(200, {"data": [{"index": index, "embedding": numbers} for index in range(64)]})
     with Server(otherwise=answer) as server:
         assert len(await ask(server.url, texts=["a"] * 64, dimensions=12_288)) == 64
-
-
-class Raw:
-    """A server that sends these bytes and then goes on with `more` for ever, or closes."""
-
-    def __init__(self, first, more=b"", *, tls=False):
-        self._first, self._more, self.sent = first, more, 0
-        self._socket = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http{'s' * tls}://127.0.0.1:{self._socket.getsockname()[1]}/v1"
-        self._thread = threading.Thread(target=self._serve)
-
-    def __enter__(self):
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self._socket.shutdown(socket.SHUT_RDWR)
-        self._socket.close()
-        self._thread.join()
-
-    def _serve(self):
-        with suppress(OSError):
-            while True:
-                connection = self._socket.accept()[0]
-                with connection, suppress(OSError):
-                    connection.recv(65_536)
-                    connection.sendall(self._first)
-                    while self._more:
-                        connection.sendall(self._more)
-                        self.sent += len(self._more)
 
 
 HEAD = b"HTTP/1.1 %d X\r\n"

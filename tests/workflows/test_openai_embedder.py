@@ -28,7 +28,8 @@ from penstock.workflows.documents.embedders import wire
 from penstock.workflows.documents.embedders.openai import transient
 from penstock.workflows.secret import Secret
 
-from ..embedding_server import HANG, KEY, Reply, Server, error, good, refused_without, vector  # noqa: TID252 -- tests are no package to name
+from ..embedding_server import KEY, Server, error, good, refused_without, vector  # noqa: TID252 -- tests are no package to name
+from ..http_server import HANG, Reply  # noqa: TID252 -- as above
 
 pytestmark = [pytest.mark.real_time, pytest.mark.slow]
 

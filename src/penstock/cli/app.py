@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from penstock.cli import embedder_options, manual
+from penstock.workflows.secret import Secret
 
 app: typer.Typer = typer.Typer(
     name="penstock",
@@ -106,6 +107,70 @@ def embed(
     given = {name: value for name, value in options.items() if value is not None}
     asked = embedder_options.Asked(embedder, model, base_url, api_key)
     raise typer.Exit(run(paths, to, given, asked, as_json=json))
+
+
+@app.command(help=manual.FETCH)
+def fetch(
+    urls: Annotated[str, typer.Argument(metavar="URLS", help="A file of CSV or lines of JSON; - is stdin.")],
+    *,
+    to: Annotated[str, typer.Option("--to", metavar="DB", help="The SQLite database; made if there is none.")],
+    key: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="The column of the keys. [default: the first]")
+    ] = None,
+    concurrency: Annotated[int | None, typer.Option(metavar="N", help="Requests at once. [default: 16]")] = None,
+    per_host: Annotated[
+        int | None, typer.Option(metavar="N", help="Requests at once to one host. [default: 4]")
+    ] = None,
+    rate: Annotated[
+        float | None, typer.Option(metavar="N", help="Requests a second to one host. [default: any number]")
+    ] = None,
+    retry: Annotated[
+        int | None, typer.Option(metavar="N", help="Further tries of a request that may do better. [default: 3]")
+    ] = None,
+    timeout: Annotated[
+        float | None,
+        typer.Option(metavar="SECONDS", help="For one try in whole, redirects and body included. [default: 30]"),
+    ] = None,
+    max_bytes: Annotated[
+        int | None, typer.Option(metavar="BYTES", help="A larger body fails. [default: 10000000]")
+    ] = None,
+    max_redirects: Annotated[
+        int | None, typer.Option(metavar="N", help="Redirects of a request. [default: 10]")
+    ] = None,
+    allow_private: Annotated[
+        bool, typer.Option("--allow-private", help="Also connect to hosts that are not of the public Internet.")
+    ] = False,
+    header: Annotated[
+        list[Secret] | None,
+        typer.Option(
+            metavar="'NAME: VALUE'|@FILE", parser=Secret, help="Sent with requests; @ reads a file; may be repeated."
+        ),
+    ] = None,
+    refresh: Annotated[
+        bool,
+        typer.Option("--refresh/--no-refresh", help="Ask again for what a complete run has fetched, if it is new."),
+    ] = True,
+    prune: Annotated[bool, typer.Option("--prune", help="Remove records of keys that are gone from URLS.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the report as JSON to stdout, and nothing else.")] = False,
+) -> None:
+    """Run `penstock fetch`."""
+    from penstock.cli.fetch import run  # noqa: PLC0415 -- see above
+
+    options = {
+        "key": key,
+        "concurrency": concurrency,
+        "per_host": per_host,
+        "rate": rate,
+        "retry": retry,
+        "timeout": timeout,
+        "max_bytes": max_bytes,
+        "max_redirects": max_redirects,
+        "allow_private": allow_private,
+        "refresh": refresh,
+        "prune": prune,
+    }
+    given = {name: value for name, value in options.items() if value is not None}
+    raise typer.Exit(run(urls, to, given, header or (), as_json=json))
 
 
 @app.command(help=manual.SEARCH)

@@ -22,6 +22,8 @@ _OPTIONS = {
     "key": "--api-key",
     "k": "-k",
     "paths": "PATH",
+    "path": "URLS",
+    "headers": "--header",
     "index": "INDEX",
     **{
         name: f"--{name.replace('_', '-')}"
@@ -35,6 +37,12 @@ _OPTIONS = {
             "embedder",
             "model",
             "base_url",
+            "per_host",
+            "rate",
+            "retry",
+            "timeout",
+            "max_bytes",
+            "max_redirects",
         )
     },
 }

@@ -1,13 +1,14 @@
 """The texts of `--help`. A backspace alone on a line keeps the paragraph below it as it is written."""
 
 PENSTOCK = """
-Index documents and search them. Run pipelines of steps. Look at durable runs: what is done, what has failed, what to do
-again.
+Index documents and search them. Fetch many URLs into a table. Run pipelines of steps. Look at durable runs: what is
+done, what has failed, what to do again.
 
 \b
 Examples:
   penstock embed docs --to index.db           make or update an index
   penstock search index.db compress bytes     search it
+  penstock fetch urls.csv --to out.db         fetch URLs, one record a key
   penstock run article.yaml -i '"rivers"'      run a pipeline of steps
   penstock resume .penstock RUN               go on with its run
   penstock runs results.db                    list the durable runs of a database, or the runs of a workspace
@@ -54,6 +55,51 @@ Examples:
   penstock embed docs --to openai.db --embedder openai:text-embedding-3-small --memo
   penstock embed docs --to local.db --embedder openai:nomic-embed-text --base-url http://localhost:11434/v1
   penstock embed docs --to model.db --embedder sentence-transformers:models/all-MiniLM-L6-v2
+"""
+
+FETCH = """
+Fetch the URLs in URLS into the table "records" of DB, one record a key. The same command goes on after it was stopped
+or killed. After it is complete, it asks again, and only for what is new (ETag, Last-Modified).
+
+URLS is CSV with a header, or lines of JSON; - is stdin. The first column is the key, unless --key names another. Every
+other column is an endpoint, in the rows where it holds a URL of http or https. With a single column, that is the key
+and the URL.
+
+\b
+  id,profile,orders
+  7,https://api.example.com/users/7,https://shop.example.com/orders?user=7
+becomes a record with the columns
+  id  profile_status  profile_body  profile_error  orders_status  orders_body  orders_error
+and "validators", which is for the next run.
+
+Bodies: JSON and other text are text, anything else is bytes. status is that of the last answer; error says why it is no
+good, and then the body is the last good one of that URL. A key of which nothing can be fetched is set aside: see
+"penstock dead DB"; its former record stays, and the next run tries it again.
+
+Requests that may do better are tried again: no connection, too slow, 408, 425, 429, 5xx; after 0.5 s and more, or as
+long as the server asks (Retry-After), 60 s at most.
+
+Addresses: only those of the public Internet are connected to, also by redirects; others, as of this machine, its
+network or its cloud, need --allow-private. Proxies of the environment are not used.
+
+Headers go to every host that URLS names. Where a redirect leads to another host, only Accept, Accept-Language and
+User-Agent go with it. Others on this machine can see the command line, so keep secrets in a file: --header @FILE.
+Neither URLs nor headers are shown or stored; a URL that is the key is.
+
+Ctrl-C or SIGTERM finishes what is in flight and stops; a request has three seconds for that. A second one aborts.
+What was stored stays in both cases.
+
+Exit codes: 0 done; 1 some keys failed or are incomplete, or there are no rows; 2 bad usage; 3 not done: URLS cannot be
+read, the disk refuses, DB is damaged, or another process writes to it; 130 stopped by Ctrl-C; 143 stopped by SIGTERM.
+
+\b
+Examples:
+  penstock fetch urls.csv --to out.db
+  penstock fetch users.jsonl --to users.db --key id --per-host 2 --rate 5
+  penstock fetch urls.csv --to out.db --header @secrets.txt --header 'Accept: application/json'
+  cut -d, -f1,4 all.csv | penstock fetch - --key id --to out.db
+  penstock fetch intranet.csv --to out.db --allow-private --timeout 5 --retry 0
+  sqlite3 out.db "SELECT id, profile_body ->> 'name' FROM records WHERE profile_error IS NULL"
 """
 
 SEARCH = """

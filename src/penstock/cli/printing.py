@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from penstock.core.text import escaped as shown
 
 if TYPE_CHECKING:
-    from penstock.workflows import EmbedReport, Hit
+    from penstock.workflows import EmbedReport, FetchReport, Hit
 
 _LISTED = 50
 
@@ -55,6 +55,26 @@ def summary(report: "EmbedReport", *, pruned: bool = False) -> Iterator[str]:
         yield from _listed((f"{place(f.path)}: {shown(f.reason)}" for f in report.failures), report.failed)
     if report.peak_memory is not None:
         yield f"  peak memory {report.peak_memory / 1e6:,.0f} MB"
+
+
+def fetched(report: "FetchReport") -> Iterator[str]:
+    """Tell in lines what a run of `fetch` did."""
+    done = f"{counted(report.records, 'record')} stored with {counted(report.requests, 'request')}"
+    yield f"{shown(report.target)}: {done} in {report.seconds:.1f} s"
+    if report.already_done:
+        yield f"  {counted(report.already_done, 'record')} fetched before, skipped"
+    if report.unchanged:
+        yield f"  {counted(report.unchanged, 'record')} with nothing new"
+    if report.missing:
+        left = "removed" if report.removed else "still in the table (--prune removes them)"
+        yield f"  {counted(report.missing, 'key')} gone since, {left}"
+    if report.incomplete:
+        yield f"  {counted(report.incomplete, 'record')} incomplete: what failed keeps its former body"
+    if report.failed:
+        yield f"  {counted(report.failed, 'key')} set aside, as nothing of them could be fetched"
+    if report.incomplete or report.failed:
+        lines = (f"{shown(str(f.key))}: {shown(f.reason)}" for f in report.failures)
+        yield from _listed(lines, report.incomplete + report.failed)
 
 
 def hits(found: Iterable["Hit"]) -> Iterator[str]:

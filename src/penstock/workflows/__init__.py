@@ -1,4 +1,4 @@
-"""Ready-made jobs: `embed` documents into an index, `search` it."""
+"""Ready-made jobs: `embed` documents into an index, `search` it; `fetch` URLs into a table."""
 
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from penstock.workflows.documents.embedders.openai import OpenAIEmbedder
     from penstock.workflows.documents.reading import DocumentError
     from penstock.workflows.documents.search import Hit, embedder_of, search
+    from penstock.workflows.fetching.fetch_job import FetchJob, FetchOptions, fetch
+    from penstock.workflows.fetching.fetch_report import FetchFailure, FetchReport
+    from penstock.workflows.fetching.fetcher import Fetcher, FetchError
+    from penstock.workflows.fetching.url_file import FetchRow, fetch_rows
 else:
     __getattr__, __dir__ = exports(
         __name__,
@@ -31,6 +35,10 @@ else:
             "penstock.workflows.documents.reading": ("DocumentError",),
             "penstock.workflows.documents.embed_report": ("EmbedReport", "Failure"),
             "penstock.workflows.documents.search": ("Hit", "embedder_of", "search"),
+            "penstock.workflows.fetching.fetch_job": ("FetchJob", "FetchOptions", "fetch"),
+            "penstock.workflows.fetching.fetch_report": ("FetchFailure", "FetchReport"),
+            "penstock.workflows.fetching.fetcher": ("FetchError", "Fetcher"),
+            "penstock.workflows.fetching.url_file": ("FetchRow", "fetch_rows"),
         },
         extras={
             "apsw": "embed",
@@ -41,6 +49,7 @@ else:
             "webencodings": "embed",
             "httpx": "openai",
         },
+        extras_of={"penstock.workflows.fetching": {"apsw": "fetch", "httpcore": "fetch", "httpx": "fetch"}},
     )
 
 __all__ = [
@@ -52,6 +61,13 @@ __all__ = [
     "Embedder",
     "EmbedderUnavailableError",
     "Failure",
+    "FetchError",
+    "FetchFailure",
+    "FetchJob",
+    "FetchOptions",
+    "FetchReport",
+    "FetchRow",
+    "Fetcher",
     "HashEmbedder",
     "HeldError",
     "Hit",
@@ -63,5 +79,7 @@ __all__ = [
     "embed",
     "embedder_named",
     "embedder_of",
+    "fetch",
+    "fetch_rows",
     "search",
 ]

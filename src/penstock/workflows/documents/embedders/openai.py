@@ -16,7 +16,8 @@ from penstock.core import validate
 from penstock.core.errors import AttemptTimeout, OptionError
 from penstock.core.retry import Retry, Seconds
 from penstock.functions import stream
-from penstock.workflows.documents.embedders import EmbedError, Vectors, body, wire
+from penstock.workflows import http_body as body
+from penstock.workflows.documents.embedders import EmbedError, Vectors, wire
 from penstock.workflows.secret import Secret, Unchecked
 
 BASE_URL = "https://api.openai.com/v1"

@@ -20,7 +20,7 @@ async def read(sent: AsyncIterable[bytes], coding: str, limit: int) -> bytes:
     """Return the first `limit` bytes of a body and, if it is longer, one more; the rest is not read.
 
     Raises:
-        CodingError: it cannot be decompressed.
+        CodingError: it cannot be decompressed, or ends before its compressed data does.
     """
     decoded, body, came = _Decoder(coding.strip().lower()), bytearray(), 0
     async for chunk in sent:
@@ -28,8 +28,11 @@ async def read(sent: AsyncIterable[bytes], coding: str, limit: int) -> bytes:
         body += decoded(chunk, limit + 1 - len(body))
         if len(body) > limit or came > limit:
             break
-    if came > limit >= len(body):  # nothing that is worth having is longer when it is compressed
+    if len(body) > limit:
+        return bytes(body)
+    if came > limit:  # nothing that is worth having is longer when it is compressed
         raise CodingError(f"more than {limit:,} bytes hold less than that")
+    decoded.check_end()
     return bytes(body)
 
 
@@ -51,3 +54,8 @@ class _Decoder:
             return self._inflate.decompress(chunk, most)
         except zlib.error as error:
             raise CodingError(str(error)) from error
+
+    def check_end(self) -> None:
+        """Raise `CodingError` if data was missing at the end, or more came behind it."""
+        if self._began and (not self._inflate.eof or self._inflate.unused_data):
+            raise CodingError("the compressed data is cut off, or more follows behind its end")

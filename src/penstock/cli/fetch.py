@@ -1,0 +1,98 @@
+"""The body of `penstock fetch`."""
+
+import asyncio
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import typer
+
+from penstock.cli.failing import DONE, NOT_DONE, SOME_FAILED, code_of, complain, ended_by, guarded
+from penstock.cli.printing import fetched
+from penstock.cli.watching import Shown, watched
+from penstock.core.errors import OptionError
+from penstock.core.stats import Stats
+from penstock.workflows.secret import Secret
+
+if TYPE_CHECKING:
+    from penstock.workflows import FetchJob, FetchReport
+
+_COUNTS: Final = {"request": "fetch URLs", "store": "store records"}
+
+
+def run(urls: str, target: str, options: dict[str, Any], headers: Iterable[Secret], *, as_json: bool) -> int:
+    """Fetch, print, and return the exit code."""
+
+    def command() -> int:
+        from penstock.workflows import FetchJob  # noqa: PLC0415 -- its libraries are an extra
+
+        job = FetchJob(urls, target, **options, headers=_parsed(headers))
+        failure, stopped_by = asyncio.run(watched(job, _shown(job)))
+        if failure is not None:
+            complain(failure)
+            if not job.opened:
+                return code_of(failure)
+        report, nothing = job.report(), False
+        _print(report, as_json=as_json)
+        if not job.opened:
+            complain("ended early, before anything was stored")
+        elif failure is not None or report.interrupted:
+            complain(f"ended early; what was stored is in {report.target}, and the same command goes on from there")
+        elif nothing := not (report.records or report.already_done or report.failed):
+            complain(f"there are no rows in {urls}")
+        if stopped_by is not None:
+            return ended_by(stopped_by)
+        if failure is not None:
+            return NOT_DONE
+        return SOME_FAILED if report.failed or report.incomplete or nothing else DONE
+
+    return guarded(command)
+
+
+def _shown(job: "FetchJob") -> Shown:
+    return Shown(lambda: _stats_of(job), lambda: _note_of(job), "record", lambda: job.report().first_row_seconds)
+
+
+def _stats_of(job: "FetchJob") -> Stats:
+    """Return the stages of the job, each named with what it counts."""
+    report = job.report()
+    return Stats(tuple(replace(stage, name=_COUNTS[stage.name]) for stage in report.stages), report.seconds)
+
+
+def _note_of(job: "FetchJob") -> str:
+    report = job.report()
+    return f"{report.requests:,} requests, {report.not_modified:,} not modified"
+
+
+def _parsed(headers: Iterable[Secret]) -> dict[str, Secret]:
+    """Read headers as they are given: `Name: value`, or @ and a file with one a line. Messages show no value."""
+    parsed = dict[str, Secret]()
+    for given in headers:
+        for number, line in enumerate(_lines(given), 1):
+            name, colon, value = line.partition(":")
+            if not colon or not name.strip():
+                raise OptionError(f"headers must be written as 'Name: value', got another in line {number}")
+            parsed[name.strip()] = Secret(value)
+    return parsed
+
+
+def _lines(given: Secret) -> list[str]:
+    if not given.reveal().startswith("@"):
+        return [given.reveal()]
+    path = given.reveal()[1:]
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not text in UTF-8"
+        raise OptionError(f"headers must come from a file that can be read, got {path!r}: {reason}") from None
+    return [line for line in text.splitlines() if line.strip()]
+
+
+def _print(report: "FetchReport", *, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(asdict(report)))
+        return
+    for line in fetched(report):
+        typer.echo(line)

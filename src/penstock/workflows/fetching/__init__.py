@@ -1,0 +1,1 @@
+"""Fetches many URLs into one record a key: `penstock fetch`."""
