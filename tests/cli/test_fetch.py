@@ -2,6 +2,8 @@
 
 import json
 import signal
+import subprocess
+import sys
 from collections import Counter
 
 import apsw
@@ -84,7 +86,7 @@ def test_what_fails_is_told_without_its_url(server, write, penstock, tmp_path):
     done = penstock(*COMMAND, "--retry", "0", "--header", "@secrets", "--header", "Accept: text/x")
     assert done.code == 1
     assert "  1 record incomplete: what failed keeps its former body\n" in done.out
-    assert "  1 key set aside, as nothing of them could be fetched\n" in done.out
+    assert "  1 key set aside; what they had before stays\n" in done.out
     assert "    0: a: 404 Not Found\n" in done.out
     assert "    x: a: no connection: " in done.out
     assert {request["x-key"] for request in server.requests} == {SECRET}
@@ -160,6 +162,21 @@ def test_a_second_signal_aborts_and_loses_nothing(server, write, started_penstoc
     server._otherwise = page
     again = penstock(*COMMAND, "--json")
     assert (again.code, again.json["already_done"], len(records())) == (0, some, 40)
+
+
+def test_a_signal_ends_the_wait_for_more_rows(server, tmp_path):
+    command = [sys.executable, "-m", "penstock", "fetch", "-", "--key", "id", "--to", "out.db", "--allow-private"]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path
+    ) as running:
+        running.stdin.write(f"id,a\n1,{server.url}/1\n")
+        running.stdin.flush()
+        server.wait_for()
+        running.send_signal(signal.SIGINT)
+        assert running.wait(60) == 130
+        told = running.stderr.read()
+    assert "ended early; what was stored is in out.db, and the same command goes on from there\n" in told
+    assert "Traceback" not in told
 
 
 def test_a_run_that_is_killed_goes_on_and_asks_for_nothing_that_is_stored(

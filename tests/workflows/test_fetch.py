@@ -1,5 +1,6 @@
 """Fetching URLs into a table, against real servers on loopback sockets."""
 
+import asyncio
 import gzip
 import logging
 import random
@@ -124,6 +125,29 @@ async def test_the_next_run_asks_only_for_what_is_new(urls, db):
         third = await fetched(path, db)
         assert (third.unchanged, third.not_modified) == (4, 9)
         assert rows_in(db) == before | {"3": before["3"] | {"b_body": "new"}}
+
+
+async def test_a_refresh_that_was_stopped_goes_on(urls, db):
+    """Over both parts of it each URL is asked for once more."""
+    with Server(otherwise=page) as server:
+        path = urls(("id", "a"), *((str(n), f"{server.url}/{n}") for n in range(60)))
+        await fetched(path, db)
+        job = FetchJob(path, db, allow_private=True, concurrency=1)
+        loop, asked = asyncio.get_running_loop(), []
+
+        def stopping(request):
+            asked.append(request)
+            if len(asked) == 3:
+                loop.call_soon_threadsafe(job.stop)
+            return page(request)
+
+        server._otherwise = stopping
+        part = await job.run()
+        rest = await fetched(path, db)
+        assert part.interrupted
+        assert 0 < part.records < 60
+        assert (rest.already_done, rest.records, rest.unchanged) == (part.records, 60 - part.records, 60 - part.records)
+        assert set(paths_of(server).values()) == {2}
 
 
 async def test_without_refresh_only_new_changed_and_failed_keys_are_fetched(urls, db):
@@ -662,6 +686,8 @@ async def test_a_key_that_comes_twice_is_refused(urls, db):
         ({"attempts": 2}, "fetch has no option 'attempts'"),
         ({"headers": {"Host": "x"}}, "headers must not have 'Host'"),
         ({"headers": {"A b": "x"}}, "headers must have names"),
+        ({"headers": {"A": SECRET.encode()}}, "headers must have values of str, got a bytes for 'A'"),
+        ({"headers": [SECRET]}, "headers must be a mapping, got a list"),
         ({"headers": {"A": f"{SECRET}\r\nB: c"}}, "headers must have values of printable ASCII"),
     ],
 )

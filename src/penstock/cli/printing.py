@@ -71,7 +71,7 @@ def fetched(report: "FetchReport") -> Iterator[str]:
     if report.incomplete:
         yield f"  {counted(report.incomplete, 'record')} incomplete: what failed keeps its former body"
     if report.failed:
-        yield f"  {counted(report.failed, 'key')} set aside, as nothing of them could be fetched"
+        yield f"  {counted(report.failed, 'key')} set aside; what they had before stays"
     if report.incomplete or report.failed:
         lines = (f"{shown(str(f.key))}: {shown(f.reason)}" for f in report.failures)
         yield from _listed(lines, report.incomplete + report.failed)

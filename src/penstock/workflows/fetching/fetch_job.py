@@ -128,7 +128,12 @@ class FetchJob:
         self._stopped = True
         if self._durable is not None and self._giving_up is None:
             self._durable.stop()
-            self._giving_up = asyncio.get_running_loop().call_later(grace, self._durable.abort)
+            self._giving_up = asyncio.get_running_loop().call_later(grace, self._give_up, self._durable)
+
+    def _give_up(self, durable: DurableRun) -> None:
+        """Cancel requests; from then on, what a thread raises is no failure."""
+        durable.abort()
+        self._file.leave()
 
     def report(self) -> FetchReport:
         """Return what was done so far; may be called at any time, from any thread."""

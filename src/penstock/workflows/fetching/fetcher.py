@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Final, Self, override
+from typing import Any, Final, Self, cast, override
 
 from penstock.core import validate
 from penstock.core.errors import OptionError, PenstockError
@@ -313,12 +313,17 @@ def _asked_for(error: Exception) -> float | None:
 
 def _checked(headers: Mapping[str, str | Secret]) -> dict[str, Secret]:
     """Check headers; messages show their names alone."""
+    given: object = headers
+    if not isinstance(given, Mapping):
+        raise OptionError(f"headers must be a mapping, got a {type(given).__name__}")
     checked = dict[str, Secret]()
-    for name, value in headers.items():
-        if not name or not set(name) <= _TOKEN:
+    for name, value in cast("Mapping[object, object]", given).items():
+        if not isinstance(name, str) or not name or not set(name) <= _TOKEN:
             raise OptionError("headers must have names of letters, digits and hyphens")
         if name.lower() in _REFUSED_HEADERS:
             raise OptionError(f"headers must not have {name!r}: it is set for each request")
+        if not isinstance(value, str | Secret):
+            raise OptionError(f"headers must have values of str, got a {type(value).__name__} for {name!r}")
         secret = value if isinstance(value, Secret) else Secret(value)
         if not secret.reveal().isascii() or not secret.reveal().isprintable():
             raise OptionError(f"headers must have values of printable ASCII, got another for {name!r}")

@@ -8,8 +8,11 @@ from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import blake2b
+from io import BufferedReader, RawIOBase
 from itertools import chain
 from pathlib import Path
+from select import select
+from threading import Event
 from typing import IO, Any, Final, cast, override
 
 from penstock.core import validate
@@ -24,6 +27,9 @@ from penstock.streams import Stream
 STDIN: Final = "-"
 SOURCE: Final = "urls"
 """The name of the source in the journal: the same for every file, so that a file may be moved, or come from a pipe."""
+
+_LOOK: Final = 0.2
+"""Seconds between two looks at whether stdin is left."""
 
 _NO_FIELDS: Final[list[str]] = []
 
@@ -109,11 +115,16 @@ class UrlFile:
 
     def __init__(self, path: str | os.PathLike[str], key: str | None = None) -> None:
         self.path: str = validate.path("path", path)
+        self._left = Event()
         self._key = None if key is None else validate.text("key", key)
         if self.path != STDIN and (not Path(self.path).exists() or Path(self.path).is_dir()):
             raise OptionError(f"path must be a file, or - for stdin, got {self.path!r}")
         if self._key is None and not Path(self.path).is_file():
             raise OptionError(f"the column of the keys must be named (key), as {self.path} can be read only once")
+
+    def leave(self) -> None:
+        """Have a thread that waits for more of stdin wait no longer: its reading ends with a `SourceError`."""
+        self._left.set()
 
     def column(self) -> str:
         """Return the name of the column of the keys: as given, or the first of the file."""
@@ -138,7 +149,8 @@ class UrlFile:
     @contextmanager
     def _opened(self) -> Generator[IO[bytes]]:
         if self.path == STDIN:
-            yield sys.stdin.buffer
+            with BufferedReader(_Stdin(self._left)) as stdin:
+                yield stdin
             return
         try:
             file = Path(self.path).open("rb")  # noqa: SIM115 -- its errors are others than those of reading
@@ -192,6 +204,26 @@ def _object(lines: "_TextLines", text: str) -> dict[str, Any]:
     if not isinstance(found, dict) or not found:
         raise lines.wrong("no JSON object with a key")
     return cast("dict[str, Any]", found)
+
+
+class _Stdin(RawIOBase):
+    """The bytes of stdin, until it is left."""
+
+    def __init__(self, left: Event) -> None:
+        self._left = left
+
+    @override
+    def readable(self) -> bool:
+        return True
+
+    @override
+    def readinto(self, buffer: Any, /) -> int:
+        while not select((sys.stdin,), (), (), _LOOK)[0]:
+            if self._left.is_set():
+                raise SourceError("stdin: left before its end")
+        data = os.read(sys.stdin.fileno(), len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
 
 
 class _TextLines:
