@@ -32,7 +32,7 @@ PUBLIC = {name: getattr(module, name) for module in MODULES for name in module._
 NOT_PUBLIC = Stats, StageStats, Latency, SyncRun
 """Types that users meet and do not make: none of a module's names."""
 
-BY_STAGES = {"bind", "key_by_hand", "key_of", "keyed", "parts", "weigh"}
+BY_STAGES = {"bind", "key_by_hand", "key_of", "keyed", "parts", "pause_left", "weigh"}
 
 FOR_THE_LIBRARY = {
     Limiter: BY_STAGES | {"check", "give_back", "take", "wait"},
@@ -155,7 +155,10 @@ SECTIONS = {
     "Ends": members(Readable) | {FOR_EACH},
     "Runs": members(penstock.Run),
     "DurableRun": members(durable.DurableRun),
-    "Limits": made("Limiter", "RateLimit") | members(Limiter) | members(RateLimit),
+    "Limits": made("Adaptive", "Limiter", "RateLimit")
+    | {"pause(seconds, item)"}
+    | members(Limiter)
+    | members(RateLimit),
     "Engines": made("ray", "dask", "Threads", "Call", "Answer", "Progress", "answer", "processes")
     | members(engines.Engine)
     | {"Engine"},

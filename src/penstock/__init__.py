@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from penstock import tasks as tasks
     from penstock import testing as testing
     from penstock import workflows as workflows
+    from penstock.core.adaptive import Adaptive
     from penstock.core.errors import (
         AttemptTimeout,
         BlockedLoopWarning,
@@ -84,6 +85,7 @@ else:
                 "WorkRaised",
                 "WrongLoopError",
             ),
+            "penstock.core.adaptive": ("Adaptive",),
             "penstock.core.limits": ("Limiter", "RateLimit"),
             "penstock.core.outcome": ("Cancelled", "Failed", "NotStarted", "Ok", "Outcome", "Reason", "Result"),
             "penstock.core.plan": ("OnError",),
@@ -110,6 +112,7 @@ else:
     )
 
 __all__ = [
+    "Adaptive",
     "AttemptTimeout",
     "BlockedLoopWarning",
     "Callback",

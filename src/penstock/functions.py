@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
 from penstock.core import validate
+from penstock.core.adaptive import Adaptive
 from penstock.core.outcome import Result
 from penstock.core.plan import OnError, OutOfBand
 from penstock.core.source import Source, SourceSpec
@@ -79,7 +80,7 @@ def parallel_map[T, U](
     source: Stream[T] | Source[T],
     fn: Callable[[T], Awaitable[U]],
     *,
-    concurrency: int,
+    concurrency: int | Adaptive,
     on_error: Literal["return"],
     **options: Unpack[MoreOptions],
 ) -> Stream[Result[U]]: ...
@@ -88,7 +89,7 @@ def parallel_map[T, U](
     source: Stream[T] | Source[T],
     fn: Callable[[T], U | Awaitable[U]],
     *,
-    concurrency: int,
+    concurrency: int | Adaptive,
     on_error: Literal["return"],
     **options: Unpack[MoreOptions],
 ) -> Stream[Result[U]]: ...
@@ -97,7 +98,7 @@ def parallel_map[T, U](
     source: Stream[T] | Source[T],
     fn: Callable[[T], Awaitable[U]],
     *,
-    concurrency: int,
+    concurrency: int | Adaptive,
     on_error: OutOfBand = "raise",
     **options: Unpack[MoreOptions],
 ) -> Stream[U]: ...
@@ -106,7 +107,7 @@ def parallel_map[T, U](
     source: Stream[T] | Source[T],
     fn: Callable[[T], U | Awaitable[U]],
     *,
-    concurrency: int,
+    concurrency: int | Adaptive,
     on_error: OutOfBand = "raise",
     **options: Unpack[MoreOptions],
 ) -> Stream[U]: ...
@@ -114,7 +115,7 @@ def parallel_map(
     source: Stream[Any] | Source[Any],
     fn: Callable[[Any], Any],
     *,
-    concurrency: int,
+    concurrency: int | Adaptive,
     on_error: OnError = "raise",
     **options: Unpack[MoreOptions],
 ) -> Stream[Any]:
@@ -127,7 +128,7 @@ def parallel_filter[T, S](
     source: Stream[T] | Source[T],
     predicate: "Callable[[T], TypeIs[S]]",
     *,
-    concurrency: int,
+    concurrency: int | Adaptive,
     on_error: Literal["return"],
     **options: Unpack[MoreOptions],
 ) -> Stream[Result[S]]: ...
@@ -136,7 +137,7 @@ def parallel_filter[T, S](
     source: Stream[T] | Source[T],
     predicate: "Callable[[T], TypeIs[S]]",
     *,
-    concurrency: int,
+    concurrency: int | Adaptive,
     on_error: OutOfBand = "raise",
     **options: Unpack[MoreOptions],
 ) -> Stream[S]: ...
@@ -145,7 +146,7 @@ def parallel_filter[T](
     source: Stream[T] | Source[T],
     predicate: Callable[[T], object],
     *,
-    concurrency: int,
+    concurrency: int | Adaptive,
     on_error: Literal["return"],
     **options: Unpack[MoreOptions],
 ) -> Stream[Result[T]]: ...
@@ -154,7 +155,7 @@ def parallel_filter[T](
     source: Stream[T] | Source[T],
     predicate: Callable[[T], object],
     *,
-    concurrency: int,
+    concurrency: int | Adaptive,
     on_error: OutOfBand = "raise",
     **options: Unpack[MoreOptions],
 ) -> Stream[T]: ...
@@ -162,7 +163,7 @@ def parallel_filter(
     source: Stream[Any] | Source[Any],
     predicate: Callable[[Any], object],
     *,
-    concurrency: int,
+    concurrency: int | Adaptive,
     on_error: OnError = "raise",
     **options: Unpack[MoreOptions],
 ) -> Stream[Any]:

@@ -54,6 +54,7 @@ class BatchWindow[T](Window[list[T], Any]):
             attempt,
             may_retry=lambda _: not self._stopping,
             room=self.waiting_room,
+            control=self.control,
             divided=self._halving,
             knowing=_knowing,
         )

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from penstock.core.adaptive import Control
 from penstock.core.meter import Meter
 from penstock.core.plan import MISSING, AsyncFn, Gate, Plan
 from penstock.core.retry import retrying, timed
@@ -12,6 +13,14 @@ from penstock.core.stage_limits import Aside, Hold, Limits, limited
 
 def _nothing(_: object) -> None:
     """Forget nothing."""
+
+
+def _seen[J](plan: Plan[Any, Any], given: Callable[[J], Any] | None) -> Callable[[J], Any] | None:
+    """Return what turns that with which a window calls into the item that the user knows; None if it is that."""
+    seen = None if plan.limits is None else plan.limits.seen
+    if given is None or seen is None:
+        return given or seen
+    return lambda job: seen(given(job))
 
 
 def gated[T, U](work: AsyncFn[T, U], gate: Gate[T]) -> AsyncFn[T, U]:
@@ -36,26 +45,28 @@ def composed[J, U](
     *,
     may_retry: Callable[[J], bool],
     forget: Callable[[J], None] = _nothing,
+    given: Callable[[J], Any] | None = None,
     hold: Callable[[Limits, J], Hold] | None = None,
     room: Aside | None = None,
+    control: Control | None = None,
     divided: Callable[[AsyncFn[J, U], AsyncFn[J, U]], AsyncFn[J, U]] | None = None,
     knowing: Callable[[AsyncFn[J, U], Gate[Any]], AsyncFn[J, U]] = gated,
 ) -> AsyncFn[J, U]:
     """Put round `attempt` what `plan` asks for: limits for each attempt, retries, and the gate in front of all.
 
-    Where a limit has keys, calls wait for them in the `room` of the window. A window calls with an item, a list of
-    items, or an open input. For the last two it gives its own parts: what an
-    attempt holds of the limits (`hold`), what becomes of the call with retries and the one without when a list is
-    divided (`divided`), and how to leave out what the gate knows (`knowing`).
+    Where a limit has keys, calls wait for them in the `room` of the window; `control` learns from each attempt. A
+    window calls with an item, a list of items, or an open input. For the last two it gives its own parts: what an
+    attempt holds of the limits (`hold`), the item of an open input (`given`), what becomes of the call with retries and
+    the one without when a list is divided (`divided`), and how to leave out what the gate knows (`knowing`).
     """
-    once = attempt
+    once = attempt if control is None else control.watched(attempt)
     if (limits := plan.limits) is not None:
         once = limited(
-            attempt, partial(hold, limits) if hold is not None else partial(Hold, limits, plan.name, meter, room=room)
+            once, partial(hold, limits) if hold is not None else partial(Hold, limits, plan.name, meter, room=room)
         )
     call = once
     if plan.retry is not None:
-        call = retrying(once, plan.retry, meter.note_retry, may_retry, forget, stage=plan.name)
+        call = retrying(once, plan.retry, meter.note_retry, may_retry, forget, stage=plan.name, seen=_seen(plan, given))
     if divided is not None:
         call = divided(call, once)
     if plan.gate is not None:

@@ -145,6 +145,7 @@ class FanOut[T, U](Caller[T, U]):
             self._produce,
             may_retry=self._may_repeat,
             forget=self._start_over,
+            given=lambda outputs: outputs.item,
             hold=self._hold,
             knowing=self._knowing,
         )

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Final, Protocol, cast, overload, override
 from penstock.core import validate
 from penstock.core.clock import clock_of
 from penstock.core.errors import NestedLimitError, OptionError, WrongLoopError, caller
+from penstock.core.log import LOG
 from penstock.core.retry import Seconds
 from penstock.core.text import shown
 
@@ -21,6 +22,18 @@ _NUMBERS = itertools.count()
 
 NO_ITEM: Final = object()
 """Stands for an item where there is none."""
+
+PAUSED: Final = -1
+"""The limit of a line that is paused: nothing fits."""
+
+SLOW: Final = (8.0, 4.0, 2.0)
+"""By how much the space between starts is wider in each third of the time after a pause: the rate doubles."""
+
+_BUCKET: Final = 1.1
+"""How far from what is computed the time may be when a bucket is full again, as a factor: services round it."""
+
+SLOWEST: Final = 60.0
+"""Seconds that the slow start of a rate takes at most."""
 
 _FEW: Final = 64
 """Parts of a limit that are kept without a look at which are idle."""
@@ -33,60 +46,91 @@ class WaitingLine:
     """Waiters in a line, each until its weight fits under `limit`. Nobody overtakes the first in line.
 
     While somebody waits, the first does not fit. A weight above the limit fits when nothing is in use.
+
+    Attributes:
+        in_use: how much is held.
+        full: how much may be held.
+        limit: how much may be held now: `PAUSED` during a pause, and less than `full` in the slow start after it.
     """
 
-    __slots__ = ("_waiters", "in_use", "limit")
+    __slots__ = ("_paused_until", "_slow_until", "_timer", "_waiters", "full", "in_use", "limit")
 
     def __init__(self, limit: int) -> None:
+        self.full: int = limit
         self.limit: int = limit
         self.in_use: int = 0
         self._waiters: OrderedDict[asyncio.Future[None], int] = OrderedDict()  # any may leave in O(1)
+        self._paused_until = self._slow_until = float("-inf")
+        self._timer: asyncio.TimerHandle | None = None  # for the end of a pause, while somebody waits
 
     def __len__(self) -> int:
         return len(self._waiters)
 
     def is_idle(self) -> bool:
-        """Whether nobody holds anything or waits."""
-        return not self.in_use and not self._waiters
+        """Whether nobody holds anything or waits, and no pause is felt."""
+        if self.in_use or self._waiters:
+            return False
+        return self.limit == self.full or asyncio.get_running_loop().time() > self._slow_until
 
     def forget_tasks(self) -> None:
         """Forget who holds it and who waits."""
         self.in_use = 0
         self._waiters.clear()
+        self._timer = None
 
     def take(self, weight: int) -> bool:
         """Take `weight` now, if it fits and nobody waits; return whether it did."""
         if self._waiters:
             return False
         in_use = self.in_use + weight
-        if in_use > self.limit and in_use != weight:
-            return False
+        if in_use > self.limit:
+            if self.limit == PAUSED and not self.pause_left():
+                self._begin_slowly()
+                return self.take(weight)
+            if in_use != weight or self.limit == PAUSED:
+                return False
         self.in_use = in_use
         return True
 
     async def wait(self, weight: int) -> None:
         """Take `weight` when it is its turn and it fits."""
-        waiter = asyncio.get_running_loop().create_future()
-        self._waiters[waiter] = weight
-        try:
-            await waiter
-        except BaseException:
-            if waiter.done() and not waiter.cancelled():  # granted and cancelled in one pass: hand on
-                self.give_back(weight)
-            else:
-                self._waiters.pop(waiter, None)
-                self.grant()
-            raise
+        loop = asyncio.get_running_loop()
+        first = False
+        while True:
+            waiter = loop.create_future()
+            self._waiters[waiter] = weight
+            if first:
+                self._waiters.move_to_end(waiter, last=False)
+            if self.limit == PAUSED:
+                self._watch()
+            try:
+                await waiter
+            except BaseException:
+                if waiter.done() and not waiter.cancelled():  # granted and cancelled in one pass: hand on
+                    self.give_back(weight)
+                else:
+                    self._waiters.pop(waiter, None)
+                    self.grant()
+                if not self._waiters and self._timer is not None:
+                    self._timer.cancel()
+                    self._timer = None
+                raise
+            if self.limit != PAUSED:
+                return
+            self.in_use -= weight  # granted and paused in one pass
+            first = True
 
     def give_back(self, weight: int) -> None:
         """Give back what was taken."""
         self.in_use -= weight
+        if 0 < self.limit < self.full:
+            self.limit = min(self.full, self.limit + weight)
         if self._waiters:
             self.grant()
 
     def grant(self) -> None:
         """Let in the first waiters, as far as there is room."""
-        while self._waiters:
+        while self._waiters and self.limit != PAUSED:
             waiter, weight = next(iter(self._waiters.items()))
             if not waiter.done():  # or it was cancelled, and its task is yet to hear of it
                 if self.in_use and self.in_use + weight > self.limit:
@@ -94,6 +138,48 @@ class WaitingLine:
                 self.in_use += weight
                 waiter.set_result(None)
             del self._waiters[waiter]
+
+    def resize(self, full: int) -> None:
+        """Let `full` be held."""
+        if self.limit == self.full or self.limit > full:
+            self.limit = full
+        self.full = full
+        self.grant()
+
+    # Pauses
+
+    def pause(self, seconds: float) -> None:
+        """Let nobody in for so many seconds; then one, and one more for each that leaves (slow start, RFC 5681)."""
+        until = asyncio.get_running_loop().time() + seconds
+        self._paused_until = max(until, self._paused_until)
+        self._slow_until = max(until + seconds, self._slow_until)
+        self.limit = PAUSED
+        if self._waiters:
+            self._watch()
+
+    def pause_left(self) -> float:
+        """Return the seconds until the pause is over; 0 if there is none."""
+        return _above_0(self._paused_until - asyncio.get_running_loop().time())
+
+    def _watch(self) -> None:
+        """Be called when the pause is over: somebody waits for it."""
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(self.pause_left(), self._look_at_the_clock)
+
+    def _look_at_the_clock(self) -> None:
+        self._timer = None
+        if self.pause_left():
+            self._watch()
+        else:
+            self._begin_slowly()
+            self.grant()
+
+    def _begin_slowly(self) -> None:
+        self.limit = 1
+
+
+def _above_0(seconds: float) -> float:
+    return seconds if seconds > _EARLY else 0.0
 
 
 class Part(Protocol):
@@ -105,6 +191,13 @@ class Part(Protocol):
 
     def forget_tasks(self) -> None:
         """Forget who holds it and who waits."""
+
+    def pause(self, seconds: float, /) -> None:
+        """Let nobody in for so many seconds, then begin slowly."""
+
+    def pause_left(self) -> float:
+        """Return the seconds until the pause is over; 0 if there is none."""
+        ...
 
 
 class ByKey[P: Part]:
@@ -158,7 +251,9 @@ class Shared:
         self.number: int = next(_NUMBERS)
         self._cost = cost
         self._key = key
-        self._parts: ByKey[Any] = ByKey(self._new_part)
+        self._parts: ByKey[Any] = ByKey(self._next_part)
+        self._paused_until: float | None = None  # the latest end of a pause, of any key; None if there never was one
+        self._paused_all: tuple[float, float] | None = None  # when, and for how long
         self._only: Any = self._new_part() if key is None else None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._process = os.getpid()
@@ -166,6 +261,53 @@ class Shared:
     def _new_part(self) -> Part:
         """Make the part for a key."""
         raise NotImplementedError
+
+    def _next_part(self) -> Part:
+        part = self._new_part()
+        if self._paused_all is not None:
+            began, seconds = self._paused_all
+            left = began + seconds - asyncio.get_running_loop().time()
+            if left > 0:
+                part.pause(left)
+            else:
+                self._paused_all = None
+        return part
+
+    def pause(self, seconds: Seconds, item: object = NO_ITEM) -> None:
+        """Start nothing for so many seconds, whoever shares this limit; then begin slowly. What runs goes on.
+
+        For a service that says how long to stay away (Retry-After). A pause within a pause ends at the later end. After
+        it, a `Limiter` lets in one, and one more for each that leaves; the space between the starts of a `RateLimit` is
+        8, 4 and 2 times as wide, each for a third of the length of the pause (of 60 s, if that was longer).
+
+        Args:
+            seconds: how long, >= 0, or a timedelta. Call it on the loop of the limit.
+            item: with a key, pause only the key of this item; without an item, all keys.
+
+        Raises:
+            OptionError: `seconds` breaks its rule.
+        """
+        left = validate.seconds("seconds", seconds, zero=True)
+        loop = asyncio.get_running_loop()
+        self.bind(loop)
+        if self.keyed and item is NO_ITEM:
+            paused = self.parts()
+            self._paused_all = loop.time(), left
+        else:
+            paused = (self._part(self.key_by_hand(item)),)
+        for part in paused:
+            part.pause(left)
+        self._paused_until = max(self._paused_until or 0.0, loop.time() + left)
+        LOG.info("%r: nothing starts for %.3g s", self, left)
+
+    def pause_left(self, key: Hashable = None) -> float:
+        """Return the seconds until the pause is over, for `key`; 0 if there is none."""
+        if self._paused_until is None:
+            return 0.0
+        if asyncio.get_running_loop().time() > self._paused_until:
+            self._paused_until = None
+            return 0.0
+        return cast("float", self._part(key).pause_left())
 
     def _forget_tasks(self) -> None:
         """Forget the tasks of the process that forked this one."""
@@ -299,8 +441,7 @@ class Limiter(Shared):
     def limit(self, limit: int) -> None:
         self._limit = validate.whole("limit", limit, least=1)
         for line in self.parts():
-            line.limit = self._limit
-            line.grant()
+            line.resize(self._limit)
 
     @property
     def in_use(self) -> int:
@@ -424,17 +565,21 @@ class WeightedHold:
 class Schedule:
     """The starts of a rate: who has the turn, and what is owed for those there were."""
 
-    __slots__ = ("began", "charged", "rate", "turns")
+    __slots__ = ("_asleep", "_slow", "began", "charged", "rate", "resumes", "turns")
 
     def __init__(self, rate: "RateLimit") -> None:
         self.rate: RateLimit = rate
         self.turns: WaitingLine = WaitingLine(1)
         self.began: float = float("-inf")
         self.charged: float = 0.0  # since then: sums of seconds would drift
+        self.resumes: float = float("-inf")  # when the last pause is over
+        self._slow: list[tuple[float, float]] = []  # until when the space between starts is how much wider
+        self._asleep: asyncio.Future[None] | None = None  # who has the turn, and sleeps until its start is due
 
     def is_idle(self) -> bool:
-        """Whether nobody has the turn and nothing is owed."""
-        return self.turns.is_idle() and self.paid_at() <= self.rate.now()
+        """Whether nobody has the turn, nothing is owed, and no pause is felt."""
+        now = self.rate.now()
+        return self.turns.is_idle() and max(self.paid_at(), self.resumes) <= now and self._wider(now) == 1
 
     def forget_tasks(self) -> None:
         """Forget who has the turn and who waits for it; what is owed is owed."""
@@ -447,14 +592,64 @@ class Schedule:
     def seconds_until(self, cost: float) -> float:
         """Return the seconds until a start of `cost` is due, 0 or less if it is."""
         ahead = max(0.0, self.rate.burst - cost)
-        return self.began + (self.charged - ahead) * self.rate.spacing - self.rate.now()
+        due = self.began + (self.charged - ahead) * self.rate.spacing
+        return max(due, self.resumes) - self.rate.now()
+
+    async def until_due(self, cost: float) -> None:
+        """Sleep until a start of `cost` is due; only one may do so at once."""
+        loop = asyncio.get_running_loop()
+        while (left := self.seconds_until(cost)) > _EARLY:
+            self._asleep = loop.create_future()
+            timer = loop.call_later(left, self.look_again)
+            try:
+                await self._asleep
+            finally:
+                timer.cancel()
+                self._asleep = None
+
+    def look_again(self) -> None:
+        """Wake who sleeps: a start may be due sooner."""
+        if self._asleep is not None and not self._asleep.done():
+            self._asleep.set_result(None)
 
     def charge(self, cost: float) -> None:
         """Charge `cost` for what starts now."""
         now = self.rate.now()
+        self._forget_what_is_paid(now)
+        self.charged += cost * self._wider(now) if self._slow else cost
+
+    def settle(self, more: float) -> None:
+        """Charge so much more for what has started; less than 0 gives back."""
+        if more > 0:
+            self._forget_what_is_paid(self.rate.now())
+        self.charged += more
+        self.look_again()
+
+    def _forget_what_is_paid(self, now: float) -> None:
         if now > self.paid_at() + _EARLY:
             self.began, self.charged = now, 0.0
-        self.charged += cost
+
+    def pause(self, seconds: float) -> None:
+        """Start nothing for so many seconds, then begin slowly, without a burst."""
+        self.resumes = max(self.resumes, self.rate.now() + seconds)
+        third = min(seconds, SLOWEST) / len(SLOW)
+        self._slow = [(self.resumes + third * (number + 1), wider) for number, wider in enumerate(SLOW)]
+        no_burst = self.rate.burst - 1
+        if self.paid_at() < self.resumes + no_burst * self.rate.spacing:
+            self.began, self.charged = self.resumes, no_burst
+
+    def pause_left(self) -> float:
+        """Return the seconds until the pause is over; 0 if there is none."""
+        return _above_0(self.resumes - self.rate.now())
+
+    def slow_down(self, seconds: float, wider: float) -> None:
+        """Make the space between starts so many times as wide for so many seconds."""
+        self._slow = [(self.rate.now() + seconds, wider)]
+
+    def _wider(self, now: float) -> float:
+        while self._slow and self._slow[0][0] <= now:
+            del self._slow[0]
+        return self._slow[0][1] if self._slow else 1.0
 
 
 class RateLimit(Shared):
@@ -521,6 +716,69 @@ class RateLimit(Shared):
         await self.turn(cost, key)
         self.charge(cost, key)
 
+    def settle(self, charged: float, used: float, item: object = NO_ITEM) -> None:
+        """Charge what a start has really used, where an estimate was charged before.
+
+        So a limit of tokens per minute can be charged before the answer says how many it took. Call it for failed
+        attempts too, with what they used. What was estimated too high is given back: whoever waits is let in sooner.
+
+        Args:
+            charged: the estimate, as `cost` or `acquire` had it; a number >= 0.
+            used: the true units, >= 0.
+            item: what the key is asked of, if the limit has one.
+
+        Raises:
+            OptionError: a number breaks its rule.
+        """
+        more = validate.number("used", used, least=0) - validate.number("charged", charged, least=0)
+        schedule: Schedule = self._part(self.key_by_hand(item))
+        schedule.settle(more)
+
+    def follow(
+        self,
+        *,
+        limit: float | None = None,
+        remaining: float | None = None,
+        reset: Seconds | None = None,
+        item: object = NO_ITEM,
+    ) -> None:
+        """Move the limit to what the service says of it, as in headers like `x-ratelimit-remaining-requests`.
+
+        `limit` becomes `n`. If fewer units remain until the reset than this limit would start, as others use them too,
+        starts are spaced wider until then; if none remain, the limit is paused. What remains is not held against a
+        limit that fills up evenly, as a bucket does: then the reset is when it is full again.
+
+        Args:
+            limit: units per `per` seconds, > 0.
+            remaining: units that are left, >= 0; given with `reset`.
+            reset: seconds until all are there again, >= 0, or a timedelta.
+            item: what the key is asked of, if the limit has one.
+
+        Raises:
+            OptionError: a number breaks its rule.
+        """
+        if limit is not None:
+            self._n = validate.positive("limit", limit)
+            self.spacing = self._per / self._n
+            for schedule in self.parts():
+                schedule.look_again()
+        if remaining is None or reset is None:
+            return
+        left = validate.number("remaining", remaining, least=0)
+        seconds = validate.seconds("reset", reset, zero=True)
+        full_in = max(0.0, self._n - left) * self.spacing
+        fills_up = full_in / _BUCKET <= seconds <= full_in * _BUCKET
+        if left < 1:
+            self.pause(min(seconds, self.spacing) if fills_up else seconds, item)
+        elif not fills_up and seconds / left > self.spacing:
+            part: Schedule = self._part(self.key_by_hand(item))
+            part.slow_down(seconds, seconds / left / self.spacing)
+
+    @property
+    def n(self) -> float:
+        """Cost units per `per` seconds: what it was made with, or `follow` was told last."""
+        return self._n
+
     async def __aenter__(self) -> None:
         self._refuse_without_item()
         await self.acquire()
@@ -549,8 +807,7 @@ class RateLimit(Shared):
         if not schedule.turns.take(1):
             await schedule.turns.wait(1)
         try:
-            while (left := schedule.seconds_until(cost)) > _EARLY:  # noqa: ASYNC110 -- what it waits for is time
-                await asyncio.sleep(left)
+            await schedule.until_due(cost)
         except BaseException:
             schedule.turns.give_back(1)
             raise

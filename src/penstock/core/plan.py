@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
+from penstock.core.adaptive import Adaptive
 from penstock.core.closing import close
 from penstock.core.outcome import Failed
 from penstock.core.retry import Retry
@@ -94,6 +95,7 @@ class Plan[T, U]:
     inline: Callable[[T], U | Later[U]] | None = None
     size: int = 1  # the most items that a call takes, where it takes lists
     concurrency: int = 1
+    adaptive: Adaptive | None = None  # then `concurrency` is the most
     ordered: bool | None = True  # None until a run is opened: in order where that can be seen
     buffer: int = 0
     timeout: float | None = None

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sized
 from dataclasses import replace
 from typing import Any, Final, override
 
+from penstock.core.adaptive import Control
 from penstock.core.clock import now
 from penstock.core.meter import Meter, Wait
 from penstock.core.outcome import Failed
@@ -40,6 +41,7 @@ class Pump[T, U](Stage[U]):
         "_stopping",
         "bound",
         "concurrency",
+        "control",
         "finished",
         "in_band",
         "meter",
@@ -54,6 +56,10 @@ class Pump[T, U](Stage[U]):
         super().__init__(scope, plan.name)
         self.upstream: Stage[T] = upstream
         self.plan: Plan[T, U] = plan
+        self.control: Control | None = None
+        if (adaptive := plan.adaptive) is not None:
+            plan = plan.replaced(concurrency=adaptive.least)
+            self.control = Control(adaptive, self, scope.clock)
         self.concurrency: int = plan.concurrency
         self.places: int = plan.concurrency  # and one more for each call that is aside
         self.bound: int = (plan.concurrency + plan.buffer) * plan.size
@@ -78,7 +84,7 @@ class Pump[T, U](Stage[U]):
         return self.places - len(self.running)
 
     def place_given_back(self) -> None:
-        """Use a place that a call has given back before its end."""
+        """Use a place that has become free before a call ended."""
         if not self._pumping and not self._exhausted and self._room() > 0:
             self._schedule()
 
@@ -90,6 +96,15 @@ class Pump[T, U](Stage[U]):
     @property
     def _aside(self) -> int:
         return 0 if self.waiting_room is None else self.waiting_room.count
+
+    def resize(self, concurrency: int) -> None:
+        """Let so many calls run at once: more may start now; if there are too many, none starts until enough return."""
+        self.places += concurrency - self.concurrency
+        self.concurrency = concurrency
+        self.bound = (concurrency + self.plan.buffer) * self.plan.size
+        if self.waiting_room is not None:
+            self.waiting_room.admit()
+        self.place_given_back()
 
     # What a window says
 

@@ -2,18 +2,25 @@
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, fields
 from datetime import timedelta
-from typing import Any, Self, cast, override
+from typing import Any, Protocol, Self, cast, override
 
 from penstock.core import validate
 from penstock.core.errors import AttemptTimeout, OptionError, said
 from penstock.core.log import LOG
-from penstock.core.text import Verbatim, call, name_of
+from penstock.core.text import Verbatim, call, name_of, shown
 
 type RetryOn = type[BaseException] | tuple[type[BaseException], ...] | Callable[[Exception], bool]
 type Seconds = float | timedelta
+
+
+class Pausable(Protocol):
+    """A limit that can be paused: a `Limiter` or a `RateLimit`."""
+
+    def pause(self, seconds: Seconds, item: object = ...) -> None:
+        """Start nothing for so many seconds; with a key, for that of `item`."""
 
 
 class Exhausted(Exception):
@@ -45,6 +52,10 @@ class Retry:
         max: the longest wait in seconds, >= 0.
         jitter: how far a wait may stray, as a share of itself: 0 (not at all) to 1.
         wait: gives the seconds to wait after an exception (from a Retry-After header, say), or None for the backoff.
+        pauses: a `Limiter` or `RateLimit`, or several, to pause for as long as a failure asks for: what `wait` gives,
+            or without `wait` the number of seconds that the exception has as `retry_after`. So whoever shares the limit
+            stays away from a service that is overloaded, not only the call that has heard of it. Also when no try is
+            left. Default: none.
         deadline: seconds from the beginning of the first try after which no further try begins, > 0. A try begins when
             it has what it needs of the stage's `limit`; a try that would wait for a limit beyond the deadline is not
             made.
@@ -61,6 +72,7 @@ class Retry:
     jitter: float = 0.2
     wait: Callable[[Exception], Seconds | None] | None = None
     deadline: Seconds | None = None
+    pauses: Pausable | Sequence[Pausable] | None = None
 
     def __post_init__(self) -> None:
         validate.predicate_or_types("on", self.on)
@@ -73,13 +85,18 @@ class Retry:
             validate.plain_function("wait", self.wait)
         if self.deadline is not None:
             validate.seconds("deadline", self.deadline)
+        if not all(hasattr(each, "pause") for each in self.paused()):
+            raise OptionError(
+                f"pauses must be a Limiter, a RateLimit or a sequence of them, got {shown(cast('object', self.pauses))}"
+            )
 
     @override
     def __repr__(self) -> str:
         on: Any = self.on
         kinds = cast("tuple[object, ...]", on if isinstance(on, tuple) else (on,))
         named = {"wait": None if self.wait is None else Verbatim(name_of(self.wait))}
-        given = {each.name: getattr(self, each.name) for each in fields(self) if each.name not in {"on", "wait"}}
+        named["pauses"] = None if self.pauses is None else Verbatim(shown(self.pauses))
+        given = {each.name: getattr(self, each.name) for each in fields(self) if each.name not in {"on", *named}}
         changed = {name: value for name, value in given.items() if value != _DEFAULTS[name]}
         return call("Retry", f"on={' | '.join(map(name_of, kinds))}", **changed, **named)
 
@@ -97,10 +114,24 @@ class Retry:
             return longest if wait else 0.0
         return min(longest, wait * random.uniform(1 - self.jitter, 1 + self.jitter))  # noqa: S311 -- jitter is no secret
 
+    def paused(self) -> Sequence[Pausable]:
+        """Return the limits that failures pause."""
+        if self.pauses is None:
+            return ()
+        return self.pauses if isinstance(self.pauses, Sequence) else (self.pauses,)
+
     def pause(self, error: Exception, failures: int) -> float:
-        """Return the seconds to wait after `error`: what `wait` gives, or the backoff."""
-        said = None if self.wait is None else self.wait(error)
-        return self.backoff(failures) if said is None else validate.seconds("wait(exception)", said, zero=True)
+        """Return the seconds to wait after `error`: what it asks for, or the backoff."""
+        asked = self.asked_for(error)
+        return self.backoff(failures) if asked is None else asked
+
+    def asked_for(self, error: Exception) -> float | None:
+        """Return the seconds to wait that `error` asks for; None if it does not."""
+        if self.wait is not None:
+            said = self.wait(error)
+        else:
+            said = None if self.pauses is None else getattr(error, "retry_after", None)
+        return None if said is None else validate.seconds("wait(exception)", said, zero=True)
 
 
 _DEFAULTS = {each.name: each.default for each in fields(Retry)}
@@ -160,19 +191,15 @@ def retrying[T, U](
     forget: Callable[[T], None] = lambda _: None,
     *,
     stage: str,
+    seen: Callable[[T], object] | None = None,
 ) -> Callable[[T], Awaitable[U]]:
     """Wrap `work`: try again as `retry` says while `may_retry(item)`; raise `Exhausted` in the end.
 
-    Before the wait for the next attempt, `forget(item)` is called: it drops what the last attempt made.
+    Before the wait for the next attempt, `forget(item)` is called: it drops what the last attempt made. `seen` turns an
+    item into what the keys of limits are asked of.
     """
-    worth_retrying = validate.predicate_or_types("on", retry.on)
+    pause_after = _Pauses(retry, may_retry, seen).after
     deadline = None if retry.deadline is None else validate.seconds("deadline", retry.deadline)
-
-    def pause_after(error: Exception, failures: int, item: T) -> float | None:
-        """Return the seconds to wait before the next try; None if there is none."""
-        if failures < retry.attempts and may_retry(item) and worth_retrying(error):
-            return retry.pause(error, failures)
-        return None
 
     async def attempts(item: T, tries: Tries | None = None) -> U:
         failures = 0
@@ -198,6 +225,30 @@ def retrying[T, U](
             on_retry()
 
     return attempts if deadline is None else _with_deadline(attempts, deadline)
+
+
+class _Pauses:
+    """What becomes of failures: the wait for the next try, and pauses of limits."""
+
+    def __init__(self, retry: Retry, may_retry: Callable[[Any], bool], seen: Callable[[Any], object] | None) -> None:
+        self._retry = retry
+        self._may_retry = may_retry
+        self._seen = seen
+        self._worth_retrying = validate.predicate_or_types("on", retry.on)
+        self._limits = retry.paused()
+
+    def after(self, error: Exception, failures: int, item: Any) -> float | None:
+        """Pause limits if `error` asks for it; return the seconds until the next try; None: there is none."""
+        may = failures < self._retry.attempts and self._may_retry(item)
+        if not (may or self._limits) or not self._worth_retrying(error):
+            return None
+        asked = self._retry.asked_for(error)
+        if asked is not None:
+            for limit in self._limits:
+                limit.pause(asked, item if self._seen is None else self._seen(item))
+        if not may:
+            return None
+        return self._retry.backoff(failures) if asked is None else asked
 
 
 def _with_deadline[T, U](attempts: Callable[[T, Tries], Awaitable[U]], deadline: float) -> Callable[[T], Awaitable[U]]:

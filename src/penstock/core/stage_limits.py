@@ -127,11 +127,19 @@ class Hold:
                             await rate.turn(cost, key)
                         turns.append((rate, key))
                 await self._take(keyed=keyed)
+            while left := self._pause_left():  # one has begun while this call waited for something else
+                self.pause()
+                await self._waits(asyncio.sleep(left), keyed=True)
+                await self.resume()
         except BaseException:
             for rate, key in turns:
                 rate.end_turn(key)
             self.pause()
             raise
+
+    def _pause_left(self) -> float:
+        paused = [each.pause_left(key) for each, key, _ in (*self._costs, *self._weights)]
+        return max(paused, default=0.0)
 
     async def resume(self) -> None:
         """Take the limiters, in order."""

@@ -50,7 +50,7 @@ class StageStats:
             or more; `engine="thread"` makes it 0.
         first_result_s: time from the opening of the run to the first result.
         latency: of one attempt of the work function; None before the first call has returned.
-        concurrency: the option of that name.
+        concurrency: the option of that name, or where `Adaptive` stands.
         total: how many items to expect, if the source knows.
     """
 

@@ -26,7 +26,7 @@ class Places(Protocol):
         ...
 
     def place_given_back(self) -> None:
-        """Use a place that a call has given back before its end."""
+        """Use a place that has become free before a call ended."""
         ...
 
     def place_taken(self) -> None:

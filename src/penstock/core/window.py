@@ -167,6 +167,8 @@ class Caller[T, U](Pump[T, U]):
         del self._unbegun  # it holds this window
         if self.waiting_room is not None:
             self.waiting_room.close()
+        if self.control is not None:
+            self.control.close()
 
 
 class Window[T, U](Caller[T, U]):
@@ -189,11 +191,19 @@ class Window[T, U](Caller[T, U]):
         """Give the function to call for an item, and the one for an item whose call is timed."""
         plan, meter = self.plan, self.meter
         meter.times_all = plan.limits is not None or plan.retry is not None or plan.one_by_one is not None
+        meter.times_all |= plan.adaptive is not None
         measured = self._composed(meter.timing(attempt))
         return (measured if meter.times_all else self._composed(attempt)), measured
 
     def _composed(self, attempt: AsyncFn[T, U]) -> AsyncFn[T, U]:
-        return composed(self.plan, self.meter, attempt, may_retry=lambda _: not self._stopping, room=self.waiting_room)
+        return composed(
+            self.plan,
+            self.meter,
+            attempt,
+            may_retry=lambda _: not self._stopping,
+            room=self.waiting_room,
+            control=self.control,
+        )
 
     # What a pump asks
 

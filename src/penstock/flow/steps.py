@@ -95,13 +95,14 @@ class Step(AddableStep[I_contra, O_co]):
         plan: Plan[Any, Any] = Plan(
             name=given.name or self.name,
             work=nothing_yet,
-            concurrency=given.concurrency or 1,
+            concurrency=given.places or 1,
+            adaptive=given.adaptive,
             ordered=given.ordered,
             buffer=given.buffer,
             on_error=given.on_error,
             tolerance=tolerance_of(given.on_error, given.max_failures, given.max_failure_rate),
         )
-        added = Added(self, plan, given.concurrency, pipeline, path)
+        added = Added(self, plan, given.places, pipeline, path)
         return Operator(
             ADD.name,
             added.open,

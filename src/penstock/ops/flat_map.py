@@ -29,6 +29,11 @@ class FlatMap(Kind):
     def one_for_one(self) -> bool:
         return False
 
+    @property
+    @override
+    def adapts(self) -> bool:
+        return False
+
     @override
     def bound(self, binding: Binding, fn: Callable[[Any], Any], timeout: float | None) -> AsyncFn[Any, Any]:
         return binding.bind_fan(fn, timeout)

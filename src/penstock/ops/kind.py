@@ -72,6 +72,11 @@ class Kind:
         return True
 
     @property
+    def adapts(self) -> bool:
+        """Whether its calls tell of the service that they call, so that `concurrency` may be `Adaptive`."""
+        return True
+
+    @property
     def shows_order(self) -> bool:
         """Whether its output shows the order of its items, whatever the options say."""
         return False
@@ -99,7 +104,7 @@ class Kind:
             fn,
             *self.arguments,
             name=None if plan.name.startswith(f"{self.name}(") else plan.name,
-            concurrency=plan.concurrency if plan.concurrency > 1 else None,
+            concurrency=plan.adaptive or (plan.concurrency if plan.concurrency > 1 else None),
             keep=self.pairs or None,
             ordered=None if self.shows_order else plan.ordered,
             buffer=plan.buffer or None,

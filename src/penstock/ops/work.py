@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, TypedDict, Unpack, cast
 
 from penstock.core import validate
+from penstock.core.adaptive import Adaptive
 from penstock.core.blocking import watched
 from penstock.core.closing import close
 from penstock.core.errors import OptionError
@@ -84,11 +85,12 @@ class Options(MoreOptions, total=False):
     """Options of every operator that runs a function.
 
     Attributes:
-        concurrency: calls that run at once, an int >= 1; None, the default, means 1, or the slots of a shared engine
-            (64 a slot where calls travel in groups).
+        concurrency: calls that run at once, an int >= 1, or an `Adaptive`, which finds out how many the service takes
+            (not for `flat_map`); None, the default, means 1, or the slots of a shared engine (64 a slot where calls
+            travel in groups).
     """
 
-    concurrency: int | None
+    concurrency: int | Adaptive | None
 
 
 class AllOptions(Options, total=False):
@@ -101,7 +103,7 @@ class AllOptions(Options, total=False):
 class Settings:
     """The options of an operator, with their defaults; `MoreOptions` explains them."""
 
-    concurrency: int | None = None
+    concurrency: int | Adaptive | None = None
     ordered: bool | None = None
     buffer: int = 0
     engine: EngineOption | None = None
@@ -117,6 +119,16 @@ class Settings:
     memo: bool = False
     deps: object = None
     on_error: OnError = "raise"
+
+    @property
+    def adaptive(self) -> Adaptive | None:
+        """What finds the concurrency, if it is not given as a number."""
+        return self.concurrency if isinstance(self.concurrency, Adaptive) else None
+
+    @property
+    def places(self) -> int | None:
+        """The most calls at once."""
+        return self.concurrency.most if isinstance(self.concurrency, Adaptive) else self.concurrency
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +172,7 @@ def work(kind: Kind, fn: Callable[[Any], Any], /, **options: Unpack[AllOptions])
     """
     given = checked_settings(kind, fn, options)
     function_kind = kind_of(fn)
-    engine = chosen(given.engine, function_kind, given.concurrency)
+    engine = chosen(given.engine, function_kind, given.places)
     on_loop_as = function_kind if engine is None else None
     if on_loop_as == "plain" and given.timeout is not None:
         raise OptionError(
@@ -201,8 +213,7 @@ def checked_settings(kind: Kind, fn: Callable[[Any], Any], options: AllOptions) 
     if given.retry is not None:
         validate.instance("retry", given.retry, Retry, "a Retry")
     validate.one_of("on_error", given.on_error, ON_ERROR)
-    if given.concurrency is not None:
-        given.concurrency = validate.whole("concurrency", given.concurrency, least=1)
+    given.concurrency = _checked_concurrency(kind, given.concurrency)
     if given.ordered is not None:
         validate.flag("ordered", given.ordered)
     given.buffer = validate.whole("buffer", given.buffer, least=0)
@@ -212,6 +223,12 @@ def checked_settings(kind: Kind, fn: Callable[[Any], Any], options: AllOptions) 
     if given.timeout is not None:
         given.timeout = validate.seconds("timeout", given.timeout)
     return given
+
+
+def _checked_concurrency(kind: Kind, concurrency: int | Adaptive | None) -> int | Adaptive | None:
+    if concurrency is None or (kind.adapts and isinstance(concurrency, Adaptive)):
+        return concurrency
+    return validate.whole("concurrency", concurrency, least=1)
 
 
 def _check_one_for_one(kind: Kind, given: Settings, options: AllOptions) -> None:
@@ -235,7 +252,12 @@ def _planned(
     limits = limits_of(given.limit)
     called = kind.called(fn)
     without_tasks = (
-        kind.without_tasks and on_loop_as == "plain" and given.retry is None and limits is None and given.key is None
+        kind.without_tasks
+        and on_loop_as == "plain"
+        and given.retry is None
+        and limits is None
+        and given.key is None
+        and given.adaptive is None
     )
     seen = watched(called, title, name_of(fn)) if on_loop_as == "other" else called
     return Plan(
@@ -243,7 +265,8 @@ def _planned(
         work=shaped(called if inspect.iscoroutinefunction(called) else on_loop(seen), kind.shape),
         inline=shaped_inline(called, kind.shape) if without_tasks else None,
         size=kind.size,
-        concurrency=given.concurrency or 1,
+        concurrency=given.places or 1,
+        adaptive=given.adaptive,
         ordered=given.ordered,
         buffer=given.buffer,
         timeout=cast("float | None", given.timeout),
