@@ -107,7 +107,9 @@ def by_batch(count: int, rows: Rows) -> None:
 
 THREADS = StreamingPipeline(
     "documents",
-    lambda numbers: numbers.map(read).flat_map(chunks, concurrency=2).map_batches(embed, TEXTS, concurrency=2),
+    lambda numbers: (
+        numbers.map(read).flat_map(chunks, concurrency=2).map_batches(embed, TEXTS, concurrency=8 if latency else 2)
+    ),
     takes=int,
 )
 PROCESSES = StreamingPipeline(
@@ -217,9 +219,9 @@ def aims(found: dict[tuple[str, int], Ran], counts: Sequence[int], clock: str) -
             yield Aim(
                 f"{count:,} documents: memory below batch", 1 - stream.memory / batch.memory, SAVED, True, "{:.1%}"
             )
-        few = found.get(("stream", counts[0]))
-        if few and count > counts[0]:
-            yield Aim(f"{count:,} documents: memory over {counts[0]:,}", stream.memory / few.memory, FLAT)
+        few = found.get(("stream", count // 10))
+        if few and count > COUNTS[1]:
+            yield Aim(f"{count:,} documents: memory over {count // 10:,}", stream.memory / few.memory, FLAT)
 
 
 def main() -> None:

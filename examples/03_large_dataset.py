@@ -47,7 +47,9 @@ def peak_mib() -> float:
 async def main(rows: int, database: str) -> None:
     """Load them, and say how it went after each tenth."""
     with closing(sqlite3.connect(database, isolation_level=None)) as connection:
-        connection.execute("CREATE TABLE measured (number INTEGER PRIMARY KEY, sensor TEXT, fahrenheit REAL)")
+        connection.execute(
+            "CREATE TABLE IF NOT EXISTS measured (number INTEGER PRIMARY KEY, sensor TEXT, fahrenheit REAL)"
+        )
         batches = (
             penstock.stream(lines(rows), total=rows)
             .map(parse, on_error="skip")
@@ -58,7 +60,7 @@ async def main(rows: int, database: str) -> None:
         async with batches.open() as run:
             async for batch in run:
                 connection.execute("BEGIN")
-                connection.executemany("INSERT INTO measured VALUES (?, ?, ?)", batch)
+                connection.executemany("INSERT OR REPLACE INTO measured VALUES (?, ?, ?)", batch)
                 connection.execute("COMMIT")
                 before, stored = stored, stored + len(batch)
                 if stored * 10 // rows > before * 10 // rows:
