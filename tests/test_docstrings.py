@@ -83,7 +83,7 @@ def what_a_user_has(folder):
         "client": SimpleNamespace(post=answer),
         "users": users,
         "enrich": enrich,
-        "summarise": enrich,
+        **dict.fromkeys(("summarise", "bill", "archive"), enrich),
         "split": lambda file: [file.read_text()],
         "embed": embed,
         "vector_of": lambda question: [float(len(question)), 1.0],
@@ -111,6 +111,7 @@ OWN = {
     "DurableRun": lambda: {"stream": penstock.keyed([1, 2], key=str).map(enrich)},
     "Stream.deliver": lambda: {"stream": penstock.keyed([1, 2], key=str).map(enrich)},
     "rows": lambda: {"users": None},
+    "Stream.tee": lambda: {"orders": penstock.stream([1, 2, 3])},
 }
 """Names that mean something else in one example."""
 
