@@ -9,7 +9,7 @@ DEPENDS := uv.lock tools/environment
 .venv-3.12/.ready: $(DEPENDS)
 	@tools/environment .venv-3.12 3.12
 
-.PHONY: demo test quick test-3.12 soak soak-engines ray-nodes kill-matrix kill-runs flood test-dev coverage mutate check format docs site site-look bench lock clean help
+.PHONY: demo test quick test-3.12 soak soak-engines ray-nodes kill-matrix kill-postgres kill-runs flood test-dev coverage mutate check format docs site site-look bench lock clean help
 
 demo: .venv/.ready ## index the standard library of this Python and ask it three questions
 	@$(BIN)/python tools/demo.py
@@ -36,6 +36,9 @@ ray-nodes: .venv/.ready ## run 1,000 calls on a Ray cluster of three nodes on th
 
 kill-matrix: .venv/.ready ## kill durable runs 10,000 times, or KILLS=500: is a row lost, or there twice?
 	@$(BIN)/python tools/kill_matrix.py $(or $(KILLS),10000) $(SEED)
+
+kill-postgres: .venv/.ready ## kill runs into a PostgreSQL server, and the server, 1,000 times, or KILLS=100: is a row lost, or there twice?
+	@$(BIN)/python -m tests.durable.postgres_killing $(or $(KILLS),1000) $(or $(SEED),0)
 
 kill-runs: .venv/.ready ## kill a run of a pipeline before and after each single write, and at 500 moments: is a finished step called again?
 	@$(BIN)/python tests/flow/killed_runs.py

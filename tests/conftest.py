@@ -218,3 +218,12 @@ def demo_server():
     demo = runpy.run_path(str(Path(__file__).parent.parent / "examples" / "demo_server.py"))
     with demo["serving"]({**demo["SHOP"], "/v1/chat/completions": demo["chat"]()}) as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def postgres():
+    """A PostgreSQL server of our own, for all tests of this process."""
+    from tests.postgres import server  # noqa: PLC0415 -- its library is an extra
+
+    with server() as started:
+        yield started

@@ -42,6 +42,7 @@ FOR_THE_LIBRARY = {
     penstock.Stream: {"description"},
     durable.DurableRun: {"memo"},
     penstock.SqliteTable: {"open"},
+    penstock.PostgresTable: {"open"},
     penstock.SqliteVectors: {"compare", "open"},
     flow.Pipeline: {"bind_inner", "children", "operator", "read_from", "refuse_stream"},
     flow.StepContext: {"spent"},
@@ -164,8 +165,9 @@ SECTIONS = {
     | {"Engine"},
     "Outcomes": made("Ok", "Failed", "Cancelled", "NotStarted"),
     "Statistics": names_of(StageStats) | {"in_flight"},
-    "Sinks": made("SqliteTable", "SqliteVectors", "Callback")
+    "Sinks": made("SqliteTable", "PostgresTable", "SqliteVectors", "Callback")
     | members(penstock.SqliteTable)
+    | members(penstock.PostgresTable)
     | members(penstock.SqliteVectors),
     "RunReport": names_of(penstock.RunReport),
     "Journals": made(*functions(durable)),

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from penstock.signals import drain_on_signals
     from penstock.sinks.callback import Callback, Delivered
     from penstock.sinks.finding import Found
+    from penstock.sinks.postgres_table import PostgresTable
     from penstock.sinks.table import SqliteTable
     from penstock.sinks.vectors import SqliteVectors
     from penstock.sources.csv_file import csv
@@ -97,6 +98,7 @@ else:
             "penstock.signals": ("drain_on_signals",),
             "penstock.sinks.callback": ("Callback", "Delivered"),
             "penstock.sinks.finding": ("Found",),
+            "penstock.sinks.postgres_table": ("PostgresTable",),
             "penstock.sinks.table": ("SqliteTable",),
             "penstock.sinks.vectors": ("SqliteVectors",),
             "penstock.sources.csv_file": ("csv",),
@@ -107,7 +109,7 @@ else:
             "penstock.streams": ("Stream",),
             "penstock.sync": ("SyncRun",),
         },
-        extras={"apsw": "durable", "sqlite_vec": "durable", "numpy": "embed"},
+        extras={"apsw": "durable", "sqlite_vec": "durable", "numpy": "embed", "psycopg": "postgres"},
         modules=("durable", "engines", "flow", "sinks", "tasks", "testing", "workflows"),
     )
 
@@ -137,6 +139,7 @@ __all__ = [
     "Outcome",
     "PenstockError",
     "PicklingFailed",
+    "PostgresTable",
     "RateLimit",
     "Reason",
     "RemoteError",

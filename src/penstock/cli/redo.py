@@ -96,13 +96,14 @@ def _asks() -> bool:
 def _run(database: str, name: str | None) -> "RunStatus":
     """Return the run of that name, or the only one."""
     from penstock.durable import StoreError, runs  # noqa: PLC0415 -- its library is an extra
+    from penstock.durable.journals import journal_at  # noqa: PLC0415 -- as above
     from penstock.durable.status import no_run  # noqa: PLC0415 -- as above
 
-    there = runs(database)
+    there, place = runs(database), journal_at(database).place
     names = [run.name for run in there]
     if name is None and len(there) != 1:
-        raise StoreError(f"{database}: say --run, there are {', '.join(map(named, names[:_NAMED])) or 'none'}")
+        raise StoreError(f"{place}: say --run, there are {', '.join(map(named, names[:_NAMED])) or 'none'}")
     for run in there:
         if name in {None, run.name}:
             return run
-    raise no_run(database, name or "", names)
+    raise no_run(place, name or "", names)

@@ -53,17 +53,18 @@ def show_status(database: str, name: str | None, *, as_json: bool) -> int:
 
     def command() -> int:
         from penstock.durable import runs  # noqa: PLC0415 -- its library is an extra
+        from penstock.durable.journals import journal_at  # noqa: PLC0415 -- as above
         from penstock.durable.status import no_run  # noqa: PLC0415 -- as above
 
         everything = runs(database)
         found = [run for run in everything if name is None or run.name == name]
         if name is not None and not found:
-            raise no_run(database, name, [run.name for run in everything])
+            raise no_run(journal_at(database).place, name, [run.name for run in everything])
         if as_json:
             _print_json(asdict(found[0]) if name is not None else [asdict(run) for run in found])
         else:
             for run in found:
-                for line in _status(run, database):
+                for line in _status(run, journal_at(database).place):
                     typer.echo(line)
         return DONE
 
@@ -75,11 +76,12 @@ def dead(database: str, action: str, run: str | None, keys: Sequence[str], *, ea
 
     def command() -> int:
         from penstock.durable import dead_roots, discard, retry  # noqa: PLC0415 -- its library is an extra
+        from penstock.durable.journals import journal_at  # noqa: PLC0415 -- as above
 
         ask = {"retry": retry, "discard": discard}.get(action, dead_roots)
         if keys:
             known = [str(root.key) for root in dead_roots(database, run=run)]
-            _require(keys, known, database, "" if run is None else f" in run {run!r}")
+            _require(keys, known, journal_at(database).place, "" if run is None else f" in run {run!r}")
         found = ask(database, run=run, keys=keys)
         if action == "export":
             for root in found:

@@ -26,6 +26,7 @@ from penstock.durable.roots import Bundle, Key, Root, RootId, Tracked
 from penstock.durable.sink import keeps_order, place_of
 from penstock.durable.store import Journal
 from penstock.durable.store_errors import RowError, StoreError
+from penstock.durable.transact import transact
 from penstock.durable.tried import DIED_ALONE, Counts, Tried
 from penstock.durable.weights import weight
 from penstock.durable.writer import Writer
@@ -150,8 +151,7 @@ class Deliverer:
         if whole and not self._was_stopped:
             self._writer.settle_put_off()
             await self._written()
-            with self._store.transaction():
-                self._store.journal.close_run(self._opened.id)
+            transact(self._store, lambda: self._store.journal.close_run(self._opened.id))
             self._complete = True
 
     async def _read(self) -> None:

@@ -1,15 +1,18 @@
 """Finds a journal: that of a sink, or the one in a database at a path."""
 
 import os
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from penstock.core.errors import OptionError
 from penstock.durable.sink import Sink, is_sink, place_of
 from penstock.durable.store import JournalPlace
 from penstock.exports import naming_extras
 
+SCHEMES: Final = ("postgresql://", "postgres://")
+"""What the connection string of a PostgreSQL database begins with, in place of a path."""
+
 type At = Sink | str | os.PathLike[str]
-"""A sink, or the path of the database that its journal is in."""
+"""A sink, or the path of the database that its journal is in, or the connection string of one of PostgreSQL."""
 
 
 def journal_at(sink: At) -> JournalPlace:
@@ -20,6 +23,8 @@ def journal_at(sink: At) -> JournalPlace:
     """
     if isinstance(sink, str | os.PathLike):
         path = os.fspath(sink)
+        if path.startswith(SCHEMES):
+            return _postgres(path)
     elif not is_sink(sink):
         raise OptionError(f"sink must be a sink or the path of its database, got {sink!r}")
     elif not hasattr(sink, "path"):
@@ -30,3 +35,11 @@ def journal_at(sink: At) -> JournalPlace:
         from penstock.durable.sqlite.journal_file import JournalFile  # noqa: PLC0415 -- its library is an extra
 
     return JournalFile(path)
+
+
+def _postgres(dsn: str) -> JournalPlace:
+    with naming_extras("a journal in PostgreSQL", {"psycopg": "postgres"}):
+        from penstock.durable.postgres.postgres_connection import Address  # noqa: PLC0415 -- its library is an extra
+        from penstock.durable.postgres.postgres_place import PostgresPlace  # noqa: PLC0415 -- as above
+
+    return PostgresPlace(Address("sink", dsn))

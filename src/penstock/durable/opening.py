@@ -15,6 +15,7 @@ from penstock.durable.owner import owner
 from penstock.durable.sink import identity_of, place_of
 from penstock.durable.store import Journal, Opened, RunRecord, Store
 from penstock.durable.store_errors import HeldError, StoreError
+from penstock.durable.transact import transact
 
 _WAITS: Final = (0.01, 0.02, 0.05, 0.1)
 """Seconds that a holder of the sink gets: the worker of a process that was killed takes a moment to end, too."""
@@ -54,14 +55,17 @@ async def open_again(job: Job) -> Opening:
     """Open it as `open_run` does, but tell nothing."""
     store = await _open_store(job)
     try:
-        with store.transaction():
-            run = _begun(job, store.journal)
-            lost = store.lost(run.id)
-            _refuse_if_all_are_lost(job, store, run, lost)
-            return Opening(store, replace(run, lost=len(lost)))
+        return Opening(store, transact(store, lambda: _begun_in(job, store)))
     except BaseException:
         store.close()
         raise
+
+
+def _begun_in(job: Job, store: Store) -> Opened:
+    run = _begun(job, store.journal)
+    lost = store.lost(run.id)
+    _refuse_if_all_are_lost(job, store, run, lost)
+    return replace(run, lost=len(lost))
 
 
 async def _open_store(job: Job) -> Store:

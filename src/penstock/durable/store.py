@@ -343,7 +343,10 @@ class JournalStore(Protocol):
         ...
 
     def transaction(self) -> AbstractContextManager[None]:
-        """Open a transaction: all or nothing; `StoreError` says what went wrong."""
+        """Open a transaction: all or nothing; `StoreError` says what went wrong.
+
+        `LostTransactionError` says that nothing of it stands, and that it can be done again.
+        """
         ...
 
 

@@ -35,3 +35,7 @@ class KeyTakenError(RowError):
 
 class RefusedRowError(RowError, StoreError):
     """The store refuses a row; it can be used for others."""
+
+
+class LostTransactionError(StoreError):
+    """The store was lost in the middle of a transaction: nothing of it stands, and it may be done again."""

@@ -17,6 +17,7 @@ from penstock.durable.roots import Bundle, Root, RootId
 from penstock.durable.staging import Staging
 from penstock.durable.store import Journal, Opened, Store
 from penstock.durable.store_errors import KeyTakenError, RowError
+from penstock.durable.transact import transact
 
 WAITING: Final = 20_000
 """Rows, by weight, and roots that may wait to be written before the stream has to wait, too."""
@@ -240,9 +241,12 @@ class Writer:
         """Commit notes before anything else: somebody waits for them."""
         if not notes:
             return
-        with self._store.transaction():
+
+        def write_all() -> None:
             for write, _, _ in notes:
                 write(self._store.journal)
+
+        transact(self._store, write_all)
         self.commits += 1
         for _, committed, _ in notes:
             if committed is not None:
@@ -281,10 +285,14 @@ class Writer:
     def _stage(self, parts: Sequence[tuple[Root, list[Any]]]) -> None:
         staging = self._staging
         before = {root.staging: staging.parts(root.staging) for root, _ in parts}
+
+        def stage() -> None:
+            staging.back_to(before)
+            for root, rows in parts:
+                staging.put(root.staging, rows)
+
         try:
-            with self._store.transaction():
-                for root, rows in parts:
-                    staging.put(root.staging, rows)
+            transact(self._store, stage)
         except BaseException:
             staging.back_to(before)
             raise
@@ -336,19 +344,24 @@ class Writer:
         self._put_off.append(root)
 
     def _settle(self, roots: Sequence[Root | Bundle]) -> None:
-        with self._store.transaction():
+        def settle_all() -> None:
             for settle, alike in groupby(roots, key=self._way_of):
                 settle(list(alike))
+
+        transact(self._store, settle_all)
         self._settled(roots)
 
     def _settle_emptied(self, roots: list[Root]) -> None:
         store, journal = self._store, self._store.journal
-        with store.transaction():
+
+        def settle_all() -> None:
             for root in roots:
                 number = journal.settle(self._opened, root)
                 if not self._keeps_rows_of(root):
                     store.replace(RootId(number, root.key), ())
             self._settle_each(roots)
+
+        transact(self._store, settle_all)
         self._settled(roots)
 
     def _settled(self, roots: Sequence[Root | Bundle]) -> None:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from penstock.durable.store_errors import RowError
     from penstock.sinks.callback import Callback, Delivered
     from penstock.sinks.finding import Found
+    from penstock.sinks.postgres_table import PostgresTable
     from penstock.sinks.sqlite_store import SqliteStore
     from penstock.sinks.table import SqliteTable
     from penstock.sinks.vectors import Made, SqliteVectors
@@ -24,11 +25,12 @@ else:
             "penstock.durable.store": ("Store",),
             "penstock.sinks.callback": ("Callback", "Delivered"),
             "penstock.sinks.finding": ("Found",),
+            "penstock.sinks.postgres_table": ("PostgresTable",),
             "penstock.sinks.sqlite_store": ("SqliteStore",),
             "penstock.sinks.table": ("SqliteTable",),
             "penstock.sinks.vectors": ("Made", "SqliteVectors"),
         },
-        extras={"apsw": "durable", "sqlite_vec": "durable", "numpy": "embed"},
+        extras={"apsw": "durable", "sqlite_vec": "durable", "numpy": "embed", "psycopg": "postgres"},
     )
 
 __all__ = [
@@ -38,6 +40,7 @@ __all__ = [
     "Durability",
     "Found",
     "Made",
+    "PostgresTable",
     "RootId",
     "RowError",
     "Sink",

@@ -1,12 +1,17 @@
 """The sink that a run has gone into, as its journal knows it."""
 
 from penstock.core.errors import OptionError
+from penstock.durable.journals import SCHEMES
 from penstock.durable.sink import Sink
 
 
 def sink_at(path: str, identity: str) -> Sink:
     """Make the sink of that identity at that path; raise `OptionError` if it is none of this library."""
     kind, _, name = identity.partition(" ")
+    if kind == "table" and name and path.startswith(SCHEMES):
+        from penstock.sinks.postgres_table import PostgresTable  # noqa: PLC0415 -- as below
+
+        return PostgresTable(path, name)
     if kind == "table" and name:
         from penstock.sinks.table import SqliteTable  # noqa: PLC0415 -- each brings libraries of its own
 
