@@ -295,6 +295,7 @@ SAMPLES = {
     "checkpoint": ("a",),
     "tee": (lambda stream: stream,),
     "scan": (max, 0),
+    "with_metadata": (),
 }
 """What operators are given, that take anything else than a function of an item or another stream."""
 

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from penstock.core.stats import Latency, StageStats, Stats
     from penstock.durable.report import RunReport
     from penstock.functions import merge, parallel_filter, parallel_map, stream
+    from penstock.ops.metadata import Record
     from penstock.run import Run
     from penstock.signals import drain_on_signals
     from penstock.sinks.callback import Callback, Delivered
@@ -93,6 +94,7 @@ else:
             "penstock.core.retry": ("Retry",),
             "penstock.core.stats": ("Latency", "StageStats", "Stats"),
             "penstock.durable.report": ("RunReport",),
+            "penstock.ops.metadata": ("Record",),
             "penstock.run": ("Run",),
             "penstock.functions": ("merge", "parallel_filter", "parallel_map", "stream"),
             "penstock.signals": ("drain_on_signals",),
@@ -142,6 +144,7 @@ __all__ = [
     "PostgresTable",
     "RateLimit",
     "Reason",
+    "Record",
     "RemoteError",
     "Result",
     "ResultCountError",

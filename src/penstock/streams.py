@@ -17,10 +17,11 @@ from penstock.ops.adding import Addable, AddableStep, AddOptions, Transform
 from penstock.ops.checkpoint import UNSET, Kept, checkpoint
 from penstock.ops.combine import CHAIN, MERGE, Combination, zipping
 from penstock.ops.deciding import deciding, skip_while, take_while
-from penstock.ops.description import Description, combined
+from penstock.ops.description import Combined, Description, combined
 from penstock.ops.flat_map import FLAT_MAP, FLATTEN
 from penstock.ops.group import Batch, GroupBy, WeightLimit
 from penstock.ops.map_batches import map_batches
+from penstock.ops.metadata import Record, with_metadata
 from penstock.ops.operator import Operator, passing
 from penstock.ops.passing import Passing, PassingFunction, Take, distinct, enumerated, scanned, skipping
 from penstock.ops.single import FILTER, FOR_EACH, MAP, MAP_KEEPING, TAP
@@ -458,6 +459,26 @@ class Stream(Readable[T_co]):
                     print(run.state["sum"])
         """
         return self._with(checkpoint(name, keep, fold, initial))
+
+    def with_metadata(self, *, sample: float = 1.0) -> "Stream[Record[T_co]]":
+        """Hand on a `Record` for each item: its value, where it came from, the attempts it took, and how long.
+
+        It stands behind what acts item by item: `map`, `filter`, `flat_map`, `flatten`, `tap`, `map_batches`,
+        `prefetch`, `through`, `checkpoint`, `add` of a step. Aggregates are `stats()`.
+
+        Args:
+            sample: the share of the source's items that are followed, above 0 and at most 1; of the others only
+                `value` is known.
+
+        Raises:
+            OptionError: `sample` breaks its rule, or it stands behind anything else.
+        """
+        share = validate.share("sample", sample)
+        if not share:
+            raise OptionError(f"sample must be a number above 0 and at most 1, got {sample!r}")
+        origin, above = self._description.origin, self._description.operators
+        combined_by = origin.kind.name if isinstance(origin, Combined) else ""
+        return self._with(with_metadata(share, above, is_combined=combined_by))
 
     def through[U](self, fn: "Callable[[Stream[T_co]], Stream[U]]", /) -> "Stream[U]":
         """Return `fn(self)`: apply a function that adds operators, so that chains of operators can have names."""

@@ -12,6 +12,7 @@ from itertools import count
 from typing import Any
 
 from penstock import Stream, merge, stream
+from penstock.flow import Pipeline, step, transform
 
 
 def giving(output):
@@ -103,6 +104,23 @@ def run_by(method, shape):
     return lambda items, call, **options: method(items, shape(call), **options)
 
 
+def added(items, call, **options):
+    """A step; what `add` does not take is of the step."""
+    own = {name: options.pop(name) for name in ("retry", "timeout", "limit", "engine") if name in options}
+    return items.add(step("work", itself(call), **own), **options)
+
+
+def added_pipeline(items, call, **options):
+    """The same as the only step of a pipeline: all that is of it is within the call."""
+    own = {name: options.pop(name) for name in ("retry", "timeout", "limit", "engine") if name in options}
+    return items.add(Pipeline("p", [step("work", itself(call), **own)]), **options)
+
+
+async def handing_on(items):
+    async for item in items:
+        yield item
+
+
 def behind_map(then, shape=itself):
     return lambda items, call, **options: then(items.map(shape(call), **options))
 
@@ -113,6 +131,8 @@ WORKING = (
     Operator("map-bytes", run_by(partial(Stream.map, buffer_bytes=10**9, size_of=lambda _: 1), itself)),
     Operator("filter", run_by(Stream.filter, truth), in_threads=True),
     Operator("tap", run_by(Stream.tap, nothing), in_threads=True),
+    Operator("add", added),
+    Operator("add-pipeline", added_pipeline),
     Operator("map_batches", lambda items, call, **options: items.map_batches(one_by_one(call), 1, **options)),
     Operator("flat_map-list", run_by(Stream.flat_map, in_list), open_inputs, in_threads=True),
     Operator("flat_map-iterator", run_by(Stream.flat_map, in_iterator), open_inputs, settles_late=True),
@@ -136,6 +156,9 @@ BEHIND_MAP = (
     Operator("batch", behind_map(lambda results: results.batch(2)), None, items=list),
     Operator("batch-within", behind_map(lambda results: results.batch(2, within=0.5)), None, items=list),
     Operator("flatten", behind_map(Stream.flatten, in_list), None),
+    Operator("transform", behind_map(lambda results: results.add(transform("on", handing_on))), None),
+    Operator("checkpoint", behind_map(lambda results: results.checkpoint("c")), None),
+    Operator("with_metadata", behind_map(Stream.with_metadata), None, items=lambda record: [record.value]),
     Operator("prefetch", behind_map(lambda results: results.prefetch(2)), None),
     Operator("merge", behind_map(lambda results: merge(results, stream([]))), None),
     Operator("chain", behind_map(lambda results: results.chain(stream([]))), None),

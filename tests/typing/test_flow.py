@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Any, assert_type
 
-from penstock import Result, Retry, Run, Stream, stream
+from penstock import Record, Result, Retry, Run, Stream, stream
 from penstock.flow import (
     AnthropicMessages,
     EnvSecret,
@@ -216,6 +216,8 @@ def in_streams(texts: Stream[str], pipeline: Pipeline[str, Outline]) -> None:
     assert_type(texts.checkpoint("n", keep=3), Stream[str])
     assert_type(stream([1]).checkpoint("n", fold=lambda a, b: a + b, initial=0), Stream[int])
     assert_type(texts.checkpoint("n", fold=lambda seen, text: [*seen, text], initial=list[str]()), Stream[str])
+    assert_type(texts.map(len).with_metadata(sample=0.5), Stream[Record[int]])
+    assert_type(texts.with_metadata().map(lambda record: record.value), Stream[str])
     assert_type(texts.open().state, Mapping[str, Any])
     texts.add(step("f", flags))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType, reportCallIssue]
     texts.add(outline, retry=3)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]

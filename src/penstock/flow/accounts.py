@@ -19,7 +19,7 @@ from penstock.flow.results import (
     Unread,
 )
 from penstock.flow.usage import Usage
-from penstock.flow.workspace import RUN_ID, Record, RunRow, Workspace, WorkspaceReader, workspace_errors
+from penstock.flow.workspace import RUN_ID, RunRow, StepRecord, Workspace, WorkspaceReader, workspace_errors
 
 
 class RunAccounts:
@@ -46,7 +46,7 @@ class RunAccounts:
             row.ended,
         )
 
-    def result(self, row: RunRow, records: Mapping[str, Record]) -> PipelineResult[Any]:
+    def result(self, row: RunRow, records: Mapping[str, StepRecord]) -> PipelineResult[Any]:
         """Sum up what became of a run."""
         killed = self._is_killed(row)
         steps = tuple(self.step_result(row, record, killed=killed) for record in records.values())
@@ -67,7 +67,7 @@ class RunAccounts:
             tuple(json.loads(row.changed)),
         )
 
-    def step_result(self, row: RunRow, record: Record, *, killed: bool = False) -> StepResult:
+    def step_result(self, row: RunRow, record: StepRecord, *, killed: bool = False) -> StepResult:
         """Sum up what became of a step, of a run whose process was `killed` or not."""
         has_output = record.status in {"completed", "waiting"}
         has_value = has_output and (record.status == "completed" or record.reason is not None)
@@ -85,7 +85,7 @@ class RunAccounts:
             record.note,
         )
 
-    def pending(self, row: RunRow, record: Record) -> Pending:
+    def pending(self, row: RunRow, record: StepRecord) -> Pending:
         """Return a step that waits."""
         return Pending(
             record.path,
@@ -118,7 +118,7 @@ def main_error(errors: tuple[PipelineError, ...], status: str) -> PipelineError 
     return errors[-1] if status == "cancelled" else errors[0]
 
 
-def _last(records: Mapping[str, Record]) -> str | None:
+def _last(records: Mapping[str, StepRecord]) -> str | None:
     """Return the path of the last step of a run that is completed."""
     return max((each for each in records.values() if not each.parent), key=lambda each: each.position).path
 

@@ -21,6 +21,7 @@ from penstock.core.window import Window
 from penstock.engines.binding import Binding
 from penstock.engines.choosing import OWN
 from penstock.ops.adding import ADD
+from penstock.ops.metadata import RETRIES
 from penstock.ops.operator import Adapt
 from penstock.tasks.tokens import CancelToken
 
@@ -86,6 +87,8 @@ class StepCalls:
     def note_retry(self) -> None:
         """Count an attempt that follows a failed one."""
         self.window.meter.note_retry()
+        if (counted := RETRIES.get()) is not None:
+            counted[0] += 1
 
     def may_retry(self, _: object) -> bool:
         """Whether another try may be made."""

@@ -43,7 +43,7 @@ from penstock.flow.recorder import Noticed, Recorder, settled
 from penstock.flow.results import OutputRefused, PipelineError, failure_text
 from penstock.flow.tree import LeafNode, Node, OutputOf, SequenceNode, StepTree
 from penstock.flow.usage import Usage
-from penstock.flow.workspace import Record, RunRow, WorkspaceReader, as_workspace_error
+from penstock.flow.workspace import RunRow, StepRecord, WorkspaceReader, as_workspace_error
 from penstock.run import Run
 from penstock.tasks.calls import one_stage
 from penstock.tasks.tokens import CancelToken, in_loop
@@ -64,14 +64,14 @@ class Execution:
         self,
         pipeline: Pipeline[Any, Any],
         run: RunRow,
-        records: dict[str, Record],
+        records: dict[str, StepRecord],
         *,
         reader: WorkspaceReader,
         recorder: Recorder,
         codes: Codes,
         concurrency: int,
         grace: float,
-        told: Callable[[Record], None],
+        told: Callable[[StepRecord], None],
     ) -> None:
         self._pipeline = pipeline
         self._run_row = run

@@ -13,7 +13,7 @@ from penstock.flow.codes import Codes
 from penstock.flow.pipeline import Pipeline
 from penstock.flow.shapes import Map, Rounds
 from penstock.flow.steps import Step
-from penstock.flow.workspace import Record
+from penstock.flow.workspace import StepRecord
 
 
 @dataclass(slots=True)
@@ -31,9 +31,9 @@ class Match:
     stale: list[str] = field(default_factory=list[str])
 
 
-def matched(pipeline: Pipeline[Any, Any], records: Mapping[str, Record], codes: Codes) -> Match:
+def matched(pipeline: Pipeline[Any, Any], records: Mapping[str, StepRecord], codes: Codes) -> Match:
     """Compare the records of a run with a definition."""
-    below: dict[str, list[Record]] = {}
+    below: dict[str, list[StepRecord]] = {}
     for record in records.values():
         below.setdefault(record.parent, []).append(record)
     match = Match()
@@ -69,8 +69,8 @@ def _places(step: Step[Any, Any]) -> Mapping[str, Step[Any, Any]]:
 
 
 def _in_order(
-    step: Step[Any, Any], records: "list[Record] | tuple[()]", names: Mapping[str, Record]
-) -> Iterator[Record | None]:
+    step: Step[Any, Any], records: "list[StepRecord] | tuple[()]", names: Mapping[str, StepRecord]
+) -> Iterator[StepRecord | None]:
     """Give the records of the steps in one; of a pipeline in its order, None where a step has none, then the others."""
     if not isinstance(step, Pipeline):
         yield from records
@@ -83,7 +83,7 @@ def _in_order(
             yield record
 
 
-def _with_all_below(record: Record, below: Mapping[str, list[Record]]) -> Iterator[Record]:
+def _with_all_below(record: StepRecord, below: Mapping[str, list[StepRecord]]) -> Iterator[StepRecord]:
     agenda = [record]
     while agenda:
         each = agenda.pop()
@@ -91,7 +91,7 @@ def _with_all_below(record: Record, below: Mapping[str, list[Record]]) -> Iterat
         agenda.extend(below.get(each.path, ()))
 
 
-def _has_finished(record: Record, below: Mapping[str, list[Record]]) -> bool:
+def _has_finished(record: StepRecord, below: Mapping[str, list[StepRecord]]) -> bool:
     return any(each.status == "completed" for each in _with_all_below(record, below))
 
 

@@ -40,8 +40,8 @@ from penstock.flow.session import (
 from penstock.flow.shapes import Review, plain_result
 from penstock.flow.steps import refuse_unknown, refuses_unknown
 from penstock.flow.workspace import (
-    Record,
     RunRow,
+    StepRecord,
     Workspace,
     WorkspaceReader,
     workspace_errors,
@@ -284,7 +284,9 @@ class PipelineEngine:
             record = _the_waiting(reader, row, step)
         self._answer(row, record, "reject", (None, by, reason))
 
-    def _answer(self, row: RunRow, record: Record, answer: str, given: tuple[bytes | None, str | None, str]) -> None:
+    def _answer(
+        self, row: RunRow, record: StepRecord, answer: str, given: tuple[bytes | None, str | None, str]
+    ) -> None:
         sql = (
             "UPDATE flow_steps SET answer = ?, answered = ?, by = ?, note = ?, refused = NULL "
             "WHERE run = ? AND path = ? AND status = 'waiting' AND answer IS NULL"
@@ -416,7 +418,7 @@ def _is_equal(one: bytes, other: bytes) -> bool:
     return codec.digest(codec.unpacked(one)) == codec.digest(codec.unpacked(other))
 
 
-def _waiting(records: Mapping[str, Record]) -> list[Record]:
+def _waiting(records: Mapping[str, StepRecord]) -> list[StepRecord]:
     return [
         each
         for each in records.values()
@@ -424,7 +426,7 @@ def _waiting(records: Mapping[str, Record]) -> list[Record]:
     ]
 
 
-def _the_waiting(reader: WorkspaceReader, row: RunRow, step: str | None) -> Record:
+def _the_waiting(reader: WorkspaceReader, row: RunRow, step: str | None) -> StepRecord:
     """Return the step that is answered."""
     waiting = _waiting(reader.records(row.number))
     found = waiting if step is None else [each for each in waiting if each.path == step]

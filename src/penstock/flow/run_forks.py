@@ -11,7 +11,7 @@ from penstock.flow.accounts import listed_names
 from penstock.flow.recorder import put_file
 from penstock.flow.session import NEW_RUN
 from penstock.flow.tree import INSERT_STEP
-from penstock.flow.workspace import Record, RunRow, StoredOutput, WorkspaceReader
+from penstock.flow.workspace import RunRow, StepRecord, StoredOutput, WorkspaceReader
 
 if TYPE_CHECKING:
     from penstock.durable.sqlite.connection import Connection
@@ -86,7 +86,7 @@ class Fork:
         )
 
 
-def _kept(records: Mapping[str, Record], at: str) -> list[str]:
+def _kept(records: Mapping[str, StepRecord], at: str) -> list[str]:
     """Return the paths of what is kept when a run is forked at a step: what is finished, and does not depend on it."""
     lineage: dict[str, int] = {}
     above = at
@@ -94,10 +94,10 @@ def _kept(records: Mapping[str, Record], at: str) -> list[str]:
         lineage[records[above].parent] = records[above].position
         above = records[above].parent
 
-    def depends(record: Record) -> bool:
+    def depends(record: StepRecord) -> bool:
         if record.path == at or record.path in lineage:
             return True
-        each: Record | None = record
+        each: StepRecord | None = record
         while each is not None:
             if each.path == at:
                 return True
@@ -112,7 +112,7 @@ def _kept(records: Mapping[str, Record], at: str) -> list[str]:
     return [path for path, each in records.items() if each.status in {"completed", "skipped"} and not depends(each)]
 
 
-def _lineage(records: Mapping[str, Record], path: str) -> Iterator[Record]:
+def _lineage(records: Mapping[str, StepRecord], path: str) -> Iterator[StepRecord]:
     """Give a step and those round it: they begin anew, and what was chosen on the way to it holds."""
     while path in records:
         yield records[path]

@@ -22,7 +22,7 @@ from penstock.flow.pipeline import Pipeline
 from penstock.flow.recorder import Noticed, Recorder, Statement, settled
 from penstock.flow.results import PipelineError, PipelineResult, RunInfo, StepResult
 from penstock.flow.usage import Usage
-from penstock.flow.workspace import Record, RunRow, Workspace, WorkspaceReader, workspace_errors
+from penstock.flow.workspace import RunRow, StepRecord, Workspace, WorkspaceReader, workspace_errors
 from penstock.tasks.tokens import CancelToken, in_loop
 
 _BEGUN: Final = (
@@ -247,7 +247,7 @@ class Session:
         await self._end(execution)
         return None
 
-    def _fitted(self, records: dict[str, Record]) -> tuple[list[Statement], PipelineError | None]:
+    def _fitted(self, records: dict[str, StepRecord]) -> tuple[list[Statement], PipelineError | None]:
         """Make the statements by which the run goes on with this definition; or say why it cannot."""
         row = self._row
         match = matched(self._pipeline, records, self._codes)
@@ -334,7 +334,7 @@ class Session:
             if f"runs/{self._run}/outputs/{place.name}" not in named:
                 place.unlink()
 
-    def _tell_step(self, row: RunRow, record: Record) -> None:
+    def _tell_step(self, row: RunRow, record: StepRecord) -> None:
         if self._settings.on_step_complete is not None:
             tell(self._settings.on_step_complete, self._settings.accounts.step_result(row, record), "on_step_complete")
 

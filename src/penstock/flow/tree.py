@@ -28,7 +28,7 @@ from penstock.flow.recorder import Recorder, Statement
 from penstock.flow.results import ErrorCode, OutputRefused, PipelineError
 from penstock.flow.shapes import Branch, Map, Parallel, Review, Rounds, listed, plain_result
 from penstock.flow.steps import Step
-from penstock.flow.workspace import Record, WorkspaceReader
+from penstock.flow.workspace import StepRecord, WorkspaceReader
 
 INSERT_STEP: Final = (
     "INSERT INTO flow_steps(run, path, parent, position, name, kind, gives, status, attempts, interrupted, requests, "
@@ -74,7 +74,7 @@ class StepTree:
         pipeline: Pipeline[Any, Any],
         *,
         number: int,
-        records: dict[str, Record],
+        records: dict[str, StepRecord],
         reader: WorkspaceReader,
         recorder: Recorder,
         run: str,
@@ -84,10 +84,10 @@ class StepTree:
         stop: Callable[[], None],
         rest: Callable[[], None],
         freed: Callable[[], None],
-        told: Callable[[Record], None],
+        told: Callable[[StepRecord], None],
     ) -> None:
         self.number = number
-        self.records: dict[str, Record] = records
+        self.records: dict[str, StepRecord] = records
         self.reader = reader
         self.recorder = recorder
         self.run = run
@@ -150,7 +150,7 @@ class StepTree:
 
     # Writing
 
-    def record(self, node: "Node") -> tuple[Record, list[Statement]]:
+    def record(self, node: "Node") -> tuple[StepRecord, list[Statement]]:
         """Return the record of a node, and the statements that insert it if it is new."""
         record = self.records.get(node.path)
         if record is not None:
@@ -158,7 +158,7 @@ class StepTree:
         record = self.records[node.path] = node.new_record()
         return record, [self.inserted(record)]
 
-    def inserted(self, *records: Record) -> Statement:
+    def inserted(self, *records: StepRecord) -> Statement:
         """Make the statements that insert records, with nothing but their places and statuses."""
         rows = tuple(
             (self.number, each.path, each.parent, each.position, each.name, each.kind, each.gives, each.status)
@@ -166,10 +166,10 @@ class StepTree:
         )
         return INSERT_STEP, rows
 
-    def changed(self, record: Record, /, **columns: Any) -> Statement:
+    def changed(self, record: StepRecord, /, **columns: Any) -> Statement:
         """Make the statement that writes these columns, and change those that the record has."""
         for name, value in columns.items():
-            if name in Record.__slots__:
+            if name in StepRecord.__slots__:
                 setattr(record, name, value)
         names = ", ".join(f"{name} = ?" for name in columns)
         return (
@@ -177,14 +177,14 @@ class StepTree:
             (*columns.values(), self.number, record.path),
         )
 
-    def write(self, *statements: Statement, tells: Record | None = None, **options: Any) -> asyncio.Future[None]:
+    def write(self, *statements: Statement, tells: StepRecord | None = None, **options: Any) -> asyncio.Future[None]:
         """Have it committed; then who wants to know is told of the record."""
         committed = self.recorder.write(*statements, **options)
         if tells is not None:
             committed.add_done_callback(lambda _: self._tell(committed, tells))
         return committed
 
-    def _tell(self, committed: asyncio.Future[None], record: Record) -> None:
+    def _tell(self, committed: asyncio.Future[None], record: StepRecord) -> None:
         if committed.exception() is None:
             self.told(record)
 
@@ -311,10 +311,12 @@ class Node:
         """Its place among its siblings."""
         return self.order[-1]
 
-    def new_record(self) -> Record:
+    def new_record(self) -> StepRecord:
         """Make its first record."""
         assert self.parent is not None
-        return Record(self.path, self.parent.path, self.position, self.step.name, self.step.kind, gives_of(self.step))
+        return StepRecord(
+            self.path, self.parent.path, self.position, self.step.name, self.step.kind, gives_of(self.step)
+        )
 
     def child(self, step: Step[Any, Any], position: int, path: str) -> "Node":
         """Make the node of a step in this one."""
@@ -341,7 +343,7 @@ class Node:
         """Do what comes first."""
         raise NotImplementedError
 
-    def runs(self, *more: Record) -> None:
+    def runs(self, *more: StepRecord) -> None:
         """Record that it is running; `more` is put there with it."""
         tree = self.tree
         if not self.path:
@@ -661,11 +663,11 @@ class MapNode(Together):
         self._left = len(self._items)
         body = self.step.body
         gives = gives_of(body)
-        new: list[Record] = []
+        new: list[StepRecord] = []
         for number in range(len(self._items)):
             path = self.path_of(number)
             if path not in tree.records:
-                tree.records[path] = record = Record(path, self.path, number, body.name, body.kind, gives)
+                tree.records[path] = record = StepRecord(path, self.path, number, body.name, body.kind, gives)
                 new.append(record)
         self.runs(*new)
         self.fill()
@@ -830,11 +832,11 @@ class Waiting(Node):
         self.waits = self.wakes = False
         self.act(self.tree.records[self.path])
 
-    def act(self, record: Record) -> None:
+    def act(self, record: StepRecord) -> None:
         """Do what the answer says."""
         raise NotImplementedError
 
-    def reject(self, record: Record) -> None:
+    def reject(self, record: StepRecord) -> None:
         """Fail for the reason that was given."""
         self.tree.fail(self, "REVIEW_REJECTED", f"was rejected: {record.note}")
 
@@ -861,7 +863,7 @@ class ReviewNode(Waiting):
             self.act(record)
 
     @override
-    def act(self, record: Record) -> None:
+    def act(self, record: StepRecord) -> None:
         tree = self.tree
         if record.answer == "reject":
             self.reject(record)
@@ -915,7 +917,7 @@ class LeafNode(Waiting):
         self.tree.start(self)
 
     @override
-    def act(self, record: Record) -> None:
+    def act(self, record: StepRecord) -> None:
         tree = self.tree
         if record.answer == "reject":
             self.reject(record)
@@ -960,9 +962,9 @@ def type_of(value: object) -> str:
     return type(value).__name__
 
 
-def _new(tree: StepTree, nodes: Iterable[Node]) -> list[Record]:
+def _new(tree: StepTree, nodes: Iterable[Node]) -> list[StepRecord]:
     """Records of those that have none."""
-    found: list[Record] = []
+    found: list[StepRecord] = []
     for node in nodes:
         if node.path not in tree.records:
             tree.records[node.path] = record = node.new_record()

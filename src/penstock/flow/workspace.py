@@ -133,7 +133,7 @@ class RunRow:
 
 
 @dataclass(slots=True)
-class Record:
+class StepRecord:
     """What is recorded of a step, but for its output.
 
     Attributes:
@@ -428,14 +428,14 @@ class WorkspaceReader:
         raise KeyError(number)
 
     @_one_at_a_time
-    def records(self, number: int) -> dict[str, Record]:
+    def records(self, number: int) -> dict[str, StepRecord]:
         """Return what is recorded of the steps of a run, by path, in the order of the definition."""
-        below: dict[str, list[Record]] = {}
+        below: dict[str, list[StepRecord]] = {}
         rows = self.connection.execute(f"{_STEP} WHERE run = ? ORDER BY parent, position", (number,))
         for row in rows:
-            record = Record(*row)
+            record = StepRecord(*row)
             below.setdefault(record.parent, []).append(record)
-        found: dict[str, Record] = {}
+        found: dict[str, StepRecord] = {}
         agenda = list(reversed(below.get("", ())))
         while agenda:
             record = agenda.pop()
@@ -444,10 +444,10 @@ class WorkspaceReader:
         return found
 
     @_one_at_a_time
-    def record(self, number: int, path: str) -> Record | None:
+    def record(self, number: int, path: str) -> StepRecord | None:
         """Return what is recorded of a step."""
         for row in self.connection.execute(f"{_STEP} WHERE run = ? AND path = ?", (number, path)):
-            return Record(*row)
+            return StepRecord(*row)
         return None
 
     @_one_at_a_time

@@ -91,13 +91,24 @@ def checkpoint(name: str, keep: Kept, fold: Callable[[Any, Any], Any] | None, in
     checked = validate.text("name", name)
     make = _maker(keep, fold, initial)
 
-    def open_stage(scope: Scope, upstream: Stage[Any], _adapt: object, _in_order: bool) -> Stage[Any]:  # noqa: FBT001 -- as all
+    def open_stage(scope: Scope, upstream: Stage[Any], adapt: object, _in_order: bool) -> Stage[Any]:  # noqa: FBT001 -- as all
         snapshot = make()
         scope.snapshots.put(checked, cast("Snapshot", snapshot))
-        return Passing(scope, upstream, f"checkpoint({checked})", snapshot.note)
+        note = snapshot.note if adapt is None else _inside(snapshot.note)
+        return Passing(scope, upstream, f"checkpoint({checked})", note)
 
     text = call("checkpoint", repr(checked), keep=None if keep == "last" else keep)
     return Operator("checkpoint", open_stage, ordered=True, text=text, checkpoint=checked)
+
+
+def _inside(note: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Wrap `note`: items come in envelopes."""
+
+    def note_inside(envelope: Any) -> Any:
+        note(envelope.value)
+        return envelope
+
+    return note_inside
 
 
 def _maker(keep: Kept, fold: Callable[[Any, Any], Any] | None, initial: Any) -> Callable[[], _Last | _Many | _Fold]:

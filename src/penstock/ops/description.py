@@ -98,8 +98,16 @@ class Description:
         """Open all stages in `scope`; return the last one."""
         from_source, *orders = self.orders(in_order=in_order)
         stage = self.origin.open(scope, from_source)
+        following = next((each.follows for each in self.operators if each.follows is not None), None)
+        if following is not None:
+            stage = following.begin(scope, stage)
         for operator, shown in zip(self.operators, orders, strict=True):
-            stage = operator.open(scope, stage, None, shown)
+            following = None if operator.follows is not None else following
+            stage = (
+                operator.open(scope, stage, None, shown)
+                if following is None
+                else following.open(operator, scope, stage, shown)
+            )
         return stage
 
 

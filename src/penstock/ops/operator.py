@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from penstock.core.errors import OptionError
 from penstock.core.plan import Plan, Tolerance
@@ -49,6 +49,7 @@ class Operator:
         ordered: whether its output shows the order of its items; None if its output is in their order, or need not be.
         text: the call that made it, in a line.
         runs_elsewhere: whether its function runs in other processes.
+        follows: opens the stages above it, if it wants to know where their items come from.
         checkpoint: the name by which the state of the run knows what it keeps, or "".
     """
 
@@ -60,6 +61,7 @@ class Operator:
     text: str = ""
     runs_elsewhere: bool = False
     checkpoint: str = ""
+    follows: "Following | None" = None
 
     def shows_order(self, in_order: bool) -> bool:  # noqa: FBT001 -- it is what the answer may be
         """Whether the order of its items can be seen, if the order of its output can, or cannot (P3)."""
@@ -82,6 +84,18 @@ class Operator:
                 f"on_error of {self.code.title} must be 'raise', 'skip' or 'collect' in a durable run, got 'return': "
                 "rows are results, and what has failed is set aside with 'collect'"
             )
+
+
+class Following(Protocol):
+    """Opens the stages above an operator so that each item knows where it came from."""
+
+    def begin(self, scope: Scope, source: Stage[Any]) -> Stage[Any]:
+        """Open a stage that wraps the items of the source."""
+        ...
+
+    def open(self, operator: Operator, scope: Scope, upstream: Stage[Any], in_order: bool, /) -> Stage[Any]:  # noqa: FBT001 -- as all
+        """Open an operator on wrapped items."""
+        ...
 
 
 def passing(
