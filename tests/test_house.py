@@ -21,7 +21,7 @@ FLOORS = (
     ("testing",),
     ("engines",),
     ("ops",),
-    ("signals", "progress"),
+    ("signals", "progress", "tracing"),
     ("run",),
     ("durable",),
     ("sync",),

@@ -151,10 +151,11 @@ def functions(module, but=()):
 FOR_EACH = signature("for_each", penstock.Stream.for_each, skipped=1)
 
 SECTIONS = {
-    "Sources": made(*functions(penstock, but={"drain_on_signals"})),
+    "Sources": made(*functions(penstock, but={"drain_on_signals", "traced"})),
     "Operators": members(penstock.Stream) - {FOR_EACH},
     "Ends": members(Readable) | {FOR_EACH},
     "Runs": members(penstock.Run),
+    "Tracing": made("traced"),
     "DurableRun": members(durable.DurableRun),
     "Limits": made("Adaptive", "Limiter", "RateLimit")
     | {"pause(seconds, item)"}

@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from penstock.sources.rows import rows
     from penstock.streams import Stream
     from penstock.sync import SyncRun
+    from penstock.tracing import traced
 else:
     __getattr__, __dir__ = exports(
         __name__,
@@ -110,6 +111,7 @@ else:
             "penstock.sources.rows": ("rows",),
             "penstock.streams": ("Stream",),
             "penstock.sync": ("SyncRun",),
+            "penstock.tracing": ("traced",),
         },
         extras={"apsw": "durable", "sqlite_vec": "durable", "numpy": "embed", "psycopg": "postgres"},
         modules=("durable", "engines", "flow", "sinks", "tasks", "testing", "workflows"),
@@ -175,4 +177,5 @@ __all__ = [
     "parallel_map",
     "rows",
     "stream",
+    "traced",
 ]

@@ -20,6 +20,7 @@ from penstock.core.scope import DEEP, Outlet, Scope, outlast
 from penstock.core.snapshots import Snapshots
 from penstock.core.stage import END, PENDING, Pulled, Signal, Stage
 from penstock.core.stats import Stats
+from penstock.core.traces import TRACER
 from penstock.progress import show_progress
 
 FEW: Final = 50
@@ -80,9 +81,11 @@ class Run[T](AsyncIterator[T]):
         progress: bool,
         room: int = 1,
         describe: Callable[[], str] = str,
+        title: str = "stream",
     ) -> None:
         self._room = room
         self._describe = describe
+        self._title = title
         self._opened_at: Place = caller()
         self._open_stage = open_stage
         self._grace = grace
@@ -200,9 +203,14 @@ class Run[T](AsyncIterator[T]):
         if self._stage is None:
             scope = self._scope = Scope(self._grace, timing=self._timing)
             scope.blocked.opened_at = self._opened_at
+            tracer = TRACER.get()
             try:
+                if tracer is not None:
+                    scope.trace = tracer.begin(self._title, self._describe(), scope.context)
                 self._stage = self._open_stage(scope)
                 _refuse_too_many(scope)
+                if scope.trace is not None:
+                    scope.trace.opened([each.name for each in scope.stages])
             except BaseException as error:
                 self._over = True
                 scope.begin_close()

@@ -99,3 +99,22 @@ def test_what_breaks_its_rule_raises_when_it_is_given(make, message):
 
 def test_it_says_what_it_is():
     assert (repr(doubles), doubles.name, doubles.takes) == ("<streaming pipeline 'doubles'>", "doubles", None)
+
+
+@pytest.mark.real_time
+async def test_the_log_says_how_runs_go(tmp_path, caplog):
+    """Each pipeline has a logger of its own; texts of others are escaped."""
+
+    def fail(x):
+        raise ValueError("a\x1b[31m")
+
+    with caplog.at_level("INFO", logger="penstock.flow"):
+        await PipelineEngine(tmp_path).run(Pipeline("good", [doubles.as_step()]), [1], run_id="r")
+        await PipelineEngine(tmp_path).run(Pipeline("bad", takes=int).step("f", fail), 1, run_id="s")
+    said = [(each.name, each.levelname, each.getMessage()) for each in caplog.records if "run '" in each.getMessage()]
+    assert said == [
+        ("penstock.flow.good", "INFO", "run 'r' begins, or goes on"),
+        ("penstock.flow.good", "INFO", "run 'r' is completed"),
+        ("penstock.flow.bad", "INFO", "run 's' begins, or goes on"),
+        ("penstock.flow.bad", "WARNING", r"""run 's' is failed: STEP_FAILED: step 'f': ValueError('a\x1b[31m')"""),
+    ]

@@ -149,6 +149,8 @@ class FanOut[T, U](Caller[T, U]):
             hold=self._hold,
             knowing=self._knowing,
         )
+        if scope.trace is not None:
+            self._attempt = scope.trace.calls(self.name, self._attempt)
 
     def _may_repeat(self, outputs: Outputs[T, U]) -> bool:
         return not (outputs.given or self._stopping)

@@ -24,6 +24,7 @@ from penstock.core.log import LOG, TABLE
 from penstock.core.outcome import Failed, Reason
 from penstock.core.snapshots import Snapshots
 from penstock.core.stats import StageStats, Stats
+from penstock.core.traces import RunTrace
 
 KEPT_FAILURES = 1000
 """Failures that a run keeps: the newest ones. The rest are counted."""
@@ -163,6 +164,7 @@ class Scope:
         self.on_closed: list[Callable[[], None]] = []
         self.resources: list[Resource] = []
         self.snapshots: Snapshots = Snapshots()
+        self.trace: RunTrace | None = None
         self.reason: Reason = "consumer left"
         self.failure: Failed | None = None
         self.failures: deque[Failed] = deque(maxlen=KEPT_FAILURES)
@@ -512,6 +514,9 @@ class Scope:
             for stage in self.stages:
                 stage.settle_lost()
         stats = self._last_stats = self.stats()
+        if self.trace is not None:
+            self._call_at_the_end(partial(self.trace.ended, stats, self.failure))
+            self.trace = None
         if LOG.isEnabledFor(logging.INFO):
             LOG.info("run over: %s", stats, extra=TABLE)
         for stage in self.stages:

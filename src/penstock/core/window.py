@@ -177,6 +177,9 @@ class Window[T, U](Caller[T, U]):
     __slots__ = ("_order", "_results", "measured_work", "work")
 
     def __init__(self, scope: Scope, upstream: Stage[T], plan: Plan[T, U]) -> None:
+        trace = scope.trace
+        if trace is not None and trace.follows_items:
+            plan = plan.replaced(inline=None)
         super().__init__(scope, upstream, plan)
         if plan.keyed:
             self._open_waiting_room()
@@ -186,6 +189,9 @@ class Window[T, U](Caller[T, U]):
         self.work: AsyncFn[T, U]
         self.measured_work: AsyncFn[T, U]
         self.work, self.measured_work = self._calls(attempt_of(plan))
+        if trace is not None:
+            self.work = trace.calls(self.name, self.work)
+            self.measured_work = trace.calls(self.name, self.measured_work)
 
     def _calls(self, attempt: AsyncFn[T, U]) -> tuple[AsyncFn[T, U], AsyncFn[T, U]]:
         """Give the function to call for an item, and the one for an item whose call is timed."""

@@ -68,11 +68,14 @@ class Deliverer:
         `found` is what workers have done.
         """
         options, store, opened = job.options, opening.store, opening.run
+        title = f"run {opened.name!r} into {place_of(job.sink)}"
         self.items: Run[Tracked] = Run(
             lambda scope: job.source.open(scope, self._ledger, "", keeps_order(job.sink)),
             options.grace,
             timing=False,
             progress=options.progress and only is None,
+            describe=lambda: title,
+            title=f"durable run {opened.name}",
             room=64,  # what comes is put in line for the sink at once: a thread may read so many for a hop
         )
         self.first_row_s: float | None = None

@@ -109,8 +109,13 @@ class StepCalls:
 
 def logger_of(pipeline: str, path: str) -> logging.Logger:
     """Return the logger of the step at a path, the same for all items of a map and all rounds of a loop."""
-    name = NUMBER.sub("", path).replace("/", ".")
-    return logging.getLogger(".".join(("penstock.flow", *filter(None, (pipeline, name)))))
+    names = filter(None, (pipeline, step_name(path).replace("/", ".")))
+    return logging.getLogger(".".join(("penstock.flow", *names)))
+
+
+def step_name(path: str) -> str:
+    """Return the path of a step without the numbers of items and rounds."""
+    return NUMBER.sub("", path)
 
 
 @dataclass(slots=True, eq=False)

@@ -24,6 +24,7 @@ from penstock.core.scope import Scope
 from penstock.core.source import SourceStage
 from penstock.core.stage import END, PENDING, Pulled, Stage
 from penstock.core.stage_limits import Hold, Limits, limited, limits_of
+from penstock.core.traces import TRACER, block
 from penstock.core.window import Window
 from penstock.durable.store_errors import StoreError
 from penstock.durable.values import UnpackError
@@ -31,7 +32,7 @@ from penstock.engines.binding import Binding
 from penstock.engines.choosing import OWN, Make, bound_to, chosen
 from penstock.engines.engine import Engine
 from penstock.flow import codec
-from penstock.flow.added import NUMBER, CannotBegin, logger_of
+from penstock.flow.added import NUMBER, CannotBegin, logger_of, step_name
 from penstock.flow.codec import ClassGone
 from penstock.flow.codes import Codes
 from penstock.flow.context import State, StepContext
@@ -110,7 +111,12 @@ class Execution:
         """Go on until all that can be done is done, or it is stopped; then nothing of it runs any more (P4)."""
         with keeping_programs():
             self._run = one_stage(self._open).open(grace=self._grace)
+            tracer = TRACER.get()
+            token = TRACER.set(None)  # its steps have spans, not the window that they run on
             async with self._run as results:
+                TRACER.reset(token)
+                if self._scope is not None:
+                    self._scope.context.run(TRACER.set, tracer)
                 self._guarded(lambda: self.tree.root.begin(OutputOf("")))
                 try:
                     async for _ in results:
@@ -334,8 +340,10 @@ class Execution:
             tree.write(tree.changed(record, interrupted=0))
             raise
         value = self._loaded(node)
+        about = {"penstock.run.id": self._run_row.run, "penstock.step.path": node.path}
         try:
-            result = await caller(value, self._context(node, record.attempts))
+            with block(f"step {step_name(node.path)}", about | {"penstock.step.attempt": record.attempts}):
+                result = await caller(value, self._context(node, record.attempts))
         except (asyncio.CancelledError, AttemptTimeout):
             raise
         except BaseException:

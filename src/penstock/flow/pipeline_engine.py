@@ -1,6 +1,7 @@
 """The engine: starts runs of pipelines, goes on with them, and says what became of them."""
 
 import json
+import logging
 import os
 import secrets
 from collections.abc import Callable, Mapping
@@ -11,10 +12,13 @@ from typing import Any, Final, Unpack, cast, override
 from penstock.core import validate
 from penstock.core.errors import OptionError
 from penstock.core.retry import Seconds
+from penstock.core.text import one_line
+from penstock.core.traces import block
 from penstock.durable.fingerprint import OnChange
 from penstock.durable.sink import Durability
 from penstock.flow import codec
 from penstock.flow.accounts import RunAccounts, checked_id, known_run, listed_names
+from penstock.flow.added import logger_of
 from penstock.flow.matching import first_empty, step_at
 from penstock.flow.pipeline import Pipeline
 from penstock.flow.recorder import Statement
@@ -188,7 +192,19 @@ class PipelineEngine:
         if (empty := first_empty(pipeline)) is not None:
             where = f"pipeline {pipeline.name!r}" if not empty else f"pipeline at {empty!r}"
             return not_begun(run, pipeline, PipelineError("NO_STEPS", empty or None, f"{where} has no steps"))
-        return await Session(self._settings, pipeline, run, content, given).go()
+        about = {"penstock.pipeline.name": pipeline.name, "penstock.run.id": run}
+        log = logger_of(pipeline.name, "")
+        log.info("run %r begins, or goes on", run)
+        with block(f"pipeline {pipeline.name}", about) as traced:
+            result = await Session(self._settings, pipeline, run, content, given).go()
+            traced.note({"penstock.run.status": result.status})
+            if result.status == "failed" and result.error is not None:
+                traced.failed(result.error.__cause__, f"{result.error.code}: {result.error}")
+        why = "" if result.error is None else f": {result.error.code}: {one_line(str(result.error))}"
+        log.log(
+            logging.WARNING if result.status == "failed" else logging.INFO, "run %r is %s%s", run, result.status, why
+        )
+        return result
 
     # Asking
 

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Final, Required, Unpack, overload, override
 from penstock.core import validate
 from penstock.core.errors import OptionError
 from penstock.core.retry import Retry
+from penstock.core.traces import block
 from penstock.flow.added import CannotBegin
 from penstock.flow.context import StepContext
 from penstock.flow.function import annotations_of
@@ -143,9 +144,23 @@ class Prompt(Leaf[Any, Any]):
     async def _asked(self, text: str, ctx: StepContext) -> Reply:
         began = perf_counter()
         known: Reply | None = None
+        asked = self.model.model if isinstance(self.model, Service) else type(self.model).__name__
+        about: dict[str, str | int] = {
+            "gen_ai.operation.name": "chat",
+            "gen_ai.request.model": asked,
+            "gen_ai.request.max_tokens": self.max_tokens,
+        }
+        if isinstance(self.model, Service):
+            about["gen_ai.provider.name"] = self.model.package
         try:
-            reply = await self.model.ask(text, system=self.system, max_tokens=self.max_tokens)
-            known = validate.instance("the answer of a model", reply, Reply, "a Reply")
+            with block(f"chat {asked}", about, asks=True) as traced:
+                try:
+                    reply = await self.model.ask(text, system=self.system, max_tokens=self.max_tokens)
+                    known = validate.instance("the answer of a model", reply, Reply, "a Reply")
+                except ModelError as error:
+                    traced.note(_usage(error.reply))
+                    raise
+                traced.note(_usage(known))
         except ModelError as error:
             known = error.reply
             raise
@@ -173,6 +188,15 @@ class Prompt(Leaf[Any, Any]):
         if self.parse is None or isinstance(self.parse, type):
             return declared | {"return": self.parse or str}
         return declared | {name: kind for name, kind in annotations_of(self.parse).items() if name == "return"}
+
+
+def _usage(reply: Reply | None) -> dict[str, int | list[str]]:
+    """Return what is known of an answer, by the names of the semantic conventions."""
+    if reply is None:
+        return {}
+    tokens = {"gen_ai.usage.input_tokens": reply.input_tokens, "gen_ai.usage.output_tokens": reply.output_tokens}
+    found: dict[str, int | list[str]] = {name: number for name, number in tokens.items() if number is not None}
+    return found | ({"gen_ai.response.finish_reasons": [reply.stop]} if reply.stop else {})
 
 
 def _made_by(*functions: object) -> tuple[object, ...]:

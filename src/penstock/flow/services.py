@@ -95,6 +95,11 @@ class Service(Model):
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._model!r})"
 
+    @property
+    def model(self) -> str:
+        """The name of the model."""
+        return self._model
+
     def code(self) -> object:
         """Return what answers depend on, made of JSON-like values."""
         fields = json.dumps(self._request, sort_keys=True, default=repr)
