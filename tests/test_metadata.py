@@ -105,6 +105,11 @@ async def test_failures_show_plain_items(on_error):
     assert [each.item for each in run.failures] == ([0] if on_error == "collect" else [])
 
 
+async def test_keys_bytes_and_pairs_are_those_of_plain_items():
+    items = stream(["a", "bb"]).map(flaky(0), key=len, concurrency=2, buffer_bytes=9, size_of=len, keep=True)
+    assert await records(items) == [(("a", "a"), 0, 1), (("bb", "bb"), 1, 1)]
+
+
 async def test_limits_and_checkpoints_see_plain_items():
     costs = []
     limiter = penstock.Limiter(9, cost=lambda x: costs.append(x) or 1)

@@ -15,7 +15,7 @@ from penstock.core.at_hand import AT_HAND
 from penstock.core.closing import aclose, close
 from penstock.core.errors import OptionError
 from penstock.core.outcome import Failed, Ok
-from penstock.core.plan import DROPPED, AsyncFn, Later, Plan
+from penstock.core.plan import DROPPED, AsyncFn, ByteBudget, Later, Plan
 from penstock.core.scope import Scope
 from penstock.core.stage import Stage
 from penstock.ops.kind import Forms, Kind
@@ -138,6 +138,8 @@ def _adapted(kind: Kind, plan: Plan[Any, Any], failed: dict[int, Envelope]) -> P
         work=kind.form(_FORMS)(plan.work),
         inline=None if plan.inline is None else _single_inline(plan.inline),
         limits=None if plan.limits is None else replace(plan.limits, seen=_seen),
+        one_by_one=None if plan.one_by_one is None else replace(plan.one_by_one, seen=_seen),
+        budget=None if plan.budget is None else _budget(plan.budget),
         on_failed=shown,
     )
 
@@ -145,6 +147,13 @@ def _adapted(kind: Kind, plan: Plan[Any, Any], failed: dict[int, Envelope]) -> P
 def _seen(item: Any) -> Any:
     """Return an item, or a list of items, as the user knows it."""
     return [each.value for each in cast("list[Envelope]", item)] if isinstance(item, list) else item.value
+
+
+def _budget(budget: ByteBudget) -> ByteBudget:
+    def size_of(result: Envelope) -> float:
+        return budget.size_of(result.value)
+
+    return replace(budget, size_of=size_of)
 
 
 def _single(call: AsyncFn[Any, Any]) -> AsyncFn[Any, Any]:
@@ -216,5 +225,5 @@ async def _async_outputs(item: Envelope, fan: AsyncIterable[Any]) -> AsyncIterat
 
 
 _FORMS: Final[Forms[Callable[[AsyncFn[Any, Any]], AsyncFn[Any, Any]]]] = Forms(
-    single=_single, sifting=_single, listed=_listed, fanned=_fanned
+    single=_single, paired=_single, sifting=_single, listed=_listed, fanned=_fanned
 )
