@@ -654,3 +654,15 @@ async def test_a_completed_run_names_the_steps_whose_code_is_another_now(engine)
     await engine.run(Pipeline("p").step("a", inc).step("b", inc), 1, run_id="a")
     result = await engine.run(Pipeline("p").step("a", inc).step("b", double), 1, run_id="a")
     assert (result.output, result.changed) == (3, ("b",))
+
+
+@pytest.mark.parametrize("levels", [0, 5_000])
+async def test_an_output_that_holds_itself_or_is_too_deep_says_so(engine, levels):
+    """The place of one list in itself would say nothing."""
+    given = []
+    given.append(given)
+    for _ in range(levels):
+        given = [given if levels == 0 else list(given)]
+    result = await engine.run(Pipeline("p").step("a", lambda _: given), 1)
+    assert result.error.code == "OUTPUT_REFUSED"
+    assert "output is a list that holds itself, or is nested too deep to be stored" in str(result.error)

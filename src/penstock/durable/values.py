@@ -40,6 +40,10 @@ class PackError(PenstockError):
         self.kind: type[Any] = kind
 
 
+class TooDeepError(PackError):
+    """A value that holds itself, or others too deep in each other."""
+
+
 class UnpackError(PenstockError):
     """The bytes are not those of a packed value."""
 
@@ -54,7 +58,7 @@ def pack(value: Any, stand_in: StandIn | None = None, *, whole: bool = False) ->
     try:
         packing.add_stand_in(value) if whole else packing.add(value)
     except RecursionError:
-        raise PackError(kind_of(value)) from None
+        raise TooDeepError(kind_of(value)) from None
     return bytes(out)
 
 

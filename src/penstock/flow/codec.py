@@ -20,7 +20,7 @@ from penstock.core.errors import PenstockError
 from penstock.core.outcome import Failed, Ok
 from penstock.core.text import a
 from penstock.durable import values
-from penstock.durable.values import PackError, UnpackError, kind_of
+from penstock.durable.values import PackError, TooDeepError, UnpackError, kind_of
 from penstock.flow.results import OutputRefused, PipelineError
 
 
@@ -36,6 +36,9 @@ def packed(value: Any, what: str = "output") -> bytes:
     """
     try:
         return values.pack(value, _stand_in)
+    except TooDeepError as error:
+        kind = a(_called(error.kind))
+        raise OutputRefused(f"{what} is {kind} that holds itself, or is nested too deep to be stored") from None
     except PackError as error:
         place, kind = _refused(value, what) or (what, error.kind)
         raise OutputRefused(f"{place} is {a(_called(kind))}, which cannot be stored") from None

@@ -318,7 +318,7 @@ class _Builder:
         try:
             return secret(name)
         except OptionError as error:
-            node.fail(str(error))
+            node.fail(f"{node.label}: {error}")
 
     # Steps
 
@@ -429,6 +429,8 @@ class _Builder:
             except OptionError as error:
                 key.fail(str(error))
         otherwise = None
+        if not cases and "otherwise" not in fields:
+            fields["branch"].fail("branch must have at least one case, got an empty mapping")
         if "otherwise" in fields:
             otherwise = Pipeline("otherwise", self._steps(fields["otherwise"], scope))
         choose = self._function(fields["choose"])
