@@ -37,8 +37,8 @@ def packed(value: Any, what: str = "output") -> bytes:
     try:
         return values.pack(value, _stand_in)
     except TooDeepError as error:
-        kind = a(_called(error.kind))
-        raise OutputRefused(f"{what} is {kind} that holds itself, or is nested too deep to be stored") from None
+        holder = a(_called(error.kind))
+        raise OutputRefused(f"{what} is {holder} that holds itself, or is nested too deep to be stored") from None
     except PackError as error:
         place, kind = _refused(value, what) or (what, error.kind)
         raise OutputRefused(f"{place} is {a(_called(kind))}, which cannot be stored") from None

@@ -12,13 +12,24 @@ class Codes:
 
     def __init__(self) -> None:
         self._known: dict[int, tuple[Step[Any, Any], bytes]] = {}
+        self._of_functions: dict[tuple[str, int, bool], tuple[Any, bytes]] = {}
 
     def of(self, step: Step[Any, Any]) -> bytes:
         """Return the fingerprint of a step, without those of the steps in it."""
         known = self._known.get(id(step))
         if known is None:
-            known = self._known[id(step)] = step, code_of_step(step)
+            known = self._known[id(step)] = step, self._made(step)
         return known[1]
+
+    def _made(self, step: Step[Any, Any]) -> bytes:
+        fn, deps, memo = _parts(step)
+        if deps is not None:
+            return code_of_step(step)
+        key = step.kind, id(fn), memo
+        made = self._of_functions.get(key)
+        if made is None:  # many steps may have one function; it is kept, so that its id stays its own
+            made = self._of_functions[key] = fn, code_of_step(step)
+        return made[1]
 
 
 def code_of_step(step: Step[Any, Any]) -> bytes:

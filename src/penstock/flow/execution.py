@@ -248,11 +248,29 @@ class Execution:
             record, status="completed", finished=time(), error=None, interrupted=0, reason=None, answer=None, **columns
         )
         node.end()
+        committed = tree.write(*statements, change, tells=record, **options)
+        goes_on = self._is_before_a_plain_leaf(node)
+        if goes_on:
+            self._guarded(node.tell_parent)
         try:
-            await settled(tree.write(*statements, change, tells=record, **options))
+            await settled(committed)
         finally:
-            if node.error is None and self._recorder.failure is None:
+            if not goes_on and node.error is None and self._recorder.failure is None:
                 self._guarded(node.tell_parent)
+
+    def _is_before_a_plain_leaf(self, node: LeafNode) -> bool:
+        """Whether what comes next is a call that reads nothing before its own `running` is committed.
+
+        Then it need not wait for this output: both are one commit, or this is the one before.
+        """
+        parent, place = node.parent, node.position + 1
+        if node.error is not None or not isinstance(parent, SequenceNode) or place >= len(parent.step.steps):
+            return False
+        step = parent.step.steps[place]
+        if not isinstance(step, FunctionStep) or parent.under(step.name) in self.tree.records:
+            return False
+        options = step.options
+        return not options.memo and options.limit is None and options.engine is None
 
     def _not_completed(self, node: LeafNode, error: BaseException, *, is_stopped: bool) -> None:
         tree = self.tree

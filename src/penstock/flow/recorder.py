@@ -79,6 +79,7 @@ class Recorder:
         self._changed = threading.Condition()
         self._writes: list[Write] = []
         self._is_closed = False
+        self._is_called = False
         self._seen = 0
         self._looked = 0.0
         self.failure: BaseException | None = None
@@ -99,8 +100,16 @@ class Recorder:
             return committed
         with self._changed:
             self._writes.append(Write(statements, committed, file))
-            self._changed.notify()
+        if not self._is_called:  # what one turn of the loop writes is one commit, and wakes the thread once
+            self._is_called = True
+            self._loop.call_soon(self._call)
         return committed
+
+    def _call(self) -> None:
+        """Have the thread commit what is there."""
+        self._is_called = False
+        with self._changed:
+            self._changed.notify()
 
     async def flush(self) -> None:
         """Wait until all that was written is committed, whatever cancellation comes; raises why it cannot be."""
