@@ -213,3 +213,11 @@ def test_stdout_is_one_document_also_of_a_failure(penstock):
     }
     assert json.loads(failed.out)["status"] == "failed"
     assert "printed by a step" in failed.err
+
+
+@pytest.mark.parametrize("arguments", [["runs", "closed"], ["status", "closed", "r"]])
+def test_a_workspace_that_cannot_be_looked_into_is_told(bound_penstock, tmp_path, arguments):
+    (tmp_path / "closed").mkdir(mode=0)
+    done = bound_penstock(*arguments)
+    assert (done.code, done.out) == (3, "")
+    assert done.err.endswith("closed/workspace.db: permission denied\n")

@@ -203,7 +203,10 @@ AsJSON = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 def _is_workspace(place: str) -> bool:
     """Whether it is a directory in which pipelines have been run."""
-    return Path(place, "workspace.db").is_file()
+    try:
+        return Path(place, "workspace.db").is_file()
+    except OSError:  # it cannot be looked into: the engine says why
+        return Path(place).is_dir()
 
 
 @app.command(help=manual.RUNS)

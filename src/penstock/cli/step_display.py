@@ -4,6 +4,7 @@ import asyncio
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
+from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final
 
 from penstock.core.text import escaped, one_line
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 
 _EVERY: Final = 0.25
 """Seconds between two looks of the live tree."""
+
+_LEAST_SHARE: Final = 20
+"""The pause between two looks, in times of what one takes: the run is to have the time."""
 
 _MOST: Final = 40
 """Steps that the tree shows."""
@@ -61,9 +65,11 @@ class StepDisplay:
             from rich.console import Console  # noqa: PLC0415 -- only a terminal needs it
             from rich.live import Live  # noqa: PLC0415 -- as above
 
-            self._live = Live(console=Console(stderr=True), auto_refresh=False, transient=True)
-            self._live.start()
-            self._tick(loop)
+            console = Console(stderr=True)
+            if not console.is_dumb_terminal:  # else it cannot take back what it has shown
+                self._live = Live(console=console, auto_refresh=False, transient=True)
+                self._live.start()
+                self._tick(loop)
         try:
             yield
         finally:
@@ -79,8 +85,10 @@ class StepDisplay:
 
     def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
         if self._live is not None:
+            began = perf_counter()
             self._live.update(self._tree(), refresh=True)
-            self._timer = loop.call_later(_EVERY, self._tick, loop)
+            pause = max(_EVERY, _LEAST_SHARE * (perf_counter() - began))
+            self._timer = loop.call_later(pause, self._tick, loop)
 
     def _tree(self) -> "Tree":
         from rich.tree import Tree  # noqa: PLC0415 -- only a terminal needs it
@@ -92,13 +100,22 @@ class StepDisplay:
                 steps = self._engine.result(self._run).steps
         branches = {"": root}
         for step in chosen(steps):
-            above = step.path.rpartition("/")[0]
-            parent = branches.get(above) or branches.get(above.rpartition("/")[0]) or root
-            branches[step.path] = parent.add(f"{_SIGNS.get(step.status, ' ')} {escaped(step.name)}  {step.status}")
+            above = step.path
+            while above not in branches:
+                above = _above(above)
+            name = step.path.removeprefix(above).removeprefix("/")
+            branches[step.path] = branches[above].add(f"{_SIGNS.get(step.status, ' ')} {escaped(name)}  {step.status}")
         if len(steps) > _MOST:
             finished = sum(step.status == "completed" for step in steps)
             root.add(f"{finished:,} of {len(steps):,} steps completed")
         return root
+
+
+def _above(path: str) -> str:
+    """Return the path of the step that one is in: `m` of `m/a`, `each` of `each[0]`, "" of `each`."""
+    if path.endswith("]"):
+        return path.rpartition("[")[0]
+    return path.rpartition("/")[0]
 
 
 def chosen(steps: tuple[Any, ...]) -> list[Any]:

@@ -22,7 +22,7 @@ class Codes:
         return known[1]
 
     def _made(self, step: Step[Any, Any]) -> bytes:
-        fn, deps, memo = _parts(step)
+        fn, deps, memo = step.own_code()
         if deps is not None:
             return code_of_step(step)
         key = step.kind, id(fn), memo

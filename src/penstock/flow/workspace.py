@@ -20,6 +20,7 @@ from penstock.core.errors import PenstockError
 from penstock.core.text import one_line
 from penstock.durable.store_errors import HeldError, StoreError
 from penstock.durable.values import UnpackError
+from penstock.exports import naming_extras
 from penstock.flow import codec
 from penstock.flow.codec import ClassGone
 from penstock.flow.results import PipelineError
@@ -315,7 +316,8 @@ class Workspace:
 
     def reader(self) -> "WorkspaceReader | None":
         """Open a reader on a connection of its own, which is to be closed; None if there is no database yet."""
-        from penstock.durable.sqlite.connection import connect_reader  # noqa: PLC0415 -- as above
+        with naming_extras("penstock.flow.PipelineEngine", {"apsw": "flow"}):
+            from penstock.durable.sqlite.connection import connect_reader  # noqa: PLC0415 -- as above
 
         try:
             Path(self.database).stat()
@@ -563,7 +565,7 @@ def as_workspace_error(error: Exception, database: str, step: str | None = None)
     text = (
         str(error)
         if isinstance(error, PenstockError)
-        else f"{error.strerror or error}"
+        else (error.strerror or str(error)).lower()
         if isinstance(error, OSError)
         else str(error)
     )
