@@ -43,7 +43,7 @@ async def in_a_row(directory: Path, steps: int) -> None:
     """One after the other: nobody else is under way during a commit."""
     row = Pipeline("row", [step(f"step {number}", nothing) for number in range(steps)])
     result = await PipelineEngine(directory / "work", concurrency=CONCURRENCY).run(row, 5, run_id="row")
-    assert result.output == 5  # noqa: PLR2004 -- what went in
+    assert result.output == 5
 
 
 async def dbos(directory: Path, steps: int) -> None:
