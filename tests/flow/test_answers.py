@@ -296,7 +296,7 @@ async def test_a_cancel_given_while_it_is_told_that_the_run_is_paused_is_not_los
 
     def hook(info):
         told.append(info.status)
-        if info.status != "paused":
+        if info.status != "paused" or how is None:
             return
         if how == "engine":
             engine.cancel("x")
@@ -319,6 +319,8 @@ async def test_a_cancel_given_while_it_is_told_that_the_run_is_paused_is_not_los
         assert told == ["running", "paused", "cancelled"]
     assert (engine.result("x").status, engine.runs()[0].error) == ("cancelled", "run 'x' was cancelled")
     assert engine.result("x").error.code == "ABORTED"
+    how = None
+    assert (await engine.run(REVIEWED, 1, run_id="x")).status == "paused"
 
 
 async def test_an_answer_given_while_it_is_told_that_the_run_is_paused_has_it_go_on(tmp_path):

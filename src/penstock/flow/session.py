@@ -35,6 +35,7 @@ _PAUSED: Final = (
     "(SELECT 1 FROM flow_steps WHERE run = flow_runs.number AND status = 'waiting' AND reason IS NOT NULL "
     "AND answer IS NOT NULL)"
 )
+_NO_CANCEL: Final = "UPDATE flow_runs SET cancel = 0 WHERE number = ?"
 _PAUSED_TO_CANCELLED: Final = (
     "UPDATE flow_runs SET status = 'cancelled', errors = ?, ended = ? WHERE run = ? AND status = 'paused'"
 )
@@ -178,7 +179,7 @@ class Session:
                 continue
             self._row = row
             self._tell_status()
-            if row.status != "paused" or not self._is_to_go_on():
+            if row.status != "paused" or not await self._is_to_go_on():
                 break
         row = self._row
         result = self._settings.accounts.result(row, self._reader.records(row.number))
@@ -194,13 +195,14 @@ class Session:
         with workspace_errors(self._workspace.database):
             self._workspace.write(cancelling_paused(self._run), power=self._settings.durability == "power")
 
-    def _is_to_go_on(self) -> bool:
+    async def _is_to_go_on(self) -> bool:
         """Whether somebody has cancelled or answered while it was told that the run is paused."""
         row = self._reader.run(self._run)
         assert row is not None
         self._row = row
         self._is_asked = row.cancel == self._holding
-        if row.status != "paused":
+        if row.status != "paused":  # the cancel is done: it is not for whoever holds the lock next
+            await self._patiently(settled(self._recorder.write((_NO_CANCEL, (row.number,)))))
             self._tell_status()
             return False
         return self._is_to_stop or any(
