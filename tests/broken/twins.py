@@ -38,7 +38,7 @@ from penstock.core.window import Caller, Window
 from penstock.engines.binding import Binding
 from penstock.engines.engine import Answer
 from penstock.engines.groups import Groups
-from penstock.flow import pipeline_engine
+from penstock.flow import run_forks
 from penstock.flow.execution import Execution
 from penstock.flow.tree import BranchNode, Node, ReviewNode, StepTree, Together
 from penstock.flow.workspace import WorkspaceReader
@@ -561,7 +561,7 @@ def waits_in_its_place():
 
 @twin("keeps all that is finished in a fork", "flow/test_answers.py")
 def forks_keep_all():
-    put(pipeline_engine, "_kept", lambda records, at: [path for path, each in records.items() if each.attempts])
+    put(run_forks, "_kept", lambda records, at: [path for path, each in records.items() if each.attempts])
 
 
 @twin("reads a large output without a look at its digest", "flow/test_running.py")

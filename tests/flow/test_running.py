@@ -270,13 +270,13 @@ async def test_a_timeout_cancels_the_attempt_and_says_the_seconds(engine):
 
 
 async def test_a_thread_whose_time_is_over_is_waited_for(engine):
-    release = threading.Event()
+    release, loop = threading.Event(), asyncio.get_running_loop()
 
     def blocked(x):
+        loop.call_soon_threadsafe(loop.call_later, 0.2, release.set)
         release.wait(5)
         CALLS.append("back")
 
-    asyncio.get_running_loop().call_later(0.1, release.set)
     result = await engine.run(Pipeline("p").step("a", blocked, timeout=0.01), 1)
     assert result.error.code == "STEP_FAILED"
     assert CALLS == ["back"]
