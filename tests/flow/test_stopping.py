@@ -10,6 +10,7 @@ import pytest
 from penstock.durable.store_errors import StoreError
 from penstock.flow import Pipeline, PipelineEngine, parallel, step
 from penstock.flow.recorder import Recorder
+from penstock.tasks import CancelToken
 
 pytestmark = [pytest.mark.real_time, pytest.mark.slow]
 
@@ -217,3 +218,20 @@ def test_a_ctrl_c_that_meets_a_step_is_recorded_as_a_cancel(tmp_path):
     """The process lives: the run is not `killed`, and nothing of it is `running`."""
     done = subprocess.run([sys.executable, "-c", INTERRUPTED, tmp_path], capture_output=True, text=True, check=False)
     assert (done.stderr, done.stdout.splitlines()) == ("", ["cancelled ABORTED cancelled cancelled cancelled"] * 2)
+
+
+async def test_a_step_that_was_cancelled_before_its_call_has_not_begun(tmp_path):
+    """`running` of a step is committed with the output before it; a hook that hears of that output may cancel."""
+    token, calls = CancelToken(), []
+
+    async def call(x, ctx):
+        calls.append((ctx.step, ctx.attempt))
+        return x
+
+    engine = PipelineEngine(tmp_path, on_step_complete=lambda step: token.cancel())
+    pipeline = Pipeline("p").step("a", call).step("b", call, on_interrupted="ask")
+    result = await engine.run(pipeline, 1, run_id="r", cancel=token)
+    assert (result.status, calls) == ("cancelled", [("a", 1)])
+    assert {(each.status, each.attempts, each.started_at) for each in result.steps[1:]} <= {("pending", 0, None)}
+    assert (await engine.run(pipeline, 1, run_id="r")).status == "completed"
+    assert calls == [("a", 1), ("b", 1)]

@@ -341,6 +341,7 @@ class Execution:
         """Record that it is called, then call it with a value of its own."""
         tree = self.tree
         record, statements = tree.record(node)
+        before = {"attempts": record.attempts, "interrupted": record.interrupted, "started": record.started}
         begun = tree.changed(
             record,
             status="running",
@@ -354,8 +355,9 @@ class Execution:
         )
         try:
             await settled(tree.write(*statements, begun))
-        except asyncio.CancelledError:
-            tree.write(tree.changed(record, interrupted=0))
+        except asyncio.CancelledError:  # it was not called; behind another one it may have been recorded early
+            early = isinstance(node.parent, SequenceNode) and node.position > 0
+            tree.write(tree.changed(record, **({"status": "pending", **before} if early else {"interrupted": 0})))
             raise
         value = self._loaded(node)
         about = {"penstock.run.id": self._run_row.run, "penstock.step.path": node.path}
