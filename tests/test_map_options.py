@@ -30,6 +30,21 @@ def first(item):
 # key
 
 
+async def test_other_keys_go_on_while_an_item_waits_for_its_next_try(clock):
+    began = {}
+
+    async def work(item):
+        began.setdefault(item, []).append(clock.now)
+        if item == "a0" and len(began[item]) == 1:
+            raise ConnectionError
+        return item
+
+    retry = Retry(on=ConnectionError, initial=9, jitter=0)
+    items = stream(["a0", "a1", "b0"]).map(work, key=first, concurrency=2, buffer=3, retry=retry, ordered=False)
+    assert await items.to_list() == ["b0", "a0", "a1"]
+    assert began == {"a0": [0, 9], "a1": [9], "b0": [0]}
+
+
 @settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 @given(
     items=st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from([0, 0.5, 1, 2])), max_size=12),
@@ -66,21 +81,6 @@ async def test_items_of_one_key_are_worked_on_one_after_the_other(items, concurr
         of_key = [item for item in numbered if item[0] == key]
         assert [item for item in out if item[0] == key] == of_key
         assert began[key] == sorted(began[key])
-
-
-async def test_other_keys_go_on_while_an_item_waits_for_its_next_try(clock):
-    began = {}
-
-    async def work(item):
-        began.setdefault(item, []).append(clock.now)
-        if item == "a0" and len(began[item]) == 1:
-            raise ConnectionError
-        return item
-
-    retry = Retry(on=ConnectionError, initial=9, jitter=0)
-    items = stream(["a0", "a1", "b0"]).map(work, key=first, concurrency=2, buffer=3, retry=retry, ordered=False)
-    assert await items.to_list() == ["b0", "a0", "a1"]
-    assert began == {"a0": [0, 9], "a1": [9], "b0": [0]}
 
 
 async def test_a_thread_that_is_late_keeps_the_key(clock):

@@ -13,11 +13,14 @@ from dataclasses import dataclass
 from heapq import heapify
 from pathlib import Path
 
+from penstock.core import adaptive, open_runs
 from penstock.core import clock as clocks
 from penstock.core import meter as meters
-from penstock.core import open_runs
 from penstock.core import scope as scopes
+from penstock.core import window as windows
+from penstock.core.adaptive import Control
 from penstock.core.batches import _Bad, _Halving
+from penstock.core.byte_budget import BudgetedWindow
 from penstock.core.calling import composed
 from penstock.core.closing import aclose
 from penstock.core.errors import WorkerLost, as_failure
@@ -46,6 +49,7 @@ from penstock.ops.combine import Merge
 from penstock.ops.group import Batch
 from penstock.ops.operator import Operator
 from penstock.ops.passing import Take
+from penstock.ops.tee import BranchSource
 from penstock.run import Run
 
 
@@ -640,6 +644,69 @@ def keys_come_last():
         await self._take(keyed=True)
 
     put(Hold, "_wait", wait)
+
+
+@twin("starts calls while a limit is paused", "test_pauses.py")
+def no_pause():
+    put(WaitingLine, "pause", lambda self, seconds: None)
+    put(Schedule, "pause", lambda self, seconds: None)
+
+
+@twin("starts as many as ever when a pause is over", "test_pauses.py")
+def all_at_once_after_a_pause():
+    def begin(self):
+        self.limit = self.full
+
+    put(WaitingLine, "_begin_slowly", begin)
+
+
+@twin("lets a call start in a pause that began while it waited for something else", "test_pauses.py")
+def looks_for_pauses_too_early():
+    put(Hold, "_pause_left", lambda self: 0.0)
+
+
+@twin("pauses nothing when a service says how long to stay away", "test_pauses.py")
+def waits_alone():
+    put(Retry, "paused", lambda self: ())
+
+
+@twin("leaves an estimate as it was charged", "test_pauses.py")
+def never_settles():
+    put(Schedule, "settle", lambda self, more: None)
+
+
+@twin("tries a number that was refused again at once", "test_adaptive.py")
+def overshoots():
+    adaptive.QUIET = 0
+
+
+@twin("takes a latency that rises for none of its business", "test_adaptive.py")
+def does_not_see_queues():
+    def judge(self, rise, noise):
+        judged(self, 1.0, noise)
+
+    judged = Control._judge
+    put(Control, "_judge", judge)
+
+
+@twin("starts calls however many bytes wait", "test_map_options.py")
+def no_budget():
+    put(BudgetedWindow, "_room", lambda self: Window._room(self))
+
+
+@twin("reads on though a branch lags", "test_tee.py")
+def unbounded_tee():
+    BranchSource.lags = property(lambda self: False)
+
+
+@twin("lets the next item of a key begin while one waits for its next try", "test_map_options.py")
+def a_key_for_each_try():
+    def composed_with_key(plan, *arguments, **parts):
+        if plan.one_by_one is not None:
+            plan = plan.replaced(limits=plan.one_by_one, one_by_one=None)
+        return composed(plan, *arguments, **parts)
+
+    windows.composed = composed_with_key
 
 
 def pytest_configure(config):

@@ -5,7 +5,7 @@ from datetime import timedelta
 from typing import assert_type
 
 import penstock
-from penstock import Limiter, RateLimit, Stream
+from penstock import Adaptive, Limiter, RateLimit, Retry, Stream
 
 
 async def fetch(url: str) -> bytes:
@@ -48,6 +48,27 @@ async def rates() -> None:
         pass
     await rate.acquire()
     await rate.acquire(cost=2.5)
+
+
+async def keys_and_pauses(limiter: Limiter, rate: RateLimit) -> None:
+    hosts = Limiter(3, key=lambda url: str(url).partition("/")[0])
+    rates = RateLimit(3, 1, key=tokens_of)
+    async with hosts.hold(1, "a"), hosts.hold(item="a"):
+        pass
+    await rates.acquire(item="a")
+    limiter.pause(3)
+    hosts.pause(timedelta(seconds=3), "a")
+    rates.settle(10, 12.5, "a")
+    rate.follow(limit=500, remaining=20, reset=timedelta(minutes=1))
+    assert_type(rate.n, float)
+    Retry(on=OSError, pauses=limiter)
+    Retry(on=OSError, pauses=[limiter, rate])
+
+
+def adaptive(urls: Stream[str]) -> None:
+    assert_type(urls.map(fetch, concurrency=Adaptive(most=9, refused=OSError)), Stream[bytes])
+    assert_type(urls.map_batches(embed, 8, concurrency=Adaptive()), Stream[float])
+    assert_type(penstock.parallel_map(urls, fetch, concurrency=Adaptive()), Stream[bytes])
 
 
 def options(urls: Stream[str], several: Sequence[Limiter | RateLimit], rates: list[RateLimit]) -> None:
