@@ -16,7 +16,7 @@ import penstock
 
 from . import test_promises as promises
 from .conftest import Gates
-from .work import fail_of, fail_with, kill_once, knows_penstock, process, same
+from .work import fail_of, fail_with, fork_and_return, kill_once, knows_penstock, process, same
 
 
 async def workers_know_nothing_of_penstock(engine):
@@ -51,6 +51,11 @@ async def a_call_that_leaves_kills_no_worker(engine):
     assert before & set(await penstock.stream(range(40)).map(process, engine=engine).to_list())
 
 
+async def a_child_that_a_call_has_forked_is_no_worker(engine):
+    """It ends where it returns; its parent, which waits for that, goes on."""
+    assert await penstock.stream(range(4)).map(fork_and_return, engine=engine).to_list() == [0] * 4
+
+
 async def a_worker_that_dies_in_no_call_is_replaced(engine):
     """Dask would try for half a minute to connect to it, and the next calls would be blamed."""
     (worker,) = await penstock.stream([0]).map(process, engine=engine).to_list()
@@ -83,6 +88,7 @@ SCENARIOS = (
     a_call_that_leaves_kills_no_worker,
     stages_share_it,
     a_durable_run_goes_on_after_a_death,
+    a_child_that_a_call_has_forked_is_no_worker,
     a_worker_that_dies_in_no_call_is_replaced,
     promises.test_the_bound_holds_behind_a_slow_head,
     promises.test_a_slow_call_holds_up_no_other,
@@ -101,13 +107,13 @@ SCENARIOS = (
 
 
 async def keep(engine, folder, *more: Callable):
-    """Run all scenarios, and those of its own."""
+    """Run those of its own, and all others."""
 
     @asynccontextmanager
     async def kept():
         yield engine
 
-    for number, scenario in enumerate((*SCENARIOS, *more)):
+    for number, scenario in enumerate((*more, *SCENARIOS)):
         own = folder / str(number)
         own.mkdir()
         with pytest.MonkeyPatch.context() as monkeypatch:

@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 import time
+import warnings
 from pathlib import Path
 
 
@@ -99,6 +100,13 @@ def fail_with(item):
 
 def process(_):
     return os.getpid()
+
+
+def fork_and_return(item):
+    """How a child has ended that returned."""
+    with warnings.catch_warnings(action="ignore", category=DeprecationWarning):  # Dask has threads
+        child = os.fork()
+    return item if not child else os.waitpid(child, 0)[1]
 
 
 def kill_once(folder, item):

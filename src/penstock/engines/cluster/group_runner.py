@@ -77,6 +77,7 @@ class GroupRunner:
         self._answers: list[RemoteAnswer] = []
         self._told = self._end = 0
         self._since = 0.0
+        self._pid = os.getpid()
         Thread(target=self._work, daemon=True, name="penstock calls").start()
 
     def ready(self) -> int:
@@ -152,8 +153,15 @@ class GroupRunner:
             if most is not None:
                 value = read(value, most)
         except BaseException as error:  # noqa: BLE001 -- any exception is the item's outcome
+            self._end_fork(1)
             return ERROR, beside(packed(error, self._crossing))
+        self._end_fork(0)
         try:
             return VALUE, parts(self._crossing, value)
         except BaseException as error:  # noqa: BLE001 -- methods of the user's run here
             return NOT_PICKLED, beside(f"{type_name(value)}\n{why(error)}".encode(errors="replace"))
+
+    def _end_fork(self, status: int) -> None:
+        """End a child that a call has forked and that has returned from it: it is no worker."""
+        if os.getpid() != self._pid:
+            os._exit(status)
