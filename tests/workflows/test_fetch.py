@@ -55,7 +55,7 @@ def urls(tmp_path):
 
 def at_once(fetcher):
     """Has it try again without a wait."""
-    fetcher._retry = replace(fetcher._retry, initial=0, wait=None)
+    fetcher._retry = replace(fetcher._retry, initial=0)
     return fetcher
 
 

@@ -67,3 +67,14 @@ async def test_without_a_word_of_the_server_waits_grow(clock, monkeypatch):
     client = Slow(clock, {"a": [again] * 3})
     await records(client, urls("a"), retry=3)
     assert client.began["a"] == pytest.approx([0, 1.5, 3.5, 6.5])
+
+
+async def test_a_host_that_asks_for_a_wait_is_left_alone_meanwhile(clock):
+    """And the others are not."""
+    client = Slow(clock, {"a": [Fetched(503, "503", again=True, retry_after=17)]})
+    found = await records(client, urls("a", "b", "a", "b", "a"), per_host=1)
+    assert len(found) == 5
+    assert client.began["b"] == [0, 1]
+    assert client.began["a"][0] == 0
+    assert min(client.began["a"][1:]) == pytest.approx(18)
+    assert len(client.began["a"]) == 4

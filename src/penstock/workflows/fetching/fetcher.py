@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any, Final, Self, cast, override
 
@@ -107,7 +107,7 @@ class Fetcher:
         rate: requests that start in a second at one host, a number > 0; None for any number.
         retry: further tries of a request that may do better, an int >= 0: no connection, a connection that broke, too
             slow, 408, 425, 429 and 5xx. They wait for 0.5 s and more, or as long as the server asks (Retry-After), 60 s
-            at most.
+            at most; meanwhile nothing is asked of that host.
         timeout: seconds for one try in whole, redirects and body included, > 0.
         max_bytes: bytes of a body, decompressed, an int >= 1.
         max_redirects: an int >= 0.
@@ -144,7 +144,7 @@ class Fetcher:
         self._allow_private = validate.flag("allow_private", allow_private)
         self._headers = _checked(headers or {})
         self._resolve = resolve
-        self._retry = Retry(on=FetchError, attempts=self._tries, initial=0.5, wait=_asked_for)
+        self._retry = Retry(on=FetchError, attempts=self._tries, initial=0.5)
         self._client: Client | None = None
         self.counts: FetchCounts = FetchCounts()
         self.pipeline: StreamingPipeline[FetchRow, FetchRecord] = StreamingPipeline(
@@ -178,7 +178,8 @@ class Fetcher:
         A key of which no endpoint can be fetched is set aside with a `FetchError`.
         """
         work = _Fetching(self, NoFormer() if former is None else former)
-        limits: list[Limiter | RateLimit] = [Limiter(self._per_host, key=_host)]
+        hosts = Limiter(self._per_host, key=_host)
+        limits: list[Limiter | RateLimit] = [hosts]
         if self._rate is not None:
             limits.append(RateLimit(self._rate, 1.0, key=_host))
         return (
@@ -190,7 +191,7 @@ class Fetcher:
                 buffer=16 * self._concurrency,
                 ordered=False,
                 limit=limits,
-                retry=self._retry,
+                retry=replace(self._retry, pauses=hosts),
             )
             .flat_map(work.record, name="records", on_error="collect")
         )
@@ -305,10 +306,6 @@ def _said(errors: Mapping[str, object]) -> str:
 
 def _host(endpoint: _Endpoint) -> str:
     return endpoint.place.host if isinstance(endpoint.place, Url) else ""
-
-
-def _asked_for(error: Exception) -> float | None:
-    return error.retry_after if isinstance(error, FetchError) else None
 
 
 def _checked(headers: Mapping[str, str | Secret]) -> dict[str, Secret]:
