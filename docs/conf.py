@@ -75,7 +75,8 @@ def bases_of(kind: type) -> list[str]:
 def markdown(_app: Sphinx, what: str, _name: str, described: type, _options: object, lines: list[str]) -> None:
     """Docstrings are Markdown with Google's sections: what is indented after an empty line, and examples, is code."""
     if what in {"property", "attribute", "data"} and lines:  # napoleon would take what stands before a colon for a type
-        lines[:1] = re.sub(r"`([^`]*:[^`]*)`", r"``\1``", lines[0]).replace(": ", ":\n", 1).splitlines()
+        first = re.sub("`[^`]*`", lambda code: f"`{code[0]}`" if ":" in code[0] else code[0], lines[0])
+        lines[:1] = first.replace(": ", ":\n", 1).splitlines()
     found: list[str] = []
     if what in {"class", "exception"} and (bases := bases_of(described)):
         found += ["Is " + ", ".join(f"`{base}`" for base in bases) + ".", ""]
