@@ -111,6 +111,7 @@ OWN = {
     "DurableRun": lambda: {"stream": penstock.keyed([1, 2], key=str).map(enrich)},
     "Stream.deliver": lambda: {"stream": penstock.keyed([1, 2], key=str).map(enrich)},
     "rows": lambda: {"users": None},
+    "traced": lambda: {"stream": penstock.keyed([1, 2], key=str).map(enrich)},
     "Adaptive": lambda: {"retry": penstock.Retry(on=OSError)},
     "Stream.tee": lambda: {"orders": penstock.stream([1, 2, 3])},
 }
