@@ -25,6 +25,7 @@ from penstock.readable import Readable
 from penstock.sync import SyncRun
 from penstock.workflows.documents.embed_job import EmbedOptions
 from penstock.workflows.fetching.fetch_job import FetchOptions
+from penstock.workflows.thumbnails.thumbnail_job import ThumbnailOptions
 
 TEXT = (Path(__file__).parent.parent / "docs" / "reference.md").read_text()
 MODULES = penstock, tasks, sinks, durable, engines, flow, workflows, testing
@@ -166,7 +167,7 @@ SECTIONS = {
     | {"Engine"},
     "Outcomes": made("Ok", "Failed", "Cancelled", "NotStarted"),
     "Statistics": names_of(StageStats) | {"in_flight"},
-    "Sinks": made("SqliteTable", "PostgresTable", "SqliteVectors", "Callback")
+    "Sinks": made("SqliteTable", "PostgresTable", "SqliteVectors", "JsonLines", "Files", "Callback")
     | members(penstock.SqliteTable)
     | members(penstock.PostgresTable)
     | members(penstock.SqliteVectors),
@@ -246,11 +247,17 @@ def test_the_options_of_fetch_are_explained():
     assert options == FetchOptions.__optional_keys__
 
 
+def test_the_options_of_thumbnails_are_explained():
+    options = {code for row in rows("Thumbnails") if len(row) == 4 for code in codes(row[0])}
+    assert options == ThumbnailOptions.__optional_keys__
+
+
 def test_every_public_name_has_a_row_and_every_call_is_written_as_the_code_has_it():
     headings = re.findall(r"^## (.+)$", TEXT, re.MULTILINE)
     elsewhere = {code for heading in SECTIONS | OPTIONS for code in entries(heading)}
     rest = [code for heading in headings if heading not in SECTIONS | OPTIONS for code in entries(heading)]
     options = set(entries("Options of finite work")) | EmbedOptions.__optional_keys__ | FetchOptions.__optional_keys__
+    options |= ThumbnailOptions.__optional_keys__
     known = PUBLIC | {kind.__name__: kind for kind in NOT_PUBLIC}
     for code in set(rest) - options:
         name = code.partition("(")[0]

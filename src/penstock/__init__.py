@@ -48,7 +48,9 @@ if TYPE_CHECKING:
     from penstock.run import Run
     from penstock.signals import drain_on_signals
     from penstock.sinks.callback import Callback, Delivered
+    from penstock.sinks.directory import Files
     from penstock.sinks.finding import Found
+    from penstock.sinks.json_lines import JsonLines
     from penstock.sinks.postgres_table import PostgresTable
     from penstock.sinks.table import SqliteTable
     from penstock.sinks.vectors import SqliteVectors
@@ -100,7 +102,9 @@ else:
             "penstock.functions": ("merge", "parallel_filter", "parallel_map", "stream"),
             "penstock.signals": ("drain_on_signals",),
             "penstock.sinks.callback": ("Callback", "Delivered"),
+            "penstock.sinks.directory": ("Files",),
             "penstock.sinks.finding": ("Found",),
+            "penstock.sinks.json_lines": ("JsonLines",),
             "penstock.sinks.postgres_table": ("PostgresTable",),
             "penstock.sinks.table": ("SqliteTable",),
             "penstock.sinks.vectors": ("SqliteVectors",),
@@ -130,7 +134,9 @@ __all__ = [
     "ExecutorUseError",
     "Failed",
     "File",
+    "Files",
     "Found",
+    "JsonLines",
     "Latency",
     "Limiter",
     "MisuseError",

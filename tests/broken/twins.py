@@ -51,6 +51,9 @@ from penstock.ops.operator import Operator
 from penstock.ops.passing import Take
 from penstock.ops.tee import BranchSource
 from penstock.run import Run
+from penstock.sinks import target_tree
+from penstock.sinks.directory import FileStore
+from penstock.sinks.json_lines import LineStore
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,58 @@ def naive_limiter():
 )
 def unbounded_reorder():
     put(Window, "_room", lambda self: self.concurrency - len(self.running))
+
+
+KILLED_LINES = "sinks/test_json_lines.py::test_killed_at_any_step_the_file_has_each_line_once[process]"
+
+
+@twin("appends lines before they are committed, and again after", KILLED_LINES)
+def appends_before_the_commit():
+    note_due = LineStore.note_due
+
+    def append(self):
+        is_due = note_due(self)
+        data = b"".join(data for (data,) in self.connection.execute("SELECT data FROM due ORDER BY id"))
+        os.write(os.open(self._sink.file, os.O_WRONLY | os.O_APPEND), data if is_due else b"")
+        return False
+
+    put(LineStore, "note_due", append)
+
+
+@twin("forgets at the end of a run that lines were replaced", "sinks/test_json_lines.py")
+def replaces_nothing():
+    put(LineStore, "_close_gaps", lambda self: None)
+
+
+@twin("takes whatever is in the file for its own", "sinks/test_json_lines.py", "Failed")
+def takes_any_file():
+    put(LineStore, "_refuse_if_not_ours", lambda self, tail: None)
+
+
+KILLED_FILES = "sinks/test_directory.py::test_killed_at_any_step_there_are_no_files_but_those_of_each_root[process]"
+
+
+@twin("gives files their names before they are committed", KILLED_FILES)
+def renames_before_the_commit():
+    note_due = FileStore.note_due
+
+    def rename(self):
+        is_due = note_due(self)
+        self.carry_out()
+        return is_due
+
+    put(FileStore, "note_due", rename)
+
+
+@twin("follows links in its directory", "sinks/test_directory.py")
+def follows_links():
+    for flags in ("_BELOW", "_FILE"):
+        setattr(target_tree, flags, getattr(target_tree, flags) & ~os.O_NOFOLLOW)
+
+
+@twin("overwrites files of others", "sinks/test_directory.py")
+def overwrites():
+    put(target_tree.TargetTree, "digest", lambda self, name, may_go: None)
 
 
 @twin("leaves the calls running that were in flight (streamable after break)", "guarantees/test_p4_leaving.py")

@@ -5,6 +5,7 @@ import signal
 from pathlib import Path
 
 from penstock.workflows.documents import loading
+from penstock.workflows.thumbnails import pictures
 
 
 def die_at(name, times, marks):
@@ -31,3 +32,18 @@ def hang_at(name, fifo):
         return read(file, **options)
 
     loading.read = reading
+
+
+def meet_dangers():
+    """Have a picture of the bytes `kills` kill its worker, and one of `hangs` never end."""
+    made = pictures.Thumbnailer.__call__
+
+    def meeting(self, file):
+        content = Path(file.path).read_bytes()
+        if content == b"kills":
+            os.kill(os.getpid(), signal.SIGKILL)
+        while content == b"hangs":
+            signal.pause()
+        return made(self, file)
+
+    pictures.Thumbnailer.__call__ = meeting

@@ -173,6 +173,61 @@ def fetch(
     raise typer.Exit(run(urls, to, given, header or (), as_json=json))
 
 
+@app.command(help=manual.THUMBNAILS)
+def thumbnails(
+    source: Annotated[str, typer.Argument(metavar="DIR", help="The directory with the pictures.")],
+    *,
+    to: Annotated[str, typer.Option("--to", metavar="OUT", help="Where they go; made if it is not there.")],
+    size: Annotated[
+        list[int] | None,
+        typer.Option(metavar="PIXELS", help="Of the longer side; may be repeated. [default: 64 256 1024]"),
+    ] = None,
+    glob: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATTERN", help="Files to take; may be repeated. [default: *.jpg *.png *.gif and so on]"),
+    ] = None,
+    exclude: Annotated[
+        list[str] | None, typer.Option(metavar="PATTERN", help="Files and directories to skip; may be repeated.")
+    ] = None,
+    concurrency: Annotated[
+        int | None, typer.Option(metavar="N", help="Pictures at once. [default: 4 for each processor]")
+    ] = None,
+    engine: Annotated[
+        str | None,
+        typer.Option(metavar="inline|thread|process", help="Where they are made small. [default: process]"),
+    ] = None,
+    timeout: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="A picture that takes longer fails. [default: 60]")
+    ] = None,
+    max_pixels: Annotated[
+        int | None, typer.Option(metavar="N", help="A picture with more fails. [default: 100000000]")
+    ] = None,
+    max_file_size: Annotated[
+        int | None, typer.Option(metavar="BYTES", help="A larger file fails. [default: 100000000]")
+    ] = None,
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Remove the thumbnails of pictures that are gone from DIR.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the report as JSON to stdout, and nothing else.")] = False,
+) -> None:
+    """Run `penstock thumbnails`."""
+    from penstock.cli.thumbnails import run  # noqa: PLC0415 -- see above
+
+    options = {
+        "sizes": size,
+        "glob": glob,
+        "exclude": exclude,
+        "concurrency": concurrency,
+        "engine": engine,
+        "timeout": timeout,
+        "max_pixels": max_pixels,
+        "max_file_size": max_file_size,
+        "prune": prune,
+    }
+    given = {name: value for name, value in options.items() if value is not None}
+    raise typer.Exit(run(source, to, given, as_json=json))
+
+
 @app.command(help=manual.SEARCH)
 def search(
     index: Annotated[str, typer.Argument(metavar="INDEX", help="An index that `penstock embed` made.")],
@@ -192,10 +247,21 @@ def search(
     raise typer.Exit(run(index, " ".join(question), k, asked, as_json=json))
 
 
+def _journal(place: str) -> str:
+    """Return the journal of a directory of `Files` or of a file of `JsonLines`; another place as it is."""
+    for journal in (Path(place, ".penstock", "journal.db"), Path(f"{place}.journal")):
+        if "\0" not in place and journal.is_file():
+            return str(journal)
+    return place
+
+
 Database = Annotated[
     str,
     typer.Argument(
-        metavar="DB", help="The database of a run, the journal beside a Callback, or the directory of a workspace."
+        metavar="DB",
+        help="The database of a run, the journal beside a Callback, the file or directory of JsonLines or Files, or "
+        "the directory of a workspace.",
+        callback=_journal,
     ),
 ]
 AsJSON = Annotated[bool, typer.Option("--json", help="Print JSON.")]

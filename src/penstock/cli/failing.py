@@ -24,6 +24,7 @@ _OPTIONS = {
     "paths": "PATH",
     "path": "URLS",
     "headers": "--header",
+    "sizes": "--size",
     "index": "INDEX",
     **{
         name: f"--{name.replace('_', '-')}"
@@ -43,6 +44,7 @@ _OPTIONS = {
             "timeout",
             "max_bytes",
             "max_redirects",
+            "max_pixels",
         )
     },
 }

@@ -9,6 +9,7 @@ Examples:
   penstock embed docs --to index.db           make or update an index
   penstock search index.db compress bytes     search it
   penstock fetch urls.csv --to out.db         fetch URLs, one record a key
+  penstock thumbnails photos --to thumbs      make pictures small
   penstock run article.yaml -i '"rivers"'      run a pipeline of steps
   penstock resume .penstock RUN               go on with its run
   penstock runs results.db                    list the durable runs of a database, or the runs of a workspace
@@ -100,6 +101,36 @@ Examples:
   cut -d, -f1,4 all.csv | penstock fetch - --key id --to out.db
   penstock fetch intranet.csv --to out.db --allow-private --timeout 5 --retry 0
   sqlite3 out.db "SELECT id, profile_body ->> 'name' FROM records WHERE profile_error IS NULL"
+"""
+
+THUMBNAILS = """
+Make the pictures below DIR small, in three sizes, below OUT: DIR/a/b.jpg becomes OUT/64/a/b.jpg, OUT/256/a/b.jpg and
+OUT/1024/a/b.jpg. Pictures that have not changed since the last time are skipped, so the same command goes on after it
+was stopped or killed.
+
+What is made: a thumbnail fits into a square of so many pixels, and is never larger than its picture. It is turned as
+EXIF says, and has no other metadata. Of an animation, the first picture is taken. JPEG and WebP stay that; PNG, GIF and
+BMP become PNG; others PNG if they are transparent, else JPEG. If a name has another suffix than that, it gets one more.
+
+Failures: a picture that is broken or too large, that takes too long, or that kills the process that reads it, is
+listed, and what OUT has of it stays. The next run tries it again.
+
+OUT has files of this command and, in .penstock, its journal. A file there that this command has not made is never
+overwritten. Thumbnails of pictures that are gone stay; --prune removes them.
+
+Ctrl-C or SIGTERM finishes what is in flight and stops; a picture has three seconds for that. A second one aborts. What
+was stored stays in both cases.
+
+Exit codes: 0 done; 1 some pictures failed or could not be looked at, or there are none; 2 bad usage; 3 not done: the
+disk refuses, the journal is damaged, or another process writes to OUT; 130 stopped by Ctrl-C; 143 stopped by SIGTERM.
+
+\b
+Examples:
+  penstock thumbnails photos --to thumbs
+  penstock thumbnails photos --to thumbs --size 200 --size 800
+  penstock thumbnails photos --to thumbs --prune
+  penstock thumbnails scans --to small --glob '*.tif' --max-pixels 150000000
+  penstock dead thumbs
 """
 
 SEARCH = """

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from penstock.core.text import escaped as shown
 
 if TYPE_CHECKING:
-    from penstock.workflows import EmbedReport, FetchReport, Hit
+    from penstock.workflows import EmbedReport, FetchReport, Hit, ThumbnailReport
 
 _LISTED = 50
 
@@ -75,6 +75,26 @@ def fetched(report: "FetchReport") -> Iterator[str]:
     if report.incomplete or report.failed:
         lines = (f"{shown(str(f.key))}: {shown(f.reason)}" for f in report.failures)
         yield from _listed(lines, report.incomplete + report.failed)
+
+
+def made_small(report: "ThumbnailReport") -> Iterator[str]:
+    """Tell in lines what a run of `thumbnails` did."""
+    rate = f" ({report.pictures_per_second:,.0f} pictures/s)" if report.pictures else ""
+    made = f"{counted(report.thumbnails, 'thumbnail')} of {counted(report.pictures, 'picture')}"
+    yield f"{shown(report.target)}: {made} in {report.seconds:.1f} s{rate}"
+    if report.unchanged:
+        yield f"  {counted(report.unchanged, 'picture')} unchanged, skipped"
+    if report.lost:
+        command = f"penstock redo {shown(quote(report.target))} --missing-rows"
+        yield f"  {counted(report.lost, 'picture')} with thumbnails that others have removed or changed: {command}"
+    if report.missing:
+        left = "removed" if report.removed else "still there (--prune removes them)"
+        yield f"  {counted(report.missing, 'picture')} gone since, their thumbnails {left}"
+    if report.unread:
+        yield f"  {counted(report.unread, 'place')} that could not be looked at"
+    if report.failed:
+        yield f"  {counted(report.failed, 'picture')} failed:"
+        yield from _listed((f"{place(f.path)}: {shown(f.reason)}" for f in report.failures), report.failed)
 
 
 def hits(found: Iterable["Hit"]) -> Iterator[str]:

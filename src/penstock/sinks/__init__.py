@@ -10,7 +10,9 @@ if TYPE_CHECKING:
     from penstock.durable.store import Store
     from penstock.durable.store_errors import RowError
     from penstock.sinks.callback import Callback, Delivered
+    from penstock.sinks.directory import Files
     from penstock.sinks.finding import Found
+    from penstock.sinks.json_lines import JsonLines
     from penstock.sinks.postgres_table import PostgresTable
     from penstock.sinks.sqlite_store import SqliteStore
     from penstock.sinks.table import SqliteTable
@@ -24,7 +26,9 @@ else:
             "penstock.durable.sink": ("Delivery", "Durability", "Sink"),
             "penstock.durable.store": ("Store",),
             "penstock.sinks.callback": ("Callback", "Delivered"),
+            "penstock.sinks.directory": ("Files",),
             "penstock.sinks.finding": ("Found",),
+            "penstock.sinks.json_lines": ("JsonLines",),
             "penstock.sinks.postgres_table": ("PostgresTable",),
             "penstock.sinks.sqlite_store": ("SqliteStore",),
             "penstock.sinks.table": ("SqliteTable",),
@@ -38,7 +42,9 @@ __all__ = [
     "Delivered",
     "Delivery",
     "Durability",
+    "Files",
     "Found",
+    "JsonLines",
     "Made",
     "PostgresTable",
     "RootId",

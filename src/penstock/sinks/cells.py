@@ -121,7 +121,7 @@ def cell(value: Any) -> Cell:  # noqa: PLR0911 -- one for each kind
         return None
     if (written := _written(given)) is not None:
         return _text(written)
-    return cell(given.item()) if _is_number_of_numpy(given) else _text(_json(given))
+    return cell(given.item()) if _is_number_of_numpy(given) else _text(as_json(given))
 
 
 def shown(value: object) -> str:
@@ -188,7 +188,11 @@ def _fields(value: Any) -> dict[str, Any] | None:
     return value.model_dump() if hasattr(kind, "model_dump") and hasattr(kind, "model_fields") else None
 
 
-def _json(value: Any) -> str:
+def as_json(value: Any) -> str:
+    """Return a list, a mapping, a set or what has named fields as JSON, in one line.
+
+    What it raises says that JSON cannot hold it.
+    """
     if not isinstance(value, list | tuple | Mapping | AbstractSet) and _fields(value) is None:
         raise TypeError("not JSON")
     try:

@@ -168,14 +168,26 @@ def is_whole(connection: Connection, sink: str, rows: str) -> bool:
     what SQL selects them from, with the column of their roots.
     """
     there = connection.one(f"SELECT count(*), total({ROOT}) FROM {rows}", (), int, float)  # noqa: S608 -- quoted
-    return there == connection.one(_COUNTED, (sink,), float, float)
+    return there == counted(connection, sink)
+
+
+def counted(connection: Connection, sink: str) -> tuple[float, float]:
+    """Return how many rows the journal counts for the sink of that identity, and the sum of the ids of their roots."""
+    number: float
+    ids: float
+    number, ids = connection.one(_COUNTED, (sink,), float, float)
+    return number, ids
 
 
 def lost_from(connection: Connection, run: int, rows: str | None) -> Sequence[tuple[int, int]]:
     """Return the roots of a run that have lost rows, and how many they still have; `rows` is None without a table."""
     there = f"SELECT {ROOT} AS root, count(*) AS number FROM {rows} GROUP BY 1"  # noqa: S608 -- quoted
-    lost = _LOST.format(there if rows else "SELECT NULL AS root, 0 AS number")
-    return [(root, number) for root, number in connection.select(lost, (run,), int, int)]
+    return lost_of(connection, run, there if rows else "SELECT NULL AS root, 0 AS number")
+
+
+def lost_of(connection: Connection, run: int, there: str) -> Sequence[tuple[int, int]]:
+    """Return the roots that have lost rows; `there` is a query for which `root` has what `number` of rows."""
+    return [(root, number) for root, number in connection.select(_LOST.format(there), (run,), int, int)]
 
 
 def quoted(name: str) -> str:

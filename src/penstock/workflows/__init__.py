@@ -1,4 +1,4 @@
-"""Ready-made jobs: `embed` documents into an index, `search` it; `fetch` URLs into a table."""
+"""Ready-made jobs: `embed` documents, `search` them; `fetch` URLs into a table; `make_thumbnails` of pictures."""
 
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,14 @@ if TYPE_CHECKING:
     from penstock.workflows.fetching.fetch_report import FetchFailure, FetchReport
     from penstock.workflows.fetching.fetcher import Fetcher, FetchError
     from penstock.workflows.fetching.url_file import FetchRow, fetch_rows
+    from penstock.workflows.thumbnails.pictures import PictureError, Thumbnailer
+    from penstock.workflows.thumbnails.thumbnail_job import (
+        ThumbnailJob,
+        ThumbnailOptions,
+        make_thumbnails,
+        thumbnail_pipeline,
+    )
+    from penstock.workflows.thumbnails.thumbnail_report import PictureFailure, ThumbnailReport
 else:
     __getattr__, __dir__ = exports(
         __name__,
@@ -39,6 +47,14 @@ else:
             "penstock.workflows.fetching.fetch_report": ("FetchFailure", "FetchReport"),
             "penstock.workflows.fetching.fetcher": ("FetchError", "Fetcher"),
             "penstock.workflows.fetching.url_file": ("FetchRow", "fetch_rows"),
+            "penstock.workflows.thumbnails.pictures": ("PictureError", "Thumbnailer"),
+            "penstock.workflows.thumbnails.thumbnail_job": (
+                "ThumbnailJob",
+                "ThumbnailOptions",
+                "make_thumbnails",
+                "thumbnail_pipeline",
+            ),
+            "penstock.workflows.thumbnails.thumbnail_report": ("PictureFailure", "ThumbnailReport"),
         },
         extras={
             "apsw": "embed",
@@ -73,13 +89,21 @@ __all__ = [
     "Hit",
     "OpenAIEmbedder",
     "PathError",
+    "PictureError",
+    "PictureFailure",
     "SentenceTransformerEmbedder",
     "StoreError",
     "StoreFullError",
+    "ThumbnailJob",
+    "ThumbnailOptions",
+    "ThumbnailReport",
+    "Thumbnailer",
     "embed",
     "embedder_named",
     "embedder_of",
     "fetch",
     "fetch_rows",
+    "make_thumbnails",
     "search",
+    "thumbnail_pipeline",
 ]

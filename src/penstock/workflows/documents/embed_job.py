@@ -31,7 +31,7 @@ from penstock.workflows.documents.embed_report import LISTED, EmbedReport, Failu
 from penstock.workflows.documents.embedders import Embedder, EmbedError
 from penstock.workflows.documents.embedders.hashing import HashEmbedder
 from penstock.workflows.documents.embedding import Embedded, Embedding, IndexRow, OnFailure
-from penstock.workflows.documents.file_set import Files
+from penstock.workflows.documents.file_set import FileSet
 from penstock.workflows.documents.loading import Loaded, Loader
 from penstock.workflows.documents.reading import DocumentError
 
@@ -126,7 +126,7 @@ class EmbedJob:
         )
         self._prune = validate.flag("prune", options.get("prune", False))
         self._places = roots(_at_least_one("paths", "path", paths))
-        self._files = Files(
+        self._files = FileSet(
             self._places,
             self._selection,
             self._cannot_walk,

@@ -18,7 +18,7 @@ from penstock.workflows.documents.embed_report import Listed
 _EMPTY = "empty, while the index has files of it: nothing of them is removed (is it mounted?)"
 
 
-class Files:
+class FileSet:
     """Walks the places, once; counts what it passes over.
 
     A file is gone if the system says that it is not there. It is not gone if it or its directory cannot be examined,
