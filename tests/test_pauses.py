@@ -172,6 +172,24 @@ async def test_a_call_that_has_its_turn_and_waits_for_a_limiter_heeds_a_pause(cl
     assert list(starts.at.values()) == [0, 10.5]
 
 
+async def test_a_call_that_heeds_a_pause_late_holds_up_nobody_who_has_its_place(clock):
+    """It gives back all that it has, also its turn at the rate: the call that comes into its place waits for that."""
+    rate, limiter, starts = RateLimit(10, 1), Limiter(1), Starts(clock)
+    by_key = Limiter(1, key=lambda item: item[0])
+    async with limiter:
+        pausing = asyncio.create_task(pause(rate, 0.5, 2))
+        run = asyncio.create_task(
+            penstock.stream(["a0", "a1", "b0"])
+            .map(starts, concurrency=1, buffer=5, ordered=False, limit=[rate, limiter, by_key])
+            .drain()
+        )
+        await asyncio.sleep(1)
+    await run
+    await pausing
+    assert sorted(starts.at) == ["a0", "a1", "b0"]
+    assert min(starts.at.values()) == 2.5
+
+
 async def test_pauses_of_several_limits_are_all_heeded(clock):
     rate, limiter, starts = RateLimit(10, 1), Limiter(1), Starts(clock)
     rate.pause(3)

@@ -679,6 +679,22 @@ def one_too_many_comes_back():
     put(WaitingRoom, "aside", aside)
 
 
+@twin("notes a key as held only when there is a place too", "test_keys.py", "TimeoutError")
+def keeps_a_key_that_was_cancelled():
+    async def hold(self, limiter, key, weight):
+        await limiter.wait(weight, self._stage, key)
+
+    async def take(self, *, keyed):
+        for limiter, key, weight in self._weights:
+            if limiter.keyed is keyed:
+                if not limiter.take(weight, self._stage, key):
+                    await self._waits(self._hold(limiter, key, weight), keyed=keyed)
+                self._held.append((limiter, key, weight))
+
+    put(Hold, "_hold", hold)
+    put(Hold, "_take", take)
+
+
 @twin("never forgets a key", "test_keys.py")
 def keeps_every_key():
     put(ByKey, "forget", lambda self, key: None)
@@ -692,13 +708,13 @@ def forgets_what_is_owed():
 
 @twin("waits for a key with the turn of a rate that all share", "test_keys.py")
 def keys_come_last():
-    async def wait(self):
+    async def acquire(self):
         for rate, key, cost in self._costs:
-            await self._waits(rate.turn(cost, key), keyed=rate.keyed)
+            await self._waits(self._turn(rate, key, cost), keyed=rate.keyed)
         await self._take(keyed=False)
         await self._take(keyed=True)
 
-    put(Hold, "_wait", wait)
+    put(Hold, "_acquire", acquire)
 
 
 @twin("starts calls while a limit is paused", "test_pauses.py")

@@ -80,7 +80,7 @@ class Aside(Protocol):
 class Hold:
     """What one attempt of a call takes of the limits of its stage; it waits for keys in `room`, if there is one."""
 
-    __slots__ = ("_costs", "_held", "_meter", "_room", "_stage", "_weights")
+    __slots__ = ("_costs", "_held", "_meter", "_room", "_stage", "_turns", "_weights")
 
     def __init__(self, limits: Limits, stage: str, meter: Meter, item: object, room: Aside | None = None) -> None:
         self._stage = stage
@@ -89,6 +89,7 @@ class Hold:
         item = item if limits.seen is None else limits.seen(item)
         self._costs = [(rate, rate.key_of(item), rate.weigh(item)) for rate in limits.rates]
         self._weights = [(limiter, limiter.key_of(item), limiter.weigh(item)) for limiter in limits.limiters]
+        self._turns: list[tuple[RateLimit, Hashable]] = []
         self._held: list[tuple[Limiter, Hashable, int]] = []
 
     async def during[T, U](self, work: Callable[[T], Awaitable[U]], item: T) -> U:
@@ -111,31 +112,37 @@ class Hold:
     async def _begin(self) -> None:
         tries = tries_of_this_task()
         await (self._wait() if tries is None else tries.begin_after(self._wait))
+        self._turns.clear()  # a charge ends the turn
         for rate, key, cost in self._costs:
             rate.charge(cost, key)
 
     async def _wait(self) -> None:
+        """Wait for all limits, until no pause is on that has begun meanwhile."""
+        while True:
+            await self._acquire()
+            if not (left := self._pause_left()):
+                return
+            self._release()  # also the turns: others need them, to come to know of the pause
+            await self._meter.limited(asyncio.sleep(left))
+
+    async def _acquire(self) -> None:
         """Wait for what has keys, then for what has none: for a turn at each rate, then for the limiters."""
-        turns: list[tuple[RateLimit, Hashable]] = []
         try:
             for keyed in (True, False):
                 for rate, key, cost in self._costs:
                     if rate.keyed is keyed:
-                        if not rate.is_due(cost, key):
-                            await self._waits(rate.turn(cost, key), keyed=keyed)
-                        else:
-                            await rate.turn(cost, key)
-                        turns.append((rate, key))
+                        turn = self._turn(rate, key, cost)
+                        await (turn if rate.is_due(cost, key) else self._waits(turn, keyed=keyed))
                 await self._take(keyed=keyed)
-            while left := self._pause_left():  # one has begun while this call waited for something else
-                self.pause()
-                await self._waits(asyncio.sleep(left), keyed=True)
-                await self.resume()
         except BaseException:
-            for rate, key in turns:
-                rate.end_turn(key)
-            self.pause()
+            self._release()
             raise
+
+    def _release(self) -> None:
+        while self._turns:
+            rate, key = self._turns.pop()
+            rate.end_turn(key)
+        self.pause()
 
     def _pause_left(self) -> float:
         paused = [each.pause_left(key) for each, key, _ in (*self._costs, *self._weights)]
@@ -153,9 +160,20 @@ class Hold:
     async def _take(self, *, keyed: bool) -> None:
         for limiter, key, weight in self._weights:
             if limiter.keyed is keyed:
-                if not limiter.take(weight, self._stage, key):
-                    await self._waits(limiter.wait(weight, self._stage, key), keyed=keyed)
-                self._held.append((limiter, key, weight))
+                if limiter.take(weight, self._stage, key):
+                    self._held.append((limiter, key, weight))
+                else:
+                    await self._waits(self._hold(limiter, key, weight), keyed=keyed)
+
+    # What is got is noted at once: who has its key may still wait for a place, and be cancelled
+
+    async def _turn(self, rate: RateLimit, key: Hashable, cost: float) -> None:
+        await rate.turn(cost, key)
+        self._turns.append((rate, key))
+
+    async def _hold(self, limiter: Limiter, key: Hashable, weight: int) -> None:
+        await limiter.wait(weight, self._stage, key)
+        self._held.append((limiter, key, weight))
 
     def _waits(self, permit: Coroutine[Any, Any, None], *, keyed: bool) -> Coroutine[Any, Any, None]:
         permit = self._meter.limited(permit)
