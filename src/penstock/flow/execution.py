@@ -324,7 +324,12 @@ class Execution:
             attempt = limited(attempt, partial(self._hold, limits, node, value))
         if retry is not None:
             attempt = retrying(
-                attempt, retry, _nothing_to_note, lambda _: not (self.tree.stopped or node.over), stage=node.path
+                attempt,
+                retry,
+                _nothing_to_note,
+                lambda _: not (self.tree.stopped or node.over),
+                stage=node.path,
+                seen=lambda _: value,
             )
         content = codec.packed(await attempt(node))
         columns, options = self.tree.stored(node.path, content)

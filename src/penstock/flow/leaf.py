@@ -209,7 +209,9 @@ class Leaf(Step[I_contra, O_co]):
             limits.bind(calls.scope.loop)
             work = limited(once, lambda call: Hold(limits, calls.window.name, calls.meter, call.value))
         if retry is not None:
-            work = retrying(work, retry, calls.note_retry, calls.may_retry, stage=self.name)
+            work = retrying(
+                work, retry, calls.note_retry, calls.may_retry, stage=self.name, seen=lambda call: call.value
+            )
 
         async def call(value: Any, path: str) -> Any:
             token = CancelToken()
