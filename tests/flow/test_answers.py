@@ -19,7 +19,8 @@ from penstock.flow import (
     run_forks,
     step,
 )
-from penstock.flow.recorder import put_file
+from penstock.flow.recorder import Noticed, put_file
+from penstock.flow.session import Session
 from penstock.tasks import CancelToken
 
 pytestmark = pytest.mark.real_time
@@ -359,3 +360,20 @@ async def test_what_a_killed_fork_has_left_is_gone_after_the_next_run(tmp_path, 
     await engine.run(pipeline, 1, run_id="x")
     assert [each.name for each in (tmp_path / "runs").iterdir()] == ["x"]
     assert {each.name.partition("-")[0] for each in tmp_path.iterdir()} == {"workspace.db", "runs"}
+
+
+async def test_an_answer_that_comes_as_a_run_comes_to_rest_is_acted_upon_once(tmp_path, monkeypatch):
+    """It is noticed by what has ended, and by what goes on: a hook heard of the step twice."""
+    told, end = [], Session._end
+
+    async def answered_late(session, execution):
+        if told == ["a"]:
+            engine.approve("x", value=4)
+            execution.notice(Noticed(cancel=False, answered=("r",)))
+        await end(session, execution)
+
+    monkeypatch.setattr(Session, "_end", answered_late)
+    engine = PipelineEngine(tmp_path, on_step_complete=lambda step: told.append(step.path))
+    result = await engine.run(REVIEWED, 1, run_id="x")
+    assert (result.status, result.output) == ("completed", 5)
+    assert told == ["a", "r", "b"]

@@ -83,6 +83,7 @@ class Execution:
         self._grace = grace
         self._loop = asyncio.get_running_loop()
         self.is_cancelled: bool = False
+        self._is_ending = False
         self.failure: PipelineError | None = None
         self._feed: LeafFeed | None = None
         self._run: Run[None] | None = None
@@ -135,7 +136,7 @@ class Execution:
         """Act upon what others have written."""
         if noticed.cancel:
             self.cancel()
-        elif not self.tree.stopped:
+        elif not (self.tree.stopped or self._is_ending):  # else the answer is seen where it ends
             self._guarded(lambda: self.tree.answered(noticed.answered))
 
     def unusable(self, error: BaseException) -> None:
@@ -187,6 +188,7 @@ class Execution:
             self._end()
 
     def _end(self) -> None:
+        self._is_ending = True
         if self._feed is not None:
             self._feed.end()
 
