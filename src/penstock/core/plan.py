@@ -6,6 +6,7 @@ from typing import Any, Final, Literal
 
 from penstock.core.adaptive import Adaptive
 from penstock.core.closing import close
+from penstock.core.errands import Elsewhere
 from penstock.core.outcome import Failed
 from penstock.core.retry import Retry
 from penstock.core.stage_limits import Limits
@@ -93,6 +94,7 @@ class Plan[T, U]:
     name: str
     work: AsyncFn[T, U]
     inline: Callable[[T], U | Later[U]] | None = None
+    elsewhere: Elsewhere | None = None
     size: int = 1  # the most items that a call takes, where it takes lists
     concurrency: int = 1
     adaptive: Adaptive | None = None  # then `concurrency` is the most

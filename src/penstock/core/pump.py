@@ -15,6 +15,7 @@ from typing import Any, Final, override
 
 from penstock.core.adaptive import Control
 from penstock.core.clock import now
+from penstock.core.errands import Errand
 from penstock.core.meter import Meter, Wait
 from penstock.core.outcome import Failed
 from penstock.core.plan import MISSING, AsyncFn, Plan
@@ -65,7 +66,7 @@ class Pump[T, U](Stage[U]):
         self.bound: int = (plan.concurrency + plan.buffer) * plan.size
         self.in_band: bool = plan.on_error == "return"
         self.meter: Meter = Meter(scope.clock, scope.opened, every_call=scope.timing)
-        self.running: dict[int, asyncio.Task[None]] = {}
+        self.running: dict[int, asyncio.Task[None] | Errand] = {}
         self.finished: Sized
         self._kept_places: int = 0
         self.waiting_room: WaitingRoom | None = None
@@ -303,8 +304,8 @@ class Pump[T, U](Stage[U]):
         """Cancel what runs; of the finished results, keep those in order before `index`."""
         self._stopping = self._exhausted = True
         self._discard_behind(min([index, *(i for i in self.running if i >= 0)]))
-        for task in list(self.running.values()):
-            task.cancel(self.scope.reason)
+        for call in list(self.running.values()):
+            call.cancel(self.scope.reason)
         self.scope.stop(self.upstream)
         self._tell()
 

@@ -11,12 +11,14 @@ Why a task per item, and not one for each place: `docs/decisions.md`, "A task pe
 import asyncio
 import inspect
 from asyncio import Task
-from collections.abc import Awaitable, Callable, Coroutine, Sized
+from collections.abc import Awaitable, Callable, Coroutine, Sequence, Sized
 from functools import partial
 from typing import Any, cast, override
 
 from penstock.core.calling import attempt_of, composed
 from penstock.core.clock import now
+from penstock.core.closing import close
+from penstock.core.errands import Errand, Errands
 from penstock.core.errors import MisuseError, as_failure, note
 from penstock.core.log import LOG
 from penstock.core.order import AsFinished, InOrder
@@ -174,7 +176,7 @@ class Caller[T, U](Pump[T, U]):
 class Window[T, U](Caller[T, U]):
     """Runs work on items, and holds the results in one of the two orders (P1, P2, P3, P5, P7, P9)."""
 
-    __slots__ = ("_order", "_results", "measured_work", "work")
+    __slots__ = ("_errands", "_order", "_results", "measured_work", "work")
 
     def __init__(self, scope: Scope, upstream: Stage[T], plan: Plan[T, U]) -> None:
         trace = scope.trace
@@ -192,6 +194,9 @@ class Window[T, U](Caller[T, U]):
         if trace is not None:
             self.work = trace.calls(self.name, self.work)
             self.measured_work = trace.calls(self.name, self.measured_work)
+        self._errands: Errands | None = None
+        if plan.elsewhere is not None and trace is None:
+            self._errands = plan.elsewhere.open(scope.context, self._came)
 
     def _calls(self, attempt: AsyncFn[T, U]) -> tuple[AsyncFn[T, U], AsyncFn[T, U]]:
         """Give the function to call for an item, and the one for an item whose call is timed."""
@@ -254,6 +259,8 @@ class Window[T, U](Caller[T, U]):
     def _starting(self) -> tuple[Callable[[T, AsyncFn[T, U]], None], AsyncFn[T, U], AsyncFn[T, U]]:
         following = self.measured_work if self.meter.slow else self.work
         call = self.measured_work if self.meter.samples(self._taken) else following
+        if self._errands is not None:
+            return self._start_errand, call, following
         if self.plan.inline is not None:
             return self._start_inline, call, following
         return self._start_as_the_loop_likes if self.scope.has_factory else self._start, call, following
@@ -295,6 +302,57 @@ class Window[T, U](Caller[T, U]):
             self.meter.returned(began)
         if isinstance(value, Later):
             self._run(index, item, cast("Later[U]", value))
+        else:
+            self._returned(index, item, value)
+
+    def _start_errand(self, item: T, work: AsyncFn[T, U]) -> None:
+        """Have the call made elsewhere, without a task."""
+        index = self._taken
+        self._taken = index + 1
+        assert self._errands is not None
+        try:
+            began = self.scope.clock() if work is self.measured_work else None
+            self.running[index] = self._errands.begin(index, item, began)
+        except BaseException as error:  # noqa: BLE001 -- no thread can be started: it is the item's outcome
+            self._raised(index, item, error)
+
+    def _came(self, errands: Sequence[Errand]) -> None:
+        """Settle the items of errands that are back."""
+        self.scope.enter(partial(self._settle_errands, errands))
+
+    def _settle_errands(self, errands: Sequence[Errand]) -> None:
+        last = errands[-1]
+        for errand in errands:
+            self._pumping = errand is not last  # what all of them make ready is told with the last one
+            try:
+                self._settle_errand(errand)
+            except Exception as error:  # noqa: BLE001 -- whatever it is, it ends the run
+                self._pumping = False
+                self._crashed(errand.index, error)
+                return
+
+    def _settle_errand(self, errand: Errand) -> None:
+        index, item, error = errand.index, errand.item, errand.error
+        del self.running[index]
+        if errand.stopped and error is None:
+            close(errand.value)
+            error = asyncio.CancelledError()
+        if error is not None:
+            errand.error = None  # its traceback may lead to the errand
+            self._raised(index, item, error)
+            return
+        if errand.began is not None:
+            self.meter.returned(errand.began)
+        assert self.plan.elsewhere is not None
+        try:
+            value = self.plan.elsewhere.given(item, errand.value)
+        except BaseException as raised:  # noqa: BLE001 -- the user's value was asked something
+            self._raised(index, item, raised)
+            return
+        if type(value) is Later:
+            self._run(index, item, cast("Later[U]", value))
+            if index in self.running:
+                self._settled()
         else:
             self._returned(index, item, value)
 
@@ -355,7 +413,7 @@ class Window[T, U](Caller[T, U]):
         super().close()
         self._discarded += len(self.finished)
         self._results.clear()
-        del self.work, self.measured_work  # they hold this window
+        del self.work, self.measured_work, self._errands  # they hold this window
 
 
 class LazyTasks[T, U]:

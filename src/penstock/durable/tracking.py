@@ -46,6 +46,7 @@ def tracked_plan(
     return plan.replaced(
         work=form.wrap(plan.work, memo),
         inline=None if plan.inline is None or gate is not None else _single_inline(plan.inline),
+        elsewhere=None,
         limits=None if plan.limits is None else replace(plan.limits, seen=_seen),
         one_by_one=None if plan.one_by_one is None else replace(plan.one_by_one, seen=_seen),
         budget=None if plan.budget is None else _budget(plan.budget),

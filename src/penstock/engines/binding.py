@@ -1,18 +1,21 @@
 """How a stage calls an engine: attempts with a timeout, cancellation, and iterables that are read there."""
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from contextvars import Context
 from functools import partial
 from itertools import islice
 from typing import Any, Final, Protocol, cast
 
 from penstock.core.at_hand import AT_HAND
+from penstock.core.errands import Errand, Errands
 from penstock.core.errors import as_failure
 from penstock.core.meter import WAITED
 from penstock.core.retry import StillRunning, in_time
 from penstock.core.scope import outlast
 from penstock.engines.engine import ALL, Answer, Call, Engine
-from penstock.engines.groups import Cost, Groups
+from penstock.engines.groups import Cost, GroupErrands, Groups
+from penstock.engines.threads import Threads
 
 _A_DICT: Final[dict[str, str]] = {}
 _VIEWS: Final = (type(_A_DICT.keys()), type(_A_DICT.values()), type(_A_DICT.items()))
@@ -50,6 +53,14 @@ class Binding:
                 return await self._awaited(limit, Call(prepared, (item,), most), fn, cost)
 
         return call
+
+    def errands(
+        self, fn: Callable[..., Any]
+    ) -> Callable[[Context, Callable[[Sequence[Errand]], None]], Errands] | None:
+        """Return what opens a window's errands for `fn`; None where each call needs a task."""
+        if self._groups is not None:
+            return partial(GroupErrands, self._groups, fn, self._engine.prepare(fn), self._groups.cost(self._places))
+        return self._engine.errands(fn) if isinstance(self._engine, Threads) else None
 
     def bind_fan(self, fn: Callable[..., Any], timeout: float | None) -> "Bound":
         """Make `fn`, which gives iterables, an async function: iterables that may block are read on the engine too."""
@@ -91,9 +102,10 @@ class Binding:
         assert self._groups is not None
         loop = asyncio.get_running_loop()
         began = loop.time()
-        request = self._groups.put(fn, call, cost, limit.left)
+        answer: asyncio.Future[Answer | None] = loop.create_future()
+        request = self._groups.put(fn, call, cost, limit.left, answer)
         try:
-            outcome = await request.answer
+            outcome = await answer
         except asyncio.CancelledError:
             if (end := self._groups.leave(request)) is not None:
                 await outlast(end, self._over)

@@ -13,11 +13,13 @@ A call during which a worker dies is a suspect: it runs once more, alone. If a w
 import asyncio
 import contextvars
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from math import ceil, inf
-from typing import Any, Final
+from typing import Any, Final, Protocol, override
 
+from penstock.core.clock import clock_of
+from penstock.core.errands import Errand, Errands
 from penstock.core.errors import WorkerLost, WrongLoopError
 from penstock.core.text import name_of, one_line
 from penstock.engines.engine import Answer, Call, Engine, Progress
@@ -65,6 +67,22 @@ class Cost:
         self.mean = seconds if count == 1 else self.mean + (seconds - self.mean) / count
 
 
+class Waiter(Protocol):
+    """Who waits for the answer of a call: a future, or an errand."""
+
+    def cancelled(self) -> bool:
+        """Whether it does not any more."""
+        ...
+
+    def done(self) -> bool:
+        """Whether it was answered, or does not wait any more."""
+        ...
+
+    def set_result(self, outcome: Answer | None, /) -> None:
+        """Give it the answer."""
+        ...
+
+
 class Request:
     """A call on its way: it waits in the queue, is in a group, or is over.
 
@@ -83,14 +101,12 @@ class Request:
 
     __slots__ = ("alone", "answer", "call", "cost", "fn", "group", "lost", "outcome", "over", "seconds", "took")
 
-    def __init__(
-        self, fn: object, call: Call, cost: Cost, seconds: float, answer: asyncio.Future[Answer | None]
-    ) -> None:
+    def __init__(self, fn: object, call: Call, cost: Cost, seconds: float, answer: "Waiter") -> None:
         self.fn: object = fn
         self.call: Call = call
         self.cost: Cost = cost
         self.seconds: float = seconds
-        self.answer: asyncio.Future[Answer | None] = answer
+        self.answer: Waiter = answer
         self.group: Group | None = None
         self.over: asyncio.Future[None] | None = None
         self.outcome: Answer | None = None
@@ -175,9 +191,9 @@ class Groups:
 
     # For a call
 
-    def put(self, fn: object, call: Call, cost: Cost, seconds: float | None) -> Request:
+    def put(self, fn: object, call: Call, cost: Cost, seconds: float | None, answer: Waiter) -> Request:
         """Have a call made for the user's `fn`, which may take so many seconds from when it begins."""
-        request = Request(fn, call, cost, inf if seconds is None else seconds, self._loop.create_future())
+        request = Request(fn, call, cost, inf if seconds is None else seconds, answer)
         self._queue[request] = None
         self._send_soon()
         return request
@@ -400,6 +416,85 @@ class Groups:
                 request.alone = True
             return None
         return ends
+
+
+class GroupErrands(Errands):
+    """The errands of a window whose calls travel in groups."""
+
+    def __init__(
+        self,
+        groups: Groups,
+        fn: object,
+        prepared: object,
+        cost: Cost,
+        _: contextvars.Context,
+        came: Callable[[Sequence[Errand]], None],
+    ) -> None:
+        super().__init__(asyncio.get_running_loop(), came)
+        self._call_soon = self.loop.call_soon
+        self.groups: Groups = groups
+        self.clock: Callable[[], float] = clock_of(self.loop)
+        self._fn = fn
+        self._prepared = prepared
+        self._cost = cost
+
+    @override
+    def begin(self, index: int, item: Any, began: float | None) -> Errand:
+        errand = GroupErrand(index, item, began, self)
+        errand.request = self.groups.put(self._fn, Call(self._prepared, (item,)), self._cost, None, errand)
+        return errand
+
+
+class GroupErrand(Errand):
+    """A call that travels in a group, and who waits for its answer."""
+
+    __slots__ = ("_done", "_errands", "request")
+
+    def __init__(self, index: int, item: Any, began: float | None, errands: GroupErrands) -> None:
+        super().__init__(index, item, began)
+        self._errands = errands
+        self._done = False
+        self.request: Request
+
+    @override
+    def cancel(self, _reason: object = None) -> None:
+        if self.stopped:
+            return
+        self.stopped = True
+        if not self._done:
+            end = self._errands.groups.leave(self.request)
+            if end is None:
+                self._take(None)
+            else:
+                end.add_done_callback(self._ended)
+
+    def _ended(self, _: asyncio.Future[None]) -> None:
+        outcome = self.request.outcome
+        self._take(outcome if outcome is None or not isinstance(outcome.error, asyncio.CancelledError) else None)
+
+    def _take(self, outcome: Answer | None) -> None:
+        self._done = True
+        if outcome is not None:
+            self.value, self.error = outcome.value, outcome.error
+            outcome.value = outcome.error = None
+        if self.began is not None:  # no time in which it waited for a worker
+            self.began = self._errands.clock() - self.request.took
+        del self.request  # which leads back here
+        self._errands.bring(self)
+
+    # As a waiter
+
+    def cancelled(self) -> bool:
+        """Whether it was stopped."""
+        return self.stopped
+
+    def done(self) -> bool:
+        """Whether it was answered or stopped."""
+        return self._done or self.stopped
+
+    def set_result(self, outcome: Answer | None, /) -> None:
+        """Take the answer."""
+        self._take(outcome)
 
 
 def _least(requests: Sequence[Request]) -> float:

@@ -4,12 +4,66 @@ See `docs/decisions.md`, "Threads are daemons of a pool of our own".
 """
 
 import threading
+from abc import abstractmethod
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from queue import SimpleQueue
 from typing import Any, override
 
-type _Submission = tuple[Future[Any], Callable[[], Any]]
+
+class Job:
+    """Something that is done in a thread; one of `make` and `drop` is called, then `tell`."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def make(self) -> None:
+        """Make the call, and keep what it came to; never raises."""
+        raise NotImplementedError
+
+    @abstractmethod
+    def drop(self) -> None:
+        """Note that the call is not made: the threads were let go before it began."""
+        raise NotImplementedError
+
+    @abstractmethod
+    def tell(self) -> None:
+        """Hand on what it came to; by now the thread counts as free."""
+        raise NotImplementedError
+
+
+class _Submitted(Job):
+    """A call that was submitted for a future."""
+
+    __slots__ = ("_call", "_error", "_result", "future")
+
+    def __init__(self, call: Callable[[], Any]) -> None:
+        self.future: Future[Any] = Future()
+        self._call = call
+        self._result: Any = None
+        self._error: BaseException | None = None
+
+    @override
+    def make(self) -> None:
+        if self.future.set_running_or_notify_cancel():
+            try:
+                self._result = self._call()
+            except BaseException as error:  # noqa: BLE001 -- it is the caller's
+                self._error = error
+
+    @override
+    def drop(self) -> None:
+        self.future.cancel()
+        self.future.set_running_or_notify_cancel()
+
+    @override
+    def tell(self) -> None:
+        error, self._error = self._error, None
+        if error is not None:
+            self.future.set_exception(error)
+        elif not self.future.cancelled():
+            self.future.set_result(self._result)
+        del error
 
 
 class DaemonThreads(Executor):
@@ -21,7 +75,7 @@ class DaemonThreads(Executor):
     def __init__(self, most: int, name: str) -> None:
         self._most = most
         self._name = name
-        self._jobs: SimpleQueue[_Submission | None] = SimpleQueue()
+        self._jobs: SimpleQueue[Job | None] = SimpleQueue()
         self._threads: set[threading.Thread] = set()
         self._lock = threading.Lock()
         self._unfinished = 0
@@ -31,7 +85,16 @@ class DaemonThreads(Executor):
 
     @override
     def submit[**P, T](self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        future: Future[T] = Future()
+        job = _Submitted(lambda: fn(*args, **kwargs))
+        self.put(job)
+        return job.future
+
+    def put(self, job: Job) -> None:
+        """Have a job done.
+
+        Raises:
+            RuntimeError: the threads have been let go, or another one is needed and cannot be started.
+        """
         with self._lock:
             if self._over:
                 raise RuntimeError("the threads have been let go")
@@ -40,35 +103,27 @@ class DaemonThreads(Executor):
                 thread.start()
                 self._threads.add(thread)
             self._unfinished += 1
-        self._jobs.put((future, lambda: fn(*args, **kwargs)))
-        return future
+        self._jobs.put(job)
 
     def _work(self) -> None:
         thread = threading.current_thread()
-        while (job := self._jobs.get()) is not None:
-            future, call = job
-            with self._lock:
-                if self._over:
-                    future.cancel()
-                else:
-                    self._at_work.add(thread)
-            result, error = None, None
-            if future.set_running_or_notify_cancel():
-                try:
-                    result = call()
-                except BaseException as raised:  # noqa: BLE001 -- it is the caller's
-                    error = raised
-            with self._lock:
+        lock, at_work, fetch = self._lock, self._at_work, self._jobs.get
+        while (job := fetch()) is not None:
+            with lock:
+                if not self._over:
+                    at_work.add(thread)
+            if thread in at_work:
+                job.make()
+            else:
+                job.drop()
+            with lock:
                 self._unfinished -= 1
-                self._at_work.discard(thread)
-                told = self._when_idle if not self._at_work else None
+                at_work.discard(thread)
+                told = self._when_idle if not at_work else None
             if told is not None:
                 told()
-            if error is not None:
-                future.set_exception(error)
-            elif not future.cancelled():
-                future.set_result(result)
-            del job, future, call, result, error, told
+            job.tell()
+            del job, told
 
     @property
     def idle(self) -> bool:

@@ -5,13 +5,15 @@ import contextvars
 import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from contextvars import Context
 from functools import partial
-from typing import Any, override
+from typing import Any, cast, override
 
 from penstock.core import validate
+from penstock.core.errands import Errand, Errands
 from penstock.core.errors import MisuseError
 from penstock.engines.engine import Answer, Call, Engine, answer
-from penstock.engines.pool import DaemonThreads
+from penstock.engines.pool import DaemonThreads, Job
 
 
 class Threads(Engine):
@@ -59,6 +61,10 @@ class Threads(Engine):
         context = contextvars.copy_context()
         return asyncio.get_running_loop().run_in_executor(self._pool, lambda: context.run(_answers, calls))
 
+    def errands(self, fn: Callable[..., Any]) -> Callable[[Context, Callable[[Sequence[Errand]], None]], Errands]:
+        """Return what opens a window's errands for `fn`."""
+        return partial(ThreadErrands, self._pool, fn)
+
     @override
     def slots(self) -> int:
         return self._workers
@@ -81,6 +87,72 @@ class Threads(Engine):
     def abandon(self) -> None:
         self._closed = True
         self._pool.shutdown()
+
+
+class ThreadErrands(Errands):
+    """The errands of a window in threads.
+
+    A loop in virtual time has `job_begins` and `job_ends`: time stands still between these.
+    """
+
+    def __init__(
+        self,
+        pool: DaemonThreads,
+        fn: Callable[..., Any],
+        context: Context,
+        came: Callable[[Sequence[Errand]], None],
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        self._job_begins = getattr(loop, "job_begins", None)
+        super().__init__(loop, came if self._job_begins is None else partial(self._note_ends, came))
+        self.fn: Callable[..., Any] = fn
+        self._pool = pool
+        self._copy = context.copy
+
+    @override
+    def begin(self, index: int, item: Any, began: float | None) -> Errand:
+        errand = ThreadErrand(index, item, began, self, self._copy())
+        self._pool.put(errand)
+        if self._job_begins is not None:
+            self._job_begins(self._pool, errand, self.fn)
+        return errand
+
+    def _note_ends(self, came: Callable[[Sequence[Errand]], None], errands: Sequence[Errand]) -> None:
+        for errand in errands:
+            cast("Any", self.loop).job_ends(self._pool, errand)
+        came(errands)
+
+
+class ThreadErrand(Errand, Job):
+    """A call in a thread, which cannot be stopped."""
+
+    __slots__ = ("_back", "_context", "_errands")
+
+    def __init__(self, index: int, item: Any, began: float | None, errands: ThreadErrands, context: Context) -> None:
+        super().__init__(index, item, began)
+        self._errands = errands
+        self._context = context
+        self._back = False
+
+    @override
+    def make(self) -> None:
+        try:
+            self.value = self._context.run(self._errands.fn, self.item)
+        except BaseException as error:  # noqa: BLE001 -- any exception is the item's outcome
+            self.error = error
+
+    @override
+    def drop(self) -> None:
+        self.stopped = True
+
+    @override
+    def tell(self) -> None:
+        self._back = True
+        self._errands.bring(self)
+
+    def done(self) -> bool:
+        """Whether the thread is back, for a loop that counts jobs."""
+        return self._back
 
 
 def _answers(calls: Sequence[Call]) -> list[Answer]:

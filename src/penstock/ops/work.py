@@ -9,6 +9,7 @@ from penstock.core import validate
 from penstock.core.adaptive import Adaptive
 from penstock.core.blocking import watched
 from penstock.core.closing import close
+from penstock.core.errands import Elsewhere
 from penstock.core.errors import OptionError
 from penstock.core.limits import Limiter
 from penstock.core.plan import ON_ERROR, ByteBudget, Later, OnError, Plan, Tolerance
@@ -161,7 +162,10 @@ class Work:
             return self.plan
         binding, plan = bound_to(self.engine, scope, self.plan, counted=self.counted)
         call = self.kind.bound(binding, self.fn, plan.timeout)
-        return plan.replaced(work=shaped(call, self.kind.shape), timeout=None)
+        alone = plan.timeout is None and plan.retry is None and plan.limits is None
+        errands = binding.errands(self.fn) if alone and self.kind.without_tasks else None
+        elsewhere = None if errands is None else Elsewhere(errands, given(self.kind.shape))
+        return plan.replaced(work=shaped(call, self.kind.shape), elsewhere=elsewhere, timeout=None)
 
 
 def work(kind: Kind, fn: Callable[[Any], Any], /, **options: Unpack[AllOptions]) -> Operator:
@@ -312,6 +316,17 @@ def shaped_inline(fn: Callable[[Any], Any], shape: Callable[[Any, Any], Any] | N
         return result if shape is None else shape(item, result)
 
     return call
+
+
+def given(shape: Callable[[Any, Any], Any] | None) -> Callable[[Any, Any], Any]:
+    """Return what turns an item and the result of its call into an output; an awaitable becomes a `Later`."""
+
+    def output(item: Any, result: Any) -> Any:
+        if isinstance(result, Awaitable):
+            return Later(cast("Awaitable[Any]", result) if shape is None else _Shaped(result, shape, item))
+        return result if shape is None else shape(item, result)
+
+    return output
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,9 +2,17 @@
 
 import threading
 from collections.abc import Callable, Collection, Mapping
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
+
+
+class Job(Protocol):
+    """A call that an executor makes: a future, say."""
+
+    def done(self) -> bool:
+        """Whether it is over."""
+        ...
 
 
 @dataclass(slots=True)
@@ -15,7 +23,7 @@ class Pool:
     """
 
     threads: Collection[threading.Thread] | None
-    jobs: dict[Future[Any], Callable[..., Any]] = field(default_factory=dict[Future[Any], Callable[..., Any]])
+    jobs: dict[Job, Callable[..., Any]] = field(default_factory=dict[Job, Callable[..., Any]])
     asleep: int = 0
 
     @property
@@ -47,17 +55,17 @@ class Jobs:
         return any(pool.holds for pool in self._pools.values())
 
     @property
-    def at_work(self) -> Mapping[Future[Any], Callable[..., Any]]:
+    def at_work(self) -> Mapping[Job, Callable[..., Any]]:
         """The jobs that have no outcome yet, with their functions."""
         return {job: fn for pool in self._pools.values() for job, fn in pool.jobs.items() if not job.done()}
 
-    def add(self, executor: Executor, job: Future[Any], fn: Callable[..., Any]) -> None:
+    def add(self, executor: Executor, job: Job, fn: Callable[..., Any]) -> None:
         """Note that `executor` has taken `job`, a call of `fn`."""
         if executor not in self._pools:
             self._pools[executor] = Pool(getattr(executor, "_threads", None))  # what a ThreadPoolExecutor calls them
         self._pools[executor].jobs[job] = fn
 
-    def remove(self, executor: Executor, job: Future[Any]) -> None:
+    def remove(self, executor: Executor, job: Job) -> None:
         """Note that the outcome of `job` is on the loop."""
         jobs = self._pools[executor].jobs
         del jobs[job]
