@@ -6,7 +6,6 @@ import gc
 import itertools
 import threading
 from collections import deque
-from queue import SimpleQueue
 
 import pytest
 
@@ -411,35 +410,33 @@ def test_a_bare_loop_that_asyncio_run_cancels_leaves_no_thread(name):
         gc.collect()
 
 
-class HeldUntilTheEnd(SimpleQueue):
-    """Whoever has fetched a job is held until the pool tells its threads to go."""
-
-    def __init__(self):
-        super().__init__()
-        self.fetched, self.over = threading.Event(), threading.Event()
-
-    def get(self):
-        job = super().get()
-        self.fetched.set()
-        self.over.wait()
-        return job
-
-    def put(self, job):
-        super().put(job)
-        if job is None:
-            self.over.set()
-
-
-def test_a_call_that_a_thread_has_fetched_and_not_begun_is_cancelled_when_the_threads_are_let_go():
+def test_a_call_that_waits_behind_another_is_cancelled_when_the_threads_are_let_go():
     """Nobody waits any more, least of all whoever lets them go: it would be for the whole call."""
-    called = []
+    called, begun, gate = [], threading.Event(), threading.Event()
     pool = DaemonThreads(1, "held")
-    pool._jobs = jobs = HeldUntilTheEnd()
+    running = pool.submit(lambda: (begun.set(), gate.wait()))
     call = pool.submit(called.append, 1)
-    jobs.fetched.wait()
+    begun.wait()
     (thread,) = pool._threads
     pool.shutdown()
-    assert (called, call.cancelled(), thread.is_alive()) == ([], True, False)
+    gate.set()
+    thread.join()
+    assert (called, call.cancelled(), running.done()) == ([], True, True)
+
+
+def test_quick_calls_wake_few_threads():
+    """One thread makes what waits; each that is woken in vain is two changes of threads."""
+    begun, gate = threading.Event(), threading.Event()
+    pool = DaemonThreads(8, "few")
+    pool.submit(lambda: (begun.set(), gate.wait()))
+    begun.wait()
+    pool._one_is_woken = True  # it is on its way, and slow
+    calls = [pool.submit(threading.current_thread) for _ in range(100)]
+    gate.set()
+    assert {call.result() for call in calls} == pool._threads
+    assert len(pool._threads) == 1
+    pool._one_is_woken = False
+    pool.shutdown()
 
 
 @pytest.fixture
@@ -467,19 +464,7 @@ async def test_a_thread_that_cannot_be_started_fails_the_run():
 
 
 @grid
-async def test_an_item_that_no_thread_can_be_started_for_fails_and_the_next_ones_have_another_try(no_threads):
-    release = threading.Event()
-
-    def work(number):
-        if number == 0:
-            release.wait()
-        return number
-
+async def test_items_for_which_no_thread_can_be_started_wait_for_those_that_are_there(no_threads):
     no_threads["name"] = "_1"
-    stream = penstock.stream(range(4)).map(work, concurrency=2, ordered=False, on_error="return")
-    async with stream.open() as results:
-        first = await anext(results)
-        assert (first.index, str(first.error)) == (1, "can't start new thread")
-        no_threads["name"] = None
-        release.set()
-        assert sorted([(await anext(results)).value for _ in range(3)]) == [0, 2, 3]
+    used = await penstock.stream(range(4)).map(thread_of, concurrency=2, name="scarce").to_list()
+    assert {thread.name for thread in used} == {"penstock scarce_0"}

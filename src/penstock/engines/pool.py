@@ -5,6 +5,7 @@ See `docs/decisions.md`, "Threads are daemons of a pool of our own".
 
 import threading
 from abc import abstractmethod
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from queue import SimpleQueue
@@ -69,18 +70,21 @@ class _Submitted(Job):
 class DaemonThreads(Executor):
     """Up to `most` daemon threads, each started when there is a call for it.
 
-    The pool of `concurrent.futures` joins its threads when the interpreter exits; this one does not.
+    The pool of `concurrent.futures` joins its threads when the interpreter exits; this one does not. A thread that is
+    back takes the next call at once. Only one that is idle is woken at a time, and wakes the next one before it makes
+    its call if there are more: so quick calls cost few changes of threads, and slow ones hold up no other.
     """
 
     def __init__(self, most: int, name: str) -> None:
         self._most = most
         self._name = name
-        self._jobs: SimpleQueue[Job | None] = SimpleQueue()
+        self._jobs: deque[Job] = deque()
+        self._wakes: SimpleQueue[bool] = SimpleQueue()
         self._threads: set[threading.Thread] = set()
-        self._lock = threading.Lock()
-        self._unfinished = 0
-        self._over = False
         self._at_work: set[threading.Thread] = set()
+        self._lock = threading.Lock()
+        self._one_is_woken = False
+        self._over = False
         self._when_idle: Callable[[], object] | None = None
 
     @override
@@ -93,37 +97,63 @@ class DaemonThreads(Executor):
         """Have a job done.
 
         Raises:
-            RuntimeError: the threads have been let go, or another one is needed and cannot be started.
+            RuntimeError: the threads have been let go, or there is none and none can be started.
         """
         with self._lock:
             if self._over:
                 raise RuntimeError("the threads have been let go")
-            if self._unfinished >= len(self._threads) < self._most:
-                thread = threading.Thread(target=self._work, name=f"{self._name}_{len(self._threads)}", daemon=True)
+            if not self._one_is_woken:
+                self._wake()
+            self._jobs.append(job)
+
+    def _wake(self) -> None:
+        """Wake an idle thread, or start one. If all are at work, the first that is back looks."""
+        if len(self._threads) == len(self._at_work):
+            if len(self._threads) == self._most:
+                return
+            thread = threading.Thread(target=self._work, name=f"{self._name}_{len(self._threads)}", daemon=True)
+            try:
                 thread.start()
-                self._threads.add(thread)
-            self._unfinished += 1
-        self._jobs.put(job)
+            except RuntimeError:  # those that are there go on alone
+                if not self._threads:
+                    raise
+                return
+            self._threads.add(thread)
+        self._one_is_woken = True
+        self._wakes.put(True)
 
     def _work(self) -> None:
         thread = threading.current_thread()
-        lock, at_work, fetch = self._lock, self._at_work, self._jobs.get
-        while (job := fetch()) is not None:
-            with lock:
-                if not self._over:
-                    at_work.add(thread)
-            if thread in at_work:
+        while self._wakes.get():
+            job = self._first(thread)
+            while job is not None:
                 job.make()
-            else:
-                job.drop()
-            with lock:
-                self._unfinished -= 1
-                at_work.discard(thread)
-                told = self._when_idle if not at_work else None
-            if told is not None:
-                told()
-            job.tell()
-            del job, told
+                done, job = job, self._next(thread)
+                done.tell()
+                del done
+
+    def _first(self, thread: threading.Thread) -> Job | None:
+        """Take a job, if there is one; if there are more, wake another thread."""
+        with self._lock:
+            self._one_is_woken = False
+            if not self._jobs:
+                return None
+            self._at_work.add(thread)
+            job = self._jobs.popleft()
+            if self._jobs:
+                self._wake()
+            return job
+
+    def _next(self, thread: threading.Thread) -> Job | None:
+        """Take the next job after another one; if there is none, the thread is free."""
+        with self._lock:
+            if self._jobs:
+                return self._jobs.popleft()
+            self._at_work.discard(thread)
+            told = self._when_idle if not self._at_work else None
+        if told is not None:
+            told()
+        return None
 
     @property
     def idle(self) -> bool:
@@ -146,9 +176,14 @@ class DaemonThreads(Executor):
         """
         with self._lock:
             self._over = True
+            jobs = list(self._jobs)
+            self._jobs.clear()
             free = self._threads - self._at_work
         for _ in self._threads:
-            self._jobs.put(None)
+            self._wakes.put(False)
+        for job in jobs:
+            job.drop()
+            job.tell()
         if wait:
             for thread in free:
                 thread.join()
