@@ -475,10 +475,11 @@ class GroupErrand(Errand):
     def _take(self, outcome: Answer | None) -> None:
         self._done = True
         if outcome is not None:
-            self.value, self.error = outcome.value, outcome.error
+            self.value: Any = outcome.value
+            self.error: BaseException | None = outcome.error
             outcome.value = outcome.error = None
         if self.began is not None:  # no time in which it waited for a worker
-            self.began = self._errands.clock() - self.request.took
+            self.began: float | None = self._errands.clock() - self.request.took
         del self.request  # which leads back here
         self._errands.bring(self)
 

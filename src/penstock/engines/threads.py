@@ -137,9 +137,9 @@ class ThreadErrand(Errand, Job):
     @override
     def make(self) -> None:
         try:
-            self.value = self._context.run(self._errands.fn, self.item)
+            self.value: Any = self._context.run(self._errands.fn, self.item)
         except BaseException as error:  # noqa: BLE001 -- any exception is the item's outcome
-            self.error = error
+            self.error: BaseException | None = error
 
     @override
     def drop(self) -> None:
