@@ -1,0 +1,157 @@
+"""What users feel, a line each: processor time of penstock beside the peer that is best at it, and the aim.
+
+    tools/bench felt [--rounds 7] [--quick] [--lines threads,demo]
+
+Processor time is that of all threads and, for the demo, of all processes. A new line is a function that gives its
+cases, and a row of `LINES`.
+"""
+
+import argparse
+import asyncio
+import os
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from aims import Aim, print_aims
+from peers import PEERS
+from timing import Case, aligned, busyness, interleave, machine
+from workloads import WORKLOADS
+
+OURS = "penstock"
+LEFT_OUT = ("test", "tests", "idle_test", "site-packages", "dist-packages")
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of the table: who takes part, how many items a run has, and what penstock is meant to keep.
+
+    `most` is in units of the line; `times`, in times the row `of`.
+    """
+
+    name: str
+    items: int
+    runs: dict[str, Callable[[int], int]]
+    most: float | None = None
+    times: float | None = None
+    of: str = ""
+    unit: str = "us"
+
+
+def counted(run: Callable[[int], int], items: int, clock: str) -> tuple[float, int]:
+    """Time one run by processor time, or elapsed."""
+    now = time.process_time if clock == "cpu" else time.perf_counter
+    began = now()
+    seen = run(items)
+    return now() - began, seen
+
+
+# Threads
+
+
+def with_peer(name: str, concurrency: int, *, ordered: bool, items: int) -> int:
+    work = WORKLOADS["threads"].fn
+    return asyncio.run(PEERS[name].run_plain(work, range(items), concurrency, ordered))
+
+
+def with_executor(concurrency: int, items: int) -> int:
+    with ThreadPoolExecutor(concurrency) as pool:
+        return sum(1 for _ in pool.map(WORKLOADS["threads"].fn, range(items)))
+
+
+def threads(share: int) -> Iterator[Line]:
+    for concurrency in (16, 100):
+        runs = {
+            OURS: lambda n, c=concurrency: with_peer("penstock", c, ordered=True, items=n),
+            "penstock unordered": lambda n, c=concurrency: with_peer("penstock", c, ordered=False, items=n),
+            "ThreadPoolExecutor.map": partial(with_executor, concurrency),
+            "streamable": lambda n, c=concurrency: with_peer("streamable", c, ordered=True, items=n),
+        }
+        name = f"a hash of 1 kB in {concurrency} threads"
+        yield Line(name, 10_000 // share, runs, times=1.2, of="ThreadPoolExecutor.map")
+
+
+# The demo
+
+
+def embedded(engine: str, _: int) -> int:
+    """Index the standard library in a process of its own, as the demo does."""
+    excluded = [word for name in LEFT_OUT for word in ("--exclude", name)]
+    with tempfile.TemporaryDirectory() as place:
+        command = [sys.executable, "-m", "penstock", "embed", sysconfig.get_path("stdlib"), *excluded]
+        to = ["--to", str(Path(place) / "index.db"), "--engine", engine]
+        subprocess.run([*command, *to], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return 1
+
+
+def demo(_: int) -> Iterator[Line]:
+    yield Line(
+        "embed of the standard library",
+        1,
+        {OURS: partial(embedded, "thread"), **{f"--engine {e}": partial(embedded, e) for e in ("inline", "process")}},
+        most=4.2,
+        unit="s",
+    )
+
+
+LINES = {"threads": threads, "demo": demo}
+
+
+def of_children(run: Callable[[int], int], items: int, clock: str) -> tuple[float, int]:
+    """Do what `counted` does, for work in other processes."""
+    began, before = time.perf_counter(), os.times()
+    seen = run(items)
+    after = os.times()
+    cpu = after.children_user + after.children_system - before.children_user - before.children_system
+    return (cpu if clock == "cpu" else time.perf_counter() - began), seen
+
+
+def cases(line: Line) -> list[Case]:
+    count = of_children if line.unit == "s" else counted
+    return [
+        Case(line.name, who, line.unit, line.items, partial(count, run, line.items)) for who, run in line.runs.items()
+    ]
+
+
+def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="bench felt", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--quick", action="store_true", help="3 rounds of a tenth of the items: a look, not a result")
+    parser.add_argument("--lines", default=",".join(LINES), help=", ".join(LINES))
+    parser.add_argument("--clock", choices=("cpu", "elapsed"), default="cpu")
+    return parser.parse_args(given)
+
+
+def main() -> None:
+    chosen = arguments()
+    print(machine(["penstock", "streamable"]))
+    print(busyness(), end="\n\n", flush=True)
+    rounds = 3 if chosen.quick else chosen.rounds
+    rows, found = [("", "who", "an item", "times penstock")], []
+    for name in chosen.lines.split(","):
+        for line in LINES[name](10 if chosen.quick else 1):
+            measured = interleave(cases(line), rounds, chosen.clock)
+            scale = 1e6 if line.unit == "s" else 1.0
+            cells = {case.row: cell.median / scale for case, cell in measured.items()}
+            ours = cells[OURS]
+            for number, (who, each) in enumerate(cells.items()):
+                rows.append((line.name if not number else "", who, f"{each:.2f} {line.unit}", f"{each / ours:.2f}x"))
+            if line.times is not None:
+                found.append(Aim(f"{line.name}: penstock, times {line.of}", ours / cells[line.of], line.times))
+            if line.most is not None:
+                found.append(Aim(f"{line.name}: penstock, {line.unit}", ours, line.most, form="{:.2f}"))
+    print(aligned(rows))
+    print_aims(found)
+
+
+if __name__ == "__main__":
+    main()
