@@ -64,6 +64,16 @@ async def test_large_groups_are_sent_when_a_worker_is_free_and_no_larger_than_ne
         assert values(await waiting) == [1 << 20]
 
 
+async def test_a_large_call_on_its_way_is_made_though_its_group_is_recalled():
+    """Else it is sent again, and recalled again: on a busy machine, for ever."""
+    large = bytes(1 << 20)
+    async with calling(1) as (engine, submit):
+        await submit((pid,))
+        answers = submit((len, large), (len, large))
+        assert engine.recall(answers) == 1
+        assert values(await answers) == [1 << 20]
+
+
 async def test_an_answer_says_what_the_call_took_where_it_ran():
     async with calling() as (_, submit):
         (answer,) = await submit((double, 1))

@@ -12,7 +12,7 @@ from queue import SimpleQueue
 from typing import Any, override
 
 
-class Job:
+class PooledCall:
     """Something that is done in a thread; one of `make` and `drop` is called, then `tell`."""
 
     __slots__ = ()
@@ -33,7 +33,7 @@ class Job:
         raise NotImplementedError
 
 
-class _Submitted(Job):
+class _Submitted(PooledCall):
     """A call that was submitted for a future."""
 
     __slots__ = ("_call", "_error", "_result", "future")
@@ -78,7 +78,7 @@ class DaemonThreads(Executor):
     def __init__(self, most: int, name: str) -> None:
         self._most = most
         self._name = name
-        self._jobs: deque[Job] = deque()
+        self._jobs: deque[PooledCall] = deque()
         self._wakes: SimpleQueue[bool] = SimpleQueue()
         self._threads: set[threading.Thread] = set()
         self._at_work: set[threading.Thread] = set()
@@ -93,7 +93,7 @@ class DaemonThreads(Executor):
         self.put(job)
         return job.future
 
-    def put(self, job: Job) -> None:
+    def put(self, job: PooledCall) -> None:
         """Have a job done.
 
         Raises:
@@ -132,7 +132,7 @@ class DaemonThreads(Executor):
                 done.tell()
                 del done
 
-    def _first(self, thread: threading.Thread) -> Job | None:
+    def _first(self, thread: threading.Thread) -> PooledCall | None:
         """Take a job, if there is one; if there are more, wake another thread."""
         with self._lock:
             self._one_is_woken = False
@@ -144,7 +144,7 @@ class DaemonThreads(Executor):
                 self._wake()
             return job
 
-    def _next(self, thread: threading.Thread) -> Job | None:
+    def _next(self, thread: threading.Thread) -> PooledCall | None:
         """Take the next job after another one; if there is none, the thread is free."""
         with self._lock:
             if self._jobs:

@@ -13,7 +13,7 @@ from penstock.core import validate
 from penstock.core.errands import Errand, Errands
 from penstock.core.errors import MisuseError
 from penstock.engines.engine import Answer, Call, Engine, answer
-from penstock.engines.pool import DaemonThreads, Job
+from penstock.engines.pool import DaemonThreads, PooledCall
 
 
 class Threads(Engine):
@@ -123,7 +123,7 @@ class ThreadErrands(Errands):
         came(errands)
 
 
-class ThreadErrand(Errand, Job):
+class ThreadErrand(Errand, PooledCall):
     """A call in a thread, which cannot be stopped."""
 
     __slots__ = ("_back", "_context", "_errands")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 
-class Job(Protocol):
+class ExecutorJob(Protocol):
     """A call that an executor makes: a future, say."""
 
     def done(self) -> bool:
@@ -23,7 +23,7 @@ class Pool:
     """
 
     threads: Collection[threading.Thread] | None
-    jobs: dict[Job, Callable[..., Any]] = field(default_factory=dict[Job, Callable[..., Any]])
+    jobs: dict[ExecutorJob, Callable[..., Any]] = field(default_factory=dict[ExecutorJob, Callable[..., Any]])
     asleep: int = 0
 
     @property
@@ -55,17 +55,17 @@ class Jobs:
         return any(pool.holds for pool in self._pools.values())
 
     @property
-    def at_work(self) -> Mapping[Job, Callable[..., Any]]:
+    def at_work(self) -> Mapping[ExecutorJob, Callable[..., Any]]:
         """The jobs that have no outcome yet, with their functions."""
         return {job: fn for pool in self._pools.values() for job, fn in pool.jobs.items() if not job.done()}
 
-    def add(self, executor: Executor, job: Job, fn: Callable[..., Any]) -> None:
+    def add(self, executor: Executor, job: ExecutorJob, fn: Callable[..., Any]) -> None:
         """Note that `executor` has taken `job`, a call of `fn`."""
         if executor not in self._pools:
             self._pools[executor] = Pool(getattr(executor, "_threads", None))  # what a ThreadPoolExecutor calls them
         self._pools[executor].jobs[job] = fn
 
-    def remove(self, executor: Executor, job: Job) -> None:
+    def remove(self, executor: Executor, job: ExecutorJob) -> None:
         """Note that the outcome of `job` is on the loop."""
         jobs = self._pools[executor].jobs
         del jobs[job]

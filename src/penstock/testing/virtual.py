@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, cast, override
 
 from penstock.testing.describe import describe_task
-from penstock.testing.jobs import Job, Jobs, Pool
+from penstock.testing.jobs import ExecutorJob, Jobs, Pool
 from penstock.testing.timers import Timer, Timers
 
 PATIENCE = 200_000
@@ -294,12 +294,12 @@ class VirtualLoop(_RealLoop):
         job.add_done_callback(lambda _: self._on_job_done(executor, job))  # after that which delivers the result
         return result
 
-    def job_begins(self, executor: Executor, job: Job, fn: Callable[..., Any]) -> None:
+    def job_begins(self, executor: Executor, job: ExecutorJob, fn: Callable[..., Any]) -> None:
         """Note that `executor` makes a call without `run_in_executor`; time stands still until `job_ends`."""
         self.jobs.add(executor, job, fn)
         self._no_jobs.clear()
 
-    def job_ends(self, executor: Executor, job: Job) -> None:
+    def job_ends(self, executor: Executor, job: ExecutorJob) -> None:
         """Note that what such a call came to is on the loop."""
         self._remove_job(executor, job)
 
@@ -314,7 +314,7 @@ class VirtualLoop(_RealLoop):
         with suppress(RuntimeError):  # of a loop that is closed
             self.call_soon_threadsafe(self._remove_job, executor, job)
 
-    def _remove_job(self, executor: Executor, job: Job) -> None:
+    def _remove_job(self, executor: Executor, job: ExecutorJob) -> None:
         self.jobs.remove(executor, job)
         if not self.jobs:
             self._no_jobs.set()

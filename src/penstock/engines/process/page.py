@@ -17,7 +17,7 @@ BEGUN: Final = 0
 FINISHED: Final = 1
 """A word: calls that are over, with their records."""
 STOP: Final = 2
-"""A word, the driver's: not to begin another call of the group."""
+"""A word, the driver's: 0, or one more than the calls of the group that may begin."""
 SINCE: Final = 3
 """When the call that runs began, by `time.monotonic`."""
 
@@ -95,6 +95,12 @@ class Area:
         self.words[STOP] = 1
         fence()
         return self.words[BEGUN] > 0
+
+    def keep(self) -> int:
+        """Let the call that has begun go on, though it may still be on its way; return how many have begun."""
+        begun = self.words[BEGUN]
+        self.words[STOP] = begun + 1
+        return begun
 
 
 class SharedPage:

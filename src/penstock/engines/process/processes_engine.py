@@ -19,20 +19,13 @@ from penstock.engines.process.crossing import LARGE, MOST_BUFFERS, Crossing, typ
 from penstock.engines.process.messages import WireCall
 from penstock.engines.process.page import MOST_CALLS
 from penstock.engines.process.starting import main_of_workers, refuse_in_import, start
-from penstock.engines.process.worker_process import DEPTH, Function, SentGroup, Tell, WorkerProcess
+from penstock.engines.process.worker_process import DEPTH, MOST_BYTES, Function, SentGroup, Tell, WorkerProcess
 
 PATIENCE: Final = 0.05
 """Seconds that a call has to end by itself when it is stopped; then its worker is killed."""
 
 MOST_FAILED_STARTS: Final = 5
 """Workers that may fail to start, one after the other."""
-
-MOST_BYTES: Final = 1 << 20
-"""Bytes of the arguments from which on a group takes no more calls, and waits here, not behind another group.
-
-What is on its way cannot be taken back. Large groups that were recalled as they had not begun in time, and sent again,
-filled the sockets for good.
-"""
 
 _NO_CALL: Final = -1
 """Stands for the function of a call that cannot be sent."""
@@ -149,7 +142,7 @@ class Processes(Engine, Tell):
     @override
     def recall(self, answers: asyncio.Future[list[Answer]], /) -> int | None:
         group = self._halt(answers)
-        return 0 if group is None or group.child is None else group.child.begun(group)
+        return 0 if group is None or group.child is None else group.child.keep(group)
 
     @override
     def stop(self, answers: asyncio.Future[list[Answer]], /) -> None:

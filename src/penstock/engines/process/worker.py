@@ -158,7 +158,7 @@ class _WorkerProgram:
             times[pages.SINCE] = began = monotonic()
             words[pages.BEGUN] = index + 1
             pages.fence()
-            if words[pages.STOP]:
+            if words[pages.STOP] and index + 1 >= words[pages.STOP]:
                 words[pages.BEGUN] = index
                 break
             end = taken + count

@@ -24,6 +24,13 @@ from penstock.engines.process.starting import Started, kill
 DEPTH: Final = 2
 """Groups that a worker can have: it has so many areas on its page."""
 
+MOST_BYTES: Final = 1 << 20
+"""Bytes of the arguments from which on a group takes no more calls, and waits here, not behind another group.
+
+What is on its way cannot be taken back. Large groups that were recalled as they had not begun in time, and sent again,
+filled the sockets for good.
+"""
+
 _AT_ONCE: Final = 64
 """Reads in one turn of the loop."""
 
@@ -194,7 +201,11 @@ class WorkerProcess:
     def give(self, group: SentGroup) -> None:
         """Send it a group of calls."""
         self._sent = number = self._sent + 1
-        self._areas[number % 2].reset()
+        area = self._areas[number % 2]
+        area.reset()
+        if group.size >= MOST_BYTES:  # it is read for long, and what is read cannot be taken back
+            area.words[pages.BEGUN] = 1
+            area.times[pages.SINCE] = monotonic()
         group.child, group.number = self, number
         self.groups[number] = group
         new: list[tuple[int, bytes]] = []
@@ -207,9 +218,9 @@ class WorkerProcess:
         envelope = pickle.dumps((new, dropped, group.entries), 5)
         self._write(messages.message(messages.RUN, number, envelope, group.buffers))
 
-    def begun(self, group: SentGroup) -> int:
-        """Return how many calls of the group have begun."""
-        return self._areas[group.number % 2].words[pages.BEGUN]
+    def keep(self, group: SentGroup) -> int:
+        """Return how many calls of a group that was halted have begun: they go on."""
+        return self._areas[group.number % 2].keep()
 
     def halt(self, group: SentGroup) -> bool:
         """Let no other call of the group begin; return whether one has. If none has, the group is free again."""
