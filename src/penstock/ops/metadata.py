@@ -54,11 +54,11 @@ class Envelope:
     __slots__ = ("began", "index", "retries", "tries", "value")
 
     def __init__(self, value: Any, index: int | None, began: float, retries: int) -> None:
-        self.value = value
-        self.index = index
-        self.began = began
-        self.retries = retries
-        self.tries = 0  # of the call that it is in
+        self.value: Any = value
+        self.index: int | None = index
+        self.began: float = began
+        self.retries: int = retries
+        self.tries: int = 0  # of the call that it is in
 
     def now(self, value: Any) -> "Envelope":
         """Return what it has become, after the tries of a call."""

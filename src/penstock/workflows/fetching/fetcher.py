@@ -310,7 +310,7 @@ def _host(endpoint: _Endpoint) -> str:
 
 def _checked(headers: Mapping[str, str | Secret]) -> dict[str, Secret]:
     """Check headers; messages show their names alone."""
-    given: object = headers
+    given: Any = headers
     if not isinstance(given, Mapping):
         raise OptionError(f"headers must be a mapping, got a {type(given).__name__}")
     checked = dict[str, Secret]()
