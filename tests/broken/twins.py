@@ -9,8 +9,9 @@ import inspect
 import os
 from collections.abc import Callable
 from contextvars import Context
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from heapq import heapify
+from itertools import count
 from pathlib import Path
 
 from penstock.core import adaptive, open_runs
@@ -33,20 +34,27 @@ from penstock.core.plan import DROPPED, Tolerance
 from penstock.core.pump import Pump
 from penstock.core.retry import Retry
 from penstock.core.scope import Scope
+from penstock.core.snapshots import Snapshots
 from penstock.core.source import AsyncIteratorStage, IteratorStage
 from penstock.core.stage import END
 from penstock.core.stage_limits import Hold
+from penstock.core.transforming import Transforming
 from penstock.core.waiting_room import WaitingRoom
 from penstock.core.window import Caller, Window
 from penstock.engines.binding import Binding
 from penstock.engines.engine import Answer
 from penstock.engines.groups import GroupErrand, Groups
 from penstock.flow import run_forks
+from penstock.flow.added import StepWindow
 from penstock.flow.execution import Execution
+from penstock.flow.leaf import Leaf
+from penstock.flow.shapes import Parallel
 from penstock.flow.tree import BranchNode, Node, ReviewNode, StepTree, Together
 from penstock.flow.workspace import WorkspaceReader
+from penstock.ops.checkpoint import _Many
 from penstock.ops.combine import Merge
 from penstock.ops.group import Batch
+from penstock.ops.metadata import Envelope
 from penstock.ops.operator import Operator
 from penstock.ops.passing import Take
 from penstock.ops.tee import BranchSource
@@ -794,6 +802,74 @@ def a_key_for_each_try():
         return composed(plan, *arguments, **parts)
 
     windows.composed = composed_with_key
+
+
+@twin("a pipeline in a stream has more than one call of an item in flight", "flow/test_added.py")
+def siblings_at_once():
+    def bind_inner(self, calls):
+        inner = [(each.name, each.bind_inner(calls)) for each in self.steps]
+
+        async def call(value, path):
+            return self.gives(await asyncio.gather(*(each(value, f"{path}/{name}") for name, each in inner)))
+
+        return call
+
+    put(Parallel, "bind_inner", bind_inner)
+
+
+@twin("the retry of a step is stored and never read in a stream", "flow/test_added.py", "OSError")
+def step_is_tried_once():
+    real = Leaf.within_options
+
+    def within_options(self, calls, attempt, limits):
+        once = Leaf(self.name, replace(self.options, retry=None))
+        return real(once, calls, attempt, limits)
+
+    put(Leaf, "within_options", within_options)
+
+
+@twin("cancels a step before its token is signalled", "flow/test_added.py")
+def token_comes_late():
+    put(StepWindow, "_halt", lambda self, index: Window._halt(self, index))
+
+
+@twin("a transform is read ahead of what is asked for", "flow/test_added.py")
+def transform_reads_on():
+    real = Transforming.pull
+    put(Transforming, "pull", lambda self, room: real(self, room + 9))
+
+
+@twin("a transform takes the failure of a stage above for the end", "flow/test_added.py")
+def transform_sees_no_failure():
+    put(Transforming, "_raise_failure", lambda self: None)
+
+
+@twin("the state of a run is always empty", "test_checkpoints.py")
+def state_is_empty():
+    put(Snapshots, "put", lambda self, name, snapshot: None)
+
+
+@twin("a snapshot is handed out itself, not a copy", "test_checkpoints.py")
+def snapshots_are_shared():
+    put(_Many, "read", lambda self: self._items)
+
+
+@twin("an index counts what comes, not the items of the source", "test_metadata.py")
+def index_of_what_comes():
+    real, numbers = Envelope.record, count()
+
+    def record(self, time):
+        return replace(real(self, time), index=next(numbers))
+
+    put(Envelope, "record", record)
+
+
+@twin("attempts are those of the last call alone", "test_metadata.py")
+def last_call_alone():
+    def now(self, value):
+        return Envelope(value, self.index, self.began, max(self.tries - 1, 0))
+
+    put(Envelope, "now", now)
 
 
 def pytest_configure(config):

@@ -705,7 +705,7 @@ def test_a_worker_logs_no_statistics(sink, tmp_path):
 
 
 def job_of(stream, sink, **options):
-    return Job(source_of(stream.description), sink, RunOptions(run="run"), **options)
+    return Job(replace(source_of(stream.description), **options), sink, RunOptions(run="run"))
 
 
 async def deliver(job):

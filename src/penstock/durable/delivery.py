@@ -107,7 +107,7 @@ class Deliverer:
             set_aside=found.dead,
             reach=store.reach(opened.id, opened.times) if notes_progress else None,
             drops_duplicates=options.on_duplicate == "first",
-            retries_dead=job.retries_dead,
+            retries_dead=job.source.retries_dead,
         )
         self._progress = asyncio.Event()
         self._tolerance = job.tolerance if only is None else None  # what fails alone runs among the others once more
@@ -419,7 +419,7 @@ class Deliverer:
             await asyncio.sleep(0)
             if self._was_stopped:
                 return
-            gone = [RootId(*root) for root in self._without(silent, page) if self._job.is_missing(root[1])]
+            gone = [RootId(*root) for root in self._without(silent, page) if self._job.source.is_missing(root[1])]
             self._missing += len(gone)
             while gone and deletes and not self._was_stopped:
                 before = len(gone)

@@ -1,6 +1,5 @@
 """The job of a durable run: its source, its sink, its options."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from penstock.core import validate
@@ -8,7 +7,6 @@ from penstock.core.errors import OptionError
 from penstock.core.plan import ANY_NUMBER, Tolerance
 from penstock.durable.options import RunOptions
 from penstock.durable.root_source import RootSource
-from penstock.durable.roots import Key
 from penstock.durable.sink import Sink, check_sink, removes
 
 
@@ -20,15 +18,11 @@ class Job:
         source: where the roots come from, and the stages that they go through.
         sink: where their rows go.
         options: of the user.
-        retries_dead: whether the next run tries a root again that fails, as it may succeed then.
-        is_missing: whether a root that was settled before and not seen again should have been in the source.
     """
 
     source: RootSource
     sink: Sink
     options: RunOptions
-    retries_dead: bool = False
-    is_missing: Callable[[Key], bool] = lambda _: True
 
     def __post_init__(self) -> None:
         check_sink(self.sink)

@@ -15,6 +15,7 @@ from penstock.core.stage import Stage
 from penstock.durable.fingerprint import StageCode, stage_code
 from penstock.durable.ledger import Identity, Ledger
 from penstock.durable.resume import Resume
+from penstock.durable.roots import Key
 from penstock.durable.tracking import tracking
 from penstock.ops.description import Combined, Description, Origin
 from penstock.ops.operator import Operator
@@ -36,6 +37,8 @@ class RootSource:
         stages: the code of its stages.
         one_shot: whether it can be read only once.
         tolerance: how many failures the last stage accepts that does not raise the first; None if all stages raise.
+        retries_dead: whether the next run tries a root again that fails, as it may succeed then.
+        is_missing: whether a root that was settled before and not seen again should have been in the source.
         operators: all operators on it.
     """
 
@@ -45,6 +48,8 @@ class RootSource:
     one_shot: bool = False
     tolerance: Tolerance | None = None
     operators: tuple[Operator, ...] = ()
+    retries_dead: bool = False
+    is_missing: Callable[[Key], bool] = lambda _: True
 
     @property
     def runs_elsewhere(self) -> bool:
@@ -61,11 +66,13 @@ class Keyed(Origin):
         identity: how its items are known from run to run.
         open_items: opens the stage of its items for a durable run, given its ledger and the prefix of their keys.
         one_shot: whether it can be read only once.
+        in_run: tells a run what the source knows of it, beside its items; None: nothing.
     """
 
     identity: Identity
     open_items: Callable[[Scope, Ledger, str], Stage[Any]]
     one_shot: bool = False
+    in_run: Callable[[RootSource], RootSource] | None = None
 
     def open_tracked(self, scope: Scope, ledger: Ledger, prefix: str, _in_order: bool) -> Stage[Any]:  # noqa: FBT001 -- as all
         """Open a stage of those of its items that are to be done."""
@@ -92,13 +99,15 @@ def source_of(description: Description) -> RootSource:
         return stage
 
     tolerant = [each.code.tolerance for each in operators if each.code and each.code.tolerance is not None]
-    return replace(
+    found = replace(
         source,
         open=open_tracked,
         stages=(*source.stages, *(code for code in codes if code is not None)),
         tolerance=tolerant[-1] if tolerant else source.tolerance,
         operators=(*source.operators, *operators),
     )
+    origin = description.origin
+    return origin.in_run(found) if isinstance(origin, Keyed) and origin.in_run is not None else found
 
 
 def _source(origin: Origin) -> RootSource:

@@ -7,7 +7,7 @@ from penstock.core import validate
 from penstock.core.source import Source, SourceSpec
 from penstock.core.text import Verbatim, call, content_of, name_of
 from penstock.durable.ledger import Identity, unchanged
-from penstock.durable.root_source import Keyed
+from penstock.durable.root_source import Keyed, RootSource
 from penstock.engines.local import SourceEngine
 from penstock.functions import source_spec
 from penstock.ops.description import Description
@@ -48,8 +48,10 @@ def keyed[T](
     return with_identity(spec, identity, call("keyed", content_of(source), key=Verbatim(name_of(key)), engine=engine))
 
 
-def with_identity(spec: SourceSpec, identity: Identity, text: str) -> Stream[Any]:
-    """Make a stream over `spec` whose items are roots in a durable run."""
+def with_identity(
+    spec: SourceSpec, identity: Identity, text: str, in_run: Callable[[RootSource], RootSource] | None = None
+) -> Stream[Any]:
+    """Make a stream over `spec` whose items are roots in a durable run, to which `in_run` tells what is known more."""
     return Stream(
         Description(
             Keyed(
@@ -59,6 +61,7 @@ def with_identity(spec: SourceSpec, identity: Identity, text: str) -> Stream[Any
                 identity=identity,
                 open_items=lambda scope, _, __: spec.open(scope),
                 one_shot=spec.is_one_shot,
+                in_run=in_run,
             )
         )
     )

@@ -11,18 +11,16 @@ from penstock.core.errors import OptionError
 from penstock.core.outcome import Failed
 from penstock.core.stats import StageStats, Stats
 from penstock.durable.handle import DurableRun
-from penstock.durable.job import Job
 from penstock.durable.memo import Memo
-from penstock.durable.options import RunOptions
 from penstock.durable.report import RunReport
-from penstock.durable.root_source import source_of
 from penstock.engines.choosing import EngineOption, chosen
 from penstock.engines.engine import Engine
+from penstock.flow.streaming_pipeline import StreamingPipeline
 from penstock.sinks.sqlite_store import database
 from penstock.sinks.vectors import SqliteVectors
 from penstock.sources.paths import path_of
 from penstock.sources.selection import selection, several
-from penstock.sources.walking import roots
+from penstock.sources.walking import FoundFile, roots
 from penstock.streams import Stream
 from penstock.workflows.documents import index
 from penstock.workflows.documents.chunking import SUFFIXES
@@ -231,7 +229,7 @@ class EmbedJob:
         """Enter the embedder, so that one that cannot be used fails before anything is written; then do the work."""
         async with self._embedding.entered():
             index.refuse_other(self._target, self._embedder)
-            async with DurableRun(self._job()) as self._durable:
+            async with self._delivery() as self._durable:
                 if self._stopped:
                     self._durable.stop()
                 try:
@@ -245,23 +243,27 @@ class EmbedJob:
         assert self._durable is not None
         return self._durable.memo
 
-    def _job(self) -> Job:
+    @property
+    def pipeline(self) -> StreamingPipeline[FoundFile, IndexRow]:
+        """What becomes of a file: rows of the index. As a step, `pipeline.as_step()` does it for a batch of files.
+
+        Without `memo`, it can be used without this job.
+        """
+        return StreamingPipeline(RUN, self._rows)
+
+    def _delivery(self) -> DurableRun:
         """Describe the durable run: kept vectors go by the embedder, not by the code of these functions."""
-        return Job(
-            replace(source_of(self._rows().description), stages=(self._embedding.code,)),
-            SqliteVectors(self._target, embedder=self._embedder.name, dimensions=self._embedder.dimensions),
-            RunOptions(
-                run=RUN,
-                on_missing="delete_all" if self._prune else "keep",
-                on_error=self._on_error,
-                find_killers=False,  # models in the process
-                grace=GRACE,
-            ),
-            retries_dead=True,
-            is_missing=self._files.is_gone,
+        sink = SqliteVectors(self._target, embedder=self._embedder.name, dimensions=self._embedder.dimensions)
+        return self.pipeline.over(self._files.stream(self._embedding.code)).deliver(
+            sink,
+            run=RUN,
+            on_missing="delete_all" if self._prune else "keep",
+            on_error=self._on_error,
+            find_killers=False,  # models in the process
+            grace=GRACE,
         )
 
-    def _rows(self) -> Stream[IndexRow]:
+    def _rows(self, files: Stream[FoundFile]) -> Stream[IndexRow]:
         leaves = _leaves_process(self._engine)
         embedder = self._embedder if type(self._embedder) is HashEmbedder else None
         loader = Loader(
@@ -271,7 +273,7 @@ class EmbedJob:
             embedder if leaves and not self._embedding.keeps else None,
             unchecked if leaves else self._check,
         )
-        loaded = self._files.stream().map(
+        loaded = files.map(
             loader.load,
             name="read",
             concurrency=self._concurrency,

@@ -2,10 +2,13 @@
 
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from errno import ENOENT
 
 from penstock.core.source import SourceSpec
+from penstock.durable.fingerprint import StageCode
 from penstock.durable.ledger import Identity
+from penstock.durable.root_source import RootSource
 from penstock.durable.roots import Key
 from penstock.sources.files import database_files
 from penstock.sources.keyed import with_identity
@@ -53,9 +56,17 @@ class FileSet:
         self._unlisted: set[str] = set()
         self._own = database_files(os.path.realpath(target))
 
-    def stream(self) -> Stream[FoundFile]:
-        """Return the files, as roots of a durable run."""
-        return with_identity(SourceSpec(self._found, name="files"), Identity("files", _key_of, _version_of), "files")
+    def stream(self, code: StageCode) -> Stream[FoundFile]:
+        """Return the files, as roots of a durable run, which goes by that code alone.
+
+        A file that fails is tried again by the next run.
+        """
+
+        def in_run(source: RootSource) -> RootSource:
+            return replace(source, stages=(code,), retries_dead=True, is_missing=self.is_gone)
+
+        identity = Identity("files", _key_of, _version_of)
+        return with_identity(SourceSpec(self._found, name="files"), identity, "files", in_run)
 
     def is_gone(self, key: Key) -> bool:
         """Whether a file of the index that was not found belongs to these places and does not exist any more."""
