@@ -108,7 +108,8 @@ def start_at_the_index(app: Sphinx, error: Exception | None) -> None:
     """The site begins where its index is."""
     if error is None:
         to = f"{root_doc}.html"
-        head = f'<!doctype html><title>penstock</title><meta http-equiv="refresh" content="0; url={to}">'
+        icon = f'<link rel="icon" href="{app.config.html_favicon}">'  # a browser would ask for one that is not there
+        head = f'<!doctype html><title>penstock</title>{icon}<meta http-equiv="refresh" content="0; url={to}">'
         Path(app.outdir, "index.html").write_text(f'{head}<a href="{to}">penstock</a>\n')
 
 
