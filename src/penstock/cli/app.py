@@ -255,6 +255,95 @@ def _journal(place: str) -> str:
     return place
 
 
+@app.command(name="map", help=manual.MAP)
+def map_rows(
+    function: Annotated[str, typer.Argument(metavar="MODULE:FUNCTION", help="What is called for each row.")],
+    *,
+    over: Annotated[
+        str,
+        typer.Option(metavar="ROWS", help="A .jsonl, .csv, .tsv or .parquet file, a directory, a database, or -."),
+    ],
+    to: Annotated[
+        str, typer.Option(metavar="OUT", help="A .db or .jsonl file, or postgresql://...; made if there is none.")
+    ],
+    key: Annotated[
+        str | None,
+        typer.Option(metavar="COLUMN", help="By what a row is known from run to run. [default: its place]"),
+    ] = None,
+    query: Annotated[str | None, typer.Option(metavar="SQL", help="The rows of a database; needs --key.")] = None,
+    glob: Annotated[
+        str | None, typer.Option(metavar="PATTERN", help="Files to take in a directory. [default: **/*]")
+    ] = None,
+    table: Annotated[str | None, typer.Option(metavar="NAME", help="The table of OUT. [default: rows]")] = None,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Keep the columns of the row beside those of the result.")
+    ] = False,
+    run: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The name of the run. [default: MODULE:FUNCTION]")
+    ] = None,
+    concurrency: Annotated[int | None, typer.Option(metavar="N", help="Calls at once. [default: 8]")] = None,
+    retry: Annotated[int | None, typer.Option(metavar="N", help="Attempts in all. [default: 1]")] = None,
+    timeout: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="What an attempt may take. [default: no limit]")
+    ] = None,
+    rate: Annotated[
+        str | None, typer.Option(metavar="N/UNIT", help="Calls that begin in a time: 10/s, 500/min, 1000/h.")
+    ] = None,
+    on_error: Annotated[
+        str | None,
+        typer.Option(
+            metavar="collect|skip|raise",
+            help="Set a row that fails aside, drop it, or end with it. [default: collect]",
+        ),
+    ] = None,
+    engine: Annotated[
+        str | None,
+        typer.Option(metavar="inline|thread|process", help="Where a plain function runs. [default: thread]"),
+    ] = None,
+    limit: Annotated[int | None, typer.Option(metavar="N", help="Rows to do this time.")] = None,
+    memo: Annotated[
+        bool, typer.Option("--memo", help="Keep results by what the row holds, so that none is paid for twice.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the first three rows and call nothing.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the report as JSON to stdout, and nothing else.")] = False,
+) -> None:
+    """Run `penstock map`."""
+    from penstock.cli.map_rows import run as run_map  # noqa: PLC0415 -- see above
+
+    options = {
+        "function": function,
+        "over": over,
+        "to": to,
+        "key": key,
+        "query": query,
+        "glob": glob,
+        "table": table,
+        "run_name": run,
+        "concurrency": concurrency,
+        "retry": retry,
+        "timeout": timeout,
+        "rate": rate,
+        "on_error": on_error,
+        "engine": engine,
+        "limit": limit,
+    }
+    given = {name: value for name, value in options.items() if value is not None}
+    raise typer.Exit(run_map({**given, "keep": keep, "memo": memo}, dry_run=dry_run, as_json=json))
+
+
+@app.command(help=manual.EXPORT)
+def export(
+    database: Annotated[str, typer.Argument(metavar="DB", help="An SQLite database, or postgresql://...")],
+    *,
+    to: Annotated[str, typer.Option(metavar="FILE", help="A .parquet, .csv or .jsonl file.")],
+    table: Annotated[str, typer.Option(metavar="NAME", help="The table.")] = "rows",
+) -> None:
+    """Run `penstock export`."""
+    from penstock.cli.exporting_rows import run as run_export  # noqa: PLC0415 -- see above
+
+    raise typer.Exit(run_export(database, to, table))
+
+
 Database = Annotated[
     str,
     typer.Argument(

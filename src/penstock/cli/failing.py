@@ -19,6 +19,8 @@ def ended_by(number: signal.Signals) -> int:
 
 _OPTIONS = {
     "target": "--to",
+    "to": "--to",
+    "function": "MODULE:FUNCTION",
     "key": "--api-key",
     "k": "-k",
     "paths": "PATH",
@@ -45,6 +47,10 @@ _OPTIONS = {
             "max_bytes",
             "max_redirects",
             "max_pixels",
+            "over",
+            "query",
+            "table",
+            "limit",
         )
     },
 }

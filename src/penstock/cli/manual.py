@@ -150,6 +150,50 @@ Examples:
   penstock search model.db compress bytes --embedder sentence-transformers:models/all-MiniLM-L6-v2
 """
 
+MAP = """
+Call a function for every row of ROWS, and store what it returns in OUT. Goes on after a kill, Ctrl-C or an error: each
+row is done once, and the same command does what is left.
+
+MODULE:FUNCTION is a function of a module in the current directory or on the path, plain or async. It gets the row, a
+dict; or, if its parameters are names of columns, these. What it returns is stored: a dict is one row, a list or a
+generator several, None none, anything else one row with the column value. With --key, each has the key of its row.
+
+\b
+ROWS is one of:
+  FILE.jsonl, .csv, .tsv, .parquet   the rows of a file
+  DIRECTORY                          its files: a row has path and key, and
+                                     text if the function asks for it
+  FILE.db, postgresql://...          the rows of --query
+  -                                  lines of JSON from standard input
+OUT is an SQLite database (.db, .sqlite), postgresql://..., or FILE.jsonl. penstock export writes Parquet and CSV.
+
+A row that fails is set aside, and the others go on: penstock dead OUT says why, and retry has it done again.
+
+Exit codes: 0 done; 1 some rows failed; 2 bad usage; 3 not done; 130 and 143 ended by Ctrl-C and SIGTERM.
+
+\b
+Examples:
+  penstock map jobs:summarise --over reviews.csv --to out.db --key id
+  penstock map jobs:fetch --over urls.jsonl --to pages.db --concurrency 32 --retry 4 --timeout 10
+  penstock map jobs:ask --over reviews.csv --to out.db --rate 500/min --memo --limit 100
+  penstock map jobs:thumbnail --over photos --glob "**/*.jpg" --to done.db --engine process
+  penstock map jobs:score --over app.db --query "SELECT id, name FROM users" --key id --to scores.jsonl
+  penstock map jobs:summarise --over reviews.csv --to out.db --dry-run
+"""
+
+EXPORT = """
+Write the rows of a table that a run has filled to a file: Parquet, CSV or lines of JSON. The file is put in its place
+when it is complete.
+
+Exit codes: 0 done; 2 bad usage, or no such table; 3 not done.
+
+\b
+Examples:
+  penstock export out.db --to out.parquet
+  penstock export out.db --table pages --to pages.csv
+  penstock export postgresql://me@db/shop --table pages --to pages.jsonl
+"""
+
 RUNS = """
 List the durable runs of DB, the newest first. Writes nothing, and works while they run.
 

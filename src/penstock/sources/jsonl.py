@@ -6,7 +6,7 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from penstock.core import validate
 from penstock.core.errors import SourceError
@@ -22,7 +22,12 @@ _BOM: Final = b"\xef\xbb\xbf"
 
 
 def jsonl(
-    path: str | os.PathLike[str], *, growing: bool = True, on_error: OutOfBand = "raise", max_line: int = MAX_LINE
+    path: str | os.PathLike[str],
+    *,
+    key: str | None = None,
+    growing: bool = True,
+    on_error: OutOfBand = "raise",
+    max_line: int = MAX_LINE,
 ) -> Stream[Any]:
     """Make a stream over the values in a file of JSON lines, in UTF-8; for `to`, each line is a root.
 
@@ -34,6 +39,8 @@ def jsonl(
 
     Args:
         path: the file.
+        key: a name in the objects of the lines, whose text or integer says by what a line is known from run to run.
+            Default: the byte at which it begins, as said; that of a line without the name, too.
         growing: whether the file may still be written to. True leaves a last line without a newline for the next run,
             with a warning in the log, as it may be half written; no line from there on counts as missing. False takes
             the file as it stands.
@@ -51,7 +58,13 @@ def jsonl(
         growing=validate.flag("growing", growing),
         longest=validate.whole("max_line", max_line, least=1),
     )
-    identity = Identity(f"jsonl {key_of(lines.path)}", key=_offset, version=_digest)
+    if key is None:
+        identity = Identity(f"jsonl {key_of(lines.path)}", key=_offset, version=_digest)
+    else:
+        name = validate.text("key", key)
+        identity = Identity(
+            f"jsonl {key_of(lines.path)} by {key!r}", key=lambda line: _key_in(line, name), version=_digest
+        )
     return read_ahead("jsonl", lines.read, identity, size=_size).map(_value, name="json", on_error=on_error)
 
 
@@ -113,6 +126,20 @@ def _value(line: _Line) -> Any:
     except ValueError as error:  # a number of too many digits
         reason = str(error)
     raise SourceError(f"{line!r}, {reason}")
+
+
+def _key_in(line: _Line, name: str) -> str | int:
+    """Return the key that the object of a line has; the place of a line that has none."""
+    try:
+        value = _value(line)
+    except SourceError:
+        return line.offset
+    found: object = cast("dict[str, object]", value).get(name) if isinstance(value, dict) else None
+    if isinstance(found, bool) or not isinstance(found, str | int):
+        raise SourceError(
+            f"{line!r}: key must be the name of text or an int in every line, got {name!r}, there is {found!r}"
+        )
+    return found
 
 
 def _offset(line: _Line) -> int:

@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from penstock.core import validate
 from penstock.core.errors import OptionError, SourceError
+from penstock.durable.journals import SCHEMES
 from penstock.durable.ledger import Identity
 from penstock.sources.paths import key_of
+from penstock.sources.postgres_rows import postgres_rows
 from penstock.sources.read_ahead import Reading, read_ahead
 from penstock.streams import Stream
 
@@ -38,7 +40,7 @@ def rows(
     version: str | None = None,
     parameters: Parameters = (),
 ) -> Stream[dict[str, Any]]:
-    """Make a stream over the rows of a query on an SQLite database, as dicts; for `to`, each row is a root.
+    """Make a stream over the rows of a query on an SQLite or PostgreSQL database, as dicts; for `to`, each is a root.
 
     The query runs once, on a connection that only reads, and SQLite puts its rows aside in a temporary file before the
     first is handed on. So a run of hours sees one state of the database and keeps no lock on it; it may be the database
@@ -46,7 +48,8 @@ def rows(
     quicker.
 
     Args:
-        database: the file.
+        database: the file; or a connection string, as `postgresql://user@host/name`: then the rows come from a cursor
+            of the server, in a transaction that only reads, and `parameters` are not taken.
         sql: a query; each of its columns needs a name of its own.
         key: the column by which a row is known from run to run: text or integers, each once.
         version: the column that changes when the row does; default a digest of the whole row.
@@ -57,10 +60,14 @@ def rows(
 
     Raises:
         OptionError: an option breaks its rule; in the run, if the query has no such column.
-        ModuleNotFoundError: apsw is not installed.
+        ModuleNotFoundError: apsw is not installed, or psycopg.
         SourceError: in the run, at a text that is not UTF-8.
         StoreError: in the run, if the database cannot be read, or the query is wrong.
     """
+    if isinstance(database, str) and database.startswith(SCHEMES):
+        if parameters:
+            raise OptionError(f"parameters are for SQLite, got {parameters!r} for PostgreSQL")
+        return postgres_rows(database, sql, key=key, version=version)
     if find_spec("apsw") is None:
         raise ModuleNotFoundError("penstock.rows needs apsw: pip install 'penstock[durable]'", name="apsw")
     query = _Query(

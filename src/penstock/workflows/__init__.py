@@ -1,4 +1,4 @@
-"""Ready-made jobs: `embed` documents, `search` them; `fetch` URLs into a table; `make_thumbnails` of pictures."""
+"""Ready-made jobs: `embed` and `search`, `fetch`, `make_thumbnails`; `map_rows` for any function."""
 
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from penstock.workflows.fetching.fetch_report import FetchFailure, FetchReport
     from penstock.workflows.fetching.fetcher import Fetcher, FetchError
     from penstock.workflows.fetching.url_file import FetchRow, fetch_rows
+    from penstock.workflows.rows.exporting import export
+    from penstock.workflows.rows.map_job import MapJob, MapOptions, RowFailedError, map_rows
     from penstock.workflows.thumbnails.pictures import PictureError, Thumbnailer
     from penstock.workflows.thumbnails.thumbnail_job import (
         ThumbnailJob,
@@ -55,6 +57,8 @@ else:
                 "thumbnail_pipeline",
             ),
             "penstock.workflows.thumbnails.thumbnail_report": ("PictureFailure", "ThumbnailReport"),
+            "penstock.workflows.rows.exporting": ("export",),
+            "penstock.workflows.rows.map_job": ("MapJob", "MapOptions", "RowFailedError", "map_rows"),
         },
         extras={
             "apsw": "embed",
@@ -65,7 +69,10 @@ else:
             "webencodings": "embed",
             "httpx": "openai",
         },
-        extras_of={"penstock.workflows.fetching": {"apsw": "fetch", "httpcore": "fetch", "httpx": "fetch"}},
+        extras_of={
+            "penstock.workflows.fetching": {"apsw": "fetch", "httpcore": "fetch", "httpx": "fetch"},
+            "penstock.workflows.rows": {"apsw": "durable"},
+        },
     )
 
 __all__ = [
@@ -87,10 +94,13 @@ __all__ = [
     "HashEmbedder",
     "HeldError",
     "Hit",
+    "MapJob",
+    "MapOptions",
     "OpenAIEmbedder",
     "PathError",
     "PictureError",
     "PictureFailure",
+    "RowFailedError",
     "SentenceTransformerEmbedder",
     "StoreError",
     "StoreFullError",
@@ -101,9 +111,11 @@ __all__ = [
     "embed",
     "embedder_named",
     "embedder_of",
+    "export",
     "fetch",
     "fetch_rows",
     "make_thumbnails",
+    "map_rows",
     "search",
     "thumbnail_pipeline",
 ]

@@ -9,7 +9,7 @@ import weakref
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from time import monotonic, sleep
-from typing import Any, Final, LiteralString, override
+from typing import Any, Final, LiteralString, cast, override
 
 import psycopg
 from psycopg import errors, sql
@@ -214,6 +214,19 @@ class PostgresConnection:
                 cursor.itersize = most
                 cursor.execute(statement)
                 yield from cursor
+        except psycopg.Error as error:
+            raise self.named(error) from error
+
+    def query(self, text: str, most: int) -> Generator[tuple[list[str], tuple[Any, ...]]]:
+        """Give the rows of somebody's query, some at a time, with the names of its columns; nothing can be changed."""
+        try:
+            self._connection.read_only = True
+            with self._connection.transaction(), self._connection.cursor("penstock") as cursor:
+                cursor.itersize = most
+                cursor.execute(cast("LiteralString", text))
+                names = [column.name for column in cursor.description or ()]
+                for row in cursor:
+                    yield names, row
         except psycopg.Error as error:
             raise self.named(error) from error
 

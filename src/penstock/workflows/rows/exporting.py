@@ -1,0 +1,154 @@
+"""Writes the rows of a table to a file: lines of JSON, CSV, or Parquet."""
+
+import csv
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from itertools import batched
+from pathlib import Path
+from typing import Any, Final, cast
+
+from penstock.core.errors import OptionError
+from penstock.durable.journals import SCHEMES
+from penstock.durable.store_errors import StoreError
+from penstock.exports import naming_extras
+from penstock.sinks.cells import cell
+
+_AT_ONCE: Final = 10_000
+"""Rows that are encoded together."""
+
+type Found = Iterable[dict[str, Any]]
+
+
+def export(database: str, to: str, *, table: str = "rows") -> int:
+    """Write the rows of a table, in the order in which they came, to a file; return how many there are.
+
+    The file is put in its place when it is complete: nobody sees half of it. Memory does not grow with the rows.
+
+    Args:
+        database: the path of an SQLite database, or the connection string of one of PostgreSQL.
+        to: a file that ends in .jsonl, .ndjson, .csv or .parquet.
+        table: the table.
+
+    Raises:
+        OptionError: nothing says what `to` is.
+        StoreError: no run has written to the table, or it cannot be read.
+        ModuleNotFoundError: a library is missing; the message says which extra installs it.
+    """
+    write = {".jsonl": _lines, ".ndjson": _lines, ".csv": _csv, ".parquet": _parquet}.get(Path(to).suffix.lower())
+    if write is None:
+        raise OptionError(f"to must end in .jsonl, .ndjson, .csv or .parquet, got {to!r}")
+    if database.startswith(SCHEMES):
+        from penstock.sinks import PostgresTable  # noqa: PLC0415 -- its library is an extra
+
+        sink: Any = PostgresTable(database, table)
+    else:
+        from penstock.sinks import SqliteTable  # noqa: PLC0415 -- as above
+
+        if not Path(database).exists():
+            raise StoreError(f"{database}: no such database")
+        sink = SqliteTable(database, table)
+    folder = Path(to).absolute().parent
+    descriptor, part = tempfile.mkstemp(dir=folder, prefix=f".{Path(to).name}.", suffix=".part")
+    os.close(descriptor)
+    try:
+        number = write(part, sink.rows, _Columns(sink.rows()))
+        Path(part).chmod(0o666 & ~_umask())
+        Path(part).replace(to)
+    except BaseException:
+        with suppress(OSError):
+            Path(part).unlink()
+        raise
+    return number
+
+
+def _umask() -> int:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
+class _Columns:
+    """The names of all columns, and the types of their values, from one look at every row."""
+
+    def __init__(self, rows: Found) -> None:
+        self.kinds: dict[str, set[type]] = {}
+        for row in rows:
+            for name, value in row.items():
+                kinds = self.kinds.setdefault(name, set())
+                if value is not None:
+                    kinds.add(type(value))
+
+    @property
+    def names(self) -> list[str]:
+        return list(self.kinds)
+
+
+def _lines(path: str, rows: Any, _: _Columns) -> int:
+    number = 0
+    with Path(path).open("w", encoding="utf-8", newline="\n") as file:
+        for number, row in enumerate(rows(), 1):  # noqa: B007 -- returned
+            file.write(f"{_json(row)}\n")
+    return number
+
+
+def _csv(path: str, rows: Any, columns: _Columns) -> int:
+    number = 0
+    with Path(path).open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, columns.names, lineterminator="\n")
+        writer.writeheader()
+        for number, row in enumerate(rows(), 1):  # noqa: B007 -- returned
+            writer.writerow({name: _in_csv(value) for name, value in row.items()})
+    return number
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, default=cell)
+
+
+def _in_csv(value: object) -> object:
+    if isinstance(value, bytes):
+        return value.hex()
+    return _json(value) if isinstance(value, dict | list) else value
+
+
+def _parquet(path: str, rows: Any, columns: _Columns) -> int:
+    with naming_extras("a Parquet file", {"pyarrow": "parquet"}):
+        import pyarrow as pa  # noqa: PLC0415 -- an extra
+        import pyarrow.parquet as pq  # noqa: PLC0415 -- an extra
+
+    arrow, parquet = cast("Any", pa), cast("Any", pq)
+    kinds = {name: _arrow_type(arrow, found) for name, found in columns.kinds.items()}
+    schema = arrow.schema([(name, kind) for name, (kind, _) in kinds.items()])
+    number = 0
+    with parquet.ParquetWriter(path, schema) as writer:
+        for some in batched(_held(rows(), kinds), _AT_ONCE):
+            writer.write_table(arrow.Table.from_pylist(list(some), schema=schema))
+            number += len(some)
+    return number
+
+
+def _held(rows: Found, kinds: dict[str, tuple[Any, bool]]) -> Iterator[dict[str, Any]]:
+    for row in rows:
+        yield {name: _as_text(value) if kinds[name][1] and value is not None else value for name, value in row.items()}
+
+
+def _as_text(value: object) -> str:
+    return value if isinstance(value, str) else _json(value)
+
+
+def _arrow_type(arrow: Any, found: set[type]) -> tuple[Any, bool]:
+    """Return the type of a column, and whether its values have to be written as text: they are of several types."""
+    for kinds, kind in (
+        ({bool}, arrow.bool_()),
+        ({int}, arrow.int64()),
+        ({int, float}, arrow.float64()),
+        ({bytes}, arrow.binary()),
+    ):
+        if found and found <= kinds:
+            return kind, False
+    if found <= {str}:
+        return arrow.string(), False
+    return arrow.string(), True

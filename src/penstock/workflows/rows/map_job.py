@@ -1,0 +1,203 @@
+"""A function over every row, into a table or a file: one durable run."""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass, replace
+from typing import Any, Final, Literal, TypedDict, Unpack
+
+from penstock.core import validate
+from penstock.core.errors import OptionError, PenstockError, said
+from penstock.core.limits import RateLimit
+from penstock.core.retry import Retry
+from penstock.core.stats import Stats
+from penstock.core.text import name_of
+from penstock.durable.handle import DurableRun
+from penstock.durable.report import RunReport
+from penstock.streams import Stream
+from penstock.workflows.rows.row_function import Arguments, found_function, rows_by
+from penstock.workflows.rows.row_sinks import open_out
+from penstock.workflows.rows.row_sources import open_rows
+
+CONCURRENCY: Final = 8
+
+_UNITS: Final = {"s": 1.0, "sec": 1.0, "second": 1.0, "min": 60.0, "minute": 60.0, "h": 3600.0, "hour": 3600.0}
+
+
+class RowFailedError(PenstockError):
+    """The function failed for a row, which ended the run."""
+
+
+class MapOptions(TypedDict, total=False):
+    """Options of `map_rows`: see `MapJob`."""
+
+    key: str | None
+    query: str | None
+    glob: str | None
+    table: str | None
+    keep: bool
+    run_name: str | None
+    concurrency: int | None
+    retry: int
+    timeout: float | None
+    rate: str | None
+    on_error: Literal["collect", "raise", "skip"]
+    engine: str | None
+    limit: int | None
+    memo: bool
+
+
+async def map_rows(
+    function: str | Callable[..., Any], /, over: str, to: str, **options: Unpack[MapOptions]
+) -> RunReport:
+    """Call a function for every row of `over`, and store what it returns in `to`, exactly once, as `penstock map` does.
+
+    A run that was killed or stopped goes on where it was. The arguments are those of `MapJob`.
+
+    Example:
+        report = await map_rows(summarise, "reviews.csv", "out.db", key="id", concurrency=32)
+
+    Raises:
+        OptionError: an argument breaks its rule.
+        RowFailedError: the function failed for a row, and `on_error` is "raise".
+        PenstockError: what else ended it: what was finished is stored.
+    """
+    return await MapJob(function, over, to, **options).run()
+
+
+@dataclass
+class MapJob:
+    """The same, to be watched with `report()` while `run()` runs, and ended early with `stop()`.
+
+    The function gets the row, a dict; or, if all parameters that it needs are names of columns, these. A dict that it
+    returns is a row, a list or a generator are several, None is none, anything else is a row with the column `value`.
+
+    Attributes:
+        function: a function, or `MODULE:FUNCTION` as text, plain or async.
+        over: a file (.jsonl, .ndjson, .csv, .tsv, .parquet), a directory, a database with a `query`, or "-" for lines
+            of JSON from standard input.
+        to: an SQLite database (.db, .sqlite, .sqlite3), a connection string of PostgreSQL, or a file of JSON lines.
+        key: the column by which a row is known from run to run; each row that is stored has it. Default: its place.
+        query, glob: which rows of a database, which files of a directory.
+        table: the table of a database; default "rows".
+        keep: whether rows have the columns of the row that they came from.
+        run_name: the name of the run; default that of the function.
+        concurrency: calls at once, >= 1; default 8, or what the engine has.
+        retry: attempts in all, >= 1.
+        timeout: seconds of an attempt.
+        rate: calls that begin in a time, as "500/min".
+        on_error: "collect" sets a row that fails aside; "raise" ends the run; "skip" drops it.
+        engine: where a plain function runs, default "thread".
+        limit: rows to do in this run.
+        memo: whether results are kept by the content of the row, and not paid for twice.
+    """
+
+    function: str | Callable[..., Any]
+    over: str
+    to: str
+    _: KW_ONLY
+    key: str | None = None
+    query: str | None = None
+    glob: str | None = None
+    table: str | None = None
+    keep: bool = False
+    run_name: str | None = None
+    concurrency: int | None = None
+    retry: int = 1
+    timeout: float | None = None
+    rate: str | None = None
+    on_error: Literal["collect", "raise", "skip"] = "collect"
+    engine: str | None = None
+    limit: int | None = None
+    memo: bool = False
+
+    def __post_init__(self) -> None:
+        """Import the function and check the options; raise `OptionError`."""
+        self._fn = found_function(self.function) if isinstance(self.function, str) else self.function
+        validate.function("function", self._fn)
+        self.name: str = self.function if isinstance(self.function, str) else name_of(self._fn)
+        self._work = rows_by(self._fn, key=self.key, keep=self.keep)
+        self._run: DurableRun | None = None
+        self._stopped = False
+        self.rows: Stream[Any] = open_rows(
+            self.over, key=self.key, query=self.query, glob=self.glob, texts=Arguments(self._fn).wants("text")
+        )
+        self.stream: Stream[Any] = self._stream()
+        self.sink: Any = open_out(self.to, table=self.table)
+
+    def _stream(self) -> Stream[Any]:
+        options: dict[str, Any] = {"name": "call", "on_error": self.on_error, "memo": self.memo}
+        if self.rate is not None:
+            options["limit"] = rate_of(self.rate)
+        if self.retry != 1:
+            options["retry"] = Retry(attempts=self.retry, on=Exception)
+        if self.timeout is not None:
+            options["timeout"] = self.timeout
+        engine = self.engine or (None if _on_the_loop(self._work) else "thread")
+        if engine is not None:
+            options["engine"] = engine
+        if self.concurrency is not None or engine in {None, "thread"}:
+            options["concurrency"] = CONCURRENCY if self.concurrency is None else self.concurrency
+        return self.rows.flat_map(self._work, **options)
+
+    async def first(self, number: int) -> list[Any]:
+        """Return the first rows, and call nothing."""
+        return await self.rows.take(number).to_list()
+
+    async def run(self) -> RunReport:
+        """Do it; return the report.
+
+        Raises:
+            RowFailedError: the function failed for a row, and `on_error` is "raise".
+            PenstockError: what else ended it.
+        """
+        name = self.run_name or self.name
+        async with self.stream.deliver(self.sink, run=name, limit=self.limit) as run:
+            self._run = run
+            if self._stopped:
+                run.stop()
+            try:
+                return await run.finish()
+            except PenstockError:
+                raise
+            except Exception as error:
+                where = (
+                    f" ({error.__notes__[0].removeprefix('penstock: ')})" if getattr(error, "__notes__", None) else ""
+                )
+                raise RowFailedError(f"{self.name} raised {said(error)}{where}") from error
+
+    def stop(self) -> None:
+        """Finish what is in flight and take nothing more."""
+        self._stopped = True
+        if self._run is not None:
+            self._run.stop()
+
+    @property
+    def opened(self) -> bool:
+        """Whether the run has begun."""
+        return self._run is not None
+
+    def report(self) -> RunReport:
+        """Return what is done until now."""
+        assert self._run is not None
+        return self._run.report()
+
+    def stats(self) -> Stats:
+        """Return the statistics of reading and of calling."""
+        if self._run is None:
+            return Stats((), 0.0)
+        stats = self._run.report().stats
+        read, *_, call = stats.stages
+        return replace(stats, stages=(replace(read, name="read rows"), replace(call, name="call")))
+
+
+def rate_of(text: str) -> RateLimit:
+    """Return the limit that a text like `500/min` says; raise `OptionError` if it says none."""
+    number, slash, unit = text.partition("/")
+    seconds = _UNITS.get(unit.strip().lower())
+    if not slash or seconds is None or not number.strip().isdigit() or int(number) < 1:
+        raise OptionError(f"rate must be calls in a time, as 10/s, 500/min or 1000/h, got {text!r}")
+    return RateLimit(int(number), seconds)
+
+
+def _on_the_loop(work: Any) -> bool:
+    return inspect.iscoroutinefunction(work) or inspect.isasyncgenfunction(work)

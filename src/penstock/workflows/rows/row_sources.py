@@ -1,0 +1,195 @@
+"""Opens what the command line calls ROWS: a file, a directory, a query, or standard input."""
+
+import json
+import os
+import sys
+from collections.abc import Callable, Generator, Iterable, Iterator
+from dataclasses import dataclass
+from hashlib import blake2b
+from itertools import count, islice
+from pathlib import Path
+from typing import Any, Final, cast
+
+from penstock.core.errors import OptionError, SourceError
+from penstock.durable.journals import SCHEMES
+from penstock.durable.ledger import Identity
+from penstock.exports import naming_extras
+from penstock.sources.csv_file import csv
+from penstock.sources.files import File, files
+from penstock.sources.jsonl import jsonl
+from penstock.sources.keyed import keyed
+from penstock.sources.paths import key_of
+from penstock.sources.read_ahead import Reading, read_ahead
+from penstock.sources.rows import rows
+from penstock.streams import Stream
+
+LINES: Final = (".jsonl", ".ndjson")
+DATABASES: Final = (".db", ".sqlite", ".sqlite3")
+
+_AT_ONCE: Final = 1_000
+"""Rows of a Parquet file that are decoded together."""
+
+
+def open_rows(
+    over: str, *, key: str | None = None, query: str | None = None, glob: str | None = None, texts: bool = False
+) -> Stream[Any]:
+    """Make a stream over the rows of `over`, each a root with a key, for `to`.
+
+    Args:
+        over: a file of JSON lines (.jsonl, .ndjson), CSV (.csv, .tsv) or Parquet (.parquet); a directory; an SQLite
+            database (.db, .sqlite, .sqlite3) or the connection string of one of PostgreSQL, with a `query`; "-": lines
+            of JSON from standard input.
+        key: the column by which a row is known from run to run. Default: its place in the file; a query needs one, and
+            files of a directory have their paths.
+        query: the query of a database.
+        glob: which files of a directory, as for `penstock.files`; default all.
+        texts: whether rows of a directory have the `text` of their file, beside its `path` and `key`.
+
+    Raises:
+        OptionError: the options do not fit together, or nothing says what `over` is.
+        ModuleNotFoundError: a library is missing; the message says which extra installs it.
+    """
+    opens = _opener(over)
+    for option, value, fits in (("query", query, _query), ("glob", glob, _directory)):
+        if value is not None and opens is not fits:
+            raise OptionError(f"{option} is for {'a database' if option == 'query' else 'a directory'}, got {over!r}")
+    if query is None and opens is _query:
+        raise OptionError(f"query must say which rows of the database {_shown(over)} are meant, got None")
+    if key is None and opens is _query:
+        raise OptionError("key must name the column by which a row of a query is known from run to run, got None")
+    if key is not None and opens is _directory:
+        raise OptionError(f"key is for rows with columns; files of a directory are known by their paths, got {key!r}")
+    return opens(_Asked(over, key, query or "", glob or "**/*", texts))
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    over: str
+    key: str | None
+    query: str
+    glob: str
+    texts: bool
+
+
+def _opener(over: str) -> Callable[[_Asked], Stream[Any]]:
+    if over == "-":
+        return _standard_input
+    if over.startswith(SCHEMES):
+        return _query
+    if Path(over).is_dir():
+        return _directory
+    suffix = Path(over).suffix.lower()
+    known: dict[str, Callable[[_Asked], Stream[Any]]] = {
+        **dict.fromkeys(LINES, _lines),
+        **dict.fromkeys(DATABASES, _query),
+        ".csv": _csv,
+        ".tsv": _csv,
+        ".parquet": _parquet,
+    }
+    if suffix not in known:
+        raise OptionError(
+            f"over must be a file that ends in {', '.join(sorted(known))}, a directory, a connection string of "
+            f"PostgreSQL, or - for standard input, got {over!r}"
+        )
+    return known[suffix]
+
+
+def _shown(over: str) -> str:
+    return "of PostgreSQL" if over.startswith(SCHEMES) else repr(over)
+
+
+def _lines(asked: _Asked) -> Stream[Any]:
+    return jsonl(asked.over, key=asked.key, growing=False)
+
+
+def _csv(asked: _Asked) -> Stream[Any]:
+    return csv(asked.over, key=asked.key, delimiter="\t" if asked.over.lower().endswith(".tsv") else ",")
+
+
+def _query(asked: _Asked) -> Stream[Any]:
+    return rows(asked.over, asked.query, key=asked.key or "")
+
+
+def _directory(asked: _Asked) -> Stream[Any]:
+    return files(asked.over, asked.glob).map(
+        _with_text if asked.texts else _without_text, name="file", on_error="collect"
+    )
+
+
+def _without_text(file: File) -> dict[str, Any]:
+    return {"path": str(file.path), "key": file.key}
+
+
+def _with_text(file: File) -> dict[str, Any]:
+    return {"path": str(file.path), "key": file.key, "text": file.read_text()}
+
+
+def _standard_input(asked: _Asked) -> Stream[Any]:
+    """Read lines of JSON; a line is known by its key, or by its place."""
+    name = "standard input" + (f" by {asked.key!r}" if asked.key else "")
+    numbered = zip(count(1), _read_lines(sys.stdin.buffer), strict=False)
+    column = asked.key
+
+    def key(pair: tuple[int, Any]) -> str | int:
+        return pair[0] if column is None else column_of(pair[1], column, f"standard input, line {pair[0]}")
+
+    stream = keyed(numbered, key=key, version=lambda pair: digest_of(pair[1]), name=name, engine="thread")
+    return stream.map(lambda pair: pair[1], name="row")
+
+
+def _read_lines(lines: Iterable[bytes]) -> Iterator[Any]:
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            try:
+                yield json.loads(line)
+            except ValueError as error:
+                raise SourceError(f"standard input, line {number}: not JSON: {error}") from error
+
+
+def _parquet(asked: _Asked) -> Stream[Any]:
+    with naming_extras("a Parquet file", {"pyarrow": "parquet"}):
+        import pyarrow.parquet  # noqa: F401, PLC0415 -- an extra
+    path, column = os.path.realpath(asked.over), asked.key
+
+    def key(pair: tuple[int, dict[str, Any]]) -> str | int:
+        return pair[0] if column is None else column_of(pair[1], column, f"{path}, row {pair[0]}")
+
+    by = f" by {column!r}" if column else ""
+    identity = Identity(f"parquet {key_of(path)}{by}", key=key, version=lambda pair: digest_of(pair[1]))
+    return read_ahead("parquet", lambda reading: _read_parquet(path, reading), identity).map(_row_of, name="row")
+
+
+def _row_of(pair: tuple[int, dict[str, Any]]) -> dict[str, Any]:
+    return pair[1]
+
+
+def _read_parquet(path: str, _: Reading) -> Generator[tuple[int, dict[str, Any]]]:
+    import pyarrow as pa  # noqa: PLC0415 -- an extra
+    import pyarrow.parquet as pq  # noqa: PLC0415 -- an extra
+
+    arrow: Any = pq
+    try:
+        with arrow.ParquetFile(path) as file:
+            numbers = count(1)
+            for batch in file.iter_batches(batch_size=_AT_ONCE):
+                yield from zip(numbers, batch.to_pylist(), strict=False)
+    except (OSError, cast("Any", pa).ArrowException) as error:
+        raise SourceError(f"{path}: {' '.join(str(error).split())}") from error
+
+
+def column_of(row: object, column: str, where: str) -> str | int:
+    """Return the key of a row: the value of a column.
+
+    Raises:
+        SourceError: the row has no such column, or its value can be no key.
+    """
+    value = row.get(column) if isinstance(row, dict) else None  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] -- of others
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        names = ", ".join(map(repr, islice(cast("dict[Any, Any]", row), 20))) if isinstance(row, dict) else "no columns"
+        raise SourceError(f"{where}: the key {column!r} must be text or an int, got {value!r}: the row has {names}")
+    return value
+
+
+def digest_of(row: object) -> str:
+    """Return what changes when a row does."""
+    return blake2b(json.dumps(row, sort_keys=True, default=repr).encode(), digest_size=16).hexdigest()

@@ -1,0 +1,282 @@
+"""`penstock map` and `penstock export`: any function over every row, and what came of it in a file."""
+
+import json
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+
+import pytest
+from tests.postgres import needs_postgres
+
+from penstock.core.errors import OptionError
+from penstock.workflows import map_rows
+from penstock.workflows.rows.map_job import rate_of
+from penstock.workflows.rows.row_function import rows_by
+from penstock.workflows.rows.row_sinks import open_out
+from penstock.workflows.rows.row_sources import open_rows
+
+pytestmark = pytest.mark.slow
+
+JOBS = """
+import asyncio, os, time
+
+def measure(text, stars="none"):
+    if text == "bad":
+        raise ValueError("bad text")
+    return {"length": len(text), "stars": stars}
+
+async def two(row):
+    return [{"n": 1}, {"n": 2}]
+
+def value(row):
+    return row["id"]
+
+def nothing(row):
+    return None
+
+def every(**columns):
+    return {"names": sorted(columns)}
+
+def counted(id):
+    with open("calls", "a") as calls:
+        calls.write(f"{id}\\n")
+    time.sleep(0.01)
+    return {"id": id}
+
+def words(text):
+    return {"words": len(text.split())}
+
+def both(a, c):
+    return a + c
+
+broken = 5
+def without(): pass
+"""
+
+
+@pytest.fixture
+def jobs(tmp_path):
+    (tmp_path / "jobs.py").write_text(JOBS)
+    (tmp_path / "r.csv").write_text('id,text,stars\n1,hello,5\n2,bad,1\n3,"a, b",2\n')
+    (tmp_path / "r.jsonl").write_text('{"id": 1, "text": "x"}\n{"id": 2, "text": "bad"}\n')
+    return tmp_path
+
+
+def rows_in(path, table="rows"):
+    """The rows of a table, as anybody may read them."""
+    connection = sqlite3.connect(path)
+    connection.row_factory = sqlite3.Row
+    found = [dict(row) for row in connection.execute(f"SELECT * FROM {table} ORDER BY rowid")]
+    connection.close()
+    return [{name: value for name, value in row.items() if name != "penstock_root"} for row in found]
+
+
+def test_a_function_gets_columns_by_name_and_each_row_is_done_once(jobs, penstock):
+    done = penstock("map", "jobs:measure", "--over", "r.csv", "--to", "out.db", "--key", "id")
+    assert done.code == 1
+    assert "out.db: 2 rows done" in done.out
+    assert "1 row failed: penstock dead out.db list" in done.out
+    assert "ValueError: bad text" in done.out
+    assert sorted(rows_in(jobs / "out.db"), key=lambda row: row["id"]) == [
+        {"id": "1", "length": 5, "stars": "5"},
+        {"id": "3", "length": 4, "stars": "2"},
+    ]
+    again = penstock("map", "jobs:measure", "--over", "r.csv", "--to", "out.db", "--key", "id")
+    assert again.code == 1
+    assert "0 rows done" in again.out
+    assert "1 row failed before, passed over: penstock dead out.db retry" in again.out
+    (jobs / "r.csv").write_text("id,text,stars\n1,hello,5\n2,good,1\n3,changed,2\n")
+    after = penstock("map", "jobs:measure", "--over", "r.csv", "--to", "out.db", "--key", "id", "--json")
+    assert (after.code, after.json["delivered"], after.json["already_done"]) == (0, 2, 1)
+
+
+@pytest.mark.parametrize(
+    ("function", "rows"),
+    [
+        ("two", [{"n": 1}, {"n": 2}] * 2),
+        ("value", [{"value": 1}, {"value": 2}]),
+        ("every", [{"names": '["id", "text"]'}] * 2),
+        ("measure", [{"length": 1, "stars": "none"}]),
+    ],
+)
+def test_what_it_returns_becomes_rows(jobs, penstock, function, rows):
+    penstock("map", f"jobs:{function}", "--over", "r.jsonl", "--to", "out.db")
+    assert sorted(map(str, rows_in(jobs / "out.db"))) == sorted(map(str, rows))
+
+
+def test_none_is_no_row_and_the_row_is_done(jobs, penstock):
+    done = penstock("map", "jobs:nothing", "--over", "r.jsonl", "--to", "out.db", "--json")
+    assert (done.code, done.json["delivered"], done.json["rows"]) == (0, 2, 0)
+
+
+def test_the_columns_of_the_row_can_be_kept(jobs, penstock):
+    penstock("map", "jobs:value", "--over", "r.jsonl", "--to", "out.db", "--keep")
+    assert {"id": 1, "text": "x", "value": 1} in rows_in(jobs / "out.db")
+
+
+def test_a_dry_run_shows_three_rows_and_calls_nothing(jobs, penstock):
+    (jobs / "many.jsonl").write_text("".join(f'{{"id": {n}}}\n' for n in range(9)))
+    done = penstock("map", "jobs:counted", "--over", "many.jsonl", "--to", "out.db", "--dry-run")
+    assert [json.loads(line) for line in done.out.splitlines()] == [{"id": n} for n in range(3)]
+    assert "nothing was called: jobs:counted would be called for each row of many.jsonl, into out.db" in done.err
+    assert not (jobs / "calls").exists()
+    assert not (jobs / "out.db").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["nope:f", "--over", "r.csv", "--to", "o.db"], "there is no module 'nope'"),
+        (["jobs:nope", "--over", "r.csv", "--to", "o.db"], "'jobs' has no 'nope', it has"),
+        (["jobs", "--over", "r.csv", "--to", "o.db"], "MODULE:FUNCTION must be"),
+        (["jobs:broken", "--over", "r.csv", "--to", "o.db"], "must be something to call, got int"),
+        (["jobs:without", "--over", "r.csv", "--to", "o.db"], "must take a row, or its columns by name"),
+        (["jobs:value", "--over", "r.txt", "--to", "o.db"], "--over must be a file that ends in"),
+        (["jobs:value", "--over", "r.csv", "--to", "o.txt"], "--to must end in"),
+        (["jobs:value", "--over", "r.db", "--to", "o.db"], "--query must say which rows"),
+        (["jobs:value", "--over", "r.csv", "--to", "o.db", "--query", "SELECT 1"], "--query is for a database"),
+        (["jobs:value", "--over", "r.csv", "--to", "o.db", "--glob", "*"], "--glob is for a directory"),
+        (["jobs:value", "--over", "r.csv", "--to", "o.db", "--rate", "5"], "--rate must be calls in a time"),
+        (["jobs:value", "--over", "r.csv", "--to", "o.db", "--concurrency", "0"], "--concurrency must be"),
+        (["jobs:value", "--over", "r.csv", "--to", "o.db", "--engine", "gpu"], "--engine must be"),
+        (["jobs:value", "--over", "r.csv", "--to", "o.db", "--limit", "0"], "--limit must be"),
+        (["jobs:value", "--over", "r.csv", "--to", "o.db", "--key", "nr"], "key must name a column, got 'nr'"),
+        (["jobs:value", "--over", "missing.csv", "--to", "o.db"], "no such file"),
+    ],
+)
+def test_bad_input_is_one_line_that_names_the_option(jobs, penstock, arguments, said):
+    done = penstock("map", *arguments)
+    assert done.code in {2, 3}
+    assert said in done.err
+    assert len(done.err.splitlines()) == 1
+
+
+def test_a_column_that_the_row_has_not_fails_the_row_and_is_named(jobs, penstock):
+    done = penstock("map", "jobs:measure", "--over", "r.csv", "--to", "o.db", "--on-error", "raise", "--table", "t")
+    assert done.code == 1
+    assert "jobs:measure raised ValueError('bad text') (stage 'call', item 1" in done.err
+    (jobs / "other.jsonl").write_text('{"a": 1, "b": 2}\n')
+    done = penstock("map", "jobs:both", "--over", "other.jsonl", "--to", "o2.db")
+    assert "both needs the column 'c', which the row has not: it has 'a', 'b'" in done.out
+
+
+def test_standard_input_is_known_by_place_and_content(jobs, penstock):
+    lines = '{"id": 1}\n{"id": 2}\n'
+    first = penstock("map", "jobs:value", "--over", "-", "--to", "o.db", "--json", input=lines)
+    again = penstock("map", "jobs:value", "--over", "-", "--to", "o.db", "--json", input=lines + '{"id": 3}\n')
+    assert (first.json["delivered"], again.json["delivered"], again.json["already_done"]) == (2, 1, 2)
+    broken = penstock("map", "jobs:value", "--over", "-", "--to", "o.db", input='{"id": 1}\n{nonsense\n')
+    assert "standard input, line 2: not JSON" in broken.err
+
+
+def test_files_of_a_directory_are_rows_with_their_text_if_the_function_asks(jobs, penstock):
+    (jobs / "docs").mkdir()
+    (jobs / "docs" / "a.txt").write_text("one two")
+    (jobs / "docs" / "b.bin").write_bytes(b"\xff\xfe\0")
+    done = penstock("map", "jobs:words", "--over", "docs", "--glob", "*.txt", "--to", "o.db")
+    assert done.code == 0
+    assert [row["words"] for row in rows_in(jobs / "o.db")] == [2]
+
+
+def test_a_query_is_a_source(jobs, penstock):
+    penstock("map", "jobs:value", "--over", "r.jsonl", "--to", "first.db", "--keep")
+    query = ["--query", "SELECT id, text FROM rows ORDER BY id", "--key", "id"]
+    done = penstock("map", "jobs:words", "--over", "first.db", *query, "--to", "second.db")
+    assert done.code == 0
+    assert rows_in(jobs / "second.db") == [{"id": 1, "words": 1}, {"id": 2, "words": 1}]
+
+
+@pytest.mark.parametrize("to", ["x.parquet", "x.csv", "x.jsonl"])
+def test_a_table_is_exported_and_read_again(jobs, penstock, to):
+    penstock("map", "jobs:value", "--over", "r.jsonl", "--to", "out.db", "--keep")
+    done = penstock("export", "out.db", "--to", to)
+    assert (done.code, done.out) == (0, f"{to}: 2 rows\n")
+    again = penstock("map", "jobs:words", "--over", to, "--to", "again.db", "--key", "id", "--json")
+    assert (again.code, again.json["delivered"]) == (0, 2)
+    assert [path for path in jobs.iterdir() if path.suffix == ".part"] == []
+
+
+def test_a_failed_export_leaves_the_file_that_was_there(jobs, penstock):
+    (jobs / "x.csv").write_text("kept")
+    done = penstock("export", "missing.db", "--to", "x.csv")
+    assert done.code == 2
+    assert (jobs / "x.csv").read_text() == "kept"
+    assert penstock("export", "missing.db", "--to", "x.txt").code == 2
+
+
+def test_killed_twice_each_row_is_there_once_and_at_most_what_was_in_flight_is_called_again(jobs, penstock):
+    (jobs / "many.jsonl").write_text("".join(f'{{"id": {n}}}\n' for n in range(300)))
+    command = ["map", "jobs:counted", "--over", "many.jsonl", "--to", "out.db", "--key", "id", "--concurrency", "4"]
+    for at in (40, 120):
+        running = subprocess.Popen(
+            [sys.executable, "-m", "penstock", *command], cwd=jobs, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        while running.poll() is None and calls_in(jobs) < at:
+            time.sleep(0.005)
+        running.send_signal(signal.SIGKILL)
+        running.communicate()
+    done = penstock(*command)
+    assert done.code == 0
+    assert sorted(row["id"] for row in rows_in(jobs / "out.db")) == list(range(300))
+    assert calls_in(jobs) < 300 + 2 * 60
+
+
+def calls_in(folder):
+    path = folder / "calls"
+    return len(path.read_text().splitlines()) if path.exists() else 0
+
+
+@needs_postgres
+def test_from_postgres_into_postgres(jobs, penstock, postgres):
+    dsn = postgres.new()
+    postgres.ask(dsn, "CREATE TABLE users AS SELECT n AS id, 'user ' || n AS text FROM generate_series(1, 5) AS n")
+    query = ["--query", "SELECT * FROM users WHERE text LIKE 'user%' ORDER BY id", "--key", "id"]
+    secret = dsn.replace("penstock@", "penstock:hush@")
+    done = penstock("map", "jobs:words", "--over", secret, *query, "--to", secret, "--table", "out")
+    assert done.code == 0
+    assert "hush" not in done.out + done.err
+    assert postgres.ask(dsn, "SELECT id, words FROM out ORDER BY id") == [(n, 2) for n in range(1, 6)]
+    assert "jobs:words" in penstock("runs", secret).out
+    export = penstock("export", secret, "--table", "out", "--to", "o.jsonl")
+    assert export.code == 0
+    assert [json.loads(line)["id"] for line in (jobs / "o.jsonl").read_text().splitlines()] == [1, 2, 3, 4, 5]
+
+
+def test_rates_and_places_that_break_their_rules(tmp_path):
+    assert repr(rate_of("500/min")) == repr(rate_of(" 500/minute"))
+    for text in ("0/s", "-1/s", "5/day", "x/s", "5"):
+        with pytest.raises(OptionError, match="rate must be"):
+            rate_of(text)
+    with pytest.raises(OptionError, match="key must name the column"):
+        open_rows(str(tmp_path / "a.db"), query="SELECT 1")
+    with pytest.raises(OptionError, match="key is for rows with columns"):
+        open_rows(str(tmp_path), key="id")
+    with pytest.raises(OptionError, match="table is for a database"):
+        open_out("a.jsonl", table="t")
+
+
+async def test_the_row_goes_to_whatever_can_be_called():
+    class Scorer:
+        async def __call__(self, row):
+            return row["n"]
+
+    assert await rows_by(Scorer(), key=None, keep=False)({"n": 1}) == [{"value": 1}]
+    assert rows_by(len, key=None, keep=False)("abc") == [{"value": 3}]
+    assert rows_by(lambda n: n + 1, key="k", keep=False)({"n": 1, "k": 5}) == [{"k": 5, "value": 2}]
+
+
+async def test_from_python_a_function_is_an_argument(tmp_path):
+    (tmp_path / "r.jsonl").write_text('{"id": 1, "n": 2}\n{"id": 2, "n": 3}\n')
+
+    async def double(n):
+        return {"double": 2 * n}
+
+    to = str(tmp_path / "out.db")
+    for delivered in (2, 0):
+        report = await map_rows(double, str(tmp_path / "r.jsonl"), to, key="id")
+        assert report.delivered == delivered
+    assert sorted(row["double"] for row in rows_in(to)) == [4, 6]
+    with pytest.raises(OptionError, match="function must be"):
+        await map_rows(5, "r.jsonl", to)
