@@ -144,7 +144,7 @@ class Campaign:
                 self.kills += 1
         while code is None:
             code = ended(pid)
-            if monotonic() > began + LIMIT:
+            if code is None and monotonic() > began + LIMIT:
                 self.problems.append(f"seed {self.seed}, life {self.lives}: it hangs")
                 os.kill(pid, signal.SIGKILL)
             sleep(0.001)
