@@ -19,7 +19,7 @@ from penstock.sinks.cells import cell
 _AT_ONCE: Final = 10_000
 """Rows that are encoded together."""
 
-type Found = Iterable[dict[str, Any]]
+type ExportedRows = Iterable[dict[str, Any]]
 
 
 def export(database: str, to: str, *, table: str = "rows") -> int:
@@ -54,7 +54,7 @@ def export(database: str, to: str, *, table: str = "rows") -> int:
     descriptor, part = tempfile.mkstemp(dir=folder, prefix=f".{Path(to).name}.", suffix=".part")
     os.close(descriptor)
     try:
-        number = write(part, sink.rows, _Columns(sink.rows()))
+        number = write(part, sink.rows, _ColumnKinds(sink.rows()))
         Path(part).chmod(0o666 & ~_umask())
         Path(part).replace(to)
     except BaseException:
@@ -70,10 +70,10 @@ def _umask() -> int:
     return mask
 
 
-class _Columns:
+class _ColumnKinds:
     """The names of all columns, and the types of their values, from one look at every row."""
 
-    def __init__(self, rows: Found) -> None:
+    def __init__(self, rows: ExportedRows) -> None:
         self.kinds: dict[str, set[type]] = {}
         for row in rows:
             for name, value in row.items():
@@ -86,7 +86,7 @@ class _Columns:
         return list(self.kinds)
 
 
-def _lines(path: str, rows: Any, _: _Columns) -> int:
+def _lines(path: str, rows: Any, _: _ColumnKinds) -> int:
     number = 0
     with Path(path).open("w", encoding="utf-8", newline="\n") as file:
         for number, row in enumerate(rows(), 1):  # noqa: B007 -- returned
@@ -94,7 +94,7 @@ def _lines(path: str, rows: Any, _: _Columns) -> int:
     return number
 
 
-def _csv(path: str, rows: Any, columns: _Columns) -> int:
+def _csv(path: str, rows: Any, columns: _ColumnKinds) -> int:
     number = 0
     with Path(path).open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, columns.names, lineterminator="\n")
@@ -114,7 +114,7 @@ def _in_csv(value: object) -> object:
     return _json(value) if isinstance(value, dict | list) else value
 
 
-def _parquet(path: str, rows: Any, columns: _Columns) -> int:
+def _parquet(path: str, rows: Any, columns: _ColumnKinds) -> int:
     with naming_extras("a Parquet file", {"pyarrow": "parquet"}):
         import pyarrow as pa  # noqa: PLC0415 -- an extra
         import pyarrow.parquet as pq  # noqa: PLC0415 -- an extra
@@ -130,7 +130,7 @@ def _parquet(path: str, rows: Any, columns: _Columns) -> int:
     return number
 
 
-def _held(rows: Found, kinds: dict[str, tuple[Any, bool]]) -> Iterator[dict[str, Any]]:
+def _held(rows: ExportedRows, kinds: dict[str, tuple[Any, bool]]) -> Iterator[dict[str, Any]]:
     for row in rows:
         yield {name: _as_text(value) if kinds[name][1] and value is not None else value for name, value in row.items()}
 

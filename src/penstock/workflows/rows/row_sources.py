@@ -59,11 +59,11 @@ def open_rows(
         raise OptionError("key must name the column by which a row of a query is known from run to run, got None")
     if key is not None and opens is _directory:
         raise OptionError(f"key is for rows with columns; files of a directory are known by their paths, got {key!r}")
-    return opens(_Asked(over, key, query or "", glob or "**/*", texts))
+    return opens(_RowsAsked(over, key, query or "", glob or "**/*", texts))
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
+class _RowsAsked:
     over: str
     key: str | None
     query: str
@@ -71,7 +71,7 @@ class _Asked:
     texts: bool
 
 
-def _opener(over: str) -> Callable[[_Asked], Stream[Any]]:
+def _opener(over: str) -> Callable[[_RowsAsked], Stream[Any]]:
     if over == "-":
         return _standard_input
     if over.startswith(SCHEMES):
@@ -79,7 +79,7 @@ def _opener(over: str) -> Callable[[_Asked], Stream[Any]]:
     if Path(over).is_dir():
         return _directory
     suffix = Path(over).suffix.lower()
-    known: dict[str, Callable[[_Asked], Stream[Any]]] = {
+    known: dict[str, Callable[[_RowsAsked], Stream[Any]]] = {
         **dict.fromkeys(LINES, _lines),
         **dict.fromkeys(DATABASES, _query),
         ".csv": _csv,
@@ -98,19 +98,19 @@ def _shown(over: str) -> str:
     return "of PostgreSQL" if over.startswith(SCHEMES) else repr(over)
 
 
-def _lines(asked: _Asked) -> Stream[Any]:
+def _lines(asked: _RowsAsked) -> Stream[Any]:
     return jsonl(asked.over, key=asked.key, growing=False)
 
 
-def _csv(asked: _Asked) -> Stream[Any]:
+def _csv(asked: _RowsAsked) -> Stream[Any]:
     return csv(asked.over, key=asked.key, delimiter="\t" if asked.over.lower().endswith(".tsv") else ",")
 
 
-def _query(asked: _Asked) -> Stream[Any]:
+def _query(asked: _RowsAsked) -> Stream[Any]:
     return rows(asked.over, asked.query, key=asked.key or "")
 
 
-def _directory(asked: _Asked) -> Stream[Any]:
+def _directory(asked: _RowsAsked) -> Stream[Any]:
     return files(asked.over, asked.glob).map(
         _with_text if asked.texts else _without_text, name="file", on_error="collect"
     )
@@ -124,7 +124,7 @@ def _with_text(file: File) -> dict[str, Any]:
     return {"path": str(file.path), "key": file.key, "text": file.read_text()}
 
 
-def _standard_input(asked: _Asked) -> Stream[Any]:
+def _standard_input(asked: _RowsAsked) -> Stream[Any]:
     """Read lines of JSON; a line is known by its key, or by its place."""
     name = "standard input" + (f" by {asked.key!r}" if asked.key else "")
     numbered = zip(count(1), _read_lines(sys.stdin.buffer), strict=False)
@@ -146,7 +146,7 @@ def _read_lines(lines: Iterable[bytes]) -> Iterator[Any]:
                 raise SourceError(f"standard input, line {number}: not JSON: {error}") from error
 
 
-def _parquet(asked: _Asked) -> Stream[Any]:
+def _parquet(asked: _RowsAsked) -> Stream[Any]:
     with naming_extras("a Parquet file", {"pyarrow": "parquet"}):
         import pyarrow.parquet  # noqa: F401, PLC0415 -- an extra
     path, column = os.path.realpath(asked.over), asked.key
