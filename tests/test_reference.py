@@ -25,7 +25,7 @@ from penstock.readable import Readable
 from penstock.sync import SyncRun
 from penstock.workflows.documents.embed_job import EmbedOptions
 from penstock.workflows.fetching.fetch_job import FetchOptions
-from penstock.workflows.rows.map_job import MapOptions
+from penstock.workflows.rows.map_job import MapRowsOptions
 from penstock.workflows.thumbnails.thumbnail_job import ThumbnailOptions
 
 TEXT = (Path(__file__).parent.parent / "docs" / "reference.md").read_text()
@@ -255,14 +255,14 @@ def test_the_options_of_thumbnails_are_explained():
 
 def test_the_options_of_map_rows_are_explained():
     options = {code for row in rows("Rows") if len(row) == 4 for code in codes(row[0])}
-    assert options == MapOptions.__optional_keys__
+    assert options == MapRowsOptions.__optional_keys__
 
 
 def test_every_public_name_has_a_row_and_every_call_is_written_as_the_code_has_it():
     headings = re.findall(r"^## (.+)$", TEXT, re.MULTILINE)
     elsewhere = {code for heading in SECTIONS | OPTIONS for code in entries(heading)}
     rest = [code for heading in headings if heading not in SECTIONS | OPTIONS for code in entries(heading)]
-    jobs = (EmbedOptions, FetchOptions, MapOptions, ThumbnailOptions)
+    jobs = (EmbedOptions, FetchOptions, MapRowsOptions, ThumbnailOptions)
     options = set(entries("Options of finite work")).union(*(each.__optional_keys__ for each in jobs))
     known = PUBLIC | {kind.__name__: kind for kind in NOT_PUBLIC}
     for code in set(rest) - options:

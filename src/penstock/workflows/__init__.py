@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from penstock.workflows.fetching.fetcher import Fetcher, FetchError
     from penstock.workflows.fetching.url_file import FetchRow, fetch_rows
     from penstock.workflows.rows.exporting import export
-    from penstock.workflows.rows.map_job import MapJob, MapOptions, RowFailedError, map_rows
+    from penstock.workflows.rows.map_job import MapJob, MapRowsOptions, RowFailedError, map_rows
     from penstock.workflows.thumbnails.pictures import PictureError, Thumbnailer
     from penstock.workflows.thumbnails.thumbnail_job import (
         ThumbnailJob,
@@ -58,7 +58,7 @@ else:
             ),
             "penstock.workflows.thumbnails.thumbnail_report": ("PictureFailure", "ThumbnailReport"),
             "penstock.workflows.rows.exporting": ("export",),
-            "penstock.workflows.rows.map_job": ("MapJob", "MapOptions", "RowFailedError", "map_rows"),
+            "penstock.workflows.rows.map_job": ("MapJob", "MapRowsOptions", "RowFailedError", "map_rows"),
         },
         extras={
             "apsw": "embed",
@@ -95,7 +95,7 @@ __all__ = [
     "HeldError",
     "Hit",
     "MapJob",
-    "MapOptions",
+    "MapRowsOptions",
     "OpenAIEmbedder",
     "PathError",
     "PictureError",

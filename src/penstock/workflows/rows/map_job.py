@@ -27,7 +27,7 @@ class RowFailedError(PenstockError):
     """The function failed for a row, which ended the run."""
 
 
-class MapOptions(TypedDict, total=False):
+class MapRowsOptions(TypedDict, total=False):
     """Options of `map_rows`: see `MapJob`."""
 
     key: str | None
@@ -47,7 +47,7 @@ class MapOptions(TypedDict, total=False):
 
 
 async def map_rows(
-    function: str | Callable[..., Any], /, over: str, to: str, **options: Unpack[MapOptions]
+    function: str | Callable[..., Any], /, over: str, to: str, **options: Unpack[MapRowsOptions]
 ) -> RunReport:
     """Call a function for every row of `over`, and store what it returns in `to`, exactly once, as `penstock map` does.
 
