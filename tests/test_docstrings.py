@@ -96,6 +96,7 @@ def what_a_user_has(folder):
         "one": "a",
         "other": "b",
         "token": tasks.CancelToken(),
+        "render": str.encode,
         "Report": str,
         "partial": partial,
         "penstock": penstock,
