@@ -8,13 +8,13 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from itertools import batched
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from penstock.core.errors import OptionError
 from penstock.durable.journals import SCHEMES
 from penstock.durable.store_errors import StoreError
-from penstock.exports import naming_extras
 from penstock.sinks.cells import cell
+from penstock.workflows.rows.row_sources import pyarrow
 
 _AT_ONCE: Final = 10_000
 """Rows that are encoded together."""
@@ -79,7 +79,7 @@ class _ColumnKinds:
             for name, value in row.items():
                 kinds = self.kinds.setdefault(name, set())
                 if value is not None:
-                    kinds.add(type(value))
+                    kinds.add(value.__class__)
 
     @property
     def names(self) -> list[str]:
@@ -111,15 +111,12 @@ def _json(value: object) -> str:
 def _in_csv(value: object) -> object:
     if isinstance(value, bytes):
         return value.hex()
-    return _json(value) if isinstance(value, dict | list) else value
+    given: Any = value
+    return _json(given) if isinstance(value, dict | list) else value
 
 
 def _parquet(path: str, rows: Any, columns: _ColumnKinds) -> int:
-    with naming_extras("a Parquet file", {"pyarrow": "parquet"}):
-        import pyarrow as pa  # noqa: PLC0415 -- an extra
-        import pyarrow.parquet as pq  # noqa: PLC0415 -- an extra
-
-    arrow, parquet = cast("Any", pa), cast("Any", pq)
+    arrow, parquet = pyarrow(), pyarrow("parquet")
     kinds = {name: _arrow_type(arrow, found) for name, found in columns.kinds.items()}
     schema = arrow.schema([(name, kind) for name, (kind, _) in kinds.items()])
     number = 0

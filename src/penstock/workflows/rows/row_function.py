@@ -36,7 +36,7 @@ def found_function(name: str) -> Callable[..., Any]:
         raise OptionError(f"function: there is no module {module!r} in {here} or on the path") from error
     for part in path.split("."):
         if not hasattr(found, part):
-            has = ", ".join(sorted(each for each, value in vars(found).items() if callable(value) and each[0] != "_"))
+            has = ", ".join(sorted(each for each in dir(found) if callable(getattr(found, each)) and each[0] != "_"))
             raise OptionError(f"function: {module!r} has no {path!r}, it has {has or 'nothing to call'}")
         found = getattr(found, part)
     if not callable(found):

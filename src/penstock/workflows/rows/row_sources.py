@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
+from importlib import import_module
 from itertools import count, islice
 from pathlib import Path
 from typing import Any, Final, cast
@@ -147,8 +148,7 @@ def _read_lines(lines: Iterable[bytes]) -> Iterator[Any]:
 
 
 def _parquet(asked: _RowsAsked) -> Stream[Any]:
-    with naming_extras("a Parquet file", {"pyarrow": "parquet"}):
-        import pyarrow.parquet  # noqa: F401, PLC0415 -- an extra
+    pyarrow()
     path, column = os.path.realpath(asked.over), asked.key
 
     def key(pair: tuple[int, dict[str, Any]]) -> str | int:
@@ -159,21 +159,24 @@ def _parquet(asked: _RowsAsked) -> Stream[Any]:
     return read_ahead("parquet", lambda reading: _read_parquet(path, reading), identity).map(_row_of, name="row")
 
 
+def pyarrow(part: str = "") -> Any:
+    """Import it, or a part of it; it has no types."""
+    with naming_extras("a Parquet file", {"pyarrow": "parquet"}):
+        return import_module(f"pyarrow.{part}" if part else "pyarrow")
+
+
 def _row_of(pair: tuple[int, dict[str, Any]]) -> dict[str, Any]:
     return pair[1]
 
 
 def _read_parquet(path: str, _: Reading) -> Generator[tuple[int, dict[str, Any]]]:
-    import pyarrow as pa  # noqa: PLC0415 -- an extra
-    import pyarrow.parquet as pq  # noqa: PLC0415 -- an extra
-
-    arrow: Any = pq
+    arrow = pyarrow("parquet")
     try:
         with arrow.ParquetFile(path) as file:
             numbers = count(1)
             for batch in file.iter_batches(batch_size=_AT_ONCE):
                 yield from zip(numbers, batch.to_pylist(), strict=False)
-    except (OSError, cast("Any", pa).ArrowException) as error:
+    except (OSError, pyarrow().ArrowException) as error:
         raise SourceError(f"{path}: {' '.join(str(error).split())}") from error
 
 
