@@ -124,11 +124,22 @@ async def test_below_it_records_are_items_like_others():
     assert found == [[0, 1]]
 
 
+async def test_the_tries_of_a_pipeline_that_fails_count_too():
+    """Those of all its steps, as where it succeeds."""
+
+    def fails(x):
+        raise ValueError(x)
+
+    p = Pipeline("p", takes=int).step("s", fails, retry=Retry(on=ValueError, attempts=3, initial=0))
+    [record] = await stream([1]).add(p, on_error="return").with_metadata().to_list()
+    assert (record.value.attempts, record.attempts) == (3, 3)
+
+
 @pytest.mark.parametrize(
     ("build", "message"),
     [
         (lambda s: s.with_metadata(sample=0), "sample must be a number above 0 and at most 1, got 0"),
-        (lambda s: s.with_metadata(sample=1.5), "sample must be a number from 0 to 1, got 1.5"),
+        (lambda s: s.with_metadata(sample=1.5), "sample must be a number above 0 and at most 1, got 1.5"),
         (lambda s: s.with_metadata(sample=True), "sample must be"),
         (lambda s: s.take(1).with_metadata(), "with_metadata cannot stand behind take"),
         (lambda s: s.batch(2).with_metadata(), "with_metadata cannot stand behind batch"),

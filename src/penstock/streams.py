@@ -473,9 +473,7 @@ class Stream(Readable[T_co]):
         Raises:
             OptionError: `sample` breaks its rule, or it stands behind anything else.
         """
-        share = validate.share("sample", sample)
-        if not share:
-            raise OptionError(f"sample must be a number above 0 and at most 1, got {sample!r}")
+        share = validate.share_above_zero("sample", sample)
         origin, above = self._description.origin, self._description.operators
         combined_by = origin.kind.name if isinstance(origin, Combined) else ""
         return self._with(with_metadata(share, above, is_combined=combined_by))

@@ -53,6 +53,34 @@ async def test_a_step_is_a_stage_of_its_name():
     assert stream([1]).add(step("double", double), name="other").open().stats() is not None
 
 
+async def plainly(item):
+    return item
+
+
+async def knowing(item, ctx: StepContext):
+    return (item, ctx.attempt)[0]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda fn, **options: step("s", fn, **options),
+        lambda fn, **options: Pipeline("p", takes=str).step("s", fn, **options),
+    ],
+)
+@pytest.mark.parametrize("fn", [plainly, knowing])
+async def test_a_step_that_waits_for_its_key_holds_no_place(make, fn):
+    """Limits are those of `Stream.map`: the items of another key go on meanwhile."""
+    hosts, came = Limiter(1, key=lambda item: item[0]), []
+    added = make(fn, limit=hosts)
+    async with hosts.hold(item="a"):
+        reading = stream(["a1", "a2", "b1"]).add(added, concurrency=1, buffer=2, ordered=False)
+        async with reading.open() as run:
+            came.append(await asyncio.wait_for(anext(run), 5))
+            hosts_waiting = hosts.waiting
+    assert (came, hosts_waiting, hosts.in_use, hosts.waiting) == (["b1"], 2, 0, 0)
+
+
 async def test_a_pipeline_is_one_stage_and_gives_what_an_engine_gives():
     async with stream(range(3)).add(both, concurrency=2).open() as run:
         assert [x async for x in run] == [(1, 0), (3, 4), (5, 8)]
@@ -485,7 +513,7 @@ async def test_a_transform_that_fails_ends_the_run_with_its_error():
 
 
 async def test_a_transform_must_give_an_async_iterable():
-    with pytest.raises(OptionError, match="the function of t must give an async iterable, got list"):
+    with pytest.raises(OptionError, match="the function of transform 't' must give an async iterable, got list"):
         await stream([1]).add(transform("t", lambda items: [1])).to_list()
 
 

@@ -161,7 +161,9 @@ class Transforming[T, U](Stage[U]):
             closing = getattr(made, "close", None)
             if closing is not None:
                 closing()
-            raise OptionError(f"the function of {self.name} must give an async iterable, got {type(made).__name__}")
+            raise OptionError(
+                f"the function of transform {self.name!r} must give an async iterable, got {type(made).__name__}"
+            )
         return aiter(cast("AsyncIterable[U]", made))
 
     async def _read(self, iterator: AsyncIterator[U]) -> None:

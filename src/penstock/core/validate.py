@@ -178,3 +178,8 @@ _WITH_EXCEPTIONS = {BaseException, BaseExceptionGroup}
 def share(option: str, value: object) -> float:
     """Return `value` as a float from 0 to 1."""
     return _real(option, value, "a number from 0 to 1", lambda number: 0 <= number <= 1)
+
+
+def share_above_zero(option: str, value: object) -> float:
+    """Return `value` as a float above 0 and at most 1."""
+    return _real(option, value, "a number above 0 and at most 1", lambda number: 0 < number <= 1)

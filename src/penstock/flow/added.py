@@ -37,8 +37,11 @@ class StepWindow(Window[Any, Any]):
 
     __slots__ = ("tokens",)
 
-    def __init__(self, scope: Scope, upstream: Stage[Any], plan: Plan[Any, Any]) -> None:
+    def __init__(self, scope: Scope, upstream: Stage[Any], plan: Plan[Any, Any], *, keyed: bool) -> None:
+        """Open a window for calls that wait for the keys of limits if they are `keyed`."""
         super().__init__(scope, upstream, plan)
+        if keyed:
+            self._open_waiting_room()
         self.tokens: set[CancelToken] = set()
 
     @property
@@ -61,6 +64,7 @@ class StepCalls:
         concurrency: how many at once.
         counted: whether the user has said so.
         pipeline: the name of the pipeline that its steps are of, or "".
+        keyed: whether one of them has a limit with keys.
         window: the stage; set when it is opened.
     """
 
@@ -73,6 +77,7 @@ class StepCalls:
         self.concurrency: int = concurrency or 1
         self.counted: bool = concurrency is not None
         self.pipeline: str = pipeline
+        self.keyed: bool = False
         self._threads: Binding | None = None
 
     @property
@@ -227,7 +232,7 @@ class Added:
         plan = self.plan.replaced(work=_of_item(call, self.path), ordered=ordered, concurrency=calls.concurrency)
         if adapt is not None:
             plan = adapt(ADD, plan)
-        calls.window = window = StepWindow(scope, upstream, plan)
+        calls.window = window = StepWindow(scope, upstream, plan, keyed=calls.keyed)
         return window
 
 

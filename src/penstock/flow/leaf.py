@@ -207,7 +207,11 @@ class Leaf(Step[I_contra, O_co]):
         work: Callable[[LeafCall], Awaitable[Any]] = once
         if limits is not None:
             limits.bind(calls.scope.loop)
-            work = limited(once, lambda call: Hold(limits, calls.window.name, calls.meter, call.value))
+            calls.keyed |= limits.keyed
+            work = limited(
+                once,
+                lambda call: Hold(limits, calls.window.name, calls.meter, call.value, calls.window.waiting_room),
+            )
         if retry is not None:
             work = retrying(
                 work, retry, calls.note_retry, calls.may_retry, stage=self.name, seen=lambda call: call.value

@@ -161,8 +161,10 @@ def _single(call: AsyncFn[Any, Any]) -> AsyncFn[Any, Any]:
         item.tries += 1
         inner = [0]
         RETRIES.set(inner)
-        value = await call(item.value)
-        item.tries += inner[0]
+        try:
+            value = await call(item.value)
+        finally:
+            item.tries += inner[0]
         return value if value is DROPPED else item.now(value)
 
     return single
