@@ -3,6 +3,7 @@
 import os
 import select
 import signal
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -61,12 +62,22 @@ def test_a_run_in_processes_that_is_ended_goes_on_where_it_was(
 
 
 def test_an_engine_that_has_no_such_name_is_refused(penstock, docs, tmp_path):
-    done = penstock("embed", "docs", "--to", "i.db", "--engine", "ray")
+    done = penstock("embed", "docs", "--to", "i.db", "--engine", "spark")
     assert done.code == 2
-    assert done.err == "penstock: --engine must be one of 'inline', 'thread', 'process', got 'ray'\n"
+    assert done.err == "penstock: --engine must be one of 'inline', 'thread', 'process', 'ray', 'dask', got 'spark'\n"
     assert not (tmp_path / "i.db").exists()
 
 
 def test_files_may_be_read_on_the_loop(penstock, docs):
     done = penstock("embed", "docs", "--to", "index.db", "--engine", "inline", "--json")
     assert (done.code, done.json["files"]) == (0, 3)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("distributed") is None, reason="Dask is not installed")
+def test_a_cluster_reads_the_files(penstock, docs, tmp_path):
+    """A local one here: the environment names another."""
+    done = penstock("embed", "docs", "--to", "i.db", "--engine", "dask", "--json", timeout=120)
+    assert (done.code, done.json["failed"]) == (0, 0)
+    again = penstock("embed", "docs", "--to", "i.db", "--json")
+    assert again.json["unchanged"] == done.json["files"] > 0

@@ -61,8 +61,8 @@ def embed(
     engine: Annotated[
         str | None,
         typer.Option(
-            metavar="inline|thread|process",
-            help="Where they are read: one after the other, in threads, or in processes. [default: thread]",
+            metavar="inline|thread|process|ray|dask",
+            help="Where they are read: one by one, in threads, in processes, or on a cluster. [default: thread]",
         ),
     ] = None,
     on_error: Annotated[
@@ -298,7 +298,7 @@ def map_rows(
     ] = None,
     engine: Annotated[
         str | None,
-        typer.Option(metavar="inline|thread|process", help="Where a plain function runs. [default: thread]"),
+        typer.Option(metavar="inline|thread|process|ray|dask", help="Where a plain function runs. [default: thread]"),
     ] = None,
     limit: Annotated[int | None, typer.Option(metavar="N", help="Rows to do this time.")] = None,
     memo: Annotated[

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, Final
 import typer
 
 from penstock.cli.embedder_options import Asked, embedder
+from penstock.cli.engine_option import OnEngine, engine_named
 from penstock.cli.failing import DONE, NOT_DONE, SOME_FAILED, code_of, complain, ended_by, guarded
 from penstock.cli.printing import summary
 from penstock.cli.watching import Shown, watched
-from penstock.core import validate
 from penstock.core.errors import PenstockError
 from penstock.core.stats import Stats
 
@@ -28,9 +28,9 @@ def run(paths: list[str], target: str, options: dict[str, Any], asked: Asked, *,
         from penstock.workflows import EmbedJob  # noqa: PLC0415 -- its libraries are an extra
 
         if "engine" in options:
-            validate.one_of("engine", options["engine"], ("inline", "thread", "process"))
+            options["engine"] = engine_named(options["engine"])
         job = EmbedJob(paths, target, **options, embedder=embedder(asked, target))
-        failure, stopped_by = asyncio.run(watched(job, _shown(job)))
+        failure, stopped_by = asyncio.run(watched(OnEngine(job, options.get("engine")), _shown(job)))
         if failure is not None:
             complain(failure)
             if not job.opened:

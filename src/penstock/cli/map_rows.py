@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from penstock.cli.engine_option import OnEngine, engine_named
 from penstock.cli.failing import DONE, SOME_FAILED, code_of, complain, ended_by, guarded, spelled
 from penstock.cli.printing import counted
 from penstock.cli.watching import Shown, watched
@@ -28,6 +29,8 @@ def run(options: dict[str, Any], *, dry_run: bool, as_json: bool) -> int:
     def command() -> int:
         from penstock.workflows import MapJob  # noqa: PLC0415 -- its libraries are an extra
 
+        if "engine" in options:
+            options["engine"] = engine_named(options["engine"])
         job = MapJob(**options)
         return _dry(job) if dry_run else _run(job, as_json=as_json)
 
@@ -53,7 +56,9 @@ def _place(text: str) -> str:
 def _run(job: "MapJob", *, as_json: bool) -> int:
     from penstock.workflows.rows.map_job import RowFailedError  # noqa: PLC0415 -- as above
 
-    failure, stopped_by = asyncio.run(watched(job, Shown(job.stats, lambda: _note(job), "row", lambda: None)))
+    failure, stopped_by = asyncio.run(
+        watched(OnEngine(job, job.engine), Shown(job.stats, lambda: _note(job), "row", lambda: None))
+    )
     if failure is not None:
         complain(spelled(failure) if isinstance(failure, OptionError) else failure)
     if not job.opened:

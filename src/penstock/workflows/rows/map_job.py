@@ -13,6 +13,7 @@ from penstock.core.stats import Stats
 from penstock.core.text import name_of
 from penstock.durable.handle import DurableRun
 from penstock.durable.report import RunReport
+from penstock.engines.choosing import EngineOption
 from penstock.streams import Stream
 from penstock.workflows.rows.row_function import Arguments, found_function, rows_by
 from penstock.workflows.rows.row_sinks import open_out
@@ -41,7 +42,7 @@ class MapRowsOptions(TypedDict, total=False):
     timeout: float | None
     rate: str | None
     on_error: Literal["collect", "raise", "skip"]
-    engine: str | None
+    engine: EngineOption | None
     limit: int | None
     memo: bool
 
@@ -86,7 +87,7 @@ class MapJob:
         timeout: seconds of an attempt.
         rate: calls that begin in a time, as "500/min".
         on_error: "collect" sets a row that fails aside; "raise" ends the run; "skip" drops it.
-        engine: where a plain function runs, default "thread".
+        engine: where a plain function runs, as for `Stream.map`; default "thread".
         limit: rows to do in this run.
         memo: whether results are kept by the content of the row, and not paid for twice.
     """
@@ -106,7 +107,7 @@ class MapJob:
     timeout: float | None = None
     rate: str | None = None
     on_error: Literal["collect", "raise", "skip"] = "collect"
-    engine: str | None = None
+    engine: EngineOption | None = None
     limit: int | None = None
     memo: bool = False
 
