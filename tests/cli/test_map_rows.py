@@ -144,6 +144,8 @@ def test_a_dry_run_shows_three_rows_and_calls_nothing(jobs, penstock):
         (["jobs:value", "--over", "r.csv", "--to", "o.db", "--limit", "0"], "--limit must be"),
         (["jobs:value", "--over", "r.csv", "--to", "o.db", "--key", "nr"], "key must name a column, got 'nr'"),
         (["jobs:value", "--over", "missing.csv", "--to", "o.db"], "no such file"),
+        (["jobs:value", "--over", "r.db", "--to", "o.db", "--query", "SELECT 1"], "penstock: --key must name"),
+        (["jobs:value", "--over", "r.csv", "--to", "o.db", "--retry", "0"], "penstock: --retry must be"),
     ],
 )
 def test_bad_input_is_one_line_that_names_the_option(jobs, penstock, arguments, said):
@@ -204,6 +206,12 @@ def test_a_failed_export_leaves_the_file_that_was_there(jobs, penstock):
     assert done.code == 2
     assert (jobs / "x.csv").read_text() == "kept"
     assert penstock("export", "missing.db", "--to", "x.txt").code == 2
+    penstock("map", "jobs:nothing", "--over", "r.csv", "--to", "o.db")
+    done = penstock("export", "o.db", "--to", "x.csv", "--table", "row")
+    assert done.code == 2
+    assert "o.db: no run has written to table row; runs have written to: table rows" in done.err
+    assert (jobs / "x.csv").read_text() == "kept"
+    assert penstock("export", "o.db", "--to", "x.csv").out == "x.csv: 0 rows\n"
 
 
 def test_killed_twice_each_row_is_there_once_and_at_most_what_was_in_flight_is_called_again(jobs, penstock):

@@ -229,6 +229,20 @@ async def test_a_run_keeps_to_its_source(table):
         await penstock.keyed("ab", key=str, name="letters").to(table, run="r")
 
 
+async def test_a_run_that_has_read_nothing_may_have_another_source(table):
+    """A wrong name of a file would else need another name of the run."""
+
+    def broken():
+        raise OSError("no such file")
+        yield
+
+    with pytest.raises(OSError, match="no such file"):
+        await penstock.keyed(broken, key=str, name="letters").to(table, run="r")
+    assert (await deliver(table)).delivered == 3
+    with pytest.raises(StoreError, match="over numbers, not over letters"):
+        await penstock.keyed("ab", key=str, name="letters").to(table, run="r")
+
+
 class Other(SqliteTable):
     """A table that says what it is."""
 

@@ -49,7 +49,7 @@ def run(paths: list[str], target: str, options: dict[str, Any], asked: Asked, *,
             return NOT_DONE
         return SOME_FAILED if failure is not None or report.failed or nothing else DONE
 
-    return guarded(command)
+    return guarded(command, key="--api-key")
 
 
 def _nothing_matches(paths: list[str], options: dict[str, Any]) -> str:

@@ -21,7 +21,7 @@ _OPTIONS = {
     "target": "--to",
     "to": "--to",
     "function": "MODULE:FUNCTION",
-    "key": "--api-key",
+    "attempts": "--retry",
     "k": "-k",
     "paths": "PATH",
     "path": "URLS",
@@ -36,6 +36,7 @@ _OPTIONS = {
             "concurrency",
             "engine",
             "on_error",
+            "key",
             "max_file_size",
             "embedder",
             "model",
@@ -57,10 +58,10 @@ _OPTIONS = {
 _OPTION = re.compile(rf"(?:^|(?<=the option ))({'|'.join(_OPTIONS)})(?= |,)")
 
 
-def spelled(error: OptionError) -> str:
-    """Write the error with the options as they are on the command line."""
+def spelled(error: OptionError, **others: str) -> str:
+    """Write the error with the options as they are on the command line; `others` are spelled as this command does."""
     rule, got, value = str(error).partition(", got ")
-    return _OPTION.sub(lambda found: _OPTIONS[found[1]], rule) + got + value
+    return _OPTION.sub(lambda found: (_OPTIONS | others)[found[1]], rule) + got + value
 
 
 def complain(message: object) -> None:
@@ -85,8 +86,11 @@ def code_of(error: BaseException) -> int:
     return BAD_USAGE if isinstance(error, PathError) or (isinstance(error, StoreError) and not refused) else NOT_DONE
 
 
-def guarded(command: Callable[[], int]) -> int:
-    """Run the command and return its exit code; an error becomes one line and a code that says whose fault it is."""
+def guarded(command: Callable[[], int], **others: str) -> int:
+    """Run the command and return its exit code; an error becomes one line and a code that says whose fault it is.
+
+    `others` are options that this command spells in its own way.
+    """
     try:
         return command()
     except ModuleNotFoundError as error:
@@ -97,7 +101,7 @@ def guarded(command: Callable[[], int]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still to be flushed goes there
         return ended_by(signal.SIGPIPE)
     except (PenstockError, OSError) as error:
-        complain(spelled(error) if isinstance(error, OptionError) else error)
+        complain(spelled(error, **others) if isinstance(error, OptionError) else error)
         return code_of(error)
     except KeyboardInterrupt:
         complain("interrupted")

@@ -1,11 +1,13 @@
 """The texts of `--help`. A backspace alone on a line keeps the paragraph below it as it is written."""
 
 PENSTOCK = """
-Index documents and search them. Fetch many URLs into a table. Run pipelines of steps. Look at durable runs: what is
-done, what has failed, what to do again.
+Call a function for every row of a file. Index documents and search them. Fetch many URLs into a table. Run pipelines
+of steps. Look at durable runs: what is done, what has failed, what to do again.
 
 \b
 Examples:
+  penstock map jobs:summarise --over reviews.csv --to out.db    call a function for every row
+  penstock export out.db --to out.csv         write what it stored to a file
   penstock embed docs --to index.db           make or update an index
   penstock search index.db compress bytes     search it
   penstock fetch urls.csv --to out.db         fetch URLs, one record a key

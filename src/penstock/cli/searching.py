@@ -30,4 +30,4 @@ def run(index: str, question: str, k: int, asked: Asked, *, as_json: bool) -> in
             typer.echo(line)
         return DONE
 
-    return guarded(command)
+    return guarded(command, key="--api-key")

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from shlex import quote
-from typing import Final
+from typing import Final, NoReturn
 
 from penstock.core.log import LOG
 from penstock.durable.fingerprint import changes, code_of
@@ -82,8 +82,12 @@ def _begun(job: Job, journal: Journal) -> Opened:
     before, code = journal.run(options.run), code_of(stages)
     changed: tuple[str, ...] = ()
     codes: MadeBy = ()
+    if before is not None and _is_of_another(job, before):
+        if journal.some_roots(before.number, 1):
+            _refuse_other_ends(job, before)
+        journal.forget_run(before.number)  # nothing is known of it: its source could not be read
+        before = None
     if before is not None:
-        _refuse_other_ends(job, before)
         stages_before = journal.stages(before.number)
         changed = changes(stages_before, stages)
         if changed and options.on_change == "refuse":
@@ -107,14 +111,20 @@ def _begun(job: Job, journal: Journal) -> Opened:
     )
 
 
-def _refuse_other_ends(job: Job, before: RunRecord) -> None:
-    """Raise `StoreError` if the run is over another source or into another sink."""
+def _is_of_another(job: Job, before: RunRecord) -> bool:
+    """Whether the run is over another source or into another sink; a journal of an older format names no sink."""
+    return before.source != job.source.name or before.sink not in {identity_of(job.sink), ""}
+
+
+def _refuse_other_ends(job: Job, before: RunRecord) -> NoReturn:
+    """Raise `StoreError`: the run is over another source or into another sink."""
     source, sink = job.source.name, identity_of(job.sink)
-    said = f"{place_of(job.sink)}: the run {before.name!r} is"
-    if before.source != source:
-        raise StoreError(f"{said} over {before.source}, not over {source}; give this one another name")
-    if before.sink not in {sink, ""}:  # a journal of an older format does not say
-        raise StoreError(f"{said} into {before.sink}, not into {sink}; give this one another name")
+    other = f"over {before.source}, not over {source}"
+    if before.source == source:
+        other = f"into {before.sink}, not into {sink}"
+    raise StoreError(
+        f"{place_of(job.sink)}: the run {before.name!r} is {other}; give this one another name (run=, or --run)"
+    )
 
 
 def redo_by_other_code(journal: Journal, run: int, codes: MadeBy, code: bytes) -> tuple[MadeBy, int, int]:

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from penstock.core.errors import OptionError
-from penstock.durable.journals import SCHEMES
+from penstock.durable.journals import SCHEMES, journal_at
+from penstock.durable.sink import place_of
 from penstock.durable.store_errors import StoreError
 from penstock.sinks.cells import cell
 from penstock.workflows.rows.row_sources import pyarrow
@@ -50,11 +51,14 @@ def export(database: str, to: str, *, table: str = "rows") -> int:
         if not Path(database).exists():
             raise StoreError(f"{database}: no such database")
         sink = SqliteTable(database, table)
+    columns = _ColumnKinds(sink.rows())
+    if not columns.kinds:
+        _check_a_run_is_into(sink)
     folder = Path(to).absolute().parent
     descriptor, part = tempfile.mkstemp(dir=folder, prefix=f".{Path(to).name}.", suffix=".part")
     os.close(descriptor)
     try:
-        number = write(part, sink.rows, _ColumnKinds(sink.rows()))
+        number = write(part, sink.rows, columns)
         Path(part).chmod(0o666 & ~_umask())
         Path(part).replace(to)
     except BaseException:
@@ -62,6 +66,15 @@ def export(database: str, to: str, *, table: str = "rows") -> int:
             Path(part).unlink()
         raise
     return number
+
+
+def _check_a_run_is_into(sink: Any) -> None:
+    """Raise `StoreError` if no run has ever had the table as its sink: it is empty because its name is wrong."""
+    with journal_at(sink).read() as journal:
+        sinks = {run.sink for run in journal.runs()}
+    if sink.identity not in sinks and "" not in sinks:  # a journal of an older format does not say
+        there = ", ".join(sorted(sinks)) or "none"
+        raise StoreError(f"{place_of(sink)}: no run has written to {sink.identity}; runs have written to: {there}")
 
 
 def _umask() -> int:
