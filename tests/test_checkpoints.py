@@ -101,6 +101,12 @@ async def test_a_snapshot_shows_the_order():
         (lambda s: s.checkpoint("a").map(str).checkpoint("a"), "unique in a stream, got 'a' twice"),
         (lambda s: s.checkpoint("a").merge(s.checkpoint("a")), "unique in a stream, got 'a' twice"),
         (lambda s: s.checkpoint("a").merge(s).checkpoint("a"), "unique in a stream, got 'a' twice"),
+        (lambda s: s.checkpoint("a").tee(lambda b: b.checkpoint("a")), "unique in a stream, got 'a' twice"),
+        (
+            lambda s: s.tee(lambda b: b.checkpoint("a"), lambda b: b.checkpoint("a")),
+            "unique in a stream, got 'a' twice",
+        ),
+        (lambda s: s.tee(lambda b: b.checkpoint("a")).checkpoint("a"), "unique in a stream, got 'a' twice"),
     ],
 )
 def test_what_breaks_its_rule_raises_when_it_is_built(build, message):

@@ -98,7 +98,7 @@ def checkpoint(name: str, keep: Kept, fold: Callable[[Any, Any], Any] | None, in
         return Passing(scope, upstream, f"checkpoint({checked})", note)
 
     text = call("checkpoint", repr(checked), keep=None if keep == "last" else keep)
-    return Operator("checkpoint", open_stage, ordered=True, text=text, checkpoint=checked)
+    return Operator("checkpoint", open_stage, item_by_item=True, ordered=True, text=text, checkpoints=(checked,))
 
 
 def _inside(note: Callable[[Any], Any]) -> Callable[[Any], Any]:

@@ -5,7 +5,7 @@ A run opens its stages from this. Others may walk it too, as a durable run does:
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, override
 
@@ -64,22 +64,18 @@ class Description:
         """Add an operator.
 
         Raises:
-            OptionError: it is a checkpoint, and one of its name is there.
+            OptionError: it is a checkpoint, or has one, and one of its name is there.
         """
-        self.refuse_names(operator.checkpoint)
+        refuse_twice((*self.checkpoints(), *operator.checkpoints) if operator.checkpoints else ())
         return Description(self.origin, (*self.operators, operator))
 
     def checkpoints(self) -> Iterator[str]:
-        """Give the names of its checkpoints, also of those above what it combines."""
+        """Give the names of its checkpoints, also of those above what it combines, and in branches."""
         if isinstance(self.origin, Combined):
             for part in self.origin.parts:
                 yield from part.checkpoints()
-        yield from (each.checkpoint for each in self.operators if each.checkpoint)
-
-    def refuse_names(self, name: str) -> None:
-        """Raise `OptionError` if it has a checkpoint of that name; "" is none."""
-        if name and name in self.checkpoints():
-            raise OptionError(f"names of checkpoints must be unique in a stream, got {name!r} twice")
+        for operator in self.operators:
+            yield from operator.checkpoints
 
     def refuse_opening(self) -> None:
         """Raise if it cannot be opened: its source has been read, or a stage has `memo=True`, which needs a sink."""
@@ -111,15 +107,20 @@ class Description:
         return stage
 
 
+def refuse_twice(checkpoints: Iterable[str]) -> None:
+    """Raise `OptionError` if two checkpoints of a stream have one name."""
+    for name, times in Counter(checkpoints).items():
+        if times > 1:
+            raise OptionError(f"names of checkpoints must be unique in a stream, got {name!r} twice")
+
+
 def combined(kind: Combination, parts: tuple[Description, ...], text: str) -> Combined:
     """Make the origin that combines these streams.
 
     Raises:
         OptionError: two of them have checkpoints of one name.
     """
-    names = [name for each in parts for name in each.checkpoints()]
-    if twice := [name for name, times in Counter(names).items() if times > 1]:
-        raise OptionError(f"names of checkpoints must be unique in a stream, got {twice[0]!r} twice")
+    refuse_twice(name for each in parts for name in each.checkpoints())
 
     def open_parts(scope: Scope, in_order: bool) -> Stage[Any]:  # noqa: FBT001 -- as all
         return kind.stage(scope, [each.open(scope, in_order=in_order or kind.shows_order) for each in parts])

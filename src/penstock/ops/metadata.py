@@ -114,7 +114,7 @@ def with_metadata(share: float, above: Iterable[Operator], *, is_combined: str) 
     if is_combined:
         raise OptionError(f"with_metadata cannot stand behind {is_combined}: its items have no one source")
     for each in above:
-        if not each.item_by_item and not each.checkpoint:
+        if not each.item_by_item:
             raise OptionError(f"with_metadata cannot stand behind {each.name}: it stands behind what acts item by item")
 
     def open_stage(scope: Scope, upstream: Stage[Any], _adapt: object, _in_order: bool) -> Stage[Any]:  # noqa: FBT001 -- as all

@@ -50,7 +50,7 @@ class Operator:
         text: the call that made it, in a line.
         runs_elsewhere: whether its function runs in other processes.
         follows: opens the stages above it, if it wants to know where their items come from.
-        checkpoint: the name by which the state of the run knows what it keeps, or "".
+        checkpoints: the names by which the state of the run knows what it keeps, also in its branches.
     """
 
     name: str
@@ -60,7 +60,7 @@ class Operator:
     ordered: bool | None = True
     text: str = ""
     runs_elsewhere: bool = False
-    checkpoint: str = ""
+    checkpoints: tuple[str, ...] = ()
     follows: "Following | None" = None
 
     def shows_order(self, in_order: bool) -> bool:  # noqa: FBT001 -- it is what the answer may be
@@ -69,9 +69,9 @@ class Operator:
 
     def check_durable(self) -> None:
         """Raise OptionError if it cannot be part of a durable run."""
-        if self.checkpoint:
+        for name in self.checkpoints:
             raise OptionError(
-                f"checkpoint({self.checkpoint}) cannot be part of a durable run: it is a snapshot in memory, and no "
+                f"checkpoint({name}) cannot be part of a durable run: it is a snapshot in memory, and no "
                 "place to resume from"
             )
         if not self.item_by_item:

@@ -172,4 +172,5 @@ def teeing(
         return Merge(scope, ends)
 
     shows_order = any(description.orders(in_order=False)[0] for _, description in branches)
-    return Operator("tee", open_stage, ordered=True if shows_order else None, text=text)
+    kept = tuple(name for _, description in branches for name in description.checkpoints())
+    return Operator("tee", open_stage, ordered=True if shows_order else None, text=text, checkpoints=kept)
