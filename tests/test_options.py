@@ -64,7 +64,26 @@ def test_a_bad_option_raises_when_the_stream_is_built(operator, option, value, m
 async def test_for_each_has_the_options_of_map(option, value, message):
     with pytest.raises(OptionError) as raised:
         await NUMBERS.for_each(work, **{option: value})
-    assert str(raised.value) == message
+    assert str(raised.value) == message.replace(", 'return'", "")
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: penstock.jsonl("x.jsonl", on_error="return"),
+        lambda: penstock.csv("x.csv", on_error="return"),
+        lambda: asyncio.run(NUMBERS.for_each(work, on_error="return")),
+    ],
+)
+def test_failures_are_results_only_where_somebody_gets_them(build):
+    """`for_each` would lose them, and sources give rows."""
+    with pytest.raises(OptionError, match=r"^on_error must be one of 'raise', 'skip', 'collect', got 'return'$"):
+        build()
+
+
+def test_concurrency_of_flat_map_does_not_adapt():
+    with pytest.raises(OptionError, match=r"^concurrency must be an int >= 1 for flat_map, got Adaptive\("):
+        NUMBERS.flat_map(work, concurrency=penstock.Adaptive())
 
 
 @pytest.mark.parametrize("function", [penstock.parallel_map, penstock.parallel_filter])

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal, Unpack, overload, override
 from penstock.core import validate
 from penstock.core.errors import OptionError
 from penstock.core.outcome import Result
-from penstock.core.plan import OnError, OutOfBand, Plan
+from penstock.core.plan import OUT_OF_BAND, OnError, OutOfBand, Plan
 from penstock.core.retry import Seconds
 from penstock.core.scope import Scope
 from penstock.core.stage import Stage
@@ -564,6 +564,7 @@ class Stream(Readable[T_co]):
         Nobody sees an order here, so items come to `fn` as the stages above finish them, unless these have
         `ordered=True`.
         """
+        validate.one_of("on_error", on_error, OUT_OF_BAND)  # nobody would see the results
         await self._with(work(FOR_EACH, fn, on_error=on_error, **options)).drain()
 
 

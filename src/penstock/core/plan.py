@@ -54,7 +54,8 @@ type OnError = Literal["raise", "skip", "collect", "return"]
 type OutOfBand = Literal["raise", "skip", "collect"]
 """The values of `on_error` that leave the type of the results as it is."""
 
-ON_ERROR: Final[tuple[OnError, ...]] = ("raise", "skip", "collect", "return")
+OUT_OF_BAND: Final[tuple[OutOfBand, ...]] = ("raise", "skip", "collect")
+ON_ERROR: Final[tuple[OnError, ...]] = (*OUT_OF_BAND, "return")
 
 
 @dataclass(frozen=True, slots=True)

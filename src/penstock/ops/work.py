@@ -233,6 +233,8 @@ def checked_settings(kind: Kind, fn: Callable[[Any], Any], options: AllOptions) 
 def _checked_concurrency(kind: Kind, concurrency: int | Adaptive | None) -> int | Adaptive | None:
     if concurrency is None or (kind.adapts and isinstance(concurrency, Adaptive)):
         return concurrency
+    if isinstance(concurrency, Adaptive):
+        raise OptionError(f"concurrency must be an int >= 1 for {kind.name}, got {shown(concurrency)}")
     return validate.whole("concurrency", concurrency, least=1)
 
 

@@ -14,7 +14,7 @@ from typing import Any, Final, cast
 from penstock.core import validate
 from penstock.core.errors import OptionError, SourceError
 from penstock.core.log import LOG
-from penstock.core.plan import OutOfBand
+from penstock.core.plan import OUT_OF_BAND, OutOfBand
 from penstock.durable.ledger import Identity
 from penstock.sources.paths import key_of
 from penstock.sources.read_ahead import Reading, read_ahead
@@ -80,6 +80,7 @@ def csv(
     )
     by = f" by {key!r}" if isinstance(key, str) else ""
     identity = Identity(f"csv {key_of(form.path)}{by}", key=form.key_of, version=_version)
+    validate.one_of("on_error", on_error, OUT_OF_BAND)
     return read_ahead("csv", form.read, identity, size=_size).map(_fields, name="csv", on_error=on_error)
 
 

@@ -11,7 +11,7 @@ from typing import Any, Final, cast
 from penstock.core import validate
 from penstock.core.errors import SourceError
 from penstock.core.log import LOG
-from penstock.core.plan import OutOfBand
+from penstock.core.plan import OUT_OF_BAND, OutOfBand
 from penstock.durable.ledger import Identity
 from penstock.sources.paths import key_of
 from penstock.sources.read_ahead import Reading, read_ahead
@@ -65,7 +65,9 @@ def jsonl(
         identity = Identity(
             f"jsonl {key_of(lines.path)} by {key!r}", key=lambda line: _key_in(line, name), version=_digest
         )
-    return read_ahead("jsonl", lines.read, identity, size=_size).map(_value, name="json", on_error=on_error)
+    return read_ahead("jsonl", lines.read, identity, size=_size).map(
+        _value, name="json", on_error=validate.one_of("on_error", on_error, OUT_OF_BAND)
+    )
 
 
 @dataclass(frozen=True, slots=True, repr=False)
