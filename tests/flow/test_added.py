@@ -532,6 +532,17 @@ async def test_a_transform_is_opened_once_a_run_and_cannot_be_part_of_a_durable_
         keyed.deliver(SqliteTable("x", "t"), run="r")
 
 
+async def test_a_transform_that_reads_one_item_too_many_is_named():
+    """`anext` without a default at the end is the usual mistake."""
+    with pytest.raises(penstock.WorkRaised, match="transform 'pairs' raised StopAsyncIteration"):
+        await stream(range(3)).add(transform("pairs", strictly_pairs)).to_list()
+
+
+async def strictly_pairs(items):
+    async for item in items:
+        yield item, await anext(items)
+
+
 async def test_stop_lets_a_transform_finish():
     """A run that is stopped takes nothing more: what the transform holds still comes."""
 

@@ -245,7 +245,7 @@ class Transforming[T, U](Stage[U]):
     def _failed_with(self, error: BaseException) -> None:
         if error is self._failure:  # it comes back from where it was raised
             return
-        failed = Failed(as_failure(error), max(self._taken - 1, 0), self._item, self.name)
+        failed = Failed(as_failure(error, f"transform {self.name!r}"), max(self._taken - 1, 0), self._item, self.name)
         if self._held:
             self._held = False
             self._item = None
