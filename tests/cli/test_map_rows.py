@@ -6,12 +6,15 @@ import sqlite3
 import subprocess
 import sys
 import time
+from datetime import date
 
 import pytest
 from tests.postgres import needs_postgres
 
 from penstock.core.errors import OptionError
+from penstock.durable import StoreError
 from penstock.workflows import map_rows
+from penstock.workflows.rows.exporting import export
 from penstock.workflows.rows.map_job import rate_of
 from penstock.workflows.rows.row_function import rows_by
 from penstock.workflows.rows.row_sinks import open_out
@@ -254,7 +257,7 @@ def test_from_postgres_into_postgres(jobs, penstock, postgres):
 
 def test_rates_and_places_that_break_their_rules(tmp_path):
     assert repr(rate_of("500/min")) == repr(rate_of(" 500/minute"))
-    for text in ("0/s", "-1/s", "5/day", "x/s", "5"):
+    for text in ("0/s", "²/s", "-1/s", "5/day", "x/s", "5"):
         with pytest.raises(OptionError, match="rate must be"):
             rate_of(text)
     with pytest.raises(OptionError, match="key must name the column"):
@@ -289,3 +292,92 @@ async def test_from_python_a_function_is_an_argument(tmp_path):
     assert sorted(row["double"] for row in rows_in(to)) == [4, 6]
     with pytest.raises(OptionError, match="function must be"):
         await map_rows(5, "r.jsonl", to)
+
+
+def test_a_run_that_waits_for_a_line_of_standard_input_is_stopped_by_one_ctrl_c(jobs):
+    """Trap: a thread that waits in a read cannot be stopped."""
+    command = [sys.executable, "-m", "penstock", "map", "jobs:counted", "--over", "-", "--to", "o.db"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, cwd=jobs, **pipes) as running:
+        running.stdin.write(b'{"id": 1}\n\n{"id"')
+        running.stdin.flush()
+        while running.poll() is None and calls_in(jobs) < 1:
+            time.sleep(0.005)
+        running.send_signal(signal.SIGINT)
+        code = running.wait(30)
+    assert code == 130
+    assert [row["id"] for row in rows_in(jobs / "o.db")] == [1]
+
+
+@pytest.mark.parametrize("to", ["x.parquet", "x.csv", "x.jsonl"])
+def test_bytes_and_dates_are_exported(jobs, tmp_path, to):
+    """Trap: lines of JSON ended at the first bytes, and text in Parquet stood in quotes."""
+
+    class Table:
+        def rows(self):
+            return iter([{"raw": b"\0\xff", "on": date(2026, 2, 28), "any": 1}, {"any": b"a"}, {"any": "b"}])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("penstock.sinks.SqliteTable", lambda *_: Table())
+        (jobs / "o.db").touch()
+        assert export(str(jobs / "o.db"), str(tmp_path / to)) == 3
+    if to == "x.parquet":
+        found = pytest.importorskip("pyarrow.parquet").read_table(tmp_path / to).to_pylist()
+        assert found[0] == {"raw": b"\0\xff", "on": "2026-02-28", "any": "1"}
+        assert [row["any"] for row in found] == ["1", "61", "b"]
+    elif to == "x.csv":
+        assert (tmp_path / to).read_text() == "raw,on,any\n00ff,2026-02-28,1\n,,61\n,,b\n"
+    else:
+        assert (
+            tmp_path / to
+        ).read_text() == '{"raw": "00ff", "on": "2026-02-28", "any": 1}\n{"any": "61"}\n{"any": "b"}\n'
+
+
+def test_a_table_that_changes_while_it_is_exported_is_told(jobs):
+    class Table:
+        looks = 0
+
+        def rows(self):
+            self.looks += 1
+            return iter([{"n": self.looks / 2}] if self.looks > 1 else [{"n": 1}])
+
+    changing = Table()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("penstock.sinks.SqliteTable", lambda *_: changing)
+        (jobs / "o.db").touch()
+        with pytest.raises(StoreError, match="the column 'n' has changed while the table was read"):
+            export(str(jobs / "o.db"), str(jobs / "x.csv"))
+    assert not (jobs / "x.csv").exists()
+
+
+async def test_a_file_that_cannot_be_read_is_what_on_error_says(tmp_path, monkeypatch):
+    """Trap: it was always set aside."""
+    for name in ("a.txt", "b.txt"):
+        (tmp_path / name).write_text(name)
+
+    def read_text(file):
+        if file.key == "a.txt":
+            raise PermissionError("a.txt")
+        return file.key
+
+    monkeypatch.setattr("penstock.sources.files.File.read_text", read_text)
+    found = await open_rows(str(tmp_path), texts=True, on_error="skip").to_list()
+    assert [row["text"] for row in found] == ["b.txt"]
+    with pytest.raises(PermissionError):
+        await open_rows(str(tmp_path), texts=True, on_error="raise").to_list()
+
+
+def test_a_module_that_cannot_be_imported_is_one_line(jobs, penstock):
+    (jobs / "wrong.py").write_text("def x(:")
+    done = penstock("map", "wrong:x", "--over", "r.jsonl", "--to", "o.db")
+    assert (done.code, done.err.count("\n")) == (2, 1)
+    assert "the module 'wrong' cannot be imported: SyntaxError" in done.err
+
+
+@needs_postgres
+def test_a_dry_run_shows_no_password_wherever_it_stands(jobs, penstock):
+    to = "postgresql://me:hush@127.0.0.1:1/shop?password=hush2"
+    done = penstock("map", "jobs:value", "--over", "r.jsonl", "--to", to, "--dry-run")
+    assert done.code == 0
+    assert "into postgresql://me@127.0.0.1:1/shop\n" in done.err
+    assert "hush" not in done.out + done.err

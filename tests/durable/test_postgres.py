@@ -23,6 +23,8 @@ pytest.importorskip("psycopg")
 import penstock
 from penstock.durable import HeldError, StoreError, dead_roots, discard, forget, redo, runs
 from penstock.durable.postgres.postgres_journal import PostgresJournal
+from penstock.durable.postgres.writing_session import WritingSession
+from penstock.durable.store_errors import LostTransactionError
 
 from .postgres_killing import SERVER, Campaign
 
@@ -162,6 +164,29 @@ async def test_text_for_another_type_is_read_by_the_server(dsn):
     }
     errors = await refused(sink, {"n": None}, {"n": 1, "w": "abcd"}, {"n": 1, "other": 2}, run="more")
     assert ["null value" in errors[0], "too long" in errors[1], "not among the columns" in errors[2]] == [True] * 3
+
+
+async def test_names_with_percent_signs_are_names(dsn):
+    """Trap: in a statement that comes with values they stand for one."""
+    sink = table(dsn, "t%s", key="k%s")
+    assert await refused(sink, {"k%s": 1, "50%": 1}, {"k%s": 1}, {"k%s": 2, "50%": 1.5}) == [
+        "RowError: the key column 'k%s' must differ in every row, got 1, which a row of root 0 has"
+    ]
+    assert [row["50%"] for row in sink.rows()] == [1.0, 1.5]
+    redo(sink, run="r", which="all")
+    assert (await put(sink, {"k%s": 1}, {"k%s": 3}, {"k%s": 2}, run="r")).redone == 3
+
+
+async def test_what_no_row_can_have_is_the_failure_of_its_root(dsn):
+    """Trap: it ended the run."""
+    sink = table(dsn, columns={"n": "bigint", "list": "text[]"})
+    plain = "RowError: the column 'list' is an array, and takes lists of plain values, got "
+    rows = {"n": 1, "list": ["x"]}, {"list": {"a": 1}}, {"list": [[{"a": 1}]]}
+    assert await refused(sink, *rows) == [plain + "{'a': 1}", plain + "[[{'a': 1}]]"]
+    many = {f"c{number}": number for number in range(1_700)}
+    assert await refused(table(dsn, "wide"), {"n": 1}, many, run="wide") == [
+        "RefusedRowError: tables can have at most 1600 columns"
+    ]
 
 
 async def test_names_are_as_they_are_given(postgres, dsn):
@@ -361,6 +386,48 @@ async def test_a_commit_whose_reply_is_lost_is_looked_up_before_anything_is_sent
         assert not proxy.cuts, "no COMMIT was cut"
         assert (report.delivered, report.dead) == (200, 0)
         all_there(table(dsn))
+
+
+async def test_a_lost_commit_is_asked_about_until_there_is_an_answer(dsn, monkeypatch):
+    """Trap: the connection is lost once more while it asks, and the transaction, which is committed, is done again."""
+    come_back, failing = WritingSession._come_back, iter([True])
+
+    def comes_back_later(session):
+        if next(failing, False):
+            raise LostTransactionError("lost once more")
+        come_back(session)
+
+    with Cutting(dsn) as proxy:
+
+        async def cut():
+            monkeypatch.setattr(WritingSession, "_come_back", comes_back_later)
+            proxy.cuts = ["after"]
+
+        report = await numbers(gate=cut, at=20).to(table(proxy.dsn), run="r")
+        assert (report.delivered, report.dead, list(failing)) == (200, 0, [])
+        all_there(table(dsn))
+
+
+def test_a_server_that_crashed_gives_no_number_of_a_root_twice(postgres, dsn):
+    """Trap: it forgets that a sequence went on, if that was not committed, and the writer still has the numbers."""
+    with closing(table(dsn).open("process")) as store:
+        with pytest.raises(ZeroDivisionError), store.transaction():
+            store.journal._numbers(1)
+            raise ZeroDivisionError
+        postgres.ask(dsn, "SELECT pg_terminate_backend(pid, 10000) FROM pg_locks WHERE locktype = 'advisory'")
+        postgres.ask(dsn, "SELECT setval('penstock_numbers', 1, false)")  # as after a crash
+        with store.transaction():
+            (number,) = store.journal._numbers(1)
+        assert postgres.ask(dsn, "SELECT nextval('penstock_numbers')") != [(number,)]
+
+
+def test_savepoints_of_a_transaction_are_not_one_inside_the_other(dsn):
+    """Trap: ten thousand of them took half a minute."""
+    message = 'savepoint "penstock" does not exist'
+    with closing(table(dsn).open("process")) as store, pytest.raises(StoreError, match=message), store.transaction():
+        with store._session.savepoint():
+            pass
+        store._session.execute("ROLLBACK TO SAVEPOINT penstock")
 
 
 def test_a_writer_that_was_taken_for_dead_commits_nothing_any_more(postgres, dsn):

@@ -14,6 +14,7 @@ from penstock.cli.printing import counted
 from penstock.cli.watching import Shown, watched
 from penstock.core.errors import OptionError
 from penstock.core.text import escaped as shown
+from penstock.durable.journals import SCHEMES
 
 if TYPE_CHECKING:
     from penstock.durable.report import RunReport
@@ -48,9 +49,12 @@ def _dry(job: "MapJob") -> int:
 
 
 def _place(text: str) -> str:
-    """Show a place without a password."""
-    scheme, there, rest = text.partition("://")
-    return shown(f"{scheme}{there}{rest.rpartition('@')[2]}") if there else shown(text)
+    """Show a place, without the password that a connection string may have in several places."""
+    if not text.startswith(SCHEMES):
+        return shown(text)
+    from penstock.durable.postgres.postgres_connection import Address  # noqa: PLC0415 -- its library is an extra
+
+    return shown(Address("place", text).place)
 
 
 def _run(job: "MapJob", *, as_json: bool) -> int:

@@ -182,7 +182,7 @@ class PostgresColumns:
         if kind in {"jsonb", "json"}:
             return [value if value is None or isinstance(value, Json) else _as_json(value) for value in values]
         if kind.endswith("[]"):
-            return [_as_array(value) if isinstance(value, Json) else value for value in values]
+            return [_as_array(name, value) if isinstance(value, Json) else value for value in values]
         wrong = next(value for value in values if value is not None and type(value) not in _fitting(kind))
         raise RowError(
             f"the column {name!r} is of type {kind}, got {shown(wrong)}; columns={{{name!r}: ...}} declares another"
@@ -191,8 +191,9 @@ class PostgresColumns:
     def _widen(self, name: str) -> None:
         """Let a column of whole numbers have parts, if none of its numbers is changed by it."""
         table, column = self._table, sql.Identifier(name)
-        far = sql.SQL("SELECT EXISTS (SELECT FROM {} WHERE abs({}::numeric) > %s)").format(table, column)
-        if self._connection.one(far, (_EXACT,))[0]:
+        exact = sql.Literal(_EXACT)  # no value: names may have percent signs
+        far = sql.SQL("SELECT EXISTS (SELECT FROM {} WHERE abs({}::numeric) > {})").format(table, column, exact)
+        if self._connection.one(far)[0]:
             raise RowError(
                 f"the column {name!r} has whole numbers that no number with parts can be, got one with parts"
             )
@@ -270,10 +271,17 @@ def _as_json(value: PostgresCell) -> Json:
     return Json(dumps(str(value) if isinstance(value, str) else value, ensure_ascii=False))
 
 
-def _as_array(value: Json) -> Any:
+def _as_array(name: str, value: Json) -> Any:
     from json import loads  # noqa: PLC0415 -- rare
 
-    return loads(value)
+    found = loads(value)
+    if found.__class__ is not list or _has_mapping(found):
+        raise RowError(f"the column {name!r} is an array, and takes lists of plain values, got {shown(found)}")
+    return found
+
+
+def _has_mapping(values: Iterable[Any]) -> bool:
+    return any(each.__class__ is dict or (each.__class__ is list and _has_mapping(each)) for each in values)
 
 
 def _not_ours(name: str) -> str:

@@ -14,6 +14,7 @@ from penstock.durable.postgres.postgres_connection import (
     KeyRefusalError,
     PostgresConnection,
     RefusalError,
+    beside_values,
     quoted,
 )
 from penstock.durable.postgres.postgres_journal import PostgresJournal
@@ -142,6 +143,7 @@ class PostgresStore:
             self._session.begin()
             self.journal: PostgresJournal = PostgresJournal(self._session)
             self._table = sql.Identifier(self._session.schema, sink.table)
+            self._beside_values = beside_values(self._session.schema, sink.table)
             with self._session.transaction():
                 self._columns = PostgresColumns(
                     self._session, self._table, sink.table, key=sink.key, fixed=sink.columns
@@ -227,7 +229,7 @@ class PostgresStore:
     def replace(self, root: RootId, rows: Iterable[PostgresRow]) -> None:
         """Replace the rows of the root by `rows`."""
         if self._columns.known:
-            delete = sql.SQL("DELETE FROM {} WHERE {} = %s").format(self._table, sql.Identifier(ROOT))
+            delete = sql.SQL("DELETE FROM {} WHERE {} = %s").format(self._beside_values, sql.Identifier(ROOT))
             self._session.execute(delete, (root.number,))
         for names, alike in groupby(rows, key=_names_of):
             for some in batched(alike, _TOGETHER):
@@ -264,12 +266,12 @@ class PostgresStore:
         """Return the error for the first of these rows that has the key of a row that is there, or of another one."""
         key = self._sink.key
         places = [names.index(name) for name in key]
-        same = sql.SQL(" AND ").join(sql.SQL("there.{} = %s").format(sql.Identifier(name)) for name in key)
+        same = sql.SQL(" AND ").join(sql.SQL("there.{} = %s").format(beside_values(name)) for name in key)
         whose = sql.SQL(
             "SELECT owner.id, owner.key, owner.run = own.run AND owner.times < own.times FROM {} AS there "
             "LEFT JOIN penstock_roots AS owner ON owner.id = there.{} "
             "JOIN penstock_roots AS own ON own.id = %s WHERE {}"
-        ).format(self._table, sql.Identifier(ROOT), same)
+        ).format(self._beside_values, sql.Identifier(ROOT), same)
         seen: set[tuple[PostgresCell, ...]] = set()
         for row in rows:
             values = tuple(row[place] for place in places)
@@ -304,7 +306,7 @@ class PostgresStore:
             if self._session.one(whole) == self._session.one(_COUNTED, (self._sink.identity,)):
                 return ()
             there = sql.SQL("SELECT {} AS root, count(*) AS number FROM {} GROUP BY 1").format(
-                sql.Identifier(ROOT), self._table
+                sql.Identifier(ROOT), self._beside_values
             )
         lost = sql.SQL(
             "SELECT id, coalesce(number, 0) FROM penstock_roots LEFT JOIN ({}) AS there ON root = id "

@@ -92,6 +92,16 @@ _GONE: Final = (errors.AdminShutdown, errors.CrashShutdown, errors.CannotConnect
 """What a server says that is about to end a session."""
 
 
+_REFUSALS: Final = (
+    psycopg.IntegrityError,
+    psycopg.DataError,
+    errors.ProgramLimitExceeded,
+    errors.StatementTooComplex,
+    errors.TooManyColumns,
+)
+"""What is said of a row, or of a value of it."""
+
+
 class RefusalError(StoreError):
     """The server refuses a row, or a value of it."""
 
@@ -237,7 +247,7 @@ class PostgresConnection:
             return StoreFullError(f"{self.place}: the disk is full")
         if isinstance(error, errors.UniqueViolation):
             return KeyRefusalError(_line(error))
-        if isinstance(error, psycopg.IntegrityError | psycopg.DataError | errors.ProgramLimitExceeded):
+        if isinstance(error, _REFUSALS):
             return RefusalError(_line(error))
         if connection is not None and (connection.closed or isinstance(error, _GONE)):
             connection.close()
@@ -305,11 +315,17 @@ class WritingConnection(PostgresConnection):
         except RefusalError:
             self.execute("ROLLBACK TO SAVEPOINT penstock")
             raise
+        self.execute("RELEASE SAVEPOINT penstock")  # else the next one is inside it: n of them cost n * n
 
 
 def quoted(name: str) -> str:
     """Quote a name for SQL."""
     return '"' + name.replace('"', '""') + '"'
+
+
+def beside_values(*names: str) -> sql.SQL:
+    """Quote a name, or a schema and a name, for a statement that comes with values: a percent sign is doubled there."""
+    return sql.SQL(cast("LiteralString", ".".join(map(quoted, names)).replace("%", "%%")))
 
 
 def _line(error: Exception) -> str:

@@ -40,10 +40,16 @@ class PostgresJournal(PostgresReader):
         super().__init__(session)
         self._session = session
         self._free: list[int] = []
+        self._taken_on = session.connected
         self.deaths: PostgresDeaths = PostgresDeaths(session)
 
     def _numbers(self, number: int) -> list[int]:
-        """Take numbers for new roots, in their order; those of a transaction that fails are given to nobody."""
+        """Take numbers for new roots, in their order; those of a transaction that fails are given to nobody.
+
+        A server that crashed may have forgotten that they are taken, if their transaction was not committed.
+        """
+        if self._taken_on != self._session.connected:
+            self._taken_on, self._free = self._session.connected, []
         while len(self._free) < number:
             (first,) = self._session.one("SELECT nextval('penstock_numbers')")
             self._free += range(first, first + NUMBERS)

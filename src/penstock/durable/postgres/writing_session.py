@@ -32,6 +32,9 @@ _ENDING: Final = 0.3
 
 _BETWEEN: Final = 0.05
 
+_ASKED: Final = 10
+"""How often it is asked whether a transaction is committed: nothing else may be taken for the answer."""
+
 _TAKE: Final = "SELECT pg_try_advisory_lock(%s, %s::regnamespace::oid::int)"
 HOLDERS: Final = """
 SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND classid = %s AND objid = %s::regnamespace AND granted
@@ -41,7 +44,11 @@ _BEGIN: Final = "UPDATE penstock_journal SET serial = serial + 1 WHERE epoch = %
 
 
 class WritingSession(WritingConnection):
-    """A connection with the lock of its schema, for one writer."""
+    """A connection with the lock of its schema, for one writer.
+
+    Attributes:
+        connected: how often it had to connect again.
+    """
 
     def __init__(self, address: Address, schema: str | None, durability: Durability) -> None:
         """Connect and take the lock; raise `HeldError` if somebody has it."""
@@ -49,6 +56,7 @@ class WritingSession(WritingConnection):
         self._epoch = 0
         self._serial = 0
         self._process = 0
+        self.connected: int = 0
         super().__init__(address, schema)
         try:
             self._settings()
@@ -122,15 +130,21 @@ class WritingSession(WritingConnection):
     def _come_back(self) -> None:
         """Connect again and take the lock again, from the server's rest of our last session if it has to be."""
         lost = self._process
+        self.connected += 1
         self.reconnect()
         self._settings()
         self._take(lost)
 
     def _is_committed(self) -> bool:
-        """Whether the last transaction is committed, whose end nobody has told."""
-        self._come_back()
-        epoch, serial = self.one("SELECT epoch, serial FROM penstock_journal")
-        return bool((epoch, serial) == (self._epoch, self._serial + 1))
+        """Whether the last transaction is committed, whose end nobody has told; asked until there is an answer."""
+        for _ in range(_ASKED):
+            with suppress(LostTransactionError):
+                self._come_back()
+                epoch, serial = self.one("SELECT epoch, serial FROM penstock_journal")
+                return bool((epoch, serial) == (self._epoch, self._serial + 1))
+        raise StoreError(
+            f"{self.place}: the connection is lost again and again; the same run again finds what was committed"
+        )
 
     def _settings(self) -> None:
         if self._durability == "power":

@@ -20,6 +20,9 @@ from penstock.workflows.rows.row_sources import pyarrow
 _AT_ONCE: Final = 10_000
 """Rows that are encoded together."""
 
+_JSON: Final = frozenset((bool, int, float, dict, list))
+"""Types of values that are JSON in a column of text."""
+
 type ExportedRows = Iterable[dict[str, Any]]
 
 
@@ -58,7 +61,7 @@ def export(database: str, to: str, *, table: str = "rows") -> int:
     descriptor, part = tempfile.mkstemp(dir=folder, prefix=f".{Path(to).name}.", suffix=".part")
     os.close(descriptor)
     try:
-        number = write(part, sink.rows, columns)
+        number = write(part, lambda: columns.checked(sink.rows()), columns)
         Path(part).chmod(0o666 & ~_umask())
         Path(part).replace(to)
     except BaseException:
@@ -94,6 +97,14 @@ class _ColumnKinds:
                 if value is not None:
                     kinds.add(value.__class__)
 
+    def checked(self, rows: ExportedRows) -> Iterator[dict[str, Any]]:
+        """Give the rows; raise `StoreError` if a run has given the table other columns, or other types, since."""
+        for row in rows:
+            for name, value in row.items():
+                if name not in self.kinds or (value is not None and type(value) not in self.kinds[name]):
+                    raise StoreError(f"the column {name!r} has changed while the table was read: export it again")
+            yield row
+
     @property
     def names(self) -> list[str]:
         return list(self.kinds)
@@ -118,14 +129,16 @@ def _csv(path: str, rows: Any, columns: _ColumnKinds) -> int:
 
 
 def _json(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False, default=cell)
+    return json.dumps(value, ensure_ascii=False, default=_text)
+
+
+def _text(value: object) -> Any:
+    """Return what stands for a value that JSON has not: of bytes their hexadecimal digits."""
+    return value.hex() if isinstance(value, bytes) else cell(value)
 
 
 def _in_csv(value: object) -> object:
-    if isinstance(value, bytes):
-        return value.hex()
-    given: Any = value
-    return _json(given) if isinstance(value, dict | list) else value
+    return _as_text(value) if value is not None and not isinstance(value, int | float) else value
 
 
 def _parquet(path: str, rows: Any, columns: _ColumnKinds) -> int:
@@ -145,8 +158,8 @@ def _held(rows: ExportedRows, kinds: dict[str, tuple[Any, bool]]) -> Iterator[di
         yield {name: _as_text(value) if kinds[name][1] and value is not None else value for name, value in row.items()}
 
 
-def _as_text(value: object) -> str:
-    return value if isinstance(value, str) else _json(value)
+def _as_text(value: Any) -> str:
+    return _json(value) if value.__class__ in _JSON else str(_text(value))
 
 
 def _arrow_type(arrow: Any, found: set[type]) -> tuple[Any, bool]:

@@ -120,7 +120,12 @@ class MapJob:
         self._run: DurableRun | None = None
         self._stopped = False
         self.rows: Stream[Any] = open_rows(
-            self.over, key=self.key, query=self.query, glob=self.glob, texts=Arguments(self._fn).wants("text")
+            self.over,
+            key=self.key,
+            query=self.query,
+            glob=self.glob,
+            texts=Arguments(self._fn).wants("text"),
+            on_error=self.on_error,
         )
         self.stream: Stream[Any] = self._stream()
         self.sink: Any = open_out(self.to, table=self.table)
@@ -195,7 +200,7 @@ def rate_of(text: str) -> RateLimit:
     """Return the limit that a text like `500/min` says; raise `OptionError` if it says none."""
     number, slash, unit = text.partition("/")
     seconds = _UNITS.get(unit.strip().lower())
-    if not slash or seconds is None or not number.strip().isdigit() or int(number) < 1:
+    if not slash or seconds is None or not number.strip().isdecimal() or int(number) < 1:
         raise OptionError(f"rate must be calls in a time, as 10/s, 500/min or 1000/h, got {text!r}")
     return RateLimit(int(number), seconds)
 

@@ -10,7 +10,7 @@ from inspect import Parameter
 from pathlib import Path
 from typing import Any, Final, cast
 
-from penstock.core.errors import OptionError
+from penstock.core.errors import OptionError, said
 
 _NAMED: Final = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
 _SINGLE: Final = (str, bytes, Mapping)
@@ -34,6 +34,8 @@ def found_function(name: str) -> Callable[..., Any]:
         if error.name is None or not f"{module}.".startswith(f"{error.name}."):
             raise OptionError(f"function: the module {module!r} cannot be imported: {error}") from error
         raise OptionError(f"function: there is no module {module!r} in {here} or on the path") from error
+    except Exception as error:  # of the code of others
+        raise OptionError(f"function: the module {module!r} cannot be imported: {said(error)}") from error
     for part in path.split("."):
         if not hasattr(found, part):
             has = ", ".join(sorted(each for each in dir(found) if callable(getattr(found, each)) and each[0] != "_"))

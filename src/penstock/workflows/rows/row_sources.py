@@ -3,13 +3,13 @@
 import json
 import os
 import sys
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import AsyncGenerator, Callable, Generator
 from dataclasses import dataclass
 from hashlib import blake2b
 from importlib import import_module
 from itertools import count, islice
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final, Literal, cast
 
 from penstock.core.errors import OptionError, SourceError
 from penstock.durable.journals import SCHEMES
@@ -23,16 +23,25 @@ from penstock.sources.paths import key_of
 from penstock.sources.read_ahead import Reading, read_ahead
 from penstock.sources.rows import rows
 from penstock.streams import Stream
+from penstock.workflows.rows.standard_input import numbered_lines
 
 LINES: Final = (".jsonl", ".ndjson")
 DATABASES: Final = (".db", ".sqlite", ".sqlite3")
+
+type OnError = Literal["collect", "raise", "skip"]
 
 _AT_ONCE: Final = 1_000
 """Rows of a Parquet file that are decoded together."""
 
 
 def open_rows(
-    over: str, *, key: str | None = None, query: str | None = None, glob: str | None = None, texts: bool = False
+    over: str,
+    *,
+    key: str | None = None,
+    query: str | None = None,
+    glob: str | None = None,
+    texts: bool = False,
+    on_error: OnError = "collect",
 ) -> Stream[Any]:
     """Make a stream over the rows of `over`, each a root with a key, for `to`.
 
@@ -45,6 +54,7 @@ def open_rows(
         query: the query of a database.
         glob: which files of a directory, as for `penstock.files`; default all.
         texts: whether rows of a directory have the `text` of their file, beside its `path` and `key`.
+        on_error: what becomes of a file whose text cannot be read.
 
     Raises:
         OptionError: the options do not fit together, or nothing says what `over` is.
@@ -60,7 +70,7 @@ def open_rows(
         raise OptionError("key must name the column by which a row of a query is known from run to run, got None")
     if key is not None and opens is _directory:
         raise OptionError(f"key is for rows with columns; files of a directory are known by their paths, got {key!r}")
-    return opens(_RowsAsked(over, key, query or "", glob or "**/*", texts))
+    return opens(_RowsAsked(over, key, query or "", glob or "**/*", texts, on_error))
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +80,7 @@ class _RowsAsked:
     query: str
     glob: str
     texts: bool
+    on_error: OnError
 
 
 def _opener(over: str) -> Callable[[_RowsAsked], Stream[Any]]:
@@ -113,7 +124,7 @@ def _query(asked: _RowsAsked) -> Stream[Any]:
 
 def _directory(asked: _RowsAsked) -> Stream[Any]:
     return files(asked.over, asked.glob).map(
-        _with_text if asked.texts else _without_text, name="file", on_error="collect"
+        _with_text if asked.texts else _without_text, name="file", on_error=asked.on_error
     )
 
 
@@ -128,23 +139,21 @@ def _with_text(file: File) -> dict[str, Any]:
 def _standard_input(asked: _RowsAsked) -> Stream[Any]:
     """Read lines of JSON; a line is known by its key, or by its place."""
     name = "standard input" + (f" by {asked.key!r}" if asked.key else "")
-    numbered = zip(count(1), _read_lines(sys.stdin.buffer), strict=False)
     column = asked.key
 
     def key(pair: tuple[int, Any]) -> str | int:
         return pair[0] if column is None else column_of(pair[1], column, f"standard input, line {pair[0]}")
 
-    stream = keyed(numbered, key=key, version=lambda pair: digest_of(pair[1]), name=name, engine="thread")
-    return stream.map(lambda pair: pair[1], name="row")
+    stream = keyed(_read_lines(), key=key, version=lambda pair: digest_of(pair[1]), name=name)
+    return stream.map(_row_of, name="row")
 
 
-def _read_lines(lines: Iterable[bytes]) -> Iterator[Any]:
-    for number, line in enumerate(lines, 1):
-        if line.strip():
-            try:
-                yield json.loads(line)
-            except ValueError as error:
-                raise SourceError(f"standard input, line {number}: not JSON: {error}") from error
+async def _read_lines() -> AsyncGenerator[tuple[int, Any]]:
+    async for number, line in numbered_lines(sys.stdin.fileno()):
+        try:
+            yield number, json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise SourceError(f"standard input, line {number}: not JSON: {error}") from error
 
 
 def _parquet(asked: _RowsAsked) -> Stream[Any]:
@@ -165,7 +174,7 @@ def pyarrow(part: str = "") -> Any:
         return import_module(f"pyarrow.{part}" if part else "pyarrow")
 
 
-def _row_of(pair: tuple[int, dict[str, Any]]) -> dict[str, Any]:
+def _row_of(pair: tuple[int, Any]) -> Any:
     return pair[1]
 
 
