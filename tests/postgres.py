@@ -161,7 +161,7 @@ class Cutting:
                         data = each.recv(1 << 16)
                         if not data:
                             return
-                        if each is client and b"COMMIT" in data:
+                        if each is client and b"COMMIT\0" in data:  # not BEGIN, which says READ COMMITTED
                             self.seen += 1
                             cut = self.cuts.pop(0) if self.cuts else ""
                             if cut == "before":

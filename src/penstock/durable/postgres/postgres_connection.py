@@ -295,7 +295,7 @@ class WritingConnection(PostgresConnection):
     def commit(self) -> None:
         """Commit the open transaction."""
         try:
-            done = self._connection.execute("COMMIT").statusmessage
+            done = self._connection.execute("COMMIT", prepare=False).statusmessage
         except psycopg.Error as error:
             raise self.named(error) from error
         if done != "COMMIT":

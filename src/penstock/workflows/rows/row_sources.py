@@ -9,9 +9,10 @@ from hashlib import blake2b
 from importlib import import_module
 from itertools import count, islice
 from pathlib import Path
-from typing import Any, Final, Literal, cast
+from typing import Any, Final, cast
 
 from penstock.core.errors import OptionError, SourceError
+from penstock.core.plan import OnError
 from penstock.durable.journals import SCHEMES
 from penstock.durable.ledger import Identity
 from penstock.exports import naming_extras
@@ -27,8 +28,6 @@ from penstock.workflows.rows.standard_input import numbered_lines
 
 LINES: Final = (".jsonl", ".ndjson")
 DATABASES: Final = (".db", ".sqlite", ".sqlite3")
-
-type OnError = Literal["collect", "raise", "skip"]
 
 _AT_ONCE: Final = 1_000
 """Rows of a Parquet file that are decoded together."""
