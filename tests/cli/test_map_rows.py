@@ -167,6 +167,12 @@ def test_a_column_that_the_row_has_not_fails_the_row_and_is_named(jobs, penstock
     assert "both needs the column 'c', which the row has not: it has 'a', 'b'" in done.out
 
 
+def test_rows_that_were_dropped_are_told(jobs, penstock):
+    done = penstock("map", "jobs:measure", "--over", "r.csv", "--to", "o.db", "--on-error", "skip")
+    assert done.code == 0
+    assert "\n  1 row of these failed and left nothing (--on-error skip)" in done.out
+
+
 def test_standard_input_is_known_by_place_and_content(jobs, penstock):
     lines = '{"id": 1}\n{"id": 2}\n'
     first = penstock("map", "jobs:value", "--over", "-", "--to", "o.db", "--json", input=lines)

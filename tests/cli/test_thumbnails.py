@@ -76,6 +76,7 @@ def test_default_sizes(photos, penstock, tmp_path):
     [
         (("none", "--to", "thumbs"), 2, "none: no such directory"),
         (("photos", "--to", "photos"), 2, "--to must be a directory of its own, got 'photos': the pictures are there"),
+        (("photos", "--to", "file"), 2, "file: not a directory"),
         (("photos", "--to", "a/b/c"), 2, "a/b/c: its directory does not exist"),
         (("photos", "--to", "thumbs", "--size", "0"), 2, "--size must be an int >= 1, got 0"),
         (("photos", "--to", "thumbs", "--engine", "gpu"), 2, "--engine must be one of 'inline', 'thread', 'process'"),
@@ -85,7 +86,7 @@ def test_default_sizes(photos, penstock, tmp_path):
     ],
 )
 def test_bad_usage_is_one_line(photos, penstock, arguments, code, message):
-    photos(1)
+    (photos(1).parent / "file").touch()
     done = penstock("thumbnails", *arguments)
     assert done.code == code
     (line,) = done.err.splitlines()

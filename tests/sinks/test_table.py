@@ -307,5 +307,5 @@ def test_a_database_in_which_no_run_has_been_has_no_rows_to_read(path):
 
 
 def test_there_is_nothing_to_read_where_no_run_has_been(path):
-    with pytest.raises(StoreError, match=r"t\.db: cannot be opened"):
+    with pytest.raises(StoreError, match=r"t\.db: cannot be opened: there is no such file$"):
         list(SqliteTable(path, "t").rows())

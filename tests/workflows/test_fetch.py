@@ -411,7 +411,10 @@ async def got(url, **options):
 async def test_a_name_that_leads_to_private_addresses_is_not_connected_to(found):
     with Server(otherwise=page) as server:
         answer = await got(f"http://inside.test:{server.url[17:]}/", resolve=names(inside=[found]))
-        assert answer.error == "inside.test is at a private address, which is refused without allow_private"
+        assert (
+            answer.error
+            == "inside.test is at a private address, which is refused without allow_private (--allow-private)"
+        )
         assert not answer.again
         assert server.requests == []
 

@@ -82,7 +82,7 @@ def code_of(error: BaseException) -> int:
     from penstock.durable.store_errors import DamageError, StoreError  # noqa: PLC0415 -- as above
     from penstock.sources.walking import PathError  # noqa: PLC0415 -- only for errors
 
-    refused = isinstance(error, DamageError) or not isinstance(error.__cause__, NotADBError | None)
+    refused = isinstance(error, DamageError) or not isinstance(error.__cause__, NotADBError | NotADirectoryError | None)
     return BAD_USAGE if isinstance(error, PathError) or (isinstance(error, StoreError) and not refused) else NOT_DONE
 
 

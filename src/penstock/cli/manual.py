@@ -171,7 +171,8 @@ OUT is an SQLite database (.db, .sqlite), postgresql://..., or FILE.jsonl. penst
 
 A row that fails is set aside, and the others go on: penstock dead OUT says why, and retry has it done again.
 
-Exit codes: 0 done; 1 some rows failed; 2 bad usage; 3 not done; 130 and 143 ended by Ctrl-C and SIGTERM.
+Exit codes: 0 done, also where --on-error skip has dropped rows; 1 some rows failed; 2 bad usage; 3 not done; 130 and
+143 ended by Ctrl-C and SIGTERM.
 
 \b
 Examples:

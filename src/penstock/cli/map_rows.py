@@ -89,6 +89,8 @@ def summary(job: "MapJob", report: "RunReport") -> list[str]:
     rate = f" ({report.delivered / report.seconds:,.0f} a second)" if report.delivered and report.seconds else ""
     to = _place(job.to)
     lines = [f"{to}: {counted(report.delivered, 'row')} done in {report.seconds:.1f} s{rate}, {report.rows:,} stored"]
+    if job.on_error == "skip" and (skipped := job.stats().stages[-1].failed):
+        lines.append(f"  {counted(skipped, 'row')} of these failed and left nothing (--on-error skip)")
     if report.already_done:
         lines.append(f"  {counted(report.already_done, 'row')} done before, passed over")
     if report.by_other_code:

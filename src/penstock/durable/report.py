@@ -21,7 +21,7 @@ class RunReport:
 
     Attributes:
         run: the name of the run.
-        path: where its rows are; of a sink without a path, where its journal is.
+        path: where its journal is: the database in which tables and indexes have their rows, too.
         guarantee: what the sink promises over any number of kills.
         delivered: roots that were done and committed.
         already_done: roots that were done before, in this version, and were passed over.

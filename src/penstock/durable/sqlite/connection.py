@@ -409,6 +409,8 @@ def _named(path: str, error: Exception) -> StoreError:
     if isinstance(error, UnicodeDecodeError):
         return TextError(f"{path}: the database is damaged: it holds a text that is not UTF-8")
     reason = next((text for kind, text in _REASONS if isinstance(error, kind)), str(error))
+    if isinstance(error, apsw.CantOpenError) and not os.path.lexists(path):
+        reason = f"{reason}: there is no such file"
     kind = next((ours for theirs, ours in _KINDS if isinstance(error, theirs)), StoreError)
     return kind(f"{path}: {reason}")
 

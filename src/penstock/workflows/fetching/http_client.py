@@ -185,7 +185,9 @@ def _first_of_each(headers: Sequence[tuple[bytes, bytes]]) -> dict[str, str]:
 def _failed(error: Exception, place: Url) -> Fetched:
     """Return the answer that stands for an error."""
     if isinstance(error, PrivateAddressError):
-        return Fetched(error=f"{place.host} is at a private address, which is refused without allow_private")
+        return Fetched(
+            error=f"{place.host} is at a private address, which is refused without allow_private (--allow-private)"
+        )
     if isinstance(error, UrlError):
         return Fetched(error=str(error))
     for kinds, words in _BROKEN:
