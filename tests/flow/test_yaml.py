@@ -6,8 +6,8 @@ from itertools import count
 
 import pytest
 
-from penstock import OptionError
-from penstock.flow import Cron, Event, PipelineEngine, load
+from penstock import OptionError, stream
+from penstock.flow import Cron, Event, PipelineEngine, load, to_streaming
 from penstock.flow.pipeline_file import FileError
 
 from .model_server import ModelServer, openai_document, whole
@@ -296,3 +296,18 @@ def test_code_of_templates_is_what_stands_in_them(write):
     assert one == code(["echo", "${{ input.a }}"])
     assert one != code(["echo", "${{ input.b }}"])
     assert code(["a"], stdin="${{ input }}") != code(["a"], stdin="${{ input.x }}")
+
+
+def test_a_reference_to_an_output_is_refused_in_a_stream(write):
+    """When it is built, not at the first item: outputs of steps are not kept there."""
+    first = 'pipeline: p\nsteps:\n  - {name: a, run: [cat], stdin: "${{ input }}"}\n'
+    assert to_streaming(load(write(first))).name == "p"
+    for key in (
+        'run: [echo, "${{ outputs.a }}"]',
+        'run: [cat], stdin: "${{ outputs.a }}"',
+        'run: [env], env: {A: "${{ outputs.a }}"}',
+    ):
+        refused = load(write(f"{first}  - {{name: b, {key}}}\n"))
+        for build in (stream(["x"]).add, to_streaming):
+            with pytest.raises(OptionError, match="step 'b' cannot be part of a stream: outputs of steps are not kept"):
+                build(refused)

@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Callable, Collection, Generator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -142,6 +142,10 @@ class Command(Leaf[Any, str]):
                 lock=own,
                 on_line=partial(ctx.log.info, "%s") if ctx.log.isEnabledFor(logging.INFO) else None,
             )
+
+    @override
+    def made_when_called(self) -> Iterable[object]:
+        return (self.argv, self.stdin, *self.env.values())
 
     @override
     def bind(self, calls: StepCalls) -> StepCall:

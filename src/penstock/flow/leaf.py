@@ -18,7 +18,7 @@ To add a kind of leaf:
 An `EnvSecret` must not be a dataclass: what the codec does not know it refuses, so that no secret is ever stored.
 """
 
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypedDict, override
 
@@ -31,6 +31,7 @@ from penstock.engines.choosing import EngineOption, chosen
 from penstock.flow.added import LeafCall, StepCall, StepCalls, located, note_seconds
 from penstock.flow.context import StepContext, in_stream
 from penstock.flow.steps import Step, refuse_unknown
+from penstock.flow.templates import Filled
 from penstock.ops.adding import I_contra, O_co
 from penstock.ops.operator import Code
 from penstock.tasks.tokens import CancelToken
@@ -138,6 +139,10 @@ class Leaf(Step[I_contra, O_co]):
         """Return the function, and JSON-like values that the output depends on beside `deps`."""
         raise NotImplementedError
 
+    def made_when_called(self) -> Iterable[object]:
+        """Return what may have references to be filled in."""
+        return ()
+
     def annotations(self) -> Mapping[str, Any]:
         """Return the types of what it takes ("value") and gives ("return"), as far as they are declared."""
         return {}
@@ -157,6 +162,13 @@ class Leaf(Step[I_contra, O_co]):
                 f"on_interrupted of step {path!r} must be 'again' in a stream, got 'ask': an item cannot wait for "
                 "somebody"
             )
+        for made in self.made_when_called():
+            for reference in made.references() if isinstance(made, Filled) else ():
+                if reference.root == "outputs":
+                    raise OptionError(
+                        f"step {path!r} cannot be part of a stream: outputs of steps are not kept there, and it has "
+                        f"{reference.source}"
+                    )
 
     @override
     def stage_code(self, plan: Plan[Any, Any]) -> Code:

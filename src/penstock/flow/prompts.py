@@ -1,6 +1,6 @@
 """The step that asks a model."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -119,6 +119,10 @@ class Prompt(Leaf[Any, Any]):
             validate.instance("system", system, str, "a str or None")
         most = validate.whole("max_tokens", options.get("max_tokens", MAX_TOKENS), least=1)
         self._set(text=text, parse=parse, model=model, system=system, max_tokens=most)
+
+    @override
+    def made_when_called(self) -> Iterable[object]:
+        return (self.text,)
 
     @override
     async def prepare(self) -> None:

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, cast, override
 
@@ -122,6 +122,10 @@ class Filled:
         """Make it."""
         raise NotImplementedError
 
+    def references(self) -> Iterator[Reference]:
+        """Give the references in it."""
+        raise NotImplementedError
+
     def __call__(self, value: Any) -> Any:
         """Make it where there are no outputs."""
         return self.fill(value, {})
@@ -145,6 +149,10 @@ class Template(Filled):
             piece if isinstance(piece, str) else _text_of(_found(piece, value, outputs)) for piece in self.pieces
         )
 
+    @override
+    def references(self) -> Iterator[Reference]:
+        return (piece for piece in self.pieces if isinstance(piece, Reference))
+
 
 @dataclass(frozen=True, slots=True)
 class Words(Filled):
@@ -161,6 +169,11 @@ class Words(Filled):
     def fill(self, value: Any, outputs: Mapping[str, Any]) -> list[str]:
         """Return the texts, references filled in."""
         return [word.fill(value, outputs) for word in self.words]
+
+    @override
+    def references(self) -> Iterator[Reference]:
+        for word in self.words:
+            yield from word.references()
 
 
 def filled(made: Callable[[Any], Any], value: Any, outputs: Mapping[str, Any]) -> Any:
