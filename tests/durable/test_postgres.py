@@ -178,6 +178,34 @@ async def test_names_with_percent_signs_are_names(dsn):
     assert (await put(sink, {"k%s": 1}, {"k%s": 3}, {"k%s": 2}, run="r")).redone == 3
 
 
+async def test_nothing_is_cut_to_fit_a_column(dsn):
+    """Trap: the server drops the zone of a time, the hours of a date, the last digits of a number, and is silent."""
+    day, hour = datetime(2026, 2, 28, 5), time(5)  # noqa: DTZ001 -- without a zone
+    first = {"day": day.date(), "at": day, "hour": hour, "number": 1}
+    sink = table(dsn)
+    errors = await refused(
+        sink,
+        first,
+        {"day": day},
+        {"at": day.replace(tzinfo=UTC)},
+        {"hour": hour.replace(tzinfo=UTC)},
+        {"number": 1.5},
+        {"number": 2**60 + 1},
+        {"zoned": hour.replace(tzinfo=UTC)},
+    )
+    assert [error.partition(", ")[0] for error in errors] == [
+        "RowError: the column 'day' is of type date",
+        "RowError: the column 'at' is of type timestamp without time zone",
+        "RowError: the column 'hour' is of type time without time zone",
+        "RowError: the column 'number' is of type double precision",
+    ]
+    assert [row["zoned"] for row in sink.rows()][-1] == hour.replace(tzinfo=UTC)
+    other = table(dsn, "other")
+    await put(other, {"n": 1}, run="first")
+    both = penstock.keyed([1], key=int, name="two").flat_map(lambda _: [{"n": 2**60 + 1}, {"n": 0.5}])
+    assert (await both.to(other, run="second", on_error="collect")).dead == 1
+
+
 async def test_what_no_row_can_have_is_the_failure_of_its_root(dsn):
     """Trap: it ended the run."""
     sink = table(dsn, columns={"n": "bigint", "list": "text[]"})

@@ -61,6 +61,12 @@ class Time(TextOfType):
     __slots__ = ()
 
 
+class TimeTz(TextOfType):
+    """Of `timetz`."""
+
+    __slots__ = ()
+
+
 class Interval(TextOfType):
     """Of `interval`."""
 
@@ -85,6 +91,7 @@ TYPES: Final[Mapping[type, str]] = {
     TimestampTz: "timestamp with time zone",
     Date: "date",
     Time: "time without time zone",
+    TimeTz: "time with time zone",
     Interval: "interval",
     Uuid: "uuid",
 }
@@ -153,7 +160,9 @@ def _held(value: Any) -> PostgresCell:  # noqa: PLR0911 -- one for each kind
 def _kind_of(value: object) -> type[TextOfType] | None:
     if isinstance(value, datetime):
         return Timestamp if value.tzinfo is None else TimestampTz
-    kinds: tuple[tuple[type, type[TextOfType]], ...] = ((date, Date), (time, Time), (UUID, Uuid), (Decimal, Numeric))
+    if isinstance(value, time):
+        return Time if value.tzinfo is None else TimeTz
+    kinds: tuple[tuple[type, type[TextOfType]], ...] = ((date, Date), (UUID, Uuid), (Decimal, Numeric))
     return next((written for kind, written in kinds if isinstance(value, kind)), None)
 
 

@@ -26,6 +26,9 @@ _LONGEST: Final = 63
 
 _TYPE: Final = re.compile(r"[A-Za-z_][\w .]*(\(\d+(, ?\d+)?\))?[\w ]*(\[\])*( NOT NULL)?", re.ASCII | re.IGNORECASE)
 
+_SIZE: Final = re.compile(r"\([\d,]+\)")
+"""As in `timestamp(3) without time zone`."""
+
 _WHOLE: Final = frozenset(("bigint", "integer", "smallint"))
 _PARTS: Final = frozenset(("double precision", "real", "numeric"))
 _EXACT: Final = 2**53
@@ -177,6 +180,7 @@ class PostgresColumns:
         """Return values as the type of their column has them; raise `RowError` for the first that it cannot have."""
         kind = self.known[name]
         if kind in _WHOLE and kinds <= {int, float, str} and (self._fixed or {}).get(name, "") == "":
+            _refuse_far(name, "double precision", values)
             self._widen(name)
             return values
         if kind in {"jsonb", "json"}:
@@ -235,9 +239,11 @@ _KEPT: Final = 1_000
 """Sets of names that are remembered as checked."""
 
 _BY_TYPE: Final[Mapping[str, frozenset[type]]] = {
+    **{
+        of: frozenset((str, each)) for each, of in TYPES.items()
+    },  # a date is no time: the server would cut what differs
     "boolean": frozenset((bool, str)),
     "bytea": frozenset((bytes,)),
-    "text": frozenset((str,)),
     "jsonb": frozenset((Json,)),
     "json": frozenset((Json,)),
     **{kind: frozenset((int, str)) for kind in _WHOLE},
@@ -248,7 +254,7 @@ _TEXTS: Final[frozenset[type]] = frozenset((str, *(kind for kind in TYPES if iss
 
 def _fitting(kind: str) -> frozenset[type]:
     """Return the types of values that a column of this type takes; a text is read by the server, as COPY reads it."""
-    name = kind.partition("(")[0]
+    name = _SIZE.sub("", kind)
     if name in {"character varying", "character"}:
         return _BY_TYPE["text"]
     if kind.endswith("[]"):
