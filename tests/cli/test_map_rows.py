@@ -279,7 +279,12 @@ async def test_the_row_goes_to_whatever_can_be_called():
         async def __call__(self, row):
             return row["n"]
 
+    class Several:
+        async def __call__(self, row):
+            yield {"n": row["n"]}
+
     assert await rows_by(Scorer(), key=None, keep=False)({"n": 1}) == [{"value": 1}]
+    assert [row async for row in rows_by(Several(), key=None, keep=False)({"n": 1})] == [{"n": 1}]
     assert rows_by(len, key=None, keep=False)("abc") == [{"value": 3}]
     assert rows_by(lambda n: n + 1, key="k", keep=False)({"n": 1, "k": 5}) == [{"k": 5, "value": 2}]
 
@@ -387,3 +392,9 @@ def test_a_dry_run_shows_no_password_wherever_it_stands(jobs, penstock):
     assert done.code == 0
     assert "into postgresql://me@127.0.0.1:1/shop\n" in done.err
     assert "hush" not in done.out + done.err
+
+
+def test_standard_input_that_is_closed_is_told(jobs, penstock):
+    command = f"{sys.executable} -m penstock map jobs:value --over - --to o.db <&-"
+    done = subprocess.run(command, shell=True, cwd=jobs, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (2, "penstock: --over is standard input, which is closed\n")

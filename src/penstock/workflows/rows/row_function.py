@@ -104,7 +104,7 @@ def rows_by(fn: Callable[..., Any], *, key: str | None, keep: bool) -> Callable[
         for each in _several(result):
             yield {**kept, **(cast("dict[str, Any]", each) if isinstance(each, dict) else {"value": each})}
 
-    if inspect.isasyncgenfunction(fn):
+    if any(map(inspect.isasyncgenfunction, (fn, _its_call(fn)))):
 
         @wraps(fn)
         async def generated(row: Any) -> AsyncIterator[Any]:
@@ -138,4 +138,8 @@ def _several(result: Any) -> Any:
 
 
 def _is_async(fn: Callable[..., Any]) -> bool:
-    return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(getattr(type(fn), "__call__", None))  # noqa: B004 -- which of them
+    return any(map(inspect.iscoroutinefunction, (fn, _its_call(fn))))
+
+
+def _its_call(fn: object) -> object:
+    return getattr(type(fn), "__call__", None)  # noqa: B004 -- of which kind it is

@@ -137,6 +137,8 @@ def _with_text(file: File) -> dict[str, Any]:
 
 def _standard_input(asked: _RowsAsked) -> Stream[Any]:
     """Read lines of JSON; a line is known by its key, or by its place."""
+    if sys.stdin is None:  # it was closed
+        raise OptionError("over is standard input, which is closed")
     name = "standard input" + (f" by {asked.key!r}" if asked.key else "")
     column = asked.key
 
