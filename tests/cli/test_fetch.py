@@ -106,7 +106,7 @@ def test_rows_may_come_from_stdin(server, penstock, tmp_path):
     ("arguments", "code", "said"),
     [
         (["none.csv"], 2, "URLS must be a file, or - for stdin, got 'none.csv'"),
-        (["-"], 2, "the column of the keys must be named (key), as - can be read only once"),
+        (["-"], 2, "--key must name the column of the keys, as - can be read only once, got None"),
         (["urls.csv", "--per-host", "0"], 2, "--per-host must be an int >= 1, got 0"),
         (["urls.csv", "--timeout", "0"], 2, "--timeout must be"),
         (["urls.csv", "--header", SECRET], 2, "--header must be written as 'Name: value'"),

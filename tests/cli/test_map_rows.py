@@ -220,6 +220,9 @@ def test_a_failed_export_leaves_the_file_that_was_there(jobs, penstock):
     assert done.code == 2
     assert "o.db: no run has written to table row; runs have written to: table rows" in done.err
     assert (jobs / "x.csv").read_text() == "kept"
+    assert penstock("export", "o.db", "--to", "none/x.csv").err == (
+        "penstock: --to must be in a directory that is there, got 'none/x.csv'\n"
+    )
     assert penstock("export", "o.db", "--to", "x.csv").out == "x.csv: 0 rows\n"
 
 

@@ -120,7 +120,7 @@ class UrlFile:
         if self.path != STDIN and (not Path(self.path).exists() or Path(self.path).is_dir()):
             raise OptionError(f"path must be a file, or - for stdin, got {self.path!r}")
         if self._key is None and not Path(self.path).is_file():
-            raise OptionError(f"the column of the keys must be named (key), as {self.path} can be read only once")
+            raise OptionError(f"key must name the column of the keys, as {self.path} can be read only once, got None")
 
     def leave(self) -> None:
         """Have a thread that waits for more of stdin wait no longer: its reading ends with a `SourceError`."""

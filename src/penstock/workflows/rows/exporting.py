@@ -44,6 +44,9 @@ def export(database: str, to: str, *, table: str = "rows") -> int:
     write = {".jsonl": _lines, ".ndjson": _lines, ".csv": _csv, ".parquet": _parquet}.get(Path(to).suffix.lower())
     if write is None:
         raise OptionError(f"to must end in .jsonl, .ndjson, .csv or .parquet, got {to!r}")
+    folder = Path(to).absolute().parent
+    if not folder.is_dir():
+        raise OptionError(f"to must be in a directory that is there, got {to!r}")
     if database.startswith(SCHEMES):
         from penstock.sinks import PostgresTable  # noqa: PLC0415 -- its library is an extra
 
@@ -57,7 +60,6 @@ def export(database: str, to: str, *, table: str = "rows") -> int:
     columns = _ColumnKinds(sink.rows())
     if not columns.kinds:
         _check_a_run_is_into(sink)
-    folder = Path(to).absolute().parent
     descriptor, part = tempfile.mkstemp(dir=folder, prefix=f".{Path(to).name}.", suffix=".part")
     os.close(descriptor)
     try:
