@@ -48,6 +48,7 @@ from penstock.flow import run_forks
 from penstock.flow.added import StepWindow
 from penstock.flow.execution import Execution
 from penstock.flow.leaf import Leaf
+from penstock.flow.results import PipelineError
 from penstock.flow.shapes import Parallel
 from penstock.flow.tree import BranchNode, Node, ReviewNode, StepTree, Together
 from penstock.flow.workspace import WorkspaceReader
@@ -307,8 +308,8 @@ def never_yields():
 def retries_cancellation():
     from penstock.core import calling  # noqa: PLC0415 -- its name is what is patched
 
-    def retrying(work, retry, on_retry, may_retry=None, forget=None, *, stage):
-        async def attempts(item):
+    def retrying(work, retry, on_retry, may_retry=None, forget=None, *, stage, seen=None):
+        async def attempts(item, tries=None):
             for _ in range(retry.attempts - 1):
                 try:
                     return await work(item)
@@ -655,7 +656,9 @@ def believes_files():
 @twin("records a cancelled run as failed", "flow/test_running.py")
 def cancelled_run_is_failed():
     def cancel(self):
-        self.tree.stop()
+        if not self.tree.is_over:
+            self.failure = PipelineError("STEP_FAILED", None, "it was cancelled")
+            self.tree.stop()
 
     put(Execution, "cancel", cancel)
 
