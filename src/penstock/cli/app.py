@@ -1,5 +1,6 @@
 """The commands and their options. Bodies are imported when they run: `--help` must be quick."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -250,8 +251,9 @@ def search(
 def _journal(place: str) -> str:
     """Return the journal of a directory of `Files` or of a file of `JsonLines`; another place as it is."""
     for journal in (Path(place, ".penstock", "journal.db"), Path(f"{place}.journal")):
-        if "\0" not in place and journal.is_file():
-            return str(journal)
+        with suppress(OSError):  # it cannot be looked into: who opens it says why
+            if "\0" not in place and journal.is_file():
+                return str(journal)
     return place
 
 
