@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, Final
 import typer
 
 from penstock.cli.embedder_options import Asked, embedder
+from penstock.cli.endings import told
 from penstock.cli.engine_option import OnEngine, engine_named
-from penstock.cli.failing import DONE, NOT_DONE, SOME_FAILED, code_of, complain, ended_by, guarded
+from penstock.cli.failing import guarded
 from penstock.cli.printing import summary
 from penstock.cli.watching import Shown, watched
 from penstock.core.errors import PenstockError
@@ -31,25 +32,21 @@ def run(paths: list[str], target: str, options: dict[str, Any], asked: Asked, *,
             options["engine"] = engine_named(options["engine"])
         job = EmbedJob(paths, target, **options, embedder=embedder(asked, target))
         failure, stopped_by = asyncio.run(watched(OnEngine(job, options.get("engine")), _shown(job)))
-        if failure is not None:
-            complain(failure)
-            if not job.opened:
-                return code_of(failure)
-        report, nothing = job.report(), False
-        _print(report, pruned=options["prune"], as_json=as_json)
-        if not job.opened:
-            complain("ended early, before anything was stored")
-        elif failure is not None or report.interrupted:
-            complain(f"ended early; what was stored is in {report.target}, and the same command goes on from there")
-        elif nothing := not (report.files or report.unchanged or report.failed or report.removed):
-            complain(_nothing_matches(paths, options))
-        if stopped_by is not None:
-            return ended_by(stopped_by)
-        if failure is not None and not _is_of_a_file(failure):
-            return NOT_DONE
-        return SOME_FAILED if failure is not None or report.failed or nothing else DONE
+        return told(
+            job,
+            failure,
+            stopped_by,
+            lambda report: _print(report, pruned=options["prune"], as_json=as_json),
+            lambda report: "" if _has_any(report) else _nothing_matches(paths, options),
+            lambda report: report.failed > 0,
+            is_of_an_item=_is_of_a_file,
+        )
 
     return guarded(command, key="--api-key")
+
+
+def _has_any(report: "EmbedReport") -> bool:
+    return bool(report.files or report.unchanged or report.failed or report.removed)
 
 
 def _nothing_matches(paths: list[str], options: dict[str, Any]) -> str:

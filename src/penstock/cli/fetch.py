@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import typer
 
-from penstock.cli.failing import DONE, NOT_DONE, SOME_FAILED, code_of, complain, ended_by, guarded
+from penstock.cli.endings import told
+from penstock.cli.failing import guarded
 from penstock.cli.printing import fetched
 from penstock.cli.watching import Shown, watched
 from penstock.core.errors import OptionError
@@ -30,25 +31,20 @@ def run(urls: str, target: str, options: dict[str, Any], headers: Iterable[Secre
 
         job = FetchJob(urls, target, **options, headers=_parsed(headers))
         failure, stopped_by = asyncio.run(watched(job, _shown(job)))
-        if failure is not None:
-            complain(failure)
-            if not job.opened:
-                return code_of(failure)
-        report, nothing = job.report(), False
-        _print(report, as_json=as_json)
-        if not job.opened:
-            complain("ended early, before anything was stored")
-        elif failure is not None or report.interrupted:
-            complain(f"ended early; what was stored is in {report.target}, and the same command goes on from there")
-        elif nothing := not (report.records or report.already_done or report.failed):
-            complain(f"there are no rows in {urls}")
-        if stopped_by is not None:
-            return ended_by(stopped_by)
-        if failure is not None:
-            return NOT_DONE
-        return SOME_FAILED if report.failed or report.incomplete or nothing else DONE
+        return told(
+            job,
+            failure,
+            stopped_by,
+            lambda report: _print(report, as_json=as_json),
+            lambda report: "" if _has_any(report) else f"there are no rows in {urls}",
+            lambda report: bool(report.failed or report.incomplete),
+        )
 
     return guarded(command)
+
+
+def _has_any(report: "FetchReport") -> bool:
+    return bool(report.records or report.already_done or report.failed)
 
 
 def _shown(job: "FetchJob") -> Shown:

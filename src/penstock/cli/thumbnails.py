@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import typer
 
-from penstock.cli.failing import DONE, NOT_DONE, SOME_FAILED, code_of, complain, ended_by, guarded
+from penstock.cli.endings import told
+from penstock.cli.failing import guarded
 from penstock.cli.printing import made_small
 from penstock.cli.watching import Shown, watched
 from penstock.core import validate
@@ -29,25 +30,20 @@ def run(source: str, target: str, options: dict[str, Any], *, as_json: bool) -> 
             validate.one_of("engine", options["engine"], ("inline", "thread", "process"))
         job = ThumbnailJob(source, target, **options)
         failure, stopped_by = asyncio.run(watched(job, _shown(job)))
-        if failure is not None:
-            complain(failure)
-            if not job.opened:
-                return code_of(failure)
-        report, nothing = job.report(), False
-        _print(report, as_json=as_json)
-        if not job.opened:
-            complain("ended early, before anything was stored")
-        elif failure is not None or report.interrupted:
-            complain(f"ended early; what was stored is in {report.target}, and the same command goes on from there")
-        elif nothing := not (report.pictures or report.unchanged or report.failed or report.removed):
-            complain(f"there are no pictures below {source}")
-        if stopped_by is not None:
-            return ended_by(stopped_by)
-        if failure is not None:
-            return NOT_DONE
-        return SOME_FAILED if report.failed or report.unread or nothing else DONE
+        return told(
+            job,
+            failure,
+            stopped_by,
+            lambda report: _print(report, as_json=as_json),
+            lambda report: "" if _has_any(report) else f"there are no pictures below {source}",
+            lambda report: bool(report.failed or report.unread),
+        )
 
     return guarded(command)
+
+
+def _has_any(report: "ThumbnailReport") -> bool:
+    return bool(report.pictures or report.unchanged or report.failed or report.removed)
 
 
 def _shown(job: "ThumbnailJob") -> Shown:
