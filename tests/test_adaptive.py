@@ -223,7 +223,7 @@ def test_bad_options_are_refused():
     ):
         with pytest.raises(OptionError, match=message):
             Adaptive(**wrong)
-    with pytest.raises(OptionError, match="concurrency must be an int >= 1, got Adaptive"):
+    with pytest.raises(OptionError, match="concurrency must be an int >= 1 for flat_map, got Adaptive"):
         stream([]).flat_map(list, concurrency=Adaptive())
     assert repr(Adaptive(refused=KeyError)) == "Adaptive(least=1, most=256, refused=KeyError)"
     assert "concurrency=Adaptive(least=1, most=9)" in repr(

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from contextvars import Context
 from functools import partial
-from typing import Any, cast, override
+from typing import Any, override
 
 from penstock.core import validate
 from penstock.core.errands import Errand, Errands
@@ -104,7 +104,7 @@ class ThreadErrands(Errands):
     ) -> None:
         loop = asyncio.get_running_loop()
         self._job_begins = getattr(loop, "job_begins", None)
-        super().__init__(loop, came if self._job_begins is None else partial(self._note_ends, came))
+        super().__init__(loop, came if self._job_begins is None else partial(_note_ends, loop, pool, came))
         self.fn: Callable[..., Any] = fn
         self._pool = pool
         self._copy = context.copy
@@ -117,10 +117,13 @@ class ThreadErrands(Errands):
             self._job_begins(self._pool, errand, self.fn)
         return errand
 
-    def _note_ends(self, came: Callable[[Sequence[Errand]], None], errands: Sequence[Errand]) -> None:
-        for errand in errands:
-            cast("Any", self.loop).job_ends(self._pool, errand)
-        came(errands)
+
+def _note_ends(
+    loop: Any, pool: DaemonThreads, came: Callable[[Sequence[Errand]], None], errands: Sequence[Errand]
+) -> None:
+    for errand in errands:
+        loop.job_ends(pool, errand)
+    came(errands)
 
 
 class ThreadErrand(Errand, PooledCall):

@@ -71,11 +71,13 @@ class Description:
 
     def checkpoints(self) -> Iterator[str]:
         """Give the names of its checkpoints, also of those above what it combines, and in branches."""
-        if isinstance(self.origin, Combined):
-            for part in self.origin.parts:
-                yield from part.checkpoints()
-        for operator in self.operators:
-            yield from operator.checkpoints
+        waiting = [self]  # no recursion: it may have been combined a thousand times
+        while waiting:
+            each = waiting.pop()
+            if isinstance(each.origin, Combined):
+                waiting += each.origin.parts
+            for operator in each.operators:
+                yield from operator.checkpoints
 
     def refuse_opening(self) -> None:
         """Raise if it cannot be opened: its source has been read, or a stage has `memo=True`, which needs a sink."""
