@@ -362,6 +362,8 @@ def numbers(count=200, *, gate=None, at=100):
     async def row(number):
         if number == at and gate is not None:
             await gate()
+        if number % 20 == 0:
+            await asyncio.sleep(0.02)  # so that there are several commits
         return {"n": number}
 
     return penstock.keyed(range(count), key=int, name="numbers").map(row, concurrency=4, ordered=False)
