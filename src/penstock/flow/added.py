@@ -55,6 +55,16 @@ class StepWindow(Window[Any, Any]):
             token.cancel(self.scope.reason)
         super()._halt(index)
 
+    @override
+    def close(self) -> None:
+        super().close()
+        self.plan = self.plan.replaced(work=_over)  # what it calls holds this window
+
+
+async def _over(_: Any) -> Any:
+    """Stand for the calls of a stage that is closed."""
+    raise AssertionError
+
 
 class StepCalls:
     """The calls of a step in one stage of one run.
