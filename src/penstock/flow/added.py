@@ -185,14 +185,14 @@ def located(call: StepCall) -> StepCall:
         try:
             return await call(value, path)
         except Exhausted as error:
-            raise StepFailed(path, error.error, error.attempts) from error.error
+            raise StepFailed(path, as_failure(error.error, f"step {path!r}"), error.attempts) from error.error
         except asyncio.CancelledError as error:
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise
             raise StepFailed(path, as_failure(error, f"step {path!r}")) from error
         except Exception as error:
-            raise StepFailed(path, error) from error
+            raise StepFailed(path, as_failure(error, f"step {path!r}")) from error
 
     return located_call
 
