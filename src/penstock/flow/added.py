@@ -58,7 +58,7 @@ class StepWindow(Window[Any, Any]):
     @override
     def close(self) -> None:
         super().close()
-        self.plan = self.plan.replaced(work=_over)  # what it calls holds this window
+        self.plan: Plan[Any, Any] = self.plan.replaced(work=_over)  # what it calls holds this window
 
 
 async def _over(_: Any) -> Any:

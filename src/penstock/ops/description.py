@@ -71,7 +71,7 @@ class Description:
 
     def checkpoints(self) -> Iterator[str]:
         """Give the names of its checkpoints, also of those above what it combines, and in branches."""
-        waiting = [self]  # no recursion: it may have been combined a thousand times
+        waiting: list[Description] = [self]  # no recursion: it may have been combined a thousand times
         while waiting:
             each = waiting.pop()
             if isinstance(each.origin, Combined):
