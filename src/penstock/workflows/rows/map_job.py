@@ -54,9 +54,6 @@ async def map_rows(
 
     A run that was killed or stopped goes on where it was. The arguments are those of `MapJob`.
 
-    Example:
-        report = await map_rows(summarise, "reviews.csv", "out.db", key="id", concurrency=32)
-
     Raises:
         OptionError: an argument breaks its rule.
         RowFailedError: the function failed for a row, and `on_error` is "raise".
