@@ -125,6 +125,22 @@ async def test_who_has_its_key_comes_in_before_new_items(clock):
     assert calls.began["a", 1] == 1.0
 
 
+async def test_who_gets_its_key_while_every_place_is_taken_has_the_next_place(clock):
+    """A new item does not take the place that becomes free, though the window would have room for it."""
+    calls, keys = Calls(clock), Limiter(1, key=first)
+
+    async def hold():
+        async with keys.hold(1, "a"):
+            await asyncio.sleep(1.5)
+
+    holding = asyncio.create_task(hold())
+    await asyncio.sleep(0)
+    items = pairs("abcdefgh")
+    await penstock.stream(items).map(calls, concurrency=1, buffer=4, ordered=False, limit=keys).drain()
+    await holding
+    assert (calls.began["c", 0], calls.began["a", 0], calls.began["d", 0]) == (1.0, 2.0, 3.0)
+
+
 async def test_items_of_a_key_start_in_their_order(clock):
     calls = Calls(clock)
     items = pairs("abcabcbbacabcaaa")
