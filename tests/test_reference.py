@@ -176,7 +176,7 @@ SECTIONS = {
     "Journals": made(*functions(durable)),
     "Finite work": made(*functions(tasks)),
     "Members of a TaskExecutor": members(tasks.TaskExecutor),
-    "Pipelines": made("step", "parallel", "review", "command", "prompt", "load") | members(flow.Pipeline),
+    "Pipelines": made("step", "parallel", "review", "command", "prompt", "template", "load") | members(flow.Pipeline),
     "Streaming pipelines": made("StreamingPipeline", "to_streaming", "transform") | members(flow.StreamingPipeline),
     "Models": made("OpenAIChat", "AnthropicMessages", "Reply", "secret") | {"Model"} | members(flow.Model),
     "Members of a PipelineEngine": members(flow.PipelineEngine),

@@ -102,6 +102,17 @@ async def test_what_is_not_said_is_not_known(service):
     assert await ask(service, whole(service.document(usage=None))) == Reply("Hello", service.stop, None, None)
 
 
+async def test_tokens_that_came_from_a_cache_are_told(service):
+    """Trap: those of Anthropic's cache are no part of its `input_tokens`, those of OpenAI's are."""
+    usage = {
+        "openai": {"prompt_tokens": 9, "completion_tokens": 7, "prompt_tokens_details": {"cached_tokens": 4}},
+        "anthropic": {
+            "input_tokens": 3, "output_tokens": 7, "cache_read_input_tokens": 4, "cache_creation_input_tokens": 2
+        },
+    }[service.model.package]  # fmt: skip
+    assert await ask(service, whole({**service.document(), "usage": usage})) == Reply("Hello", service.stop, 9, 7, 4)
+
+
 async def test_what_openai_is_sent():
     with ModelServer(*[streamed(openai_events())] * 3) as server:
         model = OpenAIChat("m", base_url=f"{server.url}/v1", request={"temperature": 0})

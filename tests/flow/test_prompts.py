@@ -1,17 +1,22 @@
 """The step that asks a model: what it sends, what it makes of the answer, and what the requests have cost."""
 
 import asyncio
+import json
 import logging
 
+import pydantic
 import pytest
 
+import penstock
 from penstock import OptionError, Retry
 from penstock.durable.held import Held
 from penstock.flow.added import CannotBegin
+from penstock.flow.answer_forms import AnswerError
 from penstock.flow.context import StepContext
 from penstock.flow.models import ModelError, Reply, TruncatedError
 from penstock.flow.openai_chat import OpenAIChat
 from penstock.flow.prompts import prompt
+from penstock.flow.row_template import template
 from penstock.flow.secrets import secret
 from penstock.tasks.tokens import CancelToken
 
@@ -151,3 +156,96 @@ def test_its_code_is_what_its_output_depends_on():
         code(model=OpenAIChat("m", base_url="http://host")), code(model=Scripted()),
     ]  # fmt: skip
     assert len({one, *others}) == 11
+
+
+LABEL = {"type": "object", "properties": {"label": {"enum": ["good", "bad"]}}, "required": ["label"]}
+
+
+def said(text):
+    return Reply(text, "stop", 5, 7)
+
+
+def test_columns_of_a_row_are_filled_in_and_other_braces_stay():
+    made = template('{ text }, {n}, {none}: as {"label": "x", "of": {"a": 1}}, {}, {{text}}')
+    assert made.columns == ("text", "n", "none")
+    row = {"text": "a {n}", "n": [1, "\u00e9"], "none": None}
+    assert made(row) == 'a {n}, [1, "\u00e9"], null: as {"label": "x", "of": {"a": 1}}, {}, {text}'
+    assert template("On {value}.")("x") == "On x."
+    with pytest.raises(OptionError, match="needs the column 'text', which the row has not: it has 'a', 'b'"):
+        template("{text}")({"a": 1, "b": 2})
+    with pytest.raises(OptionError, match="text must be a str, got 5"):
+        template(5)
+
+
+async def test_an_answer_that_does_not_fit_is_asked_again_with_the_error():
+    model = Scripted(said("no idea"), said('{"label": "fine"}'), said('```json\n{"label": "good"}\n```'))
+    recording = Recording()
+    made = prompt("p", template("On {text}"), model=model, schema=LABEL)
+    assert await made.call({"text": "x"}, context(recording)) == {"label": "good"}
+    first, second, third = (text for text, *_ in model.asked)
+    assert first == f"On x\n\nAnswer with JSON that fits this JSON schema, and with nothing else:\n{json.dumps(LABEL)}"
+    assert second.startswith(f"{first}\n\nYour answer was:\n\nno idea\n\nIt does not fit: it is not JSON: ")
+    assert "\n\nIt does not fit: at $.label: 'fine' is not one of ['good', 'bad']\nAnswer again." in third
+    assert recording.usage == [(1, 5, 7)] * 3
+
+
+async def test_the_last_answer_that_does_not_fit_is_kept():
+    model = Scripted(said("a"), said('{"label": NaN}'))
+    with pytest.raises(AnswerError, match="NaN is no number of JSON") as caught:
+        await prompt("p", "x", model=model, schema=LABEL, asks=2).call(None, context(None))
+    assert caught.value.answer == '{"label": NaN}'
+    assert caught.value.__notes__ == ['penstock: the answer was: {"label": NaN}']
+    cut = TruncatedError("cut", reply=Reply('{"la', "length", 5, 9))
+    with pytest.raises(TruncatedError) as caught:  # the same again would end there, too
+        await prompt("p", "x", model=Scripted(cut), schema=LABEL).call(None, context(None))
+    assert caught.value.__notes__ == ['penstock: what there was of the answer: {"la']
+
+
+async def test_a_model_of_pydantic_is_a_schema(tmp_path):
+    class Label(pydantic.BaseModel):
+        label: str
+        stars: int
+
+    model = Scripted(said('{"label": "a", "stars": "many"}'), said('{"label": "a", "stars": 3}'))
+    made = prompt("p", "x", model=model, schema=Label)
+    assert await made.call(None, context(None)) == Label(label="a", stars=3)
+    assert "It does not fit: at $.stars: Input should be a valid integer" in model.asked[1][0]
+    (tmp_path / "s.json").write_text(json.dumps(LABEL))
+    in_file = prompt("p", "x", model=Scripted(said('{"label": "bad"}')), schema=tmp_path / "s.json")
+    assert await in_file.call(None, context(None)) == {"label": "bad"}
+
+
+@pytest.mark.parametrize(
+    ("schema", "message"),
+    [
+        (5, "schema must be a JSON schema"),
+        ({"type": "nothing"}, "schema must be a JSON schema, got .* is not valid under any of the given schemas"),
+        ("missing.json", "schema must be in a file that can be read, got 'missing.json'"),
+        (__file__, "schema must be in a file of JSON"),
+    ],
+)
+def test_what_is_no_schema_is_refused_when_it_is_built(schema, message):
+    with pytest.raises(OptionError, match=message):
+        prompt("p", "x", model=Scripted(), schema=schema)
+
+
+async def test_a_reference_of_a_schema_is_never_fetched():
+    """Trap: jsonschema fetches references by default."""
+    made = prompt("p", "x", model=Scripted(said("1")), schema={"$ref": "http://127.0.0.1:9/x"})
+    with pytest.raises(OptionError, match="schema must have what it refers to"):
+        await made.call(None, context(None))
+
+
+async def test_it_is_a_function_of_map():
+    model = Scripted(ModelError("busy", transient=True), said("1"), said("2"))
+    made = prompt("p", template("{n}"), model=model, parse=int)
+    answers = penstock.stream([{"n": 1}, {"n": 2}]).map(made, retry=Retry(on=ModelError, initial=0))
+    assert await answers.to_list() == [1, 2]
+    assert [text for text, *_ in model.asked] == ["1", "1", "2"]
+
+
+def test_parse_and_schema_exclude_each_other():
+    with pytest.raises(OptionError, match="parse must not be given with schema"):
+        prompt("p", "x", model=Scripted(), parse=int, schema=LABEL)
+    with pytest.raises(OptionError, match="asks must be an int >= 1, got 0"):
+        prompt("p", "x", model=Scripted(), schema=LABEL, asks=0)

@@ -27,9 +27,11 @@ from penstock.flow import (
     review,
     secret,
     step,
+    template,
     to_streaming,
     transform,
 )
+from penstock.flow.prompts import Prompt
 from penstock.tasks import CancelToken
 
 
@@ -129,9 +131,12 @@ def programs_and_models() -> None:
     assert_type(secret("KEY"), EnvSecret)
     assert_type(command("c", ["ls"]), Step[object, str])
     assert_type(command("c", words, ok=[0, 1], grace=3), Step[str, str])
-    assert_type(prompt("p", "text", model=model), Step[object, str])
-    assert_type(prompt("p", "text", model=model, parse=str.splitlines), Step[object, list[str]])
-    assert_type(prompt("p", write, model=model, parse=len), Step[str, int])
+    assert_type(prompt("p", "text", model=model), Prompt[object, str])
+    assert_type(prompt("p", "text", model=model, parse=str.splitlines), Prompt[object, list[str]])
+    assert_type(prompt("p", write, model=model, parse=len), Prompt[str, int])
+    assert_type(prompt("p", write, model=model, schema=Outline), Prompt[str, Outline])
+    assert_type(stream(["a"]).map(prompt("p", write, model=model, parse=len), concurrency=2), Stream[int])
+    assert_type(stream([{"a": 1}]).map(prompt("p", template("{a}"), model=model)), Stream[str])
     assert_type(first.add(command("c", ["cat"], stdin=lambda text: text, env={"X": secret("X")})), Pipeline[str, str])
     assert_type(first.add(prompt("p", lambda text: text.upper(), model=AnthropicMessages("m"))), Pipeline[str, str])
     assert_type(

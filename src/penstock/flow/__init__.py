@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from penstock.exports import exports
 
 if TYPE_CHECKING:
+    from penstock.flow.answer_forms import AnswerError
     from penstock.flow.anthropic_messages import AnthropicMessages
     from penstock.flow.commands import command
     from penstock.flow.context import State, StepContext
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from penstock.flow.programs import CommandError
     from penstock.flow.prompts import prompt
     from penstock.flow.results import OutputRefused, Pending, PipelineError, PipelineResult, RunInfo, StepResult
+    from penstock.flow.row_template import template
     from penstock.flow.secrets import EnvSecret, secret
     from penstock.flow.shapes import parallel, review
     from penstock.flow.steps import Step
@@ -34,6 +36,7 @@ else:
     __getattr__, __dir__ = exports(
         __name__,
         {
+            "penstock.flow.answer_forms": ("AnswerError",),
             "penstock.flow.anthropic_messages": ("AnthropicMessages",),
             "penstock.flow.commands": ("command",),
             "penstock.flow.context": ("State", "StepContext"),
@@ -42,6 +45,7 @@ else:
             "penstock.flow.pipeline_file": ("FileError", "load"),
             "penstock.flow.programs": ("CommandError",),
             "penstock.flow.prompts": ("prompt",),
+            "penstock.flow.row_template": ("template",),
             "penstock.flow.secrets": ("EnvSecret", "secret"),
             "penstock.flow.function": ("step",),
             "penstock.flow.pipeline": ("Pipeline",),
@@ -67,6 +71,7 @@ else:
     )
 
 __all__ = [
+    "AnswerError",
     "AnthropicMessages",
     "CommandError",
     "Cron",
@@ -100,6 +105,7 @@ __all__ = [
     "review",
     "secret",
     "step",
+    "template",
     "to_streaming",
     "transform",
 ]

@@ -71,6 +71,7 @@ class ModelAnswer:
         self.stop: str | None = None
         self.input_tokens: int | None = None
         self.output_tokens: int | None = None
+        self.cached_tokens: int | None = None
         self.trouble: Trouble | None = None
         self.said_end: bool = False
         self.status: int | None = None
@@ -96,7 +97,7 @@ class ModelAnswer:
         text = "".join(self.texts)
         if not text and self.stop is None and self.input_tokens is None and self.output_tokens is None:
             return None
-        return Reply(text, self.stop or "", self.input_tokens, self.output_tokens)
+        return Reply(text, self.stop or "", self.input_tokens, self.output_tokens, self.cached_tokens)
 
     def take_text(self, content: object) -> None:
         """Add a text; of parts, those that are texts."""
@@ -111,11 +112,12 @@ class ModelAnswer:
         """Note numbers of tokens: what is not said is not known."""
         if isinstance(usage, Mapping):
             said = cast("Mapping[str, object]", usage)
-            self.input_tokens = _count(said.get(read), self.input_tokens)
-            self.output_tokens = _count(said.get(written), self.output_tokens)
+            self.input_tokens = count(said.get(read), self.input_tokens)
+            self.output_tokens = count(said.get(written), self.output_tokens)
 
 
-def _count(said: object, known: int | None) -> int | None:
+def count(said: object, known: int | None) -> int | None:
+    """Return a number of tokens, if that is said; else what is known."""
     return said if type(said) is int and said >= 0 else known
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, Unpack, cast, override
 
-from penstock.flow.answers import ModelAnswer, Trouble, mappings, text_or_none
+from penstock.flow.answers import ModelAnswer, Trouble, count, mappings, text_or_none
 from penstock.flow.secrets import EnvSecret, secret
 from penstock.flow.services import ModelOptions, Service
 
@@ -81,18 +81,23 @@ class AnthropicMessages(Service):
 class _ClaudeMessage(ModelAnswer):
     """Events of a message, or a whole one."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._uncached: int | None = None
+        self._to_cache: int | None = None
+
     @override
     def event(self, name: str, data: Mapping[str, Any]) -> None:
         match data.get("type"):
             case "message_start":
-                self.take_usage(_mapping(data, "message").get("usage"), "input_tokens", "output_tokens")
+                self._take_all_usage(_mapping(data, "message").get("usage"))
             case "content_block_start":
                 self.take_text(_mapping(data, "content_block").get("text"))
             case "content_block_delta":
                 self.take_text(_mapping(data, "delta").get("text"))
             case "message_delta":
                 self.stop = text_or_none(_mapping(data, "delta").get("stop_reason")) or self.stop
-                self.take_usage(data.get("usage"), "input_tokens", "output_tokens")
+                self._take_all_usage(data.get("usage"))
             case "message_stop":
                 self.said_end = True
             case _:  # a ping, or what this does not know
@@ -100,7 +105,7 @@ class _ClaudeMessage(ModelAnswer):
 
     @override
     def document(self, data: Mapping[str, Any]) -> None:
-        self.take_usage(data.get("usage"), "input_tokens", "output_tokens")
+        self._take_all_usage(data.get("usage"))
         if not isinstance(data.get("content"), list):
             self.trouble = Trouble("the answer is a JSON object of another form: it has no content")
             return
@@ -108,6 +113,18 @@ class _ClaudeMessage(ModelAnswer):
             self.take_text(block.get("text"))
         self.stop = text_or_none(data.get("stop_reason"))
         self.said_end = self.stop is not None
+
+    def _take_all_usage(self, usage: object) -> None:
+        """Note it; what was read from the cache, or written to it, is no part of the service's `input_tokens`."""
+        if not isinstance(usage, Mapping):
+            return
+        said = cast("Mapping[str, object]", usage)
+        self._uncached = count(said.get("input_tokens"), self._uncached)
+        self._to_cache = count(said.get("cache_creation_input_tokens"), self._to_cache)
+        self.cached_tokens = count(said.get("cache_read_input_tokens"), self.cached_tokens)
+        self.output_tokens = count(said.get("output_tokens"), self.output_tokens)
+        if self._uncached is not None:
+            self.input_tokens = self._uncached + (self._to_cache or 0) + (self.cached_tokens or 0)
 
     @override
     def is_truncated(self) -> bool:

@@ -15,12 +15,14 @@ class Reply:
         stop: why it ended, as the service says it: "stop", "end_turn" and the like.
         input_tokens: tokens of the request; None: the service has not said it.
         output_tokens: tokens of the answer; None: the service has not said it.
+        cached_tokens: of the tokens of the request, those that the service had in a cache; None: it has not said it.
     """
 
     text: str
     stop: str
     input_tokens: int | None = None
     output_tokens: int | None = None
+    cached_tokens: int | None = None
 
 
 @runtime_checkable

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, Unpack, override
 
-from penstock.flow.answers import ModelAnswer, Trouble, mappings, text_or_none
+from penstock.flow.answers import ModelAnswer, Trouble, count, mappings, text_or_none
 from penstock.flow.secrets import EnvSecret, secret
 from penstock.flow.services import ModelOptions, Service
 
@@ -82,19 +82,25 @@ class _Completion(ModelAnswer):
 
     @override
     def event(self, name: str, data: Mapping[str, Any]) -> None:
-        self.take_usage(data.get("usage"), "prompt_tokens", "completion_tokens")
+        self._take_all_usage(data.get("usage"))
         for choice in mappings(data.get("choices")):
             if choice.get("index", 0) == 0:
                 self._take(choice, choice.get("delta"))
 
     @override
     def document(self, data: Mapping[str, Any]) -> None:
-        self.take_usage(data.get("usage"), "prompt_tokens", "completion_tokens")
+        self._take_all_usage(data.get("usage"))
         choices = [choice for choice in mappings(data.get("choices")) if choice.get("index", 0) == 0]
         if not choices:
             self.trouble = Trouble("the answer is a JSON object of another form: it has no choices")
         for choice in choices[:1]:
             self._take(choice, choice.get("message"))
+
+    def _take_all_usage(self, usage: object) -> None:
+        self.take_usage(usage, "prompt_tokens", "completion_tokens")
+        for each in mappings([usage]):
+            for details in mappings([each.get("prompt_tokens_details")]):
+                self.cached_tokens = count(details.get("cached_tokens"), self.cached_tokens)
 
     def _take(self, choice: Mapping[str, Any], message: object) -> None:
         if isinstance(message, Mapping):

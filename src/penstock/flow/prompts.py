@@ -1,25 +1,27 @@
-"""The step that asks a model."""
+"""The step that asks a model, which is a function of `Stream.map`, too."""
 
+import os
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from time import perf_counter
-from typing import Any, ClassVar, Final, Required, Unpack, overload, override
+from typing import Any, ClassVar, Final, Required, Unpack, cast, overload, override
 
 from penstock.core import validate
 from penstock.core.errors import OptionError
 from penstock.core.retry import Retry
-from penstock.core.traces import block
 from penstock.flow.added import CannotBegin
+from penstock.flow.answer_forms import Schema, form_of
+from penstock.flow.asking import ASKS, Asking, ModelRequest
 from penstock.flow.context import StepContext
 from penstock.flow.function import annotations_of
 from penstock.flow.leaf import Leaf, StepOptions, leaf_options
-from penstock.flow.models import Model, ModelError, Reply, asked_wait, transient
+from penstock.flow.models import Model, asked_wait, transient
 from penstock.flow.services import Service
-from penstock.flow.steps import Step, checked_name
+from penstock.flow.steps import checked_name
 from penstock.flow.templates import Filled, filled, source_of
 from penstock.flow.usage import Usage
+from penstock.ops.adding import I_contra, O_co
 
 RETRY: Final = Retry(on=transient, attempts=5, initial=0.5)
 """Five tries of what is transient."""
@@ -34,69 +36,92 @@ class PromptOptions(StepOptions, total=False):
         model: what is asked.
         system: what the model is told before; None, the default: nothing.
         max_tokens: how long the answer may be, an int >= 1; default 4096. One that is longer fails the step.
+        asks: how often a prompt is asked in all until an answer fits the `schema`, an int >= 1; default 3.
     """
 
     model: Required[Model]
     system: str | None
     max_tokens: int
+    asks: int
 
 
 @overload
-def prompt(name: str, text: str, /, *, parse: None = None, **options: Unpack[PromptOptions]) -> Step[object, str]: ...
+def prompt(
+    name: str, text: str, /, *, parse: None = None, **options: Unpack[PromptOptions]
+) -> "Prompt[object, str]": ...
 @overload
 def prompt[O](
     name: str, text: str, /, *, parse: Callable[[str], O], **options: Unpack[PromptOptions]
-) -> Step[object, O]: ...
+) -> "Prompt[object, O]": ...
 @overload
 def prompt[I](
     name: str, text: Callable[[I], str], /, *, parse: None = None, **options: Unpack[PromptOptions]
-) -> Step[I, str]: ...
+) -> "Prompt[I, str]": ...
 @overload
 def prompt[I, O](
     name: str, text: Callable[[I], str], /, *, parse: Callable[[str], O], **options: Unpack[PromptOptions]
-) -> Step[I, O]: ...
+) -> "Prompt[I, O]": ...
+@overload
+def prompt[I, O](
+    name: str, text: Callable[[I], str], /, *, schema: type[O], **options: Unpack[PromptOptions]
+) -> "Prompt[I, O]": ...
+@overload
+def prompt[I](
+    name: str,
+    text: Callable[[I], str],
+    /,
+    *,
+    schema: Mapping[str, Any] | str | os.PathLike[str],
+    **options: Unpack[PromptOptions],
+) -> "Prompt[I, Any]": ...
 def prompt(
     name: str,
     text: str | Callable[[Any], str],
     /,
     *,
     parse: Callable[[str], Any] | None = None,
+    schema: Schema | None = None,
     **options: Unpack[PromptOptions],
-) -> Step[Any, Any]:
-    """Make a step that asks a model and gives the text of its answer, or `parse(text)`.
+) -> "Prompt[Any, Any]":
+    """Make a step that asks a model and gives the text of its answer, or `parse(text)`, or what fits the `schema`.
 
     By default it makes five tries of what is transient, from 0.5 s on; `retry=None` is one. A `Retry` without `wait`
     waits as long as the service asks, else its backoff. Each request counts in the usage of the step, failed ones with
     what is known of them. Text of a failed attempt is in no output.
 
+    It is a function of `Stream.map`, too: there, a call is one attempt, and the tries, limits and timeout are those of
+    the stage.
+
     Args:
         name: as for `step`.
-        text: what is sent, as it is; or a plain function that makes it of the value.
+        text: what is sent, as it is; or a plain function that makes it of the value, as `template` gives one.
         parse: a plain function that makes the output of the text.
+        schema: in place of `parse`: the answer is JSON that fits this, a JSON schema (a dict, or the path of a file) or
+            a model of pydantic. The model is told the schema after the text. An answer that does not fit is asked again
+            with the error, `asks` times in all; the last one fails the step with an `AnswerError`, which has it.
         **options: see `PromptOptions`; `model` is required.
 
     Raises:
         OptionError: the name or an option breaks its rule.
+        ModuleNotFoundError: a JSON schema needs `pip install 'penstock[schema]'`.
     """
-    return Prompt(checked_name(name), text, parse, options)
+    return Prompt(checked_name(name), text, parse, schema, options)
 
 
-class Prompt(Leaf[Any, Any]):
-    """Asks a model."""
+class Prompt(Leaf[I_contra, O_co]):
+    """Asks a model: what `prompt` makes."""
 
-    __slots__ = ("max_tokens", "model", "parse", "system", "text")
+    __slots__ = ("asking", "text")
     kind: ClassVar[str] = "prompt"
     text: str | Callable[[Any], str]
-    parse: Callable[[str], Any] | None
-    model: Model
-    system: str | None
-    max_tokens: int
+    asking: Asking
 
     def __init__(
         self,
         name: str,
         text: str | Callable[[Any], str],
         parse: Callable[[str], Any] | None,
+        schema: object,
         options: PromptOptions,
     ) -> None:
         given = leaf_options(
@@ -109,16 +134,7 @@ class Prompt(Leaf[Any, Any]):
         super().__init__(name, given)
         if not isinstance(text, str):
             validate.plain_function("text", text)
-        if parse is not None:
-            validate.plain_function("parse", parse)
-        model = options.get("model")
-        if not callable(getattr(model, "ask", None)) or isinstance(model, type):
-            raise OptionError(f"model must be a Model, something with an async ask(), got {model!r}")
-        system = options.get("system")
-        if system is not None:
-            validate.instance("system", system, str, "a str or None")
-        most = validate.whole("max_tokens", options.get("max_tokens", MAX_TOKENS), least=1)
-        self._set(text=text, parse=parse, model=model, system=system, max_tokens=most)
+        self._set(text=text, asking=asking_of(parse, schema, options))
 
     @override
     def made_when_called(self) -> Iterable[object]:
@@ -126,81 +142,120 @@ class Prompt(Leaf[Any, Any]):
 
     @override
     async def prepare(self) -> None:
-        if isinstance(self.model, Service):
-            with suppress(ModuleNotFoundError):
-                await self.model.load()
+        await prepare(self.asking.model)
 
     @override
     def check(self, value: Any) -> None:
-        if isinstance(self.model, Service):
-            try:
-                self.model.check()
-            except ModuleNotFoundError as error:
-                raise CannotBegin(str(error)) from None
+        check(self.asking.model)
 
     @override
     async def call(self, value: Any, ctx: StepContext) -> Any:
         made = self.text if isinstance(self.text, str) else filled(self.text, value, ctx.state)
-        validate.instance("what text gives", made, str, "a str")
-        reply = await self._asked(made, ctx)
-        return reply.text if self.parse is None else self.parse(reply.text)
+        return await self.asking.answer(_checked_text(made), _OfStep(ctx))
 
-    async def _asked(self, text: str, ctx: StepContext) -> Reply:
-        began = perf_counter()
-        known: Reply | None = None
-        asked = self.model.model if isinstance(self.model, Service) else type(self.model).__name__
-        about: dict[str, str | int] = {
-            "gen_ai.operation.name": "chat",
-            "gen_ai.request.model": asked,
-            "gen_ai.request.max_tokens": self.max_tokens,
-        }
-        if isinstance(self.model, Service):
-            about["gen_ai.provider.name"] = self.model.package
-        try:
-            with block(f"chat {asked}", about, asks=True) as traced:
-                try:
-                    reply = await self.model.ask(text, system=self.system, max_tokens=self.max_tokens)
-                    known = validate.instance("the answer of a model", reply, Reply, "a Reply")
-                except ModelError as error:
-                    traced.note(_usage(error.reply))
-                    raise
-                traced.note(_usage(known))
-        except ModelError as error:
-            known = error.reply
-            raise
-        finally:
-            tokens = (None, None) if known is None else (known.input_tokens, known.output_tokens)
-            with suppress(LookupError):  # in a stream nobody counts
-                ctx.spent(Usage(1, *tokens, perf_counter() - began))
-        return reply
+    async def __call__(self, value: I_contra, /) -> O_co:
+        """Make one attempt on `value`, as a function of `Stream.map`."""
+        await self.prepare()
+        self.check(value)
+        made = self.text if isinstance(self.text, str) else filled(self.text, value, {})
+        answer: O_co = await self.asking.answer(_checked_text(made), UNCOUNTED)
+        return answer
 
     @override
     def code(self) -> tuple[Callable[..., Any], object]:
-        functions = [None if isinstance(each, str | Filled) else each for each in (self.text, self.parse)]
-        own = self.model if isinstance(self.model, Service) else None
-        return partial(_made_by, *functions, None if own is not None else self.model.ask), [
+        asking = self.asking
+        functions = [None if isinstance(each, str | Filled) else each for each in (self.text, asking.parse)]
+        own = asking.model if isinstance(asking.model, Service) else None
+        return partial(_made_by, *functions, None if own is not None else asking.model.ask), [
             self.text if isinstance(self.text, str) else source_of(self.text),
-            self.system,
-            self.max_tokens,
+            asking.system,
+            asking.max_tokens,
             None if own is None else own.code(),
+            *([] if asking.form is None else [asking.form.instruction, asking.asks]),
         ]
 
     @override
     def annotations(self) -> Mapping[str, Any]:
         declared: dict[str, Any] = {} if isinstance(self.text, str | Filled) else dict(annotations_of(self.text))
         declared.pop("return", None)
-        if self.parse is None or isinstance(self.parse, type):
-            return declared | {"return": self.parse or str}
-        return declared | {name: kind for name, kind in annotations_of(self.parse).items() if name == "return"}
+        if self.asking.form is not None:
+            return declared
+        parse = self.asking.parse
+        if parse is None or isinstance(parse, type):
+            return declared | {"return": parse or str}
+        return declared | {name: kind for name, kind in annotations_of(parse).items() if name == "return"}
 
 
-def _usage(reply: Reply | None) -> dict[str, int | list[str]]:
-    """Return what is known of an answer, by the names of the semantic conventions."""
-    if reply is None:
-        return {}
-    tokens = {"gen_ai.usage.input_tokens": reply.input_tokens, "gen_ai.usage.output_tokens": reply.output_tokens}
-    found: dict[str, int | list[str]] = {name: number for name, number in tokens.items() if number is not None}
-    return found | ({"gen_ai.response.finish_reasons": [reply.stop]} if reply.stop else {})
+def asking_of(parse: Callable[[str], Any] | None, schema: object, options: Mapping[str, Any]) -> Asking:
+    """Check the options that say how a model is asked.
+
+    Raises:
+        OptionError: one breaks its rule.
+    """
+    if parse is not None:
+        validate.plain_function("parse", parse)
+        if schema is not None:
+            raise OptionError("parse must not be given with schema: what fits the schema is the output")
+    model = options.get("model")
+    if not callable(getattr(model, "ask", None)) or isinstance(model, type):
+        raise OptionError(f"model must be a Model, something with an async ask(), got {model!r}")
+    system = options.get("system")
+    if system is not None:
+        validate.instance("system", system, str, "a str or None")
+    most = validate.whole("max_tokens", options.get("max_tokens", MAX_TOKENS), least=1)
+    asks = validate.whole("asks", options.get("asks", ASKS), least=1)
+    return Asking(cast("Model", model), system, most, parse, form_of(schema), asks)
+
+
+async def prepare(model: Model) -> None:
+    """Import the package of a model, if it has one and that is there."""
+    if isinstance(model, Service):
+        with suppress(ModuleNotFoundError):
+            await model.load()
+
+
+def check(model: Model) -> None:
+    """Raise `CannotBegin` if something is missing that requests need."""
+    if isinstance(model, Service):
+        try:
+            model.check()
+        except ModuleNotFoundError as error:
+            raise CannotBegin(str(error)) from None
+
+
+class _OfStep:
+    """The account of a step."""
+
+    def __init__(self, ctx: StepContext) -> None:
+        self._ctx = ctx
+
+    async def begin(self, prompt: str) -> None:
+        """Let it begin."""
+
+    def ended(self, request: ModelRequest) -> None:
+        """Count it."""
+        reply = request.reply
+        tokens = (None, None) if reply is None else (reply.input_tokens, reply.output_tokens)
+        with suppress(LookupError):  # in a stream nobody counts
+            self._ctx.spent(Usage(1, *tokens, request.seconds))
+
+
+class _Uncounted:
+    """The account where nobody counts."""
+
+    async def begin(self, prompt: str) -> None:
+        """Let it begin."""
+
+    def ended(self, request: ModelRequest) -> None:
+        """Count nothing."""
+
+
+UNCOUNTED: Final = _Uncounted()
+
+
+def _checked_text(made: object) -> str:
+    validate.instance("what text gives", made, str, "a str")
+    return cast("str", made)
 
 
 def _made_by(*functions: object) -> tuple[object, ...]:

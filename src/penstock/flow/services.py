@@ -11,6 +11,7 @@ import json
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any, Final, TypedDict, cast, override
@@ -171,7 +172,7 @@ class Service(Model):
         failure = await self._exchange(package, key, fields, answer)
         reply = answer.reply()
         if reply is not None:
-            reply = Reply(mask.text(reply.text), mask.text(reply.stop), reply.input_tokens, reply.output_tokens)
+            reply = replace(reply, text=mask.text(reply.text), stop=mask.text(reply.stop))
         if failure is None and answer.trouble is not None:
             failure = _FailedRequest(answer.trouble, answer.status)
         if failure is None and not answer.is_whole():
