@@ -590,7 +590,7 @@ def test_another_loop_is_refused_when_the_run_is_opened(run, kind, arguments):
 
 @pytest.mark.parametrize("value", [3, "limiter", {"limit": 3}, [Limiter(1), 3], [None], Limiter])
 def test_the_option_has_a_rule(value):
-    message = f"limit must be a Limiter, a RateLimit or a sequence of them, got {value!r}"
+    message = f"limit must be a Limiter, a RateLimit, a Breaker or a sequence of them, got {value!r}"
     with pytest.raises(OptionError, match="^" + re.escape(message) + "$"):
         penstock.stream([1]).map(slow, limit=value)
 

@@ -13,6 +13,7 @@ import pytest
 import penstock
 from penstock import durable, engines, flow, sinks, tasks, testing, workflows
 from penstock.core import errors
+from penstock.core.breaker import Breaker
 from penstock.core.limits import Limiter, RateLimit
 from penstock.core.stats import _HEAD, Latency, StageStats, Stats
 from penstock.durable.options import DeliverOptions, RunOptions
@@ -39,6 +40,7 @@ BY_STAGES = {"bind", "key_by_hand", "key_of", "keyed", "parts", "pause_left", "w
 FOR_THE_LIBRARY = {
     Limiter: BY_STAGES | {"check", "give_back", "take", "wait"},
     engines.Engine: {"line"},
+    Breaker: BY_STAGES | {"begin", "counts", "ended", "lets_in", "wait"},
     RateLimit: BY_STAGES | {"burst", "charge", "end_turn", "is_due", "now", "spacing", "turn"},
     Readable: {"description"},
     penstock.Stream: {"description"},
@@ -159,8 +161,9 @@ SECTIONS = {
     "Runs": members(penstock.Run),
     "Tracing": made("traced"),
     "DurableRun": members(durable.DurableRun),
-    "Limits": made("Adaptive", "Limiter", "RateLimit")
+    "Limits": made("Adaptive", "Breaker", "Limiter", "RateLimit", "RetryBudget")
     | {"pause(seconds, item)"}
+    | members(Breaker)
     | members(Limiter)
     | members(RateLimit),
     "Engines": made("ray", "dask", "Threads", "Call", "Answer", "Progress", "answer", "processes")

@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 import penstock
-from penstock import OptionError, Retry
+from penstock import OptionError, Retry, RetryBudget
 from penstock.testing import Gauge
 
 grid = pytest.mark.grid
@@ -417,3 +417,109 @@ async def test_the_fault_of_the_function_is_not_retried():
     with pytest.raises(penstock.OptionError, match="must return an iterable, got 7"):
         await penstock.stream([7]).flat_map(work, retry=penstock.Retry(on=Exception, initial=0)).to_list()
     assert tries == [7]
+
+
+# Budgets
+
+
+async def always(item):
+    raise ConnectionError(item)
+
+
+@grid
+@pytest.mark.parametrize("ordered", [True, False])
+@pytest.mark.parametrize("operator", ["map", "flat_map", "map_batches", "filter"])
+async def test_a_budget_bounds_the_retries_of_all_that_share_it(operator, ordered):
+    """However many fail at once: a tenth of the calls, and the five that are always there."""
+    retry = Retry(on=ConnectionError, attempts=4, initial=0, budget=RetryBudget(0.1, least=5))
+    tried = Gauge()
+    for _ in range(2):
+        stream = penstock.stream(range(100))
+        more = {"map_batches": (1,)}.get(operator, ())
+        options = {"concurrency": 7, "retry": retry, "on_error": "skip", "ordered": ordered}
+        await getattr(stream, operator)(tried.wrap(always), *more, **options).drain()
+    assert tried.started == 200 + 5 + 20
+
+
+@grid
+async def test_a_failure_beyond_the_budget_says_so():
+    retry = Retry(on=ConnectionError, attempts=3, initial=0, budget=RetryBudget(0, least=1))
+    with pytest.raises(ConnectionError) as raised:
+        await penstock.stream([1]).map(always, retry=retry).drain()
+    said = "1 retries beside 1 calls in the last 60 s, and RetryBudget(0, least=1, per=60.0)"
+    assert raised.value.__notes__ == [
+        f"penstock: not tried again, as the retry budget is used up: {said}",
+        "penstock: stage 'map(always)', item 0, attempt 2",
+    ]
+
+
+@grid
+async def test_a_budget_fills_up_again_when_its_time_is_over(clock):
+    """A run of failures long ago is no reason to give up now; nor are the calls of then one to go on."""
+    budget = RetryBudget(0, least=2, per=30)
+    retry = Retry(on=ConnectionError, attempts=9, initial=0, budget=budget)
+    tried = Gauge()
+    for _ in range(3):
+        await penstock.stream([1]).map(tried.wrap(always), retry=retry, on_error="skip").drain()
+        await asyncio.sleep(29)
+    assert tried.started == 3 + 1 + 3
+    many = RetryBudget(0.1, least=0, per=30)
+    for _ in range(100):
+        many.called()
+    assert many.allows_retry_after(KeyError())
+    await asyncio.sleep(31)
+    assert not many.allows_retry_after(KeyError())
+
+
+async def test_tasks_share_a_budget_too():
+    budget = RetryBudget(0, least=3)
+    retry = Retry(on=ConnectionError, attempts=9, initial=0, budget=budget)
+    await penstock.tasks.settle([lambda: always(1)] * 5, concurrency=2, retry=retry)
+    assert budget.said().startswith("3 retries beside 5 calls")
+
+
+def test_a_budget_belongs_to_one_loop(run):
+    retry = Retry(on=ConnectionError, initial=0, budget=RetryBudget())
+    stream = penstock.stream([1]).map(always, retry=retry, on_error="skip")
+    run(stream.drain())
+    with pytest.raises(penstock.WrongLoopError):
+        run(stream.drain())
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: RetryBudget(-1), "share must be a finite number >= 0, got -1"),
+        (lambda: RetryBudget(least=1.5), "least must be an int >= 0"),
+        (lambda: RetryBudget(per=0), "per must be a finite number of seconds > 0"),
+        (lambda: Retry(on=KeyError, budget=0.1), "budget must be a RetryBudget, got 0.1"),
+    ],
+)
+def test_bad_budgets_are_refused(make, message):
+    with pytest.raises(OptionError, match=message):
+        make()
+
+
+# What is of no use to try
+
+
+@grid
+@pytest.mark.parametrize("on_error", ["raise", "skip", "collect", "return"])
+@pytest.mark.parametrize("operator", ["map", "map_batches", "flat_map"])
+async def test_a_fatal_error_ends_the_run_at_once(operator, on_error):
+    """Whatever `on_error` and `retry` say, and undivided: no other item would do better."""
+    tried = Gauge()
+
+    async def work(item):
+        raise KeyIsGone(item)
+
+    more = {"map_batches": (8,)}.get(operator, ())
+    options = {"concurrency": 2, "on_error": on_error, "retry": Retry(on=Exception, attempts=5)}
+    stream = getattr(penstock.stream(range(64)), operator)(tried.wrap(work), *more, **options)
+    with pytest.raises(KeyIsGone):
+        await stream.drain()
+    assert tried.started <= 2
+
+
+class KeyIsGone(penstock.FatalError):
+    pass

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from penstock import testing as testing
     from penstock import workflows as workflows
     from penstock.core.adaptive import Adaptive
+    from penstock.core.breaker import Breaker
     from penstock.core.errors import (
         AttemptTimeout,
         BlockedLoopWarning,
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
         DuplicateKeyError,
         EmptyStreamError,
         ExecutorUseError,
+        FatalError,
         MisuseError,
         NestedLimitError,
         NoResultError,
@@ -40,7 +42,7 @@ if TYPE_CHECKING:
     from penstock.core.limits import Limiter, RateLimit
     from penstock.core.outcome import Cancelled, Failed, NotStarted, Ok, Outcome, Reason, Result
     from penstock.core.plan import OnError
-    from penstock.core.retry import Retry
+    from penstock.core.retry import Retry, RetryBudget
     from penstock.core.stats import Latency, StageStats, Stats
     from penstock.durable.report import RunReport
     from penstock.functions import merge, parallel_filter, parallel_map, stream
@@ -73,6 +75,7 @@ else:
                 "DuplicateKeyError",
                 "EmptyStreamError",
                 "ExecutorUseError",
+                "FatalError",
                 "MisuseError",
                 "NestedLimitError",
                 "NoResultError",
@@ -91,10 +94,11 @@ else:
                 "WrongLoopError",
             ),
             "penstock.core.adaptive": ("Adaptive",),
+            "penstock.core.breaker": ("Breaker",),
             "penstock.core.limits": ("Limiter", "RateLimit"),
             "penstock.core.outcome": ("Cancelled", "Failed", "NotStarted", "Ok", "Outcome", "Reason", "Result"),
             "penstock.core.plan": ("OnError",),
-            "penstock.core.retry": ("Retry",),
+            "penstock.core.retry": ("Retry", "RetryBudget"),
             "penstock.core.stats": ("Latency", "StageStats", "Stats"),
             "penstock.durable.report": ("RunReport",),
             "penstock.ops.metadata": ("Record",),
@@ -125,6 +129,7 @@ __all__ = [
     "Adaptive",
     "AttemptTimeout",
     "BlockedLoopWarning",
+    "Breaker",
     "Callback",
     "Cancelled",
     "ConcurrentReadError",
@@ -133,6 +138,7 @@ __all__ = [
     "EmptyStreamError",
     "ExecutorUseError",
     "Failed",
+    "FatalError",
     "File",
     "Files",
     "Found",
@@ -158,6 +164,7 @@ __all__ = [
     "ResultCountError",
     "ResultFailed",
     "Retry",
+    "RetryBudget",
     "Run",
     "RunReport",
     "SourceConsumedError",

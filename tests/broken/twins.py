@@ -21,6 +21,7 @@ from penstock.core import scope as scopes
 from penstock.core import window as windows
 from penstock.core.adaptive import Control
 from penstock.core.batches import _Bad, _Halving
+from penstock.core.breaker import Circuit
 from penstock.core.byte_budget import BudgetedWindow
 from penstock.core.calling import composed
 from penstock.core.closing import aclose
@@ -32,7 +33,7 @@ from penstock.core.order import InOrder
 from penstock.core.outcome import Failed
 from penstock.core.plan import DROPPED, Tolerance
 from penstock.core.pump import Pump
-from penstock.core.retry import Retry
+from penstock.core.retry import Retry, RetryBudget
 from penstock.core.scope import Scope
 from penstock.core.snapshots import Snapshots
 from penstock.core.source import AsyncIteratorStage, IteratorStage
@@ -766,6 +767,39 @@ def looks_for_pauses_too_early():
 @twin("pauses nothing when a service says how long to stay away", "test_pauses.py")
 def waits_alone():
     put(Retry, "paused", lambda self: ())
+
+
+@twin("sends all that wait to find out whether a service is back", "test_breaker.py")
+def everybody_is_the_probe():
+    def begin(self):
+        self._probing = False
+        return self._times
+
+    put(Circuit, "begin", begin)
+
+
+@twin("looks at a breaker only before it waits for other limits", "test_breaker.py")
+def looks_at_breakers_too_early():
+    async def wait(self):
+        await self._acquire()
+        self._times = [breaker.begin(key) for breaker, key in self._breakers]
+
+    put(Hold, "_wait", wait)
+
+
+@twin("leaves the probe to a call that was cancelled", "test_breaker.py", seen_as="Deadlock")
+def a_probe_is_lost():
+    def ended(self, error, *, counts):
+        if not self._is_open or error is None or counts:
+            real(self, error, counts=counts)
+
+    real = Circuit._ended
+    put(Circuit, "_ended", ended)
+
+
+@twin("retries whatever the budget says", "test_retry.py")
+def no_retry_budget():
+    put(RetryBudget, "allows_retry_after", lambda self, error: True)
 
 
 @twin("leaves an estimate as it was charged", "test_pauses.py")

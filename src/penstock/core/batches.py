@@ -12,7 +12,7 @@ from typing import Any, override
 
 from penstock.core.calling import composed
 from penstock.core.clock import now
-from penstock.core.errors import OptionError, ResultCountError, as_failure
+from penstock.core.errors import FatalError, OptionError, ResultCountError, as_failure
 from penstock.core.log import LOG
 from penstock.core.outcome import Failed, Ok
 from penstock.core.plan import MISSING, AsyncFn, Gate, Plan
@@ -188,7 +188,8 @@ class _Halving[T]:
             return not self.may_not()  # it may have swallowed its cancellation
         if isinstance(bad.error, ResultCountError) and not self.may_not():
             self.on_miscount(bad.error, len(items))
-        whole = not isinstance(bad.error, Exception) or isinstance(bad.error, OptionError)  # no item's fault
+        no_items_fault = isinstance(bad.error, OptionError | FatalError)
+        whole = not isinstance(bad.error, Exception) or no_items_fault
         fatal = whole and not isinstance(as_failure(bad.error), Exception)
         stop = self.to_the_first or fatal or self.may_not()
         attempts, middle = bad.attempts + 1, len(items) // 2

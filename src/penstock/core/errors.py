@@ -23,7 +23,20 @@ class OptionError(PenstockError, ValueError, TypeError):
     """
 
 
-class MisuseError(OptionError, RuntimeError):
+class FatalError(PenstockError):
+    """No item can do better than this one: it ends the run at once, whatever `on_error` says, and is never retried.
+
+    Raise it, or a subclass, from work that finds out that going on is of no use. In a durable run no item is set aside
+    for it: the next run does what was in flight.
+    """
+
+
+def is_fault_of_item(error: BaseException) -> bool:
+    """Whether a failure is that of one item, which `on_error` may set aside."""
+    return isinstance(error, Exception) and not isinstance(error, FatalError)
+
+
+class MisuseError(OptionError, FatalError, RuntimeError):
     """Something was given that cannot work for any item; so it ends the run, whatever `on_error` says.
 
     A coroutine object that was awaited before is one example: Python's own error for that is a RuntimeError.

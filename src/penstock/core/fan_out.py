@@ -16,7 +16,7 @@ from penstock.core.at_hand import AT_HAND
 from penstock.core.calling import composed
 from penstock.core.clock import now
 from penstock.core.closing import aclose, close
-from penstock.core.errors import OptionError, as_failure
+from penstock.core.errors import OptionError, as_failure, is_fault_of_item
 from penstock.core.meter import WAITED
 from penstock.core.outcome import Failed, Ok
 from penstock.core.plan import MISSING, AsyncFn, Gate, Plan
@@ -480,7 +480,7 @@ class FanOut[T, U](Caller[T, U]):
         if outputs is not None:
             outputs.limit = None  # it knows the task, which may end with an error that leads here
             cause = as_failure(error.error if isinstance(error, Exhausted) else error)
-            settled = not self.in_band or self._stopping or not isinstance(cause, Exception)
+            settled = not self.in_band or self._stopping or not is_fault_of_item(cause)
             outputs.phase = Phase.SETTLED if settled else Phase.CUT_OFF
             if settled and not outputs.ready:
                 self._forget(outputs)

@@ -616,7 +616,11 @@ class Schedule:
         """Charge `cost` for what starts now."""
         now = self.rate.now()
         self._forget_what_is_paid(now)
-        self.charged += cost * self._wider(now) if self._slow else cost
+        owed = self.charged + cost
+        if (wider := self._wider(now)) > 1:  # not so much that the next would wait beyond the slow time
+            until_then = (self._slow[-1][0] - self.began) / self.rate.spacing + self.rate.burst
+            owed = max(owed, min(owed + cost * (wider - 1), until_then))
+        self.charged = owed
 
     def settle(self, more: float) -> None:
         """Charge so much more for what has started; less than 0 gives back."""
@@ -644,7 +648,9 @@ class Schedule:
 
     def slow_down(self, seconds: float, wider: float) -> None:
         """Make the space between starts so many times as wide for so many seconds."""
-        self._slow = [(self.rate.now() + seconds, wider)]
+        now = self.rate.now()
+        if wider > self._wider(now):  # a slow start goes on
+            self._slow = [(now + seconds, wider)]
 
     def _wider(self, now: float) -> float:
         while self._slow and self._slow[0][0] <= now:
@@ -740,25 +746,29 @@ class RateLimit(Shared):
         limit: float | None = None,
         remaining: float | None = None,
         reset: Seconds | None = None,
+        per: Seconds | None = None,
         item: object = NO_ITEM,
     ) -> None:
         """Move the limit to what the service says of it, as in headers like `x-ratelimit-remaining-requests`.
 
-        `limit` becomes `n`. If fewer units remain until the reset than this limit would start, as others use them too,
-        starts are spaced wider until then; if none remain, the limit is paused. What remains is not held against a
-        limit that fills up evenly, as a bucket does: then the reset is when it is full again.
+        `limit` becomes `n`, or its share of that if `per` differs. If fewer units remain until the reset than this
+        limit would start, as others use them too, starts are spaced wider until then; if none remain, the limit is
+        paused. What remains is not held against a limit that fills up evenly, as a bucket does: then the reset is when
+        it is full again.
 
         Args:
             limit: units per `per` seconds, > 0.
             remaining: units that are left, >= 0; given with `reset`.
             reset: seconds until all are there again, >= 0, or a timedelta.
+            per: seconds that the service counts in, > 0, or a timedelta; default: those of this limit.
             item: what the key is asked of, if the limit has one.
 
         Raises:
             OptionError: a number breaks its rule.
         """
+        their_per = self._per if per is None else validate.seconds("per", per)
         if limit is not None:
-            self._n = validate.positive("limit", limit)
+            self._n = validate.positive("limit", limit) * self._per / their_per
             self.spacing = self._per / self._n
             for schedule in self.parts():
                 schedule.look_again()
@@ -766,7 +776,7 @@ class RateLimit(Shared):
             return
         left = validate.number("remaining", remaining, least=0)
         seconds = validate.seconds("reset", reset, zero=True)
-        full_in = max(0.0, self._n - left) * self.spacing
+        full_in = max(0.0, their_per - left * self.spacing)
         fills_up = full_in / _BUCKET <= seconds <= full_in * _BUCKET
         if left < 1:
             self.pause(min(seconds, self.spacing) if fills_up else seconds, item)
@@ -778,6 +788,11 @@ class RateLimit(Shared):
     def n(self) -> float:
         """Cost units per `per` seconds: what it was made with, or `follow` was told last."""
         return self._n
+
+    @property
+    def per(self) -> float:
+        """The seconds that `n` is for."""
+        return self._per
 
     async def __aenter__(self) -> None:
         self._refuse_without_item()

@@ -2,18 +2,22 @@
 
 import asyncio
 import random
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, fields
 from datetime import timedelta
-from typing import Any, Protocol, Self, cast, override
+from typing import Any, Final, Protocol, Self, cast, override
 
 from penstock.core import validate
-from penstock.core.errors import AttemptTimeout, OptionError, said
+from penstock.core.errors import AttemptTimeout, FatalError, OptionError, WrongLoopError, note, said
 from penstock.core.log import LOG
 from penstock.core.text import Verbatim, call, name_of, shown
 
 type RetryOn = type[BaseException] | tuple[type[BaseException], ...] | Callable[[Exception], bool]
 type Seconds = float | timedelta
+
+_SLICES: Final = 10
+"""Parts of the time of a budget; each is forgotten as one."""
 
 
 class Pausable(Protocol):
@@ -33,6 +37,80 @@ class Exhausted(Exception):
         super().__init__()
         self.error = error
         self.attempts = attempts
+
+
+class RetryBudget:
+    """Bounds the retries of all that share it, by the number of their calls: `Retry(..., budget=RetryBudget(0.1))`.
+
+    In the last `per` seconds there are at most `least + share * calls` retries, so a service that has too much to do
+    gets 1.1 times the calls, not `attempts` times. Beyond that a failure is final, however many attempts are left, and
+    a note of the exception says so. It is the retry budget of Finagle (`RetryBudget.scala`); the chapter "Addressing
+    Cascading Failures" of Site Reliability Engineering (2016) says why. The time is counted in tenths of `per`. It
+    belongs to the loop of its first use.
+
+    Args:
+        share: retries for each call (each first attempt), a number >= 0.
+        least: retries that are always there, an int >= 0: a run that has just begun has made few calls.
+        per: seconds, or a timedelta, > 0.
+
+    Raises:
+        OptionError: an argument breaks its rule.
+
+    Example:
+        retry = penstock.Retry(on=OSError, attempts=5, budget=penstock.RetryBudget(0.1))
+        penstock.stream(urls).map(fetch, concurrency=64, retry=retry)
+    """
+
+    def __init__(self, share: float = 0.1, *, least: int = 10, per: Seconds = 60.0) -> None:
+        self._share = validate.number("share", share, least=0)
+        self._least = validate.whole("least", least, least=0)
+        self._per = validate.seconds("per", per)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._slices: deque[list[float]] = deque()  # when each began, its calls, its retries
+        self._calls = self._retries = 0
+
+    @override
+    def __repr__(self) -> str:
+        return call("RetryBudget", f"{self._share:g}", least=self._least, per=self._per)
+
+    def bind(self) -> None:
+        """Bind it to the running loop, at its first use; raise `WrongLoopError` if it is bound to another."""
+        loop = asyncio.get_running_loop()
+        if self._loop is None:
+            self._loop = loop
+        elif self._loop is not loop:
+            raise WrongLoopError(f"{self!r} belongs to the event loop of its first use and cannot be used on another")
+
+    def called(self) -> None:
+        """Count a first attempt."""
+        self._slice()[1] += 1
+        self._calls += 1
+
+    def allows_retry_after(self, error: BaseException) -> bool:
+        """Count a retry, if there may be one; if not, note it of the error."""
+        now = self._slice()
+        if self._retries + 1 > self._least + self._share * self._calls:
+            note(error, f"not tried again, as the retry budget is used up: {self.said()}")
+            return False
+        now[2] += 1
+        self._retries += 1
+        return True
+
+    def said(self) -> str:
+        """Say what there was, and what there may be."""
+        return f"{self._retries} retries beside {self._calls} calls in the last {self._per:g} s, and {self!r}"
+
+    def _slice(self) -> list[float]:
+        """Return the slice of now; forget those that are over."""
+        now = asyncio.get_running_loop().time()
+        slices = self._slices
+        while slices and slices[0][0] + self._per <= now:
+            _, calls, retries = slices.popleft()
+            self._calls -= int(calls)
+            self._retries -= int(retries)
+        if not slices or slices[-1][0] + self._per / _SLICES <= now:
+            slices.append([now, 0, 0])
+        return slices[-1]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, repr=False)
@@ -59,6 +137,8 @@ class Retry:
         deadline: seconds from the beginning of the first try after which no further try begins, > 0. A try begins when
             it has what it needs of the stage's `limit`; a try that would wait for a limit beyond the deadline is not
             made.
+        budget: a `RetryBudget`, which may be shared by several: when it is used up a failure is final, whatever
+            `attempts` says. Default: none.
 
     Raises:
         OptionError: an argument breaks its rule.
@@ -73,6 +153,7 @@ class Retry:
     wait: Callable[[Exception], Seconds | None] | None = None
     deadline: Seconds | None = None
     pauses: Pausable | Sequence[Pausable] | None = None
+    budget: RetryBudget | None = None
 
     def __post_init__(self) -> None:
         validate.predicate_or_types("on", self.on)
@@ -85,6 +166,8 @@ class Retry:
             validate.plain_function("wait", self.wait)
         if self.deadline is not None:
             validate.seconds("deadline", self.deadline)
+        if self.budget is not None:
+            validate.instance("budget", self.budget, RetryBudget, "a RetryBudget")
         if not all(hasattr(each, "pause") for each in self.paused()):
             raise OptionError(
                 f"pauses must be a Limiter, a RateLimit or a sequence of them, got {shown(cast('object', self.pauses))}"
@@ -199,10 +282,13 @@ def retrying[T, U](
     item into what the keys of limits are asked of.
     """
     pause_after = _Pauses(retry, may_retry, seen).after
+    budget = retry.budget
     deadline = None if retry.deadline is None else validate.seconds("deadline", retry.deadline)
 
     async def attempts(item: T, tries: Tries | None = None) -> U:
         failures = 0
+        if budget is not None:
+            budget.called()
         while True:
             try:
                 return await work(item)
@@ -218,6 +304,8 @@ def retrying[T, U](
                 if pause is not None:
                     await _thread_is_back(error)
                 if pause is None or (tries is not None and not tries.may_follow(Exhausted(error, failures), pause)):
+                    raise Exhausted(error, failures) from error
+                if budget is not None and not budget.allows_retry_after(error):
                     raise Exhausted(error, failures) from error
                 forget(item)
                 LOG.info("stage %r: attempt %d failed, the next in %.3g s: %s", stage, failures, pause, said(error))
@@ -236,9 +324,13 @@ class _Pauses:
         self._seen = seen
         self._worth_retrying = validate.predicate_or_types("on", retry.on)
         self._limits = retry.paused()
+        if retry.budget is not None:
+            retry.budget.bind()
 
     def after(self, error: Exception, failures: int, item: Any) -> float | None:
         """Pause limits if `error` asks for it; return the seconds until the next try; None: there is none."""
+        if isinstance(error, FatalError):
+            return None
         may = failures < self._retry.attempts and self._may_retry(item)
         if not (may or self._limits) or not self._worth_retrying(error):
             return None

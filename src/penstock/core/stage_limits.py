@@ -3,8 +3,8 @@
 All limits have one order, so that stages with several limits cannot wait for each other in a circle: first those with
 keys, for which a call waits without a place of its window, then the place, then the others; of each kind rates before
 limiters. So nobody who holds what all keys share waits for one key. A rate is charged when the call starts, so if the
-call had to wait longer for a limiter, the next start still keeps its distance. See `docs/decisions.md`, "Limits wait in
-front of the work".
+call had to wait longer for a limiter, the next start still keeps its distance. Breakers hold nothing: a call waits for
+them first, and looks once more when it has all the rest. See `docs/decisions.md`, "Limits wait in front of the work".
 """
 
 import asyncio
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol, cast
 
+from penstock.core.breaker import Breaker
 from penstock.core.errors import OptionError
 from penstock.core.limits import Limiter, RateLimit, Shared
 from penstock.core.meter import Meter
@@ -33,15 +34,20 @@ class Limits:
     rates: tuple[RateLimit, ...]
     limiters: tuple[Limiter, ...]
     seen: Callable[[Any], Any] | None = None
+    breakers: tuple[Breaker, ...] = ()
 
     @property
     def keyed(self) -> bool:
         """Whether one of them has keys."""
-        return any(each.keyed for each in (*self.rates, *self.limiters))
+        return any(each.keyed for each in self._all)
+
+    @property
+    def _all(self) -> Sequence[Shared]:
+        return (*self.rates, *self.limiters, *self.breakers)
 
     def bind(self, loop: asyncio.AbstractEventLoop) -> None:
         """Bind all limits to `loop`; raise if one belongs to another loop."""
-        for limit in (*self.rates, *self.limiters):
+        for limit in self._all:
             limit.bind(loop)
 
 
@@ -50,9 +56,9 @@ def limits_of(limit: object) -> Limits | None:
     if limit is None:
         return None
     several = cast("Sequence[Any]", limit if isinstance(limit, Sequence) and not isinstance(limit, str) else (limit,))
-    if not all(isinstance(each, Limiter | RateLimit) for each in several):
+    if not all(isinstance(each, Limiter | RateLimit | Breaker) for each in several):
         raise OptionError(
-            f"limit must be a Limiter, a RateLimit or a sequence of them, got {shown(cast('object', limit))}"
+            f"limit must be a Limiter, a RateLimit, a Breaker or a sequence of them, got {shown(cast('object', limit))}"
         )
     each_once = sorted(set(several), key=_place)
     if len(each_once) < len(several):
@@ -62,6 +68,7 @@ def limits_of(limit: object) -> Limits | None:
     return Limits(
         tuple(each for each in each_once if isinstance(each, RateLimit)),
         tuple(each for each in each_once if isinstance(each, Limiter)),
+        breakers=tuple(each for each in each_once if isinstance(each, Breaker)),
     )
 
 
@@ -80,7 +87,7 @@ class Aside(Protocol):
 class Hold:
     """What one attempt of a call takes of the limits of its stage; it waits for keys in `room`, if there is one."""
 
-    __slots__ = ("_costs", "_held", "_meter", "_room", "_stage", "_turns", "_weights")
+    __slots__ = ("_breakers", "_costs", "_held", "_meter", "_room", "_stage", "_times", "_turns", "_weights")
 
     def __init__(self, limits: Limits, stage: str, meter: Meter, item: object, room: Aside | None = None) -> None:
         self._stage = stage
@@ -89,6 +96,8 @@ class Hold:
         item = item if limits.seen is None else limits.seen(item)
         self._costs = [(rate, rate.key_of(item), rate.weigh(item)) for rate in limits.rates]
         self._weights = [(limiter, limiter.key_of(item), limiter.weigh(item)) for limiter in limits.limiters]
+        self._breakers = [(breaker, breaker.key_of(item)) for breaker in limits.breakers]
+        self._times: list[int] = []  # of each breaker, what it wants to be told in the end
         self._turns: list[tuple[RateLimit, Hashable]] = []
         self._held: list[tuple[Limiter, Hashable, int]] = []
 
@@ -101,11 +110,15 @@ class Hold:
         try:
             result = await work(item)
         except BaseException as error:
-            if (late := still_running(error)) is not None:
-                late.back = partial(self._give_back_after, late.back)
-            else:
-                self.pause()
+            try:
+                self._tell(error)
+            finally:
+                if (late := still_running(error)) is not None:
+                    late.back = partial(self._give_back_after, late.back)
+                else:
+                    self.pause()
             raise
+        self._tell(None)
         self.pause()
         return result
 
@@ -117,18 +130,24 @@ class Hold:
             rate.charge(cost, key)
 
     async def _wait(self) -> None:
-        """Wait for all limits, until no pause is on that has begun meanwhile."""
+        """Wait for all limits, until no pause is on that has begun meanwhile, and no breaker open."""
         while True:
             await self._acquire()
-            if not (left := self._pause_left()):
+            left = self._pause_left()
+            if not left and all(breaker.lets_in(key) for breaker, key in self._breakers):
+                self._times = [breaker.begin(key) for breaker, key in self._breakers]
                 return
             self._release()  # also the turns: others need them, to come to know of the pause
-            await self._meter.limited(asyncio.sleep(left))
+            if left:
+                await self._meter.limited(asyncio.sleep(left))
 
     async def _acquire(self) -> None:
         """Wait for what has keys, then for what has none: for a turn at each rate, then for the limiters."""
         try:
             for keyed in (True, False):
+                for breaker, key in self._breakers:
+                    if breaker.keyed is keyed and not breaker.lets_in(key):
+                        await self._waits(breaker.wait(key), keyed=keyed)
                 for rate, key, cost in self._costs:
                     if rate.keyed is keyed:
                         turn = self._turn(rate, key, cost)
@@ -137,6 +156,11 @@ class Hold:
         except BaseException:
             self._release()
             raise
+
+    def _tell(self, error: BaseException | None) -> None:
+        """Tell the breakers how the attempt has ended."""
+        for (breaker, key), times in zip(self._breakers, self._times, strict=True):
+            breaker.ended(times, error, key)
 
     def _release(self) -> None:
         while self._turns:

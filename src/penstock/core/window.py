@@ -19,7 +19,7 @@ from penstock.core.calling import attempt_of, composed
 from penstock.core.clock import now
 from penstock.core.closing import close
 from penstock.core.errands import Errand, Errands
-from penstock.core.errors import MisuseError, as_failure, note
+from penstock.core.errors import as_failure, is_fault_of_item, note
 from penstock.core.log import LOG
 from penstock.core.order import AsFinished, InOrder
 from penstock.core.outcome import Failed, Ok
@@ -131,17 +131,17 @@ class Caller[T, U](Pump[T, U]):
     def _fail(self, failed: Failed) -> None:
         self.meter.failures += 1
         as_taken, failed = failed, self._shown(failed)
-        is_fault_of_item = isinstance(failed.error, Exception) and not isinstance(failed.error, MisuseError)
-        if self.in_band and not self._stopping and is_fault_of_item:
+        can_be_spared = is_fault_of_item(failed.error)
+        if self.in_band and not self._stopping and can_be_spared:
             self._keep(failed.index, failed)
             return
         self._failed += 1
         self.meter.last_settled = failed.index
-        if self._stopping and self.plan.on_error != "raise" and is_fault_of_item:
+        if self._stopping and self.plan.on_error != "raise" and can_be_spared:
             self.scope.keep(failed)
         elif self._stopping:
             self.scope.cleanup_failed(failed)
-        elif self.plan.on_error == "raise" or not is_fault_of_item:
+        elif self.plan.on_error == "raise" or not can_be_spared:
             self.scope.fail(failed)
             self._halt(failed.index)
         elif broken := self.plan.tolerance.exceeded(self._failed, self._delivered + self._dropped + self._failed):

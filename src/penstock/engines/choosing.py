@@ -1,6 +1,7 @@
 """The option `engine`: finds the engine that a function runs on."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Final, Literal
 
 from penstock.core.errors import OptionError
@@ -78,7 +79,7 @@ def bound_to(
     if own:
         return Binding(engine, scope.closed), plan
     places = engine.line(Slots)
-    rates, limiters, seen = ((), (), None) if (of := plan.limits) is None else (of.rates, of.limiters, of.seen)
-    limits = Limits(rates, tuple(sorted((*limiters, places), key=lambda each: each.number)), seen)
+    given = Limits((), ()) if plan.limits is None else plan.limits
+    limits = replace(given, limiters=tuple(sorted((*given.limiters, places), key=lambda each: each.number)))
     concurrency = plan.concurrency if counted else places.limit
     return Binding(engine, scope.closed), plan.replaced(limits=limits, concurrency=concurrency)

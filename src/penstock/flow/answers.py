@@ -7,7 +7,8 @@ the service has said why it ended. Whether the body ended in order is for the re
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from http import HTTPStatus
 from typing import Any, Final, cast
 
 from penstock.flow.models import Reply
@@ -28,6 +29,21 @@ _PASSING: Final = re.compile(
 )
 """Names of errors that pass: overload, rate limits, errors of the server."""
 
+_OF_ACCOUNT: Final = re.compile(
+    r"insufficient.?(quota|credit|fund|balance)|billing|authentication|invalid.?api.?key|permission.?(error|denied)"
+    r"|account.?deactivated",
+    re.IGNORECASE,
+)
+"""Names of errors of the key or the credit. "Quota" alone is also that of a minute."""
+
+_NO_CREDIT: Final = re.compile(r"credit balance is too low", re.IGNORECASE)
+"""Anthropic's words for it, in an error that is named as one of the request."""
+
+_OF_PROMPT: Final = re.compile(r"moderation|flagged|content.?(policy|filter)", re.IGNORECASE)
+"""Words of those who refuse a prompt by a 403."""
+
+_UNAUTHORIZED: Final = frozenset({401, 402, 403})
+
 _TRANSIENT: Final = frozenset({408, 409, 425, 429})
 _SERVER_ERROR: Final = 500
 
@@ -44,6 +60,8 @@ class Trouble:
     reason: str
     transient: bool = False
     kind: str | None = None
+    of_account: bool = False
+    """Whether the key or the credit is at fault: then no other request does better."""
 
 
 def trouble(body: object, words: str = "") -> Trouble:
@@ -59,8 +77,20 @@ def trouble(body: object, words: str = "") -> Trouble:
     message = next((error[name] for name in ("message", "detail") if isinstance(error.get(name), str)), words)
     kind = names[0] if names else None
     codes = [int(name) for name in names if name.isascii() and name.isdigit() and len(name) < 4]  # noqa: PLR2004 -- an HTTP status
-    again = any(map(is_transient, codes)) or any(_PASSING.search(name) for name in names)
-    return Trouble(": ".join(filter(None, (kind, str(message)))), transient=again, kind=kind)
+    ours = any(_OF_ACCOUNT.search(name) for name in names) or _NO_CREDIT.search(str(message)) is not None
+    again = not ours and (any(map(is_transient, codes)) or any(_PASSING.search(name) for name in names))
+    return Trouble(": ".join(filter(None, (kind, str(message)))), transient=again, kind=kind, of_account=ours)
+
+
+def refusal(status: int, said: Trouble) -> Trouble:
+    """Return what a status of 4xx or 5xx means, of a service that has said so much of it."""
+    try:
+        name = f"{status} {HTTPStatus(status).phrase}"
+    except ValueError:
+        name = str(status)
+    of_account = said.of_account or (status in _UNAUTHORIZED and _OF_PROMPT.search(said.reason) is None)
+    reason = f"{name}: {said.reason}" if said.reason else name
+    return replace(said, reason=reason, transient=not of_account and is_transient(status), of_account=of_account)
 
 
 class ModelAnswer:

@@ -31,6 +31,14 @@ class AnthropicMessages(Service):
 
     package = "anthropic"
     own_fields: frozenset[str] = frozenset({"model", "messages", "stream", "max_tokens"})
+    limit_headers: Mapping[str, tuple[str, str, str]] = {
+        name.replace("-", "_"): (
+            f"anthropic-ratelimit-{name}-limit",
+            f"anthropic-ratelimit-{name}-remaining",
+            f"anthropic-ratelimit-{name}-reset",
+        )
+        for name in ("requests", "tokens", "input-tokens", "output-tokens")
+    }
 
     def __init__(
         self,

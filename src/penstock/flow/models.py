@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from penstock.core.errors import PenstockError
+from penstock.core.errors import FatalError, PenstockError
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +69,14 @@ class ModelError(PenstockError):
 
 class TruncatedError(ModelError):
     """An answer ended where it had `max_tokens`: `reply` has it so far. The same again would end there, too."""
+
+
+class AccountError(ModelError, FatalError):
+    """The service refuses whoever asks: the key, what it may do, or the credit. The message does not have the key.
+
+    No other request would do better until somebody acts, so it ends the run at once, is never retried, and no item is
+    set aside for it.
+    """
 
 
 def transient(error: BaseException) -> bool:

@@ -31,6 +31,10 @@ class OpenAIChat(Service):
 
     package = "openai"
     own_fields: frozenset[str] = frozenset({"model", "messages", "stream"})
+    limit_headers: Mapping[str, tuple[str, str, str]] = {
+        name: (f"x-ratelimit-limit-{name}", f"x-ratelimit-remaining-{name}", f"x-ratelimit-reset-{name}")
+        for name in ("requests", "tokens")
+    }
 
     def __init__(
         self,

@@ -3,11 +3,15 @@
 import os
 from typing import Final, override
 
-from penstock.core.errors import OptionError
+from penstock.core.errors import FatalError, OptionError
 from penstock.flow.added import CannotBegin
 from penstock.flow.steps import refuses_unknown
 
 _SHOWN: Final = 100
+
+
+class NoSecret(CannotBegin, FatalError):
+    """A secret is not there, or can be none."""
 
 
 class EnvSecret:
@@ -34,13 +38,13 @@ class EnvSecret:
         """Return the value, as it is now: not to be kept.
 
         Raises:
-            CannotBegin: there is no such environment variable.
+            NoSecret: there is no such environment variable.
         """
         try:
             return os.environ[self._name]
         except KeyError:
             pass
-        raise CannotBegin(f"there is no secret {self._name!r}: set the environment variable of that name")
+        raise NoSecret(f"there is no secret {self._name!r}: set the environment variable of that name")
 
     @override
     def __eq__(self, other: object) -> bool:

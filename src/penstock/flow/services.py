@@ -18,16 +18,18 @@ from typing import Any, Final, TypedDict, cast, override
 from urllib.parse import urlsplit
 
 from penstock.core import validate
+from penstock.core.adaptive import BUSY
 from penstock.core.errors import OptionError
 from penstock.core.retry import Seconds
 from penstock.core.scope import outlast
 from penstock.core.text import a, one_line
 from penstock.exports import naming_extras
 from penstock.flow.added import CannotBegin
-from penstock.flow.answers import MOST, AnswerBody, ModelAnswer, Trouble, is_transient, trouble
+from penstock.flow.answers import MOST, AnswerBody, ModelAnswer, Trouble, refusal, trouble
 from penstock.flow.masking import Mask
-from penstock.flow.models import Model, ModelError, Reply, TruncatedError
-from penstock.flow.secrets import EnvSecret
+from penstock.flow.models import AccountError, Model, ModelError, Reply, TruncatedError
+from penstock.flow.secrets import EnvSecret, NoSecret
+from penstock.flow.service_limits import LONGEST, FollowedLimits, ServiceLimits
 from penstock.flow.steps import refuse_unknown
 from penstock.retry_after import retry_after
 
@@ -48,12 +50,17 @@ class ModelOptions(TypedDict, total=False):
         stream: ask for the answer in pieces, default True: so `idle` is about a pause, not about the whole answer.
         idle: seconds, > 0; nothing comes for so long: the request has failed. Default 60.
         request: further fields of the request, as `temperature`.
+        limits: a mapping from `requests` and `tokens` (of Anthropic also `input_tokens` and `output_tokens`) to the
+            `RateLimit` that follows what the headers of the service say of it (`RateLimit.follow`), never above the
+            number that it was made with. After a 429, 503 or 529 that says for how long (Retry-After) all are paused,
+            and so whoever shares them. To be waited for they stand in `limit=` of the stage or step. Default: none.
     """
 
     base_url: str | None
     stream: bool
     idle: Seconds
     request: Mapping[str, object]
+    limits: ServiceLimits
 
 
 class Service(Model):
@@ -64,6 +71,9 @@ class Service(Model):
 
     own_fields: frozenset[str]
     """Fields of a request that are not for `request` to say."""
+
+    limit_headers: Mapping[str, tuple[str, str, str]]
+    """The headers that tell limit, remaining and reset, by the names of limits."""
 
     def __init__(
         self,
@@ -91,6 +101,7 @@ class Service(Model):
         self._stream = validate.flag("stream", options.get("stream", True))
         self._idle = None if client is not None else validate.seconds("idle", options.get("idle", IDLE))
         self._request = self._checked_request(options.get("request", {}))
+        self._following = FollowedLimits(options.get("limits", {}), self.limit_headers)
 
     @override
     def __repr__(self) -> str:
@@ -128,6 +139,7 @@ class Service(Model):
     async def ask(self, prompt: str, /, *, system: str | None = None, max_tokens: int = 4096) -> Reply:
         validate.instance("prompt", prompt, str, "a str")
         most = validate.whole("max_tokens", max_tokens, least=1)
+        self._following.bind()
         await self.load()
         package = self._import()
         try:
@@ -215,7 +227,7 @@ class Service(Model):
     def _failure(self, error: Exception, package: Any, httpx: Any, answer: ModelAnswer) -> "_FailedRequest":
         """Return what an exception means that came of a request."""
         if isinstance(error, package.APIStatusError):
-            return _refusal(error)
+            return self._refusal(error)
         cause = error.__cause__ if isinstance(error, package.APIConnectionError) and error.__cause__ else error
         if type(error) is TimeoutError:
             cut = "the answer was cut off: " if answer.reply() is not None else ""
@@ -231,6 +243,24 @@ class Service(Model):
             why = Trouble(f"the request could not be made: {_said(error)}")
         return _FailedRequest(answer.trouble or why, answer.status)
 
+    def _refusal(self, error: Any) -> "_FailedRequest":
+        """Return what a status of 4xx or 5xx means; have the limits follow what it says."""
+        status, headers = int(error.status_code), cast("Mapping[str, str]", error.response.headers)
+        words = ""
+        with suppress(Exception):  # the body may be of no encoding
+            words = str(error.response.text)
+        body: object = None
+        with suppress(ValueError, RecursionError):
+            body = json.loads(words)
+        why = refusal(status, trouble(body, "" if isinstance(body, dict) else words))
+        wait = retry_after(headers, datetime.now(UTC))
+        wait = None if wait is None else min(wait, LONGEST)
+        if not why.of_account:
+            self._following.follow(headers)
+            if wait is not None and status in BUSY:
+                self._following.pause(wait)
+        return _FailedRequest(why, status, wait=wait)
+
     async def _read(
         self, client: Any, fields: Mapping[str, object], headers: Mapping[str, object], answer: ModelAnswer
     ) -> None:
@@ -241,6 +271,7 @@ class Service(Model):
             response = await manager.__aenter__()
         http = response.http_response
         answer.status = int(http.status_code)
+        self._following.follow(http.headers)
         pieces: AsyncIterator[bytes] = http.aiter_bytes()
         try:
             while True:
@@ -270,7 +301,7 @@ class Service(Model):
         key = self._key.reveal().strip()
         if not key or not key.isascii() or not key.isprintable() or " " in key:
             del key
-            raise CannotBegin(f"the secret {self._key.name!r} must be printable ASCII without spaces")
+            raise NoSecret(f"the secret {self._key.name!r} must be printable ASCII without spaces")
         return key
 
     def _checked_request(self, request: object) -> dict[str, object]:
@@ -295,7 +326,7 @@ class _FailedRequest:
         """Return the error that tells it, without secrets."""
         why = self._why
         reason = one_line(" ".join(mask.text(why.reason).split()), _QUOTED)
-        return ModelError(
+        return (AccountError if why.of_account else ModelError)(
             f"model {model!r}: {reason}",
             transient=why.transient,
             retry_after=self._wait,
@@ -303,25 +334,6 @@ class _FailedRequest:
             kind=None if why.kind is None else one_line(mask.text(why.kind), 100),
             reply=reply,
         )
-
-
-def _refusal(error: Any) -> _FailedRequest:
-    """Return what a status of 4xx or 5xx means."""
-    status, headers = int(error.status_code), cast("Mapping[str, str]", error.response.headers)
-    words = ""
-    with suppress(Exception):  # the body may be of no encoding
-        words = str(error.response.text)
-    body: object = None
-    with suppress(ValueError, RecursionError):
-        body = json.loads(words)
-    said = trouble(body, "" if isinstance(body, dict) else words)
-    try:
-        name = f"{status} {HTTPStatus(status).phrase}"
-    except ValueError:
-        name = str(status)
-    reason = f"{name}: {said.reason}" if said.reason else name
-    wait = retry_after(headers, datetime.now(UTC))
-    return _FailedRequest(Trouble(reason, is_transient(status), said.kind), status, wait=wait)
 
 
 def http_client(httpx: Any) -> Any:

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any, ClassVar, Literal, cast, overload, override
 
 from penstock.core import validate
-from penstock.core.errors import OptionError, as_failure, note
+from penstock.core.errors import FatalError, OptionError, as_failure, note
 from penstock.core.outcome import Failed, Ok, Result
 from penstock.core.retry import Exhausted
 from penstock.core.text import a
@@ -150,6 +150,8 @@ class Map(Composite[Any, Any]):
         try:
             return Ok(await body(item, path), number)
         except StepFailed as failed:
+            if isinstance(failed.error, FatalError):
+                raise
             await left_thread(failed)
             attempts = failed.attempts if failed.path == path else 1
             return Failed(pipeline_error(failed), number, item, path, attempts)

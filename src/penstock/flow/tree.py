@@ -17,7 +17,7 @@ from time import time
 from types import GenericAlias
 from typing import Any, ClassVar, Final, override
 
-from penstock.core.errors import as_failure, said
+from penstock.core.errors import FatalError, as_failure, said
 from penstock.core.outcome import Failed, Ok
 from penstock.flow import codec
 from penstock.flow.codec import ClassGone
@@ -207,7 +207,7 @@ class StepTree:
         message = message.encode("utf-8", "backslashreplace").decode()  # what SQLite can hold
         error = PipelineError(code, node.path, f"step {node.path!r}: {message}")
         error.__cause__ = cause
-        outermost = node.outermost_that_fails()
+        outermost = node.outermost_that_fails(of_all=isinstance(cause, FatalError))
         at = time()
         each: Node | None = node
         while each is not None and each.path and not each.over:
@@ -447,10 +447,10 @@ class Node:
 
     # Failing
 
-    def outermost_that_fails(self) -> "Node":
-        """Return the outermost step that fails with this one: the run, or one that a map does without."""
+    def outermost_that_fails(self, *, of_all: bool = False) -> "Node":
+        """Return the outermost step that fails with this one: the run, or a step that a map can spare."""
         each = self
-        while each.parent is not None and not each.parent.collects:
+        while each.parent is not None and (of_all or not each.parent.collects):
             each = each.parent
         return each
 
