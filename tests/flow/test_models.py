@@ -468,7 +468,7 @@ async def test_cancelled_at_every_await_it_leaves_nothing(service):
         ({"request": {"model": "x"}}, "request must not have the field 'model'"),
         ({"client": object(), "idle": 3}, "idle must not be given with client, which has its own"),
         ({"client": object(), "key": None}, "key must not be given with client"),
-        ({"timeout": 3}, "has no option 'timeout': there are base_url, client, idle, key, request, stream"),
+        ({"timeout": 3}, "has no option 'timeout': there are base_url, client, idle, key, limits, request, stream"),
     ],
 )
 def test_bad_options_are_refused_when_it_is_built(service, options, message):

@@ -5,7 +5,8 @@ from datetime import timedelta
 from typing import assert_type
 
 import penstock
-from penstock import Adaptive, Limiter, RateLimit, Retry, Stream
+from penstock import Adaptive, Breaker, Limiter, RateLimit, Retry, RetryBudget, Stream
+from penstock.flow import AnthropicMessages, OpenAIChat
 
 
 async def fetch(url: str) -> bytes:
@@ -86,6 +87,17 @@ def options(urls: Stream[str], several: Sequence[Limiter | RateLimit], rates: li
     assert_type(urls.flat_map(str.split, limit=rate), Stream[str])
     assert_type(urls.map_batches(embed, 8, limit=limiter), Stream[float])
     assert_type(penstock.parallel_map(urls, fetch, concurrency=4, limit=rate), Stream[bytes])
+
+
+async def when_a_service_is_down(urls: Stream[str], rate: RateLimit) -> None:
+    breaker = Breaker(5, pause=30, most=timedelta(minutes=5), on=(OSError, KeyError), key=len)
+    assert_type(await breaker.run(tokens_of, "a"), int)
+    retry = Retry(on=OSError, budget=RetryBudget(0.2, least=3, per=timedelta(minutes=1)), pauses=breaker)
+    assert_type(urls.map(tokens_of, limit=[rate, breaker], retry=retry), Stream[int])
+    OpenAIChat("m", limits={"requests": rate, "tokens": rate})
+    AnthropicMessages("m", limits={"input_tokens": rate})
+    rate.follow(limit=3, per=timedelta(minutes=1))
+    OpenAIChat("m", limits={"queries": rate})  # type: ignore[typeddict-unknown-key]  # pyright: ignore[reportArgumentType]
 
 
 async def wrong(urls: Stream[str], limiter: Limiter, rate: RateLimit) -> None:
