@@ -14,7 +14,7 @@ from penstock.core.meter import WAITED
 from penstock.core.retry import StillRunning, in_time
 from penstock.core.scope import outlast
 from penstock.engines.engine import ALL, Answer, Call, Engine
-from penstock.engines.groups import Cost, GroupErrands, Groups
+from penstock.engines.groups import AwaitedRequest, Cost, GroupErrands, Groups
 from penstock.engines.threads import Threads
 
 _A_DICT: Final[dict[str, str]] = {}
@@ -102,10 +102,10 @@ class Binding:
         assert self._groups is not None
         loop = asyncio.get_running_loop()
         began = loop.time()
-        answer: asyncio.Future[Answer | None] = loop.create_future()
-        request = self._groups.put(fn, call, cost, limit.left, answer)
+        request = AwaitedRequest(fn, call, cost, limit.left)
+        self._groups.put(request)
         try:
-            outcome = await answer
+            outcome = await request.answer
         except asyncio.CancelledError:
             if (end := self._groups.leave(request)) is not None:
                 await outlast(end, self._over)

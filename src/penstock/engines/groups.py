@@ -15,8 +15,9 @@ import contextvars
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import chain
 from math import ceil, inf
-from typing import Any, Final, Protocol, override
+from typing import Any, Final, override
 
 from penstock.core.clock import clock_of
 from penstock.core.errands import Errand, Errands
@@ -63,34 +64,18 @@ class Cost:
 
     def note(self, seconds: float) -> None:
         """Note what a call has taken."""
-        count = self._count = min(self._count + 1, MEASURED)
+        count = self._count
+        if count < MEASURED:
+            self._count = count = count + 1
         self.mean = seconds if count == 1 else self.mean + (seconds - self.mean) / count
 
 
-class Waiter(Protocol):
-    """Who waits for the answer of a call: a future, or an errand."""
-
-    def cancelled(self) -> bool:
-        """Whether it does not any more."""
-        ...
-
-    def done(self) -> bool:
-        """Whether it was answered, or does not wait any more."""
-        ...
-
-    def set_result(self, outcome: Answer | None, /) -> None:
-        """Give it the answer."""
-        ...
-
-
 class Request:
-    """A call on its way: it waits in the queue, is in a group, or is over.
+    """A call on its way: it waits in the queue, is in a group, or is over. What waits for its answer is a subclass.
 
     Attributes:
-        fn: the user's function.
-        call, cost: what is called for it, and what that takes.
+        call, cost: what is called, and what that takes.
         seconds: what it may take, from when it begins.
-        answer: what it came to, once that is known; None says that it is late.
         group: the group that it is in.
         over: where nobody waits for its answer any more, done when it does not run any more.
         outcome: what it came to, when it is over.
@@ -99,25 +84,56 @@ class Request:
         took: seconds from its beginning to its end.
     """
 
-    __slots__ = ("alone", "answer", "call", "cost", "fn", "group", "lost", "outcome", "over", "seconds", "took")
+    seconds: float = inf
+    group: "Group | None" = None
+    over: asyncio.Future[None] | None = None
+    outcome: Answer | None = None
+    alone: bool = False
+    lost: bool = False
+    took: float = 0.0
 
-    def __init__(self, fn: object, call: Call, cost: Cost, seconds: float, answer: "Waiter") -> None:
-        self.fn: object = fn
+    def __init__(self, call: Call, cost: Cost) -> None:
         self.call: Call = call
         self.cost: Cost = cost
-        self.seconds: float = seconds
-        self.answer: Waiter = answer
-        self.group: Group | None = None
-        self.over: asyncio.Future[None] | None = None
-        self.outcome: Answer | None = None
-        self.alone: bool = False
-        self.lost: bool = False
-        self.took: float = 0.0
+
+    @property
+    def fn(self) -> object:
+        """The user's function."""
+        raise NotImplementedError
 
     @property
     def unwanted(self) -> bool:
         """Whether nobody waits for what it comes to: it was cancelled, or is late."""
+        raise NotImplementedError
+
+    def take(self, outcome: Answer | None, /) -> None:
+        """Take the answer, if it is waited for; None: it came to nothing, or is late."""
+        raise NotImplementedError
+
+
+class AwaitedRequest(Request):
+    """A call for which a task waits, in `answer`."""
+
+    def __init__(self, fn: object, call: Call, cost: Cost, seconds: float | None) -> None:
+        super().__init__(call, cost)
+        self._fn = fn
+        self.seconds: float = inf if seconds is None else seconds
+        self.answer: asyncio.Future[Answer | None] = asyncio.get_running_loop().create_future()
+
+    @property
+    @override
+    def fn(self) -> object:
+        return self._fn
+
+    @property
+    @override
+    def unwanted(self) -> bool:
         return self.over is not None or self.answer.cancelled()
+
+    @override
+    def take(self, outcome: Answer | None, /) -> None:
+        if not self.answer.done():
+            self.answer.set_result(outcome)
 
 
 class Group:
@@ -191,12 +207,11 @@ class Groups:
 
     # For a call
 
-    def put(self, fn: object, call: Call, cost: Cost, seconds: float | None, answer: Waiter) -> Request:
-        """Have a call made for the user's `fn`, which may take so many seconds from when it begins."""
-        request = Request(fn, call, cost, inf if seconds is None else seconds, answer)
+    def put(self, request: Request) -> None:
+        """Have a call made."""
         self._queue[request] = None
-        self._send_soon()
-        return request
+        if not self._scheduled:
+            self._send_soon()
 
     def leave(self, request: Request) -> asyncio.Future[None] | None:
         """Have a call stopped for whose answer nobody waits any more: a future of its end, None if it does not run."""
@@ -223,24 +238,26 @@ class Groups:
         """Take the next group out of the queue, if there is a worker for it."""
         queue = self._queue
         requests: list[Request] = []
+        unwanted: list[Request] = []
         seconds, most = 0.0, 1
-        while queue:
-            request = next(iter(queue))
-            if request.answer.cancelled():
-                del queue[request]
+        for request in queue:
+            if request.unwanted:
+                unwanted.append(request)
                 continue
+            cost = request.cost
+            seconds += cost.mean
             if not requests:
                 free = max(0, self._capacity - self._used) // self._weight(request)
                 if not free:
                     break
-                most = ceil(len(queue) / free)
-            seconds += request.cost.mean
-            if requests and (request.alone or seconds > self._target or len(requests) >= min(most, request.cost.most)):
+                most = ceil(len(queue) / min(free, self.slots))
+            elif request.alone or seconds > self._target or len(requests) >= most or len(requests) >= cost.most:
                 break
             requests.append(request)
-            del queue[request]
             if request.alone:
                 break
+        for request in chain(unwanted, requests):
+            del queue[request]
         return requests
 
     def _weight(self, request: Request) -> int:
@@ -295,7 +312,8 @@ class Groups:
         again: list[Request] = []
         new = answers[group.handed :]
         for request, answer in zip(group.left, new, strict=False):
-            request.took = (self._loop.time() - group.sent) / len(new) if answer.seconds is None else answer.seconds
+            took = answer.seconds
+            request.took = took = (self._loop.time() - group.sent) / len(new) if took is None else took
             if isinstance(answer.error, WorkerLost):
                 if request.unwanted:
                     self._settle(request, None)
@@ -307,9 +325,9 @@ class Groups:
             elif isinstance(answer.error, asyncio.CancelledError) and group.stopped and not request.unwanted:
                 again.append(request)  # not this one was to be stopped
             else:
-                request.cost.note(request.took)
+                request.cost.note(took)
                 if (
-                    request.took > request.seconds
+                    took > request.seconds
                     and not request.unwanted
                     and (answer.seconds is not None or len(group.requests) == 1)
                 ):
@@ -322,15 +340,14 @@ class Groups:
         """Say that a call is over; None: it came to nothing, and nobody waits for it."""
         request.group = None
         request.outcome = outcome
-        if not request.answer.done():
-            request.answer.set_result(outcome)
+        request.take(outcome)
         if request.over is not None:
             request.over.set_result(None)
 
     def _late(self, request: Request) -> None:
         """Say that a call has taken too long, and is over later."""
         request.over = self._loop.create_future()
-        request.answer.set_result(None)
+        request.take(None)
 
     # Looks
 
@@ -434,73 +451,71 @@ class GroupErrands(Errands):
         self._call_soon = self.loop.call_soon
         self.groups: Groups = groups
         self.clock: Callable[[], float] = clock_of(self.loop)
-        self._fn = fn
-        self._prepared = prepared
-        self._cost = cost
+        self.fn: object = fn
+        self.prepared: object = prepared
+        self.cost: Cost = cost
 
     @override
     def begin(self, index: int, item: Any, began: float | None) -> Errand:
         errand = GroupErrand(index, item, began, self)
-        errand.request = self.groups.put(self._fn, Call(self._prepared, (item,)), self._cost, None, errand)
+        self.groups.put(errand)
         return errand
 
 
-class GroupErrand(Errand):
+class GroupErrand(Errand, Request):
     """A call that travels in a group, and who waits for its answer."""
 
-    __slots__ = ("_done", "_errands", "request")
-
     def __init__(self, index: int, item: Any, began: float | None, errands: GroupErrands) -> None:
-        super().__init__(index, item, began)
+        Errand.__init__(self, index, item, began)
+        Request.__init__(self, Call(errands.prepared, (item,)), errands.cost)
         self._errands = errands
-        self._done = False
-        self.request: Request
 
     @override
     def cancel(self, _reason: object = None) -> None:
         if self.stopped:
             return
         self.stopped = True
-        if not self._done:
-            end = self._errands.groups.leave(self.request)
+        if self.outcome is None:
+            end = self._errands.groups.leave(self)
             if end is None:
-                self._take(None)
+                self._bring(None)
             else:
                 end.add_done_callback(self._ended)
 
     def _ended(self, _: asyncio.Future[None]) -> None:
-        outcome = self.request.outcome
-        self._take(outcome if outcome is None or not isinstance(outcome.error, asyncio.CancelledError) else None)
+        outcome = self.outcome
+        self._bring(outcome if outcome is None or not isinstance(outcome.error, asyncio.CancelledError) else None)
 
-    def _take(self, outcome: Answer | None) -> None:
-        self._done = True
+    def _bring(self, outcome: Answer | None) -> None:
         if outcome is not None:
             self.value: Any = outcome.value
             self.error: BaseException | None = outcome.error
             outcome.value = outcome.error = None
         if self.began is not None:  # no time in which it waited for a worker
-            self.began: float | None = self._errands.clock() - self.request.took
-        del self.request  # which leads back here
+            self.began: float | None = self._errands.clock() - self.took
         self._errands.bring(self)
 
-    # As a waiter
+    # As a request
 
-    def cancelled(self) -> bool:
-        """Whether it was stopped."""
+    @property
+    @override
+    def fn(self) -> object:
+        return self._errands.fn
+
+    @property
+    @override
+    def unwanted(self) -> bool:
         return self.stopped
 
-    def done(self) -> bool:
-        """Whether it was answered or stopped."""
-        return self._done or self.stopped
-
-    def set_result(self, outcome: Answer | None, /) -> None:
-        """Take the answer."""
-        self._take(outcome)
+    @override
+    def take(self, outcome: Answer | None, /) -> None:
+        if not self.stopped:
+            self._bring(outcome)
 
 
 def _least(requests: Sequence[Request]) -> float:
     """The shortest of their time limits."""
-    return min((request.seconds for request in requests), default=inf)
+    return min([request.seconds for request in requests], default=inf)
 
 
 def _blamed(request: Request, error: WorkerLost) -> WorkerLost:
