@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import random
+from collections import Counter
 from functools import partial
 
 import pytest
@@ -99,13 +100,25 @@ async def test_while_calls_are_small_the_next_group_waits_at_the_worker(clock):
     engine = Grouping(1, depth=2)
     async with penstock.stream(range(99)).map(same, engine=engine, concurrency=20).open() as items:
         await anext(items)
-        await asyncio.sleep(1)
+        await asyncio.sleep(0.5)
         assert len(engine.under_way) == 2
     engine = Grouping(1, depth=2, takes=lambda _: 3.0)
     async with penstock.stream(range(99)).map(same, engine=engine, concurrency=20).open() as items:
         await anext(items)
-        await asyncio.sleep(1)
+        await asyncio.sleep(0.5)
         assert len(engine.under_way) == 1
+
+
+async def test_only_a_whole_group_waits_behind_another_one(clock):
+    """It would not begin sooner there, and groups that were once small would stay small; an idle worker gets any."""
+    engine = Grouping(1, depth=2, takes=lambda _: 0.01)
+    async with penstock.stream(range(400)).map(same, engine=engine, concurrency=40).open() as items:
+        async for _ in items:
+            await asyncio.sleep(0.001)  # they leave places one by one
+    assert Counter(sizes(engine)[6:-6]).most_common(1)[0][0] == 20
+    engine = Grouping(2, depth=2)
+    await penstock.stream(range(3)).map(same, engine=engine).drain()
+    assert sizes(engine) == [1, 1, 1]
 
 
 async def test_without_a_number_there_are_64_places_a_slot(clock):

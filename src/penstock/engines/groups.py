@@ -51,7 +51,7 @@ class Cost:
     """What calls of one function take, in seconds: the mean of all, later of about the last MEASURED.
 
     Attributes:
-        most: calls of it that a group may have, so that its stage has some for every slot.
+        most: calls of it that a group may have, so that its stage has some for every group that may be under way.
         mean: infinite while nothing is known.
     """
 
@@ -185,6 +185,7 @@ class Groups:
         self._depth = engine.depth
         self._capacity = self.slots * self._depth
         self._used = 0
+        self._under_way = 0
         self._queue: OrderedDict[Request, None] = OrderedDict()  # any may leave in O(1)
         self._scheduled = False
         self._fruitless = 0
@@ -203,7 +204,7 @@ class Groups:
 
     def cost(self, places: int) -> Cost:
         """What calls of a function take whose stage has so many places: nothing is known yet."""
-        return Cost(max(1, min(places // self.slots, LARGEST)))
+        return Cost(max(1, min(places // self._capacity, LARGEST)))
 
     # For a call
 
@@ -248,9 +249,10 @@ class Groups:
             seconds += cost.mean
             if not requests:
                 free = max(0, self._capacity - self._used) // self._weight(request)
-                if not free:
+                idle = self.slots - self._under_way
+                if not free or (idle <= 0 and not self._is_full(len(queue), cost)):
                     break
-                most = ceil(len(queue) / min(free, self.slots))
+                most = ceil(len(queue) / idle) if idle > 0 else LARGEST
             elif request.alone or seconds > self._target or len(requests) >= most or len(requests) >= cost.most:
                 break
             requests.append(request)
@@ -259,6 +261,10 @@ class Groups:
         for request in chain(unwanted, requests):
             del queue[request]
         return requests
+
+    def _is_full(self, count: int, cost: Cost) -> bool:
+        """Whether so many calls are a whole group: fewer wait here, and not behind another group, for more of them."""
+        return count >= cost.most or count * cost.mean >= self._target
 
     def _weight(self, request: Request) -> int:
         """What a group that begins with `request` takes of the capacity: a slow call and a suspect have a slot each."""
@@ -276,6 +282,7 @@ class Groups:
         for request in requests:
             request.group = group
         self._used += group.weight
+        self._under_way += 1
         answers.add_done_callback(partial(self._over, group), context=self._context)
         self._look_at(group, group.look if len(requests) > 1 or self._depth > 1 else inf, now + _least(requests))
 
@@ -283,6 +290,7 @@ class Groups:
         if group.timer is not None:
             group.timer.cancel()
         self._used -= group.weight
+        self._under_way -= 1
         results = answers.result()
         self._fruitless = 0 if results or group.recalled or group.stopped else self._fruitless + 1
         self._hand_on(group, results)
