@@ -320,17 +320,17 @@ class Groups:
         again: list[Request] = []
         new = answers[group.handed :]
         for request, answer in zip(group.left, new, strict=False):
-            took = answer.seconds
+            error, took = answer.error, answer.seconds
             request.took = took = (self._loop.time() - group.sent) / len(new) if took is None else took
-            if isinstance(answer.error, WorkerLost):
+            if error is not None and isinstance(error, WorkerLost):
                 if request.unwanted:
                     self._settle(request, None)
                 elif request.lost:
-                    self._settle(request, Answer(error=_blamed(request, answer.error)))
+                    self._settle(request, Answer(error=_blamed(request, error)))
                 else:
                     request.lost = request.alone = True
                     again.append(request)
-            elif isinstance(answer.error, asyncio.CancelledError) and group.stopped and not request.unwanted:
+            elif group.stopped and isinstance(error, asyncio.CancelledError) and not request.unwanted:
                 again.append(request)  # not this one was to be stopped
             else:
                 request.cost.note(took)

@@ -11,7 +11,7 @@ from importlib import import_module
 from io import BytesIO
 from pickle import PickleBuffer
 from types import CellType, CodeType, FunctionType
-from typing import Any, Final
+from typing import Any, Final, cast
 
 LARGE: Final = 1 << 16
 """Bytes from which on a buffer goes beside the pickle."""
@@ -98,6 +98,20 @@ def _stays(buffers: list[memoryview], buffer: PickleBuffer) -> bool:
 def loads(data: bytes | bytearray | memoryview, buffers: Iterable[Any] = ()) -> Any:
     """Return the value of a pickle, which comes from a process of ours."""
     return pickle.loads(data, buffers=buffers)  # noqa: S301
+
+
+def is_plain(value: Any) -> bool:
+    """Whether a value is small, cannot change and refers to nothing: it may go in any way, and together with others."""
+    kind: object = type(value)
+    if kind is int:
+        return -_LARGEST < cast("int", value) < _LARGEST
+    return kind in _SCALARS or (kind in _TEXTS and len(value) < _SHORT)
+
+
+_SCALARS: Final = frozenset((float, bool, type(None)))
+_TEXTS: Final = frozenset((str, bytes))
+_SHORT: Final = 1 << 10
+_LARGEST: Final = 1 << 63
 
 
 def whole(value: Any) -> Any:

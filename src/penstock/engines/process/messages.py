@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from io import BytesIO
 from struct import Struct
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 HELLO: Final = 1
 READY: Final = 2
@@ -30,8 +30,11 @@ _AT_ONCE: Final = 64
 
 type Buffer = bytes | bytearray | memoryview
 
-type WireCall = tuple[int, int | None, bytes | None, int]
-"""A call: the number of its function, `Call.most`, its pickled arguments (None: they are a buffer), its buffers."""
+type WireCall = tuple[int, int | None, bytes | tuple[Any, ...] | None, int]
+"""A call: the number of its function, `Call.most`, its arguments and how many buffers it has.
+
+The arguments are pickled, alone: what two calls refer to is two there. Plain ones are as they are; None: a buffer.
+"""
 
 type WireGroup = tuple[list[tuple[int, bytes]], list[int], list[WireCall]]
 """The envelope of a group: functions that come with it, numbers of those that nobody needs any more, its calls."""

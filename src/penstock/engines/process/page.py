@@ -38,6 +38,7 @@ UNPICKLABLE: Final = 2
 UNREADABLE: Final = 3
 UNSENT: Final = 4
 BY_PIPE: Final = 5
+PLAIN: Final = 6
 """What a record is: see `worker`."""
 
 _LOCK: Final = allocate_lock()

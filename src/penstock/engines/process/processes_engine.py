@@ -15,7 +15,7 @@ from typing import Any, Final, override
 from penstock.core import validate
 from penstock.core.errors import MisuseError, OptionError, PicklingFailed, WrongLoopError
 from penstock.engines.engine import Answer, Call, Engine, Progress
-from penstock.engines.process.crossing import LARGE, MOST_BUFFERS, Crossing, type_name, whole_arguments, why
+from penstock.engines.process.crossing import LARGE, MOST_BUFFERS, Crossing, is_plain, type_name, whole_arguments, why
 from penstock.engines.process.messages import WireCall
 from penstock.engines.process.page import MOST_CALLS
 from penstock.engines.process.starting import main_of_workers, refuse_in_import, start
@@ -232,12 +232,17 @@ class Processes(Engine, Tell):
             if len(buffers) >= MOST_BUFFERS or group.size >= MOST_BYTES:
                 break
             function: Function = call.fn
+            arguments = call.arguments
+            if all(map(is_plain, arguments)):
+                group.functions.append(function)
+                group.entries.append((function.number, call.most, arguments, 0))
+                continue
             before = len(buffers)
             try:
-                data = self._crossing.dumps(whole_arguments(call.arguments), buffers)
+                data = self._crossing.dumps(whole_arguments(arguments), buffers)
             except BaseException as error:  # noqa: BLE001 -- methods of the user's run here
                 del buffers[before:]
-                group.unsent[len(group.entries)] = _not_sent(function, call.arguments, error)
+                group.unsent[len(group.entries)] = _not_sent(function, arguments, error)
                 entry: WireCall = (_NO_CALL, None, b"", 0)
             else:
                 group.size += len(data) + sum(view.nbytes for view in buffers[before:])

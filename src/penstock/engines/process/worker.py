@@ -5,6 +5,7 @@ started, wherever these are (Linux: the pipe `leash` is closed, and signals its 
 it is back from its call.
 """
 
+import marshal
 import os
 import sys
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from typing import Any, Final, NoReturn
 
 from penstock.engines.process import messages
 from penstock.engines.process import page as pages
-from penstock.engines.process.crossing import Crossing, loads, type_name, whole, why
+from penstock.engines.process.crossing import Crossing, is_plain, loads, type_name, whole, why
 from penstock.engines.process.remote_errors import packed
 
 importing: bool = False
@@ -144,6 +145,7 @@ class _WorkerProgram:
         number = message.number
         _area = area = self._areas[number % 2]
         words, times = area.words, area.times
+        fence = pages.fence
         functions = self._functions
         run: messages.WireGroup = loads(message.envelope)
         new, dropped, entries = run
@@ -157,7 +159,7 @@ class _WorkerProgram:
         for index, (fid, most, data, count) in enumerate(entries):
             times[pages.SINCE] = began = monotonic()
             words[pages.BEGUN] = index + 1
-            pages.fence()
+            fence()
             if words[pages.STOP] and index + 1 >= words[pages.STOP]:
                 words[pages.BEGUN] = index
                 break
@@ -181,13 +183,13 @@ class _WorkerProgram:
         _flush()
 
     def _call(
-        self, fn: Any, most: int | None, data: bytes | None, buffers: list[bytes | bytearray]
+        self, fn: Any, most: int | None, data: bytes | tuple[Any, ...] | None, buffers: list[bytes | bytearray]
     ) -> tuple[int, bytes, list[memoryview] | None]:
         """Make a call; return the kind of its outcome, its bytes, and buffers that go beside."""
         if isinstance(fn, Unloadable):
             return pages.UNREADABLE, f"fn\n{fn.text}".encode(errors="replace"), None
         try:
-            arguments = loads(buffers.pop() if data is None else data, buffers)
+            arguments = data if isinstance(data, tuple) else loads(buffers.pop() if data is None else data, buffers)
         except BaseException as error:  # noqa: BLE001 -- classes of the user's are made here
             return pages.UNREADABLE, f"argument\n{why(error)}".encode(errors="replace"), None
         del buffers
@@ -202,6 +204,8 @@ class _WorkerProgram:
                 _end_fork(pages.ERROR, error)
             return pages.ERROR, packed(error, self._crossing), None
         del arguments
+        if is_plain(value):
+            return pages.PLAIN, marshal.dumps(value), None
         beside: list[memoryview] = []
         try:
             outcome = self._crossing.dumps(whole(value), beside)
@@ -244,4 +248,4 @@ def _end_fork(kind: int, error: BaseException | None = None) -> NoReturn:
     _flush()
     if isinstance(error, SystemExit):
         os._exit(error.code if isinstance(error.code, int) else int(error.code is not None))
-    os._exit(0 if kind == pages.VALUE else 1)
+    os._exit(0 if kind in {pages.VALUE, pages.PLAIN} else 1)
