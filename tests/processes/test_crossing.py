@@ -97,6 +97,15 @@ async def test_many_arrays_in_one_group():
     assert all((answer.value == array).all() for answer, array in zip(answers, arrays, strict=False))
 
 
+async def test_small_values_come_back_as_they_are():
+    """P6: those that go without a pickle of their own, and those at the edge of that."""
+    numbers = [0, -1, 2**63 - 1, 2**63, -(2**63), 10**400, True, False, 0.0, -0.0, float("nan"), float("inf"), None]
+    texts = ["", "x", "\ud800", "\0", "x" * 1023, "x" * 1024, b"", b"\0", b"x" * 1023, b"x" * 1024]
+    async with processes(1) as engine:
+        got = await penstock.stream([*numbers, *texts]).map(give, engine=engine).to_list()
+    assert list(map(repr, got)) == list(map(repr, [*numbers, *texts]))
+
+
 async def test_arguments_of_two_calls_are_not_one_object():
     """As if they had gone alone: what one call does to its argument is none of the next one's business."""
     shared = [1]

@@ -102,7 +102,7 @@ def loads(data: bytes | bytearray | memoryview, buffers: Iterable[Any] = ()) -> 
 
 def is_plain(value: Any) -> bool:
     """Whether a value is small, cannot change and refers to nothing: it may go in any way, and together with others."""
-    kind: object = type(value)
+    kind = cast("type[object]", type(value))
     if kind is int:
         return -_LARGEST < cast("int", value) < _LARGEST
     return kind in _SCALARS or (kind in _TEXTS and len(value) < _SHORT)
