@@ -133,8 +133,8 @@ async def test_a_call_that_ends_in_time_keeps_its_answer_when_it_is_stopped(tmp_
         (before,) = values(await submit((pid,)))
         answers = submit((wait_for, str(tmp_path / "go")), (double, 1))
         await until(lambda: engine.peek(answers).since is not None)
-        (tmp_path / "go").touch()
         engine.stop(answers)
+        (tmp_path / "go").touch()
         assert values(await answers) == ["go"]
         assert values(await submit((pid,))) == [before]
 
