@@ -14,6 +14,7 @@ from penstock import OptionError, PicklingFailed, RemoteError
 from penstock.core.errors import MisuseError
 from penstock.engines import processes
 from penstock.engines.process import crossing
+from penstock.engines.process.messages import Spare
 
 from . import work
 from .work import (
@@ -25,6 +26,8 @@ from .work import (
     double,
     fail_to_load,
     give,
+    keep_every_third,
+    kept_by_worker,
     lock,
     make_unloadable,
     raise_awkward,
@@ -95,6 +98,35 @@ async def test_many_arrays_in_one_group():
         answers = await submit(*((give, array) for array in arrays))
     assert len(answers) >= 10
     assert all((answer.value == array).all() for answer, array in zip(answers, arrays, strict=False))
+
+
+async def test_memory_is_used_again_only_when_nobody_sees_it_any_more():
+    """Of large arguments in the worker, and of large results here; they may be views, and views of views."""
+    async with calling() as (_, submit):
+        kept = []
+        for number in range(12):
+            (answer,) = await submit((keep_every_third, np.full(LARGE, number)))
+            kept.append(answer.value[1:][::2] if number % 2 else answer.value)
+            assert (answer.value == number).all()
+            del answer
+        assert all((array == number).all() for number, array in enumerate(kept))
+        (answer,) = await submit((kept_by_worker,))
+        assert answer.value == [[0], [3], [6], [9]]
+
+
+def test_little_memory_is_kept_to_be_used_again():
+    mib = 1 << 20
+    spare = Spare(4 * mib)
+    first, view = spare.take(mib), memoryview(spare.take(mib))
+    first[:] = b"x" * mib
+    view[:] = b"y" * mib
+    assert bytes(spare.take(mib)[:1]) == b"\0"  # both are seen
+    del first
+    assert bytes(spare.take(mib)[:1]) == b"x"
+    view.release()
+    for size, kept in [(3, [1, 3]), (5, [1, 3]), (4, [4]), (1, [1])]:  # the oldest go
+        assert len(spare.take(size * mib)) == size * mib
+        assert [len(buffer) // mib for buffer in spare._kept] == kept
 
 
 async def test_small_values_come_back_as_they_are():

@@ -319,3 +319,18 @@ def links(_=None):
     """What the descriptors of this process lead to, but for the standard ones."""
     found = (Path(f"/proc/self/fd/{fd}") for fd in range(3, 100))
     return [str(link.readlink()) for link in found if link.is_symlink()]
+
+
+_KEPT = []
+
+
+def keep_every_third(array):
+    """Give the array; keep a part of each third one in the worker."""
+    if array[0] % 3 == 0:
+        _KEPT.append(array[5:].reshape(-1, 5)[1])
+    return array
+
+
+def kept_by_worker():
+    """What values those have that are kept."""
+    return [sorted(set(array.tolist())) for array in _KEPT]

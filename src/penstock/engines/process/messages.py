@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from io import BytesIO
 from struct import Struct
+from sys import getrefcount
 from typing import Any, Final, NamedTuple
 
 HELLO: Final = 1
@@ -25,6 +26,9 @@ _READ_ONLY: Final = 1 << 63
 _SMALL: Final = 1 << 14
 _SCRATCH: Final = 1 << 16
 _WRITES: Final = 32
+_WORTH_KEEPING: Final = 1 << 20
+_ONLY_HERE: Final = 2
+"""References to a buffer that only a list has, as it is asked for them."""
 _AT_ONCE: Final = 64
 """Buffers for one system call; it takes 1,024 at most."""
 
@@ -102,13 +106,38 @@ class Outbox:
         return not pieces
 
 
+class Spare:
+    """Large buffers that were filled before: memory that is new has to be cleared, which takes as long as to fill it.
+
+    It keeps up to `most` bytes. A buffer to which nobody else refers is free again: whoever sees its memory has it.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._kept: list[bytearray] = []
+
+    def take(self, size: int) -> bytearray:
+        """Return a buffer of that size."""
+        kept = self._kept
+        for n in range(len(kept)):
+            if len(kept[n]) == size and getrefcount(kept[n]) == _ONLY_HERE:
+                return kept[n]
+        buffer = bytearray(size)
+        if _WORTH_KEEPING <= size <= self._most:
+            kept.append(buffer)
+            while sum(map(len, kept)) > self._most:
+                del kept[0]
+        return buffer
+
+
 class Inbox:
     """Puts messages together as their bytes come in; large buffers are read straight to where they stay.
 
     `on_head(kind, number)` is called when the head of a message is taken, which may be long before the rest is there.
     """
 
-    def __init__(self, on_head: Callable[[int, int], object] | None = None) -> None:
+    def __init__(self, spare: Spare, on_head: Callable[[int, int], object] | None = None) -> None:
+        self._spare = spare
         self._on_head = on_head
         self._scratch = bytearray(_SCRATCH)
         self._start = self._end = 0
@@ -179,7 +208,7 @@ class Inbox:
         self._parts = [bytearray(size)]
         for n in range(count):
             length = int.from_bytes(sizes[8 * n : 8 * n + 8], "little")
-            self._parts.append(BytesIO(bytes(length ^ _READ_ONLY)) if length & _READ_ONLY else bytearray(length))
+            self._parts.append(BytesIO(bytes(length ^ _READ_ONLY)) if length & _READ_ONLY else self._spare.take(length))
         views = (part.getbuffer() if isinstance(part, BytesIO) else memoryview(part) for part in self._parts)
         self._unfilled.extend(view for view in views if len(view))
         self._start += whole

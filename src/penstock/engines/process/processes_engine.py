@@ -16,13 +16,16 @@ from penstock.core import validate
 from penstock.core.errors import MisuseError, OptionError, PicklingFailed, WrongLoopError
 from penstock.engines.engine import Answer, Call, Engine, Progress
 from penstock.engines.process.crossing import LARGE, MOST_BUFFERS, Crossing, is_plain, type_name, whole_arguments, why
-from penstock.engines.process.messages import WireCall
+from penstock.engines.process.messages import Spare, WireCall
 from penstock.engines.process.page import MOST_CALLS
 from penstock.engines.process.starting import main_of_workers, refuse_in_import, start
 from penstock.engines.process.worker_process import DEPTH, MOST_BYTES, Function, SentGroup, Tell, WorkerProcess
 
 PATIENCE: Final = 0.05
 """Seconds that a call has to end by itself when it is stopped; then its worker is killed."""
+
+SPARE: Final = 1 << 26
+"""Bytes of memory that an engine keeps for large results."""
 
 MOST_FAILED_STARTS: Final = 5
 """Workers that may fail to start, one after the other."""
@@ -104,6 +107,7 @@ class Processes(Engine, Tell):
         self._groups: dict[asyncio.Future[list[Answer]], SentGroup] = {}
         self._failed_starts = 0
         self._starts_next = False
+        self._spare = Spare(SPARE)
 
     # The contract
 
@@ -293,7 +297,7 @@ class Processes(Engine, Tell):
                 self._fail_waiting(f"no worker process can be started: {why(error)}", error)
             return
         context = contextvars.Context()  # the callbacks of a worker must not hold that of a run
-        self._children.append(context.run(WorkerProcess, started, self._hello, self._loop, self))
+        self._children.append(context.run(WorkerProcess, started, self._hello, self._loop, self, self._spare))
         self._starts_next = True
         self._loop.call_soon(self._start_next, context=context)
 

@@ -23,6 +23,9 @@ importing: bool = False
 
 _F_SETSIG: Final = 10
 
+_SPARE: Final = 1 << 24
+"""Bytes of memory that a worker keeps for large arguments."""
+
 _area: pages.Area | None = None
 """The half of the page with the group that runs."""
 
@@ -67,7 +70,7 @@ class _WorkerProgram:
         self._socket = socket
         self._areas = pages.SharedPage(page).areas
         os.close(page)
-        self._inbox = messages.Inbox(self._begins)
+        self._inbox = messages.Inbox(messages.Spare(_SPARE), self._begins)
         self._outbox = messages.Outbox()
         self._functions: dict[int, Any] = {}
         self._crossing = Crossing(main_is_there=True)

@@ -145,7 +145,14 @@ class WorkerProcess:
     `tell` is asked to look after it when it is ready, has less to do, or is dead.
     """
 
-    def __init__(self, started: Started, hello: bytes, loop: asyncio.AbstractEventLoop, tell: "Tell") -> None:
+    def __init__(
+        self,
+        started: Started,
+        hello: bytes,
+        loop: asyncio.AbstractEventLoop,
+        tell: "Tell",
+        spare: messages.Spare,
+    ) -> None:
         self._started = started
         self._loop = loop
         self._fd = started.socket.fileno()
@@ -153,7 +160,7 @@ class WorkerProcess:
         self._fds = [fd for fd in (started.leash, started.pidfd) if fd is not None]
         self._areas = pages.SharedPage(started.page).areas
         os.close(started.page)
-        self._inbox = messages.Inbox()
+        self._inbox = messages.Inbox(spare)
         self._outbox = messages.Outbox()
         self._writing = False
         self._closed = False
