@@ -624,7 +624,10 @@ def tells_too_early():
 
 @twin("fails the run with an item that a map does without", "flow/test_running.py")
 def collects_nothing():
-    put(Node, "outermost_that_fails", lambda self: self if self.parent is None else self.parent.outermost_that_fails())
+    def outermost(self, *, of_all=False):
+        return self if self.parent is None else self.parent.outermost_that_fails(of_all=of_all)
+
+    put(Node, "outermost_that_fails", outermost)
 
 
 @twin("chooses anew when a run goes on", "flow/test_running.py")
