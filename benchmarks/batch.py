@@ -1,10 +1,11 @@
 """Documents into vectors as a batch and as a stream: memory, the first result and throughput, by how many there are.
 
-The same functions in both forms: penstock's splitter and its hash embedder. A document of 50 kB is made when it is
-read, so that what is measured is what each form keeps. The batch reads all, splits all, embeds all; the stream is a
-`StreamingPipeline` in threads, or in worker processes, which get a document each. Each run is a process of its own;
-all must give the same rows. A batch that would take more than half of the free memory, by its run over fewer
-documents, is left out.
+The same functions in all forms: penstock's splitter and its hash embedder. A document of 50 kB is made when it is
+read, so that what is measured is what each form keeps. The batch reads all, splits all, embeds all. The stream is a
+`StreamingPipeline` with one call of each function at a time, as the batch has; in threads, two of each; in worker
+processes, which get a document each. With `--latency`, both streams embed eight lists at a time in threads. Each run is
+a process of its own; all must give the same rows. A batch that would take more than half of the free memory, by its run
+over fewer documents, is left out.
 """
 
 import argparse
@@ -12,12 +13,13 @@ import asyncio
 import json
 import os
 import random
+import statistics
 import subprocess
 import sys
 import time
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from functools import partial
 from itertools import batched
 from pathlib import Path
@@ -105,13 +107,19 @@ def by_batch(count: int, rows: Rows) -> None:
         rows.take(vector)
 
 
-THREADS = StreamingPipeline(
-    "documents",
-    lambda numbers: (
-        numbers.map(read).flat_map(chunks, concurrency=2).map_batches(embed, TEXTS, concurrency=8 if latency else 2)
-    ),
-    takes=int,
-)
+def of_texts(inputs: int, calls: int) -> StreamingPipeline[int, np.ndarray]:
+    """A pipeline that splits so many documents at once, and embeds so many lists: in threads where they are several."""
+    return StreamingPipeline(
+        "documents",
+        lambda numbers: (
+            numbers.map(read).flat_map(chunks, concurrency=inputs).map_batches(embed, TEXTS, concurrency=calls)
+        ),
+        takes=int,
+    )
+
+
+ONE_BY_ONE = of_texts(1, 8 if latency else 1)
+THREADS = of_texts(2, 8 if latency else 2)
 PROCESSES = StreamingPipeline(
     "documents", lambda numbers: numbers.flat_map(rows_of, concurrency=4, engine="process"), takes=int
 )
@@ -128,7 +136,8 @@ def streamed(pipeline: StreamingPipeline[int, np.ndarray], count: int, rows: Row
 
 WAYS = {
     "batch": by_batch,
-    "stream": partial(streamed, THREADS),
+    "stream": partial(streamed, ONE_BY_ONE),
+    "stream, in threads": partial(streamed, THREADS),
     "stream, in processes": partial(streamed, PROCESSES),
 }
 
@@ -166,36 +175,48 @@ def free_mib() -> float:
     return next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable")) / 2**10
 
 
-def measured(counts: Sequence[int], ways: Sequence[str]) -> Iterator[tuple[str, int, Ran | None]]:
-    """Each run as it ends; None for what would not fit."""
+def measured(counts: Sequence[int], ways: Sequence[str], rounds: int) -> Iterator[tuple[str, int, Ran | None]]:
+    """What each way takes, by the medians of its runs, between which the others have theirs; None: it would not fit."""
     last: dict[str, tuple[int, Ran]] = {}
     for count in counts:
+        runs: dict[str, list[Ran]] = {way: [] for way in ways if fits(*last.get(way, (count, None)), count)}
+        for _ in range(rounds if count <= COUNTS[1] else 1):
+            for way, ran in runs.items():
+                ran.append(run(way, count))
+                print(f"# {count:,} documents by {way}: {ran[-1].seconds:.1f} s", file=sys.stderr, flush=True)
         for way in ways:
-            tenth, before = last.get(way, (count, None))
-            if before and before.memory * count / tenth > free_mib() / 2:
+            if way not in runs:
                 yield way, count, None
                 continue
-            ran = run(way, count)
-            last[way] = count, ran
-            yield way, count, ran
+            fields = zip(*(astuple(ran) for ran in runs[way]), strict=True)
+            middle = Ran(*map(statistics.median_low, fields))
+            last[way] = count, middle
+            yield way, count, middle
 
 
-def report(counts: Sequence[int], ways: Sequence[str], clock: str) -> list[Aim]:
+def fits(fewer: int, ran: Ran | None, count: int) -> bool:
+    return ran is None or ran.memory * count / fewer <= free_mib() / 2
+
+
+def report(counts: Sequence[int], ways: Sequence[str], rounds: int, clock: str) -> list[Aim]:
     print(f"# {machine(['penstock'])}")
     print(f"# {busyness()}")
     slower = os.environ["LATENCY"]
     print(f"# documents of {SIZE:,} bytes, {TEXTS} texts a call, which takes {slower} s more;")
-    print(f"# MiB are above those after {WARM_UP} documents\n")
+    print(f"# medians of {rounds} runs; MiB are above those after {WARM_UP} documents; the last two: of batch\n")
     found: dict[tuple[str, int], Ran] = {}
-    lines = [("documents", "", "MiB", "first row s", "seconds", "documents/s", "CPU ms a document")]
-    for way, count, ran in measured(counts, ways):
+    lines = [
+        ("documents", "", "MiB", "first row s", "seconds", "documents/s", "CPU ms a document", "throughput", "CPU")
+    ]
+    for way, count, ran in measured(counts, ways, rounds):
         if ran is None:
-            lines.append((f"{count:,}", way, "does not fit", "", "", "", ""))
+            lines.append((f"{count:,}", way, "does not fit", "", "", "", "", "", ""))
             continue
         found[way, count] = ran
         rates = f"{ran.seconds:.1f}", f"{count / ran.seconds:,.0f}", f"{ran.cpu / count * 1000:.2f}"
-        lines.append((f"{count:,}", way, f"{ran.memory:,.0f}", f"{ran.first:.2f}", *rates))
-        print(f"# {count:,} documents by {way}: {ran.seconds:.1f} s", file=sys.stderr, flush=True)
+        batch = found.get(("batch", count))
+        times = (f"{batch.seconds / ran.seconds:.2f}x", f"{batch.cpu / ran.cpu:.2f}x") if batch else ("", "")
+        lines.append((f"{count:,}", way, f"{ran.memory:,.0f}", f"{ran.first:.2f}", *rates, *times))
     print(aligned(lines))
     for count in counts:
         kinds = {(ran.rows, ran.digest) for (_, each), ran in found.items() if each == count}
@@ -204,7 +225,7 @@ def report(counts: Sequence[int], ways: Sequence[str], clock: str) -> list[Aim]:
 
 
 def aims(found: dict[tuple[str, int], Ran], counts: Sequence[int], clock: str) -> Iterator[Aim]:
-    """Those of the stream in threads: processes take a second to start, and pay where work is dear."""
+    """Those of the stream with one call at a time: threads share one lock, and processes take a second to start."""
     for count in counts:
         batch, stream = found.get(("batch", count)), found.get(("stream", count))
         if stream is None:
@@ -230,6 +251,7 @@ def main() -> None:
     )
     parser.add_argument("--counts", type=int, nargs="+", default=list(COUNTS), help="documents (1000 10000 100000)")
     parser.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS))
+    parser.add_argument("--rounds", type=int, default=3, help="runs of each way, for up to 10,000 documents (3)")
     parser.add_argument("--latency", default="0", help="seconds more a call of the embedder, as a server has (0)")
     parser.add_argument("--clock", choices=CLOCKS, default="elapsed", help="of the throughput; see `bench --help`")
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
@@ -239,7 +261,7 @@ def main() -> None:
         be_child(way, int(count))
         return
     os.environ["LATENCY"] = options.latency
-    print_aims(report(options.counts, options.ways, options.clock))
+    print_aims(report(options.counts, options.ways, options.rounds, options.clock))
 
 
 if __name__ == "__main__":

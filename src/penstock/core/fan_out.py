@@ -8,7 +8,7 @@ counts inputs, and a buffer of outputs", and "Fairness takes two passes of the l
 
 import asyncio
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sized
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence, Sized
 from enum import IntEnum
 from typing import Any, Final, cast, override
 
@@ -399,6 +399,18 @@ class FanOut[T, U](Caller[T, U]):
                 self._grant(outputs)
             return Ok(output, outputs.index) if self.in_band else output
         return MISSING
+
+    @override
+    def ready_items(self, room: int) -> Sequence[U]:
+        """Give outputs of a collection, but for the last one, with which its input closes: `pull` gives that."""
+        outputs = self._first() if self._ordered or self.concurrency == 1 else None
+        if outputs is None or outputs.phase is not Phase.WHOLE or outputs.held or self.in_band or self._turn_is_over():
+            return ()
+        given = [outputs.ready.popleft() for _ in range(min(room, len(outputs.ready) - 1))]
+        outputs.given += len(given)
+        self._given += len(given)
+        self._count_waiting(outputs, min(outputs.waiting, len(outputs.ready)))
+        return given
 
     @override
     def _keep(self, index: int, value: Any) -> None:

@@ -46,6 +46,8 @@ class Batch[T](Through[T, list[T]]):
     @override
     def pull(self, room: int) -> Pulled[list[T]]:
         while not self._is_full() and not self._is_due():
+            if self._takes_ready_items():
+                continue
             item = END if self._over else self.upstream.pull(room * self._size - len(self._items))
             if item is PENDING:
                 self._asked = True
@@ -63,6 +65,18 @@ class Batch[T](Through[T, list[T]]):
             self._add(item, weight)
         return self._hand_over()
 
+    def _takes_ready_items(self) -> bool:
+        """Take what is there at once, if anything: a tenth of the time of a pull for each."""
+        items = self._items
+        before, missing = len(items), self._size - len(items)
+        if missing > 1 and self._limit is None:
+            for item in self.upstream.ready_items(missing):
+                self._taken += 1
+                items.append(item)
+            if items and not before:
+                self._begin_waiting()
+        return len(items) > before
+
     def _is_full(self) -> bool:
         return len(self._items) >= self._size or (self._limit is not None and self._weight >= self._limit.most)
 
@@ -79,7 +93,11 @@ class Batch[T](Through[T, list[T]]):
     def _add(self, item: T, weight: float) -> None:
         self._items.append(item)
         self._weight += weight
-        if len(self._items) == 1 and self._within is not None:
+        if len(self._items) == 1:
+            self._begin_waiting()
+
+    def _begin_waiting(self) -> None:
+        if self._within is not None:
             self._timer = self.scope.loop.call_later(self._within, self._time_is_up)
 
     def _hand_over(self) -> list[T]:
