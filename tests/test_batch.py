@@ -27,6 +27,20 @@ async def test_batches_of_a_size(count, size, batches, within, kind):
     assert await penstock.stream(source).batch(size, within=within).to_list() == batches
 
 
+@pytest.mark.parametrize("ordered", [True, False])
+async def test_batches_of_what_flat_map_gives(ordered):
+    """Outputs of a list are taken together, the last one alone: with it, its input closes."""
+    lengths = [0, 1, 2, 5, 0, 3, 1, 4]
+    run = penstock.stream(lengths).flat_map(lambda length: [*range(length)], ordered=ordered).batch(3).open()
+    async with run as batches:
+        outputs = [output for length in lengths for output in range(length)]
+        wanted = [outputs[first : first + 3] for first in range(0, len(outputs), 3)]
+        assert [batch async for batch in batches] == wanted
+    _, flat, batch = run.stats().stages
+    assert (flat.delivered, flat.dropped, flat.in_flight) == (6, 2, 0)
+    assert (batch.delivered, batch.in_flight) == (len(outputs), 0)
+
+
 async def test_a_batch_is_the_consumers_own():
     async with penstock.stream(range(4)).batch(2).open() as items:
         first = await anext(items)
