@@ -96,8 +96,8 @@ class Hold:
         item = item if limits.seen is None else limits.seen(item)
         self._costs = [(rate, rate.key_of(item), rate.weigh(item)) for rate in limits.rates]
         self._weights = [(limiter, limiter.key_of(item), limiter.weigh(item)) for limiter in limits.limiters]
-        self._breakers = [(breaker, breaker.key_of(item)) for breaker in limits.breakers]
-        self._times: list[int] = []  # of each breaker, what it wants to be told in the end
+        self._breakers = tuple((each, each.key_of(item)) for each in limits.breakers) if limits.breakers else ()
+        self._times: Sequence[int] = ()  # of each breaker, what it wants to be told in the end
         self._turns: list[tuple[RateLimit, Hashable]] = []
         self._held: list[tuple[Limiter, Hashable, int]] = []
 
@@ -134,6 +134,8 @@ class Hold:
         while True:
             await self._acquire()
             left = self._pause_left()
+            if not left and not self._breakers:
+                return
             if not left and all(breaker.lets_in(key) for breaker, key in self._breakers):
                 self._times = [breaker.begin(key) for breaker, key in self._breakers]
                 return

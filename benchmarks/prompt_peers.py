@@ -1,0 +1,283 @@
+"""Ways to ask a model about each row of a file, and to keep the answers. A new peer is one function and a row of `PEERS`.
+
+Each gets the same: the rows, the limits of the service, calls at once, a timeout, attempts. It reads `ROWS` (JSON lines
+with `id` and `prompt`), leaves its answers in the directory `place`, and returns the tokens that it has counted.
+`answers_in` finds them there, each with the row that it is of. Started again in the same place, it goes on if it can.
+"""
+
+import asyncio
+import json
+import sqlite3
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from limited_service import REQUESTS, TOKENS, tokens_of
+
+CONCURRENCY = 200
+TIMEOUT = 8.0
+ATTEMPTS = 6
+MAX_TOKENS = 64
+KEY = "sk-of-nobody"
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a peer is given."""
+
+    url: str
+    rows: Path
+    place: Path
+
+
+def rows_of(job: Job) -> Iterator[dict[str, Any]]:
+    with job.rows.open() as lines:
+        for line in lines:
+            yield json.loads(line)
+
+
+# penstock
+
+
+async def by_penstock(job: Job) -> int:
+    """The pieces: the model and its limits, a retry that pauses them, a durable run into a table."""
+    import os  # noqa: PLC0415 -- each peer imports its own
+
+    import penstock  # noqa: PLC0415
+    from penstock.flow import ModelError, OpenAIChat  # noqa: PLC0415
+    from penstock.flow.models import transient  # noqa: PLC0415
+
+    os.environ["OPENAI_API_KEY"] = KEY
+    requests = penstock.RateLimit(REQUESTS, 60)
+    tokens = penstock.RateLimit(TOKENS, 60, burst=TOKENS / 60, cost=lambda row: estimate(row))
+    model = OpenAIChat("m", base_url=job.url, limits={"requests": requests, "tokens": tokens})
+    await model.load()
+    retry = penstock.Retry(on=lambda error: transient(error) or isinstance(error, TimeoutError), attempts=ATTEMPTS)
+    counted = 0
+
+    def estimate(row: dict[str, Any]) -> int:
+        return tokens_of(row["prompt"]) + MAX_TOKENS
+
+    async def ask(row: dict[str, Any]) -> dict[str, Any]:
+        nonlocal counted
+        reply = None
+        try:
+            reply = await model.ask(row["prompt"], max_tokens=MAX_TOKENS)
+        except ModelError as error:
+            reply = error.reply
+            raise
+        finally:
+            used = (reply.input_tokens or 0) + (reply.output_tokens or 0) if reply else 0
+            tokens.settle(estimate(row), used)
+            counted += used
+        return {"row": row["id"], "answer": reply.text}
+
+    rows = penstock.jsonl(str(job.rows), key="id")
+    answers = rows.map(ask, concurrency=CONCURRENCY, limit=[requests, tokens], retry=retry, timeout=TIMEOUT)
+    await answers.to(penstock.SqliteTable(str(job.place / "answers.db"), "answers"), run="ask")
+    return counted
+
+
+def penstock_answers(place: Path) -> Iterator[tuple[int, str]]:
+    if (place / "answers.db").exists():
+        with sqlite3.connect(f"file:{place / 'answers.db'}?mode=ro", uri=True) as database:
+            yield from database.execute("SELECT row, answer FROM answers")
+        database.close()
+
+
+# async-batch-llm, as its README has it for production, with its limits, its estimator and its checkpoints
+
+
+async def by_async_batch_llm(job: Job) -> int:
+    import async_batch_llm as abl  # noqa: PLC0415
+
+    identity = abl.ArtifactIdentity(provider="local", model="m")
+    store = abl.SqliteArtifactStore(str(job.place / "artifacts.sqlite"), identity=identity)
+    config = abl.ProcessorConfig(
+        concurrency=CONCURRENCY,
+        attempt_timeout=TIMEOUT,
+        max_queue_size=2 * CONCURRENCY,
+        max_result_queue_size=2 * CONCURRENCY,
+        max_requests_per_minute=REQUESTS,
+        max_tokens_per_minute=TOKENS,
+        quota_burst_seconds=1.0,
+        token_estimator=abl.CharacterTokenEstimator(expected_output_tokens=MAX_TOKENS),
+        retry=abl.RetryConfig(max_attempts=ATTEMPTS, initial_wait=0.1, max_wait=30.0),
+        rate_limit=abl.RateLimitConfig(
+            cooldown_seconds=1.0, slow_start_items=50, slow_start_initial_delay=0.05, slow_start_final_delay=0.0
+        ),
+    )
+    strategy = abl.llm(
+        "openai-compatible:m", base_url=job.url, api_key=KEY, generation_config={"max_tokens": MAX_TOKENS}
+    )
+    counted = 0
+    prompts = ((str(row["id"]), row["prompt"]) for row in rows_of(job))
+    with (job.place / "answers.jsonl").open("w") as out:
+        async for result in abl.process_stream(
+            strategy, prompts, config=config, artifact_store=store, resume=abl.ResumePolicy.REUSE_SUCCESSES
+        ):
+            counted += (result.token_usage or {}).get("total_tokens") or 0
+            if result.success:
+                out.write(json.dumps({"row": int(result.item_id), "answer": result.output}) + "\n")
+    return counted
+
+
+def line_answers(place: Path) -> Iterator[tuple[int, str]]:
+    path = place / "answers.jsonl"
+    for line in path.read_text().splitlines() if path.exists() else ():
+        try:
+            found = json.loads(line)
+        except ValueError:  # a kill has cut it
+            continue
+        yield found["row"], found["answer"]
+
+
+# The script that everybody writes
+
+
+async def by_script(job: Job) -> int:
+    from openai import APIConnectionError, APIStatusError, AsyncOpenAI  # noqa: PLC0415
+    from tenacity import (  # noqa: PLC0415
+        retry,
+        retry_if_exception,
+        stop_after_attempt,
+        wait_random_exponential,
+    )
+
+    def passes(error: BaseException) -> bool:
+        return isinstance(error, APIConnectionError | TimeoutError) or (
+            isinstance(error, APIStatusError) and (error.status_code == 429 or error.status_code >= 500)
+        )
+
+    counted = 0
+    client = AsyncOpenAI(api_key=KEY, base_url=job.url, max_retries=0, timeout=TIMEOUT)
+    semaphore = asyncio.Semaphore(CONCURRENCY)
+
+    @retry(retry=retry_if_exception(passes), stop=stop_after_attempt(ATTEMPTS), wait=wait_random_exponential(1, max=30))
+    async def ask(prompt: str) -> str:
+        nonlocal counted
+        async with semaphore:
+            done = await client.chat.completions.create(
+                model="m", messages=[{"role": "user", "content": prompt}], max_tokens=MAX_TOKENS
+            )
+        counted += done.usage.total_tokens
+        return done.choices[0].message.content
+
+    rows = list(rows_of(job))
+    answers = await asyncio.gather(*(ask(row["prompt"]) for row in rows), return_exceptions=True)
+    with (job.place / "answers.jsonl").open("w") as out:
+        for row, answer in zip(rows, answers, strict=True):
+            if isinstance(answer, str):
+                out.write(json.dumps({"row": row["id"], "answer": answer}) + "\n")
+    await client.close()
+    return counted
+
+
+# OpenAI's cookbook has a script that is often copied, `api_request_parallel_processor.py`. This is written from what its
+# description says: requests from a file, one at a time when both allowances have room for it; allowances that grow with
+# the clock; what fails goes to the back of a queue, with its attempts; a pause for all after a rate limit; each result is
+# appended to a file as it comes.
+
+
+@dataclass
+class Asked:
+    row: int
+    prompt: str
+    left: int = ATTEMPTS
+    charge: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.charge = tokens_of(self.prompt) + MAX_TOKENS
+
+
+PAUSE = 15.0
+
+
+async def by_cookbook(job: Job) -> int:
+    import aiohttp  # noqa: PLC0415
+
+    again: asyncio.Queue[Asked] = asyncio.Queue()
+    rows = rows_of(job)
+    requests, tokens, looked, refused_at = float(REQUESTS), float(TOKENS), time.monotonic(), float("-inf")
+    running = counted = 0
+    tasks: set[asyncio.Task[None]] = set()
+    following: Asked | None = None
+    with (job.place / "answers.jsonl").open("a") as out:
+        async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {KEY}"}) as session:
+
+            async def ask(asked: Asked) -> None:
+                nonlocal running, counted, refused_at
+                body = {"model": "m", "messages": [{"role": "user", "content": asked.prompt}], "max_tokens": MAX_TOKENS}
+                try:
+                    limit = aiohttp.ClientTimeout(total=TIMEOUT)
+                    async with session.post(f"{job.url}/chat/completions", json=body, timeout=limit) as response:
+                        document = await response.json()
+                    if "error" in document:
+                        if "rate limit" in document["error"]["message"].lower().replace("_", " "):
+                            refused_at = time.monotonic()
+                        raise RuntimeError(document["error"])
+                except Exception:  # noqa: BLE001 -- any is tried again
+                    asked.left -= 1
+                    if asked.left:
+                        again.put_nowait(asked)
+                else:
+                    counted += document["usage"]["total_tokens"]
+                    answer = document["choices"][0]["message"]["content"]
+                    out.write(json.dumps({"row": asked.row, "answer": answer}) + "\n")
+                    out.flush()
+                finally:
+                    running -= 1
+
+            while True:
+                if following is None:
+                    if not again.empty():
+                        following = again.get_nowait()
+                    elif (row := next(rows, None)) is not None:
+                        following = Asked(row["id"], row["prompt"])
+                now = time.monotonic()
+                requests = min(REQUESTS, requests + REQUESTS * (now - looked) / 60)
+                tokens = min(TOKENS, tokens + TOKENS * (now - looked) / 60)
+                looked = now
+                if following is not None and requests >= 1 and tokens >= following.charge:
+                    requests -= 1
+                    tokens -= following.charge
+                    running += 1
+                    tasks.add(task := asyncio.create_task(ask(following)))
+                    task.add_done_callback(tasks.discard)
+                    following = None
+                if following is None and not running and again.empty():
+                    break
+                await asyncio.sleep(0.001)
+                if (left := refused_at + PAUSE - time.monotonic()) > 0:
+                    await asyncio.sleep(left)
+    return counted
+
+
+@dataclass(frozen=True)
+class Peer:
+    """How it asks, where its answers are, the distributions that it needs."""
+
+    ask: Callable[[Job], Awaitable[int]]
+    answers: Callable[[Path], Iterator[tuple[int, str]]]
+
+
+PEERS = {
+    "penstock": Peer(by_penstock, penstock_answers),
+    "async-batch-llm": Peer(by_async_batch_llm, line_answers),
+    "gather+Semaphore+tenacity": Peer(by_script, line_answers),
+    "cookbook": Peer(by_cookbook, line_answers),
+}
+
+
+def peak_mib() -> float:
+    """Peak resident memory of this process; `getrusage` would start at its parent's."""
+    status = Path("/proc/self/status").read_text()
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) / 2**10
+
+
+if __name__ == "__main__":
+    peer, url, rows, place = sys.argv[1:]
+    print(json.dumps({"tokens": asyncio.run(PEERS[peer].ask(Job(url, Path(rows), Path(place)))), "mib": peak_mib()}))
