@@ -3,22 +3,25 @@
 It speaks `/chat/completions`, at once and in pieces. Requests and tokens are limited by the minute: a bucket for each,
 which holds what a second brings. A request is charged its prompt and `max_tokens` when it comes, and what it has used
 when it ends. Whoever has too much gets a 429 with Retry-After. Of the first attempts of rows some get a 529 or a 500,
-some are cut in the middle of the answer, some never hear of it; and twice in a run the service is overloaded, and gives
-529 to all for some time. Rows, lengths and faults are the same for all who ask.
+some are cut in the middle of the answer, some never hear of it. Twice in a run the service is overloaded: all get 529,
+with Retry-After. Rows, lengths and faults are the same for all who ask.
 
-`GET /books` gives what it has counted, `POST /again` forgets it. It is a process of its own: `python limited_service.py`
-prints its port.
+`GET /books` gives what it has counted, `GET /again` forgets it. It is a process of its own, and prints its port first.
 """
 
 import asyncio
 import contextlib
 import json
+import os
 import random
 import re
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from time import monotonic
+
+import uvloop
 
 REQUESTS = 10_000
 TOKENS = 900_000
@@ -100,6 +103,15 @@ class Books:
         }
 
 
+@dataclass(frozen=True)
+class Asked:
+    row: int
+    prompt_tokens: int
+    stream: bool
+    fault: str | None
+    cost: int
+
+
 class Service:
     def __init__(self) -> None:
         self.again()
@@ -154,7 +166,7 @@ class Service:
         books.running += 1
         books.most_running = max(books.most_running, books.running)
         try:
-            return await self.answer(row, text, asked, fault, cost, writer)
+            return await self.answer(Asked(row, tokens_of(text), bool(asked.get("stream")), fault, cost), writer)
         finally:
             books.running -= 1
 
@@ -165,43 +177,46 @@ class Service:
                 return name
         return None
 
-    async def answer(
-        self, row: int, text: str, asked: dict, fault: str | None, cost: int, writer: asyncio.StreamWriter
-    ) -> bool:
-        if fault == "stall":
-            with contextlib.suppress(ConnectionError):
-                while not writer.is_closing():  # until who asked has left
-                    await asyncio.sleep(0.5)
+    async def answer(self, asked: Asked, writer: asyncio.StreamWriter) -> bool:
+        if asked.fault == "stall":
+            await writer.wait_closed()  # until who asked has left
             return False
-        answer, takes = answer_of(row), random.Random(row + self.books.attempts[row] * 1e6).lognormvariate(-0.9, 0.5)
-        usage = {"prompt_tokens": tokens_of(text), "completion_tokens": tokens_of(answer)}
-        usage["total_tokens"] = sum(usage.values())
+        books, answer = self.books, answer_of(asked.row)
+        takes = random.Random(asked.row + books.attempts[asked.row] * 1e6).lognormvariate(-0.9, 0.5)
+        read, written = asked.prompt_tokens, tokens_of(answer)
+        usage = {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
         said = [*self.requests.said("requests"), *self.tokens.said("tokens")]
-        stream = asked.get("stream")
-        await asyncio.sleep(takes * (0.6 if stream else 1))
-        whole = True
-        if stream:
-            whole = await self.pieces(answer, usage, fault, takes * 0.4, said, writer)
+        if asked.stream:
+            await asyncio.sleep(takes * 0.6)
+            whole = await self.pieces(answer, usage, takes * 0.4, said, writer, cut=asked.fault == "cut")
         else:
+            await asyncio.sleep(takes)
             choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": answer}}
             document = {"id": "c", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice]}
-            whole = self.send(writer, 200, document | {"usage": usage}, said, cut=fault == "cut")
-        self.tokens.level += cost - usage["total_tokens"]
+            whole = self.send(writer, 200, document | {"usage": usage}, said, cut=asked.fault == "cut")
+        self.tokens.level += asked.cost - usage["total_tokens"]
         await writer.drain()
         if whole:
-            self.books.answered[row] += 1
-            self.books.tokens += usage["total_tokens"]
-            self.books.statuses[200] += 1
+            books.answered[asked.row] += 1
+            books.tokens += usage["total_tokens"]
+            books.statuses[200] += 1
         return whole
 
     async def pieces(
-        self, answer: str, usage: dict, fault: str | None, takes: float, said: list[str], writer: asyncio.StreamWriter
+        self,
+        answer: str,
+        usage: dict[str, int],
+        takes: float,
+        said: Sequence[str],
+        writer: asyncio.StreamWriter,
+        *,
+        cut: bool,
     ) -> bool:
         head = ["HTTP/1.1 200 OK", "content-type: text/event-stream", "transfer-encoding: chunked", *said]
         writer.write(("\r\n".join(head) + "\r\n\r\n").encode())
         third = len(answer) // 3
         for number, part in enumerate((answer[:third], answer[third : 2 * third], answer[2 * third :])):
-            if fault == "cut" and number == 2:
+            if cut and number == 2:
                 return False
             self.event(writer, {"choices": [{"index": 0, "delta": {"content": part}, "finish_reason": None}]})
             await asyncio.sleep(takes / 3)
@@ -225,7 +240,13 @@ class Service:
         return self.send(writer, status, {"error": error}, said)
 
     def send(
-        self, writer: asyncio.StreamWriter, status: int, document: object, said: list[str] = [], *, cut: bool = False
+        self,
+        writer: asyncio.StreamWriter,
+        status: int,
+        document: object,
+        said: Sequence[str] = (),
+        *,
+        cut: bool = False,
     ) -> bool:
         content = json.dumps(document).encode()
         head = [f"HTTP/1.1 {status} Said", "content-type: application/json", f"content-length: {len(content)}", *said]
@@ -237,19 +258,10 @@ async def main() -> None:
     service = Service()
     server = await asyncio.start_server(service.serve, "127.0.0.1", 0, backlog=1_000)
     print(server.sockets[0].getsockname()[1], flush=True)
-    loop = asyncio.get_running_loop()
-    await loop.run_in_executor(None, sys.stdin.read)  # until whoever has started it is gone
+    await asyncio.to_thread(sys.stdin.read)  # until whoever has started it is gone
     server.close()
+    os._exit(0)  # connections may be open
 
 
 if __name__ == "__main__":
-    import os
-
-    import uvloop
-
-    uvloop.install() if hasattr(uvloop, "install") else None
-    loop = uvloop.new_event_loop()
-    try:
-        loop.run_until_complete(main())
-    finally:
-        os._exit(0)
+    uvloop.run(main())

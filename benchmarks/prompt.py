@@ -17,11 +17,23 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from limited_service import REQUESTS, TOKENS, answer_of, prompt_of
 from prompt_peers import PEERS
 from timing import aligned, busyness, machine
 
+HEADS = (
+    "seconds",
+    "CPU s",
+    "requests wasted",
+    "answers lost",
+    "doubled or wrong",
+    "paid twice after SIGKILL",
+    "lost or doubled after it",
+    "peak MiB",
+    "tokens miscounted",
+)
 HERE = Path(__file__).parent
 KILLED_AT = 0.4
 LOOK = 0.05
@@ -45,7 +57,7 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
 class Service:
     """The process of the service."""
 
-    def __enter__(self) -> "Service":
+    def __enter__(self) -> Self:
         command = [sys.executable, str(HERE / "limited_service.py")]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.url = f"http://127.0.0.1:{int(self.process.stdout.readline())}"
@@ -70,6 +82,7 @@ class Service:
 @dataclass
 class Outcome:
     seconds: float
+    cpu: float
     wasted: int
     lost: int
     doubled: int
@@ -102,7 +115,7 @@ def to_the_end(peer: str, service: Service, rows: Path, place: Path) -> tuple[fl
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
-        return MOST, {"tokens": 0, "mib": 0.0}
+        return MOST, {"tokens": 0, "mib": 0.0, "cpu": 0.0}
     if process.returncode:
         raise SystemExit(f"{peer} has failed")
     return time.perf_counter() - began, json.loads(told)
@@ -116,6 +129,7 @@ def measured(peer: str, service: Service, rows: Path, count: int, *, kills: bool
         lost, doubled = wrong(peer, Path(place), count)
     outcome = Outcome(
         seconds,
+        told["cpu"],
         books["requests"] - count,
         lost,
         doubled,
@@ -125,11 +139,12 @@ def measured(peer: str, service: Service, rows: Path, count: int, *, kills: bool
     )
     if kills:
         with tempfile.TemporaryDirectory() as place:
-            kill(peer, service, rows, Path(place), count, outcome)
+            outcome.paid_again, outcome.lost_by_kill = kill(peer, service, rows, Path(place), count)
     return outcome
 
 
-def kill(peer: str, service: Service, rows: Path, place: Path, count: int, outcome: Outcome) -> None:
+def kill(peer: str, service: Service, rows: Path, place: Path, count: int) -> tuple[int, int]:
+    """Answers that were paid for twice, and those that are lost or doubled in the end."""
     service.get("again")
     process = started(peer, service, rows, place)
     while process.poll() is None and service.answered().total() < KILLED_AT * count:
@@ -137,14 +152,14 @@ def kill(peer: str, service: Service, rows: Path, place: Path, count: int, outco
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     to_the_end(peer, service, rows, place)
-    outcome.paid_again = service.answered().total() - count
-    outcome.lost_by_kill = sum(wrong(peer, place, count))
+    return service.answered().total() - count, sum(wrong(peer, place, count))
 
 
 def report(chosen: argparse.Namespace) -> None:
     print(f"# {machine(['penstock', 'async-batch-llm', 'openai', 'tenacity', 'aiohttp', 'uvloop'])}")
     print(f"# {busyness()}")
-    print(f"# {chosen.rows:,} rows; {REQUESTS:,} requests and {TOKENS:,} tokens a minute: {chosen.rows / REQUESTS * 60:.0f} s at the least")
+    least = f"{chosen.rows / REQUESTS * 60:.0f} s at the least"
+    print(f"# {chosen.rows:,} rows; {REQUESTS:,} requests and {TOKENS:,} tokens a minute: {least}")
     outcomes = {}
     with tempfile.TemporaryDirectory() as place, Service() as service:
         rows = Path(place, "rows.jsonl")
@@ -152,12 +167,12 @@ def report(chosen: argparse.Namespace) -> None:
         for peer in chosen.peers.split(","):
             outcomes[peer] = measured(peer, service, rows, chosen.rows, kills=not chosen.no_kills)
             print(f"# {peer}: {outcomes[peer]}", file=sys.stderr, flush=True)
-    heads = ("", "seconds", "requests wasted", "answers lost", "doubled or wrong", "paid twice by a kill", "lost or doubled by it", "peak MiB", "tokens miscounted")
-    lines = [heads]
+    lines = [("", *HEADS)]
     for peer, found in outcomes.items():
         again = "" if found.paid_again is None else f"{found.paid_again:,}"
         by_kill = "" if found.lost_by_kill is None else f"{found.lost_by_kill:,}"
-        lines.append((peer, f"{found.seconds:.1f}", f"{found.wasted:,}", f"{found.lost:,}", f"{found.doubled:,}", again, by_kill, f"{found.mib:.0f}", f"{found.miscounted:,}"))
+        figures = (f"{found.wasted:,}", f"{found.lost:,}", f"{found.doubled:,}", again, by_kill, f"{found.mib:.0f}")
+        lines.append((peer, f"{found.seconds:.1f}", f"{found.cpu:.1f}", *figures, f"{found.miscounted:,}"))
     print(f"\n{aligned(lines)}")
 
 

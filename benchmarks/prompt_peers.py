@@ -1,4 +1,4 @@
-"""Ways to ask a model about each row of a file, and to keep the answers. A new peer is one function and a row of `PEERS`.
+"""Ways to ask a model about each row of a file, and to keep the answers. A new one is a function and a row of `PEERS`.
 
 Each gets the same: the rows, the limits of the service, calls at once, a timeout, attempts. It reads `ROWS` (JSON lines
 with `id` and `prompt`), leaves its answers in the directory `place`, and returns the tokens that it has counted.
@@ -11,7 +11,7 @@ import sqlite3
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -50,16 +50,16 @@ async def by_penstock(job: Job) -> int:
     from penstock.flow import ModelError, OpenAIChat  # noqa: PLC0415
     from penstock.flow.models import transient  # noqa: PLC0415
 
+    def estimate(row: dict[str, Any]) -> int:
+        return tokens_of(row["prompt"]) + MAX_TOKENS
+
     os.environ["OPENAI_API_KEY"] = KEY
     requests = penstock.RateLimit(REQUESTS, 60)
-    tokens = penstock.RateLimit(TOKENS, 60, burst=TOKENS / 60, cost=lambda row: estimate(row))
+    tokens = penstock.RateLimit(TOKENS, 60, burst=TOKENS / 60, cost=estimate)
     model = OpenAIChat("m", base_url=job.url, limits={"requests": requests, "tokens": tokens})
     await model.load()
     retry = penstock.Retry(on=lambda error: transient(error) or isinstance(error, TimeoutError), attempts=ATTEMPTS)
     counted = 0
-
-    def estimate(row: dict[str, Any]) -> int:
-        return tokens_of(row["prompt"]) + MAX_TOKENS
 
     async def ask(row: dict[str, Any]) -> dict[str, Any]:
         nonlocal counted
@@ -176,10 +176,10 @@ async def by_script(job: Job) -> int:
     return counted
 
 
-# OpenAI's cookbook has a script that is often copied, `api_request_parallel_processor.py`. This is written from what its
-# description says: requests from a file, one at a time when both allowances have room for it; allowances that grow with
-# the clock; what fails goes to the back of a queue, with its attempts; a pause for all after a rate limit; each result is
-# appended to a file as it comes.
+# OpenAI's cookbook has a script that is often copied, `api_request_parallel_processor.py`. This is written from what
+# its description says: requests from a file, one at a time when both allowances have room for it; allowances that grow
+# with the clock; what fails goes to the back of a queue, with its attempts; a pause for all after a rate limit; each
+# result is appended to a file as it comes.
 
 
 @dataclass
@@ -187,78 +187,92 @@ class Asked:
     row: int
     prompt: str
     left: int = ATTEMPTS
-    charge: int = field(init=False)
 
-    def __post_init__(self) -> None:
-        self.charge = tokens_of(self.prompt) + MAX_TOKENS
+    @property
+    def charge(self) -> int:
+        return tokens_of(self.prompt) + MAX_TOKENS
 
 
 PAUSE = 15.0
 
 
+class Cookbook:
+    def __init__(self, job: Job, session: Any, out: Any) -> None:
+        self.job, self.session, self.out = job, session, out
+        self.again: asyncio.Queue[Asked] = asyncio.Queue()
+        self.requests, self.tokens, self.looked = float(REQUESTS), float(TOKENS), time.monotonic()
+        self.refused_at = float("-inf")
+        self.running = self.counted = 0
+        self.tasks: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> int:
+        rows = rows_of(self.job)
+        following = None
+        while True:
+            following = following or self.next_of(rows)
+            if following is None and not self.running and self.again.empty():
+                return self.counted
+            if following is not None and self.has_room_for(following):
+                self.running += 1
+                self.tasks.add(task := asyncio.create_task(self.ask(following)))
+                task.add_done_callback(self.tasks.discard)
+                following = None
+            await asyncio.sleep(max(0.001, self.refused_at + PAUSE - time.monotonic()))
+
+    def next_of(self, rows: Iterator[dict[str, Any]]) -> Asked | None:
+        if not self.again.empty():
+            return self.again.get_nowait()
+        row = next(rows, None)
+        return None if row is None else Asked(row["id"], row["prompt"])
+
+    def has_room_for(self, asked: Asked) -> bool:
+        """Take what it is charged, if it is there."""
+        now = time.monotonic()
+        self.requests = min(REQUESTS, self.requests + REQUESTS * (now - self.looked) / 60)
+        self.tokens = min(TOKENS, self.tokens + TOKENS * (now - self.looked) / 60)
+        self.looked = now
+        if self.requests < 1 or self.tokens < asked.charge:
+            return False
+        self.requests -= 1
+        self.tokens -= asked.charge
+        return True
+
+    async def ask(self, asked: Asked) -> None:
+        try:
+            document = await self.answer_to(asked)
+        except Exception:  # noqa: BLE001 -- any is tried again
+            document = {"error": {"message": "it could not be asked"}}
+        self.running -= 1
+        if "error" not in document:
+            self.counted += document["usage"]["total_tokens"]
+            answer = document["choices"][0]["message"]["content"]
+            self.out.write(json.dumps({"row": asked.row, "answer": answer}) + "\n")
+            self.out.flush()
+            return
+        if "rate_limit" in document["error"]["message"]:
+            self.refused_at = time.monotonic()
+        asked.left -= 1
+        if asked.left:
+            self.again.put_nowait(asked)
+
+    async def answer_to(self, asked: Asked) -> dict[str, Any]:
+        body = {"model": "m", "messages": [{"role": "user", "content": asked.prompt}], "max_tokens": MAX_TOKENS}
+        async with self.session.post(f"{self.job.url}/chat/completions", json=body) as response:
+            return await response.json()
+
+
 async def by_cookbook(job: Job) -> int:
-    import aiohttp  # noqa: PLC0415
+    import aiohttp  # noqa: PLC0415 -- as above
 
-    again: asyncio.Queue[Asked] = asyncio.Queue()
-    rows = rows_of(job)
-    requests, tokens, looked, refused_at = float(REQUESTS), float(TOKENS), time.monotonic(), float("-inf")
-    running = counted = 0
-    tasks: set[asyncio.Task[None]] = set()
-    following: Asked | None = None
     with (job.place / "answers.jsonl").open("a") as out:
-        async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {KEY}"}) as session:
-
-            async def ask(asked: Asked) -> None:
-                nonlocal running, counted, refused_at
-                body = {"model": "m", "messages": [{"role": "user", "content": asked.prompt}], "max_tokens": MAX_TOKENS}
-                try:
-                    limit = aiohttp.ClientTimeout(total=TIMEOUT)
-                    async with session.post(f"{job.url}/chat/completions", json=body, timeout=limit) as response:
-                        document = await response.json()
-                    if "error" in document:
-                        if "rate limit" in document["error"]["message"].lower().replace("_", " "):
-                            refused_at = time.monotonic()
-                        raise RuntimeError(document["error"])
-                except Exception:  # noqa: BLE001 -- any is tried again
-                    asked.left -= 1
-                    if asked.left:
-                        again.put_nowait(asked)
-                else:
-                    counted += document["usage"]["total_tokens"]
-                    answer = document["choices"][0]["message"]["content"]
-                    out.write(json.dumps({"row": asked.row, "answer": answer}) + "\n")
-                    out.flush()
-                finally:
-                    running -= 1
-
-            while True:
-                if following is None:
-                    if not again.empty():
-                        following = again.get_nowait()
-                    elif (row := next(rows, None)) is not None:
-                        following = Asked(row["id"], row["prompt"])
-                now = time.monotonic()
-                requests = min(REQUESTS, requests + REQUESTS * (now - looked) / 60)
-                tokens = min(TOKENS, tokens + TOKENS * (now - looked) / 60)
-                looked = now
-                if following is not None and requests >= 1 and tokens >= following.charge:
-                    requests -= 1
-                    tokens -= following.charge
-                    running += 1
-                    tasks.add(task := asyncio.create_task(ask(following)))
-                    task.add_done_callback(tasks.discard)
-                    following = None
-                if following is None and not running and again.empty():
-                    break
-                await asyncio.sleep(0.001)
-                if (left := refused_at + PAUSE - time.monotonic()) > 0:
-                    await asyncio.sleep(left)
-    return counted
+        headers, limit = {"Authorization": f"Bearer {KEY}"}, aiohttp.ClientTimeout(total=TIMEOUT)
+        async with aiohttp.ClientSession(headers=headers, timeout=limit) as session:
+            return await Cookbook(job, session, out).run()
 
 
 @dataclass(frozen=True)
 class Peer:
-    """How it asks, where its answers are, the distributions that it needs."""
+    """How it asks, and where its answers are."""
 
     ask: Callable[[Job], Awaitable[int]]
     answers: Callable[[Path], Iterator[tuple[int, str]]]
@@ -280,4 +294,5 @@ def peak_mib() -> float:
 
 if __name__ == "__main__":
     peer, url, rows, place = sys.argv[1:]
-    print(json.dumps({"tokens": asyncio.run(PEERS[peer].ask(Job(url, Path(rows), Path(place)))), "mib": peak_mib()}))
+    tokens = asyncio.run(PEERS[peer].ask(Job(url, Path(rows), Path(place))))
+    print(json.dumps({"tokens": tokens, "mib": peak_mib(), "cpu": time.process_time()}))

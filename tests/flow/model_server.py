@@ -79,7 +79,7 @@ def chunked(*pieces, end=True):
 
 
 def head(status=200, kind="text/event-stream", *, length=None, more=()):
-    lines = [f"HTTP/1.1 {status} Said", f"Content-Type: {kind}", *more]
+    lines = [f"HTTP/1.1 {status} Said", f"Content-Type: {kind}", "Connection: close", *more]
     lines.append("Transfer-Encoding: chunked" if length is None else f"Content-Length: {length}")
     return ("\r\n".join(lines) + "\r\n\r\n").encode()
 

@@ -4,6 +4,7 @@ import asyncio
 import gc
 import json
 import traceback
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
@@ -430,6 +431,36 @@ async def test_a_cancellation_shows_no_key(service):
 
 async def test_an_answer_that_repeats_the_key_is_masked(service):
     assert (await ask(service, streamed(service.events(text=f"<{KEY}>")))).text == "<***>"
+
+
+async def test_requests_that_overlap_share_connections_and_none_outlives_them(service):
+    """A thousand handshakes would take longer than a thousand answers."""
+    opened, ended, content = [], asyncio.Event(), whole(service.document()).replace(b"Connection: close\r\n", b"")
+
+    async def serve(reader, writer):
+        opened.append(writer)
+        with suppress(asyncio.IncompleteReadError):
+            while True:
+                head = (await reader.readuntil(b"\r\n\r\n")).lower()
+                await reader.readexactly(int(head.partition(b"content-length: ")[2].partition(b"\r\n")[0]))
+                writer.write(content)
+        writer.close()
+        if all(each.is_closing() for each in opened):
+            ended.set()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        model = service.model("m", base_url=url, stream=False)
+
+        async def several():
+            for _ in range(5):
+                await model.ask("Hi")
+
+        await asyncio.gather(several(), several())
+        assert len(opened) == 2
+        await ended.wait()
+        await model.ask("Hi")
+        assert len(opened) == 3
 
 
 @pytest.mark.slow

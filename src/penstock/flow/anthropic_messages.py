@@ -17,7 +17,7 @@ class AnthropicMessages(Service):
     """A model behind `/v1/messages`, on the package `anthropic`.
 
     Its own retries are off: those of the step count. The key is read at each request and stands in no message, repr,
-    log or chained exception. Each request has a connection of its own.
+    log or chained exception. Requests that overlap share connections.
 
     Args:
         model: the name that the service knows.
@@ -68,12 +68,12 @@ class AnthropicMessages(Service):
     def create(self, client: Any, fields: Mapping[str, object], headers: Mapping[str, object]) -> Any:
         return client.messages.with_streaming_response.create(
             model=fields["model"],
-            messages=fields["messages"],
+            messages=[],  # as in `OpenAIChat`
             max_tokens=fields["max_tokens"],
             stream=fields["stream"],
             timeout=None,  # that of the package is guessed from max_tokens, where it does not refuse it
             extra_headers=headers,
-            extra_body={name: value for name, value in fields.items() if name not in self.own_fields},
+            extra_body={name: value for name, value in fields.items() if name not in self.own_fields - {"messages"}},
         )
 
     @override

@@ -17,7 +17,7 @@ class OpenAIChat(Service):
     """A model behind `/chat/completions`, on the package `openai`.
 
     Its own retries are off: those of the step count. `system` becomes the first message. The key is read at each
-    request and stands in no message, repr, log or chained exception. Each request has a connection of its own.
+    request and stands in no message, repr, log or chained exception. Requests that overlap share connections.
 
     Args:
         model: the name that the service knows.
@@ -64,10 +64,10 @@ class OpenAIChat(Service):
     def create(self, client: Any, fields: Mapping[str, object], headers: Mapping[str, object]) -> Any:
         return client.chat.completions.with_streaming_response.create(
             model=fields["model"],
-            messages=fields["messages"],
+            messages=[],  # those of `extra_body` take their place: what stands here is looked at word for word
             stream=fields["stream"],
             extra_headers=headers,
-            extra_body={name: value for name, value in fields.items() if name not in self.own_fields},
+            extra_body={name: value for name, value in fields.items() if name not in {"model", "stream"}},
         )
 
     @override

@@ -9,8 +9,8 @@ import asyncio
 import functools
 import json
 from abc import abstractmethod
-from collections.abc import AsyncIterator, Mapping
-from contextlib import suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from http import HTTPStatus
@@ -101,6 +101,7 @@ class Service(Model):
         self._stream = validate.flag("stream", options.get("stream", True))
         self._idle = None if client is not None else validate.seconds("idle", options.get("idle", IDLE))
         self._request = self._checked_request(options.get("request", {}))
+        self._connections = _Connections()
         self._following = FollowedLimits(options.get("limits", {}), self.limit_headers)
 
     @override
@@ -205,23 +206,17 @@ class Service(Model):
         """Make the request and read the answer; what went wrong, if anything did."""
         import httpx2  # noqa: PLC0415 -- comes with the packages, and is slow
 
-        own = None
         try:
-            if self._client is None:
-                own = http_client(httpx2)
-                client = self.new_client(package, key or "none", self._base_url, own)
-            else:
-                client = self._client.with_options(max_retries=0)
-            headers: dict[str, object] = {}
-            if self._client is None and key is None:
+            if self._client is not None:
+                await self._read(self._client.with_options(max_retries=0), fields, {}, answer)
+                return None
+            async with self._connections.open(lambda: http_client(httpx2)) as http:
+                client = self.new_client(package, key or "none", self._base_url, http)
                 absent: object = package.Omit()
-                headers = {"Authorization": absent, "X-Api-Key": absent}
-            await self._read(client, fields, headers, answer)
+                headers = {} if key is not None else {"Authorization": absent, "X-Api-Key": absent}
+                await self._read(client, fields, headers, answer)
         except Exception as error:  # noqa: BLE001 -- of the package and what is below it: the user's code is not in here
             return self._failure(error, package, httpx2, answer)
-        finally:
-            if own is not None:
-                await own.aclose()
         return None
 
     def _failure(self, error: Exception, package: Any, httpx: Any, answer: ModelAnswer) -> "_FailedRequest":
@@ -314,6 +309,33 @@ class Service(Model):
         return cast("dict[str, object]", fields)
 
 
+class _Connections:
+    """The connections that requests share while they overlap: opened for the first, closed with the last.
+
+    So none outlives the requests, and a thousand of them make no thousand handshakes.
+    """
+
+    def __init__(self) -> None:
+        self._open: dict[asyncio.AbstractEventLoop, tuple[Any, list[None]]] = {}
+
+    @asynccontextmanager
+    async def open(self, make: Callable[[], Any]) -> AsyncGenerator[Any]:
+        """Give the client that has them; it is made, if there is none on this loop."""
+        loop = asyncio.get_running_loop()
+        shared = self._open.get(loop)
+        if shared is None:
+            shared = self._open[loop] = (make(), [])
+        client, users = shared
+        users.append(None)
+        try:
+            yield client
+        finally:
+            users.pop()
+            if not users:
+                del self._open[loop]
+                await client.aclose()
+
+
 class _FailedRequest:
     """Why a request has failed, as a value: raised where it was found, it would carry the key."""
 
@@ -342,7 +364,13 @@ def http_client(httpx: Any) -> Any:
     async def bounded(response: Any) -> None:
         response.stream = _bounded_stream(httpx)(response.stream)
 
-    return httpx.AsyncClient(verify=_tls(), timeout=None, follow_redirects=False, event_hooks={"response": [bounded]})
+    return httpx.AsyncClient(
+        verify=_tls(),
+        timeout=None,
+        follow_redirects=False,
+        event_hooks={"response": [bounded]},
+        limits=httpx.Limits(max_connections=None, max_keepalive_connections=None),  # as many as there are calls at once
+    )
 
 
 @functools.cache
