@@ -42,6 +42,7 @@ from penstock.core.stage_limits import Hold
 from penstock.core.transforming import Transforming
 from penstock.core.waiting_room import WaitingRoom
 from penstock.core.window import Caller, Window
+from penstock.durable.roots import Root
 from penstock.engines.binding import Binding
 from penstock.engines.engine import Answer
 from penstock.engines.groups import GroupErrand, Groups
@@ -539,6 +540,11 @@ def late_together():
             late(self, each)
 
     put(Groups, "_late", all_late)
+
+
+@twin("commits a root of which something has failed, with the rest of it", "durable/test_together.py")
+def root_that_has_failed():
+    put(Root, "is_one_row", property(lambda self: self.under_way == 1 and self.is_new and not self.rows))
 
 
 @twin("sends a group a while later, when there may be more calls for it", "test_groups.py")

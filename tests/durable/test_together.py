@@ -1,5 +1,6 @@
 """New roots of one commit are settled together: the database is what it is where each is settled by itself."""
 
+import asyncio
 import random
 import sqlite3
 from contextlib import closing
@@ -9,6 +10,7 @@ import pytest
 
 import penstock
 from penstock.durable.delivery import Deliverer
+from penstock.durable.roots import Bundle
 from penstock.durable.sqlite.connection import Connection
 from penstock.durable.writer import Writer
 from penstock.sinks.table import TableStore
@@ -140,12 +142,20 @@ def plain_rows(seed, opening):
         yield str(number), row
 
 
-async def content_of_plain_rows(path, seed):
+async def as_it_is(row):
+    if row["value"] < 3:
+        await asyncio.sleep(0)
+    return row
+
+
+async def content_of_plain_rows(path, seed, *, mapped=False):
     reports = []
     for opening in range(2):
         source = penstock.keyed(
             [row | {"key": key} for key, row in plain_rows(seed, opening)], key=lambda row: int(row["key"])
         )
+        if mapped:
+            source = source.map(as_it_is, concurrency=50, on_error="collect")
         table = penstock.SqliteTable(path, "t", key="id")
         reports.append(await source.to(table, run="r", on_error="collect"))
     with closing(sqlite3.connect(path)) as connection:
@@ -167,6 +177,73 @@ async def test_rows_that_are_taken_together_come_to_what_each_comes_to_by_itself
     assert seed % 2 or sum(taken) > 100
     monkeypatch.delattr(TableStore, "accept_all")
     assert together == await content_of_plain_rows(tmp_path / "alone.db", seed)
+
+
+@pytest.mark.real_time
+@pytest.mark.parametrize("seed", range(4))
+async def test_results_that_are_taken_together_come_to_what_each_comes_to_by_itself(tmp_path, monkeypatch, seed):
+    taken = []
+    of = Bundle.of
+    monkeypatch.setattr(Bundle, "of", lambda roots, rows, weight: taken.append(len(roots)) or of(roots, rows, weight))
+    together = await content_of_plain_rows(tmp_path / "together.db", seed, mapped=True)
+    assert sum(taken) > 100
+    monkeypatch.delattr(TableStore, "accept_all")
+    assert together == await content_of_plain_rows(tmp_path / "alone.db", seed, mapped=True)
+
+
+async def later(number):
+    await asyncio.sleep(number % 3 / 100)
+    return {"n": number}
+
+
+@pytest.mark.real_time
+async def test_results_that_are_taken_together_stand_in_the_order_of_the_source(tmp_path):
+    """P3: those of roots of one row, which need no look, and those of roots of several."""
+    source = penstock.keyed(range(0, 900, 3), key=lambda number: number)
+    rows = source.flat_map(lambda n: range(n, n + (3 if n % 60 == 3 else 1)), ordered=True).map(
+        later, concurrency=64, ordered=True
+    )
+    table = penstock.SqliteTable(tmp_path / "t.db", "t")
+    report = await rows.to(table, run="r")
+    assert (report.delivered, report.rows) == (300, 330)
+    found = [row["n"] for row in table.rows()]
+    assert found == sorted(found)
+    assert len(set(found)) == 330
+
+
+@pytest.mark.real_time
+async def test_a_root_of_which_something_has_failed_is_dead_though_the_rest_of_it_comes_with_others(tmp_path):
+    async def row(part):
+        if part[1] == "bad":
+            raise ValueError(part)
+        await asyncio.sleep(0)
+        return {"n": part[0]}
+
+    source = penstock.keyed(range(100), key=lambda number: number).flat_map(
+        lambda n: [(n, "good"), (n, "bad")][: 1 + n % 2]
+    )
+    table = penstock.SqliteTable(tmp_path / "t.db", "t")
+    report = await source.map(row, concurrency=50, on_error="collect").to(table, run="r")
+    assert (report.delivered, report.dead, report.rows) == (50, 50, 50)
+    assert sorted(row["n"] for row in table.rows()) == list(range(0, 100, 2))
+
+
+@pytest.mark.real_time
+async def test_results_behind_one_that_the_table_refuses_are_done_by_the_next_run(tmp_path):
+    """They were taken together with it: none is lost, none is there twice."""
+    table = penstock.SqliteTable(tmp_path / "t.db", "t")
+    refused = {70}
+
+    async def row(number):
+        return {"n": 2**64 if number in refused else number}
+
+    source = penstock.keyed(range(200), key=lambda number: number).map(row, concurrency=50)
+    with pytest.raises(penstock.PenstockError):
+        await source.to(table, run="r")
+    assert all(row["n"] < 200 for row in table.rows())
+    refused.clear()
+    assert (await source.to(table, run="r")).complete
+    assert sorted(row["n"] for row in table.rows()) == list(range(200))
 
 
 @pytest.mark.real_time

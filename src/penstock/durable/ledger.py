@@ -161,7 +161,7 @@ class Ledger:
                     return self._dropped(duplicate(key, under_way[key].position_of(key), position))
                 known = find(key, position)
                 if known is None:
-                    return self._admit(Root(key, version, position, finished, source, True), item, None)
+                    return self._begin(Root(key, version, position, finished, source, True), item)
             number, version_before, state, times_before, _ = known
             if version_before == version and state == DONE and 0 < times_before != times:
                 block, place, bit = seen[number >> 10], number >> 3 & 127, 1 << (number & 7)
@@ -211,22 +211,24 @@ class Ledger:
 
         return bundled
 
-    def _admit(self, root: Root, item: Any, known: "Known | None") -> Any:
-        """Take the root, unless it is done."""
+    def _admit(self, root: Root, item: Any, known: "Known") -> Any:
+        """Take the root, of which something is known, unless it is done."""
         key, position = root.key, root.position
-        if known is not None:
-            number, version_before, state, times, before = known
-            if times == self._opened.times or not self._seen.add(number):
-                return self._dropped(duplicate(key, before, position, is_of_now=times == self._opened.times))
-            same = version_before == root.version and times > 0
-            again = state == DEAD and self._retries_dead and key not in self._set_aside
-            if same and not again:
-                self.dead_before += state == DEAD
-                self.passed[times] += state == DONE
-                return DROPPED
-            self.changed += 1
-        self._under_way[key] = root
-        self._count(1, root.source, position)
+        number, version_before, state, times, before = known
+        if times == self._opened.times or not self._seen.add(number):
+            return self._dropped(duplicate(key, before, position, is_of_now=times == self._opened.times))
+        same = version_before == root.version and times > 0
+        again = state == DEAD and self._retries_dead and key not in self._set_aside
+        if same and not again:
+            self.dead_before += state == DEAD
+            self.passed[times] += state == DONE
+            return DROPPED
+        self.changed += 1
+        return self._begin(root, item)
+
+    def _begin(self, root: Root, item: Any) -> Tracked:
+        self._under_way[root.key] = root
+        self._count(1, root.source, root.position)
         return Tracked(root, item)
 
     def _count(self, number: int, source: int, position: int) -> None:

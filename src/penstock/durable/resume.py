@@ -91,7 +91,7 @@ class Resume(Through[Any, Tracked]):
             return
         for tracked in self._admitted(self.upstream.ready_items(ledger.room(room))):
             yield tracked
-            if ledger.has_enough or ledger.is_full():
+            if ledger.is_full():
                 return
 
     def _admitted(self, items: Iterable[Any]) -> Iterator[Tracked]:

@@ -5,7 +5,7 @@ more: all of it was accepted by the sink, was dropped, or has failed for good. A
 `docs/decisions.md`, "A root is counted, not tracked by its items".
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
 from penstock.core import validate
@@ -98,6 +98,15 @@ class Root:
         """Return its place in the source; named as in `Bundle`."""
         return self.position
 
+    @property
+    def is_one_row(self) -> bool:
+        """Whether it is new, and all that it ever was is the one item that is under way."""
+        return (
+            self.under_way == 1
+            and self.is_new
+            and not (self.rows or self.letters or self.staging or self.dispatched or self.failed)
+        )
+
     def settled(self) -> None:
         """Count one item of it as settled."""
         self.under_way -= 1
@@ -106,7 +115,7 @@ class Root:
 
 
 class Bundle:
-    """New roots that were taken together, of one row each; none of them needs a `Root`.
+    """New roots of one row each that are taken or committed together; none of them needs a `Root` for that.
 
     Attributes:
         keys, versions, positions: of each of them.
@@ -128,13 +137,13 @@ class Bundle:
         *,
         keys: list[Key],
         versions: list[str],
-        positions: range,
+        positions: Sequence[int],
         source: int,
         finished: "Callable[[Root], None]",
     ) -> None:
         self.keys: list[Key] = keys
         self.versions: list[str] = versions
-        self.positions: range = positions
+        self.positions: Sequence[int] = positions
         self.items: list[Any] = items
         self.source: int = source
         self.weight: int = 0
@@ -154,6 +163,22 @@ class Bundle:
             Tracked(Root(key, version, position, self._finished, self.source, True), item)
             for key, version, position, item in made
         ]
+
+    @classmethod
+    def of(cls, roots: list[Root], rows: list[Any], weight: int) -> "Bundle":
+        """Return roots that are one row each as finished ones, with those rows."""
+        for root in roots:
+            root.under_way = 0
+        bundle = cls(
+            rows,
+            keys=[root.key for root in roots],
+            versions=[root.version for root in roots],
+            positions=[root.position for root in roots],
+            source=roots[0].source,
+            finished=roots[0]._finished,  # noqa: SLF001 -- of this file
+        )
+        bundle.weight = weight
+        return bundle
 
     def roots(self) -> list[Root]:
         """Return each of them as a root that is finished."""

@@ -88,7 +88,7 @@ def _single(call: AsyncFn[Any, Any], memo: StageMemo | None) -> AsyncFn[Any, Any
         value = await call(item.value)
         if memo is not None:
             memo.keep(item, memo.packed(value))
-        return _became(item, value)
+        return value if value is DROPPED else Tracked(item.root, value)
 
     return single
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from penstock.core.errors import PenstockError, note, said
 from penstock.core.scope import outlast
-from penstock.durable.roots import Bundle, Root, RootId
+from penstock.durable.roots import Bundle, Key, Root, RootId
 from penstock.durable.staging import Staging
 from penstock.durable.store import Journal, Opened, Store
 from penstock.durable.store_errors import KeyTakenError, RowError
@@ -373,38 +373,39 @@ class Writer:
 
     def _way_of(self, root: Root | Bundle) -> Callable[[list[Any]], None]:
         """Return how to settle it, together with those like it."""
-        if isinstance(root, Bundle):
-            return self._settle_bundles
-        is_simple = root.is_new and not (root.letters or root.staging or root.dispatched)
+        is_simple = isinstance(root, Bundle) or (
+            self._add is not None and root.is_new and not (root.letters or root.staging or root.dispatched)
+        )
         return self._settle_new if is_simple else self._settle_each
 
-    def _settle_bundles(self, bundles: list[Bundle]) -> None:
-        assert self._add is not None
-        number = sum(map(len, bundles))
-        numbers = self._store.journal.settle_new(
-            self._opened,
-            number,
-            keys=chain.from_iterable(bundle.keys for bundle in bundles),
-            versions=chain.from_iterable(bundle.versions for bundle in bundles),
-            positions=chain.from_iterable(bundle.positions for bundle in bundles),
-            rows=repeat(1, number),
-        )
-        self._add(zip(numbers, chain.from_iterable(bundle.items for bundle in bundles), strict=True))
-
-    def _settle_new(self, roots: list[Root]) -> None:
+    def _settle_new(self, roots: list[Root | Bundle]) -> None:
         """Settle roots of which there is nothing but what they have in memory."""
-        if len(roots) == 1 or self._add is None:  # a root alone has its error told
-            self._settle_each(roots)
+        assert self._add is not None
+        if len(roots) == 1 and isinstance(roots[0], Root):  # a root alone has its error told
+            self._settle_each([roots[0]])
             return
+        keys: list[Key] = []
+        versions: list[str] = []
+        positions: list[int] = []
+        counts: list[int] = []
+        rows: list[Any] = []
+        for each in roots:
+            if isinstance(each, Bundle):
+                keys += each.keys
+                versions += each.versions
+                positions += each.positions
+                counts += repeat(1, len(each))
+                rows += each.items
+            else:
+                keys.append(each.key)
+                versions.append(each.version)
+                positions.append(each.position)
+                counts.append(len(each.rows))
+                rows += each.rows
         numbers = self._store.journal.settle_new(
-            self._opened,
-            len(roots),
-            keys=[root.key for root in roots],
-            versions=[root.version for root in roots],
-            positions=[root.position for root in roots],
-            rows=[len(root.rows) for root in roots],
+            self._opened, len(keys), keys=keys, versions=versions, positions=positions, rows=counts
         )
-        self._add((number, row) for number, root in zip(numbers, roots, strict=True) for row in root.rows)
+        self._add(zip(chain.from_iterable(map(repeat, numbers, counts)), rows, strict=True))
 
     def _settle_each(self, roots: Iterable[Root]) -> None:
         store, journal = self._store, self._store.journal
