@@ -45,12 +45,13 @@ class Root:
         failed: whether some of it has failed for good.
         dispatched: whether the journal knows that it is under way, if that is noted.
         is_new: whether the journal knew nothing of it when it was taken.
+        finished: who is told once nothing of it is under way.
     """
 
     __slots__ = (
-        "_finished",
         "dispatched",
         "failed",
+        "finished",
         "is_new",
         "key",
         "letters",
@@ -86,7 +87,7 @@ class Root:
         self.failed: bool = False
         self.dispatched: bool = False
         self.is_new: bool = is_new
-        self._finished = finished
+        self.finished: Callable[[Root], None] = finished
 
     def set_aside(self, stage: str, attempts: int, error: BaseException, item: object) -> None:
         """Note an item of it that failed for good; the root is dead."""
@@ -111,7 +112,7 @@ class Root:
         """Count one item of it as settled."""
         self.under_way -= 1
         if not self.under_way:
-            self._finished(self)
+            self.finished(self)
 
 
 class Bundle:
@@ -175,7 +176,7 @@ class Bundle:
             versions=[root.version for root in roots],
             positions=[root.position for root in roots],
             source=roots[0].source,
-            finished=roots[0]._finished,  # noqa: SLF001 -- of this file
+            finished=roots[0].finished,
         )
         bundle.weight = weight
         return bundle
