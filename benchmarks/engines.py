@@ -3,7 +3,9 @@
     tools/bench engines [--rounds 5] [--only process,pool] [--calls "50 us,1 ms"] [--quick]
 
 All have two workers, which are started before and warm. Calls take processor time, so that a driver that keeps a
-processor busy is seen. What takes chunks is given the best chunk size of some, looked for before. All take turns.
+processor busy is seen. What takes chunks is given the best chunk size of some, looked for before. Pools, Ray and Dask
+are measured one after the other, since a cluster keeps processors busy that has nothing to do; each kind of calls is
+shown when it has been measured. Of one kind, all of a family take turns.
 """
 
 import argparse
@@ -14,9 +16,10 @@ import os
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import batched, chain
+from pathlib import Path
 from statistics import median
 
 import numpy as np
@@ -230,14 +233,14 @@ def dask_groups(cluster):
 
 
 @contextmanager
-def streaming(engine):
+def streaming(engine, **options):
     """The engine of penstock, on a loop of its own."""
     with asyncio.Runner() as runner:
         opened = runner.run(engine.__aenter__())
 
         async def streamed(fn, items):
             seen = 0
-            async with penstock.stream(items).map(fn, engine=opened).open() as results:
+            async with penstock.stream(items).map(fn, engine=opened, **options).open() as results:
                 async for _ in results:
                     seen += 1
             return range(seen)
@@ -264,7 +267,7 @@ class Contender:
     but: tuple[str, ...] = ()
 
 
-def contenders(cluster):
+def pools(_):
     return (
         Contender("no worker", "a loop in this process", plainly, but=("8 MB",)),
         Contender("sockets", "an echo by hand, one after the other", sockets, only=("8 MB",)),
@@ -274,55 +277,102 @@ def contenders(cluster):
         Contender("pebble", "ProcessPool.map(chunksize=)", pebble, chunked=True),
         Contender("mpire", "WorkerPool.imap(chunk_size=)", mpire, chunked=True),
         Contender("joblib", "Parallel with loky, which finds its batches", joblib),
-        Contender(
-            "penstock ray", "engine=ray(...)", lambda: streaming(engines.ray(WORKERS, num_cpus=0)), but=("trivial",)
-        ),
-        Contender("Ray, in groups", "tasks of so many items, by hand", ray_groups, chunked=True),
-        Contender("Ray, a task each", "one task an item", ray_tasks, slower=20),
-        Contender("Ray Data", "from_items(...).map(...)", ray_data, slower=4, but=("8 MB",)),
-        Contender("penstock dask", "engine=dask(...)", lambda: streaming(engines.dask(address=cluster()))),
-        Contender("Dask, in groups", "futures of so many items, by hand", lambda: dask_groups(cluster()), chunked=True),
     )
 
 
+def on_ray(_):
+    return (
+        Contender("penstock ray", "engine=ray(...)", ray_engine, but=("trivial",)),
+        Contender("penstock ray, 512", "and concurrency=512", lambda: ray_engine(concurrency=512), but=("8 MB",)),
+        Contender("Ray, in groups", "tasks of so many items, by hand", ray_groups, chunked=True),
+        Contender("Ray, a task each", "one task an item", ray_tasks, slower=20),
+        Contender("Ray Data", "from_items(...).map(...)", ray_data, slower=4, but=("8 MB",)),
+    )
+
+
+def on_dask(clusters):
+    return (
+        Contender("penstock dask", "engine=dask(...)", lambda: streaming(engines.dask(address=clusters.address))),
+        Contender(
+            "Dask, in groups", "futures of so many items, by hand", lambda: dask_groups(clusters.address), chunked=True
+        ),
+    )
+
+
+FAMILIES = {"pools": pools, "ray": on_ray, "dask": on_dask}
+
+
+def ray_engine(**options):
+    return streaming(engines.ray(WORKERS, num_cpus=0), **options)
+
+
 class Clusters:
-    """Clusters of Ray and Dask on this machine, each made when it is first wanted."""
+    """Clusters of Ray and Dask on this machine, which end with the stack."""
 
     def __init__(self, stack):
         self._stack = stack
-        self._dask = None
+        self.address = ""
 
-    def ray(self):
+    def start(self, family):
+        """Start the one that this family needs."""
+        if family == "ray":
+            self._ray()
+        elif family == "dask":
+            self._dask()
+
+    def _ray(self):
         import ray  # noqa: PLC0415 workers import this module, too
 
-        if not ray.is_initialized():
-            ray.init(address="local", num_cpus=WORKERS, include_dashboard=False, log_to_driver=False, logging_level=40)
-            self._stack.callback(ray.shutdown)
+        ray.init(address="local", num_cpus=WORKERS, include_dashboard=False, log_to_driver=False, logging_level=40)
+        self._stack.callback(ray.shutdown)
 
-    def dask(self):
+    def _dask(self):
         import distributed  # noqa: PLC0415 workers import this module, too
 
-        if self._dask is None:
-            self._dask = self._stack.enter_context(
-                distributed.LocalCluster(
-                    n_workers=WORKERS,
-                    threads_per_worker=1,
-                    dashboard_address="127.0.0.1:0",
-                    scheduler_kwargs={"dashboard": False},
-                    silence_logs=logging.CRITICAL,
-                )
-            )
-        return self._dask.scheduler_address
+        cluster = distributed.LocalCluster(
+            n_workers=WORKERS,
+            threads_per_worker=1,
+            dashboard_address="127.0.0.1:0",
+            scheduler_kwargs={"dashboard": False},
+            silence_logs=logging.CRITICAL,
+        )
+        self.address = self._stack.enter_context(cluster).scheduler_address
+
+
+def processor_time():
+    """Seconds of this process and all below it, so far; what has ended is left out."""
+    parents, seconds = {}, {}
+    for place in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            parents[place.name] = (place / "stat").read_text().rpartition(")")[2].split()[1]
+            seconds[place.name] = sum(int(each.read_text().split()[0]) for each in place.glob("task/*/schedstat")) / 1e9
+    below, found = [str(os.getpid())], 0.0
+    while below:
+        found += sum(seconds.get(number, 0.0) for number in below)
+        below = [number for number, parent in parents.items() if parent in below]
+    return found
 
 
 class Bench:
-    """The cases of one run, and what the driver took for each."""
+    """The cases of one run, and what the driver and everybody took for each."""
 
     def __init__(self, runs, chunks, divisor):
-        self._runs = runs
+        self.runs = runs
         self._chunks = chunks
         self._divisor = divisor
-        self.cpu = {}
+        self._cpu = {}
+
+    def forget_cpu(self, contender, name):
+        """Leave out what it took to get ready."""
+        self._cpu[contender.name, name].clear()
+
+    def driver(self, row, name):
+        """Processor time of the driver, us an item."""
+        return median(driver for driver, _ in self._cpu[row, name])
+
+    def everybody(self, row, name):
+        """Processor time of the driver and of all that work for it, us an item."""
+        return median(everybody for _, everybody in self._cpu[row, name])
 
     def case(self, contender, name):
         """One cell: this contender makes calls of that kind."""
@@ -330,15 +380,15 @@ class Bench:
         small = name != "8 MB"
         count = max(1, calls.count // (contender.slower if small else 1) // (self._divisor if small else 1))
         chunk = self._chunks.get((contender.name, name), 1)
-        run = self._runs[contender.name]
-        cpu = self.cpu.setdefault((contender.name, name), [])
+        run = self.runs[contender.name]
+        cpu = self._cpu.setdefault((contender.name, name), [])
 
         def once(_):
             items = calls.items(count)
-            wall, driver = time.perf_counter(), time.process_time()
+            everybody, wall, driver = processor_time(), time.perf_counter(), time.process_time()
             seen = sum(1 for _ in run(calls.fn, items, chunk))
             wall, driver = time.perf_counter() - wall, time.process_time() - driver
-            cpu.append(driver / count * 1e6)
+            cpu.append((driver / count * 1e6, (processor_time() - everybody) / count * 1e6))
             return wall, seen
 
         return Case(name, contender.name, name, count, once)
@@ -353,26 +403,67 @@ class Bench:
         self._chunks[contender.name, name] = min(walls, key=walls.get)
 
 
-def report(cells, bench, chunks, names):
-    columns = [name for name in names if any(case.table == name for case in cells)]
-    lines = [("us an item: elapsed / processor time of the driver", *columns)]
-    for row in dict.fromkeys(case.row for case in cells):
-        line = [row]
-        for name in columns:
-            cell = next((cell for case, cell in cells.items() if (case.row, case.table) == (row, name)), None)
-            text = "" if cell is None else f"{cell.median:,.1f} / {median(bench.cpu[row, name]):,.1f}"
-            text += f" in {chunk}s" if (chunk := chunks.get((row, name), 0)) > 1 else ""
-            line.append(text + (f" LOST {cell.lost}" if cell is not None and cell.lost else ""))
-        lines.append(line)
-    print(aligned(lines))
-    spread = max(cell.spread for cell in cells.values())
-    print(f"\nhalf the runs lie within {spread:.0%} of their median (widest cell)")
+def is_peer(row):
+    """Whether it is another library, or by hand."""
+    return not row.startswith(("penstock", "no worker", "sockets"))
+
+
+class Report:
+    """What was found, a block of rows at a time, and then as a whole."""
+
+    def __init__(self, bench, chunks):
+        self._bench = bench
+        self._chunks = chunks
+        self._met = set()
+        self.cells = {}
+
+    def block(self, family, name, cells):
+        """Print what one kind of calls took in one family, beside the quickest by hand, and the aims that are of it."""
+        self.cells.update(cells)
+        peers = [cell.median for case, cell in cells.items() if is_peer(case.row)]
+        thrifty = [self._bench.everybody(case.row, name) for case in cells if is_peer(case.row)]
+        lines = [(f"{name}, {family}: us an item", "elapsed", "", "all processor time", "", "driver", "half within")]
+        for case, cell in cells.items():
+            everybody, driver = self._bench.everybody(case.row, name), self._bench.driver(case.row, name)
+            of_quickest = f"{cell.median / min(peers):.2f}x" if peers else ""
+            of_thriftiest = f"{everybody / min(thrifty):.2f}x" if thrifty else ""
+            row = case.row + self._sized(case.row, name)
+            figures = f"{everybody:,.1f}", of_thriftiest, f"{driver:,.1f}", f"{cell.spread:.0%}"
+            lines.append((row, self._text(cell), of_quickest, *figures))
+        print(aligned(lines), end="\n\n")
+        for aim in aims(self.cells, self._bench):
+            if aim.what not in self._met:
+                self._met.add(aim.what)
+                what, *row = aim.row()
+                print(f"{what}: {', '.join(row)}")
+        print(flush=True)
+
+    def table(self, names):
+        """Print all that was found."""
+        columns = [name for name in names if any(case.table == name for case in self.cells)]
+        lines = [("us an item: elapsed / processor time of the driver", *columns)]
+        for row in dict.fromkeys(case.row for case in self.cells):
+            line = [row]
+            for name in columns:
+                cell = next((cell for case, cell in self.cells.items() if (case.row, case.table) == (row, name)), None)
+                text = "" if cell is None else f"{self._text(cell)} / {self._bench.driver(row, name):,.1f}"
+                line.append(text + self._sized(row, name))
+            lines.append(line)
+        print(aligned(lines))
+        spread = max(cell.spread for cell in self.cells.values())
+        print(f"\nhalf the runs lie within {spread:.0%} of their median (widest cell)")
+
+    def _text(self, cell):
+        return f"{cell.median:,.1f}" + (f" LOST {cell.lost}" if cell.lost else "")
+
+    def _sized(self, row, name):
+        return f" in {chunk}s" if (chunk := self._chunks.get((row, name), 0)) > 1 else ""
 
 
 BY_HAND = ("Pool", "ProcessPoolExecutor", "pebble", "mpire", "joblib")
 
 
-def aims(cells):
+def aims(cells, bench):
     found = {(case.row, case.table): cell.median for case, cell in cells.items()}
     most = {"50 us": 1.25, "1 ms": 1.25, "bimodal": 1.25}
     for name, limit in most.items():
@@ -382,15 +473,24 @@ def aims(cells):
         others = [found[each, name] for each in BY_HAND if (each, name) in found]
         if process and len(others) > 1:
             yield Aim(f"{name}: penstock process, time over that of the quickest pool", process / min(others), limit)
+            least = min(bench.everybody(each, name) for each in BY_HAND if (each, name) in found)
+            share = bench.everybody("penstock process", name) / least
+            yield Aim(f"{name}: penstock process, all processor time over that of the thriftiest pool", share, limit)
     if process := found.get(("penstock process", "trivial")):
         yield Aim("trivial: penstock process, us", process, 20, form="{:.1f}")
     process, floor = found.get(("penstock process", "8 MB")), found.get(("sockets", "8 MB"))
     if process and floor:
         yield Aim("8 MB: penstock process, time over that of sockets by hand", process / floor, 1.3)
-    ray, single, groups = (found.get((who, "50 us")) for who in ("penstock ray", "Ray, a task each", "Ray, in groups"))
-    if ray and single and groups:
-        yield Aim("50 us: penstock ray, speed over a task each", single / ray, 10, at_least=True)
-        yield Aim("50 us: penstock ray, time over groups by hand", ray / groups, 1.25)
+        share = bench.everybody("penstock process", "8 MB") / bench.everybody("sockets", "8 MB")
+        yield Aim("8 MB: penstock process, all processor time over that of sockets by hand", share, 1.3)
+    default, large, single, groups = (
+        found.get((who, "50 us")) for who in ("penstock ray", "penstock ray, 512", "Ray, a task each", "Ray, in groups")
+    )
+    if default and single:
+        yield Aim("50 us: penstock ray, speed over a task each", single / default, 10, at_least=True)
+    for places, ray in (("128", default), ("512", large)):
+        if ray and groups:
+            yield Aim(f"50 us: penstock ray with {places} places, time over groups by hand", ray / groups, 1.25)
 
 
 def main():
@@ -408,29 +508,35 @@ def main():
     wanted = [each for each in given.only.split(",") if each]
     print(machine(["penstock", "mpire", "joblib", "pebble", "ray", "distributed"]))
     print(busyness(), end="\n\n", flush=True)
-    with ExitStack() as stack:
-        clusters = Clusters(stack)
-        chosen = [
-            each
-            for each in contenders(clusters.dask)
-            if not wanted or any(part in each.name.lower() for part in wanted)
-        ]
-        runs, chunks = {}, {}
-        for each in chosen:
-            if "ray" in each.name.lower():
-                clusters.ray()
-            runs[each.name] = stack.enter_context(each.open())
-        bench = Bench(runs, chunks, 10 if given.quick else 1)
-        taking_part = [(each, name) for each in chosen for name in names if name in each.only and name not in each.but]
-        for each, name in taking_part:
-            if each.chunked:
-                bench.look_for_chunk(each, name)
-            else:
-                bench.case(each, name).once("elapsed")
-        bench.cpu.clear()
-        cells = interleave([bench.case(*pair) for pair in taking_part], 3 if given.quick else given.rounds)
-        report(cells, bench, chunks, names)
-        print_aims(list(aims(cells)))
+    chunks = {}
+    bench = Bench({}, chunks, 10 if given.quick else 1)
+    report = Report(bench, chunks)
+    for family, among in FAMILIES.items():
+        with ExitStack() as stack:
+            clusters = Clusters(stack)
+            chosen = [
+                each for each in among(clusters) if not wanted or any(part in each.name.lower() for part in wanted)
+            ]
+            if chosen:
+                clusters.start(family)
+            for each in chosen:
+                bench.runs[each.name] = stack.enter_context(each.open())
+            for name in names:
+                if takes_part := [each for each in chosen if name in each.only and name not in each.but]:
+                    report.block(family, name, measured(bench, takes_part, name, 3 if given.quick else given.rounds))
+    report.table(names)
+    print_aims(list(aims(report.cells, bench)))
+
+
+def measured(bench, contenders, name, rounds):
+    """What calls of that kind take these."""
+    for each in contenders:
+        if each.chunked:
+            bench.look_for_chunk(each, name)
+        else:
+            bench.case(each, name).once("elapsed")
+        bench.forget_cpu(each, name)
+    return interleave([bench.case(each, name) for each in contenders], rounds)
 
 
 if __name__ == "__main__":

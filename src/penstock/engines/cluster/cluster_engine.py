@@ -19,7 +19,7 @@ from penstock.core.errors import MisuseError, OptionError, PicklingFailed, Remot
 from penstock.core.text import name_of
 from penstock.engines import read_results
 from penstock.engines.cluster import group_runner
-from penstock.engines.cluster.group_runner import ERROR, NOT_LOADED, NOT_PICKLED, Parts, RemoteCall, Report
+from penstock.engines.cluster.group_runner import ERROR, NOT_LOADED, NOT_PICKLED, Parts, RemoteCall, Report, Sealed
 from penstock.engines.engine import Answer, Call, Engine, Progress
 from penstock.engines.process import crossing, remote_errors
 from penstock.engines.process.crossing import Crossing, type_name, why
@@ -308,10 +308,10 @@ class ClusterEngine(Engine):
         group.began = self._loop.time()
         worker = slot.worker
         functions = [(each.number, each.pickled) for each in new]
-        said = self._call(worker, "run", functions, dropped, group.calls)
+        said = self._call(worker, "run", group_runner.sealed((functions, dropped, group.calls)))
         self._await(said, partial(self._said, slot, group, worker))
 
-    def _said(self, slot: _Slot, group: _WorkerGroup, worker: Any, said: "asyncio.Future[Report]") -> None:
+    def _said(self, slot: _Slot, group: _WorkerGroup, worker: Any, said: "asyncio.Future[Sealed]") -> None:
         error = None if said.cancelled() else said.exception()
         if said.cancelled() or group.answers.done():
             return
@@ -319,7 +319,8 @@ class ClusterEngine(Engine):
             self._died(slot, group, worker, error)
             return
         assert self._loop is not None
-        answers, over, seconds = said.result()
+        report: Report = group_runner.opened(said.result())
+        answers, over, seconds = report
         for answer in answers:
             group.done.append(_answer(group.functions[len(group.done)], *answer))
             group.put_unsent()

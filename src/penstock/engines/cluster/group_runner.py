@@ -9,13 +9,13 @@ import os
 import sys
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from pickle import PickleBuffer
+from pickle import PickleBuffer, dumps
 from queue import SimpleQueue
 from threading import Event, Lock, Thread
 from time import monotonic
-from typing import Any, Final
+from typing import Any, Final, cast
 
-from penstock.engines.process.crossing import LARGE, Crossing, loads, type_name, why
+from penstock.engines.process.crossing import LARGE, Crossing, is_plain, loads, type_name, why
 from penstock.engines.process.remote_errors import packed
 from penstock.engines.read_results import read
 
@@ -24,14 +24,20 @@ ERROR: Final = 1
 NOT_LOADED: Final = 2
 NOT_PICKLED: Final = 3
 
-type Parts = tuple[Any, list[tuple[Any, bool]]]
-"""A pickle, and its large buffers, each with whether it is read-only; what is large goes beside it."""
+type Parts = tuple[Any, list[tuple[Any, bool]] | None]
+"""A pickle, and its large buffers, each with whether it is read-only; what is large goes beside it.
+
+None: no pickle, but the value; it is plain, or a tuple of what is.
+"""
 
 type RemoteCall = tuple[int, int | None, Parts]
 """A call: the number of its function, `Call.most`, its arguments."""
 
 type RemoteAnswer = tuple[float, int, Parts]
 """What a call has taken, what its outcome is, and that."""
+
+type Sealed = bytes | tuple[bytes, Sequence[Any]]
+"""Something of ours in a pickle, and the large buffers in it."""
 
 type Report = tuple[list[RemoteAnswer], bool, float]
 """New answers, whether the group is over, and seconds since the call that runs began."""
@@ -43,6 +49,8 @@ def parts(crossing: Crossing, value: Any) -> Parts:
     Raises:
         Exception: it cannot be pickled.
     """
+    if is_plain(value) or (type(value) is tuple and all(map(is_plain, cast("tuple[Any, ...]", value)))):
+        return value, None
     views: list[memoryview] = []
     return beside(crossing.dumps(value, views), views)
 
@@ -60,7 +68,21 @@ def whole(sent: Parts) -> Any:
         Exception: it cannot be loaded here.
     """
     data, buffers = sent
+    if buffers is None:
+        return data
     return loads(data, [bytes(view) if fixed else bytearray(view) for view, fixed in buffers])
+
+
+def sealed(value: Any) -> Sealed:
+    """A value of ours in one piece, but for large buffers: a library would look at each of its parts."""
+    buffers: list[PickleBuffer] = []
+    data = dumps(value, 5, buffer_callback=buffers.append)
+    return (data, buffers) if buffers else data
+
+
+def opened(sent: Sealed) -> Any:
+    """The value again."""
+    return loads(sent) if isinstance(sent, bytes) else loads(*sent)
 
 
 class GroupRunner:
@@ -84,8 +106,12 @@ class GroupRunner:
         """Say that it is there: its process."""
         return os.getpid()
 
-    def run(self, new: Sequence[tuple[int, bytes]], dropped: Sequence[int], calls: Sequence[RemoteCall]) -> Report:
-        """Make these calls, one after the other; `new` functions come with them, those `dropped` come no more."""
+    def run(self, sent: Sealed) -> Sealed:
+        """Make calls, one after the other; new functions come with them, and numbers of those that come no more."""
+        new: Sequence[tuple[int, bytes]]
+        dropped: Sequence[int]
+        calls: Sequence[RemoteCall]
+        new, dropped, calls = opened(sent)
         for number in dropped:
             self._functions.pop(number, None)
         for number, pickled in new:
@@ -98,7 +124,7 @@ class GroupRunner:
         self._over.wait(self._patience)
         return self._report()
 
-    def rest(self) -> Report:
+    def rest(self) -> Sealed:
         """Wait for the call that runs."""
         self._over.wait()
         return self._report()
@@ -111,14 +137,15 @@ class GroupRunner:
         """End its thread, when the call that runs is over."""
         self._groups.put(None)
 
-    def _report(self) -> Report:
+    def _report(self) -> Sealed:
         with self._lock:
             over = self._over.is_set()
             if not over:
                 self._end = min(self._end, len(self._answers) + 1)
             new = self._answers[self._told :]
             self._told += len(new)
-            return new, over, monotonic() - self._since
+            report: Report = new, over, monotonic() - self._since
+        return sealed(report)
 
     def _work(self) -> None:
         while (calls := self._groups.get()) is not None:
