@@ -49,10 +49,14 @@ def parts(crossing: Crossing, value: Any) -> Parts:
     Raises:
         Exception: it cannot be pickled.
     """
-    if is_plain(value) or (type(value) is tuple and all(map(is_plain, cast("tuple[Any, ...]", value)))):
+    if is_plain(value) or _has_only_plain(value):
         return value, None
     views: list[memoryview] = []
     return beside(crossing.dumps(value, views), views)
+
+
+def _has_only_plain(value: Any) -> bool:
+    return type(value) is tuple and all(map(is_plain, cast("tuple[Any, ...]", value)))
 
 
 def beside(data: bytes, views: Sequence[memoryview] = ()) -> Parts:
