@@ -15,8 +15,8 @@ from penstock.core.errors import OptionError
 from penstock.durable import StoreError
 from penstock.workflows import map_rows
 from penstock.workflows.rows.exporting import export
-from penstock.workflows.rows.map_job import rate_of
 from penstock.workflows.rows.row_function import rows_by
+from penstock.workflows.rows.row_job import rate_of
 from penstock.workflows.rows.row_sinks import open_out
 from penstock.workflows.rows.row_sources import open_rows
 

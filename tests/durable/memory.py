@@ -11,6 +11,7 @@ from time import time
 from typing import NamedTuple
 
 from penstock.durable.letters import DeadLetter
+from penstock.durable.note import note_key
 from penstock.durable.owner import owner
 from penstock.durable.roots import DEAD, DONE, Key, RootId
 from penstock.durable.store import DeadRecord, Death, RootCount, RunRecord, Suspect
@@ -169,6 +170,7 @@ class MemoryReader:
 
     def unused_memo(self):
         used = {stage.fingerprint for stages in self._now.stages.values() for stage in stages}
+        used |= set(map(note_key, self._now.runs))
         return next((stage for stage, _ in self._now.memo if stage not in used), None)
 
     def close(self):

@@ -14,6 +14,7 @@ from penstock.durable import HeldError, StoreError, dead_roots, discard, forget,
 from penstock.durable.fingerprint import StageCode
 from penstock.durable.journals import journal_at
 from penstock.durable.made_by import going_on
+from penstock.durable.note import RunNote, note_key
 from penstock.durable.owner import owner
 from penstock.durable.roots import DEAD, DONE, Root, RootId
 from penstock.durable.store import Opened, Suspect
@@ -271,6 +272,19 @@ def test_results_are_kept_until_no_run_has_their_stage(store):
         assert reader.unused_memo() is None
         asked(store, "forget_run", opened.id)
         assert reader.unused_memo() == used
+
+
+def test_the_note_of_a_run_is_kept_as_long_as_the_run(store):
+    opened = begin(store)
+    with closing(store.reader()) as reader:
+        note = RunNote(reader, lambda *entry: asked(store, "remember", *entry), opened.id)
+        assert note.read() is None
+        for value in ({"paid": 1}, {"paid": 2}):
+            note.write(value)
+        assert note.read() == {"paid": 2}
+        assert reader.unused_memo() is None
+        asked(store, "forget_run", opened.id)
+        assert reader.unused_memo() == note_key(opened.id)
 
 
 def test_parts_wait_under_their_number_until_they_are_dropped_or_the_store_is_opened_again(sink, store):

@@ -58,7 +58,7 @@ def _place(text: str) -> str:
 
 
 def _run(job: "MapJob", *, as_json: bool) -> int:
-    from penstock.workflows.rows.map_job import RowFailedError  # noqa: PLC0415 -- as above
+    from penstock.workflows.rows.row_job import RowFailedError  # noqa: PLC0415 -- as above
 
     failure, stopped_by = asyncio.run(
         watched(OnEngine(job, job.engine), Shown(job.stats, lambda: _note(job), "row", lambda: None))

@@ -19,6 +19,7 @@ from penstock.durable.done import DoneRoots
 from penstock.durable.job import Job
 from penstock.durable.ledger import Ledger
 from penstock.durable.memo import Memo
+from penstock.durable.note import RunNote
 from penstock.durable.opening import Opening
 from penstock.durable.refusing import Refusals
 from penstock.durable.report import RunReport
@@ -59,6 +60,7 @@ class Deliverer:
     Attributes:
         items: the run of the stream: its statistics and failures, and how to stop it.
         memo: results of stages that are kept.
+        note: what a workflow notes of the run.
         delivered, dead: roots that were committed: done, or set aside.
         rows: rows that were stored.
         first_row_s: seconds from its opening to the commit of the first root that was delivered; None before.
@@ -94,6 +96,7 @@ class Deliverer:
         self._accept_all: AcceptAll | None = getattr(store, "accept_all", None)
         self._reader = store.reader()
         self.memo: Memo = Memo(self._reader, self._remember)
+        self.note: RunNote = RunNote(self._reader, self._remember, opened.id)
         limit = None
         if options.limit is not None and only is None:  # those that ran alone count, too
             limit = max(options.limit - found.counts.get("delivered", 0) - len(found.dead), 0)

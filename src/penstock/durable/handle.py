@@ -12,6 +12,7 @@ from penstock.core.stats import Stats
 from penstock.durable.delivery import Deliverer
 from penstock.durable.job import Job
 from penstock.durable.memo import Memo
+from penstock.durable.note import RunNote
 from penstock.durable.opening import Opening, open_run
 from penstock.durable.report import GO_ON, RunReport
 from penstock.durable.sink import place_of
@@ -178,6 +179,11 @@ class DurableRun:
     def memo(self) -> Memo:
         """The results that stages keep; for workflows, not for users."""
         return self._begun().memo
+
+    @property
+    def note(self) -> RunNote:
+        """What is noted of the run; for workflows, not for users."""
+        return self._begun().note
 
     def _begun(self) -> Deliverer:
         if self._delivery is None:

@@ -36,6 +36,9 @@ from penstock.durable.values import kind_of, pack, type_name
 MOST: Final = 100_000
 """Values that are looked at, containers and their contents; a function that holds more is opaque."""
 
+TELLS: Final = "tell_code"
+"""The method of objects of ours that say themselves what their results depend on: they hold what changes, too."""
+
 _DEPTH: Final = 100
 _BYTES: Final = 1 << 28
 """Bytes of an array that is looked at, at most: they are copied."""
@@ -281,6 +284,8 @@ class Held:
         return self._named(data.items(), f".{{}} of {kind.__qualname__}") if data else b""
 
     def _object(self, value: Any, kind: type[Any]) -> bytes:
+        if (tells := getattr(kind, TELLS, None)) is not None:
+            return _hash(b"told", *self._each((type_name(kind), tells(value))))
         wrapped = inspect.getattr_static(value, "__wrapped__", None)
         if kind.__name__ in _COMPILED and hasattr(value, "__name__"):
             return _hash(b"compiled", *self._each((str(value.__module__), value.__name__)))

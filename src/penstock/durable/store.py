@@ -186,7 +186,7 @@ class JournalReader(Protocol):
         ...
 
     def unused_memo(self) -> bytes | None:
-        """Return a stage that results are kept for and that is part of no run any more."""
+        """Return a stage that results are kept for and that is part of no run any more; not the `note_key` of a run."""
         ...
 
     def close(self) -> None:

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from penstock.workflows.fetching.fetcher import Fetcher, FetchError
     from penstock.workflows.fetching.url_file import FetchRow, fetch_rows
     from penstock.workflows.rows.exporting import export
-    from penstock.workflows.rows.map_job import MapJob, MapRowsOptions, RowFailedError, map_rows
+    from penstock.workflows.rows.map_job import MapJob, MapRowsOptions, map_rows
+    from penstock.workflows.rows.row_job import RowFailedError
     from penstock.workflows.thumbnails.pictures import PictureError, Thumbnailer
     from penstock.workflows.thumbnails.thumbnail_job import (
         ThumbnailJob,
@@ -58,7 +59,8 @@ else:
             ),
             "penstock.workflows.thumbnails.thumbnail_report": ("PictureFailure", "ThumbnailReport"),
             "penstock.workflows.rows.exporting": ("export",),
-            "penstock.workflows.rows.map_job": ("MapJob", "MapRowsOptions", "RowFailedError", "map_rows"),
+            "penstock.workflows.rows.map_job": ("MapJob", "MapRowsOptions", "map_rows"),
+            "penstock.workflows.rows.row_job": ("RowFailedError",),
         },
         extras={
             "apsw": "embed",

@@ -6,6 +6,7 @@ from typing import Any, Final, LiteralString
 
 from penstock.durable.fingerprint import StageCode
 from penstock.durable.letters import DeadLetter
+from penstock.durable.note import note_key
 from penstock.durable.postgres.postgres_connection import PostgresConnection, quoted
 from penstock.durable.postgres.writing_session import HOLDERS, LOCK
 from penstock.durable.roots import Key
@@ -136,9 +137,10 @@ class PostgresReader:
             "WITH RECURSIVE kept AS ((SELECT stage FROM penstock_memo ORDER BY stage LIMIT 1) UNION ALL "
             "SELECT (SELECT stage FROM penstock_memo WHERE stage > kept.stage ORDER BY stage LIMIT 1) FROM kept "
             "WHERE kept.stage IS NOT NULL) SELECT stage FROM kept WHERE stage IS NOT NULL "
-            "AND NOT EXISTS (SELECT FROM penstock_stages WHERE fingerprint = kept.stage) LIMIT 1"
+            "AND NOT EXISTS (SELECT FROM penstock_stages WHERE fingerprint = kept.stage) AND stage <> ALL(%s) LIMIT 1"
         )
-        found: Sequence[tuple[bytes, ...]] = self._connection.ask(unused)
+        notes = [note_key(run) for (run,) in self._connection.ask("SELECT id FROM penstock_runs")]
+        found: Sequence[tuple[bytes, ...]] = self._connection.ask(unused, (notes,))
         return found[0][0] if found else None
 
     def close(self) -> None:

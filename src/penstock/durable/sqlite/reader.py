@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from penstock.durable.fingerprint import StageCode
 from penstock.durable.letters import DeadLetter
+from penstock.durable.note import note_key
 from penstock.durable.roots import Key
 from penstock.durable.sqlite import lock
 from penstock.durable.sqlite.connection import Connection, shown
@@ -131,6 +132,7 @@ class SqliteReader:
         """Return the first stage that results are kept for and that is part of no run any more."""
         connection = self._connection
         used = {stage for (stage,) in connection.select("SELECT DISTINCT fingerprint FROM penstock_stages", (), bytes)}
+        used |= {note_key(run) for (run,) in connection.select("SELECT id FROM penstock_runs", (), int)}
         before = b""
         stage: bytes | None = None
         while stage is None or stage > before:

@@ -2,30 +2,21 @@
 
 import inspect
 from collections.abc import Callable
-from dataclasses import KW_ONLY, dataclass, replace
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, Final, Literal, TypedDict, Unpack
 
 from penstock.core import validate
-from penstock.core.errors import OptionError, PenstockError, said
-from penstock.core.limits import RateLimit
 from penstock.core.retry import Retry
-from penstock.core.stats import Stats
 from penstock.core.text import name_of
-from penstock.durable.handle import DurableRun
 from penstock.durable.report import RunReport
 from penstock.engines.choosing import EngineOption
 from penstock.streams import Stream
 from penstock.workflows.rows.row_function import Arguments, found_function, rows_by
+from penstock.workflows.rows.row_job import RowJob, rate_of
 from penstock.workflows.rows.row_sinks import open_out
 from penstock.workflows.rows.row_sources import open_rows
 
 CONCURRENCY: Final = 8
-
-_UNITS: Final = {"s": 1.0, "sec": 1.0, "second": 1.0, "min": 60.0, "minute": 60.0, "h": 3600.0, "hour": 3600.0}
-
-
-class RowFailedError(PenstockError):
-    """The function failed for a row, which ended the run."""
 
 
 class MapRowsOptions(TypedDict, total=False):
@@ -63,7 +54,7 @@ async def map_rows(
 
 
 @dataclass
-class MapJob:
+class MapJob(RowJob):
     """The same, to be watched with `report()` while `run()` runs, and ended early with `stop()`.
 
     The function gets the row, a dict; or, if all parameters that it needs are names of columns, these. A dict that it
@@ -112,11 +103,9 @@ class MapJob:
         """Import the function and check the options; raise `OptionError`."""
         self._fn = found_function(self.function) if isinstance(self.function, str) else self.function
         validate.function("function", self._fn)
-        self.name: str = self.function if isinstance(self.function, str) else name_of(self._fn)
+        self.name = self.function if isinstance(self.function, str) else name_of(self._fn)
         self._work = rows_by(self._fn, key=self.key, keep=self.keep)
-        self._run: DurableRun | None = None
-        self._stopped = False
-        self.rows: Stream[Any] = open_rows(
+        self.rows = open_rows(
             self.over,
             key=self.key,
             query=self.query,
@@ -124,8 +113,8 @@ class MapJob:
             texts=Arguments(self._fn).wants("text"),
             on_error=self.on_error,
         )
-        self.stream: Stream[Any] = self._stream()
-        self.sink: Any = open_out(self.to, table=self.table)
+        self.stream = self._stream()
+        self.sink = open_out(self.to, table=self.table)
 
     def _stream(self) -> Stream[Any]:
         options: dict[str, Any] = {"name": "call", "on_error": self.on_error, "memo": self.memo}
@@ -141,65 +130,6 @@ class MapJob:
         if self.concurrency is not None or engine in {None, "thread"}:
             options["concurrency"] = CONCURRENCY if self.concurrency is None else self.concurrency
         return self.rows.flat_map(self._work, **options)
-
-    async def first(self, number: int) -> list[Any]:
-        """Return the first rows, and call nothing."""
-        return await self.rows.take(number).to_list()
-
-    async def run(self) -> RunReport:
-        """Do it; return the report.
-
-        Raises:
-            RowFailedError: the function failed for a row, and `on_error` is "raise".
-            PenstockError: what else ended it.
-        """
-        name = self.run_name or self.name
-        async with self.stream.deliver(self.sink, run=name, limit=self.limit) as run:
-            self._run = run
-            if self._stopped:
-                run.stop()
-            try:
-                return await run.finish()
-            except PenstockError:
-                raise
-            except Exception as error:
-                where = (
-                    f" ({error.__notes__[0].removeprefix('penstock: ')})" if getattr(error, "__notes__", None) else ""
-                )
-                raise RowFailedError(f"{self.name} raised {said(error)}{where}") from error
-
-    def stop(self) -> None:
-        """Finish what is in flight and take nothing more."""
-        self._stopped = True
-        if self._run is not None:
-            self._run.stop()
-
-    @property
-    def opened(self) -> bool:
-        """Whether the run has begun."""
-        return self._run is not None
-
-    def report(self) -> RunReport:
-        """Return what is done until now."""
-        assert self._run is not None
-        return self._run.report()
-
-    def stats(self) -> Stats:
-        """Return the statistics of reading and of calling."""
-        if self._run is None:
-            return Stats((), 0.0)
-        stats = self._run.report().stats
-        read, *_, call = stats.stages
-        return replace(stats, stages=(replace(read, name="read rows"), replace(call, name="call")))
-
-
-def rate_of(text: str) -> RateLimit:
-    """Return the limit that a text like `500/min` says; raise `OptionError` if it says none."""
-    number, slash, unit = text.partition("/")
-    seconds = _UNITS.get(unit.strip().lower())
-    if not slash or seconds is None or not number.strip().isdecimal() or int(number) < 1:
-        raise OptionError(f"rate must be calls in a time, as 10/s, 500/min or 1000/h, got {text!r}")
-    return RateLimit(int(number), seconds)
 
 
 def _on_the_loop(work: Any) -> bool:

@@ -87,7 +87,16 @@ class Arguments:
         )
 
 
-def rows_by(fn: Callable[..., Any], *, key: str | None, keep: bool) -> Callable[[Any], Any]:  # noqa: C901 -- one for each kind
+def made_row(row: Any, result: Any, *, key: str | None, keep: bool, column: str = "value") -> dict[str, Any]:
+    """Return the row that comes of a result: a dict as it is, anything else in a `column`, beside what is kept."""
+    kept: dict[str, Any] = {}
+    if isinstance(row, dict):
+        columns = cast("dict[str, Any]", row)
+        kept = columns if keep else {key: columns[key]} if key is not None and key in columns else {}
+    return {**kept, **(cast("dict[str, Any]", result) if isinstance(result, dict) else {column: result})}
+
+
+def rows_by(fn: Callable[..., Any], *, key: str | None, keep: bool) -> Callable[[Any], Any]:
     """Return a function of a row that gives the rows which come of it, for `flat_map`.
 
     What `fn` returns becomes rows: a dict is one, a list or generator several, None none, anything else one with the
@@ -97,12 +106,8 @@ def rows_by(fn: Callable[..., Any], *, key: str | None, keep: bool) -> Callable[
     arguments = Arguments(fn)
 
     def made(row: Any, result: Any) -> Iterator[Any]:
-        kept: dict[str, Any] = {}
-        if isinstance(row, dict):
-            columns = cast("dict[str, Any]", row)
-            kept = columns if keep else {key: columns[key]} if key is not None and key in columns else {}
         for each in _several(result):
-            yield {**kept, **(cast("dict[str, Any]", each) if isinstance(each, dict) else {"value": each})}
+            yield made_row(row, each, key=key, keep=keep)
 
     if any(map(inspect.isasyncgenfunction, (fn, _its_call(fn)))):
 

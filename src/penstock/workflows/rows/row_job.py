@@ -1,0 +1,115 @@
+"""What all jobs over rows have in common: one durable run, watched and ended early."""
+
+from dataclasses import replace
+from typing import Any, Final
+
+from penstock.core.errors import OptionError, PenstockError, said
+from penstock.core.limits import RateLimit
+from penstock.core.stats import Stats
+from penstock.durable.handle import DurableRun
+from penstock.durable.report import RunReport
+from penstock.streams import Stream
+
+_UNITS: Final = {"s": 1.0, "sec": 1.0, "second": 1.0, "min": 60.0, "minute": 60.0, "h": 3600.0, "hour": 3600.0}
+
+
+class RowFailedError(PenstockError):
+    """The function failed for a row, or there was no answer to its prompt; this ended the run."""
+
+
+class RowJob:
+    """A job over rows, to be watched with `report()` while `run()` runs, and ended early with `stop()`.
+
+    Attributes:
+        name: what is called for each row.
+        run_name: the name of the run; None: that name.
+        limit: rows to do in this run.
+        rows: the rows.
+        stream: what comes of them.
+        sink: where that goes.
+    """
+
+    name: str
+    run_name: str | None
+    limit: int | None
+    rows: Stream[Any]
+    stream: Stream[Any]
+    sink: Any
+    _run: DurableRun | None = None
+    _stopped: bool = False
+
+    async def first(self, number: int) -> list[Any]:
+        """Return the first rows, and call nothing."""
+        return await self.rows.take(number).to_list()
+
+    async def run(self) -> RunReport:
+        """Do it; return the report.
+
+        Raises:
+            RowFailedError: a row failed, and `on_error` is "raise".
+            PenstockError: what else ended it.
+        """
+        async with self.stream.deliver(self.sink, run=self.run_name or self.name, **self._options()) as run:
+            self._run = run
+            self._begin(run)
+            if self._stopped:
+                run.stop()
+            try:
+                return await run.finish()
+            except Exception as error:
+                if not self._is_of_a_row(error):
+                    raise
+                where = (
+                    f" ({error.__notes__[0].removeprefix('penstock: ')})" if getattr(error, "__notes__", None) else ""
+                )
+                raise RowFailedError(f"{self.name} raised {said(error)}{where}") from error
+
+    def _options(self) -> dict[str, Any]:
+        return {"limit": self.limit}
+
+    def _begin(self, run: DurableRun) -> None:
+        """Prepare what a kind of job needs while it runs."""
+
+    def _is_of_a_row(self, error: Exception) -> bool:
+        """Whether it is what the work on a row has raised."""
+        return not isinstance(error, PenstockError)
+
+    def stop(self) -> None:
+        """Finish what is in flight and take nothing more."""
+        self._stopped = True
+        if self._run is not None:
+            self._run.stop()
+
+    @property
+    def opened(self) -> bool:
+        """Whether the run has begun."""
+        return self._run is not None
+
+    def report(self) -> RunReport:
+        """Return what is done until now."""
+        assert self._run is not None
+        return self._run.report()
+
+    def stats(self) -> Stats:
+        """Return the statistics of reading and of calling."""
+        if self._run is None:
+            return Stats((), 0.0)
+        stats = self._run.stats()
+        read, *_, call = stats.stages
+        return Stats((replace(read, name="read rows"), call), stats.seconds)
+
+
+def rate_of(text: str, option: str = "rate", of: str = "calls") -> RateLimit:
+    """Return the limit that a text like `500/min` says; raise `OptionError` if it says none."""
+    number, seconds = number_and_time(text, option, of)
+    return RateLimit(number, seconds)
+
+
+def number_and_time(text: str, option: str, of: str) -> tuple[int, float]:
+    """Return the number of a text like `500/min`, and the seconds of its unit; raise `OptionError` if it has none."""
+    number, slash, unit = text.partition("/")
+    seconds = _UNITS.get(unit.strip().lower())
+    digits = number.strip().replace("_", "")
+    if not slash or seconds is None or not digits.isascii() or not digits.isdecimal() or int(digits) < 1:
+        raise OptionError(f"{option} must be {of} in a time, as 10/s, 500/min or 1000/h, got {text!r}")
+    return int(digits), seconds
