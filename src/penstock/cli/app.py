@@ -333,6 +333,120 @@ def map_rows(
     raise typer.Exit(run_map({**given, "keep": keep, "memo": memo}, dry_run=dry_run, as_json=json))
 
 
+@app.command(help=manual.PROMPT)
+def prompt(
+    text: Annotated[str, typer.Argument(metavar="PROMPT", help="A text with columns in braces: 'Classify: {text}'.")],
+    *,
+    over: Annotated[
+        str,
+        typer.Option(metavar="ROWS", help="A .jsonl, .csv, .tsv or .parquet file, a directory, a database, or -."),
+    ],
+    model: Annotated[str, typer.Option(metavar="openai:NAME|anthropic:NAME", help="Who is asked.")],
+    to: Annotated[
+        str | None,
+        typer.Option(metavar="OUT", help="A .db or .jsonl file, or postgresql://...; made if there is none."),
+    ] = None,
+    schema: Annotated[
+        str | None, typer.Option(metavar="FILE", help="A JSON schema: answers have to fit it. [default: any text]")
+    ] = None,
+    system: Annotated[str | None, typer.Option(metavar="TEXT", help="What the model is told before.")] = None,
+    base_url: Annotated[
+        str | None, typer.Option(metavar="URL", help="The server, up to /v1. [default: that of the service]")
+    ] = None,
+    key: Annotated[
+        str | None,
+        typer.Option(metavar="COLUMN", help="By what a row is known from run to run. [default: its place]"),
+    ] = None,
+    query: Annotated[str | None, typer.Option(metavar="SQL", help="The rows of a database; needs --key.")] = None,
+    glob: Annotated[
+        str | None, typer.Option(metavar="PATTERN", help="Files to take in a directory. [default: **/*]")
+    ] = None,
+    table: Annotated[str | None, typer.Option(metavar="NAME", help="The table of OUT. [default: rows]")] = None,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep the columns of the row beside the answer.")] = False,
+    run: Annotated[str | None, typer.Option(metavar="NAME", help="The name of the run. [default: prompt]")] = None,
+    concurrency: Annotated[
+        int | None, typer.Option(metavar="N", help="Requests at once. [default: as many as the service takes]")
+    ] = None,
+    retry: Annotated[
+        int | None, typer.Option(metavar="N", help="Attempts in all, of what may do better. [default: 6]")
+    ] = None,
+    asks: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="How often in all, until an answer fits the schema. [default: 3]"),
+    ] = None,
+    timeout: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="What an attempt may take. [default: no limit]")
+    ] = None,
+    rate: Annotated[
+        str | None, typer.Option(metavar="N/UNIT", help="Requests that begin in a time: 10/s, 500/min, 1000/h.")
+    ] = None,
+    tokens: Annotated[
+        str | None, typer.Option(metavar="N/UNIT", help="Tokens in a time, of requests and answers: 90000/min.")
+    ] = None,
+    on_error: Annotated[
+        str | None,
+        typer.Option(
+            metavar="collect|skip|raise",
+            help="Set a row without an answer aside, drop it, or end with it. [default: collect]",
+        ),
+    ] = None,
+    limit: Annotated[int | None, typer.Option(metavar="N", help="Rows to do this time.")] = None,
+    memo: Annotated[
+        bool, typer.Option("--memo", help="Keep answers by what the row holds, so that none is paid for twice.")
+    ] = False,
+    max_answer: Annotated[
+        int | None, typer.Option(metavar="N", help="Tokens of an answer; a longer one fails. [default: 4096]")
+    ] = None,
+    price: Annotated[
+        str | None, typer.Option(metavar="IN/OUT[/CACHED]", help="Of a million tokens, in any currency: 0.15/0.60.")
+    ] = None,
+    max_cost: Annotated[
+        float | None, typer.Option(metavar="AMOUNT", help="End in order when so much is paid, over all runs.")
+    ] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(metavar="N", help="End in order when so many tokens are used, over all runs.")
+    ] = None,
+    deadline: Annotated[
+        str | None, typer.Option(metavar="TIME", help="End in order after so long: 90s, 30min, 2h.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print three prompts and what all would cost; ask nothing.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the report as JSON to stdout, and nothing else.")] = False,
+) -> None:
+    """Run `penstock prompt`."""
+    from penstock.cli.prompting import run as run_prompt  # noqa: PLC0415 -- see above
+
+    options = {
+        "prompt": text,
+        "over": over,
+        "model": model,
+        "schema": schema,
+        "system": system,
+        "base_url": base_url,
+        "key": key,
+        "query": query,
+        "glob": glob,
+        "table": table,
+        "run_name": run,
+        "concurrency": concurrency,
+        "retry": retry,
+        "asks": asks,
+        "timeout": timeout,
+        "rate": rate,
+        "tokens": tokens,
+        "on_error": on_error,
+        "limit": limit,
+        "max_answer": max_answer,
+        "price": price,
+        "max_cost": max_cost,
+        "max_tokens": max_tokens,
+        "deadline": deadline,
+    }
+    given = {name: value for name, value in options.items() if value is not None}
+    raise typer.Exit(run_prompt({**given, "keep": keep, "memo": memo}, to, dry_run=dry_run, as_json=json))
+
+
 @app.command(help=manual.EXPORT)
 def export(
     database: Annotated[str, typer.Argument(metavar="DB", help="An SQLite database, or postgresql://...")],

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from penstock.core.errors import OptionError, PenstockError
 from penstock.core.text import one_line
 
-DONE, SOME_FAILED, BAD_USAGE, NOT_DONE = 0, 1, 2, 3
+DONE, SOME_FAILED, BAD_USAGE, NOT_DONE, AT_A_BUDGET = 0, 1, 2, 3, 4
 
 
 def ended_by(number: signal.Signals) -> int:

@@ -7,6 +7,7 @@ of steps. Look at durable runs: what is done, what has failed, what to do again.
 \b
 Examples:
   penstock map jobs:summarise --over reviews.csv --to out.db    call a function for every row
+  penstock prompt "Classify: {text}" --over reviews.csv --to out.db --model openai:NAME    ask a model for every row
   penstock export out.db --to out.csv         write what it stored to a file
   penstock embed docs --to index.db           make or update an index
   penstock search index.db compress bytes     search it
@@ -182,6 +183,45 @@ Examples:
   penstock map jobs:thumbnail --over photos --glob "**/*.jpg" --to done.db --engine process
   penstock map jobs:score --over app.db --query "SELECT id, name FROM users" --key id --to scores.jsonl
   penstock map jobs:summarise --over reviews.csv --to out.db --dry-run
+"""
+
+PROMPT = """
+Ask a model for every row of ROWS, and store its answers in OUT, one for each row. Goes on after a kill, Ctrl-C, an error
+or a budget: the same command does what is left, and no row is paid for twice, but for requests that a kill cut off.
+
+PROMPT is a text with columns: {text} is the column "text" of a row. Other braces stay as they are; {{text}} is {text}.
+ROWS and OUT are what they are for penstock map.
+
+The key is read from OPENAI_API_KEY or ANTHROPIC_API_KEY, and shown nowhere. With --base-url, openai:NAME is any server
+that speaks /chat/completions; it needs no key if that variable is not set.
+
+Answers: text, in the column "answer". With --schema each is JSON that fits the schema, and the members of an object are
+columns. An answer that does not fit is asked again with the error (--asks); a row that gets none that fits is set aside
+with its last answer: penstock dead OUT show.
+
+Speed: as many requests at once as the service takes, unless --concurrency says how many. --rate and --tokens bound what
+begins in a time; both follow what the service says of its limits. When it has too much to do (429, 529), nobody starts
+a request for as long as it asks. Such requests, and those that break, are made again (--retry).
+
+Budgets: --max-cost (with --price) and --max-tokens count all requests of the run since it was begun, failed and killed
+ones included; --deadline counts from now. At the line no request begins; those that are made end. The summary says how
+many rows are left, and the command that goes on. Where the service does not say what a request has used, an estimate
+counts.
+
+A key or a credit that is refused ends the run at once; its rows are not done.
+
+Exit codes: 0 done, also where --on-error skip has dropped rows; 1 some rows failed; 2 bad usage; 3 not done; 4 ended at
+a budget; 130 and 143 ended by Ctrl-C and SIGTERM.
+
+\b
+Examples:
+  penstock prompt "Classify: {text}" --over reviews.csv --to out.db --model openai:gpt-x --key id
+  penstock prompt "Classify: {text}" --over reviews.csv --to out.db --model openai:gpt-x --schema schema.json --keep
+  penstock prompt "Sum up: {text}" --over docs --glob "*.md" --to out.jsonl --model anthropic:claude-x --max-answer 500
+  penstock prompt "On {title}" --over a.jsonl --to a.db --model openai:gpt-x --price 0.15/0.60 --max-cost 5.00
+  penstock prompt "On {title}" --over a.jsonl --to a.db --model openai:gpt-x --rate 500/min --tokens 90000/min
+  penstock prompt "On {title}" --over a.jsonl --model openai:gpt-x --price 0.15/0.60 --dry-run
+  penstock prompt "On {title}" --over a.jsonl --to a.db --model openai:llama --base-url http://localhost:11434/v1
 """
 
 EXPORT = """

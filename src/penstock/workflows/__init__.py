@@ -1,4 +1,4 @@
-"""Ready-made jobs: `embed` and `search`, `fetch`, `make_thumbnails`; `map_rows` for any function."""
+"""Ready-made jobs: `embed` and `search`, `fetch`, `make_thumbnails`; `map_rows` for any function, `ask` for a prompt."""
 
 from typing import TYPE_CHECKING
 
@@ -20,9 +20,11 @@ if TYPE_CHECKING:
     from penstock.workflows.fetching.fetch_report import FetchFailure, FetchReport
     from penstock.workflows.fetching.fetcher import Fetcher, FetchError
     from penstock.workflows.fetching.url_file import FetchRow, fetch_rows
+    from penstock.workflows.rows.ask_job import AskJob, AskOptions, AskReport, ask
     from penstock.workflows.rows.exporting import export
     from penstock.workflows.rows.map_job import MapJob, MapRowsOptions, map_rows
     from penstock.workflows.rows.row_job import RowFailedError
+    from penstock.workflows.rows.spending import Spending
     from penstock.workflows.thumbnails.pictures import PictureError, Thumbnailer
     from penstock.workflows.thumbnails.thumbnail_job import (
         ThumbnailJob,
@@ -58,9 +60,11 @@ else:
                 "thumbnail_pipeline",
             ),
             "penstock.workflows.thumbnails.thumbnail_report": ("PictureFailure", "ThumbnailReport"),
+            "penstock.workflows.rows.ask_job": ("AskJob", "AskOptions", "AskReport", "ask"),
             "penstock.workflows.rows.exporting": ("export",),
             "penstock.workflows.rows.map_job": ("MapJob", "MapRowsOptions", "map_rows"),
             "penstock.workflows.rows.row_job": ("RowFailedError",),
+            "penstock.workflows.rows.spending": ("Spending",),
         },
         extras={
             "apsw": "embed",
@@ -78,6 +82,9 @@ else:
     )
 
 __all__ = [
+    "AskJob",
+    "AskOptions",
+    "AskReport",
     "DocumentError",
     "EmbedError",
     "EmbedJob",
@@ -104,12 +111,14 @@ __all__ = [
     "PictureFailure",
     "RowFailedError",
     "SentenceTransformerEmbedder",
+    "Spending",
     "StoreError",
     "StoreFullError",
     "ThumbnailJob",
     "ThumbnailOptions",
     "ThumbnailReport",
     "Thumbnailer",
+    "ask",
     "embed",
     "embedder_named",
     "embedder_of",
