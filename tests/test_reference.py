@@ -26,6 +26,7 @@ from penstock.readable import Readable
 from penstock.sync import SyncRun
 from penstock.workflows.documents.embed_job import EmbedOptions
 from penstock.workflows.fetching.fetch_job import FetchOptions
+from penstock.workflows.rows.ask_job import AskOptions
 from penstock.workflows.rows.map_job import MapRowsOptions
 from penstock.workflows.thumbnails.thumbnail_job import ThumbnailOptions
 
@@ -44,7 +45,7 @@ FOR_THE_LIBRARY = {
     RateLimit: BY_STAGES | {"burst", "charge", "end_turn", "is_due", "now", "spacing", "turn"},
     Readable: {"description"},
     penstock.Stream: {"description"},
-    durable.DurableRun: {"memo"},
+    durable.DurableRun: {"memo", "note"},
     penstock.SqliteTable: {"open"},
     penstock.PostgresTable: {"open"},
     penstock.SqliteVectors: {"compare", "open"},
@@ -256,17 +257,17 @@ def test_the_options_of_thumbnails_are_explained():
     assert options == ThumbnailOptions.__optional_keys__
 
 
-def test_the_options_of_map_rows_are_explained():
+def test_the_options_of_map_rows_and_ask_are_explained():
     options = {code for row in rows("Rows") if len(row) == 4 for code in codes(row[0])}
-    assert options == MapRowsOptions.__optional_keys__
+    assert options == MapRowsOptions.__optional_keys__ | AskOptions.__optional_keys__ | AskOptions.__required_keys__
 
 
 def test_every_public_name_has_a_row_and_every_call_is_written_as_the_code_has_it():
     headings = re.findall(r"^## (.+)$", TEXT, re.MULTILINE)
     elsewhere = {code for heading in SECTIONS | OPTIONS for code in entries(heading)}
     rest = [code for heading in headings if heading not in SECTIONS | OPTIONS for code in entries(heading)]
-    jobs = (EmbedOptions, FetchOptions, MapRowsOptions, ThumbnailOptions)
-    options = set(entries("Options of finite work")).union(*(each.__optional_keys__ for each in jobs))
+    jobs = (AskOptions, EmbedOptions, FetchOptions, MapRowsOptions, ThumbnailOptions)
+    options = set(entries("Options of finite work")).union(*(each.__annotations__ for each in jobs))
     known = PUBLIC | {kind.__name__: kind for kind in NOT_PUBLIC}
     for code in set(rest) - options:
         name = code.partition("(")[0]

@@ -145,6 +145,10 @@ def test_a_dry_run_shows_three_rows_and_calls_nothing(jobs, penstock):
         (["jobs:value", "--over", "r.csv", "--to", "o.db", "--concurrency", "0"], "--concurrency must be"),
         (["jobs:value", "--over", "r.csv", "--to", "o.db", "--engine", "gpu"], "--engine must be"),
         (["jobs:value", "--over", "r.csv", "--to", "o.db", "--limit", "0"], "--limit must be"),
+        (
+            ["jobs:value", "--over", "r.csv", "--to", "o.db", "--on-error", "return"],
+            "--on-error must be one of 'collect', 'raise', 'skip', got 'return'",
+        ),
         (["jobs:value", "--over", "r.csv", "--to", "o.db", "--key", "nr"], "key must name a column, got 'nr'"),
         (["jobs:value", "--over", "missing.csv", "--to", "o.db"], "no such file"),
         (["jobs:value", "--over", "r.db", "--to", "o.db", "--query", "SELECT 1"], "penstock: --key must name"),

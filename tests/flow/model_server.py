@@ -12,9 +12,13 @@ HANG, RESET, CLOSE = object(), object(), object()
 
 
 class ModelServer:
-    """Answers each connection with the next entry of the script: bytes and the signs above, in order."""
+    """Answers each connection with the next entry of the script: bytes and the signs above, in order.
 
-    def __init__(self, *script):
+    An entry may be a function of the request that returns one; after the last entry, `then` answers.
+    """
+
+    def __init__(self, *script, then=None):
+        self._then = then
         self.requests, self.heads, self.asked = [], [], threading.Semaphore(0)
         self._script = list(script)
         self._socket = socket.create_server(("127.0.0.1", 0))
@@ -39,13 +43,15 @@ class ModelServer:
         with suppress(OSError):
             while True:
                 connection = self._socket.accept()[0]
-                thread = threading.Thread(target=self._answer, args=(connection, self._script.pop(0)))
+                thread = threading.Thread(target=self._answer, args=(connection, self._next()))
                 self._threads.append(thread)
                 thread.start()
 
     def _answer(self, connection, entry):
         with connection, suppress(OSError):
-            self._read(connection)
+            request = self._read(connection)
+            if callable(entry):
+                entry = entry(request)
             for part in entry if isinstance(entry, tuple) else (entry,):
                 if part is HANG:
                     self._closing.wait()
@@ -65,6 +71,10 @@ class ModelServer:
         self.heads.append({"path": head.split()[1].decode(), **headers})
         self.requests.append(json.loads(body))
         self.asked.release()
+        return json.loads(body)
+
+    def _next(self):
+        return self._script.pop(0) if self._script else self._then
 
 
 def received(connection):

@@ -21,6 +21,7 @@ _OPTIONS = {
     "target": "--to",
     "to": "--to",
     "function": "MODULE:FUNCTION",
+    "prompt": "PROMPT",
     "attempts": "--retry",
     "k": "-k",
     "paths": "PATH",
@@ -52,6 +53,14 @@ _OPTIONS = {
             "query",
             "table",
             "limit",
+            "schema",
+            "asks",
+            "tokens",
+            "max_answer",
+            "price",
+            "max_cost",
+            "max_tokens",
+            "deadline",
         )
     },
 }

@@ -186,8 +186,8 @@ Examples:
 """
 
 PROMPT = """
-Ask a model for every row of ROWS, and store its answers in OUT, one for each row. Goes on after a kill, Ctrl-C, an error
-or a budget: the same command does what is left, and no row is paid for twice, but for requests that a kill cut off.
+Ask a model for every row of ROWS, and store its answers in OUT, one for each row. Goes on after a kill, Ctrl-C, an
+error or a budget: the same command does what is left, and pays for no row twice, but for requests that a kill cut off.
 
 PROMPT is a text with columns: {text} is the column "text" of a row. Other braces stay as they are; {{text}} is {text}.
 ROWS and OUT are what they are for penstock map.

@@ -37,10 +37,7 @@ def run(options: dict[str, Any], to: str | None, *, dry_run: bool, as_json: bool
             return _dry(job)
         return run_job(job, to or "", lambda report: _lines(report, sys.argv), _more, as_json=as_json)
 
-    return guarded(command, prompt="PROMPT", **{name: f"--{name.replace('_', '-')}" for name in _OWN})
-
-
-_OWN: Final = ("schema", "asks", "tokens", "max_answer", "price", "max_cost", "max_tokens", "deadline")
+    return guarded(command)
 
 
 def _dry(job: "AskJob") -> int:
@@ -71,7 +68,7 @@ def _model(job: "AskJob") -> str:
 def _lines(report: "AskReport", command: list[str]) -> list[str]:
     """Say what the answers have cost, and how to go on after a budget."""
     spent, before = report.spent, report.spent_before
-    lines = []
+    lines: list[str] = []
     if spent.requests:
         lines += [f"  {_requests(spent)}; {_tokens(spent)}"]
     if report.cost is not None and report.cost_before is not None:

@@ -66,6 +66,11 @@ class FollowedLimits:
         self._headers = headers
         self._told: set[str] = set()
 
+    @property
+    def has_any(self) -> bool:
+        """Whether there are any."""
+        return bool(self._limits)
+
     def bind(self) -> None:
         """Raise `WrongLoopError` if a limit belongs to another loop, before anything is paid for."""
         for limit in self._limits.values():

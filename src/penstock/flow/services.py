@@ -11,10 +11,11 @@ import json
 from abc import abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
+from copy import copy
 from dataclasses import replace
 from datetime import UTC, datetime
 from http import HTTPStatus
-from typing import Any, Final, TypedDict, cast, override
+from typing import Any, Final, Self, TypedDict, cast, override
 from urllib.parse import urlsplit
 
 from penstock.core import validate
@@ -112,6 +113,14 @@ class Service(Model):
     def model(self) -> str:
         """The name of the model."""
         return self._model
+
+    def following(self, limits: ServiceLimits) -> Self:
+        """Return the same model with these limits, unless it has some."""
+        if self._following.has_any:
+            return self
+        other = copy(self)
+        other._following = FollowedLimits(limits, self.limit_headers)  # noqa: SLF001 -- it is one of these
+        return other
 
     def code(self) -> object:
         """Return what answers depend on, made of JSON-like values."""

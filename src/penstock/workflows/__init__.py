@@ -1,4 +1,4 @@
-"""Ready-made jobs: `embed` and `search`, `fetch`, `make_thumbnails`; `map_rows` for any function, `ask` for a prompt."""
+"""Ready-made jobs: `embed` and `search`, `fetch`, `make_thumbnails`; `map_rows` and `ask` for rows."""
 
 from typing import TYPE_CHECKING
 

@@ -14,6 +14,7 @@ from penstock.core.adaptive import BUSY, Adaptive
 from penstock.core.breaker import Breaker
 from penstock.core.errors import AttemptTimeout, FatalError, OptionError
 from penstock.core.limits import RateLimit
+from penstock.core.plan import OnError
 from penstock.core.retry import Retry, RetryBudget, Seconds
 from penstock.core.stats import Latency
 from penstock.core.text import shown
@@ -28,12 +29,13 @@ from penstock.flow.openai_chat import OpenAIChat
 from penstock.flow.prompts import MAX_TOKENS, asking_of, check, prepare
 from penstock.flow.row_template import RowTemplate, template
 from penstock.flow.secrets import secret
+from penstock.flow.service_limits import ServiceLimits
 from penstock.flow.services import Service
 from penstock.functions import stream
 from penstock.sources.keyed import keyed
 from penstock.streams import Stream
 from penstock.workflows.rows.row_function import Arguments, made_row
-from penstock.workflows.rows.row_job import RowJob, number_and_time
+from penstock.workflows.rows.row_job import ON_ERROR, RowJob, number_and_time
 from penstock.workflows.rows.row_sinks import open_out
 from penstock.workflows.rows.row_sources import column_of, digest_of, open_rows
 from penstock.workflows.rows.spending import Estimate, Price, Spending
@@ -168,9 +170,6 @@ async def ask(
     With `to` it is a durable run: each answer is stored exactly once, and a run that was killed or stopped goes on
     where it was. The arguments are those of `AskJob`.
 
-    Example:
-        report = await ask("reviews.csv", "Classify: {text}", model="openai:gpt-x", schema="schema.json", to="out.db")
-
     Raises:
         OptionError: an argument breaks its rule.
         RowFailedError: there was no answer for a row, and `on_error` is "raise".
@@ -265,7 +264,8 @@ class AskJob(RowJob):
         self._asked = 0
         self._is_closed = False
         self._left: int | None = None
-        self._on_error: Any = self.on_error or ("raise" if self.to is None else "collect")
+        self.on_error = self.on_error or ("raise" if self.to is None else "collect")
+        validate.one_of("on_error", self.on_error, ON_ERROR)
         self.rows = self._open_rows()
         self.stream = self._stream()
         self.sink = None if self.to is None else open_out(self.to, table=self.table)
@@ -292,7 +292,7 @@ class AskJob(RowJob):
         return Arguments(cast("Callable[..., str]", self.prompt)).wants("text")
 
     def _own_model(self) -> Model:
-        limits = {"requests": self._requests, "tokens": self._tokens}
+        limits: ServiceLimits = {"requests": self._requests, "tokens": self._tokens}
         if not isinstance(self.model, str):
             if self.base_url is not None:
                 raise OptionError(f"base_url is for a model that is named, got {self.base_url!r} with {self.model!r}")
@@ -326,7 +326,9 @@ class AskJob(RowJob):
             return
         for option in ("max_cost", "max_tokens", "deadline", "limit", "table", "run_name"):
             if getattr(self, option) is not None:
-                raise OptionError(f"{option} is for a run into `to`, which goes on later, got {getattr(self, option)!r}")
+                raise OptionError(
+                    f"{option} is for a run into `to`, which goes on later, got {getattr(self, option)!r}"
+                )
         if self.memo:
             raise OptionError("memo is for a run into `to`, which keeps the answers, got True")
 
@@ -340,7 +342,7 @@ class AskJob(RowJob):
                 query=self.query,
                 glob=self.glob,
                 texts=self._wants_text(),
-                on_error=self._on_error,
+                on_error=cast("OnError", self.on_error),
             )
         for option in ("query", "glob"):
             if (given := getattr(self, option)) is not None:
@@ -352,10 +354,10 @@ class AskJob(RowJob):
         def key(pair: tuple[int, Any]) -> str | int:
             return pair[0] if column is None else column_of(pair[1], column, f"rows, row {pair[0]}")
 
-        numbered = keyed(
+        numbered: Stream[tuple[int, Any]] = keyed(
             _Numbered(self.over), key=key, version=lambda pair: digest_of(pair[1]), name=f"rows by {column or 'place'}"
         )
-        return numbered.map(lambda pair: pair[1], name="row")
+        return numbered.map(_row_of, name="row")
 
     def _stream(self) -> Stream[Any]:
         limits = [self._requests, self._tokens]
@@ -371,7 +373,7 @@ class AskJob(RowJob):
         )
         options: dict[str, Any] = {
             "name": "ask",
-            "on_error": self._on_error,
+            "on_error": self.on_error,
             "memo": self.memo,
             "deps": self._depends_on(),
             "concurrency": Adaptive(most=MOST) if self.concurrency is None else self.concurrency,
@@ -398,14 +400,15 @@ class AskJob(RowJob):
     @override
     def _is_of_a_row(self, error: Exception) -> bool:
         if isinstance(error, ModelError | AnswerError | AttemptTimeout | OptionError):
-            return self._on_error == "raise" and not isinstance(error, FatalError)
+            return self.on_error == "raise" and not isinstance(error, FatalError)
         return super()._is_of_a_row(error)
 
     # One row
 
     async def answer(self, row: Any) -> Any:
         """Return the answer for a row."""
-        return _plain(await self._asking.answer(self._text(row), self))
+        answer: Any = await self._asking.answer(self._text(row), self)
+        return answer
 
     def _charge(self, row: Any) -> float:
         """Return the tokens that an attempt on a row is charged before it begins."""
@@ -519,19 +522,21 @@ class AskJob(RowJob):
     @override
     def report(self) -> AskReport:
         report = super().report()
-        stage = report.stats["ask"]
-        cost = (lambda _: None) if self._price is None else self._price.of_spending
+        stage = report.stats.stages[-1] if report.stats.stages else None
         return AskReport(
             **{each.name: getattr(report, each.name) for each in fields(RunReport)},
             spent=self.spent,
             spent_before=self.spent_before,
-            cost=cost(self.spent),
-            cost_before=cost(self.spent_before),
+            cost=self._cost(self.spent),
+            cost_before=self._cost(self.spent_before),
             ended_by=self.ended_by,
             left=self._left,
-            limit_wait_s=stage.limit_wait_s,
-            latency=stage.latency,
+            limit_wait_s=0.0 if stage is None else stage.limit_wait_s,
+            latency=None if stage is None else stage.latency,
         )
+
+    def _cost(self, spent: Spending) -> float | None:
+        return None if self._price is None else self._price.of_spending(spent)
 
     async def preview(self, number: int) -> Preview:
         """Return the first prompts and an estimate of all; ask nothing."""
@@ -583,7 +588,7 @@ class _AnswerOfRow:
         answer = await job.answer(row)
         if job.to is None:
             return answer
-        return made_row(row, answer if isinstance(answer, dict) else {"answer": answer}, key=job.key, keep=job.keep)
+        return made_row(row, _plain(answer), key=job.key, keep=job.keep, column="answer")
 
 
 class _Numbered:
@@ -596,10 +601,14 @@ class _Numbered:
         return iter(enumerate(self._rows, 1))
 
 
+def _row_of(pair: tuple[int, Any]) -> Any:
+    return pair[1]
+
+
 def _plain(answer: Any) -> Any:
     """Return a model of pydantic as what JSON has."""
-    dump = getattr(answer, "model_dump", None)
-    return dump(mode="json") if callable(dump) and hasattr(type(answer), "model_fields") else answer
+    kind: type[Any] = type(answer)
+    return answer.model_dump(mode="json") if hasattr(kind, "model_fields") else answer
 
 
 def _may_do_better(error: Exception) -> bool:

@@ -12,7 +12,7 @@ from penstock.durable.report import RunReport
 from penstock.engines.choosing import EngineOption
 from penstock.streams import Stream
 from penstock.workflows.rows.row_function import Arguments, found_function, rows_by
-from penstock.workflows.rows.row_job import RowJob, rate_of
+from penstock.workflows.rows.row_job import ON_ERROR, RowJob, rate_of
 from penstock.workflows.rows.row_sinks import open_out
 from penstock.workflows.rows.row_sources import open_rows
 
@@ -103,6 +103,7 @@ class MapJob(RowJob):
         """Import the function and check the options; raise `OptionError`."""
         self._fn = found_function(self.function) if isinstance(self.function, str) else self.function
         validate.function("function", self._fn)
+        validate.one_of("on_error", self.on_error, ON_ERROR)
         self.name = self.function if isinstance(self.function, str) else name_of(self._fn)
         self._work = rows_by(self._fn, key=self.key, keep=self.keep)
         self.rows = open_rows(

@@ -10,6 +10,9 @@ from penstock.durable.handle import DurableRun
 from penstock.durable.report import RunReport
 from penstock.streams import Stream
 
+ON_ERROR: Final = ("collect", "raise", "skip")
+"""What can become of a row that fails."""
+
 _UNITS: Final = {"s": 1.0, "sec": 1.0, "second": 1.0, "min": 60.0, "minute": 60.0, "h": 3600.0, "hour": 3600.0}
 
 
@@ -22,6 +25,7 @@ class RowJob:
 
     Attributes:
         name: what is called for each row.
+        on_error: what becomes of a row that fails.
         run_name: the name of the run; None: that name.
         limit: rows to do in this run.
         rows: the rows.
@@ -30,6 +34,7 @@ class RowJob:
     """
 
     name: str
+    on_error: Any
     run_name: str | None
     limit: int | None
     rows: Stream[Any]
@@ -92,9 +97,9 @@ class RowJob:
 
     def stats(self) -> Stats:
         """Return the statistics of reading and of calling."""
-        if self._run is None:
-            return Stats((), 0.0)
-        stats = self._run.stats()
+        stats = Stats() if self._run is None else self._run.stats()
+        if not stats.stages:  # it was stopped before it began
+            return stats
         read, *_, call = stats.stages
         return Stats((replace(read, name="read rows"), call), stats.seconds)
 

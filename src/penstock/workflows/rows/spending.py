@@ -94,6 +94,8 @@ class Price:
             raise OptionError(f"{rule}, got {price!r}")
         try:
             numbers = [validate.number("price", _number(part), least=0) for part in cast("list[Any]", parts)]
+        except OptionError:
+            raise
         except ValueError:
             raise OptionError(f"{rule}, got {price!r}") from None
         return cls(numbers[0], numbers[1], numbers[-1] if len(numbers) > 2 else numbers[0])  # noqa: PLR2004 -- the third is there
