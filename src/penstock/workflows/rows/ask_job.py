@@ -3,7 +3,7 @@
 import asyncio
 import math
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from contextvars import ContextVar
 from dataclasses import KW_ONLY, dataclass, field, fields
 from datetime import timedelta
@@ -381,7 +381,8 @@ class AskJob(RowJob):
             "retry": retry,
             "timeout": self.timeout,
         }
-        return self.rows.map(_AnswerOfRow(self), **options)
+        answer: Callable[[Any], Awaitable[Any]] = _AnswerOfRow(self)
+        return self.rows.map(answer, **options)
 
     def _depends_on(self) -> list[Any]:
         asking = self._asking
@@ -607,8 +608,7 @@ def _row_of(pair: tuple[int, Any]) -> Any:
 
 def _plain(answer: Any) -> Any:
     """Return a model of pydantic as what JSON has."""
-    kind: type[Any] = type(answer)
-    return answer.model_dump(mode="json") if hasattr(kind, "model_fields") else answer
+    return answer.model_dump(mode="json") if hasattr(answer.__class__, "model_fields") else answer
 
 
 def _may_do_better(error: Exception) -> bool:
