@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from itertools import count
 from typing import TYPE_CHECKING, Any, Final, Generic, TypedDict, TypeVar, Unpack, overload
 
 from penstock.core import validate
@@ -13,7 +14,7 @@ from penstock.durable.root_source import source_of
 from penstock.durable.sink import Sink, check_sink
 from penstock.ops.description import Description
 from penstock.progress import require_rich
-from penstock.run import Run, too_many_stages
+from penstock.run import Run, read_to_end, too_many_stages
 from penstock.sync import SyncRun
 
 if TYPE_CHECKING:
@@ -101,8 +102,10 @@ class Readable(Generic[T_co]):  # noqa: UP046 -- inferred variance would be inva
 
     async def to_list(self) -> list[T_co]:
         """Return all results in a list; its memory grows with the input (P7)."""
+        results: list[T_co] = []
         async with self._to_the_end() as items:
-            return [item async for item in items]
+            await read_to_end(items, results.append)
+        return results
 
     async def reduce[A](self, fn: Callable[[A, T_co], A], initial: A) -> A:
         """Fold the results into one value: `fn(so_far, item)`, a plain function, is called for each in turn."""
@@ -132,17 +135,15 @@ class Readable(Generic[T_co]):  # noqa: UP046 -- inferred variance would be inva
 
     async def count(self) -> int:
         """Return the number of results; stages with `ordered=None` hand them on as they finish."""
-        number = 0
+        numbers = count()
         async with self._to_the_end(in_order=False) as items:
-            async for _ in items:
-                number += 1
-        return number
+            await read_to_end(items, lambda _: next(numbers))
+        return next(numbers)
 
     async def drain(self) -> None:
         """Run to the end for its effects; stages with `ordered=None` hand results on as they finish."""
         async with self._to_the_end(in_order=False) as items:
-            async for _ in items:
-                pass
+            await read_to_end(items, lambda _: None)
 
     def deliver(self, sink: Sink, /, *, run: str, **options: Unpack[DeliverOptions]) -> "DurableRun":
         """Make a durable run into `sink`, for `async with`: what `to` does, but to be watched and ended.

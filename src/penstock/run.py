@@ -8,6 +8,7 @@ import inspect
 import sys
 import warnings
 from collections.abc import AsyncIterator, Callable, Mapping
+from functools import partial
 from traceback import walk_stack
 from types import TracebackType
 from typing import Any, Final, Literal, Self, override
@@ -65,6 +66,11 @@ def _at_the_end(_room: int) -> Literal[Signal.END]:
     return END
 
 
+def _give(stage: Stage[Any], room: int, keep: Callable[[Any], object]) -> None:
+    for item in stage.ready_items(room):
+        keep(item)
+
+
 class Run[T](AsyncIterator[T]):
     """One run of a stream: an async iterator over its results, and a context manager that leaves nothing running (P4).
 
@@ -95,6 +101,7 @@ class Run[T](AsyncIterator[T]):
         self._scope: Scope | None = None
         self._stage: Stage[T] | None = None
         self._pull: Callable[[int], Pulled[T]] | None = None  # how to take an item, while there is nothing against it
+        self._has_ready = False  # whether its stage may have items ready
         self._reading = False
         self._over = False
 
@@ -140,6 +147,34 @@ class Run[T](AsyncIterator[T]):
             await self._end()
             raise StopAsyncIteration
         return item  # type: ignore[no-any-return] # a T; Any spares a cast per item
+
+    async def _read_to_end(self, keep: Callable[[Any], object]) -> None:
+        """Do what `__anext__` does, to the end: an item that is there at once costs no coroutine, and most no pull."""
+        room = self._room
+        while True:
+            try:
+                item: Any = (self._pull or self._begin_reading())(room)
+                if item is not PENDING and item is not END:
+                    keep(item)
+                    if self._has_ready:
+                        self._take_ready(keep)
+                    continue
+            except Exception as error:
+                if self._pull is None:
+                    raise
+                self._crashed(error)
+                item = END
+            if item is PENDING:
+                item = await self._wait()
+            if item is END:
+                await self._end()
+                return
+            keep(item)
+
+    def _take_ready(self, keep: Callable[[Any], object]) -> None:
+        stage = self._stage
+        assert stage is not None
+        stage.scope.enter(partial(_give, stage, self._room, keep))
 
     def _begin_reading(self) -> Callable[[int], Pulled[T]]:
         """Return how to pull the first item; a run that is over has none."""
@@ -223,6 +258,7 @@ class Run[T](AsyncIterator[T]):
             if self._progress:
                 show_progress(scope)
             self._pull = self._stage.pull
+            self._has_ready = self._stage.has_ready_items
         return self._stage
 
     async def _leave(self, error: BaseException | None) -> None:
@@ -318,6 +354,11 @@ class Run[T](AsyncIterator[T]):
             *self._opened_at,
             source=self,
         )
+
+
+async def read_to_end(run: Run[Any], keep: Callable[[Any], object]) -> None:
+    """Give all items of a run to `keep`, a function of penstock's own: what is there at once is taken together."""
+    await run._read_to_end(keep)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] -- of this file
 
 
 def last_stage[T](run: Run[T]) -> Stage[T] | None:

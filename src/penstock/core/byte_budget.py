@@ -36,6 +36,13 @@ class BudgetedWindow[T, U](Window[T, U]):
         return value
 
     @override
+    def hand_on(self, count: int) -> None:
+        head = self._order.head
+        super().hand_on(count)
+        for index in range(head, self._order.head):
+            self._bytes -= self._sizes.pop(index)
+
+    @override
     def _room(self) -> int:
         return 0 if self._bytes >= self._budget.most else super()._room()
 

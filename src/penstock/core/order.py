@@ -44,15 +44,20 @@ class AsFinished:
         head: the index to pop the next result by; add 1 for the one after it.
     """
 
-    __slots__ = ("head", "waiting")
+    __slots__ = ("_arrivals", "head", "waiting")
 
     def __init__(self) -> None:
-        self.waiting: WaitingResults = Arrivals()
+        self._arrivals: Arrivals = Arrivals()
+        self.waiting: WaitingResults = self._arrivals
         self.head: int = 0
 
     def has_next(self) -> bool:
         """Whether the next result can be popped."""
         return len(self.waiting) > 0
+
+    def next_ones(self) -> list[Any]:
+        """Return results that can be popped one after the other, those that wait already."""
+        return list(self._arrivals)
 
     def discard_behind(self, _index: int) -> int:
         """Discard results that may never be handed on, as the item at `index` gives none; return how many."""
@@ -93,6 +98,14 @@ class InOrder(AsFinished):
             head = min((*waiting, *(i for i in running if i >= 0)))
         self.head = head
         return head in waiting
+
+    @override
+    def next_ones(self) -> list[Any]:
+        waiting, index, results = self._by_index, self.head, list[Any]()
+        while (value := waiting.get(index, MISSING)) is not MISSING:
+            results.append(value)
+            index += 1
+        return results
 
     @override
     def discard_behind(self, index: int) -> int:

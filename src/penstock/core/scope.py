@@ -194,10 +194,12 @@ class Scope:
 
     # Work
 
-    def spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def spawn(
+        self, coroutine: Coroutine[Any, Any, None], context: contextvars.Context | None = None
+    ) -> asyncio.Task[None]:
         """Start a task in a context of its own; eagerly, unless the loop has a task factory, which decides then."""
         try:
-            context = self.context.copy()
+            context = self.context.copy() if context is None else context
             if not self.has_factory:
                 return asyncio.Task(coroutine, loop=self.loop, context=context, eager_start=True)
             return self.loop.create_task(coroutine, context=context)
@@ -234,20 +236,22 @@ class Scope:
         """Call `callback` in the next pass of the loop, in the context of the run."""
         self.loop.call_soon(self.enter, callback)
 
-    def enter(self, callback: Callable[[], None]) -> None:
-        """Call `callback` in the context of the run, which the tasks that it starts copy."""
+    def enter[R](self, callback: Callable[[], R]) -> R:
+        """Return `callback()`, called in the context of the run, which the tasks that it starts copy."""
         self._entered += 1
         try:
-            if self._entered > 1:
-                callback()
-            else:
-                self.context.run(callback)
+            return callback() if self._entered > 1 else self.context.run(callback)
         finally:
             self._entered -= 1
 
     def runs(self, task: "asyncio.Task[Any] | None") -> bool:
         """Whether `task` belongs to this run; yes while a pump is under way, as its task may not be known yet."""
         return self._entered > 0 or any(stage.runs(task) for stage in self.stages)
+
+    @property
+    def is_entered(self) -> bool:
+        """Whether whoever asks runs in the context of the run."""
+        return self._entered > 0
 
     @property
     def is_deep(self) -> bool:

@@ -73,6 +73,7 @@ class IteratorStage[T](SourceStage[T]):
     __slots__ = ("_iterable", "_iterator", "_last_turn", "_turn_asked")
 
     looks_at_the_clock = True
+    has_ready_items = True
 
     def __init__(self, scope: Scope, iterable: Iterable[T], name: str) -> None:
         super().__init__(scope, name)

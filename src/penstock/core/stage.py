@@ -7,7 +7,7 @@ answer at once".
 """
 
 import enum
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from typing import Final, Literal, override
 
 from penstock.core.scope import Member, Scope
@@ -40,6 +40,9 @@ class Stage[T](Member):
     looks_at_the_clock = False
     """Whether a pull returns PENDING once the turn is over; then the asker need not look at the clock for each item."""
 
+    has_ready_items = False
+    """Whether it is quicker to ask for `ready_items` first, once a pull has given an item."""
+
     def __init__(self, scope: Scope, name: str) -> None:
         super().__init__(scope, name)
         self._taken: int = 0
@@ -56,6 +59,13 @@ class Stage[T](Member):
     def ready_items(self, room: int) -> Iterable[T]:  # noqa: ARG002 -- for those that have some
         """Give up to `room` items that are there, as `pull` would, where this is quicker; giving none means nothing."""
         return ()
+
+    def waiting(self) -> Sequence[T]:
+        """Return results that wait and are next, where a stage knows them; they go on to wait until `hand_on`."""
+        return ()
+
+    def hand_on(self, count: int) -> None:
+        """Count so many of the results that `waiting` gave as handed on."""
 
     @override
     def stats(self) -> StageStats:

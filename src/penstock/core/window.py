@@ -12,6 +12,7 @@ import asyncio
 import inspect
 from asyncio import Task
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence, Sized
+from contextvars import Context
 from functools import partial
 from typing import Any, cast, override
 
@@ -53,10 +54,10 @@ class Caller[T, U](Pump[T, U]):
 
     # Tasks
 
-    def _run(self, index: int, item: T, work: AsyncFn[T, U]) -> None:
+    def _run(self, index: int, item: T, work: AsyncFn[T, U], context: Context | None = None) -> None:
         call = self._call_in_turn(index, item, work)
         try:
-            task = self.scope.spawn(call)
+            task = self.scope.spawn(call, context)
         except BaseException as error:  # noqa: BLE001 -- a task factory is user code
             if isinstance(work, Later):
                 work.close()
@@ -246,6 +247,24 @@ class Window[T, U](Caller[T, U]):
             yield value
 
     @override
+    def waiting(self) -> Sequence[U]:
+        return self._order.next_ones()
+
+    @override
+    def hand_on(self, count: int) -> None:
+        for _ in range(count):
+            value = self._results.pop(self._order.head, MISSING)
+            if value is MISSING:  # the run is closed
+                return
+            self._order.head += 1
+            if self.in_band and type(value) is Failed:
+                self._failed += 1
+            else:
+                self._delivered += 1
+        if not self._scheduled and not self._exhausted:
+            self._schedule()
+
+    @override
     def _room(self) -> int:
         running = len(self.running)
         free = self.places - running
@@ -308,15 +327,16 @@ class Window[T, U](Caller[T, U]):
         self._taken = index + 1
         assert self.plan.inline is not None
         began = self.scope.clock() if work is self.measured_work else None
+        context = self.scope.context.copy()
         try:
-            value = self.scope.context.copy().run(self.plan.inline, item)
+            value = context.run(self.plan.inline, item)
         except BaseException as error:  # noqa: BLE001 -- any exception is the item's outcome
             self._raised(index, item, error)
             return
         if began is not None:
             self.meter.returned(began)
         if isinstance(value, Later):
-            self._run(index, item, cast("Later[U]", value))
+            self._run(index, item, cast("Later[U]", value), context)
         else:
             self._returned(index, item, value)
 

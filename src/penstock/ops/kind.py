@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from penstock.core.byte_budget import BudgetedWindow
+from penstock.core.one_place import OnePlace
 from penstock.core.plan import AsyncFn, Plan
 from penstock.core.scope import Scope
 from penstock.core.stage import Stage
@@ -91,7 +92,9 @@ class Kind:
 
     def window(self, scope: Scope, upstream: Stage[Any], plan: Plan[Any, Any]) -> Stage[Any]:
         """Open the stage that works by `plan`."""
-        return (Window if plan.budget is None else BudgetedWindow)(scope, upstream, plan)
+        if plan.budget is not None:
+            return BudgetedWindow(scope, upstream, plan)
+        return (OnePlace if OnePlace.fits(plan) else Window)(scope, upstream, plan)
 
     def form[F](self, forms: Forms[F]) -> F:
         """Pick the value of `forms` for the form of its function."""

@@ -260,7 +260,8 @@ def _planned(
     called = kind.called(fn)
     without_tasks = (
         kind.without_tasks
-        and on_loop_as == "plain"
+        and (on_loop_as == "plain" or (on_loop_as == "other" and given.places in {None, 1}))
+        and given.timeout is None
         and given.retry is None
         and limits is None
         and given.key is None
@@ -270,7 +271,7 @@ def _planned(
     return Plan(
         name=title,
         work=shaped(called if inspect.iscoroutinefunction(called) else on_loop(seen), kind.shape),
-        inline=shaped_inline(called, kind.shape) if without_tasks else None,
+        inline=shaped_inline(seen, kind.shape) if without_tasks else None,
         size=kind.size,
         concurrency=given.places or 1,
         adaptive=given.adaptive,
