@@ -169,3 +169,86 @@ def test_a_run_that_is_entered_and_forgotten_leaves_no_thread():
         kept.clear()
     thread.join(30)
     assert not thread.is_alive()
+
+
+def test_results_that_it_brings_along_wait_until_they_are_taken():
+    """P1: a change of threads brings what is there, and no call starts in place of a result that nobody has taken."""
+    gauge, filled = Gauge(), threading.Event()
+
+    @gauge.wrap
+    async def work(number):
+        await asyncio.sleep(0)
+        if gauge.started == 9:
+            filled.set()
+        return number
+
+    with stream(range(100)).map(work, concurrency=8).sync(grace=1) as items:
+        assert next(items) == 0
+        assert filled.wait(10)
+        for taken in range(2, 60):
+            assert next(items) == taken - 1
+            books = items.stats()[1]
+            assert (books.delivered, books.peak_in_flight) == (taken, 8)
+            assert books.taken <= taken + 8
+
+
+def test_what_was_brought_along_and_not_taken_is_discarded():
+    """P5: leaving early counts as handed on what the `for` has taken, and nothing else."""
+    for ordered in (True, False):
+        with stream(range(100)).map(double, concurrency=8, ordered=ordered).sync() as items:
+            taken = [next(items) for _ in range(11)]
+        books = items.stats()[1]
+        assert taken == [2 * number for number in range(11)]
+        assert books.delivered == 11
+        assert books.taken == 11 + books.discarded + books.cancelled
+        with pytest.raises(RuntimeError, match="is read inside"):
+            next(items)
+
+
+def test_a_slow_reader_gives_places_back_meanwhile():
+    """P2: whoever takes long over each result does not keep the calls that could run from running."""
+    tenth = threading.Event()
+
+    async def work(number):
+        if number == 10:
+            tenth.set()
+        return number
+
+    with stream(range(100)).map(work, concurrency=8).sync() as items:
+        while not tenth.is_set():
+            assert next(items) < 10
+            tenth.wait(0.002)
+
+
+def test_failures_in_band_are_brought_along_as_such():
+    def odd(number):
+        if number % 2:
+            raise ValueError(number)
+        return number
+
+    with stream(range(20)).map(lambda number: odd(number), concurrency=8, on_error="return").sync() as items:
+        results = list(items)
+        books = items.stats()[1]
+    assert [result.index for result in results] == list(range(20))
+    assert (books.delivered, books.failed, books.taken) == (10, 10, 20)
+
+
+def test_what_waits_before_a_failure_is_handed_on_before_it_is_raised():
+    """P5."""
+
+    async def fails_at_last(number):
+        if number == 20:
+            raise ValueError(number)
+        return number
+
+    with stream(range(40)).map(fails_at_last, concurrency=8).sync() as items:
+        assert [next(items) for _ in range(20)] == list(range(20))
+        with pytest.raises(ValueError, match="20"):
+            next(items)
+
+
+def test_a_budget_of_bytes_counts_what_was_brought_along():
+    with stream(range(50)).map(double, concurrency=8, buffer_bytes=100, size_of=lambda _: 10).sync() as items:
+        assert next(items) == 0
+        assert list(items) == [2 * number for number in range(1, 50)]
+        assert items.stats()[1].buffered_bytes == 0

@@ -1,29 +1,39 @@
 """Streams in plain code: a run on a loop of its own, in a thread of its own."""
 
 import asyncio
+from collections import deque
 from collections.abc import Coroutine, Iterator, Mapping
 from concurrent.futures import Future
-from threading import Thread
+from threading import Thread, current_thread
 from types import TracebackType
 from typing import Any, Final, Self, override
 
+from penstock.core.clock import now
 from penstock.core.outcome import Failed
 from penstock.core.stats import Stats
-from penstock.run import Run
+from penstock.run import Run, last_stage
 
 _END: Final[Any] = object()
+
+_TELL: Final = 0.001
+"""Seconds after which the loop is told of what the `for` has taken: this costs 10 us."""
 
 
 class SyncRun[T](Iterator[T]):
     """A run to be read with `for`: a context manager that leaves no work, loop or thread behind (P4).
 
     Made by `Stream.sync()`. Work runs on a loop of its own, even if another loop is running; clients that were made on
-    another loop do not work there. Ctrl-C interrupts the `for`, and leaving the block then stops the work. Each item
-    costs a change of threads.
+    another loop do not work there. Ctrl-C interrupts the `for`, and leaving the block then stops the work.
+
+    A change of threads brings the next result and those that wait behind it. They count as waiting (P1) until the `for`
+    has taken them: the loop is told when it asks for more, and at least every millisecond.
     """
 
     def __init__(self, run: Run[T]) -> None:
         self._run = run
+        self._there: deque[T] = deque()
+        self._untold = 0  # results that were put into `_there` and that the run takes as waiting
+        self._tell_at = 0.0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: Thread | None = None
 
@@ -62,14 +72,23 @@ class SyncRun[T](Iterator[T]):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         try:
-            self._call(self._run.__aexit__(kind, error, traceback))
+            self._call(self._leave(kind, error, traceback))
         finally:
+            self._there.clear()
             self._close()
 
     def __next__(self) -> T:
-        item = self._call(self._next())
-        if item is _END:
-            raise StopIteration
+        try:
+            item: Any = self._there.popleft()
+        except IndexError:
+            item = self._call(self._next())
+            self._tell_at = now() + _TELL
+            if item is _END:
+                raise StopIteration from None
+        else:
+            if now() > self._tell_at and self._loop is not None:
+                self._loop.call_soon_threadsafe(self._note_taken)
+                self._tell_at = now() + _TELL
         return item  # type: ignore[no-any-return] # a T; the end is told apart above
 
     def stop(self) -> None:
@@ -79,6 +98,11 @@ class SyncRun[T](Iterator[T]):
 
     def stats(self) -> Stats:
         """Return the counters of every stage, as `Run.stats` does."""
+        if self._loop is not None and self._untold:
+            if current_thread() is self._thread:
+                self._note_taken()
+            else:
+                self._call(self._noted())
         return self._run.stats()
 
     @property
@@ -92,7 +116,29 @@ class SyncRun[T](Iterator[T]):
         return self._run.failures
 
     async def _next(self) -> Any:
-        return await anext(self._run, _END)
+        """Return the next item; put those that wait behind it where `__next__` finds them."""
+        self._note_taken()
+        item = await anext(self._run, _END)
+        if item is not _END and (stage := last_stage(self._run)) is not None:
+            self._there.extend(waiting := stage.waiting())
+            self._untold = len(waiting)
+        return item
+
+    async def _noted(self) -> None:
+        self._note_taken()
+
+    def _note_taken(self) -> None:
+        """Count those as handed on that `__next__` has taken; one step of it takes one, so an interrupt loses none."""
+        if taken := self._untold - len(self._there):
+            self._untold -= taken
+            if (stage := last_stage(self._run)) is not None:
+                stage.hand_on(taken)
+
+    async def _leave(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._note_taken()
+        await self._run.__aexit__(kind, error, traceback)
 
     def _call(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
         """Run `coroutine` on the loop and wait for it; an interrupt here cancels it there."""
