@@ -224,3 +224,18 @@ async def test_in_a_durable_run_sizes_are_asked_of_results(tmp_path):
 def test_bad_options_are_refused(make, message):
     with pytest.raises(OptionError, match=message.replace("(", r"\(")):
         make(stream([]))
+
+
+async def test_readers_that_take_many_at_once_give_back_the_bytes():
+    """P1: a stage below, a batch and a list take what is there together."""
+
+    async def work(item):
+        await asyncio.sleep(0)
+        return item
+
+    built = stream(range(60)).map(work, concurrency=8, buffer=8, buffer_bytes=20, size_of=lambda _: 1)
+    for below in (built, built.map(work, concurrency=8), built.batch(7).flatten(), built.map(lambda item: item)):
+        async with below.open() as run:
+            assert [item async for item in run] == list(range(60))
+            assert run.stats()[1].buffered_bytes == 0
+        assert await below.to_list() == list(range(60))

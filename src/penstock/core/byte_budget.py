@@ -1,5 +1,6 @@
 """The window of a stage with `buffer_bytes=`: it starts nothing while results of so many bytes wait."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, override
 
@@ -34,6 +35,10 @@ class BudgetedWindow[T, U](Window[T, U]):
         if value is not PENDING and value is not END:
             self._bytes -= self._sizes.pop(self._order.head - 1)
         return value
+
+    @override
+    def ready_items(self, room: int) -> Iterator[U]:
+        return iter(())  # each pull gives back the bytes of its result
 
     @override
     def hand_on(self, count: int) -> None:

@@ -84,6 +84,7 @@ class OnePlace[T, U](Window[T, U]):
     @override
     def ready_items(self, room: int) -> Iterator[U]:
         if not self.scope.is_entered or self.levels > DEEP or not self._is_idle():
+            yield from super().ready_items(room)
             return
         start, call, following = self._starting()
         for item in self.upstream.ready_items(room):

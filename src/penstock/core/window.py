@@ -177,6 +177,8 @@ class Caller[T, U](Pump[T, U]):
 class Window[T, U](Caller[T, U]):
     """Runs work on items, and holds the results in one of the two orders (P1, P2, P3, P5, P7, P9)."""
 
+    has_ready_items = True
+
     __slots__ = ("_errands", "_order", "_results", "measured_work", "work")
 
     def __init__(self, scope: Scope, upstream: Stage[T], plan: Plan[T, U]) -> None:
