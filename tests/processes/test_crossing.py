@@ -138,6 +138,13 @@ async def test_small_values_come_back_as_they_are():
     assert list(map(repr, got)) == list(map(repr, [*numbers, *texts]))
 
 
+async def test_strings_that_a_worker_has_interned_are_not_interned_here():
+    """On 3.12 they would never be freed."""
+    async with processes(1) as engine:
+        (got,) = await penstock.stream(["not there before"]).map(sys.intern, engine=engine).to_list()
+    assert sys.intern("not there " + "before"[:]) is not got
+
+
 async def test_arguments_of_two_calls_are_not_one_object():
     """As if they had gone alone: what one call does to its argument is none of the next one's business."""
     shared = [1]

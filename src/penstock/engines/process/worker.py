@@ -23,6 +23,9 @@ importing: bool = False
 
 _F_SETSIG: Final = 10
 
+_WITHOUT_INTERNING: Final = 2
+"""A format of `marshal`: with later ones the driver would keep strings that a worker has interned, on 3.12 for ever."""
+
 _SPARE: Final = 1 << 24
 """Bytes of memory that a worker keeps for large arguments."""
 
@@ -208,7 +211,7 @@ class _WorkerProgram:
             return pages.ERROR, packed(error, self._crossing), None
         del arguments
         if is_plain(value):
-            return pages.PLAIN, marshal.dumps(value), None
+            return pages.PLAIN, marshal.dumps(value, _WITHOUT_INTERNING), None
         beside: list[memoryview] = []
         try:
             outcome = self._crossing.dumps(whole(value), beside)
