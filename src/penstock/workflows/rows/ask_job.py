@@ -382,7 +382,7 @@ class AskJob(RowJob):
             "timeout": self.timeout,
         }
         answer: Callable[[Any], Awaitable[Any]] = _AnswerOfRow(self)
-        return self.rows.map(answer, **options)
+        return cast("Stream[Any]", self.rows.map(answer, **options))
 
     def _depends_on(self) -> list[Any]:
         asking = self._asking
