@@ -83,7 +83,7 @@ def test_what_fails_is_told_without_its_url(server, write, penstock, tmp_path):
     text = (tmp_path / "urls.csv").read_text() + f"x,http://127.0.0.1:1/{SECRET},\n"
     (tmp_path / "urls.csv").write_text(text)
     (tmp_path / "secrets").write_text(f"X-Key: {SECRET}\n\nX-Other: {SECRET}\n")
-    done = penstock(*COMMAND, "--retry", "0", "--header", "@secrets", "--header", "Accept: text/x")
+    done = penstock(*COMMAND, "--retry", "1", "--header", "@secrets", "--header", "Accept: text/x")
     assert done.code == 1
     assert "  1 record incomplete: what failed keeps its former body\n" in done.out
     assert "  1 key set aside; what they had before stays\n" in done.out

@@ -14,9 +14,9 @@ from tests.postgres import needs_postgres
 from penstock.core.errors import OptionError
 from penstock.durable import StoreError
 from penstock.workflows import map_rows
+from penstock.workflows.rates import rate_of
 from penstock.workflows.rows.exporting import export
 from penstock.workflows.rows.row_function import rows_by
-from penstock.workflows.rows.row_job import rate_of
 from penstock.workflows.rows.row_sinks import open_out
 from penstock.workflows.rows.row_sources import open_rows
 
@@ -270,7 +270,7 @@ def test_from_postgres_into_postgres(jobs, penstock, postgres):
 
 def test_rates_and_places_that_break_their_rules(tmp_path):
     assert repr(rate_of("500/min")) == repr(rate_of(" 500/minute"))
-    for text in ("0/s", "²/s", "-1/s", "5/day", "x/s", "5"):
+    for text in ("0/s", "²/s", "-1/s", "5/day", "x/s", "5", "1" * 20 + "/s"):
         with pytest.raises(OptionError, match="rate must be"):
             rate_of(text)
     with pytest.raises(OptionError, match="key must name the column"):
@@ -349,6 +349,24 @@ def test_bytes_and_dates_are_exported(jobs, tmp_path, to):
         assert (
             tmp_path / to
         ).read_text() == '{"raw": "00ff", "on": "2026-02-28", "any": 1}\n{"any": "61"}\n{"any": "b"}\n'
+
+
+def test_a_number_that_json_has_not_is_named_with_row_and_column(jobs):
+    """Trap: a line with NaN is read by no other program."""
+
+    class Table:
+        def rows(self):
+            return iter(
+                [{"n": 1.5, "deep": None}, {"n": 2.5, "deep": [float("inf")]}, {"n": float("nan"), "deep": None}]
+            )
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("penstock.sinks.SqliteTable", lambda *_: Table())
+        (jobs / "o.db").touch()
+        with pytest.raises(StoreError, match=r"row 2: the column 'deep' has \[inf\], which JSON has not: export it to"):
+            export(str(jobs / "o.db"), str(jobs / "x.jsonl"))
+        assert export(str(jobs / "o.db"), str(jobs / "x.csv")) == 3
+    assert not (jobs / "x.jsonl").exists()
 
 
 def test_a_table_that_changes_while_it_is_exported_is_told(jobs):

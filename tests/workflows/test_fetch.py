@@ -61,12 +61,12 @@ def at_once(fetcher):
 
 @asynccontextmanager
 async def entered(**options):
-    async with at_once(Fetcher(**{"allow_private": True, "retry": 1} | options)) as fetcher:
+    async with at_once(Fetcher(**{"allow_private": True, "retry": 2} | options)) as fetcher:
         yield fetcher
 
 
 async def fetched(path, db, **options):
-    job = FetchJob(path, db, **{"allow_private": True, "retry": 1} | options)
+    job = FetchJob(path, db, **{"allow_private": True, "retry": 2} | options)
     at_once(job._fetcher)
     return await job.run()
 
@@ -250,13 +250,13 @@ async def test_keys_that_are_gone_stay_unless_they_are_pruned(urls, db):
 @pytest.mark.parametrize(("status", "requests"), [(503, 3), (429, 3), (500, 3), (404, 1), (403, 1), (501, 1)])
 async def test_what_may_do_better_is_tried_again(urls, db, status, requests):
     with Server(otherwise=Reply(status)) as server:
-        report = await fetched(urls(("id", "a"), ("1", f"{server.url}/a")), db, retry=2)
+        report = await fetched(urls(("id", "a"), ("1", f"{server.url}/a")), db, retry=3)
         assert (len(server.requests), report.requests) == (requests, requests)
 
 
 async def test_a_try_that_succeeds_is_the_last(urls, db):
     with Server(Reply(503), Reply(429), otherwise=page) as server:
-        await fetched(urls(("id", "a"), ("1", f"{server.url}/a")), db, retry=5)
+        await fetched(urls(("id", "a"), ("1", f"{server.url}/a")), db, retry=6)
         assert len(server.requests) == 3
     assert rows_in(db)["1"]["a_error"] is None
 
@@ -678,8 +678,9 @@ async def test_a_key_that_comes_twice_is_refused(urls, db):
     [
         ({"concurrency": 0}, "concurrency must be an int >= 1, got 0"),
         ({"per_host": 0}, "per_host must be"),
-        ({"rate": 0}, "rate must be"),
-        ({"retry": -1}, "retry must be an int >= 0, got -1"),
+        ({"rate": "0/s"}, "rate must be requests in a time, at least 1, got '0/s'"),
+        ({"rate": 5}, "rate must be requests in a time, as 10/s, 500/min or 1000/h, got 5"),
+        ({"retry": 0}, "retry must be an int >= 1, got 0"),
         ({"timeout": 0}, "timeout must be"),
         ({"max_bytes": 0}, "max_bytes must be"),
         ({"max_redirects": -1}, "max_redirects must be"),

@@ -49,14 +49,14 @@ async def test_a_host_that_is_full_holds_no_place_of_another(clock):
 
 async def test_a_rate_is_one_for_each_host(clock):
     client = Slow(clock)
-    await records(client, urls("a", "b", "a", "b", "a"), rate=2)
+    await records(client, urls("a", "b", "a", "b", "a"), rate="2/s")
     assert client.began == {"a": pytest.approx([0, 0.5, 1]), "b": pytest.approx([0, 0.5])}
 
 
 async def test_a_try_waits_as_long_as_the_server_asks_and_counts_for_the_rate(clock):
     again = Fetched(503, "503", again=True, retry_after=17)
     client = Slow(clock, {"a": [again, again]})
-    (record,) = await records(client, urls("a"), retry=2, rate=0.05)
+    (record,) = await records(client, urls("a"), retry=3, rate="3/min")
     assert record["a_status"] == 200
     assert client.began["a"] == pytest.approx([0, 20, 40])
 
@@ -65,7 +65,7 @@ async def test_without_a_word_of_the_server_waits_grow(clock, monkeypatch):
     monkeypatch.setattr("random.uniform", lambda least, most: 1.0)
     again = Fetched(error="no", again=True)
     client = Slow(clock, {"a": [again] * 3})
-    await records(client, urls("a"), retry=3)
+    await records(client, urls("a"), retry=4)
     assert client.began["a"] == pytest.approx([0, 1.5, 3.5, 6.5])
 
 

@@ -123,10 +123,11 @@ def fetch(
         int | None, typer.Option(metavar="N", help="Requests at once to one host. [default: 4]")
     ] = None,
     rate: Annotated[
-        float | None, typer.Option(metavar="N", help="Requests a second to one host. [default: any number]")
+        str | None,
+        typer.Option(metavar="N/UNIT", help="Requests that begin at one host in a time: 10/s, 500/min, 1000/h."),
     ] = None,
     retry: Annotated[
-        int | None, typer.Option(metavar="N", help="Further tries of a request that may do better. [default: 3]")
+        int | None, typer.Option(metavar="N", help="Attempts in all of a request that may do better. [default: 4]")
     ] = None,
     timeout: Annotated[
         float | None,

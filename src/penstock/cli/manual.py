@@ -99,10 +99,10 @@ read, the disk refuses, DB is damaged, or another process writes to it; 130 stop
 \b
 Examples:
   penstock fetch urls.csv --to out.db
-  penstock fetch users.jsonl --to users.db --key id --per-host 2 --rate 5
+  penstock fetch users.jsonl --to users.db --key id --per-host 2 --rate 5/s
   penstock fetch urls.csv --to out.db --header @secrets.txt --header 'Accept: application/json'
   cut -d, -f1,4 all.csv | penstock fetch - --key id --to out.db
-  penstock fetch intranet.csv --to out.db --allow-private --timeout 5 --retry 0
+  penstock fetch intranet.csv --to out.db --allow-private --timeout 5 --retry 1
   sqlite3 out.db "SELECT id, profile_body ->> 'name' FROM records WHERE profile_error IS NULL"
 """
 

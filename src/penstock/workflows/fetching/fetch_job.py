@@ -41,8 +41,8 @@ class FetchOptions(TypedDict, total=False):
         prune: whether to remove records of keys that are not in the file any more; default False.
         concurrency: requests at once, an int >= 1; default 16.
         per_host: requests at once to one host, an int >= 1; default 4.
-        rate: requests that start in a second at one host, > 0; default None, any number.
-        retry: further tries of a request that may do better, an int >= 0; default 3.
+        rate: requests that start in a time at one host, as "10/s" or "500/min"; default None, any number.
+        retry: attempts in all of a request that may do better, an int >= 1; default 4.
         timeout: seconds for one try in whole, redirects and body included, > 0; default 30.
         max_bytes: bytes of a body, decompressed, an int >= 1; default 10,000,000.
         max_redirects: an int >= 0; default 10.
@@ -56,7 +56,7 @@ class FetchOptions(TypedDict, total=False):
     prune: bool
     concurrency: int
     per_host: int
-    rate: float | None
+    rate: str | None
     retry: int
     timeout: Seconds
     max_bytes: int

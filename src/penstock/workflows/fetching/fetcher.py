@@ -20,6 +20,7 @@ from penstock.workflows.fetching.http_client import Client
 from penstock.workflows.fetching.responses import Content, Fetched
 from penstock.workflows.fetching.url_file import BODY, ERROR, STATUS, VALIDATORS, FetchRow
 from penstock.workflows.fetching.urls import Url, UrlError
+from penstock.workflows.rates import number_and_time
 from penstock.workflows.secret import Secret
 
 type FetchRecord = dict[str, Any]
@@ -104,10 +105,10 @@ class Fetcher:
     Args:
         concurrency: requests at once, an int >= 1.
         per_host: requests at once to one host, an int >= 1.
-        rate: requests that start in a second at one host, a number > 0; None for any number.
-        retry: further tries of a request that may do better, an int >= 0: no connection, a connection that broke, too
-            slow, 408, 425, 429 and 5xx. They wait for 0.5 s and more, or as long as the server asks (Retry-After), 60 s
-            at most; meanwhile nothing is asked of that host.
+        rate: requests that start in a time at one host, as "10/s" or "500/min"; None for any number.
+        retry: attempts in all of a request that may do better, an int >= 1: no connection, a connection that broke, too
+            slow, 408, 425, 429 and 5xx. Further ones wait for 0.5 s and more, or as long as the server asks
+            (Retry-After), 60 s at most; meanwhile nothing is asked of that host.
         timeout: seconds for one try in whole, redirects and body included, > 0.
         max_bytes: bytes of a body, decompressed, an int >= 1.
         max_redirects: an int >= 0.
@@ -125,8 +126,8 @@ class Fetcher:
         *,
         concurrency: int = 16,
         per_host: int = 4,
-        rate: float | None = None,
-        retry: int = 3,
+        rate: str | None = None,
+        retry: int = 4,
         timeout: Seconds = 30.0,
         max_bytes: int = 10_000_000,
         max_redirects: int = 10,
@@ -136,8 +137,8 @@ class Fetcher:
     ) -> None:
         self._concurrency = validate.whole("concurrency", concurrency, least=1)
         self._per_host = validate.whole("per_host", per_host, least=1)
-        self._rate = None if rate is None else validate.positive("rate", rate)
-        self._tries = validate.whole("retry", retry, least=0) + 1
+        self._rate = None if rate is None else number_and_time(rate, "rate", "requests")
+        self._tries = validate.whole("retry", retry, least=1)
         self._timeout = validate.seconds("timeout", timeout)
         self._max_bytes = validate.whole("max_bytes", max_bytes, least=1)
         self._max_redirects = validate.whole("max_redirects", max_redirects, least=0)
@@ -181,7 +182,7 @@ class Fetcher:
         hosts = Limiter(self._per_host, key=_host)
         limits: list[Limiter | RateLimit] = [hosts]
         if self._rate is not None:
-            limits.append(RateLimit(self._rate, 1.0, key=_host))
+            limits.append(RateLimit(*self._rate, key=_host))
         return (
             rows.flat_map(work.endpoints, name="endpoints", on_error="collect")
             .map(

@@ -34,8 +34,9 @@ from penstock.flow.services import Service
 from penstock.functions import stream
 from penstock.sources.keyed import keyed
 from penstock.streams import Stream
+from penstock.workflows.rates import number_and_time
 from penstock.workflows.rows.row_function import Arguments, made_row
-from penstock.workflows.rows.row_job import ON_ERROR, RowJob, number_and_time
+from penstock.workflows.rows.row_job import ON_ERROR, RowJob
 from penstock.workflows.rows.row_sinks import open_out
 from penstock.workflows.rows.row_sources import column_of, digest_of, open_rows
 from penstock.workflows.rows.spending import Estimate, Price, Spending

@@ -115,8 +115,12 @@ class _ColumnKinds:
 def _lines(path: str, rows: Any, _: _ColumnKinds) -> int:
     number = 0
     with Path(path).open("w", encoding="utf-8", newline="\n") as file:
-        for number, row in enumerate(rows(), 1):  # noqa: B007 -- returned
-            file.write(f"{_json(row)}\n")
+        for number, row in enumerate(rows(), 1):
+            try:
+                line = json.dumps(row, ensure_ascii=False, default=_text, allow_nan=False)
+            except ValueError:
+                raise StoreError(f"row {number}: {_no_number(row)}") from None
+            file.write(f"{line}\n")
     return number
 
 
@@ -128,6 +132,16 @@ def _csv(path: str, rows: Any, columns: _ColumnKinds) -> int:
         for number, row in enumerate(rows(), 1):  # noqa: B007 -- returned
             writer.writerow({name: _in_csv(value) for name, value in row.items()})
     return number
+
+
+def _no_number(row: dict[str, Any]) -> str:
+    """Say which column of a row JSON has no number for."""
+    for name, value in row.items():
+        try:
+            json.dumps(value, default=_text, allow_nan=False)
+        except ValueError:
+            return f"the column {name!r} has {value!r}, which JSON has not: export it to Parquet or CSV"
+    raise AssertionError
 
 
 def _json(value: object) -> str:

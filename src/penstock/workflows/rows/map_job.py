@@ -11,8 +11,9 @@ from penstock.core.text import name_of
 from penstock.durable.report import RunReport
 from penstock.engines.choosing import EngineOption
 from penstock.streams import Stream
+from penstock.workflows.rates import rate_of
 from penstock.workflows.rows.row_function import Arguments, found_function, rows_by
-from penstock.workflows.rows.row_job import ON_ERROR, RowJob, rate_of
+from penstock.workflows.rows.row_job import ON_ERROR, RowJob
 from penstock.workflows.rows.row_sinks import open_out
 from penstock.workflows.rows.row_sources import open_rows
 

@@ -3,8 +3,7 @@
 from dataclasses import replace
 from typing import Any, Final
 
-from penstock.core.errors import OptionError, PenstockError, said
-from penstock.core.limits import RateLimit
+from penstock.core.errors import PenstockError, said
 from penstock.core.stats import Stats
 from penstock.durable.handle import DurableRun
 from penstock.durable.report import RunReport
@@ -12,8 +11,6 @@ from penstock.streams import Stream
 
 ON_ERROR: Final = ("collect", "raise", "skip")
 """What can become of a row that fails."""
-
-_UNITS: Final = {"s": 1.0, "sec": 1.0, "second": 1.0, "min": 60.0, "minute": 60.0, "h": 3600.0, "hour": 3600.0}
 
 
 class RowFailedError(PenstockError):
@@ -102,19 +99,3 @@ class RowJob:
             return stats
         read, *_, call = stats.stages
         return Stats((replace(read, name="read rows"), call), stats.seconds)
-
-
-def rate_of(text: str, option: str = "rate", of: str = "calls") -> RateLimit:
-    """Return the limit that a text like `500/min` says; raise `OptionError` if it says none."""
-    number, seconds = number_and_time(text, option, of)
-    return RateLimit(number, seconds)
-
-
-def number_and_time(text: str, option: str, of: str) -> tuple[int, float]:
-    """Return the number of a text like `500/min`, and the seconds of its unit; raise `OptionError` if it has none."""
-    number, slash, unit = text.partition("/")
-    seconds = _UNITS.get(unit.strip().lower())
-    digits = number.strip().replace("_", "")
-    if not slash or seconds is None or not digits.isascii() or not digits.isdecimal() or int(digits) < 1:
-        raise OptionError(f"{option} must be {of} in a time, as 10/s, 500/min or 1000/h, got {text!r}")
-    return int(digits), seconds
