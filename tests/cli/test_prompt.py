@@ -218,6 +218,19 @@ def test_a_key_or_a_credit_that_is_refused_ends_the_run_at_once(rows, penstock, 
         assert KEY.encode() not in path.read_bytes()
 
 
+def test_a_service_that_refuses_every_row_ends_the_run(rows, penstock):
+    """Trap: a wrong name of a model, or an option that it does not know, set every row aside."""
+    missing = whole({"error": {"code": "model_not_found", "message": "no such model"}}, 404)
+    with ModelServer(then=lambda _: missing) as server:
+        done = penstock(*command(server, "--concurrency", "1"))
+    assert (done.code, len(server.requests)) == (3, 1)
+    assert "the service refuses all requests: model 'm': 404 Not Found: model_not_found: no such model" in done.err
+    assert dead_roots(str(rows / "out.db")) == []
+    with ModelServer(then=lambda _: whole({"error": {"message": "unknown option"}}, 400)) as server:
+        done = penstock(*command(server, "--concurrency", "1", to="b.db"))
+    assert (done.code, len(server.requests), len(dead_roots(str(rows / "b.db")))) == (3, 10, 9)
+
+
 def test_a_key_that_is_missing_is_told_before_anything_is_opened(rows, penstock):
     done = penstock("prompt", "Say {n}", "--over", "r.jsonl", "--to", "out.db", "--model", "openai:m")
     assert done.code == 3

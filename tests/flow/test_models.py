@@ -114,6 +114,15 @@ async def test_tokens_that_came_from_a_cache_are_told(service):
     assert await ask(service, whole({**service.document(), "usage": usage})) == Reply("Hello", service.stop, 9, 7, 4)
 
 
+def test_openai_itself_is_told_max_completion_tokens(monkeypatch):
+    """Trap: some of its models refuse `max_tokens`; other servers know nothing else."""
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    assert OpenAIChat("m").fields("x", None, 9)["max_completion_tokens"] == 9
+    assert OpenAIChat("m", base_url="http://127.0.0.1/v1").fields("x", None, 9)["max_tokens"] == 9
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:11434/v1")
+    assert OpenAIChat("m").fields("x", None, 9)["max_tokens"] == 9
+
+
 async def test_what_openai_is_sent():
     with ModelServer(*[streamed(openai_events())] * 3) as server:
         model = OpenAIChat("m", base_url=f"{server.url}/v1", request={"temperature": 0})

@@ -1,7 +1,9 @@
 """Models that speak OpenAI's `/chat/completions`: OpenAI's own, and those of many other servers."""
 
+import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, Unpack, override
+from urllib.parse import urlsplit
 
 from penstock.flow.answers import ModelAnswer, Trouble, count, mappings, text_or_none
 from penstock.flow.secrets import EnvSecret, secret
@@ -11,6 +13,7 @@ if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
 _KEY: Final = secret("OPENAI_API_KEY")
+_OPENAI: Final = "api.openai.com"
 
 
 class OpenAIChat(Service):
@@ -75,10 +78,18 @@ class OpenAIChat(Service):
         first = [] if system is None else [{"role": "system", "content": system}]
         fields: dict[str, object] = {"model": self._model, "messages": [*first, {"role": "user", "content": prompt}]}
         if "max_completion_tokens" not in self._request:
-            fields["max_tokens"] = max_tokens
+            fields["max_completion_tokens" if self._is_openai() else "max_tokens"] = max_tokens
         if self._stream:
             fields["stream_options"] = {"include_usage": True}
         return fields
+
+    def _is_openai(self) -> bool:
+        """Whether it is OpenAI's own service: some of its models refuse `max_tokens`, which others alone understand."""
+        if self._client is not None:
+            address = str(self._client.base_url)
+        else:
+            address = self._base_url or os.environ.get("OPENAI_BASE_URL") or f"https://{_OPENAI}"
+        return urlsplit(address).hostname == _OPENAI
 
 
 class _Completion(ModelAnswer):

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from contextvars import ContextVar
 from dataclasses import KW_ONLY, dataclass, field, fields
 from datetime import timedelta
+from http import HTTPStatus
 from typing import Any, Final, Literal, Required, TypedDict, Unpack, cast, overload, override
 
 from penstock.core import validate
@@ -46,6 +47,12 @@ ATTEMPTS: Final = 6
 
 MOST: Final = 256
 """Requests at once, at most, by default."""
+
+REFUSALS: Final = 10
+"""Rows that the service may refuse, before the first answer, until the run ends: it would refuse all."""
+
+_REFUSED: Final = 400
+"""The least status of a refusal."""
 
 _BUSY_WAIT: Final = 2.0
 """Seconds for which all stay away from a service that has too much to do and does not say how long."""
@@ -262,7 +269,8 @@ class AskJob(RowJob):
         self.spent: Spending = Spending()
         self.spent_before: Spending = Spending()
         self.ended_by: EndedBy | None = None
-        self._asked = 0
+        self._asked = self._refused = 0
+        self._answered = False
         self._is_closed = False
         self._left: int | None = None
         self.on_error = self.on_error or ("raise" if self.to is None else "collect")
@@ -409,8 +417,22 @@ class AskJob(RowJob):
 
     async def answer(self, row: Any) -> Any:
         """Return the answer for a row."""
-        answer: Any = await self._asking.answer(self._text(row), self)
+        try:
+            answer: Any = await self._asking.answer(self._text(row), self)
+        except ModelError as error:
+            self._refuse_all(error)
+            raise
+        self._answered = True
         return answer
+
+    def _refuse_all(self, error: ModelError) -> None:
+        """End the run where no row will do better: there is no such model, or nothing but refusals has come."""
+        status = error.status or 0
+        if self._answered or isinstance(error, FatalError) or error.transient or status < _REFUSED:
+            return
+        self._refused += 1
+        if status == HTTPStatus.NOT_FOUND or self._refused == REFUSALS:
+            raise FatalError(f"the service refuses all requests: {error}") from error
 
     def _charge(self, row: Any) -> float:
         """Return the tokens that an attempt on a row is charged before it begins."""
