@@ -30,6 +30,8 @@ TOKENS = 900_000
 HELD = 1.0
 """Seconds of its rate that a bucket holds."""
 
+LOOK = 0.5
+
 OVERLOADED = ((12.0, 1.5), (35.0, 1.5))
 """When after the first request, and for how long, all get 529."""
 
@@ -179,7 +181,8 @@ class Service:
 
     async def answer(self, asked: Asked, writer: asyncio.StreamWriter) -> bool:
         if asked.fault == "stall":
-            await writer.wait_closed()  # until who asked has left
+            while not writer.is_closing():  # until who asked has left
+                await asyncio.sleep(LOOK)
             return False
         books, answer = self.books, answer_of(asked.row)
         takes = random.Random(asked.row + books.attempts[asked.row] * 1e6).lognormvariate(-0.9, 0.5)
