@@ -181,7 +181,7 @@ class Service:
 
     async def answer(self, asked: Asked, writer: asyncio.StreamWriter) -> bool:
         if asked.fault == "stall":
-            while not writer.is_closing():  # until who asked has left
+            while not writer.is_closing():  # noqa: ASYNC110 -- a connection that ends tells a writer nothing
                 await asyncio.sleep(LOOK)
             return False
         books, answer = self.books, answer_of(asked.row)

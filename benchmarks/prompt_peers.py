@@ -56,7 +56,8 @@ async def by_penstock(job: Job) -> int:
     os.environ["OPENAI_API_KEY"] = KEY
     requests = penstock.RateLimit(REQUESTS, 60, burst=REQUESTS / 240)
     tokens = penstock.RateLimit(TOKENS, 60, burst=TOKENS / 240, cost=estimate)
-    model = OpenAIChat("m", base_url=job.url, limits={"requests": requests, "tokens": tokens})
+    limits = {"requests": requests, "tokens": tokens}
+    model = OpenAIChat("m", base_url=job.url, stream=False, limits=limits)
     await model.load()
     retry = penstock.Retry(on=lambda error: transient(error) or isinstance(error, TimeoutError), attempts=ATTEMPTS)
     counted = 0

@@ -241,3 +241,44 @@ async def test_on_a_real_clock_no_start_is_early():
     for k in range(20):
         await rate.acquire()
         assert monotonic() - began >= k / 400 - 1e-6
+
+
+async def test_starts_that_are_due_together_need_no_pass_of_the_loop_each(clock):
+    """A busy loop makes few passes: as many may start in one as the burst allows, and no more."""
+    rate, started = RateLimit(10, 1, burst=5), []
+
+    async def start(number):
+        await rate.acquire()
+        started.append(number)
+
+    await rate.acquire(100)
+    waiting = [asyncio.create_task(start(number)) for number in range(8)]
+    await asyncio.sleep(1)
+    rate.settle(100, 0)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert started == [0, 1, 2, 3, 4]
+    await asyncio.gather(*waiting)
+    assert started == [*range(8)]
+    assert clock.now == pytest.approx(1.3)
+
+
+@pytest.mark.parametrize("burst", [1, 3])
+async def test_what_is_promised_counts_though_it_has_not_started(clock, burst):
+    """Those that wait for a limiter have their starts promised; one that is cancelled gives its own back."""
+    rate, limiter, began = RateLimit(10, 1, burst=burst), penstock.Limiter(1), []
+
+    async def work(item):
+        began.append(clock.now)
+        return item
+
+    async with limiter:
+        held = asyncio.create_task(penstock.stream(range(3)).map(work, concurrency=3, limit=[rate, limiter]).drain())
+        await asyncio.sleep(5)
+        others = asyncio.create_task(rate.acquire())
+        await asyncio.sleep(1)
+        assert (began, others.done()) == ([], False)
+        held.cancel()
+        await asyncio.wait([held])
+    await others
+    assert clock.now == 6

@@ -563,57 +563,119 @@ class WeightedHold:
 
 
 class Schedule:
-    """The starts of a rate: who has the turn, and what is owed for those there were."""
+    """The starts of a rate: what is owed for those there were, who may start, and who waits in line.
 
-    __slots__ = ("_asleep", "_slow", "began", "charged", "rate", "resumes", "turns")
+    Whoever may start has its cost promised until it is charged. So as many may start at once as the burst allows, and
+    without a burst the next one has to wait until this one has started.
+    """
+
+    __slots__ = ("_promised", "_promises", "_slow", "_timer", "_waiters", "began", "charged", "rate", "resumes")
 
     def __init__(self, rate: "RateLimit") -> None:
         self.rate: RateLimit = rate
-        self.turns: WaitingLine = WaitingLine(1)
         self.began: float = float("-inf")
         self.charged: float = 0.0  # since then: sums of seconds would drift
         self.resumes: float = float("-inf")  # when the last pause is over
+        self._promises = 0
+        self._promised = 0.0
         self._slow: list[tuple[float, float]] = []  # until when the space between starts is how much wider
-        self._asleep: asyncio.Future[None] | None = None  # who has the turn, and sleeps until its start is due
+        self._waiters: OrderedDict[asyncio.Future[None], float] = OrderedDict()  # with their costs; any may leave
+        self._timer: asyncio.TimerHandle | None = None  # for the first in line
 
     def is_idle(self) -> bool:
-        """Whether nobody has the turn, nothing is owed, and no pause is felt."""
+        """Whether nobody may start or waits, nothing is owed, and no pause is felt."""
         now = self.rate.now()
-        return self.turns.is_idle() and max(self.paid_at(), self.resumes) <= now and self._wider(now) == 1
+        free = not (self._promises or self._waiters)
+        return free and max(self.paid_at(), self.resumes) <= now and self._wider(now) == 1
 
     def forget_tasks(self) -> None:
-        """Forget who has the turn and who waits for it; what is owed is owed."""
-        self.turns.forget_tasks()
+        """Forget who may start and who waits; what is owed is owed."""
+        self._promises, self._promised = 0, 0.0
+        self._waiters.clear()
+        self._timer = None
 
     def paid_at(self) -> float:
         """Return when all that was charged is paid off: the theoretical arrival time of the algorithm."""
         return self.began + self.charged * self.rate.spacing
 
     def seconds_until(self, cost: float) -> float:
-        """Return the seconds until a start of `cost` is due, 0 or less if it is."""
-        ahead = max(0.0, self.rate.burst - cost)
-        due = self.began + (self.charged - ahead) * self.rate.spacing
-        return max(due, self.resumes) - self.rate.now()
+        """Return the seconds until a start of `cost` is due, 0 or less if it is; inf if another has to start first."""
+        now, burst, spacing = self.rate.now(), self.rate.burst, self.rate.spacing
+        if not self._promises:
+            due = self.began + (self.charged - max(0.0, burst - cost)) * spacing
+            return max(due, self.resumes) - now
+        owed = max(0.0, self.paid_at() - now) / spacing
+        short = owed + self._promised + cost - burst
+        if short > owed:
+            return float("inf")
+        return max(short * spacing, self.resumes - now)
 
-    async def until_due(self, cost: float) -> None:
-        """Sleep until a start of `cost` is due; only one may do so at once."""
+    def is_due(self, cost: float) -> bool:
+        """Whether a start of `cost` would not wait."""
+        return not self._waiters and self.seconds_until(cost) <= _EARLY
+
+    def take(self, cost: float) -> bool:
+        """Promise a start of `cost`, if it is due and nobody waits; return whether it was."""
+        if not self.is_due(cost):
+            return False
+        self._promise(cost)
+        return True
+
+    async def wait(self, cost: float) -> None:
+        """Be promised a start of `cost` when it is its turn and due."""
         loop = asyncio.get_running_loop()
-        while (left := self.seconds_until(cost)) > _EARLY:
-            self._asleep = loop.create_future()
-            timer = loop.call_later(left, self.look_again)
+        first = False
+        while True:
+            waiter = loop.create_future()
+            self._waiters[waiter] = cost
+            if first:
+                self._waiters.move_to_end(waiter, last=False)
+            if next(iter(self._waiters)) is waiter:
+                self.look_again()
             try:
-                await self._asleep
-            finally:
-                timer.cancel()
-                self._asleep = None
+                await waiter
+            except BaseException:
+                if waiter.done() and not waiter.cancelled():  # promised and cancelled in one pass
+                    self.give_back(cost)
+                else:
+                    self._waiters.pop(waiter, None)
+                    self.look_again()
+                raise
+            if not self.pause_left():
+                return
+            self.give_back(cost)  # promised and paused in one pass
+            first = True
+
+    def _promise(self, cost: float) -> None:
+        self._promises += 1
+        self._promised += cost
+
+    def give_back(self, cost: float) -> None:
+        """Take a promise back: it was charged, or nothing starts."""
+        self._promises -= 1
+        self._promised = self._promised - cost if self._promises else 0.0
+        if self._waiters:
+            self.look_again()
 
     def look_again(self) -> None:
-        """Wake who sleeps: a start may be due sooner."""
-        if self._asleep is not None and not self._asleep.done():
-            self._asleep.set_result(None)
+        """Promise starts to the first in line, as far as they are due; be called when the next one is."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        while self._waiters:
+            waiter, cost = next(iter(self._waiters.items()))
+            if not waiter.done():  # or it was cancelled, and its task is yet to hear of it
+                left = self.seconds_until(cost)
+                if left > _EARLY:
+                    if left != float("inf"):
+                        self._timer = waiter.get_loop().call_later(left, self.look_again)
+                    return
+                self._promise(cost)
+                waiter.set_result(None)
+            del self._waiters[waiter]
 
     def charge(self, cost: float) -> None:
-        """Charge `cost` for what starts now."""
+        """Charge `cost` for what starts now, as it was promised."""
         now = self.rate.now()
         self._forget_what_is_paid(now)
         owed = self.charged + cost
@@ -621,6 +683,7 @@ class Schedule:
             until_then = (self._slow[-1][0] - self.began) / self.rate.spacing + self.rate.burst
             owed = max(owed, min(owed + cost * (wider - 1), until_then))
         self.charged = owed
+        self.give_back(cost)
 
     def settle(self, more: float) -> None:
         """Charge so much more for what has started; less than 0 gives back."""
@@ -810,31 +873,22 @@ class RateLimit(Shared):
     def is_due(self, cost: float, key: Hashable = None) -> bool:
         """Whether `turn` would not wait."""
         schedule: Schedule = self._part(key)
-        return not schedule.turns.in_use and schedule.seconds_until(cost) <= _EARLY
+        return schedule.is_due(cost)
 
     async def turn(self, cost: float, key: Hashable = None) -> None:
-        """Wait for a turn and for `cost` units.
-
-        Nothing is charged, and nobody else gets a turn, until the turn ends.
-        """
+        """Wait for a turn and for `cost` units: they are promised, and not charged before the start."""
         self.bind(asyncio.get_running_loop())
         schedule: Schedule = self._part(key)
-        if not schedule.turns.take(1):
-            await schedule.turns.wait(1)
-        try:
-            await schedule.until_due(cost)
-        except BaseException:
-            schedule.turns.give_back(1)
-            raise
+        if not schedule.take(cost):
+            await schedule.wait(cost)
 
     def charge(self, cost: float, key: Hashable = None) -> None:
-        """Charge `cost` for what starts now, and end the turn."""
+        """Charge `cost` for what starts now, after its `turn`."""
         self._part(key).charge(cost)
-        self.end_turn(key)
 
-    def end_turn(self, key: Hashable = None) -> None:
-        """End the turn: the next in line gets one."""
-        self._part(key).turns.give_back(1)
+    def end_turn(self, cost: float, key: Hashable = None) -> None:
+        """Give the turn back: nothing starts."""
+        self._part(key).give_back(cost)
 
     def now(self) -> float:
         """Return the time by the clock of the loop."""

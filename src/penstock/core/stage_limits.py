@@ -98,7 +98,7 @@ class Hold:
         self._weights = [(limiter, limiter.key_of(item), limiter.weigh(item)) for limiter in limits.limiters]
         self._breakers = tuple((each, each.key_of(item)) for each in limits.breakers) if limits.breakers else ()
         self._times: Sequence[int] = ()  # of each breaker, what it wants to be told in the end
-        self._turns: list[tuple[RateLimit, Hashable]] = []
+        self._turns: list[tuple[RateLimit, float, Hashable]] = []
         self._held: list[tuple[Limiter, Hashable, int]] = []
 
     async def during[T, U](self, work: Callable[[T], Awaitable[U]], item: T) -> U:
@@ -166,8 +166,8 @@ class Hold:
 
     def _release(self) -> None:
         while self._turns:
-            rate, key = self._turns.pop()
-            rate.end_turn(key)
+            rate, cost, key = self._turns.pop()
+            rate.end_turn(cost, key)
         self.pause()
 
     def _pause_left(self) -> float:
@@ -195,7 +195,7 @@ class Hold:
 
     async def _turn(self, rate: RateLimit, key: Hashable, cost: float) -> None:
         await rate.turn(cost, key)
-        self._turns.append((rate, key))
+        self._turns.append((rate, cost, key))
 
     async def _hold(self, limiter: Limiter, key: Hashable, weight: int) -> None:
         await limiter.wait(weight, self._stage, key)
