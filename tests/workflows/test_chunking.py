@@ -182,8 +182,9 @@ def test_what_does_not_parse_is_plain_text(text):
     ["# comment\n" * 110_000 + "def f():\n    pass\n", "x = [" + "1, " * 100_001 + "]\ndef f():\n    pass\n"],
     ids=["over 1 MB", "over 100,000 words"],
 )
-def test_python_whose_tree_would_be_too_large_is_plain_text(text):
-    assert {chunk.heading for chunk in split("a.py", text)} == {""}
+def test_python_whose_tree_would_be_too_large_is_plain_text_where_it_takes_a_tree(text):
+    assert "f" in {chunk.heading for chunk in split("a.py", text)}
+    assert {chunk.heading for chunk in split("a.py", text + "x = f'{y['a']}'")} == {""}
 
 
 def test_parsing_warns_of_nothing():
