@@ -12,9 +12,10 @@ import time
 import pydantic
 import pytest
 
+import penstock
 from penstock.core.errors import OptionError
 from penstock.durable import dead_roots
-from penstock.flow import AccountError, AnswerError, ModelError, Reply
+from penstock.flow import AccountError, AnswerError, ModelError, OpenAIChat, Reply
 from penstock.workflows import AskJob, RowFailedError, ask
 from penstock.workflows.rows.spending import Price, Spending
 
@@ -370,12 +371,18 @@ async def test_rows_of_python_go_into_a_table_and_are_known_by_key(tmp_path):
     first = await ask(rows, "{t}", model=model, to=to, key="id")
     again = await ask([*rows, {"id": 3, "t": "c"}], "{t}", model=model, to=to, key="id", keep=True)
     assert (first.delivered, again.delivered, again.already_done, again.spent_before.requests) == (2, 1, 2, 2)
-    assert model.asked == ["a", "b", "c"]
+    assert sorted(model.asked) == ["a", "b", "c"]
     assert stored(tmp_path / "o.db")[2] == {"id": 3, "answer": "C", "t": "c"}
 
 
 def shout(t):
     return f"{t}!"
+
+
+async def test_an_answer_does_not_change_the_key_of_its_row(tmp_path):
+    model = Scripted(lambda _: '{"id": 7, "n": 1}')
+    await ask([{"id": 1}], "{id}", model=model, to=str(tmp_path / "o.db"), key="id", schema={"type": "object"})
+    assert stored(tmp_path / "o.db") == [{"id": 1, "n": 1}]
 
 
 async def test_a_changed_prompt_is_other_code_and_kept_answers_are_not_paid_again(tmp_path):
@@ -406,6 +413,14 @@ async def test_tokens_are_charged_before_and_put_right_after():
     await job.answers()
     assert job.spent == Spending(3, 0, 30, 15)
     assert job._tokens.n == 60_000
+
+
+def test_a_model_with_limits_of_its_own_is_refused():
+    limits = {"requests": penstock.RateLimit(5, 60)}
+    with pytest.raises(OptionError, match="model must have no limits of its own here"):
+        AskJob(["a"], "{value}", model=OpenAIChat("m", limits=limits))
+    with pytest.raises(OptionError, match="base_url is for a model that is named"):
+        AskJob(["a"], "{value}", model=Scripted(str), base_url="http://127.0.0.1")
 
 
 def test_prices():

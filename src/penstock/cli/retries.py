@@ -12,7 +12,10 @@ from penstock.core.log import LOG
 _EVERY: Final = 1.0
 """Seconds between two lines, at least: several requests are under way at once."""
 
-_ABOUT: Final = "stage 'request': "
+_ABOUT: Final = "stage 'request': ", "stage 'ask': "
+
+_BREAKER: Final = "Breaker("
+"""How messages of a breaker begin: that it is open, that it is closed."""
 
 
 @contextmanager
@@ -36,6 +39,9 @@ class _Retries(logging.Handler):
     @override
     def emit(self, record: logging.LogRecord) -> None:
         message = record.getMessage()
-        if message.startswith(_ABOUT) and monotonic() - self._last >= _EVERY:
+        about = next((stage for stage in _ABOUT if message.startswith(stage)), None)
+        if about is None and not message.startswith(_BREAKER):
+            return
+        if monotonic() - self._last >= _EVERY:
             self._last = monotonic()
-            complain(message.removeprefix(_ABOUT))
+            complain(message.removeprefix(about or ""))

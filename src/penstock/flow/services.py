@@ -115,9 +115,9 @@ class Service(Model):
         return self._model
 
     def following(self, limits: ServiceLimits) -> Self:
-        """Return the same model with these limits, unless it has some."""
+        """Return the same model with these limits; raise `OptionError` if it has some."""
         if self._following.has_any:
-            return self
+            raise OptionError(f"model must have no limits of its own here, got {self!r} with some: say rate and tokens")
         other = copy(self)
         other._following = FollowedLimits(limits, self.limit_headers)  # noqa: SLF001 -- it is one of these
         return other

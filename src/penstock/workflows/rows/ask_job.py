@@ -57,9 +57,9 @@ _REFUSED: Final = 400
 _BUSY_WAIT: Final = 2.0
 """Seconds for which all stay away from a service that has too much to do and does not say how long."""
 
-_ANY_REQUESTS: Final = 1e6
-_ANY_TOKENS: Final = 1e9
-"""A minute, where nobody has said how many there may be: until the service says it."""
+_ANY_REQUESTS: Final = 1e9
+_ANY_TOKENS: Final = 1e13
+"""A minute, where nobody has said how many there may be, until the service says it: so many that no start waits."""
 
 _UNITS: Final = {"s": 1.0, "sec": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86_400.0}
 
@@ -268,6 +268,7 @@ class AskJob(RowJob):
         self._check_budgets()
         self.spent: Spending = Spending()
         self.spent_before: Spending = Spending()
+        self._total = Spending()
         self.ended_by: EndedBy | None = None
         self._asked = self._refused = 0
         self._answered = False
@@ -468,8 +469,9 @@ class AskJob(RowJob):
         if not used.unknown:
             self._tokens.settle(charged, used.tokens)
         self.spent += used
+        self._total += used
         if self._run is not None:
-            self._run.note.write((self.spent_before + self.spent).as_note())
+            self._run.note.write(self._total.as_note())
             self._look_at_budgets()
             if self._is_closed and not self._asked:
                 self._abort_soon()
@@ -478,7 +480,7 @@ class AskJob(RowJob):
 
     @override
     def _begin(self, run: DurableRun) -> None:
-        self.spent_before = Spending.of_note(run.note.read())
+        self.spent_before = self._total = Spending.of_note(run.note.read())
         self._look_at_budgets()
 
     async def _prepare(self) -> None:
@@ -513,7 +515,7 @@ class AskJob(RowJob):
         self._close()
 
     def _look_at_budgets(self) -> None:
-        spent = self.spent_before + self.spent
+        spent = self._total
         if self.max_tokens is not None and spent.tokens >= self.max_tokens:
             self._end("max_tokens")
         if self.max_cost is not None and self._price is not None and self._price.of_spending(spent) >= self.max_cost:
@@ -612,7 +614,8 @@ class _AnswerOfRow:
         answer = await job.answer(row)
         if job.to is None:
             return answer
-        return made_row(row, _plain(answer), key=job.key, keep=job.keep, column="answer")
+        made = made_row(row, _plain(answer), key=job.key, keep=job.keep, column="answer")
+        return made if job.key is None or not isinstance(row, dict) else made | {job.key: row[job.key]}
 
 
 class _Numbered:

@@ -1,7 +1,8 @@
 """What requests to a model have cost: counted, estimated before they are made, and priced."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
+from operator import attrgetter
 from typing import Any, Final, Self, cast
 
 from penstock.core import validate
@@ -45,8 +46,7 @@ class Spending:
     estimated_output: int = 0
 
     def __add__(self, other: "Spending") -> "Spending":
-        sums = {each.name: _sum(getattr(self, each.name), getattr(other, each.name)) for each in fields(self)}
-        return Spending(**cast("dict[str, Any]", sums))
+        return Spending(*map(cast("Any", _sum), _values(self), _values(other)))
 
     @property
     def tokens(self) -> int:
@@ -56,16 +56,19 @@ class Spending:
 
     def as_note(self) -> dict[str, int | None]:
         """Return what a journal keeps."""
-        return {each.name: getattr(self, each.name) for each in fields(self)}
+        return dict(zip(_NAMES, _values(self), strict=True))
 
     @classmethod
     def of_note(cls, note: object) -> Self:
         """Return what a journal has kept; nothing, if it is no such thing."""
         if not isinstance(note, Mapping):
             return cls()
-        known = {each.name for each in fields(cls)}
         kept = cast("Mapping[str, Any]", note).items()
-        return cls(**{name: value for name, value in kept if name in known and type(value) is int})
+        return cls(**{name: value for name, value in kept if name in _NAMES and type(value) is int})
+
+
+_NAMES: Final = tuple(each.name for each in fields(Spending))
+_values: Final = cast("Callable[[Spending], tuple[int | None, ...]]", attrgetter(*_NAMES))
 
 
 def _sum(one: int | None, other: int | None) -> int | None:
