@@ -6,7 +6,9 @@ with `id` and `prompt`), leaves its answers in the directory `place`, and return
 """
 
 import asyncio
+import contextlib
 import json
+import os
 import sqlite3
 import sys
 import time
@@ -43,50 +45,31 @@ def rows_of(job: Job) -> Iterator[dict[str, Any]]:
 
 
 async def by_penstock(job: Job) -> int:
-    """The pieces: the model and its limits, a retry that pauses them, a durable run into a table."""
-    import os  # noqa: PLC0415 -- each peer imports its own
-
-    import penstock  # noqa: PLC0415
-    from penstock.flow import ModelError, OpenAIChat  # noqa: PLC0415
-    from penstock.flow.models import transient  # noqa: PLC0415
-
-    def estimate(row: dict[str, Any]) -> int:
-        return tokens_of(row["prompt"]) + MAX_TOKENS
+    """As `penstock prompt "{prompt}" --over rows.jsonl --to answers.db --model openai:m` with its options."""
+    from penstock.flow import OpenAIChat  # noqa: PLC0415 -- each peer imports its own
+    from penstock.workflows import ask  # noqa: PLC0415 -- as above
 
     os.environ["OPENAI_API_KEY"] = KEY
-    requests = penstock.RateLimit(REQUESTS, 60, burst=REQUESTS / 240)
-    tokens = penstock.RateLimit(TOKENS, 60, burst=TOKENS / 240, cost=estimate)
-    limits = {"requests": requests, "tokens": tokens}
-    model = OpenAIChat("m", base_url=job.url, stream=False, limits=limits)
-    await model.load()
-    retry = penstock.Retry(on=lambda error: transient(error) or isinstance(error, TimeoutError), attempts=ATTEMPTS)
-    counted = 0
-
-    async def ask(row: dict[str, Any]) -> dict[str, Any]:
-        nonlocal counted
-        reply = None
-        try:
-            reply = await model.ask(row["prompt"], max_tokens=MAX_TOKENS)
-        except ModelError as error:
-            reply = error.reply
-            raise
-        finally:
-            used = (reply.input_tokens or 0) + (reply.output_tokens or 0) if reply else 0
-            tokens.settle(estimate(row), used)
-            counted += used
-        return {"row": row["id"], "answer": reply.text}
-
-    rows = penstock.jsonl(str(job.rows), key="id")
-    answers = rows.map(ask, concurrency=CONCURRENCY, limit=[requests, tokens], retry=retry, timeout=TIMEOUT)
-    await answers.to(penstock.SqliteTable(str(job.place / "answers.db"), "answers"), run="ask")
-    return counted
+    report = await ask(
+        job.rows,
+        "{prompt}",
+        to=str(job.place / "answers.db"),
+        model=OpenAIChat("m", base_url=job.url, stream=False),
+        key="id",
+        concurrency=CONCURRENCY,
+        retry=ATTEMPTS,
+        timeout=TIMEOUT,
+        rate=f"{REQUESTS}/min",
+        tokens=f"{TOKENS}/min",
+        max_answer=MAX_TOKENS,
+    )
+    return report.spent.tokens
 
 
 def penstock_answers(place: Path) -> Iterator[tuple[int, str]]:
     if (place / "answers.db").exists():
-        with sqlite3.connect(f"file:{place / 'answers.db'}?mode=ro", uri=True) as database:
-            yield from database.execute("SELECT row, answer FROM answers")
-        database.close()
+        with contextlib.closing(sqlite3.connect(f"file:{place / 'answers.db'}?mode=ro", uri=True)) as database:
+            yield from database.execute("SELECT id, answer FROM rows")
 
 
 # async-batch-llm, as its README has it for production, with its limits, its estimator and its checkpoints

@@ -9,6 +9,7 @@ import apsw
 import pytest
 
 import penstock
+from penstock import OptionError
 from penstock.durable.store_errors import StoreError
 from penstock.sinks.table import SqliteTable
 
@@ -60,6 +61,17 @@ async def test_items_are_rows_as_dicts_with_their_values_as_they_are(users):
         {"id": 4, "name": b"\x00\xff"},
         {"id": 5, "name": "007"},
     ]
+
+
+async def test_a_table_of_a_run_gives_the_rows_as_they_were_stored(users, table, tmp_path):
+    """Without the column that says which root they came from: it is none of theirs, and no row can have it."""
+    await copy(penstock.rows(users, USERS, key="id"), table)
+    stored = penstock.rows(tmp_path / "out.db", "SELECT * FROM users ORDER BY id", key="id")
+    assert [[*row] for row in await stored.to_list()] == [["id", "name"]] * 5
+    report = await stored.to(SqliteTable(tmp_path / "again.db", "users"), run="again")
+    assert report.rows == 5
+    with pytest.raises(OptionError, match="key must name a column of the query, got 'penstock_root': it has id, name"):
+        await penstock.rows(tmp_path / "out.db", "SELECT * FROM users", key="penstock_root").to_list()
 
 
 async def test_no_value_is_made_another_one_on_its_way(database):

@@ -16,6 +16,9 @@ from penstock.streams import Stream
 if TYPE_CHECKING:
     from penstock.durable.postgres.postgres_connection import Address
 
+HIDDEN: Final = frozenset({"penstock_root", "penstock_row"})
+"""Columns that sinks add to their tables: they say nothing of a row, and `SELECT *` has them."""
+
 _AT_ONCE: Final = 2_000
 """Rows that the server sends together."""
 
@@ -29,7 +32,8 @@ def postgres_rows(dsn: str, sql: str, *, key: str, version: str | None = None) -
 
     Args:
         dsn: a connection string of libpq; its password is in no message.
-        sql: a query; each of its columns needs a name of its own.
+        sql: a query; each of its columns needs a name of its own. The columns `penstock_root` and `penstock_row` of our
+            own tables are left out.
         key: the column by which a row is known from run to run: text or integers, each once.
         version: the column that changes when the row does; default a digest of the whole row.
 
@@ -60,13 +64,12 @@ def _read(address: "Address", query: str, named: list[tuple[str, str]], _: Readi
     with closing(PostgresConnection(address, None)) as connection:
         for names, row in connection.query(query, _AT_ONCE):
             for option, column in named:
-                if column not in names:
-                    raise OptionError(
-                        f"{option} must name a column of the query, got {column!r}: it has {', '.join(names)}"
-                    )
+                if column in HIDDEN or column not in names:
+                    there = ", ".join(name for name in names if name not in HIDDEN)
+                    raise OptionError(f"{option} must name a column of the query, got {column!r}: it has {there}")
             if len(set(names)) < len(names):
                 raise OptionError(f"sql must give each column a name of its own, got {', '.join(names)}")
-            yield dict(zip(names, row, strict=True))
+            yield {name: value for name, value in zip(names, row, strict=True) if name not in HIDDEN}
 
 
 def _digest(row: dict[str, Any]) -> str:

@@ -17,7 +17,7 @@ from penstock.core.errors import OptionError, SourceError
 from penstock.durable.journals import SCHEMES
 from penstock.durable.ledger import Identity
 from penstock.sources.paths import key_of
-from penstock.sources.postgres_rows import postgres_rows
+from penstock.sources.postgres_rows import HIDDEN, postgres_rows
 from penstock.sources.read_ahead import Reading, read_ahead
 from penstock.streams import Stream
 
@@ -50,7 +50,8 @@ def rows(
     Args:
         database: the file; or a connection string, as `postgresql://user@host/name`: then the rows come from a cursor
             of the server, in a transaction that only reads, and `parameters` are not taken.
-        sql: a query; each of its columns needs a name of its own.
+        sql: a query; each of its columns needs a name of its own. The columns `penstock_root` and `penstock_row` of our
+            own tables are left out, so `SELECT *` gives the rows as they were stored.
         key: the column by which a row is known from run to run: text or integers, each once.
         version: the column that changes when the row does; default a digest of the whole row.
         parameters: values for `?` or `:name` in the query; they are not part of the identity of the source.
@@ -104,10 +105,13 @@ class _Query:
             columns = ", ".join(f"c{number}" for number in range(len(names)))
             connection.execute(f"CREATE TEMP TABLE penstock_rows ({columns})")
             connection.execute(f"INSERT INTO temp.penstock_rows {self.sql}", self.parameters)
-            found, number = connection.execute("SELECT * FROM temp.penstock_rows ORDER BY rowid"), 0
+            shown = [place for place, name in enumerate(names) if name not in HIDDEN]
+            chosen = ", ".join(f"c{place}" for place in shown)
+            given = [names[place] for place in shown]
+            found, number = connection.execute(f"SELECT {chosen} FROM temp.penstock_rows ORDER BY rowid"), 0  # noqa: S608 -- numbers
             try:
                 for number, row in enumerate(found, 1):  # noqa: B007 -- for the error
-                    yield dict(zip(names, row, strict=True))
+                    yield dict(zip(given, row, strict=True))
             except TextError as error:
                 raise self._no_text(connection, names, number + 1) from error
 
@@ -133,10 +137,11 @@ class _Query:
         names = [name for name, _ in found.description]
         if found.query_remaining or not names:
             raise OptionError(f"sql must be one query, got {self.sql!r}")
+        there = [name for name in names if name not in HIDDEN]
         for option, column in (("key", self.key), ("version", self.version)):
-            if column is not None and column not in names:
+            if column is not None and column not in there:
                 raise OptionError(
-                    f"{option} must name a column of the query, got {column!r}: it has {', '.join(names)}"
+                    f"{option} must name a column of the query, got {column!r}: it has {', '.join(there)}"
                 )
         if twice := next((name for name in names if names.count(name) > 1), None):
             raise OptionError(f"sql must give each column a name of its own, got {twice!r} twice")

@@ -323,7 +323,11 @@ class AskJob(RowJob):
         """Return the limits of requests and of tokens, which follow what the service says."""
         requests = (_ANY_REQUESTS, 60.0) if self.rate is None else number_and_time(self.rate, "rate", "requests")
         tokens = (_ANY_TOKENS, 60.0) if self.tokens is None else number_and_time(self.tokens, "tokens", "tokens")
-        return RateLimit(*requests, name="requests"), RateLimit(*tokens, name="tokens", cost=self._charge)
+        several = 4 * (self.max_answer + 1)  # requests that may start in one pass of a busy loop, whatever the limit
+        return (
+            RateLimit(*requests, burst=_burst(requests, 4), name="requests"),
+            RateLimit(*tokens, burst=_burst(tokens, several), name="tokens", cost=self._charge),
+        )
 
     def _check_budgets(self) -> None:
         if self.max_cost is not None:
@@ -639,6 +643,12 @@ def _plain(answer: Any) -> Any:
 
 def _may_do_better(error: Exception) -> bool:
     return transient(error) or isinstance(error, AttemptTimeout)
+
+
+def _burst(limit: tuple[float, float], least: float) -> float:
+    """Return what a quarter of a second brings, or a little where that is not known."""
+    n, seconds = limit
+    return least if n in {_ANY_REQUESTS, _ANY_TOKENS} else max(1.0, min(n / seconds / 4, n))
 
 
 def _wait(error: Exception) -> float | None:
