@@ -27,13 +27,15 @@ pytestmark = [
 
 ROOT = Path(__file__).parent.parent.parent
 MARK = "PENSTOCK_TEST_MARK"
+QUICK = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_gcs_rpc_server_reconnect_timeout_s": "2"}
+"""Helpers of a Ray that is gone look for it for so long, a minute without: they are nothing of ours."""
 
 
 def until(holds):
     ends = time.monotonic() + 120
     while not holds():
         assert time.monotonic() < ends
-        time.sleep(0.01)  # for other processes
+        time.sleep(0.05)  # for other processes
 
 
 def marked(mark):
@@ -58,7 +60,7 @@ class Lives:
         return subprocess.Popen(
             self.command,
             cwd=ROOT,
-            env={**os.environ, MARK: self.mark, "RAY_USAGE_STATS_ENABLED": "0"},
+            env={**os.environ, MARK: self.mark, **QUICK},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
