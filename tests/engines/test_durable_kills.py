@@ -52,13 +52,13 @@ class Lives:
     """The lives of one durable run, and all processes that they start."""
 
     def __init__(self, engine, folder):
-        self.command = [sys.executable, "-m", "tests.engines.durable_program", engine, str(folder)]
+        self.engine = engine
         self.folder = folder
         self.mark = uuid.uuid4().hex
 
-    def begin(self):
+    def begin(self, engine=""):
         return subprocess.Popen(
-            self.command,
+            [sys.executable, "-m", "tests.engines.durable_program", engine or self.engine, str(self.folder)],
             cwd=ROOT,
             env={**os.environ, MARK: self.mark, **QUICK},
             stdout=subprocess.PIPE,
@@ -99,8 +99,8 @@ def lives(tmp_path):
         each.end()
 
 
-def kill_and_go_on(lives, *, is_free=lambda: True, has_workers=True):
-    """Kill a worker in its call, then the driver; the next life does the rest, once."""
+def kill_and_go_on(lives, *, is_free=lambda: True, has_workers=True, goes_on_with=""):
+    """Kill a worker in its call, then the driver; the next life does the rest, once, also on another engine."""
     first = lives.begin()
     try:
         until(lambda: lives.worker() or first.poll() is not None)
@@ -121,7 +121,7 @@ def kill_and_go_on(lives, *, is_free=lambda: True, has_workers=True):
     before = len(lives.rows())
     assert HELD not in lives.rows()
     (lives.folder / "go").touch()
-    second = lives.begin()
+    second = lives.begin(goes_on_with)
     out, err = second.communicate(timeout=120)
     assert (second.returncode, out.split()[-1:]) == (0, [str(ITEMS)]), err
     assert before < ITEMS
@@ -145,9 +145,9 @@ def test_processes(lives):
 
 @pytest.mark.parametrize("where", ["ray", "dask"])
 def test_a_local_cluster(lives, where):
-    """It ends with its driver, though nobody has told it to."""
+    """It ends with its driver, though nobody has told it to; to start another one would take long."""
     needs({"ray": "ray", "dask": "distributed"}[where])
-    kill_and_go_on(lives(where))
+    kill_and_go_on(lives(where), goes_on_with="process")
 
 
 @contextmanager
