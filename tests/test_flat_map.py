@@ -10,7 +10,7 @@ import penstock
 from penstock.core.fan_out import FanOut
 from penstock.core.plan import Plan
 from penstock.core.source import SourceSpec
-from penstock.run import Run
+from penstock.run import Run, read_to_end
 from penstock.testing import Gauge, Scripted
 
 grid = pytest.mark.grid
@@ -613,3 +613,56 @@ async def test_unordered_inputs_share_within_two_to_one(kinds, buffer):
         given = "".join([await anext(items) for _ in range(300)])
     shares = given[60:].count("a"), given[60:].count("b")
     assert max(shares) <= 2 * min(shares)
+
+
+def counts(books):
+    return books.taken, books.delivered, books.dropped, books.failed, books.in_flight, books.buffered
+
+
+async def test_a_reader_of_all_gets_outputs_as_they_are_made():
+    """P1, P3, P5: beside `to_list`, which takes outputs where they are made, a loop, which is woken for each."""
+
+    async def outputs(number):
+        for output in range(number % 4):
+            if output == number % 3:
+                await asyncio.sleep(number % 2)
+            yield (number, output)
+        if number % 5 == 4:
+            raise ValueError(number)
+
+    def several(number):
+        return [(number, output) for output in range(number % 3)]
+
+    def lazily(number):
+        return iter(several(number))
+
+    for work in (outputs, several, lazily, lambda number: outputs(number) if number % 2 else several(number)):
+        for options in ({}, {"concurrency": 3}, {"concurrency": 3, "buffer": 2}, {"concurrency": 4, "timeout": 9}):
+            for on_error in ("skip", "return"):
+                built = penstock.stream(range(24)).flat_map(work, on_error=on_error, name="it", **options)
+                async with built.open() as run:
+                    one_by_one = [output async for output in run]
+                    books = run.stats()["it"]
+                async with built._to_the_end() as run:
+                    together = []
+                    await read_to_end(run, together.append)
+                    assert counts(run.stats()["it"]) == counts(books)
+                assert [repr(output) for output in together] == [repr(output) for output in one_by_one]
+                assert books.in_flight == 0
+
+
+async def test_a_failure_ends_a_reader_of_all_where_it_is():
+    """P5: outputs before it have come, those behind it have not."""
+    given = []
+
+    async def outputs(number):
+        yield (number, 0)
+        await asyncio.sleep(number)
+        if number == 2:
+            raise ValueError(number)
+        yield (number, 1)
+
+    with pytest.raises(ValueError, match="2"):
+        async with penstock.stream(range(9)).flat_map(outputs, concurrency=4, buffer=4)._to_the_end() as run:
+            await read_to_end(run, given.append)
+    assert given == [(0, 0), (0, 1), (1, 0), (1, 1), (2, 0)]

@@ -151,6 +151,8 @@ class Run[T](AsyncIterator[T]):
     async def _read_to_end(self, keep: Callable[[Any], object]) -> None:
         """Do what `__anext__` does, to the end: an item that is there at once costs no coroutine, and most no pull."""
         room = self._room
+        if self._stage is not None:
+            self._stage.give_to(keep)
         while True:
             try:
                 item: Any = (self._pull or self._begin_reading())(room)

@@ -7,8 +7,8 @@ answer at once".
 """
 
 import enum
-from collections.abc import Collection, Iterable, Sequence
-from typing import Final, Literal, override
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Any, Final, Literal, override
 
 from penstock.core.scope import Member, Scope
 from penstock.core.stats import StageStats
@@ -59,6 +59,12 @@ class Stage[T](Member):
     def ready_items(self, room: int) -> Iterable[T]:  # noqa: ARG002 -- for those that have some
         """Give up to `room` items that are there, as `pull` would, where this is quicker; giving none means nothing."""
         return ()
+
+    def give_to(self, keep: Callable[[Any], object]) -> None:
+        """Give what comes to `keep`, a function of penstock's own, instead of to a pull, wherever that is quicker.
+
+        For a reader that takes all: it keeps what a pull returns at once, and pulls again.
+        """
 
     def waiting(self) -> Sequence[T]:
         """Return results that wait and are next, where a stage knows them; they go on to wait until `hand_on`."""
