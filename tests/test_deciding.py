@@ -179,3 +179,24 @@ def test_functools_wraps_is_no_matter():
         return await stream([0, 5]).take_while(wrapper).to_list()
 
     assert asyncio.run(main()) == [0]
+
+
+async def test_who_takes_many_items_at_once_sees_no_marker_of_the_end():
+    """P6: a stage with many places, a batch, a list and a plain loop take what is there together."""
+
+    async def waits(item):
+        await asyncio.sleep(0)
+        return item
+
+    def below(number):
+        return number < 8
+
+    for built in (stream(range(20)).take_while(below), stream(range(20)).map(waits, concurrency=3).take_while(below)):
+        assert await built.to_list() == list(range(8))
+        assert await built.map(waits, concurrency=5).to_list() == list(range(8))
+        assert await built.batch(3).flatten().to_list() == list(range(8))
+
+
+def test_a_plain_loop_sees_no_marker_of_the_end():
+    with stream(range(20)).take_while(lambda number: number < 8).sync() as items:
+        assert list(items) == list(range(8))

@@ -1,6 +1,5 @@
 """The window of a stage with `buffer_bytes=`: it starts nothing while results of so many bytes wait."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, override
 
@@ -20,6 +19,9 @@ class BudgetedWindow[T, U](Window[T, U]):
 
     __slots__ = ("_arrived", "_budget", "_bytes", "_peak_bytes", "_sizes")
 
+    has_ready_items = False
+    only_by_pull = True
+
     def __init__(self, scope: Scope, upstream: Stage[T], plan: Plan[T, U]) -> None:
         super().__init__(scope, upstream, plan)
         assert plan.budget is not None
@@ -35,17 +37,6 @@ class BudgetedWindow[T, U](Window[T, U]):
         if value is not PENDING and value is not END:
             self._bytes -= self._sizes.pop(self._order.head - 1)
         return value
-
-    @override
-    def ready_items(self, room: int) -> Iterator[U]:
-        return iter(())  # each pull gives back the bytes of its result
-
-    @override
-    def hand_on(self, count: int) -> None:
-        head = self._order.head
-        super().hand_on(count)
-        for index in range(head, self._order.head):
-            self._bytes -= self._sizes.pop(index)
 
     @override
     def _room(self) -> int:

@@ -179,6 +179,9 @@ class Window[T, U](Caller[T, U]):
 
     has_ready_items = True
 
+    only_by_pull = False
+    """Whether results are handed on in no other way, as `pull` does more with them."""
+
     __slots__ = ("_errands", "_order", "_results", "measured_work", "work")
 
     def __init__(self, scope: Scope, upstream: Stage[T], plan: Plan[T, U]) -> None:
@@ -236,7 +239,7 @@ class Window[T, U](Caller[T, U]):
     @override
     def ready_items(self, room: int) -> Iterator[U]:
         """Hand on results that wait, in order, while the turn lasts: a third of the time that a pull takes for each."""
-        if self.in_band:
+        if self.in_band or self.only_by_pull:
             return
         order, results, scope = self._order, self._results, self.scope
         for _ in range(room):
@@ -250,7 +253,7 @@ class Window[T, U](Caller[T, U]):
 
     @override
     def waiting(self) -> Sequence[U]:
-        return self._order.next_ones()
+        return () if self.only_by_pull else self._order.next_ones()
 
     @override
     def hand_on(self, count: int) -> None:

@@ -55,6 +55,9 @@ class Deciding[T](Window[T, T]):
 
     __slots__ = ("_wanted",)
 
+    has_ready_items = False
+    only_by_pull = True
+
     def __init__(self, scope: Scope, upstream: Stage[T], plan: Plan[T, T]) -> None:
         super().__init__(scope, upstream, plan)
         self._wanted = False
