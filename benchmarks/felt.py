@@ -14,16 +14,19 @@ import sys
 import sysconfig
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import streamable
 from aims import Aim, print_aims
 from peers import PEERS
 from timing import Case, aligned, busyness, interleave, machine
 from workloads import WORKLOADS
+
+from penstock import Stream, stream
 
 OURS = "penstock"
 LEFT_OUT = ("test", "tests", "idle_test", "site-packages", "dist-packages")
@@ -78,6 +81,102 @@ def threads(share: int) -> Iterator[Line]:
         yield Line(name, 10_000 // share, runs, times=1.2, of="ThreadPoolExecutor.map")
 
 
+# One place, scripts, outputs of generators
+
+
+async def at_once(number):
+    return number
+
+
+async def passes(number):
+    await asyncio.sleep(0)
+    return number
+
+
+async def waits(number):
+    await asyncio.sleep(0.001)
+    return number
+
+
+def same(number):
+    return number
+
+
+async def ten(number):
+    for output in range(10):
+        yield number + output
+
+
+def reading(make: Callable[[int], AsyncIterable[int]]) -> Callable[[int], int]:
+    """Count what an `async for` gets."""
+
+    async def read(items: int) -> int:
+        seen = 0
+        async for _ in make(items):
+            seen += 1
+        return seen
+
+    return lambda items: asyncio.run(read(items))
+
+
+def listing(make: Callable[[int], Stream[int]]) -> Callable[[int], int]:
+    return lambda items: len(asyncio.run(make(items).to_list()))
+
+
+async def one_by_one(call: Callable[[int], Awaitable[int]], items: int):
+    """Do what a loop without a library does."""
+    for number in range(items):
+        yield await call(number)
+
+
+def one_place(share: int) -> Iterator[Line]:
+    plain = {
+        OURS: listing(lambda n: stream(range(n)).map(same)),
+        "penstock, async for": reading(lambda n: stream(range(n)).map(same)),
+        "streamable": reading(lambda n: streamable.stream(range(n)).map(same)),
+        "a loop": lambda n: len([same(number) for number in range(n)]),
+    }
+    yield Line("map(def), one place", 20_000 // share, plain)
+    sifted = {
+        OURS: listing(lambda n: stream(range(n)).filter(lambda _: True)),
+        "penstock, async for": reading(lambda n: stream(range(n)).filter(lambda _: True)),
+        "streamable": reading(lambda n: streamable.stream(range(n)).filter(lambda _: True)),
+    }
+    yield Line("filter(lambda), one place", 20_000 // share, sifted)
+    for name, call in (("at once", at_once), ("sleep(0)", passes)):
+        runs = {
+            OURS: listing(lambda n, c=call: stream(range(n)).map(c)),
+            "penstock, async for": reading(lambda n, c=call: stream(range(n)).map(c)),
+            "streamable": reading(lambda n, c=call: streamable.stream(range(n)).map(c)),
+            "a loop": reading(partial(one_by_one, call)),
+        }
+        yield Line(f"async, {name}, one place", 20_000 // share, runs)
+
+
+def in_script(call: Callable[[int], Awaitable[int]], items: int) -> int:
+    with stream(range(items)).map(call, concurrency=100).sync() as results:
+        return sum(1 for _ in results)
+
+
+def script_of_streamable(call: Callable[[int], Awaitable[int]], items: int) -> int:
+    return sum(1 for _ in streamable.stream(range(items)).map(call, concurrency=100))
+
+
+def scripts(share: int) -> Iterator[Line]:
+    for name, call, most in (("at once", at_once, 5), ("1 ms", waits, 20)):
+        runs = {OURS: partial(in_script, call), "streamable": partial(script_of_streamable, call)}
+        yield Line(f"sync(), {name}, 100 places", 20_000 // share, runs, most=most)
+
+
+def outputs(share: int) -> Iterator[Line]:
+    runs = {
+        OURS: listing(lambda n: stream(range(n // 10)).flat_map(ten)),
+        "penstock, async for": reading(lambda n: stream(range(n // 10)).flat_map(ten)),
+        "streamable": reading(lambda n: streamable.stream(range(n // 10)).map(ten).flatten()),
+    }
+    yield Line("flat_map of an async generator", 20_000 // share, runs, most=5)
+
+
 # The demo
 
 
@@ -101,7 +200,7 @@ def demo(_: int) -> Iterator[Line]:
     )
 
 
-LINES = {"threads": threads, "demo": demo}
+LINES = {"threads": threads, "one": one_place, "sync": scripts, "flat_map": outputs, "demo": demo}
 
 
 def of_children(run: Callable[[int], int], items: int, clock: str) -> tuple[float, int]:
