@@ -276,9 +276,9 @@ class AskJob(RowJob):
         self._left: int | None = None
         self.on_error = self.on_error or ("raise" if self.to is None else "collect")
         validate.one_of("on_error", self.on_error, ON_ERROR)
-        self.rows = self._open_rows()
-        self.stream = self._stream()
-        self.sink = None if self.to is None else open_out(self.to, table=self.table)
+        self.rows: Stream[Any] = self._open_rows()
+        self.stream: Stream[Any] = self._stream()
+        self.sink: Any = None if self.to is None else open_out(self.to, table=self.table)
 
     # What is asked, of whom
 
@@ -619,7 +619,9 @@ class _AnswerOfRow:
         if job.to is None:
             return answer
         made = made_row(row, _plain(answer), key=job.key, keep=job.keep, column="answer")
-        return made if job.key is None or not isinstance(row, dict) else made | {job.key: row[job.key]}
+        if job.key is None or not isinstance(row, dict):
+            return made
+        return made | {job.key: cast("dict[str, Any]", row)[job.key]}
 
 
 class _Numbered:

@@ -105,9 +105,9 @@ class MapJob(RowJob):
         self._fn = found_function(self.function) if isinstance(self.function, str) else self.function
         validate.function("function", self._fn)
         validate.one_of("on_error", self.on_error, ON_ERROR)
-        self.name = self.function if isinstance(self.function, str) else name_of(self._fn)
+        self.name: str = self.function if isinstance(self.function, str) else name_of(self._fn)
         self._work = rows_by(self._fn, key=self.key, keep=self.keep)
-        self.rows = open_rows(
+        self.rows: Stream[Any] = open_rows(
             self.over,
             key=self.key,
             query=self.query,
@@ -115,8 +115,8 @@ class MapJob(RowJob):
             texts=Arguments(self._fn).wants("text"),
             on_error=self.on_error,
         )
-        self.stream = self._stream()
-        self.sink = open_out(self.to, table=self.table)
+        self.stream: Stream[Any] = self._stream()
+        self.sink: Any = open_out(self.to, table=self.table)
 
     def _stream(self) -> Stream[Any]:
         options: dict[str, Any] = {"name": "call", "on_error": self.on_error, "memo": self.memo}
