@@ -9,6 +9,8 @@ cases, and a row of `LINES`.
 import argparse
 import asyncio
 import os
+import random
+import string
 import subprocess
 import sys
 import sysconfig
@@ -200,7 +202,48 @@ def demo(_: int) -> Iterator[Line]:
     )
 
 
-LINES = {"threads": threads, "one": one_place, "sync": scripts, "flat_map": outputs, "demo": demo}
+# Search
+
+CHUNKS = 100_000
+OF_A_FILE = 100
+
+
+def written(place: Path, chunks: int) -> Path:
+    """An index of so many chunks of random words, made in a process of its own."""
+    pick = random.Random(1)
+    words = ["".join(pick.choices(string.ascii_lowercase, k=pick.randint(3, 9))) for _ in range(5_000)]
+    (place / "files").mkdir()
+    for number in range(chunks // OF_A_FILE):
+        parts = (f"# Part {part}\n\n{' '.join(pick.choices(words, k=130))}" for part in range(OF_A_FILE))
+        (place / "files" / f"{number}.md").write_text("\n\n".join(parts))
+    penstock("embed", str(place / "files"), "--to", str(place / "index.db"))
+    return place / "index.db"
+
+
+def penstock(*arguments: str) -> int:
+    command = [sys.executable, "-m", "penstock", *arguments]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return 1
+
+
+def search(share: int) -> Iterator[Line]:
+    with tempfile.TemporaryDirectory() as place:
+        index = written(Path(place), CHUNKS // share)
+        runs = {
+            OURS: lambda _: penstock("search", str(index), "how do I compress bytes?"),
+            "penstock --version": lambda _: penstock("--version"),
+        }
+        yield Line(f"search in {CHUNKS // share:,} chunks", 1, runs, most=0.5, unit="s")
+
+
+LINES = {
+    "threads": threads,
+    "one": one_place,
+    "sync": scripts,
+    "flat_map": outputs,
+    "demo": demo,
+    "search": search,
+}
 
 
 def of_children(run: Callable[[int], int], items: int, clock: str) -> tuple[float, int]:

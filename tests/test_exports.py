@@ -90,3 +90,10 @@ def test_no_module_hides_a_name():
 def test_what_runs_give_has_public_names(name):
     assert name in penstock.__all__
     assert getattr(penstock, name).__name__ == name
+
+
+def test_a_search_loads_no_scheduler():
+    """Asyncio and the operators took longer to load than an index of 10,000 chunks to search."""
+    code = "import sys, penstock.cli.searching, penstock.workflows.documents.search; print(*sys.modules)"
+    printed = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    assert not {"asyncio", "penstock.core.scope", "penstock.ops.operator"} & set(printed.split())

@@ -4,7 +4,6 @@ Work that fails raises the user's own exception object; these are for everything
 """
 
 import inspect
-from asyncio import CancelledError
 from contextlib import suppress
 from traceback import walk_stack
 from typing import override
@@ -158,8 +157,6 @@ _CONVERTED_ARGS = {
 }
 """What Python writes when it turns one of these into a RuntimeError (PEP 479, PEP 525)."""
 
-_CONTROL_FLOW = (StopIteration, StopAsyncIteration, GeneratorExit, CancelledError)
-
 
 def as_failure(error: BaseException, whose: str = "the work function") -> BaseException:
     """Return the exception to raise for `error`, caught from work: itself, or a `WorkRaised` with it as cause.
@@ -173,7 +170,9 @@ def as_failure(error: BaseException, whose: str = "the work function") -> BaseEx
     while traceback is not None and traceback.tb_frame.f_globals.get("__name__", "").startswith("penstock."):
         traceback = traceback.tb_next
     error = error.with_traceback(traceback)
-    if isinstance(error, _CONTROL_FLOW):
+    from asyncio import CancelledError  # noqa: PLC0415 -- takes 30 ms to load, which a command without a loop is spared
+
+    if isinstance(error, StopIteration | StopAsyncIteration | GeneratorExit | CancelledError):
         raised = WorkRaised(f"{whose} raised {said(error)}")
         raised.__cause__ = error
         return raised

@@ -15,12 +15,14 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from penstock.core.errors import OptionError
 from penstock.durable.held import Held
 from penstock.durable.values import PackError, digest, type_name
-from penstock.ops.operator import Code, Operator
+
+if TYPE_CHECKING:  # who only reads an index runs no stage
+    from penstock.ops.operator import Code, Operator
 
 type OnChange = Literal["continue", "restart", "refuse"]
 """What becomes of roots that are done when the code has changed: they stay, are done again, or the run is refused."""
@@ -34,7 +36,7 @@ class StageCode:
     fingerprint: bytes
 
 
-def stage_code(operator: Operator) -> StageCode | None:
+def stage_code(operator: "Operator") -> StageCode | None:
     """Return the code of an operator, if it runs a function.
 
     Raises:
@@ -44,7 +46,7 @@ def stage_code(operator: Operator) -> StageCode | None:
     return None if operator.code is None else StageCode(operator.code.title, fingerprint(operator.name, operator.code))
 
 
-def fingerprint(operator: str, code: Code, *, whose: str = "stage") -> bytes:
+def fingerprint(operator: str, code: "Code", *, whose: str = "stage") -> bytes:
     """Return 16 bytes that differ when the results of the operator may differ; errors call it `whose`."""
     try:
         deps = digest(code.deps)
