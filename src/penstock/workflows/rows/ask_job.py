@@ -55,7 +55,7 @@ _REFUSED: Final = 400
 """The least status of a refusal."""
 
 _BUSY_WAIT: Final = 2.0
-"""Seconds for which all stay away from a service that has too much to do and does not say how long."""
+"""Seconds for which all stay away from a service that has refused a request by 429 and does not say how long."""
 
 _ANY_REQUESTS: Final = 1e9
 _ANY_TOKENS: Final = 1e13
@@ -654,9 +654,13 @@ def _burst(limit: tuple[float, float], least: float) -> float:
 
 
 def _wait(error: Exception) -> float | None:
-    """Return the seconds to wait after an error: what the service asks for; of one that has too much to do some."""
+    """Return the seconds that all wait after an error: what the service asks for; some after a 429 that does not say.
+
+    A 503 or 529 that does not say may be of one request: it waits by itself, and `Adaptive` makes fewer at once.
+    """
     asked = asked_wait(error)
-    return _BUSY_WAIT if asked is None and getattr(error, "status", None) in BUSY else asked
+    refused = getattr(error, "status", None) == HTTPStatus.TOO_MANY_REQUESTS
+    return _BUSY_WAIT if asked is None and refused else asked
 
 
 def _is_down(error: Exception) -> bool:
