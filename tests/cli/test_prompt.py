@@ -232,6 +232,15 @@ def test_a_service_that_refuses_every_row_ends_the_run(rows, penstock):
     assert (done.code, len(server.requests), len(dead_roots(str(rows / "b.db")))) == (3, 10, 9)
 
 
+def test_a_service_that_is_not_there_ends_the_run_and_sets_nothing_aside(rows, penstock):
+    """Trap: a wrong address had the run wait for ever, and set a row aside now and then."""
+    with ModelServer(then=lambda _: whole({"error": {}}, 500, more=["Retry-After: 0"])) as server:
+        done = penstock(*command(server))
+    assert (done.code, len(server.requests)) == (3, 5)
+    assert "the service does not answer: model 'm': 500" in done.err
+    assert dead_roots(str(rows / "out.db")) == []
+
+
 def test_a_key_that_is_missing_is_told_before_anything_is_opened(rows, penstock):
     done = penstock("prompt", "Say {n}", "--over", "r.jsonl", "--to", "out.db", "--model", "openai:m")
     assert done.code == 3

@@ -51,6 +51,9 @@ MOST: Final = 256
 REFUSALS: Final = 10
 """Rows that the service may refuse, before the first answer, until the run ends: it would refuse all."""
 
+SILENT: Final = 5
+"""Requests that may break, or find no service, before the first answer, until the run ends."""
+
 _REFUSED: Final = 400
 """The least status of a refusal."""
 
@@ -270,7 +273,7 @@ class AskJob(RowJob):
         self.spent_before: Spending = Spending()
         self._total = Spending()
         self.ended_by: EndedBy | None = None
-        self._asked = self._refused = 0
+        self._asked = self._refused = self._silent = 0
         self._answered = False
         self._is_closed = False
         self._left: int | None = None
@@ -375,7 +378,7 @@ class AskJob(RowJob):
 
     def _stream(self) -> Stream[Any]:
         limits = [self._requests, self._tokens]
-        down = Breaker(on=_is_down, name="service")
+        down = Breaker(on=_is_down, pause=10, most=120, name="service")
         retry = Retry(
             on=_may_do_better,
             attempts=self.retry,
@@ -431,9 +434,15 @@ class AskJob(RowJob):
         return answer
 
     def _refuse_all(self, error: ModelError) -> None:
-        """End the run where no row will do better: there is no such model, or nothing but refusals has come."""
+        """End the run where no row will do better: no such model, or nothing but refusals or silence has come."""
         status = error.status or 0
-        if self._answered or isinstance(error, FatalError) or error.transient or status < _REFUSED:
+        if self._answered or isinstance(error, FatalError):
+            return
+        if _is_down(error):
+            self._silent += 1
+            if self._silent == SILENT:
+                raise FatalError(f"the service does not answer: {error}") from error
+        if error.transient or status < _REFUSED:
             return
         self._refused += 1
         if status == HTTPStatus.NOT_FOUND or self._refused == REFUSALS:
