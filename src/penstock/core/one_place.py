@@ -21,8 +21,8 @@ _TURN_IS_OVER: Final[Any] = object()
 class OnePlace[T, U](Window[T, U]):
     """Runs one call at once, and holds its result until that is handed on (P1, P2, P3, P5, P7, P9).
 
-    Thousands of instructions an item, beside those of `Window` with one place: a plain function 5 and 36, a lambda as
-    a predicate 5 and 46, an async function that returns at once 12 and 41.
+    Microseconds of processor time an item, beside those of `Window` with one place: a plain function 1.2 and 3.6, a
+    lambda as a predicate 1.4 and 4.8, an async function that returns at once 1.8 and 4.2.
     """
 
     __slots__ = ("_must_look", "levels")
