@@ -33,6 +33,7 @@ from penstock.flow import (
 )
 from penstock.flow.prompts import Prompt
 from penstock.tasks import CancelToken
+from penstock.workflows import AskReport, ask
 
 
 @dataclass(frozen=True)
@@ -149,6 +150,8 @@ def programs_and_models() -> None:
 
 
 async def asking() -> None:
+    assert_type(await ask([{"a": 1}], "{a}", model=OpenAIChat("m"), schema=Outline), list[Any])
+    assert_type(await ask("rows.csv", "{a}", model="openai:m", to="out.db", max_cost=5, price=(1, 2)), AskReport)
     assert_type(await OpenAIChat("m").ask("Hi", system="Be brief", max_tokens=3), Reply)
 
 
