@@ -205,7 +205,7 @@ def report(counts: Sequence[int], ways: Sequence[str], rounds: int, clock: str) 
     print(f"# documents of {SIZE:,} bytes, {TEXTS} texts a call, which takes {slower} s more;")
     print(f"# medians of {rounds} runs; MiB are above those after {WARM_UP} documents; the last two: of batch\n")
     found: dict[tuple[str, int], Ran] = {}
-    lines = [
+    lines: list[tuple[str, ...]] = [
         ("documents", "", "MiB", "first row s", "seconds", "documents/s", "CPU ms a document", "throughput", "CPU")
     ]
     for way, count, ran in measured(counts, ways, rounds):
