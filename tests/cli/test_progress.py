@@ -19,7 +19,8 @@ async def test_plain_lines_name_what_each_stage_counts_and_how_many_files_are_un
     (docs / "new.md").write_text("# New\n\nA text.\n")
     job = EmbedJob(docs, tmp_path / "index.db")
     await job.run()
-    ProgressDisplay(asyncio.get_running_loop(), lambda: embed.stats_of(job), lambda: embed.unchanged_by(job)).close()
+    shown = embed.shown_of(job)
+    ProgressDisplay(asyncio.get_running_loop(), shown.stats, shown.note).close()
     line = capsys.readouterr().err.splitlines()[-1]
     assert line == ("0 s, 3 files unchanged: read files 1 (+0), embed chunks 1 (+0), store files 1 (+0); 0 failed")
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
 import typer
@@ -12,9 +12,8 @@ from penstock.cli.endings import told
 from penstock.cli.engine_option import OnEngine, engine_named
 from penstock.cli.failing import guarded
 from penstock.cli.printing import summary
-from penstock.cli.watching import Shown, watched
+from penstock.cli.watching import Shown, shown, watched
 from penstock.core.errors import PenstockError
-from penstock.core.stats import Stats
 
 if TYPE_CHECKING:
     from penstock.workflows import EmbedJob, EmbedReport
@@ -31,7 +30,7 @@ def run(paths: list[str], target: str, options: dict[str, Any], asked: Asked, *,
         if "engine" in options:
             options["engine"] = engine_named(options["engine"])
         job = EmbedJob(paths, target, **options, embedder=embedder(asked, target))
-        failure, stopped_by = asyncio.run(watched(OnEngine(job, options.get("engine")), _shown(job)))
+        failure, stopped_by = asyncio.run(watched(OnEngine(job, options.get("engine")), shown_of(job)))
         return told(
             job,
             failure,
@@ -62,19 +61,9 @@ def _is_of_a_file(failure: PenstockError) -> bool:
     return isinstance(failure, DocumentError | EmbedError) and not isinstance(failure, EmbedderUnavailableError)
 
 
-def _shown(job: "EmbedJob") -> Shown:
-    return Shown(lambda: stats_of(job), lambda: unchanged_by(job), "document", lambda: job.report().first_row_seconds)
-
-
-def stats_of(job: "EmbedJob") -> Stats:
-    """Return the stages of the job, each named with what it counts."""
-    report = job.report()
-    return Stats(tuple(replace(stage, name=_COUNTS[stage.name]) for stage in report.stages), report.seconds)
-
-
-def unchanged_by(job: "EmbedJob") -> str:
-    """Say how many files the index had already."""
-    return f"{job.report().unchanged:,} files unchanged"
+def shown_of(job: "EmbedJob") -> Shown:
+    """Return what a display shows of the job."""
+    return shown(job.report, _COUNTS, lambda: f"{job.report().unchanged:,} files unchanged", "document")
 
 
 def _print(report: "EmbedReport", *, pruned: bool, as_json: bool) -> None:

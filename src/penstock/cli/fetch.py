@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -12,9 +12,8 @@ import typer
 from penstock.cli.endings import told
 from penstock.cli.failing import guarded
 from penstock.cli.printing import fetched
-from penstock.cli.watching import Shown, watched
+from penstock.cli.watching import Shown, shown, watched
 from penstock.core.errors import OptionError
-from penstock.core.stats import Stats
 from penstock.workflows.secret import Secret
 
 if TYPE_CHECKING:
@@ -48,18 +47,11 @@ def _has_any(report: "FetchReport") -> bool:
 
 
 def _shown(job: "FetchJob") -> Shown:
-    return Shown(lambda: _stats_of(job), lambda: _note_of(job), "record", lambda: job.report().first_row_seconds)
+    def note() -> str:
+        report = job.report()
+        return f"{report.requests:,} requests, {report.not_modified:,} not modified"
 
-
-def _stats_of(job: "FetchJob") -> Stats:
-    """Return the stages of the job, each named with what it counts."""
-    report = job.report()
-    return Stats(tuple(replace(stage, name=_COUNTS[stage.name]) for stage in report.stages), report.seconds)
-
-
-def _note_of(job: "FetchJob") -> str:
-    report = job.report()
-    return f"{report.requests:,} requests, {report.not_modified:,} not modified"
+    return shown(job.report, _COUNTS, note, "record")
 
 
 def _parsed(headers: Iterable[Secret]) -> dict[str, Secret]:

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
 import typer
@@ -10,9 +10,8 @@ import typer
 from penstock.cli.endings import told
 from penstock.cli.failing import guarded
 from penstock.cli.printing import made_small
-from penstock.cli.watching import Shown, watched
+from penstock.cli.watching import Shown, shown, watched
 from penstock.core import validate
-from penstock.core.stats import Stats
 
 if TYPE_CHECKING:
     from penstock.workflows import ThumbnailJob, ThumbnailReport
@@ -47,17 +46,7 @@ def _has_any(report: "ThumbnailReport") -> bool:
 
 
 def _shown(job: "ThumbnailJob") -> Shown:
-    return Shown(lambda: _stats_of(job), lambda: _note_of(job), "picture", lambda: job.report().first_row_seconds)
-
-
-def _stats_of(job: "ThumbnailJob") -> Stats:
-    """Return the stages of the job, each named with what it counts."""
-    report = job.report()
-    return Stats(tuple(replace(stage, name=_COUNTS[stage.name]) for stage in report.stages), report.seconds)
-
-
-def _note_of(job: "ThumbnailJob") -> str:
-    return f"{job.report().unchanged:,} pictures unchanged"
+    return shown(job.report, _COUNTS, lambda: f"{job.report().unchanged:,} pictures unchanged", "picture")
 
 
 def _print(report: "ThumbnailReport", *, as_json: bool) -> None:

@@ -4,15 +4,18 @@ import asyncio
 import os
 import signal
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Final, NoReturn, Protocol
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final, NoReturn, Protocol
 
 from penstock.cli import retries
 from penstock.cli.failing import complain, ended_by
 from penstock.core.errors import PenstockError, UnstoppedWorkWarning
 from penstock.core.stats import Stats
 from penstock.progress import ProgressDisplay
+
+if TYPE_CHECKING:
+    from penstock.workflows import EmbedReport, FetchReport, ThumbnailReport
 
 _LOOK: Final = 0.05
 """Seconds between two looks at whether the first result is stored."""
@@ -45,6 +48,21 @@ class Shown:
     note: Callable[[], str]
     first: str
     first_row_seconds: Callable[[], float | None]
+
+
+def shown(
+    report: "Callable[[], EmbedReport | FetchReport | ThumbnailReport]",
+    counts: Mapping[str, str],
+    note: Callable[[], str],
+    first: str,
+) -> Shown:
+    """Return what a display shows of a job by its report; `counts` says what each stage counts."""
+
+    def stats() -> Stats:
+        now = report()
+        return Stats(tuple(replace(stage, name=counts[stage.name]) for stage in now.stages), now.seconds)
+
+    return Shown(stats, note, first, lambda: report().first_row_seconds)
 
 
 async def watched(job: Watched, shown: Shown) -> tuple[PenstockError | None, signal.Signals | None]:
