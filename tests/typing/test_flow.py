@@ -136,6 +136,7 @@ def programs_and_models() -> None:
     assert_type(prompt("p", "text", model=model, parse=str.splitlines), Prompt[object, list[str]])
     assert_type(prompt("p", write, model=model, parse=len), Prompt[str, int])
     assert_type(prompt("p", write, model=model, schema=Outline), Prompt[str, Outline])
+    assert_type(prompt("p", "Outline rivers.", model=model, schema=Outline), Prompt[object, Outline])
     assert_type(stream(["a"]).map(prompt("p", write, model=model, parse=len), concurrency=2), Stream[int])
     assert_type(stream([{"a": 1}]).map(prompt("p", template("{a}"), model=model)), Stream[str])
     assert_type(first.add(command("c", ["cat"], stdin=lambda text: text, env={"X": secret("X")})), Pipeline[str, str])
