@@ -5,10 +5,11 @@ from functools import partial
 from typing import Any
 
 from penstock.core.adaptive import Control
+from penstock.core.deadlines import timed
 from penstock.core.meter import Meter
 from penstock.core.plan import MISSING, AsyncFn, Gate, Plan
-from penstock.core.retry import retrying, timed
-from penstock.core.stage_limits import Aside, Hold, Limits, limited
+from penstock.core.retry import retrying
+from penstock.core.stage_limits import Aside, Hold, Limits, limited, limited_items
 
 
 def _nothing(_: object) -> None:
@@ -61,9 +62,10 @@ def composed[J, U](
     """
     once = attempt if control is None else control.watched(attempt)
     if (limits := plan.limits) is not None:
-        once = limited(
-            once, partial(hold, limits) if hold is not None else partial(Hold, limits, plan.name, meter, room=room)
-        )
+        if hold is None:
+            once = limited_items(once, limits, plan.name, meter, room)
+        else:
+            once = limited(once, partial(hold, limits))
     call = once
     if plan.retry is not None:
         call = retrying(once, plan.retry, meter.note_retry, may_retry, forget, stage=plan.name, seen=_seen(plan, given))
@@ -72,5 +74,5 @@ def composed[J, U](
     if plan.gate is not None:
         call = knowing(call, plan.gate)
     if (one_by_one := plan.one_by_one) is not None:
-        call = limited(call, partial(Hold, one_by_one, plan.name, meter, room=room))
+        call = limited_items(call, one_by_one, plan.name, meter, room)
     return call

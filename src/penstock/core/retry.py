@@ -351,15 +351,6 @@ def _with_deadline[T, U](attempts: Callable[[T, Tries], Awaitable[U]], deadline:
     return attempts_in_time
 
 
-def timed[T, U](work: Callable[[T], Awaitable[U]], timeout: float) -> Callable[[T], Awaitable[U]]:
-    """Wrap `work`: cancel it after `timeout` seconds, and raise `AttemptTimeout`."""
-
-    async def attempt(item: T) -> U:
-        return await within(timeout, work(item))
-
-    return attempt
-
-
 def within[U](seconds: float, result: Awaitable[U]) -> Awaitable[U]:
     """Await `result` for at most so many seconds from now; then cancel it and raise `AttemptTimeout`."""
     return in_time(result, asyncio.timeout(seconds), seconds)

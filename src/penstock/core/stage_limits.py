@@ -77,6 +77,10 @@ def _place(limit: Shared) -> tuple[bool, int]:
     return not limit.keyed, limit.number
 
 
+type Weighed = tuple[Limiter, Hashable, int]
+"""A limiter, the key and the weight of an item."""
+
+
 class Aside(Protocol):
     """How a window has a call wait for its key."""
 
@@ -89,17 +93,32 @@ class Hold:
 
     __slots__ = ("_breakers", "_costs", "_held", "_meter", "_room", "_stage", "_times", "_turns", "_weights")
 
-    def __init__(self, limits: Limits, stage: str, meter: Meter, item: object, room: Aside | None = None) -> None:
+    def __init__(  # noqa: PLR0917 -- one for each attempt
+        self,
+        limits: Limits,
+        stage: str,
+        meter: Meter,
+        item: object,
+        room: Aside | None = None,
+        weights: Sequence[Weighed] | None = None,
+    ) -> None:
+        """Ask the limits for their keys and costs of `item`, unless `weights` has what all of them say."""
         self._stage = stage
         self._meter = meter
         self._room = room
+        self._costs: Sequence[tuple[RateLimit, Hashable, float]] = ()
+        self._weights: Sequence[Weighed] = ()
+        self._breakers: Sequence[tuple[Breaker, Hashable]] = ()
+        self._times: Sequence[int] = ()  # of each breaker, what it wants to be told in the end
+        self._turns: list[tuple[RateLimit, float, Hashable]] = []
+        self._held: list[Weighed] = []
+        if weights is not None:
+            self._weights = weights
+            return
         item = item if limits.seen is None else limits.seen(item)
         self._costs = [(rate, rate.key_of(item), rate.weigh(item)) for rate in limits.rates]
         self._weights = [(limiter, limiter.key_of(item), limiter.weigh(item)) for limiter in limits.limiters]
         self._breakers = tuple((each, each.key_of(item)) for each in limits.breakers) if limits.breakers else ()
-        self._times: Sequence[int] = ()  # of each breaker, what it wants to be told in the end
-        self._turns: list[tuple[RateLimit, float, Hashable]] = []
-        self._held: list[tuple[Limiter, Hashable, int]] = []
 
     async def during[T, U](self, work: Callable[[T], Awaitable[U]], item: T) -> U:
         """Await `work(item)` under the limits.
@@ -113,10 +132,7 @@ class Hold:
             try:
                 self._tell(error)
             finally:
-                if (late := still_running(error)) is not None:
-                    late.back = partial(self._give_back_after, late.back)
-                else:
-                    self.pause()
+                self.end(error)
             raise
         self._tell(None)
         self.pause()
@@ -211,6 +227,17 @@ class Hold:
             limiter, key, weight = self._held.pop()
             limiter.give_back(weight, key)
 
+    def took_all(self) -> None:
+        """Note that what it weighs is held already."""
+        self._held += self._weights
+
+    def end(self, error: BaseException) -> None:
+        """Give back the limiters after the attempt has failed; if it left a thread, when that is back."""
+        if (late := still_running(error)) is not None:
+            late.back = partial(self._give_back_after, late.back)
+        else:
+            self.pause()
+
     async def _give_back_after(self, back: Callable[[], Awaitable[None]]) -> None:
         try:
             await back()
@@ -223,5 +250,36 @@ def limited[J, U](work: Callable[[J], Awaitable[U]], hold: Callable[[J], Hold]) 
 
     async def attempt(job: J) -> U:
         return await hold(job).during(work, job)
+
+    return attempt
+
+
+def limited_items[T, U](
+    work: Callable[[T], Awaitable[U]], limits: Limits, stage: str, meter: Meter, room: Aside | None
+) -> Callable[[T], Awaitable[U]]:
+    """Wrap `work`: each attempt holds what `limits` say of its item.
+
+    A single limiter that has room needs no `Hold`: this takes NN,000 instructions an item less, of 105,000.
+    """
+    if limits.rates or limits.breakers or len(limits.limiters) != 1:
+        return limited(work, partial(Hold, limits, stage, meter, room=room))
+    (limiter,) = limits.limiters
+    seen = limits.seen
+
+    async def attempt(item: T) -> U:
+        given = item if seen is None else seen(item)
+        key = limiter.key_of(given)
+        weight = limiter.weigh(given)
+        if tries_of_this_task() is not None or not limiter.take(weight, stage, key):
+            return await Hold(limits, stage, meter, item, room, [(limiter, key, weight)]).during(work, item)
+        try:
+            result = await work(item)
+        except BaseException as error:
+            hold = Hold(limits, stage, meter, item, room, [(limiter, key, weight)])
+            hold.took_all()
+            hold.end(error)
+            raise
+        limiter.give_back(weight, key)
+        return result
 
     return attempt

@@ -206,11 +206,7 @@ class Window[T, U](Caller[T, U]):
 
     def _calls(self, attempt: AsyncFn[T, U]) -> tuple[AsyncFn[T, U], AsyncFn[T, U]]:
         """Give the function to call for an item, and the one for an item whose call is timed."""
-        plan, meter = self.plan, self.meter
-        meter.times_all = plan.limits is not None or plan.retry is not None or plan.one_by_one is not None
-        meter.times_all |= plan.adaptive is not None
-        measured = self._composed(meter.timing(attempt))
-        return (measured if meter.times_all else self._composed(attempt)), measured
+        return self._composed(attempt), self._composed(self.meter.timing(attempt))
 
     def _composed(self, attempt: AsyncFn[T, U]) -> AsyncFn[T, U]:
         return composed(
