@@ -20,15 +20,17 @@ from collections.abc import AsyncIterable, Awaitable, Callable, Iterator, Sequen
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from itertools import batched
 from pathlib import Path
 
+import apsw
 import streamable
 from aims import Aim, print_aims
 from peers import PEERS
 from timing import Case, aligned, busyness, interleave, machine
 from workloads import WORKLOADS
 
-from penstock import Stream, stream
+from penstock import Limiter, Retry, SqliteTable, Stream, keyed, stream
 
 OURS = "penstock"
 LEFT_OUT = ("test", "tests", "idle_test", "site-packages", "dist-packages")
@@ -236,6 +238,75 @@ def search(share: int) -> Iterator[Line]:
         yield Line(f"search in {CHUNKS // share:,} chunks", 1, runs, most=0.5, unit="s")
 
 
+# Options: what each adds to a call that waits once
+
+
+async def waits_once(item: int) -> int:
+    await asyncio.sleep(0)
+    return item
+
+
+def with_options(make: Callable[[], dict[str, object]], items: int) -> int:
+    mapped = stream(range(items)).map(waits_once, concurrency=100, **make())
+    return asyncio.run(mapped.count())
+
+
+def options(share: int) -> Iterator[Line]:
+    given: dict[str, Callable[[], dict[str, object]]] = {
+        "timeout": lambda: {"timeout": 10},
+        "timeout, retry": lambda: {"timeout": 10, "retry": Retry(on=OSError)},
+        "limit, a Limiter": lambda: {"limit": Limiter(100)},
+    }
+    for name, make in given.items():
+        runs = {OURS: partial(with_options, make), "without": partial(with_options, dict)}
+        yield Line(f"sleep(0) with {name}", 20_000 // share, runs, times=1.3, of="without")
+
+
+# A durable table
+
+
+def made(number: int) -> dict[str, object]:
+    return {"id": number, "name": "a few words of text", "score": number / 2}
+
+
+async def row(number: int) -> dict[str, object]:
+    return made(number)
+
+
+def into_a_table(items: int) -> int:
+    with tempfile.TemporaryDirectory() as place:
+        rows = keyed(range(items), key=int).map(row, concurrency=100)
+        return asyncio.run(rows.to(SqliteTable(Path(place) / "rows.db", "rows"), run="felt")).delivered
+
+
+def by_hand(items: int) -> int:
+    """Into the same two tables, a thousand rows a commit: no resume, no dead letters, no look at what is known."""
+    with tempfile.TemporaryDirectory() as place:
+        database = apsw.Connection(str(Path(place) / "rows.db"))
+        database.pragma("journal_mode", "wal")
+        database.pragma("synchronous", "normal")
+        database.execute(
+            "CREATE TABLE roots (id INTEGER PRIMARY KEY, key, version, position, rows, state, run, times);"
+            "CREATE UNIQUE INDEX keys ON roots (run, key); CREATE TABLE rows (root INTEGER NOT NULL, id, name, score);"
+            "CREATE INDEX of_root ON rows (root)"
+        )
+        for some in batched(range(items), 1_000):
+            with database:
+                rows = [made(number) for number in some]
+                roots = [(each["id"], each["id"], "", each["id"], 1, 0, 1, 1) for each in rows]
+                database.executemany("INSERT INTO roots VALUES (?, ?, ?, ?, ?, ?, ?, ?)", roots)
+                database.executemany(
+                    "INSERT INTO rows VALUES (?, ?, ?, ?)", [(each["id"], *each.values()) for each in rows]
+                )
+        database.close()
+    return items
+
+
+def durable(share: int) -> Iterator[Line]:
+    runs = {OURS: into_a_table, "by hand": by_hand}
+    yield Line("a row an item into a durable table", 50_000 // share, runs, most=12.0)
+
+
 LINES = {
     "threads": threads,
     "one": one_place,
@@ -243,6 +314,8 @@ LINES = {
     "flat_map": outputs,
     "demo": demo,
     "search": search,
+    "options": options,
+    "durable": durable,
 }
 
 

@@ -25,6 +25,7 @@ from penstock.core.breaker import Circuit
 from penstock.core.byte_budget import BudgetedWindow
 from penstock.core.calling import composed
 from penstock.core.closing import aclose
+from penstock.core.deadlines import Deadlines
 from penstock.core.errors import WorkerLost, as_failure
 from penstock.core.fan_out import FanOut
 from penstock.core.limits import ByKey, Schedule, WaitingLine
@@ -433,6 +434,22 @@ def blocks_the_loop():
 def blames_the_consumer():
     wait_for = Meter.wait_for
     put(Meter, "wait_for", lambda self, what: wait_for(self, Wait.CONSUMER if what is Wait.HEAD else what))
+
+
+@twin("lets a deadline stand when its attempt has ended, and hits the next one of its task", "test_deadlines.py")
+def deadline_of_the_last_attempt():
+    put(Deadlines, "end", lambda self, task: task not in self._due)
+
+
+@twin("cancels all calls of a stage when the first is late", "test_deadlines.py")
+def all_late_at_once():
+    time_is_up = Deadlines._time_is_up
+
+    def all_are(self):
+        self._watched = float("inf")
+        time_is_up(self)
+
+    put(Deadlines, "_time_is_up", all_are)
 
 
 @twin("times every call, which costs a tenth of a fast one", "test_stats.py")

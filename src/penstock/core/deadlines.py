@@ -1,7 +1,7 @@
 """Deadlines of attempts that may all take the same time: one timer of the loop serves a stage.
 
 They are due in the order in which they began, so it is enough to watch the first. `asyncio.timeout` has a timer and a
-context manager for each: 37,000 instructions an item that waits once, of 97,000; this has 5,000.
+context manager for each, which takes 4.2 us an item, as much as the rest of one that waits once; this takes 0.6.
 """
 
 from asyncio import CancelledError, Task, TimerHandle, current_task
