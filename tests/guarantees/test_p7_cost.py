@@ -97,7 +97,7 @@ async def test_a_long_run_holds_no_more_than_a_short_one(operator):
 
     options = {"concurrency": 5, "buffer": 5, "timeout": 60, "retry": Retry(on=KeyError)}
     async with operator.build(stream(Scripted(itertools.count())), call, **options).open() as results:
-        before, after = await objects_after(results, 50), await objects_after(results, 150)
+        before, after = await objects_after(results, 48), await objects_after(results, 160)  # one call in 16 is timed
     assert after - before <= 2
 
 
