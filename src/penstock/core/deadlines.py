@@ -75,8 +75,9 @@ def timed[T, U](work: Callable[[T], Awaitable[U]], timeout: float) -> Callable[[
             if deadlines.end(task):
                 is_own = task.uncancel() <= before
                 if isinstance(error, TimeoutError) or (is_own and isinstance(error, CancelledError)):
-                    cause = error if isinstance(error, CancelledError) else error.__cause__
-                    raise AttemptTimeout(f"timed out after {timeout:g} s") from cause
+                    raise AttemptTimeout(f"timed out after {timeout:g} s") from (  # no variable: it would make a cycle
+                        error if isinstance(error, CancelledError) else error.__cause__
+                    )
             raise
         if deadlines.end(task):
             task.uncancel()
