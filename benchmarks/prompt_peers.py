@@ -63,7 +63,7 @@ async def by_penstock(job: Job) -> int:
         tokens=f"{TOKENS}/min",
         max_answer=MAX_TOKENS,
     )
-    return report.spent.tokens
+    return (report.spent.input_tokens or 0) + (report.spent.output_tokens or 0)  # without what it estimates
 
 
 def penstock_answers(place: Path) -> Iterator[tuple[int, str]]:
