@@ -26,9 +26,11 @@ _FEW = 300
 _NEAREST = """
 SELECT id, max(-1.0, min(1.0, 1 - distance)) FROM (
     SELECT id, vec_distance_cosine(coalesce((SELECT vector FROM scaled WHERE id = vectors.id), vector), ?) AS distance
-    FROM vectors
+    FROM vectors LIMIT -1
 ) WHERE distance IS NOT NULL ORDER BY distance, id LIMIT ?
 """
+"""With a limit, the inner query is not merged into the outer one, which would ask for each distance twice."""
+
 _MATCHING = """
 SELECT rowid, -bm25(words, 4.0, 1.0) AS score FROM words WHERE words MATCH ? ORDER BY score DESC, rowid LIMIT ?
 """
