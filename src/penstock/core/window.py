@@ -235,17 +235,19 @@ class Window[T, U](Caller[T, U]):
     @override
     def ready_items(self, room: int) -> Iterator[U]:
         """Hand on results that wait, in order, while the turn lasts: a third of the time that a pull takes for each."""
-        if self.in_band or self.only_by_pull:
-            return
+        if self.in_band or self.only_by_pull or not self._order.has_next() or self._turn_is_over():
+            return  # without a look at the clock if nothing is there: a slow machine would spin
         order, results, scope = self._order, self._results, self.scope
         for _ in range(room):
-            if now() > scope.turn_ends or (value := results.pop(order.head, MISSING)) is MISSING:
+            if (value := results.pop(order.head, MISSING)) is MISSING:
                 return
             order.head += 1
             self._delivered += 1
             if not self._scheduled and not self._exhausted:
                 self._schedule()
             yield value
+            if now() > scope.turn_ends:
+                return
 
     @override
     def waiting(self) -> Sequence[U]:
