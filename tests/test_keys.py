@@ -394,6 +394,31 @@ async def test_in_a_durable_run_the_key_is_asked_of_the_item(tmp_path):
     assert sorted(item["id"] for item in asked) == list(range(6))
 
 
+@pytest.mark.parametrize("limit", ["limiter", "rate"])
+async def test_leaving_while_a_call_has_its_key_and_waits_for_a_place_gives_the_key_back(clock, limit):
+    """It was let in by the limit, and is not begun: nobody else would ever get that key."""
+    calls = Calls(clock, b=10)
+    by_key = Limiter(1, key=first) if limit == "limiter" else RateLimit(1, 1, key=first)
+
+    async def hold():
+        if limit == "rate":
+            await by_key.acquire(item="a")
+            return
+        async with by_key.hold(item="a"):
+            await asyncio.sleep(1)
+
+    holding = asyncio.create_task(hold())
+    await asyncio.sleep(0)
+    stream = penstock.stream(pairs("ab")).map(calls, concurrency=1, buffer=2, ordered=False, limit=by_key)
+    with suppress(TimeoutError):
+        async with asyncio.timeout(2):
+            await stream.drain()
+    await holding
+    assert list(calls.began) == [("b", 0)]
+    async with asyncio.timeout(5):
+        await hold()
+
+
 CASES = st.fixed_dictionaries(
     {
         "items": st.lists(
@@ -486,28 +511,3 @@ async def test_any_limits_with_keys_keep_all_bounds_and_lose_nothing(case):
     for limit in limits:
         if isinstance(limit, Limiter):
             assert (limit.in_use, limit.waiting) == (0, 0)
-
-
-@pytest.mark.parametrize("limit", ["limiter", "rate"])
-async def test_leaving_while_a_call_has_its_key_and_waits_for_a_place_gives_the_key_back(clock, limit):
-    """It was let in by the limit, and is not begun: nobody else would ever get that key."""
-    calls = Calls(clock, b=10)
-    by_key = Limiter(1, key=first) if limit == "limiter" else RateLimit(1, 1, key=first)
-
-    async def hold():
-        if limit == "rate":
-            await by_key.acquire(item="a")
-            return
-        async with by_key.hold(item="a"):
-            await asyncio.sleep(1)
-
-    holding = asyncio.create_task(hold())
-    await asyncio.sleep(0)
-    stream = penstock.stream(pairs("ab")).map(calls, concurrency=1, buffer=2, ordered=False, limit=by_key)
-    with suppress(TimeoutError):
-        async with asyncio.timeout(2):
-            await stream.drain()
-    await holding
-    assert list(calls.began) == [("b", 0)]
-    async with asyncio.timeout(5):
-        await hold()
