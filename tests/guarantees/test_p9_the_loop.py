@@ -252,3 +252,17 @@ async def test_stop_in_the_middle_of_a_turn_ends_the_run(pipeline, source_of, pa
             pass
         await stopping
     assert [stage.in_flight for stage in items.stats()] == [0] * len(items.stats())
+
+
+async def test_a_clock_that_stands_at_the_end_of_each_turn_stops_nobody(turn_clock):
+    """P2, P9: who looks at the clock though nothing is there uses up the turn, and would look for ever."""
+    turn_clock.step = lambda: 0.002
+
+    async def waits(item):
+        await asyncio.sleep(item)
+        return item
+
+    for items in ([], [0], [0, 1]):
+        built = stream(iter(items)).flat_map(lambda item: iter([item]), concurrency=2).tap(lambda _: None, buffer=2)
+        assert await built.filter(lambda _: True, concurrency=4, buffer=2).to_list() == items
+        assert await stream(iter(items)).map(waits, concurrency=2).map(abs, buffer=1).map(abs).to_list() == items
