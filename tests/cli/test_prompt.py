@@ -261,7 +261,7 @@ def test_a_dry_run_shows_prompts_and_an_estimate_and_asks_nothing(rows, penstock
         "--- prompt 1\nSay 0\nnow\n--- prompt 2\nSay 1\nnow\n--- prompt 3\nSay 2\nnow\n--- 20 prompts"
     )
     assert (
-        "about 48 tokens, answers of 200 at most (--max-answer); costs 0.0000, and with the answers 0.0002 at most"
+        "about 48 tokens, answers of 200 at most (--max-answer); costs 0.000048, and with the answers 0.00025 at most"
         in done.out
     )
     assert "nothing was asked: openai:m would be asked for each row of r.jsonl" in done.err

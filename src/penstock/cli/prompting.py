@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 _SPARE: Final = 1.1
 """How much more than is expected a budget has that is proposed."""
+_TINY: Final = 0.001
+"""The least amount that four decimals tell well."""
 
 
 def run(options: dict[str, Any], to: str | None, *, dry_run: bool, as_json: bool) -> int:
@@ -149,8 +151,12 @@ def _with(arguments: list[str], option: str, value: str) -> list[str]:
 
 
 def money(amount: float) -> str:
-    """Write an amount of whatever currency the price is in."""
-    return f"{amount:,.2f}" if amount >= 1 or not amount else f"{amount:.4f}"
+    """Write an amount of whatever currency the price is in; of a tiny one, two digits that count."""
+    if not amount or amount >= 1:
+        return f"{amount:,.2f}"
+    if amount >= _TINY:
+        return f"{amount:.4f}"
+    return f"{amount:.{1 - math.floor(math.log10(amount))}f}".rstrip("0")
 
 
 def _more(report: "AskReport") -> dict[str, Any]:

@@ -315,7 +315,8 @@ def shaped_inline(fn: Callable[[Any], Any], shape: Callable[[Any, Any], Any] | N
 
     def call(item: Any) -> Any:
         result: Any = fn(item)
-        if getattr(type(result), "__await__", None) is not None:  # what an `Awaitable` is: a tenth of `isinstance`
+        # What an `Awaitable` is, in a tenth of the time of `isinstance`
+        if getattr(type(result), "__await__", None) is not None:  # pyright: ignore[reportUnknownArgumentType] -- Any
             return Later(cast("Awaitable[Any]", result) if shape is None else _Shaped(result, shape, item))
         return result if shape is None else shape(item, result)
 
