@@ -266,3 +266,5 @@ async def test_a_clock_that_stands_at_the_end_of_each_turn_stops_nobody(turn_clo
         built = stream(iter(items)).flat_map(lambda item: iter([item]), concurrency=2).tap(lambda _: None, buffer=2)
         assert await built.filter(lambda _: True, concurrency=4, buffer=2).to_list() == items
         assert await stream(iter(items)).map(waits, concurrency=2).map(abs, buffer=1).map(abs).to_list() == items
+        built = stream(iter(items)).flat_map(lambda item: iter([item])).flat_map(lambda item: [item])
+        assert await built.map(waits, concurrency=2).to_list() == items

@@ -428,7 +428,9 @@ class FanOut[T, U](Caller[T, U]):
     def ready_items(self, room: int) -> Sequence[U]:
         """Give outputs of a collection, but for the last one, with which its input closes: `pull` gives that."""
         outputs = self._first() if self._ordered or self.concurrency == 1 else None
-        if outputs is None or outputs.phase is not Phase.WHOLE or outputs.held or self.in_band or self._turn_is_over():
+        if outputs is None or outputs.phase is not Phase.WHOLE or outputs.held or self.in_band:
+            return ()
+        if len(outputs.ready) <= 1 or self._turn_is_over():  # no look for nothing: a slow machine would spin
             return ()
         given = [outputs.ready.popleft() for _ in range(min(room, len(outputs.ready) - 1))]
         outputs.given += len(given)
