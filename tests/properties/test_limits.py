@@ -147,9 +147,15 @@ async def test_a_rate_starts_each_as_soon_as_it_may_and_no_sooner(n, burst, asks
     first_since = {}
 
     def left(number):
-        line.remove(number)
-        if line:
-            first_since.setdefault(line[0], loop.time())
+        if number in line:
+            line.remove(number)
+            if line:
+                first_since.setdefault(line[0], loop.time())
+
+    def cancel(number):
+        """Whoever is cancelled has left the line, though its task is yet to hear of it."""
+        tasks[number].cancel()
+        left(number)
 
     async def ask(number, arrives, cost):
         await asyncio.sleep(arrives)
@@ -165,8 +171,8 @@ async def test_a_rate_starts_each_as_soon_as_it_may_and_no_sooner(n, burst, asks
 
     tasks = [loop.create_task(ask(number, arrives, cost)) for number, (arrives, cost, _) in enumerate(asks)]
     timers = [
-        loop.call_later(cancelled, task.cancel)
-        for task, (_, _, cancelled) in zip(tasks, asks, strict=True)
+        loop.call_later(cancelled, cancel, number)
+        for number, (_, _, cancelled) in enumerate(asks)
         if cancelled is not None
     ]
     await asyncio.wait(tasks)

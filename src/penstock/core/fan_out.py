@@ -8,7 +8,7 @@ counts inputs, and a buffer of outputs", and "Fairness takes two passes of the l
 
 import asyncio
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence, Sized
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sized
 from enum import IntEnum
 from typing import Any, Final, cast, override
 
@@ -425,18 +425,23 @@ class FanOut[T, U](Caller[T, U]):
         return MISSING
 
     @override
-    def ready_items(self, room: int) -> Sequence[U]:
-        """Give outputs of a collection, but for the last one, with which its input closes: `pull` gives that."""
+    def ready_items(self, room: int) -> Iterator[U]:
+        """Hand on outputs of a collection, but for the last one, with which its input closes: `pull` gives that."""
         outputs = self._first() if self._ordered or self.concurrency == 1 else None
         if outputs is None or outputs.phase is not Phase.WHOLE or outputs.held or self.in_band:
-            return ()
-        if len(outputs.ready) <= 1 or self._turn_is_over():  # no look for nothing: a slow machine would spin
-            return ()
-        given = [outputs.ready.popleft() for _ in range(min(room, len(outputs.ready) - 1))]
-        outputs.given += len(given)
-        self._given += len(given)
-        self._count_waiting(outputs, min(outputs.waiting, len(outputs.ready)))
-        return given
+            return
+        ready, scope = outputs.ready, self.scope
+        if len(ready) <= 1 or self._turn_is_over():  # no look for nothing: a slow machine would spin
+            return
+        while room and len(ready) > 1:  # whoever reads them may stop early, and the rest goes on to wait
+            room -= 1
+            output = ready.popleft()
+            outputs.given += 1
+            self._given += 1
+            self._count_waiting(outputs, min(outputs.waiting, len(ready)))
+            yield output
+            if now() > scope.turn_ends:
+                return
 
     @override
     def _keep(self, index: int, value: Any) -> None:

@@ -104,6 +104,8 @@ class WaitingLine:
             if self.limit == PAUSED:
                 self._watch()
             try:
+                if waiter.done():  # those that were promised a start before this one are yet to start
+                    await asyncio.sleep(0)
                 await waiter
             except BaseException:
                 if waiter.done() and not waiter.cancelled():  # granted and cancelled in one pass: hand on
@@ -611,8 +613,8 @@ class Schedule:
         return max(short * spacing, self.resumes - now)
 
     def is_due(self, cost: float) -> bool:
-        """Whether a start of `cost` would not wait."""
-        return not self._waiters and self.seconds_until(cost) <= _EARLY
+        """Whether a start of `cost` would not wait; it waits behind those that have a promise and are yet to start."""
+        return not (self._waiters or self._promises) and self.seconds_until(cost) <= _EARLY
 
     def take(self, cost: float) -> bool:
         """Promise a start of `cost`, if it is due and nobody waits; return whether it was."""
@@ -633,6 +635,8 @@ class Schedule:
             if next(iter(self._waiters)) is waiter:
                 self.look_again()
             try:
+                if waiter.done():  # those that were promised a start before this one are yet to start
+                    await asyncio.sleep(0)
                 await waiter
             except BaseException:
                 if waiter.done() and not waiter.cancelled():  # promised and cancelled in one pass

@@ -49,6 +49,14 @@ type AcceptAll = Callable[[list[Any]], list[Any] | None]
 """Turns rows into what the store keeps of them; None if the store has to be asked for each, as it may hold it."""
 
 
+def _weight(value: Any) -> int:
+    """Return the weight of what no sink has accepted yet: of what cannot be weighed, that of a large row."""
+    try:
+        return weight(value)
+    except Exception:  # noqa: BLE001 -- a value of others; the sink says what is wrong with its row
+        return HELD
+
+
 def itself(row: Any) -> Any:
     """Return the row, for a store that takes rows as they come."""
     return row
@@ -197,11 +205,11 @@ class Deliverer:
 
         New roots of one row each need no look at each row: 5 us an item less than `_take`, with the commit.
         """
-        items, size = [item], weight(item.value)
+        items, size = [item], _weight(item.value)
         if size == 1:
             for item in stage.ready_items(_AT_ONCE):  # noqa: PLR1704 -- the next one
                 items.append(item)
-                size += (last := weight(item.value))
+                size += (last := _weight(item.value))
                 if last > 1:
                     break
         roots = [item.root for item in items]
