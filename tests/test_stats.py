@@ -102,6 +102,25 @@ async def test_peaks(ordered):
     assert (stage.running, stage.in_flight, stage.buffered) == (0, 0, 0)
 
 
+@grid
+async def test_results_of_threads_that_come_back_with_a_failure_count(clock):
+    """The failure comes last and ends the run, while the results before it wait."""
+
+    def work(number):
+        if number == 2:
+            raise LookupError
+        return number
+
+    given = []
+    with pytest.raises(LookupError):
+        async with penstock.stream(range(3)).map(work, concurrency=3).open() as results:
+            async for result in results:
+                given.append((result, results.stats()[1].buffered))
+                await asyncio.sleep(1)
+    assert given == [(0, 1), (1, 0)]
+    assert results.stats()[1].peak_buffered == 2
+
+
 async def test_what_waits_for_a_limit_or_its_next_attempt_counts_as_running(clock):
     """P1: it has a place; of four that do, one runs, one waits for its next attempt and two for the limiter."""
     gauge, retry = Gauge(), penstock.Retry(on=OSError, initial=10, jitter=0)

@@ -362,6 +362,8 @@ class Window[T, U](Caller[T, U]):
         last = errands[-1]
         for errand in errands:
             self._pumping = errand is not last  # what all of them make ready is told with the last one
+            if errand is last:
+                self._note_results()  # of the others: it may fail
             try:
                 self._settle_errand(errand)
             except Exception as error:  # noqa: BLE001 -- whatever it is, it ends the run
