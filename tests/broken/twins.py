@@ -757,7 +757,7 @@ def keeps_every_key():
 
 @twin("forgets a key that owes", "test_keys.py")
 def forgets_what_is_owed():
-    put(Schedule, "is_idle", lambda self: self.turns.is_idle())
+    put(Schedule, "is_idle", lambda self: not (self._promises or self._waiters))
 
 
 @twin("waits for a key with the turn of a rate that all share", "test_keys.py")
