@@ -189,6 +189,9 @@ def dask_cluster():
         library.Client(cluster, set_as_default=False) as client,
     ):
         yield cluster.scheduler_address, is_free
+    for thread in threading.enumerate():
+        if thread.name == "Profile":  # of the scheduler: it looks every 20 ms whether it is over
+            thread.join()
 
 
 def test_a_ray_cluster_that_goes_on(lives):
