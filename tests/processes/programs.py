@@ -195,3 +195,34 @@ cells = [nbformat.v4.new_code_cell(cell) for cell in sys.argv[1:]]
 notebook = nbclient.NotebookClient(nbformat.v4.new_notebook(cells=cells), timeout=60).execute()
 print("".join(output["text"] for cell in notebook.cells for output in cell.outputs), end="")
 """
+
+FORKED = """
+import asyncio, os, warnings
+import penstock
+from penstock.engines import processes
+
+def double(number):
+    return 2 * number
+
+async def doubled(engine, number):
+    return await penstock.stream([number]).map(double, engine=engine).to_list()
+
+async def main():
+    async with processes(1) as engine:
+        print(await doubled(engine, 1), flush=True)
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child = os.fork()
+        if not child:
+            try:
+                asyncio.set_event_loop(None)
+                asyncio._set_running_loop(None)
+                print(asyncio.run(doubled(engine, 2)), flush=True)
+                os._exit(0)
+            finally:
+                os._exit(9)
+        _, status = os.waitpid(child, 0)
+        print(os.waitstatus_to_exitcode(status), await doubled(engine, 3))
+
+if __name__ == "__main__":
+    asyncio.run(main())
+"""

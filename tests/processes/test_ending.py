@@ -211,22 +211,6 @@ async def test_a_worker_has_no_descriptors_of_the_driver(tmp_path):
                 assert len([link for link in answer.value if link.startswith("socket")]) == 1
 
 
-async def test_an_engine_works_in_a_child_that_was_forked():
-    async with calling() as (engine, submit):
-        await submit((double, 1))
-        child = os.fork()
-        if not child:
-            try:
-                asyncio.set_event_loop(None)
-                asyncio._set_running_loop(None)
-                os._exit(asyncio.run(penstock.stream([1]).map(double, engine=engine).to_list()) != [2])
-            finally:
-                os._exit(9)
-        await until(lambda: os.waitpid(child, os.WNOHANG) != (0, 0) or not alive(child))
-        (answer,) = await submit((double, 2))
-        assert answer.value == 4
-
-
 class Big:
     pass
 

@@ -97,6 +97,12 @@ def test_programs(start, program, said):
     assert (out, err) == (said, "")
 
 
+def test_an_engine_works_in_a_child_that_was_forked(start):
+    """A program of its own: the threads of a test run may hold locks when it forks."""
+    out, err = start(programs.FORKED).communicate(timeout=60)
+    assert (out, err) == ("[2]\n[4]\n0 [6]\n", "")
+
+
 @LINUX
 def test_when_the_driver_is_killed_nothing_is_left(start):
     """Also where a worker is in C code, and what it has started."""
