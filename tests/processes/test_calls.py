@@ -132,7 +132,7 @@ async def test_a_call_that_ends_in_time_keeps_its_answer_when_it_is_stopped(tmp_
     async with calling() as (engine, submit):
         (before,) = values(await submit((pid,)))
         answers = submit((wait_for, str(tmp_path / "go")), (double, 1))
-        await until(lambda: engine.peek(answers).since is not None)
+        await until((tmp_path / "go.begun").exists)
         engine.stop(answers)
         (tmp_path / "go").touch()
         assert values(await answers) == ["go"]

@@ -94,15 +94,15 @@ async def test_a_worker_that_does_not_leave_is_killed():
     assert not alive(number)
 
 
-async def test_where_there_are_no_pidfds(monkeypatch):
+async def test_where_there_are_no_pidfds(monkeypatch, tmp_path):
     """Other systems than Linux: the end of the socket tells of the end of a worker."""
     monkeypatch.setattr(starting, "_pidfd", lambda _: None)
     async with calling() as (engine, submit):
         first, lost = await submit((double, 1), (killed,))
         assert (first.value, type(lost.error)) == (2, WorkerLost)
         assert "SIGKILL" in str(lost.error)
-        running = submit((hang,))
-        await until(lambda: engine.peek(running).since is not None)
+        running = submit((hang, str(tmp_path / "begun")))
+        await until((tmp_path / "begun").exists)
         engine.stop(running)
         assert isinstance((await running)[0].error, asyncio.CancelledError)
         assert [answer.value for answer in await submit((double, 1))] == [2]

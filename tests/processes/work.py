@@ -27,7 +27,10 @@ def pid(_=None):
     return os.getpid()
 
 
-def hang(_=None):
+def hang(begun=None):
+    """For an hour; a file of the name `begun` says that the call has begun, where `since` may be a little early."""
+    if begun:
+        Path(begun).touch()
     time.sleep(3600)
 
 
@@ -37,7 +40,8 @@ def hang_in_c(_=None):
 
 
 def wait_for(path):
-    """Until there is a file of that name, which says what to return."""
+    """Until there is a file of that name, which says what to return; one with `.begun` says that the call has begun."""
+    Path(f"{path}.begun").touch()
     while not Path(path).exists():
         time.sleep(0.002)
     return Path(path).name
