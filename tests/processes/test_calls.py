@@ -235,12 +235,12 @@ async def test_a_worker_prints_where_the_driver_does(capfd):
         assert capfd.readouterr() == ("hello from a worker\n", "")
 
 
-async def test_what_a_call_has_started_ends_with_its_worker():
+async def test_what_a_call_has_started_ends_with_its_worker(tmp_path):
     async with calling() as (engine, submit):
         (sleeper,) = values(await submit((start_sleeper,)))
         assert alive(sleeper)
-        answers = submit((hang,))
-        await until(lambda: engine.peek(answers).since is not None)
+        answers = submit((hang, str(tmp_path / "begun")))
+        await until((tmp_path / "begun").exists)
         engine.stop(answers)
         await answers
         await until(lambda: not alive(sleeper))

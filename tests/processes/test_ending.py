@@ -63,11 +63,11 @@ async def test_closing_waits_for_calls_and_ends_workers(tmp_path):
             submit((double, 1))
 
 
-async def test_what_runs_after_the_grace_is_killed_and_nobody_takes_its_place():
+async def test_what_runs_after_the_grace_is_killed_and_nobody_takes_its_place(tmp_path):
     async with calling() as (engine, submit):
         (number,) = [answer.value for answer in await submit((pid,))]
-        running = submit((hang,))
-        await until(lambda: engine.peek(running).since is not None)
+        running = submit((hang, str(tmp_path / "begun")))
+        await until((tmp_path / "begun").exists)
         await engine.aclose(0.01)
         (answer,) = await running
         assert "closed while this call ran" in str(answer.error)
