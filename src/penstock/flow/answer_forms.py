@@ -36,12 +36,14 @@ class AnswerError(PenstockError):
 
 
 class AnswerForm(ABC):
-    """What an answer has to be."""
+    """What an answer has to be.
 
-    @property
-    @abstractmethod
-    def schema(self) -> Mapping[str, Any]:
-        """The JSON schema."""
+    Attributes:
+        schema: the JSON schema, which the model is told.
+    """
+
+    def __init__(self, schema: Mapping[str, Any]) -> None:
+        self.schema: Mapping[str, Any] = schema
 
     @abstractmethod
     def check(self, value: Any) -> Any:
@@ -80,22 +82,16 @@ class _BySchema(AnswerForm):
             kind.check_schema(schema)
         except of.SchemaError as error:
             raise OptionError(f"schema must be a JSON schema, got {shown(schema)}: {one_line(error.message)}") from None
-        self._schema = schema
+        super().__init__(schema)
         self._validator = kind(schema, registry=registry.Registry())  # which fetches nothing
         self._best = of.exceptions.best_match
-
-    @property
-    @override
-    def schema(self) -> Mapping[str, Any]:
-        return self._schema
+        self._unresolvable: type[Exception] = registry.exceptions.Unresolvable
 
     @override
     def check(self, value: Any) -> Any:
         try:
             found = self._best(self._validator.iter_errors(value))
-        except Exception as error:
-            if "Referenc" not in f"{type(error).__mro__}":
-                raise
+        except self._unresolvable as error:
             raise OptionError(f"schema must have what it refers to: {one_line(str(error))}") from None
         if found is not None:
             raise ValueError(f"at {found.json_path}: {found.message}")
@@ -106,13 +102,8 @@ class _ByModel(AnswerForm):
     """A value of a model of pydantic."""
 
     def __init__(self, model: Any) -> None:
+        super().__init__(model.model_json_schema())
         self._model = model
-        self._schema: Mapping[str, Any] = model.model_json_schema()
-
-    @property
-    @override
-    def schema(self) -> Mapping[str, Any]:
-        return self._schema
 
     @override
     def check(self, value: Any) -> Any:
