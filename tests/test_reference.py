@@ -14,7 +14,8 @@ import penstock
 from penstock import durable, engines, flow, sinks, tasks, testing, workflows
 from penstock.core import errors
 from penstock.core.breaker import Breaker
-from penstock.core.limits import Limiter, RateLimit
+from penstock.core.limiter import Limiter
+from penstock.core.rate_limit import RateLimit
 from penstock.core.stats import _HEAD, Latency, StageStats, Stats
 from penstock.durable.options import DeliverOptions, RunOptions
 from penstock.durable.root_source import source_of

@@ -39,9 +39,10 @@ if TYPE_CHECKING:
         WorkRaised,
         WrongLoopError,
     )
-    from penstock.core.limits import Limiter, RateLimit
+    from penstock.core.limiter import Limiter
     from penstock.core.outcome import Cancelled, Failed, NotStarted, Ok, Outcome, Reason, Result
     from penstock.core.plan import OnError
+    from penstock.core.rate_limit import RateLimit
     from penstock.core.retry import Retry, RetryBudget
     from penstock.core.stats import Latency, StageStats, Stats
     from penstock.durable.report import RunReport
@@ -95,7 +96,8 @@ else:
             ),
             "penstock.core.adaptive": ("Adaptive",),
             "penstock.core.breaker": ("Breaker",),
-            "penstock.core.limits": ("Limiter", "RateLimit"),
+            "penstock.core.limiter": ("Limiter",),
+            "penstock.core.rate_limit": ("RateLimit",),
             "penstock.core.outcome": ("Cancelled", "Failed", "NotStarted", "Ok", "Outcome", "Reason", "Result"),
             "penstock.core.plan": ("OnError",),
             "penstock.core.retry": ("Retry", "RetryBudget"),

@@ -8,16 +8,14 @@ that were in flight when it opened say nothing of the time since, so their outco
 
 import asyncio
 from collections.abc import Awaitable, Callable, Hashable
-from typing import Any, Final, cast, overload, override
+from typing import Any, cast, overload, override
 
 from penstock.core import validate
+from penstock.core.clock import seconds_left
 from penstock.core.errors import FatalError, OptionError, said
-from penstock.core.limits import NO_ITEM, Shared
 from penstock.core.log import LOG
 from penstock.core.retry import RetryOn, Seconds
-
-_EARLY: Final = 1e-9
-"""Seconds by which a loop may call a timer too early: the resolution of asyncio's clock."""
+from penstock.core.shared_limit import NO_ITEM, SharedLimit
 
 
 class Circuit:
@@ -63,7 +61,7 @@ class Circuit:
     def pause_left(self) -> float:
         """Return the seconds until the probe may start; 0 if it may, or if nothing is the matter."""
         left = self._until - _now() if self._is_open else 0.0
-        return left if left > _EARLY else 0.0
+        return seconds_left(left)
 
     def lets_in(self) -> bool:
         """Whether a call may start now."""
@@ -158,7 +156,7 @@ def _now() -> float:
     return asyncio.get_running_loop().time()
 
 
-class Breaker(Shared):
+class Breaker(SharedLimit):
     """Starts nothing while what calls need is down: a circuit breaker, given as `limit=` and shared by stages.
 
     It opens after `failures` failed attempts in a row. Then calls wait, holding nothing, and after `pause` seconds one

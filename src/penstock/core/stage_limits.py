@@ -15,13 +15,15 @@ from typing import Any, Protocol, cast
 
 from penstock.core.breaker import Breaker
 from penstock.core.errors import OptionError
-from penstock.core.limits import Limiter, RateLimit, Shared
+from penstock.core.limiter import Limiter
 from penstock.core.meter import Meter
+from penstock.core.rate_limit import RateLimit
 from penstock.core.retry import still_running, tries_of_this_task
+from penstock.core.shared_limit import SharedLimit
 from penstock.core.text import shown
 
-type LimitOption = Shared | Sequence[Shared]
-"""The option `limit`. Type checkers infer `Shared` for a list with both kinds of limit."""
+type LimitOption = SharedLimit | Sequence[SharedLimit]
+"""The option `limit`. Type checkers infer `SharedLimit` for a list with both kinds of limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +44,7 @@ class Limits:
         return any(each.keyed for each in self._all)
 
     @property
-    def _all(self) -> Sequence[Shared]:
+    def _all(self) -> Sequence[SharedLimit]:
         return (*self.rates, *self.limiters, *self.breakers)
 
     def bind(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -72,7 +74,7 @@ def limits_of(limit: object) -> Limits | None:
     )
 
 
-def _place(limit: Shared) -> tuple[bool, int]:
+def _place(limit: SharedLimit) -> tuple[bool, int]:
     """Return what limits of one kind are sorted by."""
     return not limit.keyed, limit.number
 

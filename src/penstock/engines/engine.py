@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, Self, cast, override
 
-from penstock.core.limits import Limiter
+from penstock.core.limiter import Limiter
 from penstock.engines.read_results import read
 
 ALL: Final = sys.maxsize

@@ -12,8 +12,8 @@ from typing import Any, Final, TypedDict, cast
 
 from penstock.core import validate
 from penstock.core.errors import OptionError
-from penstock.core.limits import RateLimit
 from penstock.core.log import LOG
+from penstock.core.rate_limit import RateLimit
 from penstock.core.text import shown
 
 LONGEST: Final = 3_600.0

@@ -11,7 +11,7 @@ from penstock.core.blocking import watched
 from penstock.core.closing import close
 from penstock.core.errands import Elsewhere
 from penstock.core.errors import OptionError
-from penstock.core.limits import Limiter
+from penstock.core.limiter import Limiter
 from penstock.core.plan import ON_ERROR, ByteBudget, Later, OnError, Plan, Tolerance
 from penstock.core.retry import Retry, Seconds
 from penstock.core.scope import Scope

@@ -3,7 +3,7 @@
 from typing import Final
 
 from penstock.core.errors import OptionError
-from penstock.core.limits import RateLimit
+from penstock.core.rate_limit import RateLimit
 
 _UNITS: Final = {"s": 1.0, "sec": 1.0, "second": 1.0, "min": 60.0, "minute": 60.0, "h": 3600.0, "hour": 3600.0}
 

@@ -8,7 +8,8 @@ from typing import Any, Final, Self, cast, override
 
 from penstock.core import validate
 from penstock.core.errors import OptionError, PenstockError
-from penstock.core.limits import Limiter, RateLimit
+from penstock.core.limiter import Limiter
+from penstock.core.rate_limit import RateLimit
 from penstock.core.retry import Retry, Seconds
 from penstock.core.text import named
 from penstock.flow.streaming_pipeline import StreamingPipeline

@@ -14,8 +14,8 @@ from penstock.core import validate
 from penstock.core.adaptive import BUSY, Adaptive
 from penstock.core.breaker import Breaker
 from penstock.core.errors import AttemptTimeout, FatalError, OptionError
-from penstock.core.limits import RateLimit
 from penstock.core.plan import OnError
+from penstock.core.rate_limit import RateLimit
 from penstock.core.retry import Retry, RetryBudget, Seconds
 from penstock.core.stats import Latency
 from penstock.core.text import shown
