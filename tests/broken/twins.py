@@ -22,25 +22,27 @@ from penstock.core import window as windows
 from penstock.core.adaptive import Control
 from penstock.core.batches import _Bad, _Halving
 from penstock.core.breaker import Circuit
+from penstock.core.by_key import ByKey
 from penstock.core.byte_budget import BudgetedWindow
 from penstock.core.calling import composed
 from penstock.core.closing import aclose
 from penstock.core.deadlines import Deadlines
 from penstock.core.errors import WorkerLost, as_failure
 from penstock.core.fan_out import FanOut
-from penstock.core.limits import ByKey, Schedule, WaitingLine
 from penstock.core.meter import Meter, Wait
 from penstock.core.order import InOrder
 from penstock.core.outcome import Failed
 from penstock.core.plan import DROPPED, Tolerance
 from penstock.core.pump import Pump
 from penstock.core.retry import Retry, RetryBudget
+from penstock.core.schedule import Schedule
 from penstock.core.scope import Scope
 from penstock.core.snapshots import Snapshots
 from penstock.core.source import AsyncIteratorStage, IteratorStage
 from penstock.core.stage import END
 from penstock.core.stage_limits import Hold
 from penstock.core.transforming import Transforming
+from penstock.core.waiting_line import WaitingLine
 from penstock.core.waiting_room import WaitingRoom
 from penstock.core.window import Caller, Window
 from penstock.durable.roots import Root
@@ -51,9 +53,13 @@ from penstock.flow import run_forks
 from penstock.flow.added import StepWindow
 from penstock.flow.execution import Execution
 from penstock.flow.leaf import Leaf
+from penstock.flow.one_at_a_time import BranchNode
 from penstock.flow.results import PipelineError
+from penstock.flow.reviews import ReviewNode
 from penstock.flow.shapes import Parallel
-from penstock.flow.tree import BranchNode, Node, ReviewNode, StepTree, Together
+from penstock.flow.step_journal import StepJournal
+from penstock.flow.together import Together
+from penstock.flow.tree import Node, StepTree
 from penstock.flow.workspace import WorkspaceReader
 from penstock.ops.checkpoint import _Many
 from penstock.ops.combine import Merge
@@ -604,12 +610,12 @@ def blames_the_last():
 @twin("hands outputs on in memory: all consumers have one object", "flow/test_running.py")
 def outputs_of_memory():
     loaded = {}
-    load = StepTree._loaded
+    load = StepJournal._loaded
 
     def load_once(self, origin, hint):
         return loaded.setdefault((self.number, self.run, origin), load(self, origin, hint))
 
-    put(StepTree, "_loaded", load_once)
+    put(StepJournal, "_loaded", load_once)
 
 
 @twin("has as many places for each map as the engine has for all", "flow/test_running.py")
@@ -635,14 +641,14 @@ def forgets_what_is_finished():
 
 @twin("tells hooks before the commit", "flow/test_running.py")
 def tells_too_early():
-    write = StepTree.write
+    write = StepJournal.write
 
     def tell_first(self, *statements, tells=None, **options):
         if tells is not None:
             self.told(tells)
         return write(self, *statements, **options)
 
-    put(StepTree, "write", tell_first)
+    put(StepJournal, "write", tell_first)
 
 
 @twin("fails the run with an item that a map does without", "flow/test_running.py")
@@ -659,7 +665,7 @@ def chooses_again():
 
     def forget_and_go_on(self):
         for each in self.step.children().values():
-            self.tree.records.pop(self.under(each.name), None)
+            self.tree.journal.records.pop(self.under(each.name), None)
         go_on(self)
 
     put(BranchNode, "go_on", forget_and_go_on)

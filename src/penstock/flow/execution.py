@@ -10,10 +10,9 @@ import sys
 from collections.abc import Awaitable, Callable, Collection, Iterator
 from contextlib import suppress
 from functools import partial
-from heapq import heappop, heappush
 from pathlib import Path
 from time import time
-from typing import Any, Final, cast, override
+from typing import Any, Final, cast
 
 from penstock.core.errors import AttemptTimeout, OptionError, PenstockError, as_failure, said
 from penstock.core.log import LOG
@@ -21,8 +20,7 @@ from penstock.core.outcome import Reason
 from penstock.core.plan import Plan
 from penstock.core.retry import Exhausted, retrying, thread_back, within
 from penstock.core.scope import Scope
-from penstock.core.source import SourceStage
-from penstock.core.stage import END, PENDING, Pulled, Stage
+from penstock.core.stage import Stage
 from penstock.core.stage_limits import Hold, Limits, limited, limits_of
 from penstock.core.traces import TRACER, block
 from penstock.core.window import Window
@@ -38,11 +36,15 @@ from penstock.flow.codes import Codes
 from penstock.flow.context import State, StepContext
 from penstock.flow.function import MANY, FunctionStep
 from penstock.flow.leaf import Leaf
+from penstock.flow.leaf_feed import LeafFeed
+from penstock.flow.one_at_a_time import SequenceNode
 from penstock.flow.pipeline import Pipeline
 from penstock.flow.programs import keeping_programs
 from penstock.flow.recorder import Noticed, Recorder, settled
 from penstock.flow.results import OutputRefused, PipelineError, failure_text
-from penstock.flow.tree import LeafNode, Node, OutputOf, SequenceNode, StepTree
+from penstock.flow.step_journal import OutputOf, StepJournal
+from penstock.flow.step_nodes import node_of
+from penstock.flow.tree import LeafNode, Node, StepTree
 from penstock.flow.usage import Usage
 from penstock.flow.workspace import RunRow, StepRecord, WorkspaceReader, as_workspace_error
 from penstock.run import Run
@@ -92,20 +94,25 @@ class Execution:
         self._threads: Binding | None = None
         self._engines: dict[int, tuple[Binding, Limits | None]] = {}
         self._tokens: dict[LeafNode, CancelToken] = {}
-        self.tree: StepTree = StepTree(
+        self._journal: StepJournal = StepJournal(
             pipeline,
             number=run.number,
+            run=run.run,
             records=records,
             reader=reader,
             recorder=recorder,
-            run=run.run,
+            told=told,
+        )
+        self.tree: StepTree = StepTree(
+            pipeline,
+            self._journal,
             concurrency=concurrency,
             codes=codes,
+            make=node_of,
             start=self._start,
             stop=self._stop,
             rest=self._rest,
             freed=self._freed,
-            told=told,
         )
 
     async def go(self) -> None:
@@ -244,13 +251,12 @@ class Execution:
 
     async def _completed(self, node: LeafNode, columns: dict[str, Any], options: dict[str, Any]) -> None:
         """Record the output, wait until it is, whatever cancellation comes, and go on behind it."""
-        tree = self.tree
-        record, statements = tree.record(node)
-        change = tree.changed(
+        record, statements = node.record()
+        change = self._journal.changed(
             record, status="completed", finished=time(), error=None, interrupted=0, reason=None, answer=None, **columns
         )
         node.end()
-        committed = tree.write(*statements, change, tells=record, **options)
+        committed = self._journal.write(*statements, change, tells=record, **options)
         goes_on = self._is_before_a_plain_leaf(node)
         if goes_on:
             self._guarded(node.tell_parent)
@@ -269,7 +275,7 @@ class Execution:
         if node.error is not None or not isinstance(parent, SequenceNode) or place >= len(parent.step.steps):
             return False
         step = parent.step.steps[place]
-        if not isinstance(step, FunctionStep) or parent.under(step.name) in self.tree.records:
+        if not isinstance(step, FunctionStep) or parent.under(step.name) in self._journal.records:
             return False
         options = step.options
         return not options.memo and options.limit is None and options.engine is None
@@ -293,7 +299,7 @@ class Execution:
             tree.fail(node, "STEP_FAILED", failure_text(failure), failure)
 
     def _record_cancelled(self, node: LeafNode) -> None:
-        record = self.tree.records.get(node.path)
+        record = self._journal.records.get(node.path)
         if record is not None and record.status == "running":
             self.tree.cancelled(node)
         node.end()
@@ -314,7 +320,7 @@ class Execution:
             with _usable():
                 known = self._reader.memo(code, item)
             if known is not None:
-                return self.tree.stored(node.path, known)
+                return self._journal.stored(node.path, known)
         await step.prepare()
         step.check(value)
         retry = step.options.retry
@@ -334,7 +340,7 @@ class Execution:
                 seen=lambda _: value,
             )
         content = codec.packed(await attempt(node))
-        columns, options = self.tree.stored(node.path, content)
+        columns, options = self._journal.stored(node.path, content)
         if step.options.memo:
             self._recorder.write(
                 (
@@ -346,10 +352,9 @@ class Execution:
 
     async def _attempt(self, node: LeafNode, code: bytes, caller: Callable[[Any, StepContext], Awaitable[Any]]) -> Any:
         """Record that it is called, then call it with a value of its own."""
-        tree = self.tree
-        record, statements = tree.record(node)
+        record, statements = node.record()
         before = {"attempts": record.attempts, "interrupted": record.interrupted, "started": record.started}
-        begun = tree.changed(
+        begun = self._journal.changed(
             record,
             status="running",
             attempts=record.attempts + 1,
@@ -361,10 +366,12 @@ class Execution:
             same=None,
         )
         try:
-            await settled(tree.write(*statements, begun))
+            await settled(self._journal.write(*statements, begun))
         except asyncio.CancelledError:  # it was not called; behind another one it may have been recorded early
             early = isinstance(node.parent, SequenceNode) and node.position > 0
-            tree.write(tree.changed(record, **({"status": "pending", **before} if early else {"interrupted": 0})))
+            self._journal.write(
+                self._journal.changed(record, **({"status": "pending", **before} if early else {"interrupted": 0}))
+            )
             raise
         value = self._loaded(node)
         about = {"penstock.run.id": self._run_row.run, "penstock.step.path": node.path}
@@ -381,7 +388,7 @@ class Execution:
 
     def _loaded(self, node: LeafNode) -> Any:
         with _usable():
-            return self.tree.load(node.origin, node.step)
+            return self._journal.load(node.origin, node.step)
 
     def _caller(self, node: LeafNode) -> Callable[[Any, StepContext], Awaitable[Any]]:
         """Return how the leaf is called, within its timeout."""
@@ -448,10 +455,10 @@ class Execution:
         for sequence, before in _sequences_round(node):
             if first in before:
                 path = sequence.under(name)
-                record = self.tree.records.get(path)
+                record = self._journal.records.get(path)
                 if record is None or record.status != "completed":
                     raise KeyError(name)
-                return self.tree.load(OutputOf(path))
+                return self._journal.load(OutputOf(path))
         raise KeyError(name)
 
 
@@ -460,6 +467,7 @@ class StepRecording:
 
     def __init__(self, execution: Execution, node: LeafNode) -> None:
         self._execution = execution
+        self._journal = execution.tree.journal
         self._node = node
         row = execution._run_row  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] -- of this file
         self.run_id: str = row.run
@@ -467,8 +475,7 @@ class StepRecording:
 
     def workspace(self) -> Path:
         """Return the directory of the step, which exists."""
-        tree = self._execution.tree
-        directory = tree.reader.workspace.step_directory(self.run_id, self._node.path)
+        directory = self._journal.reader.workspace.step_directory(self.run_id, self._node.path)
         directory.mkdir(parents=True, exist_ok=True)
         return directory
 
@@ -478,11 +485,10 @@ class StepRecording:
         in_loop(execution._loop, lambda: self._add(usage))  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] -- of this file
 
     def _add(self, usage: Usage) -> None:
-        tree = self._execution.tree
-        record = tree.records[self._node.path]
+        record = self._journal.records[self._node.path]
         total = record.usage + usage
-        tree.write(
-            tree.changed(
+        self._journal.write(
+            self._journal.changed(
                 record,
                 requests=total.requests,
                 input_tokens=total.input_tokens,
@@ -490,65 +496,6 @@ class StepRecording:
                 seconds=total.seconds,
             )
         )
-
-
-class LeafFeed(SourceStage[LeafNode]):
-    """Gives the window the leaves that can be called, in the order of the definition; ends when nothing more comes."""
-
-    __slots__ = ("_asked", "_number", "_queue", "_settling")
-
-    def __init__(self, scope: Scope, settling: Collection[tuple[int, ...]]) -> None:
-        super().__init__(scope, "steps")
-        self._settling = settling
-        self._queue: list[tuple[tuple[int, ...], int, LeafNode]] = []
-        self._number = 0
-        self._asked = False
-
-    def put(self, node: LeafNode) -> None:
-        """Have a leaf called when there is a place for it."""
-        self._number += 1
-        heappush(self._queue, (node.order, self._number, node))
-        self.tell()
-
-    def end(self) -> None:
-        """Give nothing more."""
-        self._ended = True
-        self.tell()
-
-    def tell(self) -> None:
-        """Have the window look, if it waits."""
-        if self._asked:
-            self._asked = False
-            self.on_ready()
-
-    @override
-    def pull(self, room: int) -> Pulled[LeafNode]:
-        while self._queue and not self._ended and not self._must_wait(self._queue[0][0]):
-            node = heappop(self._queue)[2]
-            if not node.over:  # else a step round it has failed
-                self._taken += 1
-                self._delivered += 1
-                return node
-        if self._ended:
-            return END
-        self._asked = True
-        return PENDING
-
-    def _must_wait(self, order: tuple[int, ...]) -> bool:
-        """Whether a step before that place is about to complete, and another one to begin there."""
-        return bool(self._settling) and min(self._settling) < order
-
-    @override
-    def drain(self) -> None:
-        self.end()
-
-    @override
-    def stop(self) -> None:
-        self.end()
-
-    @override
-    def release(self) -> None:
-        self._closed = True
 
 
 class Unusable(PenstockError):

@@ -10,7 +10,7 @@ from penstock.flow import codec
 from penstock.flow.accounts import listed_names
 from penstock.flow.recorder import put_file
 from penstock.flow.session import NEW_RUN
-from penstock.flow.tree import INSERT_STEP
+from penstock.flow.step_journal import INSERT_STEP
 from penstock.flow.workspace import RunRow, StepRecord, StoredOutput, WorkspaceReader
 
 if TYPE_CHECKING:

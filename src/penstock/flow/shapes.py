@@ -389,3 +389,10 @@ def review[T](name: str, /, *, check: Callable[[T], object] | None = None) -> St
         OptionError: an argument breaks its rule.
     """
     return Review(checked_name(name), check)
+
+
+def gives_of(step: Step[Any, Any]) -> str:
+    """Return what the output of a step is made of, if it is made of those of its children."""
+    if isinstance(step, Parallel):
+        return step.gives.__name__
+    return "list" if isinstance(step, Map) else ""
