@@ -1,0 +1,71 @@
+"""The command `fetch`."""
+
+from typing import Annotated
+
+import typer
+
+from penstock.cli.options import ReportAsJSON, given
+from penstock.workflows.secret import Secret
+
+
+def fetch(
+    urls: Annotated[str, typer.Argument(metavar="URLS", help="A file of CSV or lines of JSON; - is stdin.")],
+    *,
+    to: Annotated[str, typer.Option("--to", metavar="DB", help="The SQLite database; made if there is none.")],
+    key: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="The column of the keys. [default: the first]")
+    ] = None,
+    concurrency: Annotated[int | None, typer.Option(metavar="N", help="Requests at once. [default: 16]")] = None,
+    per_host: Annotated[
+        int | None, typer.Option(metavar="N", help="Requests at once to one host. [default: 4]")
+    ] = None,
+    rate: Annotated[
+        str | None,
+        typer.Option(metavar="N/UNIT", help="Requests that begin at one host in a time: 10/s, 500/min, 1000/h."),
+    ] = None,
+    retry: Annotated[
+        int | None, typer.Option(metavar="N", help="Attempts in all of a request that may do better. [default: 4]")
+    ] = None,
+    timeout: Annotated[
+        float | None,
+        typer.Option(metavar="SECONDS", help="For one try in whole, redirects and body included. [default: 30]"),
+    ] = None,
+    max_bytes: Annotated[
+        int | None, typer.Option(metavar="BYTES", help="A larger body fails. [default: 10000000]")
+    ] = None,
+    max_redirects: Annotated[
+        int | None, typer.Option(metavar="N", help="Redirects of a request. [default: 10]")
+    ] = None,
+    allow_private: Annotated[
+        bool, typer.Option("--allow-private", help="Also connect to hosts that are not of the public Internet.")
+    ] = False,
+    header: Annotated[
+        list[Secret] | None,
+        typer.Option(
+            metavar="'NAME: VALUE'|@FILE", parser=Secret, help="Sent with requests; @ reads a file; may be repeated."
+        ),
+    ] = None,
+    refresh: Annotated[
+        bool,
+        typer.Option("--refresh/--no-refresh", help="Ask again for what a complete run has fetched, if it is new."),
+    ] = True,
+    prune: Annotated[bool, typer.Option("--prune", help="Remove records of keys that are gone from URLS.")] = False,
+    json: ReportAsJSON = False,
+) -> None:
+    """Run `penstock fetch`."""
+    from penstock.cli.fetch import run  # noqa: PLC0415 -- help must be quick
+
+    options = given(
+        key=key,
+        concurrency=concurrency,
+        per_host=per_host,
+        rate=rate,
+        retry=retry,
+        timeout=timeout,
+        max_bytes=max_bytes,
+        max_redirects=max_redirects,
+        allow_private=allow_private,
+        refresh=refresh,
+        prune=prune,
+    )
+    raise typer.Exit(run(urls, to, options, header or (), as_json=json))
