@@ -212,7 +212,7 @@ async def test_a_table_of_other_types_is_refused(tmp_path):
         ({"a": "TEXT)) --"}, "for 'a'"),
         ({"a": int}, "got <class 'int'> for 'a'"),
         ({"a": ""}, "got '' for 'a'"),
-        (["penstock_root"], "columns must not have 'penstock_root'"),
+        (["penstock_root"], "columns: a column must not be called 'penstock_root', which says"),
     ],
 )
 def test_bad_declarations_are_refused(tmp_path, columns, message):
@@ -294,6 +294,7 @@ async def test_rows_move_between_roots_under_a_key_of_several(tmp_path):
         (3, "key must be the name of a column, or several, got 3"),
         (["a", 3], "key must be a non-empty str, got 3"),
         (["a", "A"], "key must not have a column twice"),
+        ("Penstock_Root", "key: a column must not be called 'Penstock_Root', which says"),
         ({"a"}, "key must be the name of a column, or several"),
         ("", "key must be a non-empty str, got ''"),
     ],

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final, cast
+from typing import Final
 
 import apsw
 
@@ -10,12 +10,10 @@ from penstock.core.errors import OptionError
 from penstock.durable.sqlite.connection import Connection
 from penstock.durable.store_errors import RowError, StoreError
 from penstock.sinks.cells import check_name
+from penstock.sinks.declaring import TableOptions
 from penstock.sinks.sqlite_store import ROOT, columns_of, lowered, quoted
 
-type Declared = Sequence[str] | Mapping[str, str]
-"""Names of columns, or names with their types in SQL."""
-
-_TYPE: Final = re.compile(r"(INTEGER|REAL|TEXT|BLOB|ANY)( NOT NULL)?", re.ASCII)
+_TYPE: Final = re.compile(r"(INTEGER|REAL|TEXT|BLOB|ANY)( NOT NULL)?", re.ASCII | re.IGNORECASE)
 _PLACES: Final = ("rowid", "_rowid_", "oid")
 """Names that SQLite gives to the place of a row, unless a column has them."""
 
@@ -23,29 +21,18 @@ _KEPT: Final = 1_000
 """Sets of names that are remembered as checked."""
 
 
-def declared(columns: object) -> dict[str, str] | None:
+SQLITE_OPTIONS: Final = TableOptions(
+    check_name, _TYPE, "INTEGER, REAL, TEXT, BLOB or ANY", lowered, "differ in more than upper and lower case"
+)
+
+
+def declared(columns: object, options: TableOptions = SQLITE_OPTIONS, key: Sequence[str] = ()) -> dict[str, str] | None:
     """Return what `columns=` says as names and types, "" for any type; raise `OptionError` if it breaks the rule."""
-    if columns is None:
+    found = options.columns(columns, key)
+    if found is None:
         return None
-    rule = "columns must be names, or a mapping of names to INTEGER, REAL, TEXT, BLOB or ANY, each also with NOT NULL"
-    if isinstance(columns, str) or not isinstance(columns, Iterable):
-        raise OptionError(f"{rule}, got {columns!r}")
-    given = cast("Any", columns)
-    pairs: list[tuple[object, object]] = [*given.items()] if isinstance(columns, Mapping) else [(n, "") for n in given]
-    found: dict[str, str] = {}
-    for name, kind in pairs:
-        try:
-            found[check_name(name)] = str(kind).upper()
-        except RowError as error:
-            raise OptionError(f"columns: {error}") from None
-        if isinstance(columns, Mapping) and (not isinstance(kind, str) or not _TYPE.fullmatch(kind.upper())):
-            raise OptionError(f"{rule}, got {kind!r} for {name!r}")
-    if len(set(map(lowered, found))) < len(pairs):
-        raise OptionError(f"columns must differ in more than upper and lower case, got {', '.join(map(repr, found))}")
-    if not found:
-        raise OptionError(f"{rule}, got none")
     place_of(found)
-    return found
+    return {name: kind.upper() for name, kind in found.items()}
 
 
 class Columns:

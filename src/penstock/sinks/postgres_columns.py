@@ -6,11 +6,11 @@ from typing import Any, Final, cast
 
 from psycopg import sql
 
-from penstock.core.errors import OptionError
 from penstock.durable.postgres.postgres_connection import WritingConnection
 from penstock.durable.store_errors import RowError, StoreError
 from penstock.sinks.cells import check_name as check_text
 from penstock.sinks.cells import shown
+from penstock.sinks.declaring import TableOptions
 from penstock.sinks.postgres_cells import TYPES, Json, PostgresCell
 
 ROOT: Final = "penstock_root"
@@ -34,9 +34,6 @@ _PARTS: Final = frozenset(("double precision", "real", "numeric"))
 _EXACT: Final = 2**53
 """Whole numbers up to here are the same as numbers of `double precision`."""
 
-type DeclaredTypes = Sequence[str] | Mapping[str, str]
-"""Names of columns, or names with their types in SQL."""
-
 
 def check_name(name: object) -> str:
     """Return the name of a column or table; raise `RowError` if PostgreSQL cannot have it."""
@@ -46,28 +43,16 @@ def check_name(name: object) -> str:
     return text
 
 
-def declared(columns: object) -> dict[str, str] | None:
-    """Return what `columns=` says as names and types, "" for that of the first value; `OptionError` if it may not."""
-    if columns is None:
-        return None
-    rule = "columns must be names, or a mapping of names to types of PostgreSQL, each also with NOT NULL"
-    if isinstance(columns, str) or not isinstance(columns, Iterable):
-        raise OptionError(f"{rule}, got {columns!r}")
-    given = cast("Any", columns)
-    pairs: list[tuple[object, object]] = [*given.items()] if isinstance(columns, Mapping) else [(n, "") for n in given]
-    found: dict[str, str] = {}
-    for name, kind in pairs:
-        try:
-            found[_not_ours(check_name(name))] = str(kind)
-        except RowError as error:
-            raise OptionError(f"columns: {error}") from None
-        if isinstance(columns, Mapping) and (not isinstance(kind, str) or not _TYPE.fullmatch(kind)):
-            raise OptionError(f"{rule}, got {kind!r} for {name!r}")
-    if len(found) < len(pairs):
-        raise OptionError(f"columns must differ, got {', '.join(repr(name) for name, _ in pairs)}")
-    if not found:
-        raise OptionError(f"{rule}, got none")
-    return found
+def _not_ours(name: object) -> str:
+    name = check_name(name)
+    if name in _OWN:
+        raise RowError(f"a column must not be called {name!r}, as that of a durable run is")
+    if name in _SYSTEM:
+        raise RowError(f"a column must not be called {name!r}, as one of PostgreSQL's own is")
+    return name
+
+
+POSTGRES_OPTIONS: Final = TableOptions(_not_ours, _TYPE, "types of PostgreSQL")
 
 
 class PostgresColumns:
@@ -120,7 +105,7 @@ class PostgresColumns:
         if not names:
             raise RowError("a row must have a column, got {}")
         for name in names:
-            _not_ours(check_name(name))
+            _not_ours(name)
             if self._fixed is not None and name not in self._fixed:
                 raise RowError(f"a row has the column {name!r}, which is not among the columns that are declared")
         if missing := [name for name in self._key if name not in names]:
@@ -288,14 +273,6 @@ def _as_array(name: str, value: Json) -> Any:
 
 def _has_mapping(values: Iterable[Any]) -> bool:
     return any(each.__class__ is dict or (each.__class__ is list and _has_mapping(each)) for each in values)
-
-
-def _not_ours(name: str) -> str:
-    if name in _OWN:
-        raise RowError(f"a column must not be called {name!r}, as that of a durable run is")
-    if name in _SYSTEM:
-        raise RowError(f"a column must not be called {name!r}, as one of PostgreSQL's own is")
-    return name
 
 
 def _sql(kind: str) -> sql.SQL:

@@ -3,7 +3,7 @@
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from itertools import batched, groupby, repeat
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from psycopg import sql
 
@@ -25,8 +25,9 @@ from penstock.durable.roots import Root, RootId
 from penstock.durable.sink import Delivery, Durability
 from penstock.durable.store_errors import KeyTakenError, RefusedRowError, RowError, StoreError
 from penstock.sinks.cells import mapping, shown
+from penstock.sinks.declaring import Declared
 from penstock.sinks.postgres_cells import PostgresCell, PostgresRow, cells, cells_at_once
-from penstock.sinks.postgres_columns import PLACE, ROOT, DeclaredTypes, PostgresColumns, check_name, declared, unique
+from penstock.sinks.postgres_columns import PLACE, POSTGRES_OPTIONS, ROOT, PostgresColumns, check_name, unique
 
 LARGEST: Final = 50_000
 """Rows of one commit, at most, so that none takes long; a root with more is committed alone."""
@@ -79,16 +80,14 @@ class PostgresTable:
         table: str,
         *,
         key: str | Sequence[str] | None = None,
-        columns: DeclaredTypes | None = None,
+        columns: Declared | None = None,
     ) -> None:
         address = Address("dsn", dsn)
         schema, name = _names(table)
         self.table: str = name
         self.journal: PostgresPlace = PostgresPlace(address, schema)
-        self.key: tuple[str, ...] = _key(key)
-        self.columns: dict[str, str] | None = declared(columns)
-        if self.columns is not None and (strange := [name for name in self.key if name not in self.columns]):
-            raise OptionError(f"columns must have those of the key, got none for {strange[0]!r}")
+        self.key: tuple[str, ...] = POSTGRES_OPTIONS.key(key)
+        self.columns: dict[str, str] | None = POSTGRES_OPTIONS.columns(columns, self.key)
 
     def __repr__(self) -> str:
         return f"PostgresTable({self.journal.place!r}, {self.table!r})"
@@ -352,23 +351,3 @@ def _names(table: object) -> tuple[str | None, str]:
     if name.startswith(("penstock_", "pg_")):
         raise OptionError(f"table must not begin with penstock_ or pg_, got {name!r}")
     return schema or None, name
-
-
-def _key(key: object) -> tuple[str, ...]:
-    """Return the columns of the key; raise `OptionError` if they cannot be one."""
-    if key is None:
-        return ()
-    given: Any = (key,) if isinstance(key, str) else key
-    if not isinstance(given, Sequence) or not given:
-        raise OptionError(f"key must be the name of a column, or several, got {key!r}")
-    names = tuple(validate.text("key", name) for name in cast("Sequence[object]", given))
-    for name in names:
-        try:
-            check_name(name)
-        except RowError as error:
-            raise OptionError(f"key: {error}") from None
-        if name in {ROOT, PLACE}:
-            raise OptionError(f"key must not have {name!r}, which is a column of a durable run")
-    if len(set(names)) < len(names):
-        raise OptionError(f"key must not have a column twice, got {key!r}")
-    return names

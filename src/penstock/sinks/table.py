@@ -3,9 +3,10 @@
 import os
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from itertools import groupby, repeat
 from operator import itemgetter
-from typing import Any, cast, override
+from typing import Any, Final, override
 
 from penstock.core import validate
 from penstock.core.errors import OptionError
@@ -16,7 +17,9 @@ from penstock.durable.sqlite.schema import refuse_computed
 from penstock.durable.sqlite.tables import has_journal
 from penstock.durable.store_errors import KeyTakenError, RefusedRowError, RowError, StoreError
 from penstock.sinks.cells import Cell, Row, cells, columns_at_once, mapping, shown
-from penstock.sinks.columns import Columns, Declared, declared, place_of
+from penstock.sinks.cells import check_name as column_name
+from penstock.sinks.columns import SQLITE_OPTIONS, Columns, declared, place_of
+from penstock.sinks.declaring import Declared
 from penstock.sinks.sqlite_store import (
     LONGEST,
     ROOT,
@@ -77,14 +80,8 @@ class SqliteTable:
         check_name("table", table)
         if lowered(table).startswith(("penstock_", "sqlite_")):
             raise OptionError(f"table must not begin with penstock_ or sqlite_, got {table!r}")
-        self.key: tuple[str, ...] = _key(key)
-        self.columns: dict[str, str] | None = declared(columns)
-        if self.columns is not None:
-            if ROOT in map(lowered, self.columns):
-                raise OptionError(f"columns must not have {ROOT!r}, which says what root a row came from")
-            there = set(map(lowered, self.columns))
-            if strange := [name for name in self.key if lowered(name) not in there]:
-                raise OptionError(f"columns must have those of the key, got none for {strange[0]!r}")
+        self.key: tuple[str, ...] = _OPTIONS.key(key)
+        self.columns: dict[str, str] | None = declared(columns, _OPTIONS, self.key)
 
     @property
     def identity(self) -> str:
@@ -265,21 +262,14 @@ def _columns(row: tuple[int, Row]) -> tuple[str, ...]:
     return row[1][0]
 
 
-def _key(key: object) -> tuple[str, ...]:
-    """Return the columns of the key; raise `OptionError` if they cannot be one."""
-    if key is None:
-        return ()
-    given: Any = (key,) if isinstance(key, str) else key
-    if not isinstance(given, Sequence) or not given:
-        raise OptionError(f"key must be the name of a column, or several, got {key!r}")
-    names = tuple(validate.text("key", name) for name in cast("Sequence[object]", given))
-    for name in names:
-        check_name("key", name)
-        if lowered(name) == ROOT:
-            raise OptionError(f"key must not have {ROOT!r}, which says what root a row came from")
-    if len(set(map(lowered, names))) < len(names):
-        raise OptionError(f"key must not have a column twice, got {key!r}")
-    return names
+def _not_ours(name: object) -> str:
+    text = column_name(name)
+    if lowered(text) == ROOT:
+        raise RowError(f"a column must not be called {text!r}, which says what root a row came from")
+    return text
+
+
+_OPTIONS: Final = replace(SQLITE_OPTIONS, check=_not_ours)
 
 
 def _named(what: str, key: Sequence[str]) -> str:

@@ -23,7 +23,8 @@ from penstock.durable.sqlite.schema import refuse_computed, refuse_other_tables
 from penstock.durable.store_errors import RefusedRowError, RowError, StoreError
 from penstock.sinks import finding
 from penstock.sinks.cells import Cell, cells, mapping, shown
-from penstock.sinks.columns import Columns, Declared, declared
+from penstock.sinks.columns import Columns, declared
+from penstock.sinks.declaring import Declared
 from penstock.sinks.finding import Found
 from penstock.sinks.sqlite_store import ROOT, SqliteStore, database, is_whole, lost_from, lowered
 from penstock.sinks.words import TOKENIZER, asked, indexed
