@@ -218,6 +218,45 @@ async def test_what_no_row_can_have_is_the_failure_of_its_root(dsn):
     ]
 
 
+async def test_what_others_have_put_on_a_table_refuses_a_row_alone(postgres, dsn):
+    """Trap: what a trigger raised, or a deferred constraint at COMMIT, ended the run, and blamed no root."""
+    sink = table(dsn)
+    await put(sink, {"n": 1})
+    postgres.ask(
+        dsn,
+        "CREATE TABLE parents (id bigint PRIMARY KEY); INSERT INTO parents VALUES (1), (6);"
+        "ALTER TABLE rows ADD CONSTRAINT parent FOREIGN KEY (n) REFERENCES parents DEFERRABLE INITIALLY DEFERRED;"
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'no six'; END $$;"
+        "CREATE TRIGGER refuses BEFORE INSERT ON rows FOR EACH ROW WHEN (NEW.n = 6) EXECUTE FUNCTION refuse()",
+    )
+    errors = await refused(sink, {"n": 1}, {"n": 5}, {"n": 6}, {"n": 1}, run="second")
+    assert [error.split(";")[0] for error in errors] == [
+        'RefusedRowError: insert or update on table "rows" violates foreign key constraint "parent"',
+        "RefusedRowError: no six",
+    ]
+    assert list(sink.rows()) == [{"n": 1}] * 3
+
+
+async def test_the_server_reads_numbers_for_a_type_of_its_own(postgres, dsn):
+    """Trap: a whole number for a domain over them was refused, by words that told to declare what was declared."""
+    postgres.ask(dsn, "CREATE DOMAIN positive AS int CHECK (value > 0); CREATE TYPE mood AS ENUM ('well')")
+    sink = table(dsn, columns={"n": "positive", "mood": "mood"})
+    errors = await refused(sink, {"n": 1}, {"n": "2"}, {"n": -1}, {"mood": "well"}, {"mood": 3}, {"n": True})
+    assert [error.split(";")[0] for error in errors] == [
+        'RefusedRowError: value for domain positive violates check constraint "positive_check"',
+        'RefusedRowError: invalid input value for enum mood: "3"',
+        "RowError: the column 'n' is of type positive, got True",
+    ]
+    assert [row["n"] for row in sink.rows()] == [1, 2, None]
+
+
+async def test_a_value_that_python_cannot_have_is_told_with_its_database(dsn):
+    sink = table(dsn, columns={"at": "timestamptz"})
+    await put(sink, {"at": "infinity"})
+    with pytest.raises(StoreError, match=r"^postgresql://.*: timestamp too large"):
+        list(sink.rows())
+
+
 async def test_names_are_as_they_are_given(postgres, dsn):
     postgres.ask(dsn, 'CREATE SCHEMA "Sales; DROP"')
     sink = table(dsn, 'Sales; DROP.Or"ders')

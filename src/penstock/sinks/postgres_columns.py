@@ -235,6 +235,8 @@ _BY_TYPE: Final[Mapping[str, frozenset[type]]] = {
     **{kind: frozenset((int, float, str, *(each for each, of in TYPES.items() if of == "numeric"))) for kind in _PARTS},
 }
 _TEXTS: Final[frozenset[type]] = frozenset((str, *(kind for kind in TYPES if issubclass(kind, str))))
+_READ: Final[frozenset[type]] = _TEXTS | {int, float}
+"""For a type that is not known here, as a domain: the server reads the number, too."""
 
 
 def _fitting(kind: str) -> frozenset[type]:
@@ -244,7 +246,7 @@ def _fitting(kind: str) -> frozenset[type]:
         return _BY_TYPE["text"]
     if kind.endswith("[]"):
         return _TEXTS - {Json}
-    return _BY_TYPE.get(name, _TEXTS)
+    return _BY_TYPE.get(name, _READ)
 
 
 def _refuse_far(name: str, kind: str, values: Sequence[PostgresCell]) -> None:

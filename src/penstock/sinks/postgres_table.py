@@ -218,8 +218,10 @@ class PostgresStore:
         try:
             with self._session.transaction():
                 yield
-        except BaseException:
+        except BaseException as error:
             self._columns.back_to(before)
+            if isinstance(error, RefusalError):  # by COMMIT: a constraint of the table is deferred
+                raise RefusedRowError(str(error)) from error
             raise
 
     def send(self, run: str, roots: Iterable[tuple[Root, Iterable[Any]]]) -> None:

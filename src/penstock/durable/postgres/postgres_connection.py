@@ -101,6 +101,9 @@ _REFUSALS: Final = (
 )
 """What is said of a row, or of a value of it."""
 
+_OF_A_TRIGGER: Final = "P0"
+"""The class of the codes that a trigger raises, as `RAISE EXCEPTION` does, for a row that it does not want."""
+
 
 class RefusalError(StoreError):
     """The server refuses a row, or a value of it."""
@@ -225,7 +228,7 @@ class PostgresConnection:
                 cursor.execute(statement)
                 yield from cursor
         except psycopg.Error as error:
-            raise self.named(error) from error
+            raise self._unreadable(error) from error
 
     def query(self, text: str, most: int) -> Generator[tuple[list[str], tuple[Any, ...]]]:
         """Give the rows of somebody's query, some at a time, with the names of its columns; nothing can be changed."""
@@ -238,7 +241,12 @@ class PostgresConnection:
                 for row in cursor:
                     yield names, row
         except psycopg.Error as error:
-            raise self.named(error) from error
+            raise self._unreadable(error) from error
+
+    def _unreadable(self, error: psycopg.Error) -> StoreError:
+        """Return the error of a query: no row is at fault, also where a value is, as a date that Python has not."""
+        named = self.named(error)
+        return StoreError(f"{self.place}: {named}") if isinstance(named, RefusalError) else named
 
     def named(self, error: Exception) -> StoreError:
         """Return an error of psycopg as one that names the database."""
@@ -247,7 +255,7 @@ class PostgresConnection:
             return StoreFullError(f"{self.place}: the disk is full")
         if isinstance(error, errors.UniqueViolation):
             return KeyRefusalError(_line(error))
-        if isinstance(error, _REFUSALS):
+        if isinstance(error, _REFUSALS) or (getattr(error, "sqlstate", None) or "").startswith(_OF_A_TRIGGER):
             return RefusalError(_line(error))
         if connection is not None and (connection.closed or isinstance(error, _GONE)):
             connection.close()
