@@ -8,7 +8,14 @@ from typing import Annotated
 import typer
 
 from penstock.cli import manual
-from penstock.cli.commands import documents, durable_runs, fetching, pictures, pipelines, rows
+from penstock.cli.commands import (
+    document_commands,
+    fetch_command,
+    pipeline_commands,
+    row_commands,
+    run_commands,
+    thumbnails_command,
+)
 
 app: typer.Typer = typer.Typer(
     name="penstock",
@@ -40,21 +47,21 @@ def penstock(
     del version
 
 
-app.command("embed", help=manual.EMBED)(documents.embed)
-app.command("fetch", help=manual.FETCH)(fetching.fetch)
-app.command("thumbnails", help=manual.THUMBNAILS)(pictures.thumbnails)
-app.command("search", help=manual.SEARCH)(documents.search)
-app.command("map", help=manual.MAP)(rows.map_rows)
-app.command("prompt", help=manual.PROMPT)(rows.prompt)
-app.command("export", help=manual.EXPORT)(rows.export)
-app.command("runs", help=manual.RUNS)(durable_runs.runs)
-app.command("status", help=manual.STATUS)(durable_runs.status)
-app.command("dead", help=manual.DEAD)(durable_runs.dead)
-app.command("redo", help=manual.REDO)(durable_runs.redo)
-app.command("forget", help=manual.FORGET)(durable_runs.forget)
-app.command("run", help=manual.RUN)(pipelines.run)
-app.command("resume", help=manual.RESUME)(pipelines.resume)
-app.command("approve", help=manual.APPROVE)(pipelines.approve)
-app.command("reject", help=manual.REJECT)(pipelines.reject)
-app.command("cancel", help=manual.CANCEL)(pipelines.cancel)
-app.command("fork", help=manual.FORK)(pipelines.fork)
+app.command("embed", help=manual.EMBED)(document_commands.embed)
+app.command("fetch", help=manual.FETCH)(fetch_command.fetch)
+app.command("thumbnails", help=manual.THUMBNAILS)(thumbnails_command.thumbnails)
+app.command("search", help=manual.SEARCH)(document_commands.search)
+app.command("map", help=manual.MAP)(row_commands.map_rows)
+app.command("prompt", help=manual.PROMPT)(row_commands.prompt)
+app.command("export", help=manual.EXPORT)(row_commands.export)
+app.command("runs", help=manual.RUNS)(run_commands.runs)
+app.command("status", help=manual.STATUS)(run_commands.status)
+app.command("dead", help=manual.DEAD)(run_commands.dead)
+app.command("redo", help=manual.REDO)(run_commands.redo)
+app.command("forget", help=manual.FORGET)(run_commands.forget)
+app.command("run", help=manual.RUN)(pipeline_commands.run)
+app.command("resume", help=manual.RESUME)(pipeline_commands.resume)
+app.command("approve", help=manual.APPROVE)(pipeline_commands.approve)
+app.command("reject", help=manual.REJECT)(pipeline_commands.reject)
+app.command("cancel", help=manual.CANCEL)(pipeline_commands.cancel)
+app.command("fork", help=manual.FORK)(pipeline_commands.fork)

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from penstock.cli.options import ReportAsJSON, given
+from penstock.cli.shared_options import ReportAsJSON, given
 from penstock.workflows.secret import Secret
 
 

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from penstock.cli.options import (
+from penstock.cli.shared_options import (
     FilesOfRows,
     KeyColumn,
     Query,

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from penstock.cli import embedder_options
-from penstock.cli.options import Exclude, ReportAsJSON, given
+from penstock.cli.shared_options import Exclude, ReportAsJSON, given
 
 
 def embed(

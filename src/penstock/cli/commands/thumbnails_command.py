@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from penstock.cli.options import Exclude, ReportAsJSON, given
+from penstock.cli.shared_options import Exclude, ReportAsJSON, given
 
 
 def thumbnails(
