@@ -30,6 +30,8 @@ class AnthropicMessages(Service):
     """
 
     package = "anthropic"
+    path = "/v1/messages"
+    security: Mapping[str, object] = {}
     own_fields: frozenset[str] = frozenset({"model", "messages", "stream", "max_tokens"})
     limit_headers: Mapping[str, tuple[str, str, str]] = {
         name.replace("-", "_"): (
@@ -62,18 +64,6 @@ class AnthropicMessages(Service):
             max_retries=0,
             timeout=None,
             http_client=http,
-        )
-
-    @override
-    def create(self, client: Any, fields: Mapping[str, object], headers: Mapping[str, object]) -> Any:
-        return client.messages.with_streaming_response.create(
-            model=fields["model"],
-            messages=[],  # as in `OpenAIChat`
-            max_tokens=fields["max_tokens"],
-            stream=fields["stream"],
-            timeout=None,  # that of the package is guessed from max_tokens, where it does not refuse it
-            extra_headers=headers,
-            extra_body={name: value for name, value in fields.items() if name not in self.own_fields - {"messages"}},
         )
 
     @override

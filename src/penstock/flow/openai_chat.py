@@ -33,6 +33,8 @@ class OpenAIChat(Service):
     """
 
     package = "openai"
+    path = "/chat/completions"
+    security: Mapping[str, object] = {"security": {"bearer_auth": True}}
     own_fields: frozenset[str] = frozenset({"model", "messages", "stream"})
     limit_headers: Mapping[str, tuple[str, str, str]] = {
         name: (f"x-ratelimit-limit-{name}", f"x-ratelimit-remaining-{name}", f"x-ratelimit-reset-{name}")
@@ -61,16 +63,6 @@ class OpenAIChat(Service):
             max_retries=0,
             timeout=None,
             http_client=http,
-        )
-
-    @override
-    def create(self, client: Any, fields: Mapping[str, object], headers: Mapping[str, object]) -> Any:
-        return client.chat.completions.with_streaming_response.create(
-            model=fields["model"],
-            messages=[],  # those of `extra_body` take their place: what stands here is looked at word for word
-            stream=fields["stream"],
-            extra_headers=headers,
-            extra_body={name: value for name, value in fields.items() if name not in {"model", "stream"}},
         )
 
     @override

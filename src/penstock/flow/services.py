@@ -9,7 +9,8 @@ import asyncio
 import functools
 import json
 from abc import abstractmethod
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 from copy import copy
 from dataclasses import replace
@@ -36,6 +37,9 @@ from penstock.retry_after import retry_after
 
 IDLE: Final = 60.0
 _CUT: Final = Trouble("the answer was cut off: it does not say why it ended", transient=True)
+_KEPT: Final = 5.0
+"""Seconds for which a client is kept that nobody uses, as connections of the package are."""
+
 _loaded: Final[set[str]] = set()
 """The packages that are imported."""
 
@@ -70,6 +74,12 @@ class Service(Model):
     package: str
     """The name of the package, which is the name of the extra, too."""
 
+    path: str
+    """Where the service is asked, below its address."""
+
+    security: Mapping[str, object]
+    """What the package wants to be told of how the request proves itself."""
+
     own_fields: frozenset[str]
     """Fields of a request that are not for `request` to say."""
 
@@ -102,7 +112,7 @@ class Service(Model):
         self._stream = validate.flag("stream", options.get("stream", True))
         self._idle = None if client is not None else validate.seconds("idle", options.get("idle", IDLE))
         self._request = self._checked_request(options.get("request", {}))
-        self._connections = _Connections()
+        self._clients = _Clients()
         self._following = FollowedLimits(options.get("limits", {}), self.limit_headers)
 
     @override
@@ -172,10 +182,6 @@ class Service(Model):
         """Make a client of the package."""
 
     @abstractmethod
-    def create(self, client: Any, fields: Mapping[str, object], headers: Mapping[str, object]) -> Any:
-        """Return the context manager that makes the request and gives the response before its body is read."""
-
-    @abstractmethod
     def fields(self, prompt: str, system: str | None, max_tokens: int) -> dict[str, object]:
         """Return the fields of a request, without those of `request` and `stream`."""
 
@@ -217,13 +223,12 @@ class Service(Model):
 
         try:
             if self._client is not None:
-                await self._read(self._client.with_options(max_retries=0), fields, {}, answer)
+                await self._read(self._client, fields, {}, answer, httpx2)
                 return None
-            async with self._connections.open(lambda: http_client(httpx2)) as http:
-                client = self.new_client(package, key or "none", self._base_url, http)
+            async with self._clients.lend(key, lambda: self._made_client(package, httpx2, key)) as client:
                 absent: object = package.Omit()
                 headers = {} if key is not None else {"Authorization": absent, "X-Api-Key": absent}
-                await self._read(client, fields, headers, answer)
+                await self._read(client, fields, headers, answer, httpx2)
         except Exception as error:  # noqa: BLE001 -- of the package and what is below it: the user's code is not in here
             return self._failure(error, package, httpx2, answer)
         return None
@@ -266,17 +271,19 @@ class Service(Model):
         return _FailedRequest(why, status, wait=wait)
 
     async def _read(
-        self, client: Any, fields: Mapping[str, object], headers: Mapping[str, object], answer: ModelAnswer
+        self, client: Any, fields: Mapping[str, object], headers: Mapping[str, object], answer: ModelAnswer, httpx: Any
     ) -> None:
+        """Make the request as the package makes those that it has no method for: it reads and checks no answer then."""
         client._platform = "Unknown"  # noqa: SLF001 -- else each client looks it up in a thread of its own
         body = AnswerBody(answer)
-        manager = self.create(client, fields, headers)
+        options = {"headers": headers, "max_retries": 0, **self.security}
         async with asyncio.timeout(self._idle):
-            response = await manager.__aenter__()
-        http = response.http_response
-        answer.status = int(http.status_code)
-        self._following.follow(http.headers)
-        pieces: AsyncIterator[bytes] = http.aiter_bytes()
+            response = await client.post(
+                self.path, cast_to=httpx.Response, body=fields, options=options, stream=True, stream_cls=None
+            )
+        answer.status = int(response.status_code)
+        self._following.follow(response.headers)
+        pieces: AsyncIterator[bytes] = response.aiter_bytes()
         try:
             while True:
                 async with asyncio.timeout(self._idle):
@@ -285,10 +292,13 @@ class Service(Model):
                     break
         finally:
             body.end()
-            await manager.__aexit__(None, None, None)
+            await response.aclose()
             await _run_out(pieces)
 
     # What it needs
+
+    def _made_client(self, package: Any, httpx: Any, key: str | None) -> Any:
+        return self.new_client(package, key or "none", self._base_url, http_client(httpx))
 
     def _import(self) -> Any:
         with naming_extras(type(self).__name__, dict.fromkeys((self.package, "httpx2"), self.package)):
@@ -318,31 +328,58 @@ class Service(Model):
         return cast("dict[str, object]", fields)
 
 
-class _Connections:
-    """The connections that requests share while they overlap: opened for the first, closed with the last.
+class _Clients:
+    """The clients that requests use, one at a time each: kept while requests overlap, closed with the last.
 
-    So none outlives the requests, and a thousand of them make no thousand handshakes.
+    So no connection outlives the requests, and a thousand of them make no thousand handshakes. A client has one
+    connection: a pool of the package looks at all that it has for each request, and asks the system about those that
+    are idle. With 200 that took more time than the request.
     """
 
     def __init__(self) -> None:
-        self._open: dict[asyncio.AbstractEventLoop, tuple[Any, list[None]]] = {}
+        self._open: dict[tuple[asyncio.AbstractEventLoop, str | None], _Lent] = {}
 
     @asynccontextmanager
-    async def open(self, make: Callable[[], Any]) -> AsyncGenerator[Any]:
-        """Give the client that has them; it is made, if there is none on this loop."""
-        loop = asyncio.get_running_loop()
-        shared = self._open.get(loop)
-        if shared is None:
-            shared = self._open[loop] = (make(), [])
-        client, users = shared
-        users.append(None)
+    async def lend(self, key: str | None, make: Callable[[], Any]) -> AsyncGenerator[Any]:
+        """Give a client with that key that nobody uses, the one that was used last; one is made, if there is none."""
+        place = asyncio.get_running_loop(), key
+        found = self._open.get(place)
+        client = found.free.pop()[0] if found is not None and found.free else make()
+        lent = self._open.setdefault(place, _Lent())
+        lent.users += 1
         try:
             yield client
         finally:
-            users.pop()
-            if not users:
-                del self._open[loop]
-                await client.aclose()
+            lent.users -= 1
+            now = place[0].time()
+            lent.free.append((client, now))
+            if not lent.users:
+                del self._open[place]
+                await _close_all(lent.free)
+            elif now - lent.free[0][1] > _KEPT:
+                await _close_all([lent.free.popleft()])
+
+
+class _Lent:
+    """How many use a client, and the clients that nobody uses: each with the time since when, the oldest first."""
+
+    __slots__ = ("free", "users")
+
+    def __init__(self) -> None:
+        self.free: deque[tuple[Any, float]] = deque()
+        self.users = 0
+
+
+async def _close_all(clients: Iterable[tuple[Any, float]]) -> None:
+    """Close clients, whatever cancellation comes meanwhile."""
+    cancelled: asyncio.CancelledError | None = None
+    for client, _ in clients:
+        try:
+            await client.close()
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        raise cancelled
 
 
 class _FailedRequest:
@@ -371,14 +408,15 @@ def http_client(httpx: Any) -> Any:
     """Make a client that follows nobody elsewhere, reads no endless bodies, and leaves times to us."""
 
     async def bounded(response: Any) -> None:
-        response.stream = _bounded_stream(httpx)(response.stream)
+        if not response.is_success:  # the package reads it; of the others we count what we read
+            response.stream = _bounded_stream(httpx)(response.stream)
 
     return httpx.AsyncClient(
         verify=_tls(),
         timeout=None,
         follow_redirects=False,
         event_hooks={"response": [bounded]},
-        limits=httpx.Limits(max_connections=None, max_keepalive_connections=None),  # as many as there are calls at once
+        limits=httpx.Limits(max_connections=None, max_keepalive_connections=None),
     )
 
 
