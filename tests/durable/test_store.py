@@ -277,11 +277,18 @@ def test_results_are_kept_until_no_run_has_their_stage(store):
 def test_the_note_of_a_run_is_kept_as_long_as_the_run(store):
     opened = begin(store)
     with closing(store.reader()) as reader:
-        note = RunNote(reader, lambda *entry: asked(store, "remember", *entry), opened.id)
+        writes = []
+        note = RunNote(reader, writes.append, opened.id)
         assert note.read() is None
         for value in ({"paid": 1}, {"paid": 2}):
             note.write(value)
-        assert note.read() == {"paid": 2}
+        (write,) = writes  # the last of a commit is enough
+        with store.transaction():
+            write(store.journal)
+        note.write({"paid": 3})
+        with store.transaction():
+            writes.pop()(store.journal)
+        assert note.read() == {"paid": 3}
         assert reader.unused_memo() is None
         asked(store, "forget_run", opened.id)
         assert reader.unused_memo() == note_key(opened.id)

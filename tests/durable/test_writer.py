@@ -9,8 +9,10 @@ import pytest
 import penstock
 from penstock.durable.delivery import Deliverer
 from penstock.durable.staging import Staging
+from penstock.durable.store_errors import RowError
 from penstock.durable.writer import Writer
 from penstock.sinks.sqlite_store import SqliteStore
+from penstock.sinks.table import TableStore
 
 pytestmark = pytest.mark.real_time
 
@@ -20,7 +22,7 @@ def job(path, count=3):
 
 
 @pytest.mark.parametrize("error", [MemoryError, RecursionError, SystemExit, KeyboardInterrupt, asyncio.CancelledError])
-@pytest.mark.parametrize("line", ["_next", "_commit_notes", "_commit", "_settled"])
+@pytest.mark.parametrize("line", ["_next", "_commit", "_send", "_settled"])
 async def test_what_the_thread_dies_of_ends_the_run(tmp_path, monkeypatch, line, error):
     """Wherever it strikes: not only in the commit itself."""
 
@@ -120,3 +122,29 @@ async def test_a_store_that_recurses_without_end_ends_the_run(tmp_path, monkeypa
     with pytest.raises(RecursionError):
         await asyncio.wait_for(stream.to(Sink(tmp_path / "t.db", "t"), run="r"), 20)
     assert sys.getrecursionlimit() == limit
+
+
+async def test_what_is_kept_of_a_root_needs_no_commit_of_its_own(tmp_path):
+    """A root with a result that is kept took two commits: most of what a durable row costs."""
+    table = penstock.SqliteTable(tmp_path / "t.db", "t")
+    stream = penstock.keyed(range(3), key=int).map(lambda n: {"n": n}, memo=True)
+    assert (await stream.to(table, run="r")).commits == 1
+
+
+async def test_what_is_kept_stays_when_roots_of_its_commit_are_refused(tmp_path, monkeypatch):
+    """The commit is rolled back; the results in it are written again, whatever becomes of the roots."""
+    refuses = []
+
+    def replace(store, root, rows):
+        refuses.append(root.key)
+        raise RowError("it is refused")
+
+    monkeypatch.setattr(TableStore, "replace", replace)
+    monkeypatch.setattr(TableStore, "add", None)
+    stream = penstock.keyed(range(3), key=int).map(lambda n: {"n": n}, memo=True)
+    with pytest.raises(RowError):
+        await stream.to(penstock.SqliteTable(tmp_path / "t.db", "t"), run="r")
+    assert refuses
+    monkeypatch.undo()
+    report = await stream.to(penstock.SqliteTable(tmp_path / "t.db", "t"), run="r")
+    assert (report.delivered, report.recalled) == (3, 3)

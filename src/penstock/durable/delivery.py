@@ -104,7 +104,6 @@ class Deliverer:
         self._accept_all: AcceptAll | None = getattr(store, "accept_all", None)
         self._reader = store.reader()
         self.memo: Memo = Memo(self._reader, self._remember)
-        self.note: RunNote = RunNote(self._reader, self._remember, opened.id)
         limit = None
         if options.limit is not None and only is None:  # those that ran alone count, too
             limit = max(options.limit - found.counts.get("delivered", 0) - len(found.dead), 0)
@@ -135,6 +134,7 @@ class Deliverer:
             refuse=self._refusals.refuse,
             keeps_rows_of_dead=opened.keeps_rows_of_dead,
         )
+        self.note: RunNote = RunNote(self._reader, self._writer.note, opened.id)
         self._causes = Causes()
         for key in found.dead:
             self._causes.add(DIED_ALONE, "process", key)

@@ -132,14 +132,15 @@ class Writer:
     ) -> None:
         """Have something written in the journal, in the next transaction; then `committed()` is called, on the loop.
 
-        With `committed` somebody waits, so the transaction does not wait for company.
+        With `committed` somebody waits, so the transaction does not wait for company. Without, it may be that of roots,
+        and is tried again if they are refused: so `write` only writes.
         """
-        with self._changed:
-            self._notes.append((write, committed, weight))
-            self._added += weight
-            self._changed.notify()
-            if committed is not None:
-                self._hurry.set()
+        self._notes.append((write, committed, weight))
+        self._added += weight
+        if committed is not None:
+            self._hurry.set()
+        if self._sleeps:  # as in `_enter`
+            self._wake()
 
     def settle_put_off(self, *, is_last: bool = True) -> None:
         """Have the roots committed that wait for others, all at once; if nothing else comes, none may wait any more."""
@@ -187,8 +188,10 @@ class Writer:
             while any(work := self._next()):
                 batch, notes = work
                 rows = sum(map(_WEIGHT, batch)) + sum(map(_WEIGHT, notes))
-                self._commit_notes(notes)
-                self._commit(batch)
+                if not batch or any(committed for _, committed, _ in notes):
+                    self._commit_notes(notes)
+                    notes = []
+                self._commit(batch, notes)
                 self._written += rows
                 self._tell(self._told)
         except BaseException as error:  # noqa: BLE001 -- raised to whoever runs the stream
@@ -252,8 +255,8 @@ class Writer:
             if committed is not None:
                 self._tell(committed)
 
-    def _commit(self, batch: list[Queued]) -> None:
-        """Stage what is to be staged; then settle finished roots, each together with its rows."""
+    def _commit(self, batch: list[Queued], notes: list[Note]) -> None:
+        """Stage what is to be staged; then settle finished roots, each together with its rows, and write the notes."""
         parts = [(root, rows) for root, rows, _ in batch if rows is not None and isinstance(root, Root)]
         if parts:
             try:
@@ -263,11 +266,13 @@ class Writer:
                     self._stage_alone(part)
         roots = [root for root, rows, _ in batch if rows is None]
         if not roots:
+            self._commit_notes(notes)
             return
         self._send(roots)
         with suppress(Exception):  # it comes again below, from the root that the store refuses
-            self._settle(roots)
+            self._settle(roots, notes)
             return
+        self._commit_notes(notes)
         self._settle_again([each for root in roots for each in (root.roots() if isinstance(root, Bundle) else (root,))])
 
     def _send(self, roots: Sequence[Root | Bundle]) -> None:
@@ -343,8 +348,10 @@ class Writer:
             self._stage([(root, rows)])
         self._put_off.append(root)
 
-    def _settle(self, roots: Sequence[Root | Bundle]) -> None:
+    def _settle(self, roots: Sequence[Root | Bundle], notes: Sequence[Note] = ()) -> None:
         def settle_all() -> None:
+            for write, _, _ in notes:
+                write(self._store.journal)
             for settle, alike in groupby(roots, key=self._way_of):
                 settle(list(alike))
 
