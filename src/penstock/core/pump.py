@@ -251,14 +251,12 @@ class Pump[T, U](Stage[U]):
         """Start work on up to `count` items, which have room; return whether there may be more to start."""
         start, call, following = self._starting()
         scope, pull = self.scope, self.upstream.pull
-        if count > 1:  # what is there at once, if anything: 0.1 us less an item than a pull for each
-            for item in self.upstream.ready_items(count):
-                start(item, call)
-                if self._exhausted:
-                    return False
-                call = following
-                room -= 1
-                count -= 1
+        if count > 1 and (started := self._start_ready(count, start, call, following)):
+            if self._exhausted:
+                return False
+            call = following
+            room -= started
+            count -= started
         must_look = not self.upstream.looks_at_the_clock
         for _ in range(count):
             if must_look and now() > scope.turn_ends:
@@ -276,6 +274,23 @@ class Pump[T, U](Stage[U]):
             call = following
             room -= 1
         return True
+
+    def _start_ready(
+        self,
+        count: int,
+        start: Callable[[T, AsyncFn[Any, Any]], None],
+        call: AsyncFn[Any, Any],
+        following: AsyncFn[Any, Any],
+    ) -> int:
+        """Start work on up to `count` items that are there; return how many: 0.1 us less an item than by pulls."""
+        started = 0
+        for item in self.upstream.ready_items(count):
+            start(item, call)
+            started += 1
+            if self._exhausted:
+                break
+            call = following
+        return started
 
     def _settled(self) -> None:
         """Tell the stage below if its result is there; if a place is free, pump in the next turn."""

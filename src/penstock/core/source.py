@@ -110,11 +110,11 @@ class IteratorStage[T](SourceStage[T]):
     @override
     def ready_items(self, room: int) -> Iterator[T]:
         """Read while the turn lasts. A generator keeps its place: this takes a twentieth of the time of an item."""
-        iterator, scope = self._iterator, self.scope
+        iterator, turn_ends = self._iterator, self.scope.turn_ends
         if iterator is None:
             return
         for _ in range(room):
-            if self._ended or now() > scope.turn_ends:
+            if self._ended or now() > turn_ends:
                 return
             try:
                 item = next(iterator)
@@ -124,7 +124,7 @@ class IteratorStage[T](SourceStage[T]):
             except BaseException as error:  # noqa: BLE001 -- raised to the consumer, whatever it is
                 self._source_failed(error)
                 return
-            self._last_turn = scope.turn_ends
+            self._last_turn = turn_ends
             self._taken += 1
             yield item
 

@@ -182,7 +182,7 @@ class Window[T, U](Caller[T, U]):
     only_by_pull = False
     """Whether results are handed on in no other way, as `pull` does more with them."""
 
-    __slots__ = ("_errands", "_order", "_results", "measured_work", "work")
+    __slots__ = ("_errands", "_order", "_results", "_task_of", "measured_work", "work")
 
     def __init__(self, scope: Scope, upstream: Stage[T], plan: Plan[T, U]) -> None:
         trace = scope.trace
@@ -194,6 +194,9 @@ class Window[T, U](Caller[T, U]):
         self._order = InOrder(self.running, self.bound) if plan.ordered else AsFinished()
         self._results = self._order.waiting
         self.finished: Sized = self._results
+        self._task_of: Callable[[Coroutine[Any, Any, None]], Task[None]] = partial(
+            Task, loop=scope.loop, eager_start=True
+        )
         self.work: AsyncFn[T, U]
         self.measured_work: AsyncFn[T, U]
         self.work, self.measured_work = self._calls(attempt_of(plan))
@@ -223,11 +226,16 @@ class Window[T, U](Caller[T, U]):
     @override
     def pull(self, room: int) -> Pulled[U]:
         """Do what `Pump.pull` does, written out where the next result is there: this takes 0.2 us less an item."""
-        order = self._order
-        if self.in_band or not self._delivered & LOOK or (value := self._results.pop(order.head, MISSING)) is MISSING:
+        order, delivered = self._order, self._delivered
+        head = order.head
+        if (
+            self.in_band
+            or (not delivered & LOOK and now() > self.scope.turn_ends)
+            or (value := self._results.pop(head, MISSING)) is MISSING
+        ):
             return super().pull(room)
-        order.head += 1
-        self._delivered += 1
+        order.head = head + 1
+        self._delivered = delivered + 1
         if not self._scheduled and not self._exhausted:
             self._schedule()
         return value  # type: ignore[no-any-return] # a U; Any spares a cast per item
@@ -304,13 +312,39 @@ class Window[T, U](Caller[T, U]):
 
     # Running
 
+    @override
+    def _start_ready(
+        self, count: int, start: Callable[[T, AsyncFn[T, U]], None], call: AsyncFn[T, U], following: AsyncFn[T, U]
+    ) -> int:
+        """Do what `Pump._start_ready` does, with `_start` written out: 0.1 us less an item."""
+        if start != self._start:
+            return super()._start_ready(count, start, call, following)
+        task_of, running, before = self._task_of, self.running, self._taken
+        for item in self.upstream.ready_items(count):
+            index = self._taken
+            self._taken = index + 1
+            coroutine = self._call(index, item, call)
+            try:
+                task = task_of(coroutine)
+            except BaseException:
+                coroutine.close()
+                raise
+            if not task.done():
+                running[index] = task
+                if self._stopping:
+                    task.cancel(self.scope.reason)
+            if self._exhausted:
+                break
+            call = following
+        return self._taken - before
+
     def _start(self, item: T, work: AsyncFn[T, U]) -> None:
         """Do what `_start_as_the_loop_likes` does, for a loop without a task factory: 0.5 us less an item."""
         index = self._taken
         self._taken = index + 1
         call = self._call(index, item, work)
         try:
-            task = Task(call, loop=self.scope.loop, eager_start=True)
+            task = self._task_of(call)
         except BaseException:
             call.close()
             raise
@@ -408,7 +442,8 @@ class Window[T, U](Caller[T, U]):
             except BaseException as error:  # noqa: BLE001 -- any exception is the item's outcome
                 await self._failed_call(index, item, error)
                 return
-            self.running.pop(index, None)
+            if not self._pumping:
+                self.running.pop(index, None)
             self._returned(index, item, value)
         except Exception as error:  # noqa: BLE001 -- whatever it is, it ends the run
             self._crashed(index, error)
@@ -425,8 +460,18 @@ class Window[T, U](Caller[T, U]):
                 self.plan.on_through(item)
         else:
             self._results[index] = Ok(value, index) if self.in_band else value
+            if self._pumping:
+                return
+            waiting = len(self._results)
+            if waiting > self.meter.peak_buffered:
+                self.meter.note_buffered(waiting)
+            if (
+                not self._asked
+                and (self._scheduled or (waiting + len(self.running) >= self.bound and self.meter.waits_for))
+                and self.waiting_room is None
+            ):
+                return  # nobody is to be told, no place is free
         if not self._pumping:
-            self._note_results()
             self._settled()
 
     @override
