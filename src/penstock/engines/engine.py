@@ -48,7 +48,7 @@ class Progress(NamedTuple):
     since: float | None
 
 
-@dataclass(slots=True)
+@dataclass(eq=False)
 class Call:
     """A call that is to be made: `fn(*arguments)`.
 

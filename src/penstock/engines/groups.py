@@ -12,7 +12,7 @@ A call during which a worker dies is a suspect: it runs once more, alone. If a w
 
 import asyncio
 import contextvars
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import chain
@@ -41,7 +41,7 @@ FRUITLESS: Final = 16
 """Groups in a row whose worker died before it began a call: from then on, workers cannot be had."""
 
 _CLOSE: Final = 1e-6
-"""Seconds by which a timer may be early."""
+"""Seconds by which a timer may be early, and a sum of times may be wrong."""
 
 _SHOWN: Final = 80
 """Characters of an argument in an error."""
@@ -62,19 +62,19 @@ class Cost:
         self.mean: float = inf
         self._count = 0
 
-    def note(self, seconds: float) -> None:
-        """Note what a call has taken."""
-        count = self._count
-        if count < MEASURED:
-            self._count = count = count + 1
-        self.mean = seconds if count == 1 else self.mean + (seconds - self.mean) / count
+    def note(self, seconds: float, calls: int) -> None:
+        """Note what some calls have taken together."""
+        before = self._count
+        self._count = count = min(MEASURED, before + calls)
+        mean = seconds / calls
+        self.mean = mean if not before else self.mean + (mean - self.mean) * min(calls, count) / count
 
 
-class Request:
+class Request(Call):
     """A call on its way: it waits in the queue, is in a group, or is over. What waits for its answer is a subclass.
 
     Attributes:
-        call, cost: what is called, and what that takes.
+        cost: what calls of its function take.
         seconds: what it may take, from when it begins.
         group: the group that it is in.
         over: where nobody waits for its answer any more, done when it does not run any more.
@@ -91,13 +91,15 @@ class Request:
     alone: bool = False
     lost: bool = False
     took: float = 0.0
+    cost: Cost
 
-    def __init__(self, call: Call, cost: Cost) -> None:
-        self.call: Call = call
-        self.cost: Cost = cost
+    @override
+    def __reduce__(self) -> tuple[object, ...]:
+        """Be the call alone, where an engine pickles it."""
+        return Call, (self.fn, self.arguments, self.most)
 
     @property
-    def fn(self) -> object:
+    def function(self) -> object:
         """The user's function."""
         raise NotImplementedError
 
@@ -114,16 +116,17 @@ class Request:
 class AwaitedRequest(Request):
     """A call for which a task waits, in `answer`."""
 
-    def __init__(self, fn: object, call: Call, cost: Cost, seconds: float | None) -> None:
-        super().__init__(call, cost)
-        self._fn = fn
+    def __init__(self, function: object, call: Call, cost: Cost, seconds: float | None) -> None:
+        super().__init__(call.fn, call.arguments, call.most)
+        self.cost: Cost = cost
+        self._function = function
         self.seconds: float = inf if seconds is None else seconds
         self.answer: asyncio.Future[Answer | None] = asyncio.get_running_loop().create_future()
 
     @property
     @override
-    def fn(self) -> object:
-        return self._fn
+    def function(self) -> object:
+        return self._function
 
     @property
     @override
@@ -240,27 +243,37 @@ class Groups:
         queue = self._queue
         requests: list[Request] = []
         unwanted: list[Request] = []
-        seconds, most = 0.0, 1
+        seconds, room = 0.0, 1
+        cost: Cost | None = None
         for request in queue:
             if request.unwanted:
                 unwanted.append(request)
                 continue
-            cost = request.cost
-            seconds += cost.mean
-            if not requests:
-                free = max(0, self._capacity - self._used) // self._weight(request)
-                idle = self.slots - self._under_way
-                if not free or (idle <= 0 and not self._is_full(len(queue), cost)):
-                    break
-                most = ceil(len(queue) / idle) if idle > 0 else LARGEST
-            elif request.alone or seconds > self._target or len(requests) >= most or len(requests) >= cost.most:
+            if cost is None:
+                room = self._room(request)
+            elif request.alone:
+                break
+            if request.cost is not cost:
+                cost = request.cost
+                room = min(room, cost.most - len(requests))
+            seconds += request.cost.mean
+            if room <= 0 or (requests and seconds > self._target + _CLOSE):
                 break
             requests.append(request)
-            if request.alone:
-                break
+            room -= 1
         for request in chain(unwanted, requests):
             del queue[request]
         return requests
+
+    def _room(self, request: Request) -> int:
+        """How many calls a group may have that begins with `request`; 0: there is no worker for it."""
+        idle = self.slots - self._under_way
+        free = self._used + self._weight(request) <= self._capacity
+        if not free or (idle <= 0 and not self._is_full(len(self._queue), request.cost)):
+            return 0
+        if request.alone:
+            return 1
+        return ceil(len(self._queue) / idle) if idle > 0 else LARGEST
 
     def _is_full(self, count: int, cost: Cost) -> bool:
         """Whether so many calls are a whole group: fewer wait here, and not behind another group, for more of them."""
@@ -272,7 +285,7 @@ class Groups:
 
     def _submit(self, requests: list[Request]) -> None:
         try:
-            answers = self._engine.submit([request.call for request in requests])
+            answers = self._engine.submit(requests)
         except BaseException as error:  # noqa: BLE001 -- it is raised where the call was asked for
             for request in requests:
                 self._settle(request, Answer(error=error))
@@ -318,31 +331,35 @@ class Groups:
     def _hand_on(self, group: Group, answers: Sequence[Answer]) -> None:
         """Settle the calls whose answers are new."""
         again: list[Request] = []
+        times: defaultdict[Cost, list[float]] = defaultdict(list)
         new = answers[group.handed :]
         for request, answer in zip(group.left, new, strict=False):
             error, took = answer.error, answer.seconds
             request.took = took = (self._loop.time() - group.sent) / len(new) if took is None else took
-            if error is not None and isinstance(error, WorkerLost):
-                if request.unwanted:
-                    self._settle(request, None)
-                elif request.lost:
-                    self._settle(request, Answer(error=_blamed(request, error)))
-                else:
-                    request.lost = request.alone = True
+            if error is not None:
+                if self._is_to_run_again(request, error, group):
                     again.append(request)
-            elif group.stopped and isinstance(error, asyncio.CancelledError) and not request.unwanted:
-                again.append(request)  # not this one was to be stopped
-            else:
-                request.cost.note(took)
-                if (
-                    took > request.seconds
-                    and not request.unwanted
-                    and (answer.seconds is not None or len(group.requests) == 1)
-                ):
-                    self._late(request)
-                self._settle(request, answer)
+                    continue
+                if isinstance(error, WorkerLost):
+                    self._settle(request, None if request.unwanted else Answer(error=_blamed(request, error)))
+                    continue
+            times[request.cost].append(took)
+            if took > request.seconds and not request.unwanted and _is_known(answer, group):
+                self._late(request)
+            self._settle(request, answer)
         group.handed = min(len(group.requests), group.handed + len(new))
+        for cost, seconds in times.items():
+            cost.note(sum(seconds), len(seconds))
         self._return(again)
+
+    def _is_to_run_again(self, request: Request, error: BaseException, group: Group) -> bool:
+        """Whether a call that came to this error runs again: a worker died in it, or not this one was to be stopped."""
+        if request.unwanted:
+            return False
+        if isinstance(error, WorkerLost) and not request.lost:
+            request.lost = request.alone = True
+            return True
+        return group.stopped and isinstance(error, asyncio.CancelledError)
 
     def _settle(self, request: Request, outcome: Answer | None) -> None:
         """Say that a call is over; None: it came to nothing, and nobody waits for it."""
@@ -443,6 +460,11 @@ class Groups:
         return ends
 
 
+def _is_known(answer: Answer, group: Group) -> bool:
+    """Whether it is known what this call has taken."""
+    return answer.seconds is not None or len(group.requests) == 1
+
+
 class GroupErrands(Errands):
     """The errands of a window whose calls travel in groups."""
 
@@ -473,10 +495,24 @@ class GroupErrands(Errands):
 class GroupErrand(Errand, Request):
     """A call that travels in a group, and who waits for its answer."""
 
+    unwanted = Errand.stopped  # type: ignore[misc] # pyright: ignore[reportIncompatibleMethodOverride, reportAssignmentType] # no call
+
     def __init__(self, index: int, item: Any, began: float | None, errands: GroupErrands) -> None:
-        Errand.__init__(self, index, item, began)
-        Request.__init__(self, Call(errands.prepared, (item,)), errands.cost)
-        self._errands = errands
+        self.index: int = index
+        self.item: Any = item
+        self.began: float | None = began
+        self.stopped: bool = False
+        self.value: Any = None
+        self.error: BaseException | None = None
+        self.fn: Any = errands.prepared
+        self.arguments: tuple[Any, ...] = (item,)
+        self.cost: Cost = errands.cost
+        self._errands: GroupErrands = errands
+
+    @property
+    @override
+    def function(self) -> object:
+        return self._errands.fn
 
     @override
     def cancel(self, _reason: object = None) -> None:
@@ -486,39 +522,28 @@ class GroupErrand(Errand, Request):
         if self.outcome is None:
             end = self._errands.groups.leave(self)
             if end is None:
-                self._bring(None)
+                self._errands.bring(self)
             else:
                 end.add_done_callback(self._ended)
 
     def _ended(self, _: asyncio.Future[None]) -> None:
         outcome = self.outcome
-        self._bring(outcome if outcome is None or not isinstance(outcome.error, asyncio.CancelledError) else None)
-
-    def _bring(self, outcome: Answer | None) -> None:
-        if outcome is not None:
-            self.value: Any = outcome.value
-            self.error: BaseException | None = outcome.error
+        if outcome is not None and not isinstance(outcome.error, asyncio.CancelledError):
+            self.value, self.error = outcome.value, outcome.error
             outcome.value = outcome.error = None
-        if self.began is not None:  # no time in which it waited for a worker
-            self.began: float | None = self._errands.clock() - self.took
         self._errands.bring(self)
-
-    # As a request
-
-    @property
-    @override
-    def fn(self) -> object:
-        return self._errands.fn
-
-    @property
-    @override
-    def unwanted(self) -> bool:
-        return self.stopped
 
     @override
     def take(self, outcome: Answer | None, /) -> None:
-        if not self.stopped:
-            self._bring(outcome)
+        if self.stopped:
+            return
+        if outcome is not None:
+            self.value, self.error = outcome.value, outcome.error
+            outcome.value = outcome.error = None
+        errands = self._errands
+        if self.began is not None:  # no time in which it waited for a worker
+            self.began = errands.clock() - self.took
+        errands.bring(self)
 
 
 def _least(requests: Sequence[Request]) -> float:
@@ -528,8 +553,8 @@ def _least(requests: Sequence[Request]) -> float:
 
 def _blamed(request: Request, error: WorkerLost) -> WorkerLost:
     """The failure of a call that has cost two workers, by its name."""
-    arguments = ", ".join(map(_shown, request.call.arguments))
-    lost = WorkerLost(f"{name_of(request.fn)}({arguments}) ran twice, and its worker died both times: {error}")
+    arguments = ", ".join(map(_shown, request.arguments))
+    lost = WorkerLost(f"{name_of(request.function)}({arguments}) ran twice, and its worker died both times: {error}")
     lost.__cause__ = error
     return lost
 

@@ -327,7 +327,7 @@ def given(shape: Callable[[Any, Any], Any] | None) -> Callable[[Any, Any], Any]:
     """Return what turns an item and the result of its call into an output; an awaitable becomes a `Later`."""
 
     def output(item: Any, result: Any) -> Any:
-        if isinstance(result, Awaitable):
+        if getattr(type(result), "__await__", None) is not None:  # pyright: ignore[reportUnknownArgumentType] -- see above
             return Later(cast("Awaitable[Any]", result) if shape is None else _Shaped(result, shape, item))
         return result if shape is None else shape(item, result)
 

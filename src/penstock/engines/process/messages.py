@@ -3,6 +3,7 @@
 Both ends read and write by file descriptor, with `readv` and `writev`: the worker need not import `socket`.
 """
 
+import marshal
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -43,8 +44,26 @@ The arguments are pickled, alone: what two calls refer to is two there. Plain on
 type WireGroup = tuple[list[tuple[int, bytes]], list[int], list[WireCall]]
 """The envelope of a group: functions that come with it, numbers of those that nobody needs any more, its calls."""
 
+type Outcomes = tuple[list[float], list[Any]]
+"""The envelope of the end of a group, if all outcomes are plain values: seconds and values. They are on the page, too,
+each since its call was over; one by one they take five times as long to read."""
+
 type Hello = tuple[list[str], tuple[str, str] | None, bytes | None]
 """The first envelope: `sys.argv`, where the main module comes from, the initializer."""
+
+
+WITHOUT_INTERNING: Final = 2
+"""A format of `marshal`: with later ones a process would keep strings that another has interned, on 3.12 for ever."""
+
+
+def packed(value: Any) -> bytes:
+    """Return the bytes of plain values, or of lists of these: in a quarter of the time of a pickle."""
+    return marshal.dumps(value, WITHOUT_INTERNING)
+
+
+def unpacked(data: Buffer) -> Any:
+    """Return them again."""
+    return marshal.loads(data)  # noqa: S302 -- of a process of ours
 
 
 class Message(NamedTuple):

@@ -9,6 +9,7 @@ between, one of them sees the other (Dekker): what the driver has stopped and do
 
 import mmap
 from _thread import allocate_lock
+from collections.abc import Callable
 from struct import Struct
 from typing import Final
 
@@ -30,7 +31,12 @@ MOST_CALLS: Final = 1 << 11
 """Calls that a group can have: each has room for a record without data."""
 _FIRST: Final = 64
 _RECORD: Final = Struct("<dII")
+_RECORD_SIZE: Final = _RECORD.size
+_pack = _RECORD.pack
 _DATA_ENDS: Final = AREA - MOST_CALLS * _RECORD.size
+
+_SHORT: Final = 1 << 14
+"""Bytes of records that are worth sending again, together."""
 
 VALUE: Final = 0
 ERROR: Final = 1
@@ -44,10 +50,10 @@ PLAIN: Final = 6
 _LOCK: Final = allocate_lock()
 
 
-def fence() -> None:
+def fence(acquire: Callable[[], object] = _LOCK.acquire, release: Callable[[], None] = _LOCK.release) -> None:
     """Order memory: others see what was written before this call before anything after it is read."""
-    _LOCK.acquire()
-    _LOCK.release()
+    acquire()
+    release()
 
 
 class Area:
@@ -70,15 +76,18 @@ class Area:
 
     def put(self, seconds: float, kind: int, data: bytes = b"") -> bool:
         """Record the outcome of the next call. The worker does so. Return False if there is no room for the data."""
-        start = self._end + _RECORD.size
-        end = start + len(data)
-        if data and end > _DATA_ENDS:
+        start, length = self._end, len(data)
+        end = start + _RECORD_SIZE + length
+        if end > _DATA_ENDS and length:
             return False
-        _RECORD.pack_into(self.bytes, self._end, seconds, kind, len(data))
-        self.bytes[start:end] = data
+        self.bytes[start:end] = _pack(seconds, kind, length) + data
         self._end = end
         self.words[FINISHED] += 1
         return True
+
+    def is_short_with(self, records: int) -> bool:
+        """Return whether so many records are all that there are, and small."""
+        return self.words[FINISHED] == records and self._end <= _SHORT
 
     def next(self) -> tuple[float, int, memoryview]:
         """Return seconds, kind and data of the next unread record, once `FINISHED` says that there is one."""

@@ -15,7 +15,7 @@ from typing import Any, Final, override
 from penstock.core import validate
 from penstock.core.errors import MisuseError, OptionError, PicklingFailed, WrongLoopError
 from penstock.engines.engine import Answer, Call, Engine, Progress
-from penstock.engines.process.crossing import LARGE, MOST_BUFFERS, Crossing, is_plain, type_name, whole_arguments, why
+from penstock.engines.process.crossing import LARGE, MOST_BUFFERS, Crossing, are_plain, type_name, whole_arguments, why
 from penstock.engines.process.messages import Spare, WireCall
 from penstock.engines.process.page import MOST_CALLS
 from penstock.engines.process.starting import main_of_workers, refuse_in_import, start
@@ -237,8 +237,8 @@ class Processes(Engine, Tell):
                 break
             function: Function = call.fn
             arguments = call.arguments
-            if all(map(is_plain, arguments)):
-                group.functions.append(function)
+            group.functions.append(function)
+            if are_plain(arguments):
                 group.entries.append((function.number, call.most, arguments, 0))
                 continue
             before = len(buffers)
@@ -255,7 +255,6 @@ class Processes(Engine, Tell):
                     entry = (function.number, call.most, None, len(buffers) - before)
                 else:
                     entry = (function.number, call.most, data, len(buffers) - before)
-            group.functions.append(function)
             group.entries.append(entry)
         return group
 

@@ -5,26 +5,36 @@ started, wherever these are (Linux: the pipe `leash` is closed, and signals its 
 it is back from its call.
 """
 
-import marshal
 import os
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from marshal import dumps
 from time import monotonic
 from typing import Any, Final, NoReturn
 
 from penstock.engines.process import messages
 from penstock.engines.process import page as pages
 from penstock.engines.process.crossing import Crossing, is_plain, loads, type_name, whole, why
+from penstock.engines.process.messages import WITHOUT_INTERNING
+from penstock.engines.process.page import (
+    BEGUN,
+    BY_PIPE,
+    ERROR,
+    PLAIN,
+    SINCE,
+    STOP,
+    UNPICKLABLE,
+    UNREADABLE,
+    UNSENT,
+    VALUE,
+)
 from penstock.engines.process.remote_errors import packed
 
 importing: bool = False
 """Whether this is a worker that imports its main module: what starts workers there would do so for ever."""
 
 _F_SETSIG: Final = 10
-
-_WITHOUT_INTERNING: Final = 2
-"""A format of `marshal`: with later ones the driver would keep strings that a worker has interned, on 3.12 for ever."""
 
 _SPARE: Final = 1 << 24
 """Bytes of memory that a worker keeps for large arguments."""
@@ -35,7 +45,7 @@ _area: pages.Area | None = None
 
 def is_recalled() -> bool:
     """Tell a call that runs in this worker whether the driver wants no more of its group: a long one may end early."""
-    return _area is not None and _area.words[pages.STOP] > 0
+    return _area is not None and _area.words[STOP] > 0
 
 
 class Unloadable:
@@ -143,61 +153,73 @@ class _WorkerProgram:
         if kind == messages.RUN:
             area = self._areas[number % 2]
             area.rewind()
-            area.times[pages.SINCE] = monotonic()
-            area.words[pages.BEGUN] = 1
+            area.times[SINCE] = monotonic()
+            area.words[BEGUN] = 1
 
     def _run(self, message: messages.Message) -> None:
         global _area  # noqa: PLW0603 -- it is of the process
         number = message.number
         _area = area = self._areas[number % 2]
         words, times = area.words, area.times
-        fence = pages.fence
+        fence, call, put = pages.fence, self._call, area.put
         functions = self._functions
-        run: messages.WireGroup = loads(message.envelope)
+        run: messages.WireGroup = messages.unpacked(message.envelope)
         new, dropped, entries = run
         for fid in dropped:
             functions.pop(fid, None)
         for fid, pickled in new:
             functions[fid] = _function(pickled)
         taken = 0
+        times_taken: list[float] = []
+        plain: list[Any] = []
         buffers = message.buffers
         del message, run, new
-        for index, (fid, most, data, count) in enumerate(entries):
-            times[pages.SINCE] = began = monotonic()
-            words[pages.BEGUN] = index + 1
+        beside: list[memoryview] | None
+        for number_of_call, (fid, most, data, count) in enumerate(entries, 1):
+            times[SINCE] = began = monotonic()
+            words[BEGUN] = number_of_call
             fence()
-            if words[pages.STOP] and index + 1 >= words[pages.STOP]:
-                words[pages.BEGUN] = index
+            if (stop := words[STOP]) and number_of_call >= stop:
+                words[BEGUN] = number_of_call - 1
                 break
-            end = taken + count
-            kind, outcome = pages.UNSENT, b""
-            beside: list[memoryview] | None = None
-            if fid >= 0:
-                kind, outcome, beside = self._call(functions[fid], most, data, buffers[taken:end])
-                if count:
-                    buffers[taken:end] = [b""] * count
-            taken = end
+            if fid < 0:
+                kind, outcome, beside = UNSENT, b"", None
+            elif count:
+                end = taken + count
+                kind, outcome, beside = call(functions[fid], most, data, buffers[taken:end])
+                buffers[taken:end] = [b""] * count
+                taken = end
+            else:
+                kind, outcome, beside = call(functions[fid], most, data, [])
             if self._forked:
                 _end_fork(kind)
             seconds = monotonic() - began
-            if beside or not area.put(seconds, kind, outcome):
+            if kind == PLAIN:
+                times_taken.append(seconds)
+                plain.append(outcome)
+                outcome = dumps(outcome, WITHOUT_INTERNING)
+            if beside or not put(seconds, kind, outcome):
                 self._send(
-                    messages.PART, number, messages.PLACE.pack(index, kind), [*(beside or ()), memoryview(outcome)]
+                    messages.PART,
+                    number,
+                    messages.PLACE.pack(number_of_call - 1, kind),
+                    [*(beside or ()), memoryview(outcome)],
                 )
-                area.put(seconds, pages.BY_PIPE)
-        self._send(messages.DONE, number)
+                put(seconds, BY_PIPE)
+        done = messages.packed((times_taken, plain)) if area.is_short_with(len(plain)) else b""
+        self._send(messages.DONE, number, done)
         _flush()
 
     def _call(
         self, fn: Any, most: int | None, data: bytes | tuple[Any, ...] | None, buffers: list[bytes | bytearray]
-    ) -> tuple[int, bytes, list[memoryview] | None]:
-        """Make a call; return the kind of its outcome, its bytes, and buffers that go beside."""
-        if isinstance(fn, Unloadable):
-            return pages.UNREADABLE, f"fn\n{fn.text}".encode(errors="replace"), None
+    ) -> tuple[int, Any, list[memoryview] | None]:
+        """Make a call; return the kind of its outcome, its bytes (the value, if it is plain), and buffers beside."""
+        if type(fn) is Unloadable:
+            return UNREADABLE, f"fn\n{fn.text}".encode(errors="replace"), None
         try:
             arguments = data if isinstance(data, tuple) else loads(buffers.pop() if data is None else data, buffers)
         except BaseException as error:  # noqa: BLE001 -- classes of the user's are made here
-            return pages.UNREADABLE, f"argument\n{why(error)}".encode(errors="replace"), None
+            return UNREADABLE, f"argument\n{why(error)}".encode(errors="replace"), None
         del buffers
         try:
             value = fn(*arguments)
@@ -207,17 +229,17 @@ class _WorkerProgram:
                 value = read(value, most)
         except BaseException as error:  # noqa: BLE001 -- any exception is the item's outcome
             if self._forked:
-                _end_fork(pages.ERROR, error)
-            return pages.ERROR, packed(error, self._crossing), None
+                _end_fork(ERROR, error)
+            return ERROR, packed(error, self._crossing), None
         del arguments
         if is_plain(value):
-            return pages.PLAIN, marshal.dumps(value, _WITHOUT_INTERNING), None
+            return PLAIN, value, None
         beside: list[memoryview] = []
         try:
             outcome = self._crossing.dumps(whole(value), beside)
         except BaseException as error:  # noqa: BLE001 -- methods of the user's run here
-            return pages.UNPICKLABLE, f"{type_name(value)}\n{why(error)}".encode(errors="replace"), None
-        return pages.VALUE, outcome, beside or None
+            return UNPICKLABLE, f"{type_name(value)}\n{why(error)}".encode(errors="replace"), None
+        return VALUE, outcome, beside or None
 
 
 def _import_main(how: str, where: str) -> None:
@@ -254,4 +276,4 @@ def _end_fork(kind: int, error: BaseException | None = None) -> NoReturn:
     _flush()
     if isinstance(error, SystemExit):
         os._exit(error.code if isinstance(error.code, int) else int(error.code is not None))
-    os._exit(0 if kind in {pages.VALUE, pages.PLAIN} else 1)
+    os._exit(0 if kind in {VALUE, PLAIN} else 1)

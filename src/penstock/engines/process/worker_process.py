@@ -1,9 +1,7 @@
 """A worker as the driver sees it: its groups of calls, what comes of them, and its end."""
 
 import asyncio
-import marshal
 import os
-import pickle
 import signal
 import subprocess
 from asyncio import CancelledError
@@ -92,6 +90,10 @@ class SentGroup:
         self.known = [Answer(error=error()) for _ in self.entries]
         self.end()
 
+    def take(self, outcomes: messages.Outcomes) -> None:
+        """Take the answers of all calls, which have come together."""
+        self.known = [Answer(value, None, seconds) for seconds, value in zip(*outcomes, strict=True)]
+
     def collect(self, area: pages.Area) -> None:
         """Read the answers of calls that are over from the page."""
         known = self.known
@@ -101,7 +103,7 @@ class SentGroup:
             seconds, kind, data = area.next()
             buffers: list[bytes | bytearray] = []
             if kind == pages.PLAIN:
-                known.append(Answer(marshal.loads(data), None, seconds))  # noqa: S302 -- of a process of ours
+                known.append(Answer(messages.unpacked(data), None, seconds))
                 continue
             if kind == pages.BY_PIPE:
                 if index not in self.parts:  # it is on its way
@@ -227,7 +229,7 @@ class WorkerProcess:
                 new.append((function.number, function.data))
         dropped, self.dropped = self.dropped, []
         self.functions.difference_update(dropped)
-        envelope = pickle.dumps((new, dropped, group.entries), 5)
+        envelope = messages.packed((new, dropped, group.entries))
         self._write(messages.message(messages.RUN, number, envelope, group.buffers))
 
     def keep(self, group: SentGroup) -> int:
@@ -306,7 +308,10 @@ class WorkerProcess:
         if kind == messages.DONE:
             group = self.groups.pop(number)
             if group is not None:
-                group.collect(self._areas[number % 2])
+                if envelope and not group.known:
+                    group.take(messages.unpacked(envelope))
+                else:
+                    group.collect(self._areas[number % 2])
                 group.end()
             self._tell.has_less(self)
         elif kind == messages.PART:
