@@ -402,3 +402,32 @@ class Awkward:
 def test_a_value_whose_own_code_fails_is_refused_by_name(option):
     with pytest.raises(OptionError, match=f"^{option} .*Awkward"):
         penstock.stream([1]).map(str, **{option: Awkward()})
+
+
+ASYNC = lambda *given: work(*given[:1])  # noqa: E731 -- a lambda is the trap: nothing tells that it is async
+
+
+async def fails(number):
+    raise ValueError(number)
+
+
+@pytest.mark.parametrize(
+    ("option", "ends"),
+    [
+        ("key", lambda: NUMBERS.distinct(key=ASYNC).to_list()),
+        ("key", lambda: NUMBERS.group_by(ASYNC).to_list()),
+        ("key", lambda: NUMBERS.map(work, key=ASYNC, concurrency=2).to_list()),
+        ("key", lambda: NUMBERS.map(work, limit=penstock.Limiter(1, key=ASYNC)).to_list()),
+        ("key", lambda: penstock.RateLimit(1, 1, key=ASYNC).acquire(1, "item")),
+        ("fn", lambda: NUMBERS.scan(ASYNC, 0).to_list()),
+        ("fn", lambda: NUMBERS.reduce(ASYNC, 0)),
+        ("fold", lambda: NUMBERS.checkpoint("sum", fold=ASYNC, initial=0).drain()),
+        ("on", lambda: NUMBERS.map(fails, retry=penstock.Retry(on=ASYNC)).drain()),
+        ("refused", lambda: NUMBERS.map(fails, concurrency=penstock.Adaptive(refused=ASYNC)).drain()),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+async def test_a_plain_function_that_gives_a_coroutine_is_told(option, ends):
+    """Trap: nobody awaits it. Each item had a key of its own, each failure was worth a retry, a sum was a coroutine."""
+    with pytest.raises(OptionError, match=f"^{option} must be a plain function, it gave a coroutine to be awaited"):
+        await ends()

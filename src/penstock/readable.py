@@ -113,7 +113,7 @@ class Readable(Generic[T_co]):  # noqa: UP046 -- inferred variance would be inva
         result = initial
         async with self._to_the_end() as items:
             async for item in items:
-                result = fn(result, item)
+                result = validate.plain_result("fn", fn(result, item))
         return result
 
     @overload

@@ -113,7 +113,7 @@ class SharedLimit:
         """Return the key of `item`; None if there are no keys."""
         if self._key is None:
             return None
-        key = self._key(item)
+        key = validate.plain_result("key", self._key(item))
         try:
             hash(key)
         except TypeError:

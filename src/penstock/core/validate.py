@@ -8,12 +8,12 @@ import inspect
 import math
 import operator
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from datetime import timedelta
 from typing import Any, cast
 
 from penstock.core.errors import OptionError
-from penstock.core.text import shown
+from penstock.core.text import a, shown
 
 
 def whole(option: str, value: object, *, least: int) -> int:
@@ -121,6 +121,16 @@ def plain_function(option: str, value: object) -> None:
         raise OptionError(f"{option} must be a plain function, got the async {shown(value)}")
 
 
+def plain_result[T](whose: str, given: T) -> T:
+    """Return what a plain function gave, unless somebody would have to await it: a lambda round an async function."""
+    if hasattr(given.__class__, "__await__"):
+        if isinstance(given, Coroutine):
+            given.close()
+        kind = a(given.__class__.__name__)
+        raise OptionError(f"{whose} must be a plain function, it gave {kind} to be awaited")
+    return given
+
+
 def instance[T](option: str, value: T, kind: type, form: str) -> T:
     """Return `value` if it is a `kind`; `form` says in the message what is expected."""
     if not isinstance(value, kind):
@@ -165,7 +175,7 @@ def predicate_or_types(option: str, value: object) -> Callable[[Exception], bool
     predicate = cast("Any", value)
     if callable(predicate) and not isinstance(predicate, type):
         plain_function(option, predicate)
-        return cast("Callable[[Exception], bool]", predicate)
+        return lambda error: bool(plain_result(option, predicate(error)))
     raise OptionError(
         f"{option} must be an exception type, a tuple of them or a predicate, got {shown(cast('object', value))}"
     )

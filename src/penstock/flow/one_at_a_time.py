@@ -2,9 +2,10 @@
 
 from typing import Any, override
 
+from penstock.core import validate
 from penstock.core.errors import as_failure, said
 from penstock.flow.pipeline import Pipeline
-from penstock.flow.shapes import Branch, Rounds, plain_result
+from penstock.flow.shapes import Branch, Rounds
 from penstock.flow.step_journal import OutputOf, Whence
 from penstock.flow.steps import Step
 from penstock.flow.tree import Node, new_records
@@ -91,7 +92,7 @@ class BranchNode(OneAtATime):
         tree, step = self.tree, self.step
         value = self.journal.load(self.origin)
         try:
-            key = plain_result("choose", step.choose(value))
+            key = validate.plain_result("choose", step.choose(value))
             found = step.cases.get(key, step.otherwise)
         except Exception as error:  # noqa: BLE001 -- of the user's function
             tree.fail(self, "STEP_FAILED", said(error), as_failure(error, "choose"))
@@ -131,7 +132,7 @@ class RoundsNode(OneAtATime):
             return
         value = self.journal.load(OutputOf(child.path))
         try:
-            is_done = bool(plain_result("until", step.until(value)))
+            is_done = bool(validate.plain_result("until", step.until(value)))
         except Exception as error:  # noqa: BLE001 -- of the user's function
             tree.fail(self, "STEP_FAILED", said(error), as_failure(error, "until"))
             return

@@ -41,7 +41,7 @@ from penstock.flow.session import (
     cancelling_paused,
     not_begun,
 )
-from penstock.flow.shapes import Review, plain_result
+from penstock.flow.shapes import Review
 from penstock.flow.steps import refuse_unknown, refuses_unknown
 from penstock.flow.workspace import (
     RunRow,
@@ -281,7 +281,7 @@ class PipelineEngine:
                     raise OptionError(f"pipeline {pipeline.name!r} has no review {record.path!r}")
                 if asks.check is not None:
                     value = reader.output(row.number, record.path) if content is None else codec.unpacked(content)
-                    plain_result("check", asks.check(value))
+                    validate.plain_result("check", asks.check(value))
         kept = "approve" if record.reason == "review" else "again"
         self._answer(row, record, kept if content is None else "value", (content, by, note))
 

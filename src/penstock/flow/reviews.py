@@ -4,8 +4,9 @@ import asyncio
 from concurrent.futures import Future
 from typing import override
 
+from penstock.core import validate
 from penstock.core.errors import said
-from penstock.flow.shapes import Review, plain_result
+from penstock.flow.shapes import Review
 from penstock.flow.tree import Waiting
 from penstock.flow.workspace import StepRecord
 
@@ -34,7 +35,7 @@ class ReviewNode(Waiting):
         if self.step.check is not None:
             value = self.journal.answered(self.path) if edited else self.journal.load(self.origin)
             try:
-                plain_result("check", self.step.check(value))
+                validate.plain_result("check", self.step.check(value))
             except Exception as error:  # noqa: BLE001 -- it refuses the value
                 refused = said(error)
                 self.taken_back: Future[None] | asyncio.Future[None] = self.journal.write(

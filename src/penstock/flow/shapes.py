@@ -3,7 +3,7 @@
 None of them is called: an engine reads what they consist of. `Pipeline` has methods for those that stand in a sequence.
 """
 
-from collections.abc import Awaitable, Callable, Coroutine, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal, cast, overload, override
@@ -198,7 +198,7 @@ class Branch(Composite[Any, Any]):
 
         async def call(value: Any, path: str) -> Any:
             try:
-                key = plain_result("choose", self.choose(value))
+                key = validate.plain_result("choose", self.choose(value))
                 found = self.cases.get(key, self.otherwise)
             except Exception as error:
                 raise StepFailed(path, as_failure(error, "choose")) from error
@@ -253,7 +253,7 @@ class Rounds(Composite[Any, Any]):
             for number in range(self.max_rounds):
                 value = await body(value, f"{path}[{number}]")
                 try:
-                    is_done = bool(plain_result("until", self.until(value)))
+                    is_done = bool(validate.plain_result("until", self.until(value)))
                 except Exception as error:
                     raise StepFailed(path, as_failure(error, "until")) from error
                 if is_done:
@@ -307,15 +307,6 @@ def listed(value: Any) -> list[Any]:
         return list(cast("Iterable[Any]", value))
     except TypeError:
         raise TypeError(f"a map needs an iterable, got {a(kind)}") from None
-
-
-def plain_result[T](whose: str, given: T) -> T:
-    """Return what a function gave that must be plain, unless somebody would have to await it."""
-    if isinstance(given, Awaitable):
-        if isinstance(given, Coroutine):
-            given.close()
-        raise OptionError(f"{whose} must be a plain function, it gave {a(type(given).__name__)} to be awaited")  # pyright: ignore[reportUnknownArgumentType] -- of the user
-    return given
 
 
 def unique(steps: tuple[Step[Any, Any], ...], where: str) -> None:

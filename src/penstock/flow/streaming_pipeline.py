@@ -11,7 +11,6 @@ from penstock.durable.report import RunReport
 from penstock.durable.sink import Sink
 from penstock.flow import function
 from penstock.flow.pipeline import Pipeline, checked_type
-from penstock.flow.shapes import plain_result
 from penstock.flow.steps import Step, checked_name
 from penstock.functions import as_stream, stream
 from penstock.ops.adding import AddableStep, I_contra, O_co
@@ -119,7 +118,7 @@ class StreamingPipeline(Generic[I_contra, O_co]):  # noqa: UP046 -- inferred var
 
 
 def _built(build: Callable[[Stream[Any]], Stream[Any]], source: Source[Any]) -> Stream[Any]:
-    built = plain_result("build", build(as_stream(source)))
+    built = validate.plain_result("build", build(as_stream(source)))
     return validate.instance("build(stream)", built, Stream, "a Stream")
 
 

@@ -74,7 +74,7 @@ class _Fold:
 
     def note(self, item: Any) -> Any:
         """Fold an item that passes, and hand it on."""
-        self._so_far = self._fold(self._so_far, item)
+        self._so_far = validate.plain_result("fold", self._fold(self._so_far, item))
         return item
 
     def read(self) -> Any:

@@ -10,6 +10,7 @@ from penstock.core.errors import as_failure
 from penstock.core.outcome import Failed
 from penstock.core.scope import Scope
 from penstock.core.stage import END, PENDING, Pulled, Stage, Through
+from penstock.core.validate import plain_result
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +165,7 @@ class GroupBy[T, K: Hashable](Through[T, tuple[K, list[T]]]):
                 return self._hand_over() if self._items else END
             self._taken += 1
             try:
-                key = self._key_of(item)
+                key = plain_result("key", self._key_of(item))
                 is_next = bool(self._items) and bool(key != self._key)
             except BaseException as error:  # noqa: BLE001 -- any exception is the item's outcome
                 self._fail(item, error)

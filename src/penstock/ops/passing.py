@@ -10,6 +10,7 @@ from penstock.core.outcome import Failed
 from penstock.core.plan import DROPPED
 from penstock.core.scope import Scope
 from penstock.core.stage import END, PENDING, Pulled, Stage, Through
+from penstock.core.validate import plain_result
 
 type PassingFunction = Callable[[Any], Any]
 """Gives an item's output, or DROPPED, or END to end the stream before this item."""
@@ -69,7 +70,7 @@ def scanned(fn: Callable[[Any, Any], Any], initial: Any) -> PassingFunction:
 
     def step(item: Any) -> Any:
         nonlocal state
-        state = fn(state, item)
+        state = plain_result("fn", fn(state, item))
         return state
 
     return step
@@ -86,7 +87,7 @@ def distinct(key: Callable[[Any], Hashable] | None, last: int | None) -> Passing
     seen: OrderedDict[Hashable, None] = OrderedDict()
 
     def step(item: Any) -> Any:
-        value = item if key is None else key(item)
+        value = item if key is None else plain_result("key", key(item))
         known = value in seen
         seen[value] = None
         if last is not None:

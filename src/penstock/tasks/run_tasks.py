@@ -130,7 +130,7 @@ class _FailFast(Runner[Any]):
         async def call(task: Any) -> Any:
             try:
                 value = await calls(task)
-                if self._is_failed is not None and self._is_failed(value):
+                if self._is_failed is not None and validate.plain_result("is_failed", self._is_failed(value)):
                     raise ResultFailed(value)  # noqa: TRY301 -- to be treated as what a task raises
             except BaseException:
                 self.stop("sibling failed")
