@@ -14,8 +14,10 @@ import pytest
 from rich.console import Console
 from rich.traceback import Traceback
 
+import penstock
 from penstock import OptionError, Retry
 from penstock.workflows import (
+    EmbedderAccountError,
     EmbedderUnavailableError,
     EmbedError,
     EmbedJob,
@@ -268,18 +270,27 @@ def test_retry_after_in_all_its_forms(headers, seconds):
 # What is not tried again
 
 
+async def test_a_key_that_is_refused_ends_a_stream_whatever_on_error_says():
+    """As it does for a model: else each row is asked for, and set aside."""
+    with Server(good, otherwise=error(401, "revoked")) as server:
+        vectors = penstock.stream(range(50)).map(str).map_batches(embedder(server).embed, 1, on_error="collect")
+        with pytest.raises(EmbedderAccountError, match="401 Unauthorized: revoked"):
+            await vectors.to_list()
+        assert len(server.requests) == 2
+
+
 @pytest.mark.parametrize(
     ("reply", "message", "kind"),
     [
         (error(400, "too long"), "400 Bad Request: too long", EmbedError),
         (Reply(413), "413 ", EmbedError),
         (Reply(422, {"detail": "no such field"}), "422 Unprocessable", EmbedError),
-        (error(401, "who are you?"), "401 Unauthorized: who are you?", EmbedderUnavailableError),
-        (error(403, "no"), "403 Forbidden: no", EmbedderUnavailableError),
+        (error(401, "who are you?"), "401 Unauthorized: who are you?", EmbedderAccountError),
+        (error(403, "no"), "403 Forbidden: no", EmbedderAccountError),
         (error(404, "no such model"), "404 Not Found: no such model", EmbedderUnavailableError),
         (Reply(404, {"error": "no such model"}), "404 Not Found: no such model", EmbedderUnavailableError),
         (Reply(307, headers={"Location": "http://127.0.0.1:1/"}), "307 Temporary Redirect", EmbedderUnavailableError),
-        (error(429, "pay", code="insufficient_quota"), "429 Too Many Requests: pay", EmbedderUnavailableError),
+        (error(429, "pay", code="insufficient_quota"), "429 Too Many Requests: pay", EmbedderAccountError),
         (Reply(501), "501 Not Implemented", EmbedError),
         (Reply(200, b"<html>hello</html>"), "the answer is no JSON: <html>hello</html>", EmbedError),
         (Reply(200, b"\xff\xfe{}"), "the answer is no JSON: ", EmbedError),

@@ -9,7 +9,12 @@ if TYPE_CHECKING:
     from penstock.sources.walking import PathError
     from penstock.workflows.documents.embed_job import EmbedJob, EmbedOptions, embed
     from penstock.workflows.documents.embed_report import EmbedReport, Failure
-    from penstock.workflows.documents.embedders import Embedder, EmbedderUnavailableError, EmbedError
+    from penstock.workflows.documents.embedders import (
+        Embedder,
+        EmbedderAccountError,
+        EmbedderUnavailableError,
+        EmbedError,
+    )
     from penstock.workflows.documents.embedders.hashing import HashEmbedder
     from penstock.workflows.documents.embedders.local_model import SentenceTransformerEmbedder
     from penstock.workflows.documents.embedders.named import embedder_named
@@ -39,7 +44,12 @@ else:
         {
             "penstock.durable.store_errors": ("HeldError", "StoreError", "StoreFullError"),
             "penstock.sources.walking": ("PathError",),
-            "penstock.workflows.documents.embedders": ("EmbedError", "Embedder", "EmbedderUnavailableError"),
+            "penstock.workflows.documents.embedders": (
+                "EmbedError",
+                "Embedder",
+                "EmbedderAccountError",
+                "EmbedderUnavailableError",
+            ),
             "penstock.workflows.documents.embedders.hashing": ("HashEmbedder",),
             "penstock.workflows.documents.embedders.local_model": ("SentenceTransformerEmbedder",),
             "penstock.workflows.documents.embedders.named": ("embedder_named",),
@@ -91,6 +101,7 @@ __all__ = [
     "EmbedOptions",
     "EmbedReport",
     "Embedder",
+    "EmbedderAccountError",
     "EmbedderUnavailableError",
     "Failure",
     "FetchError",

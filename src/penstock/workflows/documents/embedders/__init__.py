@@ -6,7 +6,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from penstock.core.errors import PenstockError
+from penstock.core.errors import FatalError, PenstockError
 
 type Vectors = NDArray[np.float32]
 
@@ -27,6 +27,13 @@ class EmbedError(PenstockError):
 
 class EmbedderUnavailableError(EmbedError):
     """The embedder cannot be used, whatever the texts; so this ends a run, whatever `on_error` says."""
+
+
+class EmbedderAccountError(EmbedderUnavailableError, FatalError):
+    """The service refuses whoever asks: the key, what it may do, or the credit. The message does not have the key.
+
+    It ends any stream at once, is never retried, and no item is set aside for it.
+    """
 
 
 class Embedder(Protocol):

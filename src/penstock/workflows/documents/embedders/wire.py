@@ -12,7 +12,12 @@ import numpy as np
 
 from penstock.core.text import one_line
 from penstock.retry_after import retry_after as asked_wait
-from penstock.workflows.documents.embedders import EmbedderUnavailableError, EmbedError, Vectors
+from penstock.workflows.documents.embedders import (
+    EmbedderAccountError,
+    EmbedderUnavailableError,
+    EmbedError,
+    Vectors,
+)
 from penstock.workflows.secret import Secret
 
 LONGEST_WAIT = 60.0
@@ -21,6 +26,8 @@ LONGEST_WAIT = 60.0
 _AGAIN = {408, 425, 429, 500, 502, 503, 504, 529}
 _THESE_TEXTS = {400, 408, 413, 422, 425}
 """Codes that concern these texts. Other codes below 500 concern any text: a wrong key, no such model, no quota."""
+
+_OF_ACCOUNT = {401, 402, 403}
 
 _QUOTED = 200
 
@@ -38,11 +45,14 @@ class Refusal:
     reason: str
     transient: bool = False
     unavailable: bool = False
+    of_account: bool = False
     retry_after: float | None = None
 
     def error(self, url: str, key: Secret | None) -> EmbedError:
         """Make the error that tells it in one line, without the key, even if the server repeats the key."""
         kind = EmbedderUnavailableError if self.unavailable else EmbedError
+        if self.of_account:
+            kind = EmbedderAccountError
         reason = self.reason if key is None else key.hidden_in(self.reason)
         return kind(f"{url}: {_shortened(reason)}", transient=self.transient, retry_after=self.retry_after)
 
@@ -136,9 +146,11 @@ def refusal(status: int, headers: Mapping[str, str], content: bytes) -> Refusal:
     except ValueError:
         said = str(status)
     words = _words(content)
+    no_credit = b"insufficient_quota" in content
     return Refusal(
         f"{said}: {words}" if words else said,
-        transient=status in _AGAIN and b"insufficient_quota" not in content,
+        transient=status in _AGAIN and not no_credit,
+        of_account=status in _OF_ACCOUNT or no_credit,
         unavailable=status < HTTPStatus.INTERNAL_SERVER_ERROR and status not in _THESE_TEXTS,
         retry_after=retry_after(headers, datetime.now(UTC)),
     )
