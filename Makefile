@@ -76,7 +76,7 @@ site: ## build the pages of documents into build/site, warnings as errors (makes
 site-look: site ## look at them in Chromium, if it is there: at 400 pixels, dark and light; pictures in build/site-look
 	@.venv-site/bin/python -m pytest -q --noconftest tests/site
 
-bench: ## measure speed and memory beside the peers (makes an environment of its own, takes six minutes)
+bench: ## measure speed and memory beside the peers (makes an environment of its own, takes nine minutes)
 	@tools/bench all
 
 lock: .venv/.ready ## renew uv.lock from pyproject.toml

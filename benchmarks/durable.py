@@ -15,7 +15,7 @@ from time import perf_counter, process_time
 
 import apsw
 from aims import Aim, print_aims
-from timing import aligned, busyness, machine
+from timing import aligned, busyness, going_on, machine
 
 import penstock
 from penstock.sinks import sqlite_store
@@ -26,7 +26,7 @@ LOSSES = {50: 5.0, 200: 1.0}
 """Percent of the throughput that may be lost, at calls of so many milliseconds."""
 
 IN_FLIGHT = 128
-SECONDS = 10
+SECONDS = 6
 """How long a run takes at least, or 50,000 items: what opens and closes the database is not to count for much."""
 
 PLAIN, KEYED, DURABLE = "stream", "keyed, without .to()", "keyed .to(SqliteTable)"
@@ -105,6 +105,7 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
 def interleaved(cases: dict[str, Callable[[], Once]], rounds: int) -> dict[str, list[Once]]:
     runs = {name: [] for name in cases}
     for number in range(rounds):
+        going_on(f"round {number + 1} of {rounds}: {', '.join(cases)}")
         names = list(cases)
         for name in names[number % len(names) :] + names[: number % len(names)]:
             runs[name].append(cases[name]())

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from aims import Aim, print_aims
 from peers import PEERS
-from timing import aligned, busyness, machine
+from timing import aligned, busyness, going_on, machine
 from workloads import one_turn
 
 CONCURRENCY = 100
@@ -57,6 +57,7 @@ def measure(peer: str, count: int) -> None:
 
 
 def measured(peer: str, count: int, runs: int) -> float:
+    going_on(f"memory of {peer}, {count:,} items")
     command = [sys.executable, __file__, "--child", peer, str(count)]
     made = (subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout for _ in range(runs))
     return statistics.median(map(float, made))
@@ -76,8 +77,10 @@ def report(chosen: argparse.Namespace) -> list[Aim]:
     print(
         f"# concurrency {CONCURRENCY}, ordered, results of {RESULT:,} bytes: MiB of peak resident memory above that of"
     )
-    print(f"# {WARM_UP:,} small ones, medians of 3 processes\n", flush=True)
-    peaks = {(peer, count): measured(peer, count, 3) for peer in STREAMING for count in counts}
+    print(f"# {WARM_UP:,} small ones, medians of 3 processes; with {COUNTS[-1]:,} items, one\n", flush=True)
+    peaks = {
+        (peer, count): measured(peer, count, 1 if count == COUNTS[-1] else 3) for peer in STREAMING for count in counts
+    }
     peaks[GATHER, counts[0]] = measured(GATHER, counts[0], 1)
     rows = [
         (peer, *(f"{peaks[peer, count]:.1f}" if (peer, count) in peaks else "" for count in counts))

@@ -15,7 +15,7 @@ UNITS = {"elapsed": "microseconds", "cpu": "microseconds of processor time"}
 NODE = "node"
 PACKAGES = ("penstock", "uvloop", "streamable", "aiostream", "aiometer", "anyio", "pypeln")
 ORDERS = {True: "ordered", False: "unordered"}
-LIMITS = {"asyncio": (3, 1.3, 2, 1.25), "uvloop": (2, 1.2, 1.5, 1.3)}
+LIMITS = {"asyncio": (3, 1.6, 2, 1.2), "uvloop": (2.8, 1.7, 1.7, 1.2)}
 """Times the fastest Python peer at once, with `sleep(0)`, with `sleep(0)` and a buffer; times the floor at 1 ms."""
 
 

@@ -15,7 +15,7 @@ from time import perf_counter, process_time
 
 import apsw
 from aims import Aim, print_aims
-from timing import aligned, busyness, machine
+from timing import aligned, busyness, going_on, machine
 
 import penstock
 from penstock.sinks.table import SqliteTable
@@ -115,6 +115,7 @@ def report(chosen: argparse.Namespace) -> list[Aim]:
     for (source, number), orders in cases.items():
         place = Path(tempfile.mkdtemp(prefix="penstock-bench-"))
         try:
+            going_on(f"{source}, {number:,} roots")
             make(place, source, number)
             in_a_process(place, source, number, "in order")
             for order in orders:

@@ -5,6 +5,7 @@ import gc
 import os
 import platform
 import statistics
+import sys
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -54,6 +55,7 @@ def interleave(cases: Sequence[Case], rounds: int, clock: str = "elapsed") -> di
     """Run every case once per round; each round starts at another case, so that drift of the machine hits all alike."""
     runs = {case: [] for case in cases}
     for number in range(rounds):
+        going_on(f"round {number + 1} of {rounds}, {len(cases)} cases")
         first = number * len(cases) // rounds
         for case in (*cases[first:], *cases[:first]):
             gc.collect()
@@ -62,6 +64,11 @@ def interleave(cases: Sequence[Case], rounds: int, clock: str = "elapsed") -> di
         case: Cell(tuple(seconds / case.items * 1e6 for seconds, _ in timed), case.items - min(n for _, n in timed))
         for case, timed in runs.items()
     }
+
+
+def going_on(what: str) -> None:
+    """Tell what is measured now, beside the tables: a run of minutes is not silent."""
+    print(f"# {what}", file=sys.stderr, flush=True)
 
 
 def once(loop: str, start: Callable[[], Awaitable[int]], clock: str = "elapsed") -> Timed:

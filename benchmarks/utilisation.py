@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from aims import Aim, print_aims
 from peers import BOTH, FLOOR, PEERS, REFERENCE
-from timing import LOOPS, aligned, busyness, machine, once
+from timing import LOOPS, aligned, busyness, going_on, machine, once
 from workloads import lognormal
 
 import penstock
@@ -104,6 +104,7 @@ def report(chosen: argparse.Namespace) -> list[Aim]:
     rows = []
     for concurrency in CONCURRENCIES:
         for ordered in BOTH:
+            going_on(f"utilisation, concurrency {concurrency:,}, {'ordered' if ordered else 'unordered'}")
             where = f"{'ordered' if ordered else 'unordered'}, concurrency {concurrency:,}"
             shares = {
                 (peer, loop): busy_share(peer, loop, concurrency, waves, ordered=ordered)
