@@ -35,7 +35,10 @@ async def test_batches_of_what_flat_map_gives(ordered):
     async with run as batches:
         outputs = [output for length in lengths for output in range(length)]
         wanted = [outputs[first : first + 3] for first in range(0, len(outputs), 3)]
-        assert [batch async for batch in batches] == wanted
+        given = [await anext(batches), await anext(batches)]
+        _, flat, batch = run.stats().stages
+        assert (flat.taken, flat.buffered, batch.delivered) == (4, 2, 6)
+        assert given + [batch async for batch in batches] == wanted
     _, flat, batch = run.stats().stages
     assert (flat.delivered, flat.dropped, flat.in_flight) == (6, 2, 0)
     assert (batch.delivered, batch.in_flight) == (len(outputs), 0)

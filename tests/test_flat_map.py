@@ -666,3 +666,16 @@ async def test_a_failure_ends_a_reader_of_all_where_it_is():
         async with penstock.stream(range(9)).flat_map(outputs, concurrency=4, buffer=4)._to_the_end() as run:
             await read_to_end(run, given.append)
     assert given == [(0, 0), (0, 1), (1, 0), (1, 1), (2, 0)]
+
+
+@pytest.mark.parametrize("made", [list, iter])
+async def test_a_plain_function_is_called_without_a_task(made):
+    """As that of a `map`: a task for each input takes longer than most of them."""
+    tasks = set()
+
+    def outputs(number):
+        tasks.add(asyncio.current_task())
+        return made([number, number])
+
+    assert await penstock.stream(range(3)).flat_map(outputs).to_list() == [0, 0, 1, 1, 2, 2]
+    assert tasks == {asyncio.current_task()}

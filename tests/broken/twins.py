@@ -409,6 +409,14 @@ def flat_map_runs_ahead():
     put(FanOut, "_may_make", lambda self, outputs: True)
 
 
+@twin("hands on outputs of a list together and counts none of them", "test_batch.py")
+def outputs_together_are_not_counted():
+    def take(self, outputs, count):
+        return [outputs.ready.popleft() for _ in range(count)]
+
+    put(FanOut, "_take", take)
+
+
 @twin("gives up a whole list for one bad item", "test_map_batches_failing.py")
 def one_bad_item_costs_a_list():
     async def call(self, items):

@@ -53,7 +53,7 @@ class Boundary:
 
     def _open(self, _, stage):
         self.stage = stage
-        pull, ready_items = stage.pull, stage.ready_items
+        pull, ready_items, ready_list = stage.pull, stage.ready_items, stage.ready_list
 
         def watched_pull(room):
             item = pull(room)
@@ -66,10 +66,18 @@ class Boundary:
                 self._hand_on(item)
                 yield item
 
+        def watched_list(room):
+            before = len(self.given)
+            items = ready_list(room)
+            for item in items[len(self.given) - before :]:  # unless `watched_items` gave them
+                self._hand_on(item)
+            return items
+
         watched = {
             "__slots__": (),
             "pull": lambda _, room: watched_pull(room),
             "ready_items": lambda _, room: watched_items(room),
+            "ready_list": lambda _, room: watched_list(room),
         }
         stage.__class__ = type("Watched", (type(stage),), watched)
         return stage

@@ -118,6 +118,19 @@ class BatchWindow[T](Window[list[T], Any]):
 
     def _came_to(self, first: int, items: list[T], outcomes: Sequence[Any]) -> None:
         """Settle the items of a call; items that were not tried, as one before them failed, count as cancelled."""
+        if _Bad in map(type, outcomes):
+            self._settle_each(first, items, outcomes)
+        elif self._stopping:
+            self._discarded += len(outcomes)
+        else:
+            results = (Ok(each, index) for index, each in enumerate(outcomes, first)) if self.in_band else outcomes
+            self._order.keep_all(first, results)
+        self._cancelled += len(items) - len(outcomes)
+        if not self._pumping:
+            self._note_results()
+            self._settled()
+
+    def _settle_each(self, first: int, items: list[T], outcomes: Sequence[Any]) -> None:
         for index, outcome in enumerate(outcomes, first):
             if isinstance(outcome, _Bad):
                 error = as_failure(outcome.error)
@@ -126,10 +139,6 @@ class BatchWindow[T](Window[list[T], Any]):
                 self._discarded += 1
             else:
                 self._results[index] = Ok(outcome, index) if self.in_band else outcome
-        self._cancelled += len(items) - len(outcomes)
-        if not self._pumping:
-            self._note_results()
-            self._settled()
 
     @override
     def _raised(self, index: int, item: list[T], error: BaseException) -> None:

@@ -1,7 +1,8 @@
 """The two orders in which results are handed on (P3): a window holds one of them, and results wait in it."""
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from itertools import count
 from typing import Any, Protocol, override
 
 from penstock.core.plan import MISSING
@@ -51,6 +52,10 @@ class AsFinished:
         self.waiting: WaitingResults = self._arrivals
         self.head: int = 0
 
+    def keep_all(self, first: int, results: Iterable[Any]) -> None:  # noqa: ARG002 -- of those in order
+        """Keep the results of items that follow each other, from the item at `first` on."""
+        self._arrivals.extend(results)
+
     def has_next(self) -> bool:
         """Whether the next result can be popped."""
         return len(self.waiting) > 0
@@ -83,6 +88,10 @@ class InOrder(AsFinished):
         self.waiting: WaitingResults = self._by_index
         self._running = running
         self._steps = 2 * bound
+
+    @override
+    def keep_all(self, first: int, results: Iterable[Any]) -> None:
+        self._by_index.update(zip(count(first), results))
 
     @override
     def has_next(self) -> bool:

@@ -60,6 +60,10 @@ class Stage[T](Member):
         """Give up to `room` items that are there, as `pull` would, where this is quicker; giving none means nothing."""
         return ()
 
+    def ready_list(self, room: int) -> list[T]:
+        """Give what `ready_items` gives, to a reader that takes all of it."""
+        return list(self.ready_items(room))
+
     def give_to(self, keep: Callable[[Any], object]) -> None:
         """Give what comes to `keep`, a function of penstock's own, instead of to a pull, wherever that is quicker.
 

@@ -45,7 +45,7 @@ def tracked_plan(
     gate = _gate(form, memo, dispatch)
     return plan.replaced(
         work=form.wrap(plan.work, memo),
-        inline=None if plan.inline is None or gate is not None else _single_inline(plan.inline),
+        inline=None if plan.inline is None or gate is not None or not kind.one_for_one else _single_inline(plan.inline),
         elsewhere=None,
         limits=None if plan.limits is None else replace(plan.limits, seen=_seen),
         one_by_one=None if plan.one_by_one is None else replace(plan.one_by_one, seen=_seen),

@@ -21,11 +21,6 @@ class FlatMap(Kind):
 
     @property
     @override
-    def without_tasks(self) -> bool:
-        return False
-
-    @property
-    @override
     def one_for_one(self) -> bool:
         return False
 

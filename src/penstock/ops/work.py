@@ -163,7 +163,7 @@ class Work:
         binding, plan = bound_to(self.engine, scope, self.plan, counted=self.counted)
         call = self.kind.bound(binding, self.fn, plan.timeout)
         asks = (plan.timeout, plan.retry, plan.limits, plan.one_by_one, plan.adaptive, plan.budget)
-        bare = self.kind.without_tasks and all(option is None for option in asks)
+        bare = self.kind.one_for_one and all(option is None for option in asks)
         errands = binding.errands(self.fn) if bare else None
         elsewhere = None if errands is None else Elsewhere(errands, given(self.kind.shape))
         return plan.replaced(work=shaped(call, self.kind.shape), elsewhere=elsewhere, timeout=None)
