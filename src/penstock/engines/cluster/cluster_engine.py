@@ -19,7 +19,16 @@ from penstock.core.errors import MisuseError, OptionError, PicklingFailed, Remot
 from penstock.core.text import name_of
 from penstock.engines import read_results
 from penstock.engines.cluster import group_runner
-from penstock.engines.cluster.group_runner import ERROR, NOT_LOADED, NOT_PICKLED, Parts, RemoteCall, Report, Sealed
+from penstock.engines.cluster.group_runner import (
+    ERROR,
+    NOT_LOADED,
+    NOT_PICKLED,
+    VALUE,
+    Parts,
+    RemoteCall,
+    Report,
+    Sealed,
+)
 from penstock.engines.engine import Answer, Call, Engine, Progress
 from penstock.engines.process import crossing, remote_errors
 from penstock.engines.process.crossing import Crossing, type_name, why
@@ -51,6 +60,7 @@ class _WorkerGroup:
     """A group of calls, on its way or with a worker.
 
     Attributes:
+        is_plain: whether all arguments are plain values.
         unsent: the errors of calls that cannot be pickled.
         done: the answers that are here.
         began: when the worker was asked; None: it is not ready.
@@ -60,6 +70,7 @@ class _WorkerGroup:
     def __init__(self, calls: Sequence[Call], answers: asyncio.Future[list[Answer]]) -> None:
         self.functions: list[_RemoteFunction] = [call.fn for call in calls]
         self.calls: list[RemoteCall] = []
+        self.is_plain = True
         self.unsent: dict[int, BaseException] = {}
         self.answers = answers
         self.done: list[Answer] = []
@@ -308,7 +319,8 @@ class ClusterEngine(Engine):
         group.began = self._loop.time()
         worker = slot.worker
         functions = [(each.number, each.pickled) for each in new]
-        said = self._call(worker, "run", group_runner.sealed((functions, dropped, group.calls)))
+        seal = group_runner.sealed_plainly if group.is_plain else group_runner.sealed
+        said = self._call(worker, "run", seal((functions, dropped, group.calls)))
         self._await(said, partial(self._said, slot, group, worker))
 
     def _said(self, slot: _Slot, group: _WorkerGroup, worker: Any, said: "asyncio.Future[Sealed]") -> None:
@@ -321,9 +333,14 @@ class ClusterEngine(Engine):
         assert self._loop is not None
         report: Report = group_runner.opened(said.result())
         answers, over, seconds = report
-        for answer in answers:
-            group.done.append(_answer(group.functions[len(group.done)], *answer))
-            group.put_unsent()
+        done, unsent = group.done, group.unsent
+        for seconds, kind, sent in answers:
+            if kind == VALUE and sent[1] is None:
+                done.append(Answer(sent[0], None, seconds))
+            else:
+                done.append(_answer(group.functions[len(done)], seconds, kind, sent))
+            if unsent:
+                group.put_unsent()
         if over:
             self._finish(slot, group, group.done)
         else:
@@ -391,6 +408,8 @@ class ClusterEngine(Engine):
                 group.unsent[index] = failed
             else:
                 group.calls.append((call.fn.number, call.most, sent))
+                if sent[1] is not None:
+                    group.is_plain = False
         group.put_unsent()
 
 
