@@ -6,6 +6,17 @@ from pathlib import Path
 
 import yaml
 
+FIELDS = {
+    "job": ({"entrypoint", "shutdownAfterJobFinishes", "rayClusterSpec"}, set()),
+    "cluster": ({"rayVersion", "headGroupSpec", "workerGroupSpecs"}, {"headGroupSpec"}),
+    "head": ({"rayStartParams", "template"}, {"rayStartParams", "template"}),
+    "workers": (
+        {"groupName", "replicas", "minReplicas", "maxReplicas", "rayStartParams", "template"},
+        {"groupName", "minReplicas", "maxReplicas", "rayStartParams", "template"},
+    ),
+}
+"""Of the specifications of KubeRay (`ray-operator/apis/ray/v1`): fields that it has, as far as used, and must have."""
+
 PAGE = (Path(__file__).parent.parent.parent / "docs" / "cluster.md").read_text()
 
 
@@ -26,3 +37,18 @@ def test_the_database_of_the_program_is_on_the_volume_of_the_head():
     ast.parse(program)
     database = re.search(r'SqliteTable\("(.*?)"', program)[1]
     assert database.startswith(f"{mount['mountPath']}/")
+
+
+def test_the_fields_of_the_job_are_those_of_kuberay():
+    """A field that KubeRay does not know is dropped in silence, one that it lacks is refused."""
+    (manifest,) = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
+    _, job = yaml.safe_load_all(manifest)
+    cluster = job["spec"]["rayClusterSpec"]
+    head, workers = cluster["headGroupSpec"], cluster["workerGroupSpecs"]
+    parts = [("job", job["spec"]), ("cluster", cluster), ("head", head), *(("workers", each) for each in workers)]
+    for part, fields in parts:
+        known, needed = FIELDS[part]
+        assert needed <= set(fields) <= known, part
+    params = [value for group in (head, *workers) for value in group["rayStartParams"].values()]
+    assert all(isinstance(value, str) for value in params)
+    assert all(each["minReplicas"] <= each["replicas"] <= each["maxReplicas"] for each in workers)
