@@ -257,6 +257,20 @@ async def test_a_value_that_python_cannot_have_is_told_with_its_database(dsn):
         list(sink.rows())
 
 
+async def test_what_is_too_large_for_the_server_is_the_failure_of_its_root(dsn, monkeypatch):
+    """Trap: a text of 1 GB ended the connection, again and again, and with it the run."""
+    monkeypatch.setattr("penstock.sinks.postgres_cells.LARGEST_VALUE", 1_000)
+    rows = {"text": "x" * 1_000, "raw": b""}, {"text": "\u5b57" * 400, "raw": b""}, {"text": "", "raw": b"x" * 1_001}
+    rule = "must have a value of at most 1,000 bytes, got a larger one"
+    assert await refused(table(dsn), *rows) == [f"RowError: the column {name!r} {rule}" for name in ("text", "raw")]
+    monkeypatch.setattr("penstock.durable.postgres.postgres_journal.LARGEST_PART", 1_000)
+    monkeypatch.setattr("penstock.durable.delivery.HELD", 0)
+    wide = penstock.keyed([9, 400], key=int, name="wide").map(lambda n: {f"c{i}": "x" * n for i in range(4)})
+    assert (await wide.to(table(dsn, "wide"), run="wide", on_error="collect")).dead == 1
+    (root,) = dead_roots(table(dsn, "wide"), run="wide")
+    assert "a row has to wait in the database, which takes 1 GB at a time, got 1," in root.letters[0].error
+
+
 async def test_names_are_as_they_are_given(postgres, dsn):
     postgres.ask(dsn, 'CREATE SCHEMA "Sales; DROP"')
     sink = table(dsn, 'Sales; DROP.Or"ders')

@@ -123,11 +123,11 @@ def plain_function(option: str, value: object) -> None:
 
 def plain_result[T](whose: str, given: T) -> T:
     """Return what a plain function gave, unless somebody would have to await it: a lambda round an async function."""
-    if hasattr(given.__class__, "__await__"):
+    kind = type(given)
+    if hasattr(kind, "__await__"):
         if isinstance(given, Coroutine):
             given.close()
-        kind = a(given.__class__.__name__)
-        raise OptionError(f"{whose} must be a plain function, it gave {kind} to be awaited")
+        raise OptionError(f"{whose} must be a plain function, it gave {a(kind.__name__)} to be awaited")
     return given
 
 

@@ -50,8 +50,8 @@ class PostgresTable:
     timetz, timestamp or timestamptz, a `timedelta` interval; lists, dicts, sets and anything with named fields are
     jsonb. A column that comes later is added; one that has had nothing but None is not there yet. Whole numbers become
     double precision when a number with parts comes, if that changes none of them. Text for a column of another type is
-    read by the server, as COPY reads it. Any other value of another type is the failure of its root, and so is what the
-    server refuses: see `on_error` of `to`.
+    read by the server, as COPY reads it. Any other value of another type is the failure of its root, and so is one
+    above 250 MB, and what the server refuses: see `on_error` of `to`.
 
     Two columns are added: `penstock_root` says which root a row came from, `penstock_row` counts rows as they came.
     Readers see the old rows of a root or the new ones, never a mixture. The journal of runs is in the same schema; one

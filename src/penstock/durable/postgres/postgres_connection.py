@@ -101,6 +101,9 @@ _REFUSALS: Final = (
 )
 """What is said of a row, or of a value of it."""
 
+_TOO_LARGE: Final = "invalid memory alloc request size"
+"""What the server says of a row that has no place in 1 GB, as an error of its own."""
+
 _OF_A_TRIGGER: Final = "P0"
 """The class of the codes that a trigger raises, as `RAISE EXCEPTION` does, for a row that it does not want."""
 
@@ -255,8 +258,10 @@ class PostgresConnection:
             return StoreFullError(f"{self.place}: the disk is full")
         if isinstance(error, errors.UniqueViolation):
             return KeyRefusalError(_line(error))
-        if isinstance(error, _REFUSALS) or (getattr(error, "sqlstate", None) or "").startswith(_OF_A_TRIGGER):
-            return RefusalError(_line(error))
+        line = _line(error)
+        is_refusal = isinstance(error, _REFUSALS) or (getattr(error, "sqlstate", None) or "").startswith(_OF_A_TRIGGER)
+        if is_refusal or _TOO_LARGE in line:
+            return RefusalError(line)
         if connection is not None and (connection.closed or isinstance(error, _GONE)):
             connection.close()
             return LostTransactionError(f"{self.place}: the connection was lost: {_line(error)}")

@@ -28,6 +28,9 @@ _COPY: Final[LiteralString] = (
 )
 _KINDS: Final = ("int8", "int8", "bytea", "bytea", "int4", "int8", "int8", "int8")
 
+LARGEST_PART: Final = 1_000_000_000
+"""Bytes of rows that wait together: a message of more ends the connection."""
+
 
 class PostgresJournal(PostgresReader):
     """The tables of runs and roots, on the one connection that writes; see `penstock.durable.store.Journal`.
@@ -233,6 +236,10 @@ class PostgresJournal(PostgresReader):
 
     def stage(self, number: int, part: bytes) -> None:
         """Let rows wait; raise `RowError` if they are too large."""
+        if len(part) > LARGEST_PART:
+            raise RefusedRowError(
+                f"a row has to wait in the database, which takes 1 GB at a time, got {len(part):,} bytes"
+            )
         try:
             self._session.execute("INSERT INTO penstock_staged (staging, rows) VALUES (%s, %s)", (number, part))
         except RefusalError as error:
