@@ -42,7 +42,7 @@ def write(path, statement):
 def test_roots_are_done_again_by_the_next_run(penstock, path):
     deliver(path)
     done = penstock("redo", "out.db", "1", "3", "--run", "r")
-    assert (done.code, done.out) == (0, "the next run of r does 2 roots again; 2 rows of them stay until then\n")
+    assert (done.code, done.out) == (0, "the next run of r does 2 roots again; 2 rows stay until then\n")
     assert deliver(path).delivered == 2
     assert penstock("redo", "out.db", "--all", "--json").json == {"run": "r", "roots": 3, "rows": 3}
     assert deliver(path).delivered == 3

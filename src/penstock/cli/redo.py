@@ -48,7 +48,11 @@ def redo(database: str, name: str | None, keys: Sequence[str], chosen: Sequence[
         if as_json:
             typer.echo(json.dumps(asdict(asked)))
         else:
-            stay = f"; {counted(asked.rows, 'row')} of them stay until then" if asked.rows else ""
+            stay = (
+                f"; {counted(asked.rows, 'row')} {'stays' if asked.rows == 1 else 'stay'} until then"
+                if asked.rows
+                else ""
+            )
             again = f"the next run of {shown(run.name)} does {counted(asked.roots, 'root')} again{stay}"
             typer.echo(again if asked.roots else f"run {shown(run.name)}: there is nothing to do again")
         return DONE

@@ -40,11 +40,11 @@ class MoreOptions(TypedDict, total=False):
         name: the stage's name in errors and statistics; default the operator and the function.
         timeout: seconds that one attempt may take, > 0; default no limit.
         retry: when to try a failed call again; default never.
-        limit: a `Limiter`, a `RateLimit`, or a sequence of them, which stages may share; default none. An attempt holds
-            the limiters while it runs (in a thread: until the thread is back), and is charged to the rates when it
-            starts. Waiting for a limit counts neither for `timeout` nor for latency; a call that waits for its next try
-            keeps its place and holds no limiter. `flat_map` holds them while async outputs are made, but not while
-            these wait for room.
+        limit: a `Limiter`, a `RateLimit`, a `Breaker`, or a sequence of them, which stages may share; default none. An
+            attempt holds the limiters while it runs (in a thread: until the thread is back), and is charged to the
+            rates when it starts. Waiting for a limit counts neither for `timeout` nor for latency; a call that waits
+            for its next try keeps its place and holds no limiter. `flat_map` holds them while async outputs are made,
+            but not while these wait for room.
         max_failures: how many failures "skip" and "collect" accept, an int >= 0; one more is raised. Default: any
             number.
         max_failure_rate: the share of failures among the items settled so far, 0 to 1, that "skip" and "collect"
