@@ -11,7 +11,7 @@ from datetime import date
 import pytest
 from tests.postgres import needs_postgres
 
-from penstock.core.errors import OptionError
+from penstock.core.errors import OptionError, SourceError
 from penstock.durable import StoreError
 from penstock.workflows import map_rows
 from penstock.workflows.rates import rate_of
@@ -384,6 +384,18 @@ def test_a_table_that_changes_while_it_is_exported_is_told(jobs):
         with pytest.raises(StoreError, match="the column 'n' has changed while the table was read"):
             export(str(jobs / "o.db"), str(jobs / "x.csv"))
     assert not (jobs / "x.csv").exists()
+
+
+async def test_what_a_parquet_file_has_that_python_has_not_is_told_with_its_place(tmp_path):
+    """Trap: the function was blamed for a time in nanoseconds. The first of two columns of one name was lost."""
+    arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    path = str(tmp_path / "odd.parquet")
+    parquet.write_table(arrow.table({"n": [1, 2], "at": arrow.array([1_000, 1], arrow.timestamp("ns"))}), path)
+    with pytest.raises(SourceError, match=r"odd.parquet, row 2, column 'at': Nanosecond resolution"):
+        await open_rows(path).to_list()
+    parquet.write_table(arrow.Table.from_arrays([arrow.array([1]), arrow.array([2])], names=["n", "n"]), path)
+    with pytest.raises(SourceError, match=r"odd.parquet: several columns have the name 'n'"):
+        await open_rows(path).to_list()
 
 
 async def test_a_file_that_cannot_be_read_is_what_on_error_says(tmp_path, monkeypatch):

@@ -1,10 +1,9 @@
 """The job behind `fetch`: rows of URLs stream through requests into a table, one record a key."""
 
-import asyncio
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, TypedDict, Unpack
+from typing import Any, Final, TypedDict, Unpack, override
 
 from penstock.core import validate
 from penstock.core.errors import OptionError
@@ -22,13 +21,12 @@ from penstock.workflows.fetching.fetcher import Fetcher
 from penstock.workflows.fetching.former import FormerRecords
 from penstock.workflows.fetching.url_file import UrlFile, rows_of
 from penstock.workflows.secret import Secret
+from penstock.workflows.stoppable_job import GRACE, StoppableJob
 
 RUN: Final = "fetch"
 """The name of the run: one for a database, whatever file the URLs come from."""
 
 TABLE: Final = "records"
-
-GRACE: Final = 3.0
 
 
 class FetchOptions(TypedDict, total=False):
@@ -88,13 +86,14 @@ async def fetch(
     return await FetchJob(urls, target, **options).run()
 
 
-class FetchJob:
+class FetchJob(StoppableJob):
     """One call of `fetch`, which can be watched with `report` and ended early with `stop`."""
 
     def __init__(
         self, urls: str | os.PathLike[str], target: str | os.PathLike[str], **options: Unpack[FetchOptions]
     ) -> None:
         """Check the options; nothing is written before `run`."""
+        super().__init__()
         given: dict[str, Any] = dict(options)
         if unknown := sorted(given.keys() - FetchOptions.__optional_keys__):
             there = ", ".join(sorted(FetchOptions.__optional_keys__))
@@ -104,14 +103,6 @@ class FetchJob:
         self._refresh = validate.flag("refresh", given.pop("refresh", True))
         self._prune = validate.flag("prune", given.pop("prune", False))
         self._fetcher = Fetcher(**given)
-        self._durable: DurableRun | None = None
-        self._giving_up: asyncio.TimerHandle | None = None
-        self._stopped = False
-
-    @property
-    def opened(self) -> bool:
-        """Whether the database was opened: then there is something to report, also after an error."""
-        return self._durable is not None
 
     async def run(self) -> FetchReport:
         """Do it, once; `fetch` says what it raises."""
@@ -120,19 +111,10 @@ class FetchJob:
                 await self._fetch()
         return self.report()
 
-    def stop(self, grace: float = GRACE) -> None:
-        """Finish and store what is in flight, take nothing more; then `run` returns. Call it on the loop of the run.
-
-        Requests that take more than `grace` seconds are cancelled; the next run makes them again.
-        """
-        self._stopped = True
-        if self._durable is not None and self._giving_up is None:
-            self._durable.stop()
-            self._giving_up = asyncio.get_running_loop().call_later(grace, self._give_up, self._durable)
-
+    @override
     def _give_up(self, durable: DurableRun) -> None:
         """Cancel requests; from then on, what a thread raises is no failure."""
-        durable.abort()
+        super()._give_up(durable)
         self._file.leave()
 
     def report(self) -> FetchReport:
@@ -177,15 +159,7 @@ class FetchJob:
             find_killers=False,  # no code of others runs here
             grace=GRACE,
         )
-        try:
-            async with run as self._durable:
-                if self._stopped:
-                    run.stop()
-                with former:
-                    await run.finish()
-        finally:
-            if self._giving_up is not None:
-                self._giving_up.cancel()
+        await self._finish(run, former)
 
     def _begin_again(self) -> None:
         """Have the run do again what there is to ask anew: all of a complete run, or what was set aside."""

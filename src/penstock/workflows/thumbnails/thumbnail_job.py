@@ -1,6 +1,5 @@
 """The job behind `make_thumbnails`: pictures stream through worker processes into a directory."""
 
-import asyncio
 import os
 from collections.abc import Iterable, Sequence
 from glob import escape
@@ -14,7 +13,6 @@ from penstock.core.outcome import Failed
 from penstock.core.retry import Seconds
 from penstock.core.stats import StageStats
 from penstock.durable.again import redo
-from penstock.durable.handle import DurableRun
 from penstock.durable.report import RunReport
 from penstock.durable.status import runs
 from penstock.durable.store_errors import StoreError
@@ -27,6 +25,7 @@ from penstock.sources.paths import path_of
 from penstock.sources.selection import several
 from penstock.sources.walking import PathError
 from penstock.streams import Stream
+from penstock.workflows.stoppable_job import GRACE, StoppableJob
 from penstock.workflows.thumbnails.pictures import (
     MAX_FILE_SIZE,
     MAX_PIXELS,
@@ -43,7 +42,6 @@ GLOB: Final = (
 RUN: Final = "thumbnails"
 """The name of the run: one for a target."""
 
-GRACE: Final = 3.0
 TIMEOUT: Final = 60.0
 _AT_ONCE: Final = 4
 """Pictures at once for each processor: so small ones travel together, and the results that wait are few."""
@@ -137,13 +135,14 @@ def thumbnail_pipeline(**options: Unpack[ThumbnailOptions]) -> StreamingPipeline
     return StreamingPipeline(RUN, build, takes=File)
 
 
-class ThumbnailJob:
+class ThumbnailJob(StoppableJob):
     """One call of `make_thumbnails`, which can be watched with `report` and ended early with `stop`."""
 
     def __init__(
         self, source: str | os.PathLike[str], target: str | os.PathLike[str], **options: Unpack[ThumbnailOptions]
     ) -> None:
         """Check options and places; nothing is written before `run`."""
+        super().__init__()
         if find_spec("PIL") is None:
             raise ModuleNotFoundError("thumbnails need Pillow: pip install 'penstock[images]'", name="PIL")
         given: dict[str, Any] = _known(dict(options))
@@ -159,30 +158,12 @@ class ThumbnailJob:
         own = _own(self._source, self._target, _sizes(given.get("sizes", SIZES)))
         left = cast("list[str]", several(exclude))
         self._files = files(self._source, glob, exclude=[*left, *own], on_error="skip")
-        self._durable: DurableRun | None = None
-        self._giving_up: asyncio.TimerHandle | None = None
-        self._stopped = False
-
-    @property
-    def opened(self) -> bool:
-        """Whether the target was opened: then there is something to report, also after an error."""
-        return self._durable is not None
 
     async def run(self) -> ThumbnailReport:
         """Do it, once; `make_thumbnails` says what it raises."""
         if not self._stopped:
             await self._make()
         return self.report()
-
-    def stop(self, grace: float = GRACE) -> None:
-        """Finish and store what is in flight, take nothing more; then `run` returns. Call it on the loop of the run.
-
-        Pictures that take more than `grace` seconds are given up; the next run does them again.
-        """
-        self._stopped = True
-        if self._durable is not None and self._giving_up is None:
-            self._durable.stop()
-            self._giving_up = asyncio.get_running_loop().call_later(grace, self._durable.abort)
 
     def report(self) -> ThumbnailReport:
         """Return what was done so far; may be called at any time, from any thread."""
@@ -216,14 +197,7 @@ class ThumbnailJob:
             on_error="collect",
             grace=GRACE,
         )
-        try:
-            async with run as self._durable:
-                if self._stopped:
-                    run.stop()
-                await run.finish()
-        finally:
-            if self._giving_up is not None:
-                self._giving_up.cancel()
+        await self._finish(run)
 
     def _try_again(self) -> None:
         """Have pictures done again that were set aside: it may have been for want of time or memory."""
