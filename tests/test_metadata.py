@@ -110,6 +110,18 @@ async def test_keys_bytes_and_pairs_are_those_of_plain_items():
     assert await records(items) == [(("a", "a"), 0, 1), (("bb", "bb"), 1, 1)]
 
 
+def squared(number):
+    return number * number
+
+
+@pytest.mark.real_time
+@pytest.mark.parametrize("options", [{"engine": "thread"}, {"concurrency": 2}, {"engine": "process"}], ids=str)
+async def test_functions_in_threads_and_processes_see_plain_items(options):
+    """Trap: calls that are made without tasks were given the envelopes."""
+    records = await stream(range(3)).map(squared, **options).filter(squared, **options).with_metadata().to_list()
+    assert [(each.value, each.index, each.attempts) for each in records] == [(1, 1, 1), (4, 2, 1)]
+
+
 async def test_limits_and_checkpoints_see_plain_items():
     costs = []
     limiter = penstock.Limiter(9, cost=lambda x: costs.append(x) or 1)

@@ -137,6 +137,7 @@ def _adapted(kind: Kind, plan: Plan[Any, Any], failed: dict[int, Envelope]) -> P
     return plan.replaced(
         work=kind.form(_FORMS)(plan.work),
         inline=None if plan.inline is None or not kind.one_for_one else _single_inline(plan.inline),
+        elsewhere=None,
         limits=None if plan.limits is None else replace(plan.limits, seen=_seen),
         one_by_one=None if plan.one_by_one is None else replace(plan.one_by_one, seen=_seen),
         budget=None if plan.budget is None else _budget(plan.budget),

@@ -184,7 +184,8 @@ def _read_parquet(path: str, _: Reading) -> Generator[tuple[int, dict[str, Any]]
     arrow = pyarrow("parquet")
     try:
         with arrow.ParquetFile(path) as file:
-            if twice := [name for name, times in Counter(file.schema_arrow.names).items() if times > 1]:
+            columns: list[str] = file.schema_arrow.names
+            if twice := [name for name, times in Counter(columns).items() if times > 1]:
                 raise SourceError(f"{path}: several columns have the name {twice[0]!r}")
             first = 1
             for batch in file.iter_batches(batch_size=_AT_ONCE):
