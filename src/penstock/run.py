@@ -194,10 +194,9 @@ class Run[T](AsyncIterator[T]):
         try:
             item: Any = PENDING
             while item is PENDING:
-                self._outlet.waiter = scope.loop.create_future()
                 if self._outlet.crashed:
                     return END
-                await self._outlet.waiter
+                await self._outlet.wait(scope.loop)
                 try:
                     scope.begin_turn()
                     item = END if self._over or self._outlet.crashed else stage.pull(self._room)
@@ -208,7 +207,6 @@ class Run[T](AsyncIterator[T]):
         finally:
             self._reading = False
             self._pull = None if self._over else stage.pull
-            self._outlet.waiter = None
 
     def _crashed(self, error: Exception) -> None:
         """End the run with an error of penstock's own: there is no stack, or no memory."""

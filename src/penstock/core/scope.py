@@ -9,11 +9,12 @@ import contextvars
 import logging
 import warnings
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from contextlib import suppress
 from functools import partial
 from heapq import heappop, heappush
-from typing import Any, Protocol
+from types import coroutine
+from typing import Any, Final, Protocol
 from weakref import ref
 
 from penstock.core import forks, open_runs
@@ -40,24 +41,57 @@ NOTED_FAILURES = 10
 """Other failures that the raised error names in its notes."""
 
 
-class Outlet:
-    """The lower end of a run: it wakes whoever waits for the next item."""
+PATIENCE: Final = 64
+"""Waits of a consumer before it tries again whether the next result takes one pass of the loop, after one took more."""
 
-    __slots__ = ("crashed", "waiter")
+
+@coroutine
+def _one_pass() -> Generator[None]:
+    yield
+
+
+class Outlet:
+    """The lower end of a run: where its consumer waits for the next item.
+
+    A call that waits once has its result at the end of the next pass of the loop. A consumer that only lets this pass
+    by finds it there; one that is woken by a future comes a pass later: 49k instead of 107k instructions an item, at one
+    place. As a pass too many costs 20k, the consumer tries this again only after a while if it was in vain.
+
+    Attributes:
+        is_on_its_way: whether the consumer was told to look again and has not looked yet.
+        crashed: whether an error of penstock's own has ended the run.
+    """
+
+    __slots__ = ("_in_vain", "_is_awaited", "_waiter", "crashed", "is_on_its_way")
 
     def __init__(self) -> None:
-        self.waiter: asyncio.Future[None] | None = None
+        self._is_awaited = False
+        self._waiter: asyncio.Future[None] | None = None
+        self._in_vain = 0
+        self.is_on_its_way: bool = False
         self.crashed: bool = False
 
     def wake(self) -> None:
         """Let the consumer look again."""
-        if self.waiter is not None and not self.waiter.done():
-            self.waiter.set_result(None)
+        self.is_on_its_way = self._is_awaited
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
-    @property
-    def is_on_its_way(self) -> bool:
-        """Whether the consumer was woken and has not looked yet."""
-        return self.waiter is not None and self.waiter.done()
+    async def wait(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Wait until woken."""
+        self._is_awaited = True
+        try:
+            if not self._in_vain:
+                await _one_pass()
+                if self.is_on_its_way:
+                    return
+                self._in_vain = PATIENCE
+            self._in_vain -= 1
+            self._waiter = loop.create_future()
+            await self._waiter
+        finally:
+            self._waiter = None
+            self._is_awaited = self.is_on_its_way = False
 
 
 def nobody_waits() -> None:
@@ -289,7 +323,7 @@ class Scope:
             for stage in self._next_turn:
                 heappush(queue, (self.stages[stage], stage))
             self._next_turn.clear()
-        while queue and not self.unbegun and ((waiter := outlet.waiter) is None or not waiter.done()):
+        while queue and not self.unbegun and not outlet.is_on_its_way:
             stage = heappop(queue)[1]
             try:
                 stage.take_turn()
