@@ -218,6 +218,40 @@ async def test_others_get_the_loop_meanwhile(turn_clock):
             assert others > 2000 * 1e-4 / 0.01
 
 
+async def test_an_item_that_waits_once_takes_one_pass_of_the_loop():
+    """P7: the call goes on in it, and then its reader, who need not be woken in another one."""
+    passes = 0
+
+    async def count_passes():
+        nonlocal passes
+        while True:
+            passes += 1
+            await asyncio.sleep(0)
+
+    task = asyncio.ensure_future(count_passes())
+    assert [item async for item in stream(range(200)).map(waits)] == list(range(200))
+    task.cancel()
+    await asyncio.wait([task])
+    assert 200 <= passes < 210
+
+
+async def test_a_reader_that_is_cancelled_in_the_pass_of_its_result_finds_it_later():
+    """P5: whichever of both comes first; then no turn waits for a reader who has gone."""
+    async with stream(range(20)).map(waits).open() as items:
+        for expected in range(20):
+            asking = asyncio.ensure_future(anext(items))
+            await asyncio.sleep(0)
+            asking.cancel()
+            with suppress(asyncio.CancelledError):
+                assert await asking == expected
+                continue
+            assert items.stats()[1].taken == expected + 1
+            assert await anext(items) == expected
+            for _ in range(3):
+                await asyncio.sleep(0)
+            assert items.stats()[1].taken == min(expected + 2, 20)
+
+
 async def test_options_keep_their_meaning():
     """Timeouts, retries and limits go round a call as in every window."""
     tries = []

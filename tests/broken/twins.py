@@ -36,7 +36,7 @@ from penstock.core.plan import DROPPED, Tolerance
 from penstock.core.pump import Pump
 from penstock.core.retry import Retry, RetryBudget
 from penstock.core.schedule import Schedule
-from penstock.core.scope import Scope
+from penstock.core.scope import Outlet, Scope
 from penstock.core.snapshots import Snapshots
 from penstock.core.source import AsyncIteratorStage, IteratorStage
 from penstock.core.stage import END
@@ -947,6 +947,23 @@ def last_call_alone():
         return Envelope(value, self.index, self.began, max(self.tries - 1, 0))
 
     put(Envelope, "now", now)
+
+
+@twin("begins more work before a consumer that is on its way", "guarantees/test_p2_progress.py")
+def consumer_comes_last():
+    nobody = Outlet()
+    Scope.outlet = property(lambda self: nobody, lambda self, outlet: None)
+
+
+@twin("wakes a consumer a pass after its result has come", "test_one_place.py")
+def consumer_comes_a_pass_late():
+    real = Outlet.__init__
+
+    def begin(self):
+        real(self)
+        self._in_vain = 2**62
+
+    put(Outlet, "__init__", begin)
 
 
 def pytest_configure(config):
