@@ -75,6 +75,7 @@ class Meter:
         first_result: when the first result came, by the clock of the run.
         waits_for: what keeps a free place from being used now.
         slow: whether the last timed call was slow; then the next calls are timed too.
+        next_sample: the index of the item whose call is timed next.
         times_all: whether every call is timed, as timing costs little beside the call.
         calls: how long calls of the work function took.
     """
@@ -85,7 +86,6 @@ class Meter:
         "_limited",
         "_limited_s",
         "_limited_since",
-        "_next_sample",
         "_opened",
         "_since",
         "_waits",
@@ -95,6 +95,7 @@ class Meter:
         "last_settled",
         "miscounted",
         "never_began",
+        "next_sample",
         "peak_buffered",
         "peak_in_flight",
         "peak_running",
@@ -109,7 +110,7 @@ class Meter:
         self._clock = clock
         self._since = clock()
         self._limit = 0.0 if every_call else SLOW
-        self._next_sample = 0
+        self.next_sample: int = 0
         self.slow: bool = True
         self.times_all: bool = False
         self._waits = [0.0] * len(Wait)
@@ -214,9 +215,9 @@ class Meter:
 
     def samples(self, taken: int) -> bool:
         """Whether to time the call on the item at `taken`, which is next."""
-        if taken < self._next_sample:
+        if taken < self.next_sample:
             return False
-        self._next_sample = taken + RARELY
+        self.next_sample = taken + RARELY
         return True
 
     def returned(self, began: float) -> None:

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from typing import Any, Final, override
 
 from penstock.core.clock import now
-from penstock.core.outcome import Failed
-from penstock.core.plan import MISSING, Plan
+from penstock.core.meter import RARELY
+from penstock.core.outcome import Failed, Ok
+from penstock.core.plan import DROPPED, MISSING, Later, Plan
 from penstock.core.scope import DEEP, Scope
 from penstock.core.stage import END, PENDING, Pulled, Stage
 from penstock.core.window import Window
@@ -31,7 +32,7 @@ class OnePlace[T, U](Window[T, U]):
     has_ready_items = True
 
     def __init__(self, scope: Scope, upstream: Stage[T], plan: Plan[T, U]) -> None:
-        super().__init__(scope, upstream, plan)
+        super().__init__(scope, upstream, plan.replaced(ordered=True))  # with one place, there is one order
         self._must_look = not upstream.looks_at_the_clock
         self.levels: int = upstream.levels + 1 if isinstance(upstream, OnePlace) else 1
 
@@ -42,13 +43,16 @@ class OnePlace[T, U](Window[T, U]):
 
     @override
     def pull(self, room: int) -> Pulled[U]:
-        if not self._is_idle() or self.scope.is_deep:
+        if self._results:
+            value = self._result()
+        elif self._exhausted or self._pumping or self.running or self.scope.is_deep:
             return super().pull(room)
-        self._pumping = True
-        try:
-            value = self.scope.enter(self._work_on_next)
-        finally:
-            self._pumping = False
+        else:
+            self._pumping = True
+            try:
+                value = self.scope.enter(self._work_on_next)
+            finally:
+                self._pumping = False
         if value is PENDING:
             self._asked = True
             if not self._scheduled:
@@ -65,20 +69,19 @@ class OnePlace[T, U](Window[T, U]):
 
     def _work_on_next(self) -> Any:
         """Work on items until one has a result; return that, PENDING, END or that the turn is over."""
-        start, call, following = self._starting()
+        pull, must_look = self.upstream.pull, self._must_look
+        work_on = self._work_in_task if self.plan.inline is None else self._work_at_once
         while not self._exhausted:
-            if self._must_look and now() > self.scope.turn_ends:
+            if must_look and now() > self.scope.turn_ends:
                 return _TURN_IS_OVER
-            item = self.upstream.pull(1)
+            item = pull(1)
             if item is PENDING or item is END:
                 return item
-            start(item, call)
-            value = self._result()
+            value = work_on(item)
             if value is not MISSING:
                 return value
             if self.running:
                 return PENDING
-            call = following
         return END
 
     @override
@@ -86,42 +89,96 @@ class OnePlace[T, U](Window[T, U]):
         if not self.scope.is_entered or self.levels > DEEP or not self._is_idle():
             yield from super().ready_items(room)
             return
-        start, call, following = self._starting()
+        work_on = self._work_in_task if self.plan.inline is None else self._work_at_once
         for item in self.upstream.ready_items(room):
             self._pumping = True
             try:
-                start(item, call)
+                value = work_on(item)
             finally:
                 self._pumping = False
-            value = self._result()
             if value is not MISSING:
                 if not self._scheduled and not self._exhausted:
                     self._schedule()
                 yield value
             if not self._is_idle():
                 return
-            call = following
 
     def _is_idle(self) -> bool:
         """Whether more may be started, and nothing runs and nothing waits."""
         return not (self._exhausted or self._pumping or self.running or self._results)
 
+    def _work_at_once(self, item: T) -> Any:
+        """Do what `_start_inline` does, and return the result; MISSING if there is none, or none yet."""
+        index, meter = self._taken, self.meter
+        self._taken = index + 1
+        assert self.plan.inline is not None
+        began = self.scope.clock() if index >= meter.next_sample or meter.slow else None
+        context = self.scope.context.copy()
+        try:
+            value: Any = context.run(self.plan.inline, item)
+        except BaseException as error:  # noqa: BLE001 -- any exception is the item's outcome
+            self._raised(index, item, error)
+            return self._result()
+        if began is not None:
+            meter.next_sample = index + RARELY
+            meter.returned(began)
+        if type(value) is Later:
+            self._run(index, item, value, context)
+            return self._result()
+        if value is DROPPED or self._stopping:
+            self._returned(index, item, value)
+            return self._result()
+        if not meter.peak_buffered:
+            meter.note_peaks(1, 1, 1)
+        self._order.head = self._taken
+        self._delivered += 1
+        return Ok(value, index) if self.in_band else value
+
+    def _work_in_task(self, item: T) -> Any:
+        """Start a task, and return the result; MISSING if there is none, or none yet."""
+        index, meter = self._taken, self.meter
+        if index >= meter.next_sample or meter.slow:
+            meter.next_sample = index + RARELY
+            work = self.measured_work
+        else:
+            work = self.work
+        if self._errands is not None:
+            self._start_errand(item, work)
+        elif self.scope.has_factory:
+            self._start_as_the_loop_likes(item, work)
+        else:
+            self._start(item, work)
+        return self._result()
+
     def _result(self) -> Any:
         """Remove and count the result of the call that was started last; MISSING if there is none, or none yet."""
-        order, taken = self._order, self._taken
+        taken, meter = self._taken, self.meter
         value = self._results.pop(taken - 1, MISSING)
         if value is MISSING:
-            if not self.meter.peak_running:
-                self.meter.note_peaks(1, 1, 0)
+            if not meter.peak_running:
+                meter.note_peaks(1, 1, 0)
             return MISSING
-        if not self.meter.peak_buffered:
-            self.meter.note_peaks(1, 1, 1)
-        order.head = taken
+        if not meter.peak_buffered:
+            meter.note_peaks(1, 1, 1)
+        self._order.head = taken
         if self.in_band and type(value) is Failed:
             self._failed += 1
         else:
             self._delivered += 1
         return value
+
+    @override
+    def _returned(self, index: int, item: T, value: U) -> None:
+        """Do what every window does, written out for a call that is waited for: in the pull that began it, or below."""
+        if self._stopping or value is DROPPED or not (self._pumping or self._asked):
+            super()._returned(index, item, value)
+            return
+        self._results[index] = Ok(value, index) if self.in_band else value
+        if not self._pumping:
+            if not self.meter.peak_buffered:
+                self.meter.note_peaks(1, 1, 1)
+            self._asked = False
+            self.on_ready()
 
     @override
     def take_turn(self) -> None:
