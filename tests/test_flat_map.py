@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 from collections.abc import Collection
+from contextlib import suppress
 
 import pytest
 
@@ -679,3 +680,82 @@ async def test_a_plain_function_is_called_without_a_task(made):
 
     assert await penstock.stream(range(3)).flat_map(outputs).to_list() == [0, 0, 1, 1, 2, 2]
     assert tasks == {asyncio.current_task()}
+
+
+@pytest.mark.parametrize("concurrency", [1, 3])
+async def test_a_generator_that_does_not_wait_makes_each_output_when_it_is_asked_for(concurrency):
+    """P1, P2: no pass of the loop is needed, and nothing is made ahead of the reader, who never waits."""
+    made, tasks, passes = [], set(), 0
+
+    async def some(number):
+        for output in range(number % 4):
+            tasks.add((number, asyncio.current_task()))
+            made.append((number, output))
+            yield number, output
+
+    async def count_passes():
+        nonlocal passes
+        while True:
+            passes += 1
+            await asyncio.sleep(0)
+
+    counting = asyncio.ensure_future(count_passes())
+    async with penstock.stream(range(100)).flat_map(some, concurrency=concurrency).open() as outputs:
+        seen = 0
+        async for _ in outputs:
+            seen += 1
+            assert seen <= len(made) <= seen + concurrency - 1
+    counting.cancel()
+    await asyncio.wait([counting])
+    assert made == [(number, output) for number in range(100) for output in range(number % 4)]
+    assert seen == len(made)
+    assert len(tasks) == len({task for _, task in tasks}) == 75
+    assert passes < 10
+
+
+async def test_a_slow_reader_finds_the_next_output_made():
+    """P1: one, while it was away; no more."""
+    made = []
+
+    async def many(number):
+        for output in range(9):
+            made.append(output)
+            yield output
+
+    async with penstock.stream(range(2)).flat_map(many).open() as outputs:
+        for number in range(8):
+            assert await anext(outputs) == number
+            for _ in range(5):
+                await asyncio.sleep(0)
+            assert made == list(range(number + 2))
+
+
+async def test_a_generator_that_cancels_its_task_fails_alone():
+    """P8: it is the task of its input, also where a reader makes it go on."""
+
+    async def cancels(number):
+        yield number
+        if number == 1:
+            asyncio.current_task().cancel()
+        yield number
+
+    outputs = await read_all(penstock.stream(range(3)).flat_map(cancels, on_error="skip"))
+    assert outputs[:2] == [0, 0]
+    assert outputs[-2:] == [2, 2]
+
+
+async def read_all(stream):
+    async with stream.open() as outputs:
+        return [output async for output in outputs]
+
+
+async def test_a_deadline_inside_a_generator_is_its_own(clock):
+    async def slow(number):
+        yield number
+        with suppress(TimeoutError):
+            async with asyncio.timeout(5):
+                await asyncio.sleep(60)
+        yield -number
+
+    assert await read_all(penstock.stream(range(1, 4)).flat_map(slow)) == [1, -1, 2, -2, 3, -3]
+    assert clock.now == 15

@@ -14,7 +14,7 @@ from heapq import heapify
 from itertools import count
 from pathlib import Path
 
-from penstock.core import adaptive, open_runs
+from penstock.core import adaptive, open_runs, standby
 from penstock.core import clock as clocks
 from penstock.core import meter as meters
 from penstock.core import scope as scopes
@@ -41,6 +41,7 @@ from penstock.core.snapshots import Snapshots
 from penstock.core.source import AsyncIteratorStage, IteratorStage
 from penstock.core.stage import END
 from penstock.core.stage_limits import Hold
+from penstock.core.standby import Standby
 from penstock.core.transforming import Transforming
 from penstock.core.waiting_line import WaitingLine
 from penstock.core.waiting_room import WaitingRoom
@@ -964,6 +965,17 @@ def consumer_comes_a_pass_late():
         self._in_vain = 2**62
 
     put(Outlet, "__init__", begin)
+
+
+@twin("has a generator wait for a pass of the loop before each output", "test_flat_map.py")
+def outputs_come_a_pass_late():
+    real = Standby.resume
+    put(Standby, "resume", lambda self: self._loop.call_soon(real, self))
+
+
+@twin("lets a generator go on in the task of whoever asks", "test_flat_map.py", "RuntimeError")
+def generator_of_another_task():
+    standby.current_task = lambda loop: None
 
 
 def pytest_configure(config):

@@ -51,6 +51,8 @@ def objects():
 async def objects_after(results, count):
     for _ in range(count):
         await anext(results)
+    for _ in range(20):  # until all that may wait does
+        await asyncio.sleep(0)
     return objects()
 
 

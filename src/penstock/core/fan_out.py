@@ -25,6 +25,7 @@ from penstock.core.retry import Exhausted, in_time
 from penstock.core.scope import Scope
 from penstock.core.stage import Stage
 from penstock.core.stage_limits import Hold, Limits
+from penstock.core.standby import Standby
 from penstock.core.window import Caller
 
 PASSES: Final = 2
@@ -81,7 +82,7 @@ class Outputs[T, U]:
         self.held: int = 0  # outputs that wait or are in the making; those of a collection are not counted
         self.hold: Hold | None = None
         self.failure: object = MISSING
-        self.permit: asyncio.Future[None] | None = None
+        self.permit: Standby | None = None
         self.limit: asyncio.Timeout | None = None
 
     @property
@@ -117,6 +118,7 @@ class FanOut[T, U](Caller[T, U]):
     __slots__ = (
         "_attempt",
         "_available",
+        "_due",
         "_given",
         "_held",
         "_holding",
@@ -138,7 +140,7 @@ class FanOut[T, U](Caller[T, U]):
         self.finished: Sized = self._inputs
         self.meter.times_all = True
         self.head: int = 0
-        self._ordered = plan.ordered is True
+        self._ordered = plan.ordered is True or plan.concurrency == 1
         self._held = 0
         self._holding = 0
         self._outputs_waiting = 0
@@ -147,6 +149,7 @@ class FanOut[T, U](Caller[T, U]):
         self._given = 0  # outputs in this round: one of each input that has some
         self._passes_due = 0
         self._waiting: dict[int, Outputs[T, U]] = {}
+        self._due: list[Outputs[T, U]] = []  # those that may have become able to make an output
         self._attempt: AsyncFn[Outputs[T, U], None] = composed(
             plan,
             self.meter,
@@ -362,7 +365,7 @@ class FanOut[T, U](Caller[T, U]):
         if limit is not None:
             left = cast("float", limit.when()) - loop.time()
             limit.reschedule(None)
-        outputs.permit = loop.create_future()
+        outputs.permit = Standby(loop)
         paused = self.scope.clock()
         self._waiting[outputs.index] = outputs
         try:
@@ -411,22 +414,47 @@ class FanOut[T, U](Caller[T, U]):
             self.meter.note_buffered(self._outputs_waiting)
 
     def _permit(self, outputs: Outputs[T, U]) -> None:
-        waited = self._waiting.pop(outputs.index, None) is not None
-        if waited and outputs.permit is not None:
-            if outputs.permit.done():  # its task was cancelled and will not come for it
-                return
-            outputs.permit.set_result(None)
         self._makes(outputs, making=True)
         self._count(outputs, 1)
 
     def _grant(self, first: Outputs[T, U] | None) -> None:
-        """Permit waiting inputs to make outputs: `first` if it has none, others while the buffer has room."""
-        if self._stopping:
+        """Have inputs that wait make outputs in the next turn: `first` if it has none, others while there is room."""
+        if not self._waiting or self._stopping:
             return
-        if first is not None and first.index in self._waiting and self._may_make(first):
-            self._permit(first)
+        if first is not None and first.index in self._waiting:
+            self._due.append(first)
+        if not self._scheduled and (self._due or self._in_buffer() < self.plan.buffer):
+            self._schedule()
+
+    @override
+    def _pump(self, *, wanted: bool) -> None:
+        """Let inputs that are open make outputs for which there is room; then open more."""
+        if self._waiting and not self._pumping and not self._stopping:
+            self._pumping = True
+            try:
+                self._let_make()
+            finally:
+                self._pumping = False
+            if wanted and self._ordered and self._has_next():
+                return
+        super()._pump(wanted=wanted)
+
+    def _let_make(self) -> None:
+        while self._due:
+            outputs = self._due.pop()
+            if outputs.index in self._waiting and self._may_make(outputs):
+                self._resume(outputs)
         while self._waiting and self._in_buffer() < self.plan.buffer:
-            self._permit(next(iter(self._waiting.values())))
+            self._resume(next(iter(self._waiting.values())))
+
+    def _resume(self, outputs: Outputs[T, U]) -> None:
+        """Let an input that waits make an output now: a future would wake it in another pass of the loop."""
+        del self._waiting[outputs.index]
+        permit = outputs.permit
+        assert permit is not None
+        if not permit.is_cancelled:  # else its task will not come for it
+            self._permit(outputs)
+            permit.resume()
 
     # Handing over
 
@@ -645,6 +673,7 @@ class FanOut[T, U](Caller[T, U]):
         super().close()
         self._keep_output = None
         self._passes_due = 0
+        self._due.clear()
         del self._attempt, self._inline
         for outputs in list(self._inputs.values()):
             self._discard(outputs)

@@ -54,8 +54,8 @@ class Outlet:
     """The lower end of a run: where its consumer waits for the next item.
 
     A call that waits once has its result in the next pass of the loop. A consumer that only lets this pass by finds it
-    there; one that a future wakes comes a pass later: 10k instructions more an item, at one place. A pass too many costs
-    as much, so the consumer tries this again only after a while if it was in vain.
+    there; one that a future wakes comes a pass later: 10k instructions more an item, at one place. A pass too many
+    costs as much, so the consumer tries this again only after a while if it was in vain.
 
     Attributes:
         is_on_its_way: whether the consumer was told to look again and has not looked yet.
