@@ -973,7 +973,7 @@ def outputs_come_a_pass_late():
     put(Standby, "resume", lambda self: self._loop.call_soon(real, self))
 
 
-@twin("lets a generator go on in the task of whoever asks", "test_flat_map.py", "RuntimeError")
+@twin("lets a generator go on in the task of whoever asks", "test_standby.py", "Deadlock")
 def generator_of_another_task():
     standby.current_task = lambda loop: None
 
