@@ -10,6 +10,7 @@ import asyncio
 from collections import OrderedDict, deque
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Sized
 from enum import IntEnum
+from types import AsyncGeneratorType
 from typing import Any, Final, cast, override
 
 from penstock.core.at_hand import AT_HAND
@@ -23,7 +24,7 @@ from penstock.core.plan import MISSING, AsyncFn, Gate, Later, Plan
 from penstock.core.pump import LOOK
 from penstock.core.retry import Exhausted, in_time
 from penstock.core.scope import Scope
-from penstock.core.stage import Stage
+from penstock.core.stage import Pulled, Stage
 from penstock.core.stage_limits import Hold, Limits
 from penstock.core.standby import Standby
 from penstock.core.window import Caller
@@ -185,26 +186,26 @@ class FanOut[T, U](Caller[T, U]):
         return self._open_input if self._inline is None else self._open_inline, self.plan.work, self.plan.work
 
     def _open_input(self, item: T, work: AsyncFn[T, U]) -> None:
-        self._run(self._opened(item, work).index, item, work)
-
-    def _opened(self, item: T, work: AsyncFn[T, U]) -> Outputs[T, U]:
-        index = self._taken
-        self._taken = index + 1
-        outputs = self._inputs[index] = Outputs(index, item, work)
-        return outputs
+        self._inputs[self._taken] = Outputs(self._taken, item, work)
+        if self.scope.has_factory:
+            self._start_as_the_loop_likes(item, work)
+        else:
+            self._start(item, work)
 
     def _open_inline(self, item: T, work: AsyncFn[T, U]) -> None:
         """Call a plain function at once; start a task only if what it gives must be awaited: 7 us an input less."""
-        outputs = self._opened(item, work)
+        index = self._taken
+        self._taken = index + 1
+        outputs = self._inputs[index] = Outputs(index, item, work)
         began, context = self.scope.clock(), self.scope.context.copy()
         try:
             later = context.run(self._fan_inline, outputs)
         except BaseException as error:  # noqa: BLE001 -- any exception is the item's outcome
-            self._raised(outputs.index, item, error)
+            self._raised(index, item, error)
             return
         if later is not None:
             outputs.work = later
-            self._run(outputs.index, item, later, context)
+            self._run(index, item, later, context)
             return
         self.meter.returned(began)
         self._produced(outputs)
@@ -296,27 +297,43 @@ class FanOut[T, U](Caller[T, U]):
         outputs.iterator = iterator
 
     async def _read(self, outputs: Outputs[T, U], iterator: AsyncIterator[U]) -> None:
+        ready, scope = outputs.ready, self.scope
+        has_ended = False
         try:
             while not self._stopping:  # else it has swallowed its cancellation
-                await self._permission(outputs)
-                try:
+                if (keep := self._keep_output) is not None and outputs.index == self.head and not outputs.held:
                     output = await anext(iterator)
-                except BaseException:
-                    self._count(outputs, -1)
-                    raise
-                finally:
-                    self._makes(outputs, making=False)
-                if self._stopping:  # it has swallowed its cancellation
-                    self._count(outputs, -1)
-                    return
-                outputs.ready.append(output)
-                self._made(outputs)
-                if now() > self.scope.turn_ends:
-                    await self.scope.pause()
+                    if self._stopping:
+                        return
+                    self._keep_now(outputs, output, keep)
+                else:
+                    await self._permission(outputs)
+                    try:
+                        output = await anext(iterator)
+                    except BaseException:
+                        self._count(outputs, -1)
+                        raise
+                    finally:
+                        self._makes(outputs, making=False)
+                    if self._stopping:  # it has swallowed its cancellation
+                        self._count(outputs, -1)
+                        return
+                    ready.append(output)
+                    self._made(outputs)
+                if now() > scope.turn_ends:
+                    await scope.pause()
         except StopAsyncIteration:
-            pass
+            has_ended = type(iterator) is AsyncGeneratorType  # then there is nothing to close
         finally:
-            await aclose(iterator)
+            if not has_ended:
+                await aclose(iterator)
+
+    def _keep_now(self, outputs: Outputs[T, U], output: U, keep: Callable[[Any], object]) -> None:
+        """Hand on an output of the head that a reader of all takes where it is made."""
+        outputs.given += 1
+        if not self.meter.peak_buffered:
+            self.meter.note_buffered(1)
+        keep(Ok(output, outputs.index) if self.in_band else output)
 
     def _made(self, outputs: Outputs[T, U]) -> None:
         self._count_waiting(outputs, len(outputs.ready))
@@ -365,7 +382,8 @@ class FanOut[T, U](Caller[T, U]):
         if limit is not None:
             left = cast("float", limit.when()) - loop.time()
             limit.reschedule(None)
-        outputs.permit = Standby(loop)
+        if outputs.permit is None or outputs.permit.is_cancelled:
+            outputs.permit = Standby(loop)
         paused = self.scope.clock()
         self._waiting[outputs.index] = outputs
         try:
@@ -385,9 +403,9 @@ class FanOut[T, U](Caller[T, U]):
             limit.reschedule(loop.time() + left)
 
     def _may_make(self, outputs: Outputs[T, U]) -> bool:
-        if self._in_buffer() < self.plan.buffer:
+        if not outputs.held and (not self._ordered or outputs.index == self.head):
             return True
-        return not outputs.held and (not self._ordered or outputs.index == self.head)
+        return self._in_buffer() < self.plan.buffer
 
     def _in_buffer(self) -> int:
         """Count the outputs that take room in the buffer: all but one of the head, or, unordered, of each input."""
@@ -397,14 +415,15 @@ class FanOut[T, U](Caller[T, U]):
         return self._held - (head is not None and head.held > 0)
 
     def _count(self, outputs: Outputs[T, U], change: int) -> None:
-        had = outputs.held > 0
-        outputs.held += change
+        had = outputs.held
+        outputs.held = had + change
         self._held += change
-        self._holding += (outputs.held > 0) - had
+        if not had or not outputs.held:
+            self._holding += (outputs.held > 0) - (had > 0)
 
     def _makes(self, outputs: Outputs[T, U], *, making: bool) -> None:
-        self._making += making - outputs.making
-        if making or outputs.making:
+        if making is not (outputs.phase is Phase.MAKING):
+            self._making += 1 if making else -1
             outputs.phase = Phase.MAKING if making else Phase.AT_WORK
 
     def _count_waiting(self, outputs: Outputs[T, U], number: int) -> None:
@@ -457,6 +476,21 @@ class FanOut[T, U](Caller[T, U]):
             permit.resume()
 
     # Handing over
+
+    @override
+    def pull(self, room: int) -> Pulled[U]:
+        """Do what `Pump.pull` does; a head that stands by makes its next output first."""
+        head = self._inputs.get(self.head)
+        if head is not None and not head.ready and head.index in self._waiting and self._may_resume(head):
+            self._pumping = True
+            try:
+                self._resume(head)
+            finally:
+                self._pumping = False
+        return super().pull(room)
+
+    def _may_resume(self, head: Outputs[T, U]) -> bool:
+        return not (self._pumping or self._stopping) and self._may_make(head) and now() <= self.scope.turn_ends
 
     @override
     def _hand_over(self) -> Any:
@@ -680,8 +714,9 @@ class FanOut[T, U](Caller[T, U]):
 
 
 def _is_async(fan: object) -> bool:
-    """Whether it is an async iterable; a list is known in a tenth of the time."""
-    return type(fan) not in AT_HAND and isinstance(fan, AsyncIterable)
+    """Whether it is an async iterable; a list or an async generator is known in a tenth of the time."""
+    kind: type[object] = type(fan)
+    return kind is AsyncGeneratorType or (kind not in AT_HAND and isinstance(fan, AsyncIterable))
 
 
 async def _given[F](fan: F) -> F:

@@ -38,11 +38,14 @@ class Caller[T, U](Pump[T, U]):
     is handed on as a result (`_keep`).
     """
 
-    __slots__ = ("_unbegun",)
+    __slots__ = ("_task_of", "_unbegun")
 
     def __init__(self, scope: Scope, upstream: Stage[T], plan: Plan[T, U]) -> None:
         super().__init__(scope, upstream, plan)
         self._unbegun: LazyTasks[T, U] = LazyTasks(scope, self._never_began)
+        self._task_of: Callable[[Coroutine[Any, Any, None]], Task[None]] = partial(
+            Task, loop=scope.loop, eager_start=True
+        )
 
     async def _call(self, index: int, item: T, work: AsyncFn[T, U]) -> None:
         """Call `work` on the item, in its task, and settle the item."""
@@ -53,6 +56,26 @@ class Caller[T, U](Pump[T, U]):
         raise NotImplementedError
 
     # Tasks
+
+    def _start(self, item: T, work: AsyncFn[T, U]) -> None:
+        """Do what `_start_as_the_loop_likes` does, for a loop without a task factory: 0.5 us less an item."""
+        index = self._taken
+        self._taken = index + 1
+        call = self._call(index, item, work)
+        try:
+            task = self._task_of(call)
+        except BaseException:
+            call.close()
+            raise
+        if not task.done():
+            self.running[index] = task
+            if self._stopping:
+                task.cancel(self.scope.reason)
+
+    def _start_as_the_loop_likes(self, item: T, work: AsyncFn[T, U]) -> None:
+        index = self._taken
+        self._taken = index + 1
+        self._run(index, item, work)
 
     def _run(self, index: int, item: T, work: AsyncFn[T, U], context: Context | None = None) -> None:
         call = self._call_in_turn(index, item, work)
@@ -182,7 +205,7 @@ class Window[T, U](Caller[T, U]):
     only_by_pull = False
     """Whether results are handed on in no other way, as `pull` does more with them."""
 
-    __slots__ = ("_errands", "_order", "_results", "_task_of", "measured_work", "work")
+    __slots__ = ("_errands", "_order", "_results", "measured_work", "work")
 
     def __init__(self, scope: Scope, upstream: Stage[T], plan: Plan[T, U]) -> None:
         trace = scope.trace
@@ -194,9 +217,6 @@ class Window[T, U](Caller[T, U]):
         self._order = InOrder(self.running, self.bound) if plan.ordered else AsFinished()
         self._results = self._order.waiting
         self.finished: Sized = self._results
-        self._task_of: Callable[[Coroutine[Any, Any, None]], Task[None]] = partial(
-            Task, loop=scope.loop, eager_start=True
-        )
         self.work: AsyncFn[T, U]
         self.measured_work: AsyncFn[T, U]
         self.work, self.measured_work = self._calls(attempt_of(plan))
@@ -337,26 +357,6 @@ class Window[T, U](Caller[T, U]):
                 break
             call = following
         return self._taken - before
-
-    def _start(self, item: T, work: AsyncFn[T, U]) -> None:
-        """Do what `_start_as_the_loop_likes` does, for a loop without a task factory: 0.5 us less an item."""
-        index = self._taken
-        self._taken = index + 1
-        call = self._call(index, item, work)
-        try:
-            task = self._task_of(call)
-        except BaseException:
-            call.close()
-            raise
-        if not task.done():
-            self.running[index] = task
-            if self._stopping:
-                task.cancel(self.scope.reason)
-
-    def _start_as_the_loop_likes(self, item: T, work: AsyncFn[T, U]) -> None:
-        index = self._taken
-        self._taken = index + 1
-        self._run(index, item, work)
 
     def _start_inline(self, item: T, work: AsyncFn[T, U]) -> None:
         """Call a plain function at once; start a task only if it returns an awaitable."""
