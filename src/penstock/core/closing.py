@@ -20,7 +20,7 @@ async def aclose(iterator: AsyncIterator[object] | None) -> None:
     round a `yield` puts into a group is none.
     """
     closing = getattr(iterator, "aclose", None)
-    if closing is None:
+    if closing is None or getattr(iterator, "ag_frame", iterator) is None:  # an async generator that has ended
         return
     task = asyncio.current_task()
     asked = task.cancelling() if task is not None else 0

@@ -18,7 +18,7 @@ from penstock.core.calling import composed
 from penstock.core.clock import now
 from penstock.core.closing import aclose, close
 from penstock.core.errors import OptionError, as_failure, is_fault_of_item
-from penstock.core.meter import WAITED
+from penstock.core.meter import RARELY, WAITED
 from penstock.core.outcome import Failed, Ok
 from penstock.core.plan import MISSING, AsyncFn, Gate, Later, Plan
 from penstock.core.pump import LOOK
@@ -66,6 +66,7 @@ class Outputs[T, U]:
         "permit",
         "phase",
         "ready",
+        "timed",
         "waiting",
         "work",
     )
@@ -79,6 +80,7 @@ class Outputs[T, U]:
         self.iterator: Iterator[U] | None = None
         self.given: int = 0  # outputs that were handed on
         self.waiting: int = 0  # of the outputs in `ready`, those that are counted
+        self.timed: bool = False  # whether its attempt is
         self.paused: float = 0.0  # seconds of waiting for permits
         self.held: int = 0  # outputs that wait or are in the making; those of a collection are not counted
         self.hold: Hold | None = None
@@ -139,7 +141,7 @@ class FanOut[T, U](Caller[T, U]):
         self._keep_output: Callable[[Any], object] | None = None
         self._inputs: dict[int, Outputs[T, U]] = {}  # every open one, whether or not it still runs
         self.finished: Sized = self._inputs
-        self.meter.times_all = True
+        self.meter.times_all = plan.gate is not None  # what is known is no call: it cannot be told which was not timed
         self.head: int = 0
         self._ordered = plan.ordered is True or plan.concurrency == 1
         self._held = 0
@@ -253,14 +255,20 @@ class FanOut[T, U](Caller[T, U]):
         self._drop_outputs(outputs)
         timeout = self.plan.timeout
         outputs.limit = None if timeout is None else asyncio.timeout(timeout)
-        outputs.paused = 0.0
-        WAITED.set(0.0)
-        began = self.scope.clock()
+        meter = self.meter
+        outputs.timed = meter.times_all or meter.slow or outputs.index >= meter.next_sample
+        began = 0.0
+        if outputs.timed:
+            meter.next_sample = outputs.index + RARELY
+            outputs.paused = 0.0
+            WAITED.set(0.0)
+            began = self.scope.clock()
         if outputs.limit is None:
             await self._fan_out(outputs)
         else:
             await in_time(self._fan_out(outputs), outputs.limit, timeout)
-        self.meter.returned(began + outputs.paused + WAITED.get())
+        if outputs.timed:
+            meter.returned(began + outputs.paused + WAITED.get())
 
     async def _fan_out(self, outputs: Outputs[T, U]) -> None:
         fan = await outputs.work(outputs.item)
@@ -298,7 +306,6 @@ class FanOut[T, U](Caller[T, U]):
 
     async def _read(self, outputs: Outputs[T, U], iterator: AsyncIterator[U]) -> None:
         ready, scope = outputs.ready, self.scope
-        has_ended = False
         try:
             while not self._stopping:  # else it has swallowed its cancellation
                 if (keep := self._keep_output) is not None and outputs.index == self.head and not outputs.held:
@@ -307,7 +314,10 @@ class FanOut[T, U](Caller[T, U]):
                         return
                     self._keep_now(outputs, output, keep)
                 else:
-                    await self._permission(outputs)
+                    if self._may_make(outputs):
+                        self._permit(outputs)
+                    else:
+                        await self._stand_by(outputs)
                     try:
                         output = await anext(iterator)
                     except BaseException:
@@ -323,10 +333,9 @@ class FanOut[T, U](Caller[T, U]):
                 if now() > scope.turn_ends:
                     await scope.pause()
         except StopAsyncIteration:
-            has_ended = type(iterator) is AsyncGeneratorType  # then there is nothing to close
+            pass
         finally:
-            if not has_ended:
-                await aclose(iterator)
+            await aclose(iterator)
 
     def _keep_now(self, outputs: Outputs[T, U], output: U, keep: Callable[[Any], object]) -> None:
         """Hand on an output of the head that a reader of all takes where it is made."""
@@ -376,7 +385,10 @@ class FanOut[T, U](Caller[T, U]):
         """Wait until this input may make another output; meanwhile its timeout stands still and it holds no limiter."""
         if self._may_make(outputs):
             self._permit(outputs)
-            return
+        else:
+            await self._stand_by(outputs)
+
+    async def _stand_by(self, outputs: Outputs[T, U]) -> None:
         loop, limit = self.scope.loop, outputs.limit
         left = 0.0
         if limit is not None:
@@ -384,7 +396,8 @@ class FanOut[T, U](Caller[T, U]):
             limit.reschedule(None)
         if outputs.permit is None or outputs.permit.is_cancelled:
             outputs.permit = Standby(loop)
-        paused = self.scope.clock()
+        if outputs.timed:
+            outputs.paused -= self.scope.clock()
         self._waiting[outputs.index] = outputs
         try:
             if outputs.hold is not None:
@@ -398,7 +411,8 @@ class FanOut[T, U](Caller[T, U]):
                 self._makes(outputs, making=False)
                 self._count(outputs, -1)
             raise
-        outputs.paused += self.scope.clock() - paused
+        if outputs.timed:
+            outputs.paused += self.scope.clock()
         if limit is not None:
             limit.reschedule(loop.time() + left)
 

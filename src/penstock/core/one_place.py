@@ -6,7 +6,7 @@ whole loop of that. A call that waits goes the way of every window (`pump`).
 """
 
 from collections.abc import Iterator
-from typing import Any, Final, override
+from typing import Any, Final, cast, override
 
 from penstock.core.clock import now
 from penstock.core.meter import RARELY
@@ -123,7 +123,7 @@ class OnePlace[T, U](Window[T, U]):
             meter.next_sample = index + RARELY
             meter.returned(began)
         if type(value) is Later:
-            self._run(index, item, value, context)
+            self._run(index, item, cast("Later[U]", value), context)
             return self._result()
         if value is DROPPED or self._stopping:
             self._returned(index, item, value)

@@ -8,7 +8,11 @@ it is as ever.
 """
 
 import asyncio
-from asyncio import _enter_task, _leave_task, current_task
+from asyncio import (
+    _enter_task,  # pyright: ignore[reportPrivateUsage] -- documented for those who extend asyncio
+    _leave_task,  # pyright: ignore[reportPrivateUsage] -- as above
+    current_task,
+)
 from collections.abc import Callable, Generator
 from contextvars import Context
 
