@@ -132,6 +132,7 @@ class FanOut[T, U](Caller[T, U]):
         "_ordered",
         "_outputs_waiting",
         "_passes_due",
+        "_pulled",
         "_waiting",
         "head",
     )
@@ -139,6 +140,7 @@ class FanOut[T, U](Caller[T, U]):
     def __init__(self, scope: Scope, upstream: Stage[T], plan: Plan[T, Any]) -> None:
         super().__init__(scope, upstream, plan)
         self._keep_output: Callable[[Any], object] | None = None
+        self._pulled: Any = MISSING  # what a head that stood by has made for a pull
         self._inputs: dict[int, Outputs[T, U]] = {}  # every open one, whether or not it still runs
         self.finished: Sized = self._inputs
         self.meter.times_all = plan.gate is not None  # what is known is no call: it cannot be told which was not timed
@@ -306,28 +308,27 @@ class FanOut[T, U](Caller[T, U]):
 
     async def _read(self, outputs: Outputs[T, U], iterator: AsyncIterator[U]) -> None:
         ready, scope = outputs.ready, self.scope
+        was_pulled = False
         try:
             while not self._stopping:  # else it has swallowed its cancellation
-                if (keep := self._keep_output) is not None and outputs.index == self.head and not outputs.held:
-                    output = await anext(iterator)
-                    if self._stopping:
-                        return
-                    self._keep_now(outputs, output, keep)
-                else:
-                    if self._may_make(outputs):
+                if self._keep_output is None or outputs.held or outputs.index != self.head:
+                    if self._may_make(outputs) and not was_pulled:
                         self._permit(outputs)
                     else:
                         await self._stand_by(outputs)
-                    try:
-                        output = await anext(iterator)
-                    except BaseException:
-                        self._count(outputs, -1)
-                        raise
-                    finally:
-                        self._makes(outputs, making=False)
-                    if self._stopping:  # it has swallowed its cancellation
-                        self._count(outputs, -1)
-                        return
+                try:
+                    output = await anext(iterator)
+                except BaseException:
+                    self._give_back(outputs)
+                    raise
+                if self._stopping:  # it has swallowed its cancellation
+                    self._give_back(outputs)
+                    return
+                was_pulled = outputs.phase is not Phase.MAKING and self._keep_now(outputs, output)
+                if was_pulled:
+                    continue
+                if outputs.phase is Phase.MAKING:
+                    self._makes(outputs, making=False)
                     ready.append(output)
                     self._made(outputs)
                 if now() > scope.turn_ends:
@@ -337,12 +338,23 @@ class FanOut[T, U](Caller[T, U]):
         finally:
             await aclose(iterator)
 
-    def _keep_now(self, outputs: Outputs[T, U], output: U, keep: Callable[[Any], object]) -> None:
-        """Hand on an output of the head that a reader of all takes where it is made."""
+    def _keep_now(self, outputs: Outputs[T, U], output: U) -> bool:
+        """Hand on an output of the head where it is made; return whether a pull has asked for this one only."""
         outputs.given += 1
         if not self.meter.peak_buffered:
             self.meter.note_buffered(1)
-        keep(Ok(output, outputs.index) if self.in_band else output)
+        value = Ok(output, outputs.index) if self.in_band else output
+        if self._keep_output is None:
+            self._pulled = value
+            return True
+        self._keep_output(value)
+        return False
+
+    def _give_back(self, outputs: Outputs[T, U]) -> None:
+        """Give back the permit of an output that was not made."""
+        if outputs.phase is Phase.MAKING:
+            self._makes(outputs, making=False)
+            self._count(outputs, -1)
 
     def _made(self, outputs: Outputs[T, U]) -> None:
         self._count_waiting(outputs, len(outputs.ready))
@@ -407,9 +419,7 @@ class FanOut[T, U](Caller[T, U]):
                 await outputs.hold.resume()
         except asyncio.CancelledError:
             self._waiting.pop(outputs.index, None)
-            if outputs.making:  # permitted and cancelled at once: give it back
-                self._makes(outputs, making=False)
-                self._count(outputs, -1)
+            self._give_back(outputs)  # if it was permitted and cancelled at once
             raise
         if outputs.timed:
             outputs.paused += self.scope.clock()
@@ -493,18 +503,34 @@ class FanOut[T, U](Caller[T, U]):
 
     @override
     def pull(self, room: int) -> Pulled[U]:
-        """Do what `Pump.pull` does; a head that stands by makes its next output first."""
+        """Do what `Pump.pull` does; a head that stands by makes its next output at once, and it never waits."""
         head = self._inputs.get(self.head)
-        if head is not None and not head.ready and head.index in self._waiting and self._may_resume(head):
-            self._pumping = True
-            try:
-                self._resume(head)
-            finally:
-                self._pumping = False
-        return super().pull(room)
+        if head is None or head.index not in self._waiting or not self._may_be_pulled(head):
+            return super().pull(room)
+        value = self._output_of(head)
+        return super().pull(room) if value is MISSING else value  # type: ignore[no-any-return] # a U, as in `Pump.pull`
 
-    def _may_resume(self, head: Outputs[T, U]) -> bool:
-        return not (self._pumping or self._stopping) and self._may_make(head) and now() <= self.scope.turn_ends
+    def _may_be_pulled(self, head: Outputs[T, U]) -> bool:
+        free = self._ordered and not (head.held or self._pumping or self._stopping)
+        return free and now() <= self.scope.turn_ends
+
+    def _output_of(self, head: Outputs[T, U]) -> Any:
+        """Let a head that stands by go on: return its next output; MISSING if it has ended, or waits for something."""
+        del self._waiting[head.index]
+        assert head.permit is not None
+        self._pumping = True
+        try:
+            head.permit.resume()
+        finally:
+            self._pumping = False
+        value, self._pulled = self._pulled, MISSING
+        if value is not MISSING:
+            self._due.append(head)
+            if not self._scheduled:
+                self._schedule()
+        elif self._keep_output is None and head.phase is Phase.AT_WORK and head.index not in self._waiting:
+            self._permit(head)
+        return value
 
     @override
     def _hand_over(self) -> Any:
