@@ -252,3 +252,43 @@ def test_a_budget_of_bytes_counts_what_was_brought_along():
         assert next(items) == 0
         assert list(items) == [2 * number for number in range(1, 50)]
         assert items.stats()[1].buffered_bytes == 0
+
+
+def test_outputs_of_flat_map_are_brought_together():
+    """A change of threads brings what the head has; it waits until it is taken (P1), and each input has one outcome."""
+
+    async def some(number):
+        for _ in range(20):
+            yield number
+        if number == 3:
+            raise ValueError(number)
+
+    def same(number):
+        return [number] * 20
+
+    for fn, options in ((same, {}), (some, {"on_error": "return", "buffer": 20}), (same, {"concurrency": 3})):
+        changes = 0
+        with stream(range(4)).flat_map(fn, **options).sync() as items:
+            call = items._call
+
+            def counted(coroutine, call=call):
+                nonlocal changes
+                changes += 1
+                return call(coroutine)
+
+            items._call = counted
+            results = [item if isinstance(item, int) else getattr(item, "value", None) for item in items]
+            books = items.stats()[1]
+        failed = fn is some
+        assert results == [number for number in range(4) for _ in range(20)] + [None] * failed
+        assert changes <= 20
+        assert (books.taken, books.delivered, books.failed, books.buffered) == (4, 4 - failed, failed, 0)
+
+
+def test_outputs_of_flat_map_that_were_brought_and_not_taken_are_given_up():
+    """P5: an input is delivered when its last output was taken."""
+    with stream(range(4)).flat_map(lambda number: [number] * 20).sync() as items:
+        assert [next(items) for _ in range(30)] == [0] * 20 + [1] * 10
+    books = items.stats()[1]
+    assert books.delivered == 1
+    assert books.taken == 1 + books.discarded + books.cancelled

@@ -508,7 +508,7 @@ class FanOut[T, U](Caller[T, U]):
         if head is None or head.index not in self._waiting or not self._may_be_pulled(head):
             return super().pull(room)
         value = self._output_of(head)
-        return super().pull(room) if value is MISSING else value  # type: ignore[no-any-return] # a U, as in `Pump.pull`
+        return super().pull(room) if value is MISSING else value
 
     def _may_be_pulled(self, head: Outputs[T, U]) -> bool:
         free = self._ordered and not (head.held or self._pumping or self._stopping)
@@ -552,21 +552,46 @@ class FanOut[T, U](Caller[T, U]):
                     outputs.phase = Phase.WHOLE
                 self._close_input(outputs)
                 continue
-            if output is outputs.failure:
-                self._delivered += 1
-                self._forget(outputs)
-                return output
-            outputs.given += 1
-            self._given += 1
-            if outputs.held > outputs.making:
-                self._count(outputs, -1)
-            if outputs.spent():
-                self._close_input(outputs)
-            else:
-                self._requeue(outputs)
-                self._grant(outputs)
-            return Ok(output, outputs.index) if self.in_band else output
+            return self._handed_on(outputs, output)
         return MISSING
+
+    def _handed_on(self, outputs: Outputs[T, U], output: Any) -> Any:
+        """Count an output as handed on, and return it as it is handed on."""
+        if output is outputs.failure:
+            self._delivered += 1
+            self._forget(outputs)
+            return output
+        outputs.given += 1
+        self._given += 1
+        if outputs.held > outputs.making:
+            self._count(outputs, -1)
+        if outputs.spent():
+            self._close_input(outputs)
+        else:
+            self._requeue(outputs)
+            self._grant(outputs)
+        return Ok(output, outputs.index) if self.in_band else output
+
+    @override
+    def waiting(self) -> list[Any]:
+        head = self._first() if self._ordered else None
+        if head is None or not head.ready or (self.plan.retry is not None and not head.produced):
+            return []  # what an attempt has made is forgotten if it fails
+        if not self.in_band:
+            return list(head.ready)
+        return [output if output is head.failure else Ok(output, head.index) for output in head.ready]
+
+    @override
+    def hand_on(self, count: int) -> None:
+        for _ in range(count):
+            head = self._first()
+            if head is None or not head.ready:  # the run is closed
+                return
+            output = head.ready.popleft()
+            self._count_waiting(head, min(head.waiting, len(head.ready)))
+            if type(self._handed_on(head, output)) is Failed and self.in_band:
+                self._delivered -= 1
+                self._failed += 1
 
     @override
     def ready_items(self, room: int) -> Iterator[U]:
