@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import pickle
 import random
 from collections import Counter
 from functools import partial
@@ -650,3 +651,15 @@ def test_random_calls_on_random_engines(start):
         except BaseException as error:
             error.add_note(f"seed {seed}")
             raise
+
+
+class Pickling(Grouping):
+    """Sends calls as they are given."""
+
+    def submit(self, calls):
+        return super().submit(pickle.loads(pickle.dumps(calls)))
+
+
+async def test_an_engine_may_pickle_the_calls_that_it_is_given(clock):
+    """What waits for their answers stays here."""
+    assert await penstock.stream(range(9)).map(same, engine=Pickling(2)).to_list() == list(range(9))

@@ -12,7 +12,7 @@ import pytest
 import penstock
 from penstock import OptionError, PicklingFailed, RemoteError
 from penstock.core.errors import MisuseError
-from penstock.engines import processes
+from penstock.engines import Call, processes
 from penstock.engines.process import crossing
 from penstock.engines.process.messages import Spare
 
@@ -136,6 +136,21 @@ async def test_small_values_come_back_as_they_are():
     async with processes(1) as engine:
         got = await penstock.stream([*numbers, *texts]).map(give, engine=engine).to_list()
     assert list(map(repr, got)) == list(map(repr, [*numbers, *texts]))
+
+
+async def test_a_group_comes_back_whole_whatever_its_results_are():
+    """Plain results of a group come together, unless they are long or there are others among them."""
+    short, long, mixed = (
+        list(range(40)),
+        ["\u00e9" * 1000] * 40,
+        [0, "one", [2], None, True, "x" * 2000, {"a": 7}, 1 << 70],
+    )
+    async with processes(1) as engine:
+        for items in (short, long, mixed, [*short, *mixed, *short]):
+            function = engine.prepare(give)
+            answers = await engine.submit([Call(function, (item,)) for item in items])
+            assert [answer.value for answer in answers] == items
+            assert all(answer.seconds > 0 for answer in answers)
 
 
 async def test_strings_that_a_worker_has_interned_are_not_interned_here():
