@@ -232,6 +232,36 @@ def test_a_service_that_refuses_every_row_ends_the_run(rows, penstock):
     assert (done.code, len(server.requests), len(dead_roots(str(rows / "b.db")))) == (3, 10, 9)
 
 
+def test_what_is_no_service_of_models_ends_the_run(rows, penstock):
+    """Trap: a page of a proxy, or of an address without its /v1, comes with 200: every row was set aside."""
+    page = whole(b"<html>Sign in</html>", kind="text/html")
+    with ModelServer(then=lambda _: page) as server:
+        done = penstock(*command(server, "--concurrency", "1"))
+    assert (done.code, len(server.requests), len(dead_roots(str(rows / "out.db")))) == (3, 10, 9)
+    assert "the service refuses all requests: model 'm': the answer is neither events nor a JSON object" in done.err
+
+
+def test_rows_that_a_model_declines_are_set_aside_and_the_others_are_asked(rows, penstock):
+    """The first ones say nothing of the others: a model has answered."""
+
+    def answer(request):
+        number = int(re.search(r"Say (\d+)", text_of(request))[1])
+        return whole(openai_document("", "content_filter")) if number < 12 else echoed(request)
+
+    with ModelServer(then=answer) as server:
+        done = penstock(*command(server, "--concurrency", "1"))
+    assert (done.code, len(dead_roots(str(rows / "out.db")))) == (1, 12)
+    assert "12 x DeclinedError: model 'm': it declines to answer (content_filter)" in done.out
+
+
+def test_a_column_that_no_row_has_ends_the_run(rows, penstock):
+    """Trap: a typing error in the prompt set every row aside."""
+    with ModelServer(then=echoed) as server:
+        done = penstock(*command(server, "--concurrency", "1", prompt="Say {m}"))
+    assert (done.code, server.requests, len(dead_roots(str(rows / "out.db")))) == (3, [], 9)
+    assert "no prompt can be made of the first 10 rows: the prompt needs the column 'm'" in done.err
+
+
 def test_a_service_that_is_not_there_ends_the_run_and_sets_nothing_aside(rows, penstock):
     """Trap: a wrong address had the run wait for ever, and set a row aside now and then."""
     with ModelServer(then=lambda _: whole({"error": {}}, 500, more=["Retry-After: 0"])) as server:

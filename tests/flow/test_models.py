@@ -14,7 +14,7 @@ from penstock import OptionError
 from penstock.flow.added import CannotBegin
 from penstock.flow.answers import AnswerBody
 from penstock.flow.anthropic_messages import AnthropicMessages, _ClaudeMessage
-from penstock.flow.models import Model, ModelError, Reply, TruncatedError
+from penstock.flow.models import DeclinedError, Model, ModelError, Reply, TruncatedError
 from penstock.flow.openai_chat import OpenAIChat, _Completion
 from penstock.flow.secrets import secret
 
@@ -436,6 +436,33 @@ async def test_a_cancellation_shows_no_key(service):
         with pytest.raises(asyncio.CancelledError) as caught:
             await asked
     assert KEY not in all_texts(caught.value)
+
+
+@pytest.mark.parametrize("streams", [False, True])
+async def test_an_answer_that_is_declined_is_none(service, streams):
+    """Trap: the refusal of a model stands in a field of its own, or the text is empty: it was stored as an answer."""
+    stop = "content_filter" if service is OpenAI else "refusal"
+    said = streamed(service.events(stop=stop)) if streams else whole(service.document(stop=stop))
+    failure = await failed(service, said, stream=streams)
+    assert type(failure) is DeclinedError
+    assert (failure.kind, failure.transient, failure.reply.output_tokens) == (stop, False, 7)
+    assert f"it declines to answer ({stop}): Hello" in str(failure)
+
+
+@pytest.mark.parametrize("streams", [False, True])
+async def test_a_refusal_of_openai_is_told_and_no_answer(streams):
+    """The text is empty then."""
+    document = openai_document()
+    choice = document["choices"][0]
+    choice["message"] = {"role": "assistant", "content": None, "refusal": "I will not"}
+    if streams:
+        choice["delta"] = choice.pop("message")
+        said = streamed(events(document))
+    else:
+        said = whole(document)
+    failure = await failed(OpenAI, said, stream=streams)
+    assert (type(failure), failure.kind) == (DeclinedError, "refusal")
+    assert "it declines to answer (refusal): I will not" in str(failure)
 
 
 async def test_an_answer_that_repeats_the_key_is_masked(service):

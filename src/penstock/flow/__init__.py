@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from penstock.flow.context import State, StepContext
     from penstock.flow.function import step
     from penstock.flow.leaf import StepOptions
-    from penstock.flow.models import AccountError, Model, ModelError, Reply, TruncatedError
+    from penstock.flow.models import AccountError, DeclinedError, Model, ModelError, Reply, TruncatedError
     from penstock.flow.openai_chat import OpenAIChat
     from penstock.flow.pipeline import Pipeline
     from penstock.flow.pipeline_engine import PipelineEngine
@@ -40,7 +40,7 @@ else:
             "penstock.flow.anthropic_messages": ("AnthropicMessages",),
             "penstock.flow.commands": ("command",),
             "penstock.flow.context": ("State", "StepContext"),
-            "penstock.flow.models": ("AccountError", "Model", "ModelError", "Reply", "TruncatedError"),
+            "penstock.flow.models": ("AccountError", "DeclinedError", "Model", "ModelError", "Reply", "TruncatedError"),
             "penstock.flow.openai_chat": ("OpenAIChat",),
             "penstock.flow.pipeline_file": ("FileError", "load"),
             "penstock.flow.programs": ("CommandError",),
@@ -76,6 +76,7 @@ __all__ = [
     "AnthropicMessages",
     "CommandError",
     "Cron",
+    "DeclinedError",
     "EnvSecret",
     "Event",
     "FileError",

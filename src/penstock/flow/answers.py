@@ -24,6 +24,9 @@ _UNDECIDED: Final = 16
 MOST: Final = 1 << 26
 """Bytes of a body; a longer one is a failure."""
 
+DECLINED: Final = frozenset({"refusal", "content_filter"})
+"""Why an answer ends that its model declines to give, or a filter of the service."""
+
 _PASSING: Final = re.compile(
     r"overload|rate.?limit|too.?many|server.?error|internal|unavailable|timeout|api_error", re.IGNORECASE
 )
@@ -121,6 +124,10 @@ class ModelAnswer:
     def is_truncated(self) -> bool:
         """Whether it ended because it had all its tokens."""
         raise NotImplementedError
+
+    def declined(self) -> str | None:
+        """Return how the service says that the model has declined, or a filter; None: it has not."""
+        return self.stop if self.stop in DECLINED else None
 
     def reply(self) -> Reply | None:
         """Return what there is."""

@@ -71,6 +71,13 @@ class TruncatedError(ModelError):
     """An answer ended where it had `max_tokens`: `reply` has it so far. The same again would end there, too."""
 
 
+class DeclinedError(ModelError):
+    """The model declines to answer, or a filter of the service has ended its answer: `reply` has what there was of it.
+
+    `kind` is how the service says it: "refusal" or "content_filter". The same again would end so, too.
+    """
+
+
 class AccountError(ModelError, FatalError):
     """The service refuses whoever asks: the key, what it may do, or the credit. The message does not have the key.
 

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final, Unpack, override
+from typing import TYPE_CHECKING, Any, Final, Unpack, cast, override
 from urllib.parse import urlsplit
 
 from penstock.flow.answers import ModelAnswer, Trouble, count, mappings, text_or_none
@@ -87,6 +87,8 @@ class OpenAIChat(Service):
 class _Completion(ModelAnswer):
     """Chunks of a completion, or a whole one; of several choices the first."""
 
+    _has_refused = False
+
     @override
     def event(self, name: str, data: Mapping[str, Any]) -> None:
         self._take_all_usage(data.get("usage"))
@@ -111,9 +113,17 @@ class _Completion(ModelAnswer):
 
     def _take(self, choice: Mapping[str, Any], message: object) -> None:
         if isinstance(message, Mapping):
-            self.take_text(message.get("content"))  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType] -- of JSON
+            said = cast("Mapping[str, object]", message)
+            self.take_text(said.get("content"))
+            if text_or_none(refusal := said.get("refusal")) is not None:
+                self._has_refused = True
+                self.take_text(refusal)
         self.stop = text_or_none(choice.get("finish_reason")) or self.stop
         self.said_end = self.stop is not None
+
+    @override
+    def declined(self) -> str | None:
+        return "refusal" if self._has_refused else super().declined()
 
     @override
     def is_truncated(self) -> bool:

@@ -29,7 +29,7 @@ from penstock.exports import naming_extras
 from penstock.flow.added import CannotBegin
 from penstock.flow.answers import MOST, AnswerBody, ModelAnswer, Trouble, refusal, trouble
 from penstock.flow.masking import Mask
-from penstock.flow.models import AccountError, Model, ModelError, Reply, TruncatedError
+from penstock.flow.models import AccountError, DeclinedError, Model, ModelError, Reply, TruncatedError
 from penstock.flow.secrets import EnvSecret, NoSecret
 from penstock.flow.service_limits import LONGEST, FollowedLimits, ServiceLimits
 from penstock.flow.steps import refuse_unknown
@@ -213,6 +213,10 @@ class Service(Model):
         if answer.is_truncated():
             message = f"model {self._model!r}: the answer was cut off at max_tokens={max_tokens} ({reply.stop})"
             return TruncatedError(message, status=answer.status, kind=reply.stop, reply=reply)
+        if (declined := answer.declined()) is not None:
+            said = f": {one_line(reply.text, _QUOTED)}" if reply.text else ""
+            message = f"model {self._model!r}: it declines to answer ({declined}){said}"
+            return DeclinedError(message, status=answer.status, kind=declined, reply=reply)
         return reply
 
     async def _exchange(

@@ -25,7 +25,7 @@ from penstock.durable.status import runs
 from penstock.flow.answer_forms import AnswerError, Schema
 from penstock.flow.anthropic_messages import AnthropicMessages
 from penstock.flow.asking import ASKS, Asking, ModelRequest
-from penstock.flow.models import Model, ModelError, asked_wait, transient
+from penstock.flow.models import DeclinedError, Model, ModelError, TruncatedError, asked_wait, transient
 from penstock.flow.openai_chat import OpenAIChat
 from penstock.flow.prompts import MAX_TOKENS, asking_of, check, prepare
 from penstock.flow.row_template import RowTemplate, template
@@ -49,13 +49,13 @@ MOST: Final = 256
 """Requests at once, at most, by default."""
 
 REFUSALS: Final = 10
-"""Rows that the service may refuse, before the first answer, until the run ends: it would refuse all."""
+"""Rows that the service may refuse, before the first answer, until the run ends: it would refuse all.
+
+Also rows of which no prompt can be made, before the first of which one can.
+"""
 
 SILENT: Final = 5
 """Requests that may break, or find no service, before the first answer, until the run ends."""
-
-_REFUSED: Final = 400
-"""The least status of a refusal."""
 
 _BUSY_WAIT: Final = 2.0
 """Seconds for which all stay away from a service that has refused a request by 429 and does not say how long."""
@@ -273,8 +273,8 @@ class AskJob(RowJob):
         self.spent_before: Spending = Spending()
         self._total = Spending()
         self.ended_by: EndedBy | None = None
-        self._asked = self._refused = self._silent = 0
-        self._answered = False
+        self._asked = self._refused = self._silent = self._unfit = 0
+        self._answered = self._has_prompt = False
         self._is_closed = False
         self._left: int | None = None
         self.on_error = self.on_error or ("raise" if self.to is None else "collect")
@@ -425,27 +425,44 @@ class AskJob(RowJob):
 
     async def answer(self, row: Any) -> Any:
         """Return the answer for a row."""
+        prompt = self._prompt_of(row)
         try:
-            answer: Any = await self._asking.answer(self._text(row), self)
+            answer: Any = await self._asking.answer(prompt, self)
         except ModelError as error:
             self._refuse_all(error)
             raise
         self._answered = True
         return answer
 
+    def _prompt_of(self, row: Any) -> str:
+        """Return the prompt of a row; end the run where a column that it names is in no row."""
+        try:
+            prompt = self._text(row)
+        except OptionError as error:
+            self._unfit += 1
+            if self._unfit == REFUSALS and not self._has_prompt:
+                raise FatalError(f"no prompt can be made of the first {REFUSALS} rows: {error}") from error
+            raise
+        self._has_prompt = True
+        return prompt
+
     def _refuse_all(self, error: ModelError) -> None:
-        """End the run where no row will do better: no such model, or nothing but refusals or silence has come."""
-        status = error.status or 0
+        """End the run where no row will do better: no such model, or nothing but refusals or silence has come.
+
+        What is no answer of a model, as the page of a proxy, is a refusal; one that ends too early, or says no, is one.
+        """
+        if isinstance(error, TruncatedError | DeclinedError):
+            self._answered = True
         if self._answered or isinstance(error, FatalError):
             return
         if _is_down(error):
             self._silent += 1
             if self._silent == SILENT:
                 raise FatalError(f"the service does not answer: {error}") from error
-        if error.transient or status < _REFUSED:
+        if error.transient or (error.status is None and not isinstance(self._asking.model, Service)):
             return
         self._refused += 1
-        if status == HTTPStatus.NOT_FOUND or self._refused == REFUSALS:
+        if error.status == HTTPStatus.NOT_FOUND or self._refused == REFUSALS:
             raise FatalError(f"the service refuses all requests: {error}") from error
 
     def _charge(self, row: Any) -> float:
