@@ -183,13 +183,28 @@ def test_help_shows_examples_and_needs_nothing_heavy(penstock, arguments):
     code = (
         "import sys\nfrom penstock.cli import main\n"
         "try: main()\nexcept SystemExit as end: assert not end.code\n"
-        "print(sorted({'rich', 'numpy', 'apsw', 'lxml', 'httpx', 'asyncio'} & set(sys.modules)))"
+        "print(sorted({'rich', 'numpy', 'apsw', 'lxml', 'httpx', 'pydantic', 'asyncio'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
     assert done.stdout.endswith("\n[]\n")
     assert "Usage: " in done.stdout
     assert "penstock" in done.stdout
     assert re.search(r"\n +penstock \w+ \w+.*(\.db|--to)", done.stdout)
+
+
+@pytest.mark.parametrize(
+    "arguments", [["runs", "none.db"], ["search", "none.db", "x"], ["export", "none.db", "--to", "x.csv"]]
+)
+def test_values_are_checked_without_pydantic(tmp_path, arguments):
+    """It takes longer to load than most commands run."""
+    code = (
+        "import sys\nfrom penstock.cli import main\n"
+        "try: main()\nexcept SystemExit as end: assert end.code\n"
+        "print(sorted({'rich', 'lxml', 'httpx', 'pydantic'} & set(sys.modules)))"
+    )
+    command = [sys.executable, "-c", code, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert done.stdout == "[]\n"
 
 
 def test_no_command_is_the_help(penstock):
@@ -202,7 +217,7 @@ def test_no_command_is_the_help(penstock):
 @pytest.mark.parametrize(
     ("missing", "arguments", "extra"),
     [
-        ("typer", ["--help"], "cli"),
+        ("click", ["--help"], "cli"),
         ("numpy", ["embed", ".", "--to", "i.db"], "embed"),
         ("apsw", ["search", "i.db", "x"], "embed"),
         ("sqlite_vec", ["search", "i.db", "x"], "embed"),

@@ -12,7 +12,7 @@ def main() -> None:
     try:
         from penstock.cli.app import app  # noqa: PLC0415 -- its library is an extra
     except ModuleNotFoundError as error:
-        if error.name not in {"typer", "rich"}:
+        if error.name not in {"click", "rich"}:
             raise
         print(f"penstock: the command line needs {error.name}: pip install 'penstock[cli]'", file=sys.stderr)  # noqa: T201 -- this is what it is for
         raise SystemExit(2) from None

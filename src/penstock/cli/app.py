@@ -3,9 +3,9 @@
 Their options are in `commands/`, one file a subject. Bodies are imported when they run: `--help` must be quick.
 """
 
-from typing import Annotated
+from typing import override
 
-import typer
+import click
 
 from penstock.cli import manual
 from penstock.cli.commands import (
@@ -16,52 +16,53 @@ from penstock.cli.commands import (
     run_commands,
     thumbnails_command,
 )
-
-app: typer.Typer = typer.Typer(
-    name="penstock",
-    help=manual.PENSTOCK,
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
-    pretty_exceptions_enable=False,
-)
+from penstock.cli.parameters import NAMES_OF_HELP, command
 
 
-def _version(wanted: bool) -> None:  # noqa: FBT001 -- typer calls it so
+def _version(context: click.Context, _param: click.Parameter, wanted: bool) -> None:  # noqa: FBT001 -- click calls it so
     if wanted:
         from importlib.metadata import version  # noqa: PLC0415 -- only here
 
-        typer.echo(f"penstock {version('penstock')}")
-        raise typer.Exit
+        click.echo(f"penstock {version('penstock')}")
+        context.exit()
 
 
-@app.callback()
-def penstock(
-    *,
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
-    ] = False,
-) -> None:
-    """Handle the options before a command; a callback has handled `--version`."""
-    del version
+class _InThisOrder(click.Group):
+    @override
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
 
 
-app.command("embed", help=manual.EMBED)(document_commands.embed)
-app.command("fetch", help=manual.FETCH)(fetch_command.fetch)
-app.command("thumbnails", help=manual.THUMBNAILS)(thumbnails_command.thumbnails)
-app.command("search", help=manual.SEARCH)(document_commands.search)
-app.command("map", help=manual.MAP)(row_commands.map_rows)
-app.command("prompt", help=manual.PROMPT)(row_commands.prompt)
-app.command("export", help=manual.EXPORT)(row_commands.export)
-app.command("runs", help=manual.RUNS)(run_commands.runs)
-app.command("status", help=manual.STATUS)(run_commands.status)
-app.command("dead", help=manual.DEAD)(run_commands.dead)
-app.command("redo", help=manual.REDO)(run_commands.redo)
-app.command("forget", help=manual.FORGET)(run_commands.forget)
-app.command("run", help=manual.RUN)(pipeline_commands.run)
-app.command("resume", help=manual.RESUME)(pipeline_commands.resume)
-app.command("approve", help=manual.APPROVE)(pipeline_commands.approve)
-app.command("reject", help=manual.REJECT)(pipeline_commands.reject)
-app.command("cancel", help=manual.CANCEL)(pipeline_commands.cancel)
-app.command("fork", help=manual.FORK)(pipeline_commands.fork)
+app: click.Group = _InThisOrder(
+    "penstock",
+    help=manual.PENSTOCK,
+    no_args_is_help=True,
+    context_settings=NAMES_OF_HELP,
+    params=[
+        click.Option(
+            ["--version"], is_flag=True, expose_value=False, is_eager=True, callback=_version, help="Print the version."
+        )
+    ],
+)
+
+for _name, _body, _told in (
+    ("embed", document_commands.embed, manual.EMBED),
+    ("fetch", fetch_command.fetch, manual.FETCH),
+    ("thumbnails", thumbnails_command.thumbnails, manual.THUMBNAILS),
+    ("search", document_commands.search, manual.SEARCH),
+    ("map", row_commands.map_rows, manual.MAP),
+    ("prompt", row_commands.prompt, manual.PROMPT),
+    ("export", row_commands.export, manual.EXPORT),
+    ("runs", run_commands.runs, manual.RUNS),
+    ("status", run_commands.status, manual.STATUS),
+    ("dead", run_commands.dead, manual.DEAD),
+    ("redo", run_commands.redo, manual.REDO),
+    ("forget", run_commands.forget, manual.FORGET),
+    ("run", pipeline_commands.run, manual.RUN),
+    ("resume", pipeline_commands.resume, manual.RESUME),
+    ("approve", pipeline_commands.approve, manual.APPROVE),
+    ("reject", pipeline_commands.reject, manual.REJECT),
+    ("cancel", pipeline_commands.cancel, manual.CANCEL),
+    ("fork", pipeline_commands.fork, manual.FORK),
+):
+    app.add_command(command(_name, _body, _told))

@@ -5,7 +5,7 @@ import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
-import typer
+import click
 
 from penstock.cli.embedder_options import Asked, embedder
 from penstock.cli.endings import told
@@ -68,7 +68,7 @@ def shown_of(job: "EmbedJob") -> Shown:
 
 def _print(report: "EmbedReport", *, pruned: bool, as_json: bool) -> None:
     if as_json:
-        typer.echo(json.dumps({**asdict(report), "files_per_second": report.files_per_second}))
+        click.echo(json.dumps({**asdict(report), "files_per_second": report.files_per_second}))
         return
     for line in summary(report, pruned=pruned):
-        typer.echo(line)
+        click.echo(line)

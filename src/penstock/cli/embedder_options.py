@@ -2,8 +2,7 @@
 
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
-import typer
-
+from penstock.cli.parameters import Option
 from penstock.workflows.secret import Secret
 
 if TYPE_CHECKING:
@@ -11,7 +10,7 @@ if TYPE_CHECKING:
 
 Name = Annotated[
     str,
-    typer.Option(
+    Option(
         "--embedder",
         metavar="NAME",
         help="hash (needs no model), openai or openai:MODEL (any server with /v1/embeddings), or "
@@ -20,7 +19,7 @@ Name = Annotated[
 ]
 NameOrIndex = Annotated[
     str | None,
-    typer.Option(
+    Option(
         "--embedder",
         metavar="NAME",
         help="As for embed; a model in a directory has to be named. [default: that of INDEX]",
@@ -28,11 +27,11 @@ NameOrIndex = Annotated[
 ]
 Model = Annotated[
     str | None,
-    typer.Option("--model", metavar="NAME", help="The model for openai. [default: $OPENAI_EMBEDDING_MODEL]"),
+    Option("--model", metavar="NAME", help="The model for openai. [default: $OPENAI_EMBEDDING_MODEL]"),
 ]
 BaseURL = Annotated[
     str | None,
-    typer.Option(
+    Option(
         "--base-url",
         metavar="URL",
         help="The server for openai, up to /v1. [default: $OPENAI_BASE_URL, or OpenAI's own]",
@@ -40,7 +39,7 @@ BaseURL = Annotated[
 ]
 Key = Annotated[
     Secret | None,
-    typer.Option(
+    Option(
         "--api-key",
         metavar="KEY",
         parser=Secret,

@@ -1,6 +1,6 @@
 """The body of `penstock export`."""
 
-import typer
+import click
 
 from penstock.cli.failing import DONE, guarded
 from penstock.cli.printing import counted
@@ -14,7 +14,7 @@ def run(database: str, to: str, table: str) -> int:
         from penstock.workflows.rows.exporting import export  # noqa: PLC0415 -- its libraries are an extra
 
         number = export(database, to, table=table)
-        typer.echo(f"{shown(to)}: {counted(number, 'row')}")
+        click.echo(f"{shown(to)}: {counted(number, 'row')}")
         return DONE
 
     return guarded(command)

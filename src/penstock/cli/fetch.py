@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import typer
+import click
 
 from penstock.cli.endings import told
 from penstock.cli.failing import guarded
@@ -80,7 +80,7 @@ def _lines(given: Secret) -> list[str]:
 
 def _print(report: "FetchReport", *, as_json: bool) -> None:
     if as_json:
-        typer.echo(json.dumps(asdict(report)))
+        click.echo(json.dumps(asdict(report)))
         return
     for line in fetched(report):
-        typer.echo(line)
+        click.echo(line)

@@ -4,7 +4,7 @@ import asyncio
 import json
 from typing import TYPE_CHECKING, Any
 
-import typer
+import click
 
 from penstock.cli.engine_option import OnEngine, engine_named
 from penstock.cli.failing import DONE, complain, guarded
@@ -33,6 +33,6 @@ def run(options: dict[str, Any], *, dry_run: bool, as_json: bool) -> int:
 def _dry(job: "MapJob") -> int:
     found = asyncio.run(job.first(TRIED))
     for row in found:
-        typer.echo(json.dumps(row, ensure_ascii=False, default=str))
+        click.echo(json.dumps(row, ensure_ascii=False, default=str))
     complain(f"nothing was called: {job.name} would be called for each row of {place(job.over)}, into {place(job.to)}")
     return DONE

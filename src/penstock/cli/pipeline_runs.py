@@ -14,7 +14,7 @@ from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any, Final, cast
 
-import typer
+import click
 
 from penstock.cli.failing import BAD_USAGE, DONE, NOT_DONE, SOME_FAILED, complain, ended_by, guarded
 from penstock.cli.step_display import StepDisplay
@@ -80,7 +80,7 @@ def run(
             if (empty := first_empty(pipeline)) is not None:
                 complain(f"{where}: {f'the pipeline at {empty!r}' if empty else 'the pipeline'} has no steps")
                 return BAD_USAGE
-            typer.echo(f"{where}: no mistakes")
+            click.echo(f"{where}: no mistakes")
             return DONE
         value = read_as(_json("--input", sys.stdin.read() if given == "-" else given), pipeline.takes or Any, "--input")
         return _go(pipeline, value, workspace, run_id, concurrency=concurrency, on_change=on_change, as_json=as_json)
@@ -233,7 +233,7 @@ def cancel(workspace: str, run_id: str) -> int:
 
     def command() -> int:
         _engine(workspace).cancel(run_id)
-        typer.echo(f"run {shown(run_id)}: asked to stop")
+        click.echo(f"run {shown(run_id)}: asked to stop")
         return DONE
 
     return _guarded(command)
@@ -254,7 +254,7 @@ def fork(workspace: str, run_id: str, at: str, outputs: Sequence[str]) -> int:
                 raise OptionError(f"--output must be STEP=JSON, got {each!r}")
             read = _json("--output", document)
             given[path] = read_like(read, old[path], f"--output {path}") if path in old else read
-        typer.echo(engine.fork(run_id, at=at, outputs=given))
+        click.echo(engine.fork(run_id, at=at, outputs=given))
         return DONE
 
     return _guarded(command)
@@ -306,9 +306,9 @@ def _print_result(engine: "PipelineEngine", result: "PipelineResult[Any]", works
         _print_json(document(engine, result))
         return
     for step in result.steps:
-        typer.echo(f"{shown(step.path)}: {step.status}")
+        click.echo(f"{shown(step.path)}: {step.status}")
     for line in _ending(engine, result, workspace):
-        typer.echo(line)
+        click.echo(line)
 
 
 def _ending(engine: "PipelineEngine", result: "PipelineResult[Any]", workspace: str) -> Iterator[str]:
@@ -386,11 +386,11 @@ def _time(seconds: float) -> str:
 def _print_json(what: object) -> None:
     from penstock.flow.json_values import as_json  # noqa: PLC0415 -- only where it is wanted
 
-    typer.echo(json.dumps(as_json(what)))
+    click.echo(json.dumps(as_json(what)))
 
 
 def _answered(workspace: str, run_id: str, what: str) -> None:
-    typer.echo(f"run {shown(run_id)}: {what}; it goes on with: penstock resume {quote(workspace)} {quote(run_id)}")
+    click.echo(f"run {shown(run_id)}: {what}; it goes on with: penstock resume {quote(workspace)} {quote(run_id)}")
 
 
 # What is given

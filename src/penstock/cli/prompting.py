@@ -7,7 +7,7 @@ from dataclasses import asdict
 from shlex import join
 from typing import TYPE_CHECKING, Any, Final
 
-import typer
+import click
 
 from penstock.cli.failing import BAD_USAGE, DONE, SOME_FAILED, complain, guarded
 from penstock.cli.printing import counted
@@ -45,14 +45,14 @@ def run(options: dict[str, Any], to: str | None, *, dry_run: bool, as_json: bool
 def _dry(job: "AskJob") -> int:
     found = asyncio.run(job.preview(TRIED))
     for number, prompt in enumerate(found.prompts, 1):
-        typer.echo(f"--- prompt {number}")
+        click.echo(f"--- prompt {number}")
         for line in prompt.splitlines():
-            typer.echo(shown(line))
+            click.echo(shown(line))
     fitting = found.rows - found.unfit
     cost = ""
     if found.least_cost is not None and found.most_cost is not None:
         cost = f"; costs {money(found.least_cost)}, and with the answers {money(found.most_cost)} at most"
-    typer.echo(
+    click.echo(
         f"--- {counted(fitting, 'prompt')} of about {found.input_tokens:,} tokens, answers of {found.most_output:,} at "
         f"most (--max-answer){cost}"
     )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Final
 
-import typer
+import click
 
 from penstock.cli.failing import BAD_USAGE, DONE, complain, guarded
 from penstock.cli.printing import counted
@@ -46,7 +46,7 @@ def redo(database: str, name: str | None, keys: Sequence[str], chosen: Sequence[
             place = sink_at(database, run.sink) if which == "missing rows" else database
             asked = redo(place, run=run.name, which=which)
         if as_json:
-            typer.echo(json.dumps(asdict(asked)))
+            click.echo(json.dumps(asdict(asked)))
         else:
             stay = (
                 f"; {counted(asked.rows, 'row')} {'stays' if asked.rows == 1 else 'stay'} until then"
@@ -54,7 +54,7 @@ def redo(database: str, name: str | None, keys: Sequence[str], chosen: Sequence[
                 else ""
             )
             again = f"the next run of {shown(run.name)} does {counted(asked.roots, 'root')} again{stay}"
-            typer.echo(again if asked.roots else f"run {shown(run.name)}: there is nothing to do again")
+            click.echo(again if asked.roots else f"run {shown(run.name)}: there is nothing to do again")
         return DONE
 
     if bool(keys) + len(chosen) != 1:
@@ -75,16 +75,16 @@ def forget(database: str, name: str, rows: str, *, yes: bool, as_json: bool) -> 
         place = sink_at(database, run.sink) if rows == "remove" else database
         what = f"run {shown(run.name)}, {counted(run.done + run.dead + run.retried, 'root')}"
         of_rows = f"its {counted(run.rows, 'row')} {'are removed' if rows == 'remove' else 'stay'}"
-        if not yes and _asks() and not typer.confirm(f"forget {what}; {of_rows}: go on?", err=True):
+        if not yes and _asks() and not click.confirm(f"forget {what}; {of_rows}: go on?", err=True):
             complain("nothing was changed")
             return BAD_USAGE
         gone = forget(place, run=run.name, rows="remove" if rows == "remove" else "keep")
         if as_json:
-            typer.echo(json.dumps(asdict(gone)))
+            click.echo(json.dumps(asdict(gone)))
         else:
             left = "removed" if gone.removed else "left where they are, and belong to no run any more"
             of_rows = f"; {counted(gone.rows, 'row')} {left}" if gone.rows else ""
-            typer.echo(f"forgot run {shown(run.name)}: {counted(gone.roots, 'root')}{of_rows}")
+            click.echo(f"forgot run {shown(run.name)}: {counted(gone.roots, 'root')}{of_rows}")
         return DONE
 
     if rows not in {"keep", "remove"}:

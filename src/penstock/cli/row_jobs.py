@@ -7,7 +7,7 @@ from dataclasses import asdict
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
-import typer
+import click
 
 from penstock.cli.failing import AT_A_BUDGET, DONE, SOME_FAILED, code_of, complain, ended_by, spelled
 from penstock.cli.printing import counted
@@ -55,10 +55,10 @@ def run_job[R: RunReport](
         return DONE if failure is None else code_of(failure)
     report: Any = job.report()
     if as_json:
-        typer.echo(json.dumps(_as_json(report) | more(report)))
+        click.echo(json.dumps(_as_json(report) | more(report)))
     else:
         for line in summary(job, to, report, lines(report)):
-            typer.echo(line)
+            click.echo(line)
     if stopped_by is not None:
         return ended_by(stopped_by)
     if failure is not None:

@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from shlex import quote
 from typing import TYPE_CHECKING, Any, Final
 
-import typer
+import click
 
 from penstock.cli.failing import BAD_USAGE, DONE, complain, guarded
 from penstock.cli.printing import counted
@@ -65,7 +65,7 @@ def show_status(database: str, name: str | None, *, as_json: bool) -> int:
         else:
             for run in found:
                 for line in _status(run, journal_at(database).place):
-                    typer.echo(line)
+                    click.echo(line)
         return DONE
 
     return guarded(command)
@@ -85,7 +85,7 @@ def dead(database: str, action: str, run: str | None, keys: Sequence[str], *, ea
         found = ask(database, run=run, keys=keys)
         if action == "export":
             for root in found:
-                typer.echo(json.dumps(asdict(root)))
+                click.echo(json.dumps(asdict(root)))
         elif as_json:
             _print_json([asdict(root) for root in found])
         elif not found:
@@ -132,15 +132,15 @@ def _list_each(found: Sequence["DeadRoot"]) -> None:
 
 def _show(found: Sequence["DeadRoot"]) -> None:
     for line in _details(found):
-        typer.echo(line)
+        click.echo(line)
 
 
 def _tell_retried(found: Sequence["DeadRoot"]) -> None:
-    typer.echo(f"the next run does {counted(len(found), 'dead root')} again")
+    click.echo(f"the next run does {counted(len(found), 'dead root')} again")
 
 
 def _tell_discarded(found: Sequence["DeadRoot"]) -> None:
-    typer.echo(
+    click.echo(
         f"gave up {counted(len(found), 'dead root')}, until {'it changes' if len(found) == 1 else 'they change'}"
     )
 
@@ -185,7 +185,7 @@ def _details(roots: Iterable["DeadRoot"]) -> Iterator[str]:
 
 
 def _print_json(document: Any) -> None:
-    typer.echo(json.dumps(document))
+    click.echo(json.dumps(document))
 
 
 def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
@@ -209,7 +209,7 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> No
     for line in lines:
         cells = zip(line, widths, strict=True)
         aligned = (f"{cell:{'>' if place in numbers else '<'}{width}}" for place, (cell, width) in enumerate(cells))
-        typer.echo("  ".join(aligned).rstrip())
+        click.echo("  ".join(aligned).rstrip())
 
 
 def _time(seconds: float) -> str:

@@ -3,7 +3,7 @@
 import json
 from dataclasses import asdict
 
-import typer
+import click
 
 from penstock.cli import retries
 from penstock.cli.embedder_options import Asked, embedder
@@ -23,11 +23,11 @@ def run(index: str, question: str, k: int, asked: Asked, *, as_json: bool) -> in
         with retries.told():
             found = search(index, question, k=k, embedder=embedder(asked, index))
         if as_json:
-            typer.echo(json.dumps([asdict(hit) for hit in found]))
+            click.echo(json.dumps([asdict(hit) for hit in found]))
         elif not found:
             complain("nothing found")
         for line in () if as_json else hits(found):
-            typer.echo(line)
+            click.echo(line)
         return DONE
 
     return guarded(command, key="--api-key")

@@ -2,27 +2,23 @@
 
 from typing import Annotated, Any
 
-import typer
+from penstock.cli.parameters import Option
 
-ReportAsJSON = Annotated[bool, typer.Option("--json", help="Print the report as JSON to stdout, and nothing else.")]
+ReportAsJSON = Annotated[bool, Option("--json", help="Print the report as JSON to stdout, and nothing else.")]
 Rows = Annotated[
     str,
-    typer.Option(metavar="ROWS", help="A .jsonl, .csv, .tsv or .parquet file, a directory, a database, or -."),
+    Option(metavar="ROWS", help="A .jsonl, .csv, .tsv or .parquet file, a directory, a database, or -."),
 ]
 KeyColumn = Annotated[
     str | None,
-    typer.Option(metavar="COLUMN", help="By what a row is known from run to run. [default: its place]"),
+    Option(metavar="COLUMN", help="By what a row is known from run to run. [default: its place]"),
 ]
-Query = Annotated[str | None, typer.Option(metavar="SQL", help="The rows of a database; needs --key.")]
-FilesOfRows = Annotated[
-    str | None, typer.Option(metavar="PATTERN", help="Files to take in a directory. [default: **/*]")
-]
-TableOfRows = Annotated[str | None, typer.Option(metavar="NAME", help="The table of OUT. [default: rows]")]
-Timeout = Annotated[float | None, typer.Option(metavar="SECONDS", help="What an attempt may take. [default: no limit]")]
-RowsThisTime = Annotated[int | None, typer.Option(metavar="N", help="Rows to do this time.")]
-Exclude = Annotated[
-    list[str] | None, typer.Option(metavar="PATTERN", help="Files and directories to skip; may be repeated.")
-]
+Query = Annotated[str | None, Option(metavar="SQL", help="The rows of a database; needs --key.")]
+FilesOfRows = Annotated[str | None, Option(metavar="PATTERN", help="Files to take in a directory. [default: **/*]")]
+TableOfRows = Annotated[str | None, Option(metavar="NAME", help="The table of OUT. [default: rows]")]
+Timeout = Annotated[float | None, Option(metavar="SECONDS", help="What an attempt may take. [default: no limit]")]
+RowsThisTime = Annotated[int | None, Option(metavar="N", help="Rows to do this time.")]
+Exclude = Annotated[list[str] | None, Option(metavar="PATTERN", help="Files and directories to skip; may be repeated.")]
 
 
 def given(**options: Any) -> dict[str, Any]:

@@ -5,7 +5,7 @@ import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
-import typer
+import click
 
 from penstock.cli.endings import told
 from penstock.cli.failing import guarded
@@ -51,7 +51,7 @@ def _shown(job: "ThumbnailJob") -> Shown:
 
 def _print(report: "ThumbnailReport", *, as_json: bool) -> None:
     if as_json:
-        typer.echo(json.dumps({**asdict(report), "pictures_per_second": report.pictures_per_second}))
+        click.echo(json.dumps({**asdict(report), "pictures_per_second": report.pictures_per_second}))
         return
     for line in made_small(report):
-        typer.echo(line)
+        click.echo(line)

@@ -2,54 +2,47 @@
 
 from typing import Annotated
 
-import typer
+from click.exceptions import Exit
 
+from penstock.cli.parameters import Argument, Option
 from penstock.cli.shared_options import ReportAsJSON, given
 from penstock.workflows.secret import Secret
 
 
 def fetch(
-    urls: Annotated[str, typer.Argument(metavar="URLS", help="A file of CSV or lines of JSON; - is stdin.")],
+    urls: Annotated[str, Argument(metavar="URLS", help="A file of CSV or lines of JSON; - is stdin.")],
     *,
-    to: Annotated[str, typer.Option("--to", metavar="DB", help="The SQLite database; made if there is none.")],
-    key: Annotated[
-        str | None, typer.Option(metavar="COLUMN", help="The column of the keys. [default: the first]")
-    ] = None,
-    concurrency: Annotated[int | None, typer.Option(metavar="N", help="Requests at once. [default: 16]")] = None,
-    per_host: Annotated[
-        int | None, typer.Option(metavar="N", help="Requests at once to one host. [default: 4]")
-    ] = None,
+    to: Annotated[str, Option("--to", metavar="DB", help="The SQLite database; made if there is none.")],
+    key: Annotated[str | None, Option(metavar="COLUMN", help="The column of the keys. [default: the first]")] = None,
+    concurrency: Annotated[int | None, Option(metavar="N", help="Requests at once. [default: 16]")] = None,
+    per_host: Annotated[int | None, Option(metavar="N", help="Requests at once to one host. [default: 4]")] = None,
     rate: Annotated[
         str | None,
-        typer.Option(metavar="N/UNIT", help="Requests that begin at one host in a time: 10/s, 500/min, 1000/h."),
+        Option(metavar="N/UNIT", help="Requests that begin at one host in a time: 10/s, 500/min, 1000/h."),
     ] = None,
     retry: Annotated[
-        int | None, typer.Option(metavar="N", help="Attempts in all of a request that may do better. [default: 4]")
+        int | None, Option(metavar="N", help="Attempts in all of a request that may do better. [default: 4]")
     ] = None,
     timeout: Annotated[
         float | None,
-        typer.Option(metavar="SECONDS", help="For one try in whole, redirects and body included. [default: 30]"),
+        Option(metavar="SECONDS", help="For one try in whole, redirects and body included. [default: 30]"),
     ] = None,
-    max_bytes: Annotated[
-        int | None, typer.Option(metavar="BYTES", help="A larger body fails. [default: 10000000]")
-    ] = None,
-    max_redirects: Annotated[
-        int | None, typer.Option(metavar="N", help="Redirects of a request. [default: 10]")
-    ] = None,
+    max_bytes: Annotated[int | None, Option(metavar="BYTES", help="A larger body fails. [default: 10000000]")] = None,
+    max_redirects: Annotated[int | None, Option(metavar="N", help="Redirects of a request. [default: 10]")] = None,
     allow_private: Annotated[
-        bool, typer.Option("--allow-private", help="Also connect to hosts that are not of the public Internet.")
+        bool, Option("--allow-private", help="Also connect to hosts that are not of the public Internet.")
     ] = False,
     header: Annotated[
         list[Secret] | None,
-        typer.Option(
+        Option(
             metavar="'NAME: VALUE'|@FILE", parser=Secret, help="Sent with requests; @ reads a file; may be repeated."
         ),
     ] = None,
     refresh: Annotated[
         bool,
-        typer.Option("--refresh/--no-refresh", help="Ask again for what a complete run has fetched, if it is new."),
+        Option("--refresh/--no-refresh", help="Ask again for what a complete run has fetched, if it is new."),
     ] = True,
-    prune: Annotated[bool, typer.Option("--prune", help="Remove records of keys that are gone from URLS.")] = False,
+    prune: Annotated[bool, Option("--prune", help="Remove records of keys that are gone from URLS.")] = False,
     json: ReportAsJSON = False,
 ) -> None:
     """Run `penstock fetch`."""
@@ -68,4 +61,4 @@ def fetch(
         refresh=refresh,
         prune=prune,
     )
-    raise typer.Exit(run(urls, to, options, header or (), as_json=json))
+    raise Exit(run(urls, to, options, header or (), as_json=json))

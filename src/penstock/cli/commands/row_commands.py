@@ -2,8 +2,9 @@
 
 from typing import Annotated
 
-import typer
+from click.exceptions import Exit
 
+from penstock.cli.parameters import Argument, Option
 from penstock.cli.shared_options import (
     FilesOfRows,
     KeyColumn,
@@ -18,44 +19,38 @@ from penstock.cli.shared_options import (
 
 
 def map_rows(
-    function: Annotated[str, typer.Argument(metavar="MODULE:FUNCTION", help="What is called for each row.")],
+    function: Annotated[str, Argument(metavar="MODULE:FUNCTION", help="What is called for each row.")],
     *,
     over: Rows,
-    to: Annotated[
-        str, typer.Option(metavar="OUT", help="A .db or .jsonl file, or postgresql://...; made if there is none.")
-    ],
+    to: Annotated[str, Option(metavar="OUT", help="A .db or .jsonl file, or postgresql://...; made if there is none.")],
     key: KeyColumn = None,
     query: Query = None,
     glob: FilesOfRows = None,
     table: TableOfRows = None,
-    keep: Annotated[
-        bool, typer.Option("--keep", help="Keep the columns of the row beside those of the result.")
-    ] = False,
-    run: Annotated[
-        str | None, typer.Option(metavar="NAME", help="The name of the run. [default: MODULE:FUNCTION]")
-    ] = None,
-    concurrency: Annotated[int | None, typer.Option(metavar="N", help="Calls at once. [default: 8]")] = None,
-    retry: Annotated[int | None, typer.Option(metavar="N", help="Attempts in all. [default: 1]")] = None,
+    keep: Annotated[bool, Option("--keep", help="Keep the columns of the row beside those of the result.")] = False,
+    run: Annotated[str | None, Option(metavar="NAME", help="The name of the run. [default: MODULE:FUNCTION]")] = None,
+    concurrency: Annotated[int | None, Option(metavar="N", help="Calls at once. [default: 8]")] = None,
+    retry: Annotated[int | None, Option(metavar="N", help="Attempts in all. [default: 1]")] = None,
     timeout: Timeout = None,
     rate: Annotated[
-        str | None, typer.Option(metavar="N/UNIT", help="Calls that begin in a time: 10/s, 500/min, 1000/h.")
+        str | None, Option(metavar="N/UNIT", help="Calls that begin in a time: 10/s, 500/min, 1000/h.")
     ] = None,
     on_error: Annotated[
         str | None,
-        typer.Option(
+        Option(
             metavar="collect|skip|raise",
             help="Set a row that fails aside, drop it, or end with it. [default: collect]",
         ),
     ] = None,
     engine: Annotated[
         str | None,
-        typer.Option(metavar="inline|thread|process|ray|dask", help="Where a plain function runs. [default: thread]"),
+        Option(metavar="inline|thread|process|ray|dask", help="Where a plain function runs. [default: thread]"),
     ] = None,
     limit: RowsThisTime = None,
     memo: Annotated[
-        bool, typer.Option("--memo", help="Keep results by what the row holds, so that none is paid for twice.")
+        bool, Option("--memo", help="Keep results by what the row holds, so that none is paid for twice.")
     ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the first three rows and call nothing.")] = False,
+    dry_run: Annotated[bool, Option("--dry-run", help="Print the first three rows and call nothing.")] = False,
     json: ReportAsJSON = False,
 ) -> None:
     """Run `penstock map`."""
@@ -78,76 +73,74 @@ def map_rows(
         engine=engine,
         limit=limit,
     )
-    raise typer.Exit(run_map({**options, "keep": keep, "memo": memo}, dry_run=dry_run, as_json=json))
+    raise Exit(run_map({**options, "keep": keep, "memo": memo}, dry_run=dry_run, as_json=json))
 
 
 def prompt(
-    text: Annotated[str, typer.Argument(metavar="PROMPT", help="A text with columns in braces: 'Classify: {text}'.")],
+    text: Annotated[str, Argument(metavar="PROMPT", help="A text with columns in braces: 'Classify: {text}'.")],
     *,
     over: Rows,
-    model: Annotated[str, typer.Option(metavar="openai:NAME|anthropic:NAME", help="Who is asked.")],
+    model: Annotated[str, Option(metavar="openai:NAME|anthropic:NAME", help="Who is asked.")],
     to: Annotated[
         str | None,
-        typer.Option(metavar="OUT", help="A .db or .jsonl file, or postgresql://...; made if there is none."),
+        Option(metavar="OUT", help="A .db or .jsonl file, or postgresql://...; made if there is none."),
     ] = None,
     schema: Annotated[
-        str | None, typer.Option(metavar="FILE", help="A JSON schema: answers have to fit it. [default: any text]")
+        str | None, Option(metavar="FILE", help="A JSON schema: answers have to fit it. [default: any text]")
     ] = None,
-    system: Annotated[str | None, typer.Option(metavar="TEXT", help="What the model is told before.")] = None,
+    system: Annotated[str | None, Option(metavar="TEXT", help="What the model is told before.")] = None,
     base_url: Annotated[
-        str | None, typer.Option(metavar="URL", help="The server, up to /v1. [default: that of the service]")
+        str | None, Option(metavar="URL", help="The server, up to /v1. [default: that of the service]")
     ] = None,
     key: KeyColumn = None,
     query: Query = None,
     glob: FilesOfRows = None,
     table: TableOfRows = None,
-    keep: Annotated[bool, typer.Option("--keep", help="Keep the columns of the row beside the answer.")] = False,
-    run: Annotated[str | None, typer.Option(metavar="NAME", help="The name of the run. [default: prompt]")] = None,
+    keep: Annotated[bool, Option("--keep", help="Keep the columns of the row beside the answer.")] = False,
+    run: Annotated[str | None, Option(metavar="NAME", help="The name of the run. [default: prompt]")] = None,
     concurrency: Annotated[
-        int | None, typer.Option(metavar="N", help="Requests at once. [default: as many as the service takes]")
+        int | None, Option(metavar="N", help="Requests at once. [default: as many as the service takes]")
     ] = None,
     retry: Annotated[
-        int | None, typer.Option(metavar="N", help="Attempts in all, of what may do better. [default: 6]")
+        int | None, Option(metavar="N", help="Attempts in all, of what may do better. [default: 6]")
     ] = None,
     asks: Annotated[
         int | None,
-        typer.Option(metavar="N", help="How often in all, until an answer fits the schema. [default: 3]"),
+        Option(metavar="N", help="How often in all, until an answer fits the schema. [default: 3]"),
     ] = None,
     timeout: Timeout = None,
     rate: Annotated[
-        str | None, typer.Option(metavar="N/UNIT", help="Requests that begin in a time: 10/s, 500/min, 1000/h.")
+        str | None, Option(metavar="N/UNIT", help="Requests that begin in a time: 10/s, 500/min, 1000/h.")
     ] = None,
     tokens: Annotated[
-        str | None, typer.Option(metavar="N/UNIT", help="Tokens in a time, of requests and answers: 90000/min.")
+        str | None, Option(metavar="N/UNIT", help="Tokens in a time, of requests and answers: 90000/min.")
     ] = None,
     on_error: Annotated[
         str | None,
-        typer.Option(
+        Option(
             metavar="collect|skip|raise",
             help="Set a row without an answer aside, drop it, or end with it. [default: collect]",
         ),
     ] = None,
     limit: RowsThisTime = None,
     memo: Annotated[
-        bool, typer.Option("--memo", help="Keep answers by what the row holds, so that none is paid for twice.")
+        bool, Option("--memo", help="Keep answers by what the row holds, so that none is paid for twice.")
     ] = False,
     max_answer: Annotated[
-        int | None, typer.Option(metavar="N", help="Tokens of an answer; a longer one fails. [default: 4096]")
+        int | None, Option(metavar="N", help="Tokens of an answer; a longer one fails. [default: 4096]")
     ] = None,
     price: Annotated[
-        str | None, typer.Option(metavar="IN/OUT[/CACHED]", help="Of a million tokens, in any currency: 0.15/0.60.")
+        str | None, Option(metavar="IN/OUT[/CACHED]", help="Of a million tokens, in any currency: 0.15/0.60.")
     ] = None,
     max_cost: Annotated[
-        float | None, typer.Option(metavar="AMOUNT", help="End in order when so much is paid, over all runs.")
+        float | None, Option(metavar="AMOUNT", help="End in order when so much is paid, over all runs.")
     ] = None,
     max_tokens: Annotated[
-        int | None, typer.Option(metavar="N", help="End in order when so many tokens are used, over all runs.")
+        int | None, Option(metavar="N", help="End in order when so many tokens are used, over all runs.")
     ] = None,
-    deadline: Annotated[
-        str | None, typer.Option(metavar="TIME", help="End in order after so long: 90s, 30min, 2h.")
-    ] = None,
+    deadline: Annotated[str | None, Option(metavar="TIME", help="End in order after so long: 90s, 30min, 2h.")] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print three prompts and what all would cost; ask nothing.")
+        bool, Option("--dry-run", help="Print three prompts and what all would cost; ask nothing.")
     ] = False,
     json: ReportAsJSON = False,
 ) -> None:
@@ -180,16 +173,16 @@ def prompt(
         max_tokens=max_tokens,
         deadline=deadline,
     )
-    raise typer.Exit(run_prompt({**options, "keep": keep, "memo": memo}, to, dry_run=dry_run, as_json=json))
+    raise Exit(run_prompt({**options, "keep": keep, "memo": memo}, to, dry_run=dry_run, as_json=json))
 
 
 def export(
-    database: Annotated[str, typer.Argument(metavar="DB", help="An SQLite database, or postgresql://...")],
+    database: Annotated[str, Argument(metavar="DB", help="An SQLite database, or postgresql://...")],
     *,
-    to: Annotated[str, typer.Option(metavar="FILE", help="A .parquet, .csv or .jsonl file.")],
-    table: Annotated[str, typer.Option(metavar="NAME", help="The table.")] = "rows",
+    to: Annotated[str, Option(metavar="FILE", help="A .parquet, .csv or .jsonl file.")],
+    table: Annotated[str, Option(metavar="NAME", help="The table.")] = "rows",
 ) -> None:
     """Run `penstock export`."""
     from penstock.cli.exporting_rows import run as run_export  # noqa: PLC0415 -- help must be quick
 
-    raise typer.Exit(run_export(database, to, table))
+    raise Exit(run_export(database, to, table))

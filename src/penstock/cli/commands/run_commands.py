@@ -4,7 +4,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from click.exceptions import Exit
+
+from penstock.cli.parameters import Argument, Option
 
 
 def _journal(place: str) -> str:
@@ -18,14 +20,14 @@ def _journal(place: str) -> str:
 
 Database = Annotated[
     str,
-    typer.Argument(
+    Argument(
         metavar="DB",
         help="The database of a run, the journal beside a Callback, the file or directory of JsonLines or Files, or "
         "the directory of a workspace.",
-        callback=_journal,
+        parser=_journal,
     ),
 ]
-AsJSON = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+AsJSON = Annotated[bool, Option("--json", help="Print JSON.")]
 
 
 def _is_workspace(place: str) -> bool:
@@ -41,15 +43,15 @@ def runs(database: Database, *, json: AsJSON = False) -> None:
     if _is_workspace(database):
         from penstock.cli.pipeline_runs import list_pipeline_runs  # noqa: PLC0415 -- help must be quick
 
-        raise typer.Exit(list_pipeline_runs(database, as_json=json))
+        raise Exit(list_pipeline_runs(database, as_json=json))
     from penstock.cli.runs import list_runs  # noqa: PLC0415 -- help must be quick
 
-    raise typer.Exit(list_runs(database, as_json=json))
+    raise Exit(list_runs(database, as_json=json))
 
 
 def status(
     database: Database,
-    run: Annotated[str | None, typer.Argument(metavar="RUN", help="The name of a run. [default: all]")] = None,
+    run: Annotated[str | None, Argument(metavar="RUN", help="The name of a run. [default: all]")] = None,
     *,
     json: AsJSON = False,
 ) -> None:
@@ -57,48 +59,46 @@ def status(
     if _is_workspace(database):
         from penstock.cli.pipeline_runs import show_pipeline_run  # noqa: PLC0415 -- help must be quick
 
-        raise typer.Exit(show_pipeline_run(database, run, as_json=json))
+        raise Exit(show_pipeline_run(database, run, as_json=json))
     from penstock.cli.runs import show_status  # noqa: PLC0415 -- help must be quick
 
-    raise typer.Exit(show_status(database, run, as_json=json))
+    raise Exit(show_status(database, run, as_json=json))
 
 
 def dead(
     database: Database,
     action: Annotated[
         str,
-        typer.Argument(
-            metavar="ACTION", show_default=False, help="list, show, retry, discard or export. [default: list]"
-        ),
+        Argument(metavar="ACTION", show_default=False, help="list, show, retry, discard or export. [default: list]"),
     ] = "list",
     *,
-    run: Annotated[str | None, typer.Option("--run", metavar="NAME", help="Only those of this run.")] = None,
+    run: Annotated[str | None, Option("--run", metavar="NAME", help="Only those of this run.")] = None,
     key: Annotated[
-        list[str] | None, typer.Option("--key", metavar="KEY", help="Only the root of this key; may be repeated.")
+        list[str] | None, Option("--key", metavar="KEY", help="Only the root of this key; may be repeated.")
     ] = None,
-    each: Annotated[bool, typer.Option("--each", help="With list: a line for each thing that failed.")] = False,
+    each: Annotated[bool, Option("--each", help="With list: a line for each thing that failed.")] = False,
     json: AsJSON = False,
 ) -> None:
     """Run `penstock dead`."""
     from penstock.cli.runs import dead as run_dead  # noqa: PLC0415 -- help must be quick
 
-    raise typer.Exit(run_dead(database, action, run, key or (), each=each, as_json=json))
+    raise Exit(run_dead(database, action, run, key or (), each=each, as_json=json))
 
 
 def redo(
     database: Database,
-    key: Annotated[list[str] | None, typer.Argument(metavar="KEY", help="The keys of the roots.")] = None,
+    key: Annotated[list[str] | None, Argument(metavar="KEY", help="The keys of the roots.")] = None,
     *,
     run: Annotated[
-        str | None, typer.Option("--run", metavar="NAME", help="The run. [default: the only one]", show_default=False)
+        str | None, Option("--run", metavar="NAME", help="The run. [default: the only one]", show_default=False)
     ] = None,
-    every: Annotated[bool, typer.Option("--all", help="Every root of the run.")] = False,
-    dead: Annotated[bool, typer.Option("--dead", help="Every dead root of the run.")] = False,
+    every: Annotated[bool, Option("--all", help="Every root of the run.")] = False,
+    dead: Annotated[bool, Option("--dead", help="Every dead root of the run.")] = False,
     made_by_other_code: Annotated[
-        bool, typer.Option("--made-by-other-code", help="Those that other code made than the code of the last run.")
+        bool, Option("--made-by-other-code", help="Those that other code made than the code of the last run.")
     ] = False,
     missing_rows: Annotated[
-        bool, typer.Option("--missing-rows", help="Those whose rows somebody has removed from the table.")
+        bool, Option("--missing-rows", help="Those whose rows somebody has removed from the table.")
     ] = False,
     json: AsJSON = False,
 ) -> None:
@@ -108,20 +108,20 @@ def redo(
 
     flags = zip(WHICH, (every, dead, made_by_other_code, missing_rows), strict=True)
     chosen = [name for name, wanted in flags if wanted]
-    raise typer.Exit(run_redo(database, run, key or (), chosen, as_json=json))
+    raise Exit(run_redo(database, run, key or (), chosen, as_json=json))
 
 
 def forget(
     database: Database,
     *,
-    run: Annotated[str, typer.Option("--run", metavar="NAME", help="The run.")],
+    run: Annotated[str, Option("--run", metavar="NAME", help="The run.")],
     rows: Annotated[
-        str, typer.Option("--rows", metavar="keep|remove", help="Keep the rows of the run, or remove them.")
+        str, Option("--rows", metavar="keep|remove", help="Keep the rows of the run, or remove them.")
     ] = "keep",
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask first.")] = False,
+    yes: Annotated[bool, Option("--yes", "-y", help="Do not ask first.")] = False,
     json: AsJSON = False,
 ) -> None:
     """Run `penstock forget`."""
     from penstock.cli.redo import forget as run_forget  # noqa: PLC0415 -- help must be quick
 
-    raise typer.Exit(run_forget(database, run, rows, yes=yes, as_json=json))
+    raise Exit(run_forget(database, run, rows, yes=yes, as_json=json))

@@ -2,43 +2,42 @@
 
 from typing import Annotated
 
-import typer
+from click.exceptions import Exit
 
+from penstock.cli.parameters import Argument, Option
 from penstock.cli.shared_options import Exclude, ReportAsJSON, given
 
 
 def thumbnails(
-    source: Annotated[str, typer.Argument(metavar="DIR", help="The directory with the pictures.")],
+    source: Annotated[str, Argument(metavar="DIR", help="The directory with the pictures.")],
     *,
-    to: Annotated[str, typer.Option("--to", metavar="OUT", help="Where they go; made if it is not there.")],
+    to: Annotated[str, Option("--to", metavar="OUT", help="Where they go; made if it is not there.")],
     size: Annotated[
         list[int] | None,
-        typer.Option(metavar="PIXELS", help="Of the longer side; may be repeated. [default: 64 256 1024]"),
+        Option(metavar="PIXELS", help="Of the longer side; may be repeated. [default: 64 256 1024]"),
     ] = None,
     glob: Annotated[
         list[str] | None,
-        typer.Option(metavar="PATTERN", help="Files to take; may be repeated. [default: *.jpg *.png *.gif and so on]"),
+        Option(metavar="PATTERN", help="Files to take; may be repeated. [default: *.jpg *.png *.gif and so on]"),
     ] = None,
     exclude: Exclude = None,
     concurrency: Annotated[
-        int | None, typer.Option(metavar="N", help="Pictures at once. [default: 4 for each processor]")
+        int | None, Option(metavar="N", help="Pictures at once. [default: 4 for each processor]")
     ] = None,
     engine: Annotated[
         str | None,
-        typer.Option(metavar="inline|thread|process", help="Where they are made small. [default: process]"),
+        Option(metavar="inline|thread|process", help="Where they are made small. [default: process]"),
     ] = None,
     timeout: Annotated[
-        float | None, typer.Option(metavar="SECONDS", help="A picture that takes longer fails. [default: 60]")
+        float | None, Option(metavar="SECONDS", help="A picture that takes longer fails. [default: 60]")
     ] = None,
     max_pixels: Annotated[
-        int | None, typer.Option(metavar="N", help="A picture with more fails. [default: 100000000]")
+        int | None, Option(metavar="N", help="A picture with more fails. [default: 100000000]")
     ] = None,
     max_file_size: Annotated[
-        int | None, typer.Option(metavar="BYTES", help="A larger file fails. [default: 100000000]")
+        int | None, Option(metavar="BYTES", help="A larger file fails. [default: 100000000]")
     ] = None,
-    prune: Annotated[
-        bool, typer.Option("--prune", help="Remove the thumbnails of pictures that are gone from DIR.")
-    ] = False,
+    prune: Annotated[bool, Option("--prune", help="Remove the thumbnails of pictures that are gone from DIR.")] = False,
     json: ReportAsJSON = False,
 ) -> None:
     """Run `penstock thumbnails`."""
@@ -55,4 +54,4 @@ def thumbnails(
         max_file_size=max_file_size,
         prune=prune,
     )
-    raise typer.Exit(run(source, to, options, as_json=json))
+    raise Exit(run(source, to, options, as_json=json))
