@@ -378,6 +378,7 @@ def slots_pile_up():
         slots.append((index, [None] * 8))
         returned(self, index, item, value)
 
+    put(Window, "only_stores", False)
     put(Window, "_returned", keep_slot)
 
 

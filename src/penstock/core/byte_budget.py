@@ -21,6 +21,7 @@ class BudgetedWindow[T, U](Window[T, U]):
 
     has_ready_items = False
     only_by_pull = True
+    only_stores = False
 
     def __init__(self, scope: Scope, upstream: Stage[T], plan: Plan[T, U]) -> None:
         super().__init__(scope, upstream, plan)

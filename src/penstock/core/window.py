@@ -205,7 +205,10 @@ class Window[T, U](Caller[T, U]):
     only_by_pull = False
     """Whether results are handed on in no other way, as `pull` does more with them."""
 
-    __slots__ = ("_errands", "_order", "_results", "measured_work", "work")
+    only_stores = True
+    """Whether nothing is done with a result but to store it; else `_returned` is told of each."""
+
+    __slots__ = ("_errands", "_order", "_results", "_stores", "measured_work", "work")
 
     def __init__(self, scope: Scope, upstream: Stage[T], plan: Plan[T, U]) -> None:
         trace = scope.trace
@@ -217,6 +220,7 @@ class Window[T, U](Caller[T, U]):
         self._order = InOrder(self.running, self.bound) if plan.ordered else AsFinished()
         self._results = self._order.waiting
         self.finished: Sized = self._results
+        self._stores: bool = self.only_stores and not self.in_band  # until the window is stopped
         self.work: AsyncFn[T, U]
         self.measured_work: AsyncFn[T, U]
         self.work, self.measured_work = self._calls(attempt_of(plan))
@@ -442,9 +446,15 @@ class Window[T, U](Caller[T, U]):
             except BaseException as error:  # noqa: BLE001 -- any exception is the item's outcome
                 await self._failed_call(index, item, error)
                 return
-            if not self._pumping:
+            pumping = self._pumping
+            if not pumping:
                 self.running.pop(index, None)
-            self._returned(index, item, value)
+            if value is DROPPED or not self._stores:
+                self._returned(index, item, value)
+                return
+            self._results[index] = value
+            if not pumping:
+                self._stored()
         except Exception as error:  # noqa: BLE001 -- whatever it is, it ends the run
             self._crashed(index, error)
 
@@ -460,24 +470,35 @@ class Window[T, U](Caller[T, U]):
                 self.plan.on_through(item)
         else:
             self._results[index] = Ok(value, index) if self.in_band else value
-            if self._pumping:
-                return
-            waiting = len(self._results)
-            if waiting > self.meter.peak_buffered:
-                self.meter.note_buffered(waiting)
-            if (
-                not self._asked
-                and (self._scheduled or (waiting + len(self.running) >= self.bound and self.meter.waits_for))
-                and self.waiting_room is None
-            ):
-                return  # nobody is to be told, no place is free
+            if not self._pumping:
+                self._stored()
+            return
         if not self._pumping:
+            self._settled()
+
+    def _stored(self) -> None:
+        """Note a result that waits now; settle only if somebody is to be told of it, or a place may be free."""
+        waiting, meter = len(self._results), self.meter
+        if waiting > meter.peak_buffered:
+            meter.note_buffered(waiting)
+        if (
+            self._asked
+            or not (self._scheduled or (meter.waits_for and waiting + len(self.running) >= self.bound))
+            or self.waiting_room is not None
+        ):
             self._settled()
 
     @override
     def _keep(self, index: int, value: Any) -> None:
         self._results[index] = value
         self._note_results()
+
+    # Stopping
+
+    @override
+    def _halt(self, index: int) -> None:
+        self._stores = False
+        super()._halt(index)
 
     # Statistics
 
