@@ -365,6 +365,21 @@ def test_after_a_slow_call_the_next_ones_are_timed():
     assert not meter.slow
 
 
+@pytest.mark.parametrize(("seconds", "every_one"), [(0.05, False), (0.2, True)])
+async def test_calls_of_which_very_many_run_at_once_are_timed_rarely(clock, seconds, every_one):
+    """Timing each of a thousand calls of 50 ms took a tenth of the processor time of an item."""
+
+    async def work(number):
+        await asyncio.sleep(seconds)
+        return number
+
+    async with penstock.stream(range(3_000)).map(work, concurrency=1000).open() as results:
+        async for _ in results:
+            pass
+    latency = results.stats().stages[1].latency
+    assert (latency.share == 1) is every_one
+
+
 async def test_statistics_of_a_run_that_is_over_stay(clock):
     async with penstock.stream(range(3)).map(second).open() as results:
         async for _ in results:

@@ -22,6 +22,9 @@ _SMALLEST = 1e-7
 SLOW = 0.01
 """Seconds from which every call is timed: this costs less than a ten-thousandth of the call."""
 
+SLOW_FOR_EACH = SLOW / 100
+"""With more than 100 calls at once, so many seconds for each of them: else it costs a tenth of what an item takes."""
+
 RARELY = 16
 """Calls from one that is timed to the next, at least, while calls are quick: two looks cost a tenth of a lambda."""
 
@@ -105,11 +108,11 @@ class Meter:
         "waits_for",
     )
 
-    def __init__(self, clock: Callable[[], float], opened: float, *, every_call: bool) -> None:
+    def __init__(self, clock: Callable[[], float], opened: float, *, every_call: bool, concurrency: int = 1) -> None:
         self._opened = opened
         self._clock = clock
         self._since = clock()
-        self._limit = 0.0 if every_call else SLOW
+        self._limit = 0.0 if every_call else max(SLOW, SLOW_FOR_EACH * concurrency)
         self.next_sample: int = 0
         self.slow: bool = True
         self.times_all: bool = False

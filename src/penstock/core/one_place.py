@@ -30,6 +30,7 @@ class OnePlace[T, U](Window[T, U]):
 
     looks_at_the_clock = True
     has_ready_items = True
+    only_stores = False
 
     def __init__(self, scope: Scope, upstream: Stage[T], plan: Plan[T, U]) -> None:
         super().__init__(scope, upstream, plan.replaced(ordered=True))  # with one place, there is one order

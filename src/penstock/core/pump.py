@@ -65,7 +65,7 @@ class Pump[T, U](Stage[U]):
         self.places: int = plan.concurrency  # and one more for each call that is aside
         self.bound: int = (plan.concurrency + plan.buffer) * plan.size
         self.in_band: bool = plan.on_error == "return"
-        self.meter: Meter = Meter(scope.clock, scope.opened, every_call=scope.timing)
+        self.meter: Meter = Meter(scope.clock, scope.opened, every_call=scope.timing, concurrency=self.plan.concurrency)
         self.running: dict[int, asyncio.Task[None] | Errand] = {}
         self.finished: Sized
         self._kept_places: int = 0
