@@ -297,6 +297,12 @@ def test_a_dry_run_shows_prompts_and_an_estimate_and_asks_nothing(rows, penstock
     assert "nothing was asked: openai:m would be asked for each row of r.jsonl" in done.err
 
 
+def test_a_dry_run_can_be_read_by_programs(rows, penstock):
+    done = penstock("prompt", "Say {n}", "--over", "r.jsonl", "--model", "openai:m", "--dry-run", "--json")
+    said = json.loads(done.out)
+    assert (done.code, said["prompts"], said["rows"], said["unfit"]) == (0, ["Say 0", "Say 1", "Say 2"], 20, 0)
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

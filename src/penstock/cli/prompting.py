@@ -1,8 +1,10 @@
 """The body of `penstock prompt`."""
 
 import asyncio
+import json
 import math
 import sys
+from collections.abc import Iterator
 from dataclasses import asdict
 from shlex import join
 from typing import TYPE_CHECKING, Any, Final
@@ -17,6 +19,7 @@ from penstock.core.text import escaped as shown
 
 if TYPE_CHECKING:
     from penstock.workflows import AskJob, AskReport
+    from penstock.workflows.rows.ask_job import Preview
     from penstock.workflows.rows.spending import Spending
 
 _SPARE: Final = 1.1
@@ -36,31 +39,35 @@ def run(options: dict[str, Any], to: str | None, *, dry_run: bool, as_json: bool
             return BAD_USAGE
         job = AskJob(options.pop("over"), options.pop("prompt"), to=to, **options)
         if dry_run:
-            return _dry(job)
+            return _dry(job, as_json=as_json)
         return run_job(job, to or "", lambda report: _lines(report, sys.argv), _more, as_json=as_json)
 
     return guarded(command)
 
 
-def _dry(job: "AskJob") -> int:
+def _dry(job: "AskJob", *, as_json: bool) -> int:
     found = asyncio.run(job.preview(TRIED))
-    for number, prompt in enumerate(found.prompts, 1):
-        click.echo(f"--- prompt {number}")
-        for line in prompt.splitlines():
-            click.echo(shown(line))
-    fitting = found.rows - found.unfit
-    cost = ""
-    if found.least_cost is not None and found.most_cost is not None:
-        cost = f"; costs {money(found.least_cost)}, and with the answers {money(found.most_cost)} at most"
-    click.echo(
-        f"--- {counted(fitting, 'prompt')} of about {found.input_tokens:,} tokens, answers of {found.most_output:,} at "
-        f"most (--max-answer){cost}"
-    )
+    for line in [json.dumps(asdict(found))] if as_json else _preview(found):
+        click.echo(line)
     if found.unfit:
         complain(f"no prompt can be made of {counted(found.unfit, 'row')}: {found.why}")
     into = "" if job.to is None else f", into {place(job.to)}"
     complain(f"nothing was asked: {_model(job)} would be asked for each row of {place(str(job.over))}{into}")
     return SOME_FAILED if found.unfit else DONE
+
+
+def _preview(found: "Preview") -> Iterator[str]:
+    for number, prompt in enumerate(found.prompts, 1):
+        yield f"--- prompt {number}"
+        yield from map(shown, prompt.splitlines())
+    fitting = found.rows - found.unfit
+    cost = ""
+    if found.least_cost is not None and found.most_cost is not None:
+        cost = f"; costs {money(found.least_cost)}, and with the answers {money(found.most_cost)} at most"
+    yield (
+        f"--- {counted(fitting, 'prompt')} of about {found.input_tokens:,} tokens, answers of {found.most_output:,} at "
+        f"most (--max-answer){cost}"
+    )
 
 
 def _model(job: "AskJob") -> str:
