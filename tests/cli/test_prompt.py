@@ -11,6 +11,7 @@ import time
 
 import pydantic
 import pytest
+from tests.postgres import needs_postgres
 
 import penstock
 from penstock.core.errors import OptionError
@@ -353,6 +354,23 @@ def test_killed_twice_each_row_is_there_once_and_only_what_was_in_flight_is_paid
     assert 200 <= asked <= 200 + 2 * (4 + 16)  # those in flight, and answers that no commit had yet
     counted = done.json["spent"]["requests"] + done.json["spent_before"]["requests"]
     assert 200 <= counted <= asked
+
+
+@needs_postgres
+def test_answers_of_a_table_go_into_another_and_are_paid_once(rows, penstock, postgres):
+    """From one table of PostgreSQL into another, ended by a budget and gone on with: no row is asked for twice."""
+    dsn = postgres.new()
+    postgres.ask(dsn, "CREATE TABLE questions AS SELECT n AS id, n FROM generate_series(0, 19) AS n")
+    with ModelServer(then=echoed) as server:
+        over = ["prompt", "Say {n}", "--over", dsn, "--query", "SELECT id, n FROM questions", "--to", dsn]
+        asked = [*over, "--table", "answers", "--model", "openai:m", "--base-url", server.url, "--key", "id"]
+        schema = ["--schema", "schema.json", "--concurrency", "1"]
+        ended = penstock(*asked, *schema, "--max-tokens", "75")
+        assert (ended.code, len(postgres.ask(dsn, "SELECT * FROM answers"))) == (4, 5)
+        done = penstock(*asked, *schema)
+    assert (done.code, len(server.requests)) == (0, 20)
+    assert "5 rows done before, passed over" in done.out
+    assert postgres.ask(dsn, "SELECT id, n FROM answers ORDER BY id") == [(n, n) for n in range(20)]
 
 
 def test_ctrl_c_ends_requests_that_are_made_and_begins_no_others(rows, started_penstock):
