@@ -46,9 +46,9 @@ def test_a_slow_disk_holds_up_roots_with_rows_and_roots_without(tmp_path, monkey
     moved, held = threading.Event(), []
     commit, taken = Writer._commit, []
 
-    def slow_commit(self, batch):
+    def slow_commit(self, batch, notes):
         moved.wait()
-        commit(self, batch)
+        commit(self, batch, notes)
 
     monkeypatch.setattr(Writer, "_commit", slow_commit)
     committed = Ledger.committed
