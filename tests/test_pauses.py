@@ -256,7 +256,9 @@ async def test_a_failure_pauses_the_key_of_its_item(clock, operator):
 
 
 def test_what_cannot_be_paused_is_refused():
-    with pytest.raises(OptionError, match="pauses must be a Limiter, a RateLimit or a sequence of them, got 3"):
+    with pytest.raises(
+        OptionError, match="pauses must be a Limiter, a RateLimit, a Breaker or a sequence of them, got 3"
+    ):
         Retry(on=KeyError, pauses=3)
     assert "pauses=" in repr(Retry(on=KeyError, pauses=Limiter(2)))
     assert "pauses" not in repr(Retry(on=KeyError))

@@ -130,8 +130,8 @@ class Retry:
         max: the longest wait in seconds, >= 0.
         jitter: how far a wait may stray, as a share of itself: 0 (not at all) to 1.
         wait: gives the seconds to wait after an exception (from a Retry-After header, say), or None for the backoff.
-        pauses: a `Limiter` or `RateLimit`, or several, to pause for as long as a failure asks for: what `wait` gives,
-            or without `wait` the number of seconds that the exception has as `retry_after`. So whoever shares the limit
+        pauses: a `Limiter`, `RateLimit` or `Breaker`, or several, to pause for as long as a failure asks for: what
+            `wait` gives, or without it the seconds that the exception has as `retry_after`. So whoever shares the limit
             stays away from a service that is overloaded, not only the call that has heard of it. Also when no try is
             left. Default: none.
         deadline: seconds from the beginning of the first try after which no further try begins, > 0. A try begins when
@@ -169,9 +169,8 @@ class Retry:
         if self.budget is not None:
             validate.instance("budget", self.budget, RetryBudget, "a RetryBudget")
         if not all(hasattr(each, "pause") for each in self.paused()):
-            raise OptionError(
-                f"pauses must be a Limiter, a RateLimit or a sequence of them, got {shown(cast('object', self.pauses))}"
-            )
+            got = shown(cast("object", self.pauses))
+            raise OptionError(f"pauses must be a Limiter, a RateLimit, a Breaker or a sequence of them, got {got}")
 
     @override
     def __repr__(self) -> str:

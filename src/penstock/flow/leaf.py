@@ -46,7 +46,7 @@ class StepOptions(TypedDict, total=False):
     Attributes:
         retry: when to try a failed call again; None, the default, is one attempt. A resume has its attempts anew.
         timeout: seconds that one attempt may take, > 0; it is cancelled then. None, the default: no limit.
-        limit: a `Limiter`, a `RateLimit`, or a sequence of them, as for `Stream.map`.
+        limit: a `Limiter`, a `RateLimit`, a `Breaker`, or a sequence of them, as for `Stream.map`.
         engine: where a plain `def` function runs; None, the default, is "thread". Not for commands and prompts.
         memo: keep outputs for all runs of the workspace, by value and code, as `docs/memo.md` says. Default False.
         deps: what else outputs depend on: when it changes, the code of the step has changed.
