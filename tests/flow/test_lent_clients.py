@@ -69,3 +69,14 @@ async def test_one_that_cannot_be_made_leaves_nothing():
         async with clients.lend("key", lambda: 1 / 0):
             pass
     assert not clients._open
+
+
+async def test_a_connection_that_breaks_while_it_is_closed_fails_no_request():
+    class Broken(Client):
+        async def close(self):
+            raise OSError("it is gone")
+
+    made, clients = [], _Clients()
+    async with clients.lend("key", lambda: Broken(made)) as client:
+        pass
+    assert made == [client]

@@ -375,11 +375,12 @@ class _Lent:
 
 
 async def _close_all(clients: Iterable[tuple[Any, float]]) -> None:
-    """Close clients, whatever cancellation comes meanwhile."""
+    """Close clients, whatever cancellation comes meanwhile; one that breaks then is no failure of a request."""
     cancelled: asyncio.CancelledError | None = None
     for client, _ in clients:
         try:
-            await client.close()
+            with suppress(Exception):
+                await client.close()
         except asyncio.CancelledError as error:
             cancelled = error
     if cancelled is not None:
