@@ -111,6 +111,11 @@ async def ten(number):
         yield number + output
 
 
+async def two(number):
+    yield number
+    yield number
+
+
 def reading(make: Callable[[int], AsyncIterable[int]]) -> Callable[[int], int]:
     """Count what an `async for` gets."""
 
@@ -157,9 +162,13 @@ def one_place(share: int) -> Iterator[Line]:
         yield Line(f"async, {name}, one place", 20_000 // share, runs)
 
 
-def in_script(call: Callable[[int], Awaitable[int]], items: int) -> int:
-    with stream(range(items)).map(call, concurrency=100).sync() as results:
+def in_plain_code(made: Stream[int]) -> int:
+    with made.sync() as results:
         return sum(1 for _ in results)
+
+
+def in_script(call: Callable[[int], Awaitable[int]], items: int) -> int:
+    return in_plain_code(stream(range(items)).map(call, concurrency=100))
 
 
 def script_of_streamable(call: Callable[[int], Awaitable[int]], items: int) -> int:
@@ -173,12 +182,15 @@ def scripts(share: int) -> Iterator[Line]:
 
 
 def outputs(share: int) -> Iterator[Line]:
-    runs = {
-        OURS: listing(lambda n: stream(range(n // 10)).flat_map(ten)),
-        "penstock, async for": reading(lambda n: stream(range(n // 10)).flat_map(ten)),
-        "streamable": reading(lambda n: streamable.stream(range(n // 10)).map(ten).flatten()),
-    }
-    yield Line("flat_map of an async generator", 20_000 // share, runs, most=5)
+    for many, each in ((10, ten), (2, two)):
+        runs = {
+            OURS: listing(lambda n, m=many, e=each: stream(range(n // m)).flat_map(e)),
+            "penstock, async for": reading(lambda n, m=many, e=each: stream(range(n // m)).flat_map(e)),
+            "streamable": reading(lambda n, m=many, e=each: streamable.stream(range(n // m)).map(e).flatten()),
+        }
+        yield Line(f"flat_map of an async generator of {many}", 20_000 // share, runs, most=5)
+    lists = {OURS: lambda n: in_plain_code(stream(range(n // 10)).flat_map(lambda number: [number] * 10))}
+    yield Line("sync(), flat_map to lists of 10", 20_000 // share, lists)
 
 
 # The demo
