@@ -759,3 +759,21 @@ async def test_a_deadline_inside_a_generator_is_its_own(clock):
 
     assert await read_all(penstock.stream(range(1, 4)).flat_map(slow)) == [1, -1, 2, -2, 3, -3]
     assert clock.now == 15
+
+
+@pytest.mark.parametrize("options", [{}, {"concurrency": 3}, {"concurrency": 3, "buffer": 4}])
+async def test_turns_that_end_anywhere_lose_no_output(options, turn_clock):
+    """P9: the generator pauses for others in the middle, whoever has made it go on."""
+    turn_clock.step = lambda: 0.003
+
+    async def many(number):
+        for output in range(20):
+            if output % 7 == 6:
+                await asyncio.sleep(0)
+            yield number, output
+
+    outputs = penstock.stream(range(5)).flat_map(many, **options)
+    expected = [(number, output) for number in range(5) for output in range(20)]
+    assert await outputs.to_list() == expected
+    assert await read_all(outputs) == expected
+    assert await outputs.count() == 100
