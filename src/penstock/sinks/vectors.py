@@ -5,9 +5,10 @@ from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import batched, groupby
+from math import isfinite, sqrt
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, override
+from typing import Any, cast, override
 
 import numpy as np
 import sqlite_vec  # type: ignore[import-untyped] # pyright: ignore[reportMissingTypeStubs] -- has no types; only used here
@@ -416,12 +417,16 @@ def vector_of(value: object) -> Vector:
     if array.ndim != 1 or not array.size or array.dtype.kind not in "fiu":
         given = f"an array of {array.dtype} {array.shape}" if isinstance(value, np.ndarray) else shown(value)
         raise OptionError(f"vector must be a sequence of numbers, got {given}")
-    with np.errstate(over="ignore"):
-        vector: Vector = array.astype(np.float32, copy=False)
-    if not np.isfinite(vector).all():
+    vector = cast("Vector", array) if array.dtype == np.float32 else _as_float32(array)
+    if not isfinite(_length(vector)):
         place = int(np.flatnonzero(~np.isfinite(vector))[0])
         raise OptionError(f"vector must have finite numbers that a float32 can hold, got {array[place]} at {place}")
     return vector
+
+
+def _as_float32(array: NDArray[Any]) -> Vector:
+    with np.errstate(over="ignore"):
+        return array.astype(np.float32)
 
 
 def unit(vector: Vector) -> Vector:
@@ -431,7 +436,8 @@ def unit(vector: Vector) -> Vector:
 
 
 def _length(vector: Vector) -> float:
-    return float(np.linalg.norm(vector.astype(np.float64)))
+    wide = vector.astype(np.float64)  # which holds the squares of all that a float32 holds
+    return sqrt(wide.dot(wide))
 
 
 def _check_text(row: Mapping[str, Any], name: str) -> None:
