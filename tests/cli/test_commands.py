@@ -207,6 +207,13 @@ def test_values_are_checked_without_pydantic(tmp_path, arguments):
     assert done.stdout == "[]\n"
 
 
+@pytest.mark.parametrize(
+    ("command", "usage"), [("search", "INDEX QUESTION..."), ("status", "DB [RUN]"), ("embed", "PATH...")]
+)
+def test_the_usage_shows_what_may_be_left_out_and_what_repeated(penstock, command, usage):
+    assert penstock(command, "--help").out.startswith(f"Usage: penstock {command} [OPTIONS] {usage}\n")
+
+
 def test_no_command_is_the_help(penstock):
     done = penstock()
     assert "Usage: " in done.out + done.err

@@ -102,6 +102,10 @@ class _Explained(click.Argument):
         super().__init__(names, **options)
         self.explained = f"{explained}  [required]" if self.required else explained
 
+    @override
+    def make_metavar(self, ctx: click.Context) -> str:
+        return str(self.metavar) if self.required else f"[{self.metavar}]"
+
 
 class ExplainedCommand(click.Command):
     """A command whose help has its arguments, too."""
