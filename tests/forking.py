@@ -32,11 +32,15 @@ class Forking:
     """
 
     def __init__(self, module, first, *, imports=(), options=(), env=None):
+        self._options, self._arguments, self._env = options, (module, first, *imports), env or {}
+        self._begin()
+
+    def _begin(self):
         self._channel, theirs = socket.socketpair()
         self._channel.settimeout(LIMIT)
         with theirs:
-            command = [sys.executable, *options, __file__, str(theirs.fileno()), module, first, *imports]
-            env = os.environ | (env or {})
+            command = [sys.executable, *self._options, __file__, str(theirs.fileno()), *self._arguments]
+            env = os.environ | self._env
             self._process = subprocess.Popen(
                 command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, env=env, process_group=0
             )
@@ -58,6 +62,8 @@ class Forking:
             except TimeoutError as error:
                 os.killpg(self._process.pid, signal.SIGKILL)
                 error.add_note(f"{arguments}: {err.read_text('utf-8', 'replace')}")
+                self.close()
+                self._begin()  # for the programs that come after it
                 raise
             told = (path.read_text("utf-8", "replace") for path in (out, err))
             return subprocess.CompletedProcess(arguments, code, *told)

@@ -46,6 +46,8 @@ class OnePlace[T, U](Window[T, U]):
     def pull(self, room: int) -> Pulled[U]:
         if self._results:
             value = self._result()
+            if value is MISSING:
+                return super().pull(room)
         elif self._exhausted or self._pumping or self.running or self.scope.is_deep:
             return super().pull(room)
         else:
