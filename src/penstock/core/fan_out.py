@@ -307,8 +307,10 @@ class FanOut[T, U](Caller[T, U]):
         outputs.iterator = iterator
 
     async def _read(self, outputs: Outputs[T, U], iterator: AsyncIterator[U]) -> None:
-        ready, scope = outputs.ready, self.scope
-        was_pulled = False
+        ready, was_pulled = (
+            outputs.ready,
+            False,
+        )  # the frame of a failure keeps these: never the scope, which keeps failures
         try:
             while not self._stopping:  # else it has swallowed its cancellation
                 if self._keep_output is None or outputs.held or outputs.index != self.head:
@@ -331,8 +333,8 @@ class FanOut[T, U](Caller[T, U]):
                     self._makes(outputs, making=False)
                     ready.append(output)
                     self._made(outputs)
-                if now() > scope.turn_ends:
-                    await scope.pause()
+                if now() > self.scope.turn_ends:
+                    await self.scope.pause()
         except StopAsyncIteration:
             pass
         finally:
