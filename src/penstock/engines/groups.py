@@ -495,7 +495,8 @@ class GroupErrands(Errands):
 class GroupErrand(Errand, Request):
     """A call that travels in a group, and who waits for its answer."""
 
-    unwanted = Errand.stopped  # type: ignore[misc] # pyright: ignore[reportIncompatibleMethodOverride, reportAssignmentType] # no call
+    # a property would cost a call each time
+    unwanted: bool = Errand.stopped  # type: ignore[misc] # pyright: ignore[reportIncompatibleMethodOverride]
 
     def __init__(self, index: int, item: Any, began: float | None, errands: GroupErrands) -> None:
         self.index: int = index
