@@ -28,7 +28,8 @@ class CancelledAt:
             while True:
                 self.seen += 1
                 if self.seen == self.number:
-                    yielded._asyncio_future_blocking = False
+                    if yielded is not None:  # not of a wait for the next pass of the loop
+                        yielded._asyncio_future_blocking = False
                     yielded = awaiting.throw(asyncio.CancelledError())
                     continue
                 got = yield yielded
