@@ -191,7 +191,7 @@ def test_ctrl_c_where_no_order_is_kept_keeps_what_has_finished_behind_calls_that
         process.kill()
         process.communicate()
     assert process.returncode == -signal.SIGINT
-    assert err.rstrip().endswith("KeyboardInterrupt")
+    assert "KeyboardInterrupt" in err.splitlines()  # a slow machine may tell behind it what it was stopped in
     done = numbers(tmp_path, "table")
     assert len(done) == len(set(done))
     assert set(done) >= {number for number in range(75) if number % 10 != 3}
