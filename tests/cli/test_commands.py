@@ -207,6 +207,21 @@ def test_values_are_checked_without_pydantic(tmp_path, arguments):
     assert done.stdout == "[]\n"
 
 
+@pytest.mark.skipif(sys.platform != "linux" or os.cpu_count() == 1, reason="threads are counted in /proc")
+def test_a_search_starts_no_threads_of_numpy(penstock, tmp_path):
+    """They take 0.12 s of processor time before they have done anything."""
+    (tmp_path / "page.md").write_text("# Words\n\nto compress bytes")
+    assert penstock("embed", "page.md", "--to", "words.db").code == 0
+    code = (
+        "import os, sys\nfrom penstock.cli import main\n"
+        "try: main()\nexcept SystemExit as end: assert not end.code\n"
+        "assert 'numpy' in sys.modules\nprint(len(os.listdir('/proc/self/task')))"
+    )
+    command = [sys.executable, "-c", code, "search", "words.db", "bytes"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert done.stdout.splitlines()[-1] == "1"
+
+
 @pytest.mark.parametrize(
     ("command", "usage"), [("search", "INDEX QUESTION..."), ("status", "DB [RUN]"), ("embed", "PATH...")]
 )

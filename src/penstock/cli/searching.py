@@ -1,6 +1,7 @@
 """The body of `penstock search`."""
 
 import json
+import os
 from dataclasses import asdict
 
 import click
@@ -18,6 +19,7 @@ def run(index: str, question: str, k: int, asked: Asked, *, as_json: bool) -> in
         if not question.strip():
             complain("the question is empty: nothing was asked")
             return BAD_USAGE
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's would take 0.12 s of processor time to begin
         from penstock.workflows import search  # noqa: PLC0415 -- its libraries are an extra
 
         with retries.told():
