@@ -138,29 +138,17 @@ class OnePlace[T, U](Window[T, U]):
         return Ok(value, index) if self.in_band else value
 
     def _work_in_task(self, item: T) -> Any:
-        """Do what `_start` does, and return the result; MISSING if there is none, or none yet."""
-        index, meter = self._taken, self.meter
-        work = self.work
-        if index >= meter.next_sample or meter.slow:
-            meter.next_sample = index + RARELY
+        """Start a call, and return its result; MISSING if there is none, or none yet."""
+        meter, work = self.meter, self.work
+        if self._taken >= meter.next_sample or meter.slow:
+            meter.next_sample = self._taken + RARELY
             work = self.measured_work
         if self._errands is not None:
             self._start_errand(item, work)
-            return self._result()
-        if self.scope.has_factory:
+        elif self.scope.has_factory:
             self._start_as_the_loop_likes(item, work)
-            return self._result()
-        self._taken = index + 1
-        call = self._call(index, item, work)
-        try:
-            task = self._task_of(call)
-        except BaseException:
-            call.close()
-            raise
-        if not task.done():
-            self.running[index] = task
-            if self._stopping:
-                task.cancel(self.scope.reason)
+        else:
+            self._start(item, work)
         return self._result()
 
     def _result(self) -> Any:
