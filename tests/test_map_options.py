@@ -97,6 +97,27 @@ async def test_a_thread_that_is_late_keeps_the_key(clock):
     assert (gauge.peak, clock.now) == (1, 3.0)
 
 
+@pytest.mark.parametrize("operator", ["map", "filter", "tap", "for_each"])
+@pytest.mark.parametrize("engine", [None, "thread"])
+async def test_plain_functions_in_threads_are_called_one_after_the_other_by_key(clock, engine, operator):
+    """With no other option, calls in threads have no task of their own: they wait for their key all the same."""
+    by_key, began = defaultdict(Gauge), []
+
+    def work(item):
+        began.append(item)
+        with by_key[item[0]]:
+            clock.sleep(1)
+        return item
+
+    end = getattr(stream(["a0", "a1", "b0", "a2", "b1"]), operator)(
+        work, key=first, engine=engine, concurrency=4, buffer=4
+    )
+    await (end if operator == "for_each" else end.drain())
+    assert {key: gauge.peak for key, gauge in by_key.items()} == {"a": 1, "b": 1}
+    assert [item for item in began if item[0] == "a"] == ["a0", "a1", "a2"]
+    assert clock.now == 3.0
+
+
 async def test_plain_functions_have_keys_too():
     assert await stream("abab").map(str.upper, key=str, engine="inline", concurrency=2).to_list() == [*"ABAB"]
     assert await stream("abab").filter(lambda item: item == "a", key=str).to_list() == ["a", "a"]

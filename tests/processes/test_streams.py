@@ -11,6 +11,7 @@ from penstock.engines import processes
 
 from .work import (
     alive,
+    alone_by_name,
     double,
     exit_at_three,
     fail_at_three,
@@ -155,3 +156,10 @@ async def test_a_durable_run_writes_off_the_root_that_kills_its_worker(tmp_path)
     table = penstock.SqliteTable(tmp_path / "out.db", "numbers")
     report = await source.map(row, engine="process", on_error="collect").to(table, run="numbers")
     assert (report.delivered, report.dead, report.rows) == (99, 1, 99)
+
+
+async def test_items_of_one_key_are_never_in_two_workers(tmp_path):
+    """The second item of `a` fails if the first is still under way; that one ends when `b` has been."""
+    items = [(tmp_path, name) for name in ("a", "a", "b")]
+    stream = penstock.stream(items).map(alone_by_name, key=str, engine="process", concurrency=3)
+    assert await stream.to_list() == ["a", "a", "b"]

@@ -338,3 +338,15 @@ def keep_every_third(array):
 def kept_by_worker():
     """What values those have that are kept."""
     return [sorted(set(array.tolist())) for array in _KEPT]
+
+
+def alone_by_name(item):
+    """Give the name of the item; fails if another of that name is under way. `a` ends when `b` has begun."""
+    directory, name = item
+    own = directory / name
+    own.mkdir()
+    while name == "a" and not (directory / "b").exists():
+        time.sleep(0.001)
+    if name == "a":
+        own.rmdir()
+    return name

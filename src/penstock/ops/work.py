@@ -145,22 +145,21 @@ class Work:
 
     def open(self, scope: Scope, upstream: Stage[Any], adapt: Adapt | None, in_order: bool) -> Stage[Any]:  # noqa: FBT001 -- as all
         """Open the window under `upstream`; `in_order` says whether the order of its output can be seen."""
-        plan = self._bound(scope)
+        one_by_one = None if self.key is None else Limits((), (Limiter(1, key=self.key),))
+        plan = self._bound(scope, self.plan.replaced(one_by_one=one_by_one))
         if plan.ordered is None:
             plan = plan.replaced(ordered=in_order)
-        if self.key is not None:
-            plan = plan.replaced(one_by_one=Limits((), (Limiter(1, key=self.key),)))
         if adapt is not None:
             plan = adapt(self.kind, plan)
         if plan.limits is not None:
             plan.limits.bind(scope.loop)
         return self.kind.window(scope, upstream, plan)
 
-    def _bound(self, scope: Scope) -> Plan[Any, Any]:
+    def _bound(self, scope: Scope, plan: Plan[Any, Any]) -> Plan[Any, Any]:
         """Return the plan, with the function bound to where it runs."""
         if self.engine is None:
-            return self.plan
-        binding, plan = bound_to(self.engine, scope, self.plan, counted=self.counted)
+            return plan
+        binding, plan = bound_to(self.engine, scope, plan, counted=self.counted)
         call = self.kind.bound(binding, self.fn, plan.timeout)
         asks = (plan.timeout, plan.retry, plan.limits, plan.one_by_one, plan.adaptive, plan.budget)
         bare = self.kind.one_for_one and all(option is None for option in asks)
