@@ -475,7 +475,7 @@ async def test_tokens_are_charged_before_and_put_right_after():
     job = AskJob(["a" * 4000, "b", "c"], "{value}", model=model, tokens="60000/min", concurrency=1)
     await job.answers()
     assert job.spent == Spending(3, 0, 30, 15)
-    assert job._tokens.n == 60_000
+    assert job._limits.tokens.n == 60_000
 
 
 def test_a_model_with_limits_of_its_own_is_refused():

@@ -19,7 +19,7 @@ from penstock.core.text import escaped as shown
 
 if TYPE_CHECKING:
     from penstock.workflows import AskJob, AskReport
-    from penstock.workflows.rows.ask_job import Preview
+    from penstock.workflows.rows.preview import Preview
     from penstock.workflows.rows.spending import Spending
 
 _SPARE: Final = 1.1

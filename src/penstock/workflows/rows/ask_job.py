@@ -4,42 +4,37 @@ import asyncio
 import math
 import os
 from collections.abc import Awaitable, Callable, Iterable
-from contextvars import ContextVar
 from dataclasses import KW_ONLY, dataclass, field, fields
-from datetime import timedelta
-from http import HTTPStatus
 from typing import Any, Final, Literal, Required, TypedDict, Unpack, cast, overload, override
 
 from penstock.core import validate
-from penstock.core.adaptive import BUSY, Adaptive
-from penstock.core.breaker import Breaker
+from penstock.core.adaptive import Adaptive
 from penstock.core.errors import AttemptTimeout, FatalError, OptionError
 from penstock.core.plan import OnError
-from penstock.core.rate_limit import RateLimit
-from penstock.core.retry import Retry, RetryBudget, Seconds
+from penstock.core.retry import Seconds
 from penstock.core.stats import Latency
 from penstock.core.text import shown
 from penstock.durable.handle import DurableRun
 from penstock.durable.report import RunReport
 from penstock.durable.status import runs
 from penstock.flow.answer_forms import AnswerError, Schema
-from penstock.flow.anthropic_messages import AnthropicMessages
 from penstock.flow.asking import ASKS, Asking, ModelRequest
-from penstock.flow.models import DeclinedError, Model, ModelError, TruncatedError, asked_wait, transient
-from penstock.flow.openai_chat import OpenAIChat
+from penstock.flow.models import Model, ModelError
 from penstock.flow.prompts import MAX_TOKENS, asking_of, check, prepare
-from penstock.flow.row_template import RowTemplate, template
-from penstock.flow.secrets import secret
 from penstock.flow.service_limits import ServiceLimits
 from penstock.flow.services import Service
 from penstock.functions import stream
-from penstock.sources.keyed import keyed
 from penstock.streams import Stream
-from penstock.workflows.rates import number_and_time
-from penstock.workflows.rows.row_function import Arguments, made_row
+from penstock.workflows.rows.budgets import Budgets, EndedBy
+from penstock.workflows.rows.failed_requests import Hope, again, breaker
+from penstock.workflows.rows.named_models import model_of
+from penstock.workflows.rows.preview import Preview, preview
+from penstock.workflows.rows.prompt_text import PromptText
+from penstock.workflows.rows.request_limits import RequestLimits
+from penstock.workflows.rows.row_function import made_row
 from penstock.workflows.rows.row_job import ON_ERROR, RowJob
 from penstock.workflows.rows.row_sinks import open_out
-from penstock.workflows.rows.row_sources import column_of, digest_of, open_rows
+from penstock.workflows.rows.row_sources import numbered_rows, open_rows
 from penstock.workflows.rows.spending import Estimate, Price, Spending
 
 ATTEMPTS: Final = 6
@@ -47,29 +42,6 @@ ATTEMPTS: Final = 6
 
 MOST: Final = 256
 """Requests at once, at most, by default."""
-
-REFUSALS: Final = 10
-"""Rows that the service may refuse, before the first answer, until the run ends: it would refuse all.
-
-Also rows of which no prompt can be made, before the first of which one can.
-"""
-
-SILENT: Final = 5
-"""Requests that may break, or find no service, before the first answer, until the run ends."""
-
-_BUSY_WAIT: Final = 2.0
-"""Seconds for which all stay away from a service that has refused a request by 429 and does not say how long."""
-
-_ANY_REQUESTS: Final = 1e9
-_ANY_TOKENS: Final = 1e13
-"""A minute, where nobody has said how many there may be, until the service says it: so many that no start waits."""
-
-_UNITS: Final = {"s": 1.0, "sec": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86_400.0}
-
-_CHARGED: Final[ContextVar[float]] = ContextVar("penstock_charged", default=0.0)
-"""Tokens that were charged for the attempt, and that no request has used yet; nan: a further request of it."""
-
-type EndedBy = Literal["max_cost", "max_tokens", "deadline"]
 
 
 class AskOptions(TypedDict, total=False):
@@ -124,30 +96,6 @@ class AskReport(RunReport):
     left: int | None = None
     limit_wait_s: float = 0.0
     latency: Latency | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Preview:
-    """What `penstock prompt --dry-run` tells.
-
-    Attributes:
-        prompts: the first prompts, as they would be sent.
-        rows: rows that there are.
-        unfit: of these, rows of which no prompt can be made.
-        why: why not, of the first one.
-        input_tokens: tokens of all prompts, estimated.
-        most_output: tokens of all answers, at most.
-        least_cost, most_cost: what that costs; None without a price.
-    """
-
-    prompts: list[str]
-    rows: int
-    unfit: int
-    why: str
-    input_tokens: int
-    most_output: int
-    least_cost: float | None
-    most_cost: float | None
 
 
 @overload
@@ -255,11 +203,12 @@ class AskJob(RowJob):
     def __post_init__(self) -> None:
         """Check the options; raise `OptionError`."""
         self.name = "prompt"
-        self._text = self._prompt_function()
-        self._requests, self._tokens = self._rates()
+        self._text = PromptText(self.prompt)
         validate.whole("max_answer", self.max_answer, least=1)
+        self._limits = RequestLimits(self.rate, self.tokens, self.max_answer, self._expected_of)
+        followed: ServiceLimits = {"requests": self._limits.requests, "tokens": self._limits.tokens}
         options = {
-            "model": self._own_model(),
+            "model": model_of(self.model, self.base_url, followed),
             "system": self.system,
             "max_tokens": self.max_answer,
             "asks": self.asks,
@@ -267,14 +216,14 @@ class AskJob(RowJob):
         self._asking: Asking = asking_of(None, self.schema, options)
         self._estimate = Estimate(self.max_answer)
         self._price = None if self.price is None else Price.of(self.price)
-        self._seconds = _duration(self.deadline)
-        self._check_budgets()
+        self._budgets = Budgets(self.max_cost, self.max_tokens, self.deadline, self._price)
+        self._refuse_without_place()
         self.spent: Spending = Spending()
         self.spent_before: Spending = Spending()
         self._total = Spending()
         self.ended_by: EndedBy | None = None
-        self._asked = self._refused = self._silent = self._unfit = 0
-        self._answered = self._has_prompt = False
+        self._hope = Hope(of_service=isinstance(self._asking.model, Service))
+        self._asked = 0
         self._is_closed = False
         self._left: int | None = None
         self.on_error = self.on_error or ("raise" if self.to is None else "collect")
@@ -283,62 +232,7 @@ class AskJob(RowJob):
         self.stream: Stream[Any] = self._stream()
         self.sink: Any = None if self.to is None else open_out(self.to, table=self.table)
 
-    # What is asked, of whom
-
-    def _prompt_function(self) -> Callable[[Any], str]:
-        if isinstance(self.prompt, str):
-            made = template(self.prompt)
-            if not made.columns:
-                raise OptionError(f"prompt must name a column, as 'Classify: {{text}}', got {self.prompt!r}")
-            return made
-        validate.plain_function("prompt", self.prompt)
-        fn, arguments = self.prompt, Arguments(self.prompt)
-
-        def text(row: Any) -> str:
-            return cast("str", validate.instance("what prompt gives", arguments.call(fn, row), str, "a str"))
-
-        return text
-
-    def _wants_text(self) -> bool:
-        if isinstance(self._text, RowTemplate):
-            return "text" in self._text.columns
-        return Arguments(cast("Callable[..., str]", self.prompt)).wants("text")
-
-    def _own_model(self) -> Model:
-        limits: ServiceLimits = {"requests": self._requests, "tokens": self._tokens}
-        if not isinstance(self.model, str):
-            if self.base_url is not None:
-                raise OptionError(f"base_url is for a model that is named, got {self.base_url!r} with {self.model!r}")
-            return self.model.following(limits) if isinstance(self.model, Service) else self.model
-        service, colon, name = self.model.partition(":")
-        kinds: dict[str, tuple[Any, str]] = {
-            "openai": (OpenAIChat, "OPENAI_API_KEY"),
-            "anthropic": (AnthropicMessages, "ANTHROPIC_API_KEY"),
-        }
-        if service not in kinds or not colon or not name:
-            raise OptionError(f"model must be openai:NAME or anthropic:NAME, got {self.model!r}")
-        kind, variable = kinds[service]
-        key = None if self.base_url is not None and variable not in os.environ else secret(variable)
-        made: Model = kind(name, key=key, base_url=self.base_url, limits=limits)
-        return made
-
-    def _rates(self) -> tuple[RateLimit, RateLimit]:
-        """Return the limits of requests and of tokens, which follow what the service says."""
-        requests = (_ANY_REQUESTS, 60.0) if self.rate is None else number_and_time(self.rate, "rate", "requests")
-        tokens = (_ANY_TOKENS, 60.0) if self.tokens is None else number_and_time(self.tokens, "tokens", "tokens")
-        several = 4 * (self.max_answer + 1)  # requests that may start in one pass of a busy loop, whatever the limit
-        return (
-            RateLimit(*requests, burst=_burst(requests, 4), name="requests"),
-            RateLimit(*tokens, burst=_burst(tokens, several), name="tokens", cost=self._charge),
-        )
-
-    def _check_budgets(self) -> None:
-        if self.max_cost is not None:
-            validate.positive("max_cost", self.max_cost)
-            if self._price is None:
-                raise OptionError(f"max_cost needs a price (IN/OUT per million tokens), got {self.max_cost!r} without")
-        if self.max_tokens is not None:
-            validate.whole("max_tokens", self.max_tokens, least=1)
+    def _refuse_without_place(self) -> None:
         if self.to is not None:
             return
         for option in ("max_cost", "max_tokens", "deadline", "limit", "table", "run_name"):
@@ -358,7 +252,7 @@ class AskJob(RowJob):
                 key=self.key,
                 query=self.query,
                 glob=self.glob,
-                texts=self._wants_text(),
+                texts=self._text.wants_text,
                 on_error=cast("OnError", self.on_error),
             )
         for option in ("query", "glob"):
@@ -366,36 +260,17 @@ class AskJob(RowJob):
                 raise OptionError(f"{option} is for a place of rows, got {given!r} for {shown(self.over)}")
         if self.to is None:
             return stream(self.over)
-        column = self.key
-
-        def key(pair: tuple[int, Any]) -> str | int:
-            return pair[0] if column is None else column_of(pair[1], column, f"rows, row {pair[0]}")
-
-        numbered: Stream[tuple[int, Any]] = keyed(
-            _Numbered(self.over), key=key, version=lambda pair: digest_of(pair[1]), name=f"rows by {column or 'place'}"
-        )
-        return numbered.map(_row_of, name="row")
+        return numbered_rows(self.over, self.key)
 
     def _stream(self) -> Stream[Any]:
-        limits = [self._requests, self._tokens]
-        down = Breaker(on=_is_down, pause=10, most=120, name="service")
-        retry = Retry(
-            on=_may_do_better,
-            attempts=self.retry,
-            initial=0.5,
-            max=60,
-            wait=_wait,
-            pauses=limits,
-            budget=RetryBudget(1.0, least=MOST),
-        )
         options: dict[str, Any] = {
             "name": "ask",
             "on_error": self.on_error,
             "memo": self.memo,
             "deps": self._depends_on(),
             "concurrency": Adaptive(most=MOST) if self.concurrency is None else self.concurrency,
-            "limit": [*limits, down],
-            "retry": retry,
+            "limit": [*self._limits.both(), breaker()],
+            "retry": again(self.retry, MOST, self._limits.both()),
             "timeout": self.timeout,
         }
         answer: Callable[[Any], Awaitable[Any]] = _AnswerOfRow(self)
@@ -404,7 +279,7 @@ class AskJob(RowJob):
     def _depends_on(self) -> list[Any]:
         asking = self._asking
         return [
-            self._text.text if isinstance(self._text, RowTemplate) else None,
+            self.prompt if isinstance(self.prompt, str) else None,
             asking.system,
             asking.max_tokens,
             asking.model.code() if isinstance(asking.model, Service) else type(asking.model).__qualname__,
@@ -429,62 +304,33 @@ class AskJob(RowJob):
         try:
             answer: Any = await self._asking.answer(prompt, self)
         except ModelError as error:
-            self._refuse_all(error)
+            self._hope.without_answer(error)
             raise
-        self._answered = True
+        self._hope.has_answer()
         return answer
 
     def _prompt_of(self, row: Any) -> str:
         """Return the prompt of a row; end the run where a column that it names is in no row."""
         try:
-            prompt = self._text(row)
+            prompt = self._text.of(row)
         except OptionError as error:
-            self._unfit += 1
-            if self._unfit == REFUSALS and not self._has_prompt:
-                raise FatalError(f"no prompt can be made of the first {REFUSALS} rows: {error}") from error
+            self._hope.without_prompt(error)
             raise
-        self._has_prompt = True
+        self._hope.has_prompt()
         return prompt
 
-    def _refuse_all(self, error: ModelError) -> None:
-        """End the run where no row will do better: no such model, or nothing but refusals or silence has come.
-
-        What is no answer of a model, as the page of a proxy, is a refusal; one that ends too early, or says no, is one.
-        """
-        if isinstance(error, TruncatedError | DeclinedError):
-            self._answered = True
-        if self._answered or isinstance(error, FatalError):
-            return
-        if _is_down(error):
-            self._silent += 1
-            if self._silent == SILENT:
-                raise FatalError(f"the service does not answer: {error}") from error
-        if error.transient or (error.status is None and not isinstance(self._asking.model, Service)):
-            return
-        self._refused += 1
-        if error.status == HTTPStatus.NOT_FOUND or self._refused == REFUSALS:
-            raise FatalError(f"the service refuses all requests: {error}") from error
-
-    def _charge(self, row: Any) -> float:
-        """Return the tokens that an attempt on a row is charged before it begins."""
-        try:
-            prompt = self._asking.first(self._text(row))
-        except Exception:  # noqa: BLE001 -- of the row or of the user's function: the attempt raises it
-            return 0.0
-        charged = self._expected(prompt)
-        _CHARGED.set(charged)
-        return charged
+    def _expected_of(self, row: Any) -> float:
+        return self._expected(self._asking.first(self._text.of(row)))
 
     def _expected(self, prompt: str) -> float:
-        return float(math.ceil(self._estimate.input(f"{self.system or ''}{prompt}") + self._estimate.output))
+        return float(math.ceil(self._input_of(prompt) + self._estimate.output))
+
+    def _input_of(self, prompt: str) -> float:
+        return self._estimate.input(f"{self.system or ''}{prompt}")
 
     async def begin(self, prompt: str) -> None:
         """Let a request begin: never, once the run is to end; one that asks again waits for the limits first."""
-        if math.isnan(_CHARGED.get()):
-            charged = self._expected(prompt)
-            await self._requests.acquire()
-            await self._tokens.acquire(charged)
-            _CHARGED.set(charged)
+        await self._limits.begin(lambda: self._expected(prompt))
         if self._is_closed:
             await asyncio.get_running_loop().create_future()  # until it is cancelled: its row is not done
         self._asked += 1
@@ -494,10 +340,7 @@ class AskJob(RowJob):
         self._asked -= 1
         used = self._estimate.spending(request)
         self._estimate.learn(request)
-        charged = _CHARGED.get()
-        _CHARGED.set(math.nan)
-        if not used.unknown:
-            self._tokens.settle(charged, used.tokens)
+        self._limits.ended(None if used.unknown else used.tokens)
         self.spent += used
         self._total += used
         if self._run is not None:
@@ -522,8 +365,8 @@ class AskJob(RowJob):
     async def run(self) -> AskReport:
         await self._prepare()
         timer = None
-        if self._seconds is not None:
-            timer = asyncio.get_running_loop().call_later(self._seconds, self._end, "deadline")
+        if self._budgets.seconds is not None:
+            timer = asyncio.get_running_loop().call_later(self._budgets.seconds, self._end, "deadline")
         try:
             await super().run()
         finally:
@@ -545,11 +388,9 @@ class AskJob(RowJob):
         self._close()
 
     def _look_at_budgets(self) -> None:
-        spent = self._total
-        if self.max_tokens is not None and spent.tokens >= self.max_tokens:
-            self._end("max_tokens")
-        if self.max_cost is not None and self._price is not None and self._price.of_spending(spent) >= self.max_cost:
-            self._end("max_cost")
+        by = self._budgets.reached(self._total)
+        if by is not None:
+            self._end(by)
 
     def _end(self, by: EndedBy) -> None:
         if self.ended_by is None and not self._stopped:
@@ -596,34 +437,14 @@ class AskJob(RowJob):
 
     async def preview(self, number: int) -> Preview:
         """Return the first prompts and an estimate of all; ask nothing."""
-        prompts: list[str] = []
-        rows = unfit = 0
-        why = ""
-        tokens = 0.0
-        async with self.rows.open() as found:
-            async for row in found:
-                rows += 1
-                try:
-                    prompt = self._asking.first(self._text(row))
-                except Exception as error:  # noqa: BLE001 -- of the row or of the user's function
-                    unfit, why = unfit + 1, why or str(error)
-                    continue
-                tokens += self._estimate.input(f"{self.system or ''}{prompt}")
-                if len(prompts) < number:
-                    prompts.append(prompt)
-                if self.limit is not None and rows - unfit >= self.limit:
-                    break
-        most = (rows - unfit) * self.max_answer
-        price = self._price
-        return Preview(
-            prompts,
-            rows,
-            unfit,
-            why,
-            round(tokens),
-            most,
-            None if price is None else price.of_tokens(tokens, 0),
-            None if price is None else price.of_tokens(tokens, most),
+        return await preview(
+            self.rows,
+            lambda row: self._asking.first(self._text.of(row)),
+            self._input_of,
+            shown=number,
+            limit=self.limit,
+            longest=self.max_answer,
+            price=self._price,
         )
 
 
@@ -650,59 +471,6 @@ class _AnswerOfRow:
         return made | {job.key: cast("dict[str, Any]", row)[job.key]}
 
 
-class _Numbered:
-    """The rows of an iterable with their numbers, from 1; as often as the iterable can be read."""
-
-    def __init__(self, rows: Iterable[Any]) -> None:
-        self._rows = rows
-
-    def __iter__(self) -> Any:
-        return iter(enumerate(self._rows, 1))
-
-
-def _row_of(pair: tuple[int, Any]) -> Any:
-    return pair[1]
-
-
 def _plain(answer: Any) -> Any:
     """Return a model of pydantic as what JSON has."""
     return answer.model_dump(mode="json") if hasattr(answer.__class__, "model_fields") else answer
-
-
-def _may_do_better(error: Exception) -> bool:
-    return transient(error) or isinstance(error, AttemptTimeout)
-
-
-def _burst(limit: tuple[float, float], least: float) -> float:
-    """Return what a quarter of a second brings, or a little where that is not known."""
-    n, seconds = limit
-    return least if n in {_ANY_REQUESTS, _ANY_TOKENS} else max(1.0, min(n / seconds / 4, n))
-
-
-def _wait(error: Exception) -> float | None:
-    """Return the seconds that all wait after an error: what the service asks for; some after a 429 that does not say.
-
-    A 503 or 529 that does not say may be of one request: it waits by itself, and `Adaptive` makes fewer at once.
-    """
-    asked = asked_wait(error)
-    refused = getattr(error, "status", None) == HTTPStatus.TOO_MANY_REQUESTS
-    return _BUSY_WAIT if asked is None and refused else asked
-
-
-def _is_down(error: Exception) -> bool:
-    """Whether a failure says that nothing of the service works: not, that it has too much to do."""
-    return transient(error) and getattr(error, "status", None) not in BUSY and getattr(error, "reply", None) is None
-
-
-def _duration(given: Seconds | str | None) -> float | None:
-    if not isinstance(given, str):
-        return None if given is None else validate.seconds("deadline", cast("float | timedelta", given))
-    number = given.strip().rstrip("abcdefghijklmnopqrstuvwxyz")
-    unit = _UNITS.get(given.strip()[len(number) :])
-    try:
-        seconds = float(number) * unit if unit else 0.0
-    except ValueError:
-        seconds = 0.0
-    if not 0 < seconds < math.inf:
-        raise OptionError(f"deadline must be a time, as 90s, 30min or 2h, got {given!r}")
-    return seconds

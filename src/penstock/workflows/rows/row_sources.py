@@ -4,7 +4,7 @@ import json
 import os
 import sys
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
 from importlib import import_module
@@ -71,6 +71,27 @@ def open_rows(
     if key is not None and opens is _directory:
         raise OptionError(f"key is for rows with columns; files of a directory are known by their paths, got {key!r}")
     return opens(_RowsAsked(over, key, query or "", glob or "**/*", texts, on_error))
+
+
+def numbered_rows(over: Iterable[Any], key: str | None) -> Stream[Any]:
+    """Make a stream over rows of an iterable, each a root: known by a column, or by its place."""
+
+    def key_of_row(pair: tuple[int, Any]) -> str | int:
+        return pair[0] if key is None else column_of(pair[1], key, f"rows, row {pair[0]}")
+
+    return keyed(
+        _Numbered(over), key=key_of_row, version=lambda pair: digest_of(pair[1]), name=f"rows by {key or 'place'}"
+    ).map(_row_of, name="row")
+
+
+class _Numbered:
+    """The rows of an iterable with their numbers, from 1; as often as the iterable can be read."""
+
+    def __init__(self, rows: Iterable[Any]) -> None:
+        self._rows = rows
+
+    def __iter__(self) -> Iterator[tuple[int, Any]]:
+        return iter(enumerate(self._rows, 1))
 
 
 @dataclass(frozen=True, slots=True)
