@@ -61,7 +61,8 @@ from penstock.flow.shapes import Parallel
 from penstock.flow.step_journal import StepJournal
 from penstock.flow.together import Together
 from penstock.flow.tree import Node, StepTree
-from penstock.flow.workspace import WorkspaceReader
+from penstock.flow.workspace_files import WorkspaceFiles
+from penstock.flow.workspace_reader import WorkspaceReader
 from penstock.ops.checkpoint import _Many
 from penstock.ops.combine import Merge
 from penstock.ops.group import Batch
@@ -693,7 +694,7 @@ def forks_keep_all():
 
 @twin("reads a large output without a look at its digest", "flow/test_running.py")
 def believes_files():
-    put(WorkspaceReader, "_read", lambda self, path, file, digest: self.workspace.place(file).read_bytes())
+    put(WorkspaceFiles, "content", lambda self, path, file, digest: self.place(file).read_bytes())
 
 
 @twin("records a cancelled run as failed", "flow/test_running.py")

@@ -368,6 +368,8 @@ async def test_an_answer_that_comes_as_a_run_comes_to_rest_is_acted_upon_once(tm
 
     async def answered_late(session, execution):
         if told == ["a"]:
+            while not engine.pending("x"):  # noqa: ASYNC110 -- a thread records it
+                await asyncio.sleep(0)
             engine.approve("x", value=4)
             execution.notice(Noticed(cancel=False, answered=("r",)))
         await end(session, execution)

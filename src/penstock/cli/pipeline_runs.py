@@ -468,7 +468,8 @@ def _pipeline_of(workspace: str, run_id: str, where: str | None, *, needed: bool
 
 def _source(workspace: str, run_id: str) -> str:
     from penstock.flow.accounts import known_run  # noqa: PLC0415 -- its libraries are extras
-    from penstock.flow.workspace import Workspace, workspace_errors  # noqa: PLC0415 -- as above
+    from penstock.flow.workspace import Workspace  # noqa: PLC0415 -- as above
+    from penstock.flow.workspace_errors import workspace_errors  # noqa: PLC0415 -- as above
 
     place = Workspace(workspace)
     with workspace_errors(place.database), place.reading() as reader:

@@ -19,7 +19,11 @@ from penstock.flow.results import (
     Unread,
 )
 from penstock.flow.usage import Usage
-from penstock.flow.workspace import RUN_ID, RunRow, StepRecord, Workspace, WorkspaceReader, workspace_errors
+from penstock.flow.workspace import Workspace
+from penstock.flow.workspace_errors import workspace_errors
+from penstock.flow.workspace_files import RUN_ID
+from penstock.flow.workspace_reader import WorkspaceReader
+from penstock.flow.workspace_tables import RunRow, StepRecord
 
 
 class RunAccounts:

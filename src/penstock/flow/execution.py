@@ -10,7 +10,6 @@ import sys
 from collections.abc import Awaitable, Callable, Collection, Iterator
 from contextlib import suppress
 from functools import partial
-from pathlib import Path
 from time import time
 from typing import Any, Final, cast
 
@@ -18,24 +17,22 @@ from penstock.core.errors import AttemptTimeout, OptionError, PenstockError, as_
 from penstock.core.log import LOG
 from penstock.core.outcome import Reason
 from penstock.core.plan import Plan
-from penstock.core.retry import Exhausted, retrying, thread_back, within
+from penstock.core.retry import Exhausted, retrying, thread_back
 from penstock.core.scope import Scope
 from penstock.core.stage import Stage
-from penstock.core.stage_limits import Hold, Limits, limited, limits_of
+from penstock.core.stage_limits import Hold, Limits, limited
 from penstock.core.traces import TRACER, block
 from penstock.core.window import Window
 from penstock.durable.store_errors import StoreError
 from penstock.durable.values import UnpackError
-from penstock.engines.binding import Binding
-from penstock.engines.choosing import OWN, Make, bound_to, chosen
-from penstock.engines.engine import Engine
 from penstock.flow import codec
 from penstock.flow.added import NUMBER, CannotBegin, logger_of, step_name
 from penstock.flow.codec import ClassGone
 from penstock.flow.codes import Codes
 from penstock.flow.context import State, StepContext
-from penstock.flow.function import MANY, FunctionStep
+from penstock.flow.function import FunctionStep
 from penstock.flow.leaf import Leaf
+from penstock.flow.leaf_calls import LeafCalls
 from penstock.flow.leaf_feed import LeafFeed
 from penstock.flow.one_at_a_time import SequenceNode
 from penstock.flow.pipeline import Pipeline
@@ -44,12 +41,14 @@ from penstock.flow.recorder import Noticed, Recorder, settled
 from penstock.flow.results import OutputRefused, PipelineError, failure_text
 from penstock.flow.step_journal import OutputOf, StepJournal
 from penstock.flow.step_nodes import node_of
+from penstock.flow.step_recording import StepRecording
 from penstock.flow.tree import LeafNode, Node, StepTree
-from penstock.flow.usage import Usage
-from penstock.flow.workspace import RunRow, StepRecord, WorkspaceReader, as_workspace_error
+from penstock.flow.workspace_errors import as_workspace_error
+from penstock.flow.workspace_reader import WorkspaceReader
+from penstock.flow.workspace_tables import RunRow, StepRecord
 from penstock.run import Run
 from penstock.tasks.calls import one_stage
-from penstock.tasks.tokens import CancelToken, in_loop
+from penstock.tasks.tokens import CancelToken
 
 _UNUSABLE: Final = (StoreError, OSError, UnpackError, ClassGone)
 
@@ -91,8 +90,7 @@ class Execution:
         self._run: Run[None] | None = None
         self._scope: Scope | None = None
         self._window: Window[LeafNode, None] | None = None
-        self._threads: Binding | None = None
-        self._engines: dict[int, tuple[Binding, Limits | None]] = {}
+        self._calls: LeafCalls | None = None
         self._tokens: dict[LeafNode, CancelToken] = {}
         self._journal: StepJournal = StepJournal(
             pipeline,
@@ -210,6 +208,7 @@ class Execution:
 
     def _open(self, scope: Scope, _in_order: bool) -> Stage[None]:  # noqa: FBT001 -- as all
         self._scope = scope
+        self._calls = LeafCalls(scope, self._concurrency)
         self._feed = LeafFeed(scope, self.tree.settling)
         plan: Plan[LeafNode, None] = Plan(
             name=f"steps of {self._run_row.run}",
@@ -309,9 +308,11 @@ class Execution:
     async def _outcome(self, node: LeafNode) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return the columns of the output of a leaf, and the file that has to be there before."""
         step = node.step
+        calls = self._calls
+        assert calls is not None
         code = self._codes.of(step)
         item = b""
-        limits = self._limits(step)
+        limits = calls.limits(step)
         value: Any = None
         if step.options.memo or limits is not None or _checks(step):
             value = self._loaded(node)
@@ -324,7 +325,7 @@ class Execution:
         await step.prepare()
         step.check(value)
         retry = step.options.retry
-        caller = self._caller(node)
+        caller = calls.caller(step)
         call = partial(self._attempt, node, code, caller)
         attempt: Callable[[LeafNode], Awaitable[Any]] = lambda _: call()  # noqa: E731 -- a name for what is called
         if limits is not None:
@@ -390,52 +391,6 @@ class Execution:
         with _usable():
             return self._journal.load(node.origin, node.step)
 
-    def _caller(self, node: LeafNode) -> Callable[[Any, StepContext], Awaitable[Any]]:
-        """Return how the leaf is called, within its timeout."""
-        step, timeout = node.step, node.step.options.timeout
-        if isinstance(step, FunctionStep) and (where := self._where(step)) is not None:
-            return lambda value, ctx: where.call(step.fn, step.arguments(value, ctx), timeout)
-        if timeout is None:
-            return step.call
-        return lambda value, ctx: within(timeout, step.call(value, ctx))
-
-    def _where(self, step: FunctionStep) -> Binding | None:
-        """Where its function runs; None: on the loop."""
-        engine = chosen(step.options.engine, step.runs_as, MANY)
-        if engine is None:
-            return None
-        scope = self._scope
-        assert scope is not None
-        if engine is OWN["thread"]:
-            if self._threads is None:
-                threads = OWN["thread"](self._concurrency, "steps")
-                scope.resources.append(threads)
-                self._threads = Binding(threads, scope.closed)
-            return self._threads
-        return self._bound(step, engine)[0]
-
-    def _bound(self, step: FunctionStep, engine: Engine | Make) -> tuple[Binding, Limits | None]:
-        """Return a step on an engine that is shared with others, or its own."""
-        found = self._engines.get(id(step))
-        if found is None:
-            assert self._scope is not None
-            plan: Plan[Any, Any] = Plan(
-                step.name, cast("Any", step.call), concurrency=self._concurrency, limits=limits_of(step.options.limit)
-            )
-            binding, plan = bound_to(engine, self._scope, plan, counted=True)
-            found = self._engines[id(step)] = binding, plan.limits
-        return found
-
-    def _limits(self, step: Leaf[Any, Any]) -> Limits | None:
-        limits = limits_of(step.options.limit)
-        if isinstance(step, FunctionStep):
-            engine = chosen(step.options.engine, step.runs_as, MANY)
-            if engine is not None and engine is not OWN["thread"]:
-                limits = self._bound(step, engine)[1]
-        if limits is not None:
-            limits.bind(self._loop)
-        return limits
-
     def _hold(self, limits: Limits, node: LeafNode, value: Any, _: object) -> Hold:
         assert self._window is not None
         return Hold(limits, node.path, self._window.meter, value)
@@ -447,7 +402,7 @@ class Execution:
             state=State(partial(_names_before, node), partial(self._output_before, node)),
             cancel=self._tokens[node],
             log=logger_of(self._pipeline.name, node.path),
-            recording=StepRecording(self, node),
+            recording=StepRecording(self._journal, self._run_row, node.path),
         )
 
     def _output_before(self, node: Node, name: str) -> Any:
@@ -460,42 +415,6 @@ class Execution:
                     raise KeyError(name)
                 return self._journal.load(OutputOf(path))
         raise KeyError(name)
-
-
-class StepRecording:
-    """The part of a context that an engine knows of."""
-
-    def __init__(self, execution: Execution, node: LeafNode) -> None:
-        self._execution = execution
-        self._journal = execution.tree.journal
-        self._node = node
-        row = execution._run_row  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] -- of this file
-        self.run_id: str = row.run
-        self.idempotency_key: str = f"{row.secret}-{codec.digest(node.path).hex()}"
-
-    def workspace(self) -> Path:
-        """Return the directory of the step, which exists."""
-        directory = self._journal.reader.workspace.step_directory(self.run_id, self._node.path)
-        directory.mkdir(parents=True, exist_ok=True)
-        return directory
-
-    def spent(self, usage: Usage) -> None:
-        """Record what requests of the step have cost; may be called from any thread."""
-        execution = self._execution
-        in_loop(execution._loop, lambda: self._add(usage))  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] -- of this file
-
-    def _add(self, usage: Usage) -> None:
-        record = self._journal.records[self._node.path]
-        total = record.usage + usage
-        self._journal.write(
-            self._journal.changed(
-                record,
-                requests=total.requests,
-                input_tokens=total.input_tokens,
-                output_tokens=total.output_tokens,
-                seconds=total.seconds,
-            )
-        )
 
 
 class Unusable(PenstockError):

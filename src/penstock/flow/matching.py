@@ -13,7 +13,7 @@ from penstock.flow.codes import Codes
 from penstock.flow.pipeline import Pipeline
 from penstock.flow.shapes import Map, Rounds
 from penstock.flow.steps import Step
-from penstock.flow.workspace import StepRecord
+from penstock.flow.workspace_tables import StepRecord
 
 
 @dataclass(slots=True)

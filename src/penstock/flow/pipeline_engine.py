@@ -43,13 +43,10 @@ from penstock.flow.session import (
 )
 from penstock.flow.shapes import Review
 from penstock.flow.steps import refuse_unknown, refuses_unknown
-from penstock.flow.workspace import (
-    RunRow,
-    StepRecord,
-    Workspace,
-    WorkspaceReader,
-    workspace_errors,
-)
+from penstock.flow.workspace import Workspace
+from penstock.flow.workspace_errors import workspace_errors
+from penstock.flow.workspace_reader import WorkspaceReader
+from penstock.flow.workspace_tables import RunRow, StepRecord
 from penstock.tasks.tokens import CancelToken
 
 
@@ -378,7 +375,7 @@ class PipelineEngine:
             reader, row = known_run(found, run_id)
             fork = Fork(reader, row, at, dict(outputs or {}))
         with workspace_errors(self._workspace.database):
-            fork.make(new := _new_id(), power=self._settings.durability == "power")
+            fork.make(self._workspace, new := _new_id(), power=self._settings.durability == "power")
         return new
 
     # Reading and writing

@@ -8,7 +8,7 @@ from penstock.core import validate
 from penstock.core.errors import said
 from penstock.flow.shapes import Review
 from penstock.flow.tree import Waiting
-from penstock.flow.workspace import StepRecord
+from penstock.flow.workspace_tables import StepRecord
 
 
 class ReviewNode(Waiting):

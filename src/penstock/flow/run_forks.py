@@ -11,7 +11,10 @@ from penstock.flow.accounts import listed_names
 from penstock.flow.recorder import put_file
 from penstock.flow.session import NEW_RUN
 from penstock.flow.step_journal import INSERT_STEP
-from penstock.flow.workspace import RunRow, StepRecord, StoredOutput, WorkspaceReader
+from penstock.flow.workspace import Workspace
+from penstock.flow.workspace_files import StoredOutput
+from penstock.flow.workspace_reader import WorkspaceReader
+from penstock.flow.workspace_tables import RunRow, StepRecord
 
 if TYPE_CHECKING:
     from penstock.durable.sqlite.connection import Connection
@@ -36,7 +39,6 @@ class Fork:
     """
 
     def __init__(self, reader: WorkspaceReader, row: RunRow, at: str, outputs: Mapping[str, Any]) -> None:
-        self._workspace = reader.workspace
         self._row = row
         records = reader.records(row.number)
         if at not in records:
@@ -52,14 +54,14 @@ class Fork:
         self._shape = reader.shape(row.number)
         self._contents = {path: codec.packed(value, f"outputs[{path!r}]") for path, value in outputs.items()}
 
-    def make(self, new: str, *, power: bool) -> None:
+    def make(self, workspace: Workspace, new: str, *, power: bool) -> None:
         """Make the run `new`, pending; large outputs are files before the commit that names them."""
         from penstock.durable.sqlite.connection import transaction  # noqa: PLC0415 -- needs an extra
 
-        stored = {path: self._workspace.stored(new, path, content) for path, content in self._contents.items()}
-        connection = self._workspace.writer(power=power)
+        stored = {path: workspace.stored(new, path, content) for path, content in self._contents.items()}
+        connection = workspace.writer(power=power)
         try:
-            with self._workspace.making(new):
+            with workspace.making(new):
                 for path, each in stored.items():
                     if each.place is not None:
                         put_file(each.place, self._contents[path])

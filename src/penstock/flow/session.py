@@ -22,7 +22,10 @@ from penstock.flow.pipeline import Pipeline
 from penstock.flow.recorder import Noticed, Recorder, Statement, settled
 from penstock.flow.results import PipelineError, PipelineResult, RunInfo, StepResult
 from penstock.flow.usage import Usage
-from penstock.flow.workspace import RunRow, StepRecord, Workspace, WorkspaceReader, workspace_errors
+from penstock.flow.workspace import Workspace
+from penstock.flow.workspace_errors import workspace_errors
+from penstock.flow.workspace_reader import WorkspaceReader
+from penstock.flow.workspace_tables import RunRow, StepRecord
 from penstock.tasks.tokens import CancelToken, in_loop
 
 _BEGUN: Final = (

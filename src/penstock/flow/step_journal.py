@@ -12,7 +12,8 @@ from penstock.flow.leaf import Leaf
 from penstock.flow.pipeline import Pipeline
 from penstock.flow.recorder import Recorder, Statement
 from penstock.flow.steps import Step
-from penstock.flow.workspace import StepRecord, WorkspaceReader
+from penstock.flow.workspace_reader import WorkspaceReader
+from penstock.flow.workspace_tables import StepRecord
 
 INSERT_STEP: Final = (
     "INSERT INTO flow_steps(run, path, parent, position, name, kind, gives, status, attempts, interrupted, requests, "

@@ -9,7 +9,7 @@ from penstock.flow.results import OutputRefused, PipelineError
 from penstock.flow.shapes import Map, Parallel, gives_of, listed
 from penstock.flow.step_journal import OutputOf, Packed
 from penstock.flow.tree import Node, StepTree, new_records
-from penstock.flow.workspace import StepRecord
+from penstock.flow.workspace_tables import StepRecord
 
 
 class Together(Node):

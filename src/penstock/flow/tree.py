@@ -25,7 +25,7 @@ from penstock.flow.results import ErrorCode, PipelineError
 from penstock.flow.shapes import gives_of
 from penstock.flow.step_journal import OutputOf, StepJournal, Whence
 from penstock.flow.steps import Step
-from penstock.flow.workspace import StepRecord
+from penstock.flow.workspace_tables import StepRecord
 
 
 class StepTree:
