@@ -11,6 +11,7 @@ from penstock import stream
 from penstock.core.fan_out import FanOut
 from penstock.core.meter import Meter
 from penstock.core.order import AsFinished, InOrder
+from penstock.core.permits import Permits
 from penstock.core.pump import Pump
 from penstock.core.scope import Scope
 from penstock.core.window import Window
@@ -48,7 +49,8 @@ PLACES = [
     *((Window, name) for name in ("_room", "_hand_over", "_has_next", "_note_peaks", "_note_results")),
     *((InOrder, name) for name in ("has_next", "discard_behind")),
     *((AsFinished, name) for name in ("has_next", "discard_behind")),
-    *((FanOut, name) for name in ("_hand_over", "_made", "_produced", "_permit", "_grant")),
+    *((FanOut, name) for name in ("_hand_over", "_made", "_produced", "_grant")),
+    *((Permits, name) for name in ("give", "due", "forget")),
     *((Scope, name) for name in ("schedule", "begin_turn")),
     *((Meter, name) for name in ("wait_for", "note_peaks", "note_buffered")),
 ]

@@ -141,7 +141,7 @@ async def test_trap_32_the_last_item_is_lost_when_timer_and_end_race(end):
 @pytest.mark.parametrize("asynchronous", [True, False])
 async def test_trap_32_an_always_ready_source_starves_the_timer(clock, asynchronous, monkeypatch):
     """Trap 32 (ZIO): a source that never lets the loop rest does not keep the timer of a batch from firing."""
-    for module in ("scope", "pump", "window", "source", "fan_out"):
+    for module in ("scope", "pump", "window", "source", "fan_out", "output_making"):
         monkeypatch.setattr(f"penstock.core.{module}.now", lambda: clock.now)
 
     def ready():

@@ -152,7 +152,7 @@ async def test_trap_04_buffer_caps_concurrency(ordered, buffer):
 @pytest.fixture
 def endless_turns(monkeypatch):
     """Let the run keep the loop as long as it likes, so that what it does is not a matter of real time."""
-    for module in ("scope", "pump", "window", "source", "fan_out"):
+    for module in ("scope", "pump", "window", "source", "fan_out", "output_making"):
         monkeypatch.setattr(f"penstock.core.{module}.now", lambda: 0.0)
 
 

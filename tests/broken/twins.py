@@ -32,6 +32,7 @@ from penstock.core.fan_out import FanOut
 from penstock.core.meter import Meter, Wait
 from penstock.core.order import InOrder
 from penstock.core.outcome import Failed
+from penstock.core.permits import Permits
 from penstock.core.plan import DROPPED, Tolerance
 from penstock.core.pump import Pump
 from penstock.core.retry import Retry, RetryBudget
@@ -409,7 +410,7 @@ def leaves_at_the_second_cancel():
 
 @twin("lets every input of a flat_map run ahead", "guarantees/test_p1_bound.py")
 def flat_map_runs_ahead():
-    put(FanOut, "_may_make", lambda self, outputs: True)
+    put(Permits, "may_make", lambda self, outputs: True)
 
 
 @twin("hands on outputs of a list together and counts none of them", "test_batch.py")
@@ -542,7 +543,7 @@ def forgets_who_sees_the_order():
 
 @twin("gives outputs of a flat_map as long as one input has some: the others starve", "test_flat_map.py")
 def unfair_flat_map():
-    FanOut._must_pass = lambda self: False
+    FanOut._must_pass = lambda self, turns: False
 
 
 @twin("holds finished results until their group is over: a slow neighbour holds them up", "test_groups.py")

@@ -8,7 +8,7 @@ from heapq import heappop, heappush
 from typing import Any, Final, override
 
 from penstock.core.clock import now
-from penstock.core.fan_out import PASSES
+from penstock.core.fair_turns import PASSES
 from penstock.core.outcome import Failed
 from penstock.core.scope import Scope
 from penstock.core.stage import END, PENDING, Pulled, Stage
