@@ -12,7 +12,8 @@ from penstock import OptionError
 from penstock.durable.roots import RootId
 from penstock.durable.store_errors import StoreError
 from penstock.sinks.finding import fuse
-from penstock.sinks.vectors import SqliteVectors, vector_of
+from penstock.sinks.vector_rows import vector_of
+from penstock.sinks.vectors import SqliteVectors
 from penstock.sources.keyed import keyed
 
 pytestmark = pytest.mark.real_time

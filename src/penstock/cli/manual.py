@@ -33,7 +33,8 @@ names them. A file that PATH names is always taken.
 
 Engine: where files are read and chunked, and embedded if the embedder is hash. inline: one after the other, with the
 least processor time; but Ctrl-C waits for the file that is in hand. thread: a file that takes long holds up nothing.
-process: on all processors; it pays if files take long, as each process has to start.
+process: on all processors, each of which has to start. If none is named: with hash, a thread for the first half a
+megabyte of new files and processes for the rest; with another embedder, which is what takes long, thread.
 
 Embedder: the index remembers which one made it. With openai, 64 texts go to the server in one request. A request that
 the server refuses for now is tried again, after the wait that it asks for. Put the key in OPENAI_API_KEY.

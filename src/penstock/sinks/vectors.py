@@ -1,19 +1,17 @@
 """Rows with vectors in an SQLite database, to be found by nearness, by words, or by both."""
 
 import os
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import batched, groupby
-from math import isfinite, sqrt
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, cast, override
+from typing import Any, override
 
 import numpy as np
 import sqlite_vec  # type: ignore[import-untyped] # pyright: ignore[reportMissingTypeStubs] -- has no types; only used here
 from apsw import SQLITE_LIMIT_LENGTH
-from numpy.typing import NDArray
 
 from penstock.core import validate
 from penstock.core.errors import OptionError
@@ -23,15 +21,13 @@ from penstock.durable.sqlite.connection import Connection, ConstraintError, TooL
 from penstock.durable.sqlite.schema import refuse_computed, refuse_other_tables
 from penstock.durable.store_errors import RefusedRowError, RowError, StoreError
 from penstock.sinks import finding
-from penstock.sinks.cells import Cell, cells, mapping, shown
+from penstock.sinks.cells import Cell
 from penstock.sinks.columns import Columns, declared
 from penstock.sinks.declaring import Declared
 from penstock.sinks.finding import Found
 from penstock.sinks.sqlite_store import ROOT, SqliteStore, database, is_whole, lost_from, lowered
+from penstock.sinks.vector_rows import VectorLike, VectorRow, is_to_be_scaled, unit, vector_of
 from penstock.sinks.words import TOKENIZER, asked, indexed
-
-type Vector = NDArray[np.float32]
-type VectorLike = NDArray[Any] | Sequence[float]
 
 type Indexed = tuple[tuple[str, ...], tuple[Cell, ...], bytes]
 """The names of the columns of a row, their values, and its vector."""
@@ -59,9 +55,6 @@ _FLOAT = 4
 """Bytes of a number of a vector."""
 _LONGEST = 64 << 20
 """Bytes of a value, at most: a search may hold as many times that as rows are asked for."""
-
-_SMALL, _LARGE = 1e-15, 1e15
-"""Vectors of other lengths are also kept as unit vectors: float32 does not hold the squares of their numbers."""
 
 _AT_ONCE = 1_000
 _LARGEST = 2_000
@@ -274,20 +267,10 @@ class VectorStore(SqliteStore):
     @override
     def accept(self, row: Any) -> Indexed:
         """Return the row as the index holds it; raise `RowError` if it cannot be stored."""
-        given = mapping(row)
-        if "vector" not in given:
-            raise RowError(f"it lacks the column 'vector', got the columns {', '.join(map(repr, given))}")
-        try:
-            vector = vector_of(given["vector"])
-        except OptionError as error:
-            raise RowError(str(error)) from None
-        self._check_dimensions(len(vector))
-        _check_text(given, "text")
-        if given.get("title") is not None:
-            _check_text(given, "title")
-        others = {name: value for name, value in given.items() if name != "vector"}
-        names, _ = self._columns.check(tuple(others))
-        return names, cells(others), vector.tobytes()
+        ready = row if isinstance(row, VectorRow) else VectorRow.of(row)
+        self._check_dimensions(len(ready.vector) // _FLOAT)
+        names, _ = self._columns.check(ready.names)
+        return names, ready.values, ready.vector
 
     def _check_dimensions(self, given: int) -> None:
         if self._dimensions not in {None, given}:
@@ -353,7 +336,7 @@ class VectorStore(SqliteStore):
             entries.append((names, (number, root.number, *values)))
             vectors.append((number, vector))
             numbers = np.frombuffer(vector, np.float32)
-            if not _SMALL < _length(numbers) < _LARGE:
+            if is_to_be_scaled(numbers):
                 scaled.append((number, unit(numbers).tobytes()))
             words.append((number, indexed(str(row.get("title") or "")), indexed(str(row["text"]))))
         for names, alike in groupby(entries, key=itemgetter(0)):
@@ -405,46 +388,3 @@ def look(path: str, connection: Connection) -> Made:
     refuse_other_tables(connection, _TABLES)
     refuse_computed(connection, "entries")
     return Made(*connection.one("SELECT embedder, dimensions FROM made", (), str | None, int | None))
-
-
-def vector_of(value: object) -> Vector:
-    """Return `value` as a vector; raise `OptionError` if it is none."""
-    array: NDArray[Any]
-    try:
-        array = np.asarray(value)
-    except ValueError:  # of lists of unlike length
-        array = np.empty((0, 0))
-    if array.ndim != 1 or not array.size or array.dtype.kind not in "fiu":
-        given = f"an array of {array.dtype} {array.shape}" if isinstance(value, np.ndarray) else shown(value)
-        raise OptionError(f"vector must be a sequence of numbers, got {given}")
-    vector = cast("Vector", array) if array.dtype == np.float32 else _as_float32(array)
-    if not isfinite(_length(vector)):
-        place = int(np.flatnonzero(~np.isfinite(vector))[0])
-        raise OptionError(f"vector must have finite numbers that a float32 can hold, got {array[place]} at {place}")
-    return vector
-
-
-def _as_float32(array: NDArray[Any]) -> Vector:
-    with np.errstate(over="ignore"):
-        return array.astype(np.float32)
-
-
-def unit(vector: Vector) -> Vector:
-    """Divide `vector` by its length, whatever its numbers are; zeros stay."""
-    scaled: Vector = (vector.astype(np.float64) / (_length(vector) or 1)).astype(np.float32)
-    return scaled
-
-
-def _length(vector: Vector) -> float:
-    wide = vector.astype(np.float64)  # which holds the squares of all that a float32 holds
-    return sqrt(wide.dot(wide))
-
-
-def _check_text(row: Mapping[str, Any], name: str) -> None:
-    text: object = row.get(name)
-    if not isinstance(text, str):
-        raise RowError(f"{name} must be a str, got {shown(text) if name in row else 'none'}")
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise RowError(f"{name} must be text that UTF-8 can hold, got {text[error.start]!r} at {error.start}") from None

@@ -26,7 +26,7 @@ def embed(
         str | None,
         Option(
             metavar="inline|thread|process|ray|dask",
-            help="Where they are read: one by one, in threads, in processes, or on a cluster. [default: thread]",
+            help="Where they are read: one by one, in threads, processes, or on a cluster. [default: by the embedder]",
         ),
     ] = None,
     on_error: Annotated[

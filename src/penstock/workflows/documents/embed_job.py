@@ -2,9 +2,12 @@
 
 import asyncio
 import os
-from collections.abc import Iterable
+import sys
+from collections.abc import AsyncGenerator, Callable, Iterable
+from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import TypedDict, Unpack
+from functools import partial
+from typing import TypedDict, Unpack, cast
 
 from penstock.core import validate
 from penstock.core.errors import OptionError
@@ -14,9 +17,10 @@ from penstock.durable.handle import DurableRun
 from penstock.durable.memo import Memo
 from penstock.durable.report import RunReport
 from penstock.engines.choosing import EngineOption, chosen
-from penstock.engines.engine import Engine
+from penstock.engines.process.processes_engine import processors
 from penstock.flow.streaming_pipeline import StreamingPipeline
 from penstock.sinks.sqlite_store import database
+from penstock.sinks.vector_rows import VectorRow
 from penstock.sinks.vectors import SqliteVectors
 from penstock.sources.paths import path_of
 from penstock.sources.selection import selection, several
@@ -24,22 +28,19 @@ from penstock.sources.walking import FoundFile, roots
 from penstock.streams import Stream
 from penstock.workflows.documents import index
 from penstock.workflows.documents.chunking import SUFFIXES
-from penstock.workflows.documents.chunking.pieces import unchecked
 from penstock.workflows.documents.embed_report import LISTED, EmbedReport, Failure, Listed, peak_memory
 from penstock.workflows.documents.embedders import Embedder, EmbedError
 from penstock.workflows.documents.embedders.hashing import HashEmbedder
 from penstock.workflows.documents.embedding import Embedded, Embedding, IndexRow, OnFailure
+from penstock.workflows.documents.file_engine import FileEngine
 from penstock.workflows.documents.file_set import FileSet
-from penstock.workflows.documents.loading import Loaded, Loader
-from penstock.workflows.documents.reading import DocumentError
+from penstock.workflows.documents.loading import Loader, MadeRows, RowMaker
+from penstock.workflows.documents.reading import Document, DocumentError
 
 GLOB = tuple(f"*{suffix}" for suffix in SUFFIXES)
 MAX_FILE_SIZE = 2_000_000
 RUN = "embed"
 """The name of the run: one for an index, whatever paths are embedded into it."""
-
-ENGINE: EngineOption = "thread"
-"""A file that takes seconds holds up neither signals nor requests of an embedder; "process" takes a third more time."""
 
 GRACE = 3.0
 
@@ -54,7 +55,8 @@ class EmbedOptions(TypedDict, total=False):
         exclude: patterns of files and directories to leave out.
         concurrency: files that are read and chunked at once, an int >= 1; default 4.
         engine: where files are read, chunked and, by the `HashEmbedder`, embedded: "inline", "thread", "process" or an
-            engine of `penstock.engines`; default None, "thread". Another embedder runs in threads, or on the loop.
+            engine of `penstock.engines`. Default None: with the `HashEmbedder`, worker processes from half a megabyte
+            of new files on; with another one, which is what takes long and runs in threads or on the loop, "thread".
         on_error: "collect" (the default) goes on and reports a file that fails, "raise" ends the run with it.
         max_file_size: bytes, an int >= 1; default 2,000,000. A larger file fails.
         embedder: default `HashEmbedder()`.
@@ -112,8 +114,7 @@ class EmbedJob:
         )
         self._concurrency = validate.whole("concurrency", options.get("concurrency", 4), least=1)
         self._max_file_size = validate.whole("max_file_size", options.get("max_file_size", MAX_FILE_SIZE), least=1)
-        given = options.get("engine")
-        self._engine: EngineOption = ENGINE if given is None else given
+        self._engine: EngineOption | None = options.get("engine")
         chosen(self._engine, "plain", self._concurrency)
         self._on_error: OnFailure = validate.one_of(
             "on_error", options.get("on_error", "collect"), ("collect", "raise")
@@ -132,7 +133,7 @@ class EmbedJob:
             knows=self._knows if self._prune else None,
         )
         self._unreached = Listed[Failure]()
-        self._replaced = self._replaced_characters = 0
+        self._replaced = self._replaced_characters = self._made = 0
         self._durable: DurableRun | None = None
         self._patience: asyncio.Timeout | None = None
         self._giving_up: asyncio.TimerHandle | None = None
@@ -216,7 +217,7 @@ class EmbedJob:
             peak_memory=peak_memory(),
             interrupted=self._stopped,
             lost=done.lost if done else 0,
-            stages=_stages(done.stats, done) if done else (),
+            stages=_stages(done.stats, done, self._made if self._hash else None) if done else (),
         )
 
     def _failed(self) -> list[Failure]:
@@ -227,9 +228,9 @@ class EmbedJob:
 
     async def _index(self) -> None:
         """Enter the embedder, so that one that cannot be used fails before anything is written; then do the work."""
-        async with self._embedding.entered():
+        async with self._embedding.entered(), self._engine_chosen() as engine:
             index.refuse_other(self._target, self._embedder)
-            async with self._delivery() as self._durable:
+            async with self._delivery(engine) as self._durable:
                 if self._stopped:
                     self._durable.stop()
                 try:
@@ -249,12 +250,14 @@ class EmbedJob:
 
         Without `memo`, it can be used without this job.
         """
-        return StreamingPipeline(RUN, self._rows)
+        return StreamingPipeline(RUN, partial(self._rows, self._engine or "thread"))
 
-    def _delivery(self) -> DurableRun:
+    def _delivery(self, engine: EngineOption) -> DurableRun:
         """Describe the durable run: kept vectors go by the embedder, not by the code of these functions."""
         sink = SqliteVectors(self._target, embedder=self._embedder.name, dimensions=self._embedder.dimensions)
-        return self.pipeline.over(self._files.stream(self._embedding.code)).deliver(
+        files = self._files.stream(self._embedding.code)
+        rows = self._rows(engine, files) if self._hash is None else self._made_rows(engine, files, self._hash)
+        return rows.deliver(
             sink,
             run=RUN,
             on_missing="delete_all" if self._prune else "keep",
@@ -263,35 +266,53 @@ class EmbedJob:
             grace=GRACE,
         )
 
-    def _rows(self, files: Stream[FoundFile]) -> Stream[IndexRow]:
-        leaves = _leaves_process(self._engine)
-        embedder = self._embedder if type(self._embedder) is HashEmbedder else None
-        loader = Loader(
-            self._places,
-            self._selection,
-            self._max_file_size,
-            embedder if leaves and not self._embedding.keeps else None,
-            unchecked if leaves else self._check,
-        )
-        loaded = files.map(
-            loader.load,
-            name="read",
-            concurrency=self._concurrency,
-            engine=self._engine,
-            ordered=False,
-            on_error=self._on_error,
-        )
-        beside = None if embedder is None or leaves else self._engine
-        return self._embedding.of(loaded.flat_map(self._pieces, name="pieces"), self._on_error, beside)
+    @asynccontextmanager
+    async def _engine_chosen(self) -> AsyncGenerator[EngineOption]:
+        """Give the engine of the option, or the one that is best with the embedder, which is closed after that."""
+        if self._engine is not None or self._hash is None or processors() == 1 or not sys.executable:
+            yield self._engine or "thread"
+            return
+        engine = FileEngine(min(self._concurrency, processors()))
+        try:
+            yield engine
+        finally:
+            await engine.aclose(0)  # whatever runs there still is not waited for any more
 
-    def _pieces(self, loaded: Loaded) -> list[Embedded]:
-        document, vectors = loaded.document, loaded.vectors
-        if document.replaced:
-            self._replaced += 1
-            self._replaced_characters += document.replaced
-        if vectors is None:
-            return [Embedded(piece) for piece in document.pieces()]
-        return [Embedded(piece, vectors[piece.position], is_new=False) for piece in document.pieces()]
+    @property
+    def _hash(self) -> HashEmbedder | None:
+        """The embedder, if it goes to where files are read: it is quick, and any process has it."""
+        is_one = type(self._embedder) is HashEmbedder and not self._embedding.keeps
+        return cast("HashEmbedder", self._embedder) if is_one else None
+
+    def _rows(self, engine: EngineOption, files: Stream[FoundFile]) -> Stream[IndexRow]:
+        documents = self._read(engine, files, self._loader.load)
+        return self._embedding.of(documents.flat_map(self._pieces, name="pieces"), self._on_error)
+
+    def _made_rows(self, engine: EngineOption, files: Stream[FoundFile], embedder: HashEmbedder) -> Stream[VectorRow]:
+        made = self._read(engine, files, RowMaker(self._loader, embedder).make)
+        return made.flat_map(self._rows_of, name="chunks")
+
+    def _read[R](self, engine: EngineOption, files: Stream[FoundFile], load: Callable[[FoundFile], R]) -> Stream[R]:
+        return files.map(
+            load, name="read", concurrency=self._concurrency, engine=engine, ordered=False, on_error=self._on_error
+        )
+
+    @property
+    def _loader(self) -> Loader:
+        return Loader(self._places, self._selection, self._max_file_size, self._check)
+
+    def _pieces(self, document: Document) -> list[Embedded]:
+        self._note_replaced(document.replaced)
+        return [Embedded(piece) for piece in document.pieces()]
+
+    def _rows_of(self, made: MadeRows) -> list[VectorRow]:
+        self._note_replaced(made.replaced)
+        self._made += len(made.rows)
+        return made.rows
+
+    def _note_replaced(self, characters: int) -> None:
+        self._replaced += characters > 0
+        self._replaced_characters += characters
 
     def _knows(self, directory: str) -> bool:
         return index.has_files_below(self._target, directory)
@@ -303,10 +324,6 @@ class EmbedJob:
             raise DocumentError(path, reason) from error
 
 
-def _leaves_process(engine: EngineOption) -> bool:
-    return not engine.in_process if isinstance(engine, Engine) else engine == "process"
-
-
 def _failure(failed: Failed, key: str) -> Failure:
     """Describe the failure for a reader."""
     error = failed.error
@@ -315,15 +332,23 @@ def _failure(failed: Failed, key: str) -> Failure:
     return Failure(path_of(key), str(error) if isinstance(error, EmbedError) else f"{type(error).__name__}: {error}")
 
 
-def _stages(stats: Stats, done: RunReport) -> tuple[StageStats, ...]:
-    """Return the stages for a reader: files that are read, chunks that are embedded, files that are stored."""
+def _stages(stats: Stats, done: RunReport, made: int | None) -> tuple[StageStats, ...]:
+    """Return the stages for a reader: files that are read, chunks that are embedded, files that are stored.
+
+    `made` is how many chunks were embedded where files are read.
+    """
     if not stats.stages:
         return ()
-    read, embed, vectors = stats["read"], stats["embed"], stats["vectors"]
+    read = stats["read"]
     failed = max(0, done.dead - read.failed)
+    if made is not None:
+        embedded = StageStats("embed", made, made, 0, 0, 0, 0)
+    else:
+        embed, vectors = stats["embed"], stats["vectors"]
+        embedded = replace(embed, delivered=vectors.delivered, failed=embed.failed + vectors.failed)
     return (
         replace(read, delivered=read.delivered + read.dropped, dropped=0),  # an empty file was read, too
-        replace(embed, delivered=vectors.delivered, failed=embed.failed + vectors.failed),
+        embedded,
         StageStats(
             "store", max(read.delivered + read.dropped, done.delivered + failed), done.delivered, 0, failed, 0, 0
         ),

@@ -10,7 +10,6 @@ from penstock.core.plan import MISSING
 from penstock.durable.fingerprint import StageCode
 from penstock.durable.memo import Memo
 from penstock.durable.values import digest, pack
-from penstock.engines.choosing import EngineOption
 from penstock.engines.local import kind_of
 from penstock.streams import Stream
 from penstock.workflows.documents.embedders import Embedder, EmbedderUnavailableError, EmbedError, Vectors
@@ -79,8 +78,8 @@ class Embedding:
             return cast("AbstractAsyncContextManager[Any]", self._embedder)
         return nullcontext()
 
-    def of(self, pieces: Stream[Embedded], on_error: OnFailure, engine: EngineOption | None = None) -> Stream[IndexRow]:
-        """Return the rows of the pieces, as each is embedded: a plain embedder runs on the engine; None: in threads.
+    def of(self, pieces: Stream[Embedded], on_error: OnFailure) -> Stream[IndexRow]:
+        """Return the rows of the pieces, as each is embedded: by a plain embedder, in threads.
 
         A batch that fails is halved until the bad texts stand alone, with `embed_once` if the embedder has it. A batch
         that fails for the moment is halved only if the embedder does better with another text: else it is not the
@@ -94,7 +93,6 @@ class Embedding:
             self._size,
             name="embed",
             concurrency=places,
-            engine=engine,
             ordered=False,
             within=WITHIN,
             on_error=on_error,
@@ -195,13 +193,4 @@ def _row(embedded: Embedded) -> IndexRow:
     piece, vector = embedded.piece, embedded.vector
     if isinstance(vector, EmbedderUnavailableError):
         raise vector
-    chunk = piece.chunk
-    return {
-        "vector": vector,
-        "title": piece.title,
-        "text": chunk.text,
-        "heading": chunk.heading,
-        "first_line": chunk.first_line,
-        "last_line": chunk.last_line,
-        "position": piece.position,
-    }
+    return piece.row(vector)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from stat import S_ISREG
+from typing import Any
 
 from penstock.core.errors import PenstockError
 from penstock.core.text import escaped, one_line
@@ -62,6 +63,19 @@ class Piece:
     def embedded_text(self) -> str:
         """The text to embed: that of the chunk under its title."""
         return f"{self.title}\n{self.chunk.text}"
+
+    def row(self, vector: Any) -> dict[str, Any]:
+        """Return the row of the index, with its vector."""
+        chunk = self.chunk
+        return {
+            "vector": vector,
+            "title": self.title,
+            "text": chunk.text,
+            "heading": chunk.heading,
+            "first_line": chunk.first_line,
+            "last_line": chunk.last_line,
+            "position": self.position,
+        }
 
 
 def read(
