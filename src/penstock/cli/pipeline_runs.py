@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import click
 
 from penstock.cli.failing import BAD_USAGE, DONE, NOT_DONE, SOME_FAILED, complain, ended_by, guarded
+from penstock.cli.run_table import local_time, print_table
 from penstock.cli.step_display import StepDisplay
 from penstock.core.errors import OptionError, UnstoppedWorkWarning
 from penstock.core.text import a, one_line
@@ -264,7 +265,6 @@ def list_pipeline_runs(workspace: str, *, as_json: bool) -> int:
     """Print a line for each run of a workspace, and return the exit code."""
 
     def command() -> int:
-        from penstock.cli.runs import print_table  # noqa: PLC0415 -- one table for all runs
 
         found_runs = _engine(workspace).runs()
         if as_json:
@@ -274,7 +274,10 @@ def list_pipeline_runs(workspace: str, *, as_json: bool) -> int:
         else:
             print_table(
                 ("run", "pipeline", "status", "begun", "error"),
-                ((each.run_id, each.pipeline, each.status, _time(each.began), each.error or "") for each in found_runs),
+                (
+                    (each.run_id, each.pipeline, each.status, local_time(each.began), each.error or "")
+                    for each in found_runs
+                ),
             )
         return DONE
 
@@ -377,10 +380,6 @@ def _error(error: "PipelineError") -> dict[str, Any]:
 
 def _seconds(when: datetime | None) -> float | None:
     return None if when is None else when.timestamp()
-
-
-def _time(seconds: float) -> str:
-    return f"{datetime.fromtimestamp(seconds):%Y-%m-%d %H:%M:%S}"  # noqa: DTZ006 -- for people, who live in local time
 
 
 def _print_json(what: object) -> None:

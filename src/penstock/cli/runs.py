@@ -1,10 +1,8 @@
 """The bodies of `penstock runs`, `status` and `dead`."""
 
 import json
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
-from datetime import datetime
 from difflib import get_close_matches
 from shlex import quote
 from typing import TYPE_CHECKING, Any, Final
@@ -13,15 +11,13 @@ import click
 
 from penstock.cli.failing import BAD_USAGE, DONE, complain, guarded
 from penstock.cli.printing import counted
+from penstock.cli.run_table import local_time, print_table
 from penstock.core.text import escaped as shown
-from penstock.core.text import named, one_line
+from penstock.core.text import named
 
 if TYPE_CHECKING:
     from penstock.durable import DeadRoot, RunStatus
 
-
-_CELL: Final = 300
-"""Characters of a cell of a table, at most."""
 
 _NAMED: Final = 5
 """Keys that an error names in place of one that is not there."""
@@ -41,7 +37,10 @@ def list_runs(database: str, *, as_json: bool) -> int:
         else:
             print_table(
                 ("run", "state", "done", "dead", "rows", "begun", "source"),
-                ((run.name, run.state, run.done, run.dead, run.rows, _time(run.began), run.source) for run in found),
+                (
+                    (run.name, run.state, run.done, run.dead, run.rows, local_time(run.began), run.source)
+                    for run in found
+                ),
             )
         return DONE
 
@@ -152,9 +151,9 @@ def _status(run: "RunStatus", database: str) -> Iterator[str]:
     yield f"run {shown(run.name)}: {run.state}"
     yield f"  source  {shown(run.source)}"
     times = "once" if run.times == 1 else f"{run.times:,} times"
-    yield f"  begun   {_time(run.began)} by {shown(run.owner)}; {times} in all"
+    yield f"  begun   {local_time(run.began)} by {shown(run.owner)}; {times} in all"
     if run.ended is not None:
-        yield f"  ended   {_time(run.ended)}"
+        yield f"  ended   {local_time(run.ended)}"
     yield f"  done    {counted(run.done, 'root')}, {counted(run.rows, 'row')}"
     if run.dead:
         yield f"  dead    {run.dead:,}: penstock dead {shown(quote(database))} list --run {shown(quote(run.name))}"
@@ -169,7 +168,7 @@ def _rows(roots: Iterable["DeadRoot"]) -> Iterator[tuple[object, ...]]:
     for root in roots:
         for letter in root.letters:
             error = letter.error.split("\n", 1)[0]
-            yield root.run, str(root.key), letter.stage, letter.attempts, _time(letter.at), error
+            yield root.run, str(root.key), letter.stage, letter.attempts, local_time(letter.at), error
 
 
 def _details(roots: Iterable["DeadRoot"]) -> Iterator[str]:
@@ -178,7 +177,7 @@ def _details(roots: Iterable["DeadRoot"]) -> Iterator[str]:
         yield f"root {shown(str(root.key))} of run {shown(root.run)}{version}"
         for letter in root.letters:
             tries = "one attempt" if letter.attempts == 1 else f"{letter.attempts:,} attempts"
-            yield f"  stage {shown(letter.stage)}, {tries}, {_time(letter.at)}"
+            yield f"  stage {shown(letter.stage)}, {tries}, {local_time(letter.at)}"
             yield f"  item  {shown(letter.item)}"
             for line in letter.traceback.splitlines():
                 yield f"    {shown(line)}"
@@ -186,34 +185,3 @@ def _details(roots: Iterable["DeadRoot"]) -> Iterator[str]:
 
 def _print_json(document: Any) -> None:
     click.echo(json.dumps(document))
-
-
-def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Print a table on a terminal, and elsewhere lines of aligned columns. Numbers are aligned to the right."""
-    table = [headings, *rows]
-    lines = [[f"{cell:,}" if isinstance(cell, int) else one_line(str(cell), _CELL) for cell in row] for row in table]
-    numbers = {place for place, column in enumerate(zip(*table[1:], strict=True)) if isinstance(column[0], int)}
-    if sys.stdout.isatty():
-        from rich.console import Console  # noqa: PLC0415 -- only a terminal needs it
-        from rich.table import Table  # noqa: PLC0415 -- only a terminal needs it
-        from rich.text import Text  # noqa: PLC0415 -- only a terminal needs it
-
-        drawn = Table(box=None)
-        for place, heading in enumerate(headings):
-            drawn.add_column(heading, justify="right" if place in numbers else "left", overflow="fold")
-        for line in lines[1:]:
-            drawn.add_row(*map(Text, line))
-        Console().print(drawn)
-        return
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    for line in lines:
-        cells = zip(line, widths, strict=True)
-        aligned = (f"{cell:{'>' if place in numbers else '<'}{width}}" for place, (cell, width) in enumerate(cells))
-        click.echo("  ".join(aligned).rstrip())
-
-
-def _time(seconds: float) -> str:
-    try:
-        return f"{datetime.fromtimestamp(seconds):%Y-%m-%d %H:%M:%S}"  # noqa: DTZ006 -- for people, who live in local time
-    except (OverflowError, ValueError, OSError):  # a database may hold anything
-        return str(seconds)

@@ -31,6 +31,7 @@ from pathlib import PurePath
 from typing import Any, Final, cast
 from uuid import UUID
 
+from penstock.core.text import a
 from penstock.durable.values import kind_of, pack, type_name
 
 MOST: Final = 100_000
@@ -144,7 +145,7 @@ class Held:
     def _by_type(self, kind: type[Any], before: int) -> bytes:
         del self.opaque[before + 1 :]
         if len(self.opaque) == before:
-            self.opaque.append(f"{self._place()} is {_a(type_name(kind))}")
+            self.opaque.append(f"{self._place()} is {a(type_name(kind))}")
         return _hash(b"type", type_name(kind).encode())
 
     def _place(self) -> str:
@@ -447,10 +448,6 @@ def _hash(kind: bytes, *parts: bytes | int) -> bytes:
         content = part if isinstance(part, bytes) else str(part).encode()
         made.update(len(content).to_bytes(8, "little") + content)
     return made.digest()
-
-
-def _a(name: str) -> str:
-    return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
 
 
 def _short(key: object) -> str:

@@ -17,11 +17,11 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any, Final, Self, TypedDict, cast, override
-from urllib.parse import urlsplit
 
 from penstock.core import validate
 from penstock.core.adaptive import BUSY
 from penstock.core.errors import OptionError
+from penstock.core.http_address import http_address
 from penstock.core.retry import Seconds
 from penstock.core.scope import outlast
 from penstock.core.text import a, one_line
@@ -108,7 +108,7 @@ class Service(Model):
         self._key = key
         self._client = client
         base_url = options.get("base_url")
-        self._base_url = None if base_url is None else _checked_url(base_url)
+        self._base_url = None if base_url is None else http_address("base_url", base_url)
         self._stream = validate.flag("stream", options.get("stream", True))
         self._idle = None if client is not None else validate.seconds("idle", options.get("idle", IDLE))
         self._request = self._checked_request(options.get("request", {}))
@@ -473,18 +473,3 @@ def _keys_of(client: Any) -> list[str]:
 
 def _said(error: BaseException) -> str:
     return str(error) or type(error).__name__
-
-
-def _checked_url(base_url: object) -> str:
-    """Return `base_url`; a refused one is not shown where it may hold a password."""
-    rule = "base_url must be an http or https address without user, query and fragment"
-    address = validate.text("base_url", base_url)
-    try:
-        parts = urlsplit(address)
-        plain = parts.username is None and not parts.query and not parts.fragment and address.isprintable()
-        valid = plain and parts.scheme in {"http", "https"} and bool(parts.hostname) and (parts.port or True)
-    except ValueError:
-        valid = False
-    if valid:
-        return address
-    raise OptionError(rule if any(sign in address for sign in "@?#") else f"{rule}, got {one_line(address, 200)!r}")

@@ -7,14 +7,15 @@ from dataclasses import replace
 from itertools import batched
 from types import TracebackType
 from typing import Literal, Self, override
-from urllib.parse import urlsplit
 
 import httpx
 import numpy as np
 
 from penstock.core import validate
 from penstock.core.errors import AttemptTimeout, OptionError
+from penstock.core.http_address import http_address
 from penstock.core.retry import Retry, Seconds
+from penstock.core.text import one_line
 from penstock.functions import stream
 from penstock.workflows import http_body as body
 from penstock.workflows.documents.embedders import EmbedError, Vectors, wire
@@ -25,11 +26,6 @@ _CONNECT = 10.0
 """Seconds for making a connection, out of the seconds for the whole."""
 
 _PROBE = "penstock"
-
-_SHOWN = 200
-"""Characters of a refused address that are shown."""
-
-_LONGEST_URL = 2_000
 
 
 def transient(error: BaseException) -> bool:
@@ -86,7 +82,11 @@ class OpenAIEmbedder:
         secret = Unchecked(key)
         del key  # the frame of an error may be shown
         self._model = validate.text("model", model)
-        self._url = f"{_checked(base_url)}/embeddings"
+        self._url = f"{http_address('base_url', base_url).rstrip('/')}/embeddings"
+        try:
+            httpx.URL(self._url)
+        except httpx.InvalidURL as error:
+            raise OptionError(f"base_url must be the address of a host, got {one_line(base_url)!r}: {error}") from None
         self._key = secret.checked()
         self._asked = None if dimensions is None else validate.whole("dimensions", dimensions, least=1)
         self._batch = validate.whole("batch", batch, least=1)
@@ -276,21 +276,3 @@ async def _body(response: httpx.Response, limit: int) -> bytes | wire.Refusal:
 
 def _said(error: Exception) -> str:
     return str(error) or type(error).__name__
-
-
-def _checked(base_url: str) -> str:
-    """Return `base_url` without a slash at its end; a refused address that may hold a password is not shown."""
-    rule = "base_url must be an http or https address without user, query and fragment"
-    address = validate.text("base_url", base_url)
-    try:
-        parts, host = urlsplit(address), httpx.URL(f"{address.rstrip('/')}/embeddings").host
-        plain = parts.username is None and not parts.query and not parts.fragment and address.isprintable()
-        short = len(address) <= _LONGEST_URL  # it stands in every message
-        valid = short and plain and parts.scheme in {"http", "https"} and host and (parts.port or True)
-    except (httpx.InvalidURL, ValueError):
-        parts, valid = None, False
-    if valid:
-        return address.rstrip("/")
-    if any(sign in address for sign in "@?#"):
-        raise OptionError(f"{rule}, got one with them{'' if parts is None else f' for {parts.hostname}'}")
-    raise OptionError(f"{rule}, got {address[:_SHOWN]!r}{' ...' if len(address) > _SHOWN else ''}")
