@@ -15,6 +15,9 @@ from penstock.sinks.cells import Cell, cells, mapping, shown
 type Vector = NDArray[np.float32]
 type VectorLike = NDArray[Any] | Sequence[float]
 
+type Indexed = tuple[tuple[str, ...], tuple[Cell, ...], bytes, bytes | None]
+"""The names of the columns of a row, their values, its vector, and that as a unit vector if it is kept so, too."""
+
 _SMALL, _LARGE = 1e-15, 1e15
 """Vectors of other lengths are also kept as unit vectors: float32 does not hold the squares of their numbers."""
 
@@ -23,21 +26,18 @@ class VectorRow(WeighedRow):
     """A row that is ready for an index: it may be made in another process.
 
     Attributes:
-        names, values: of its columns, without the vector.
-        vector: its numbers, float32 one after the other.
+        indexed: it as an index keeps it.
     """
 
-    __slots__ = ("names", "values", "vector")
+    __slots__ = ("indexed",)
 
-    def __init__(self, names: tuple[str, ...], values: tuple[Cell, ...], vector: bytes, weight: int) -> None:
-        self.names: tuple[str, ...] = names
-        self.values: tuple[Cell, ...] = values
-        self.vector: bytes = vector
+    def __init__(self, indexed: Indexed, weight: int) -> None:
+        self.indexed: Indexed = indexed
         self.weight: int = weight
 
     @override
     def __reduce__(self) -> tuple[object, ...]:
-        return VectorRow, (self.names, self.values, self.vector, self.weight)
+        return VectorRow, (self.indexed, self.weight)
 
     @classmethod
     def of(cls, row: object) -> Self:
@@ -46,7 +46,7 @@ class VectorRow(WeighedRow):
         if "vector" not in given:
             raise RowError(f"it lacks the column 'vector', got the columns {', '.join(map(repr, given))}")
         try:
-            vector = vector_of(given["vector"]).tobytes()
+            vector, length = _measured(given["vector"])
         except OptionError as error:
             raise RowError(str(error)) from None
         _check_text(given, "text")
@@ -55,12 +55,18 @@ class VectorRow(WeighedRow):
         columns = dict(given)
         del columns["vector"]
         names, values = tuple(columns), cells(columns)
-        columns["vector"] = vector
-        return cls(names, values, vector, weight(columns))
+        columns["vector"] = numbers = vector.tobytes()
+        scaled = None if _SMALL < length < _LARGE else unit(vector).tobytes()
+        return cls((names, values, numbers, scaled), weight(columns))
 
 
 def vector_of(value: object) -> Vector:
     """Return `value` as a vector; raise `OptionError` if it is none."""
+    return _measured(value)[0]
+
+
+def _measured(value: object) -> tuple[Vector, float]:
+    """Return `value` as a vector, and its length."""
     array: NDArray[Any]
     try:
         array = np.asarray(value)
@@ -70,10 +76,11 @@ def vector_of(value: object) -> Vector:
         given = f"an array of {array.dtype} {array.shape}" if isinstance(value, np.ndarray) else shown(value)
         raise OptionError(f"vector must be a sequence of numbers, got {given}")
     vector = cast("Vector", array) if array.dtype == np.float32 else _as_float32(array)
-    if not isfinite(_length(vector)):
+    length = _length(vector)
+    if not isfinite(length):
         place = int(np.flatnonzero(~np.isfinite(vector))[0])
         raise OptionError(f"vector must have finite numbers that a float32 can hold, got {array[place]} at {place}")
-    return vector
+    return vector, length
 
 
 def _as_float32(array: NDArray[Any]) -> Vector:
@@ -85,11 +92,6 @@ def unit(vector: Vector) -> Vector:
     """Divide `vector` by its length, whatever its numbers are; zeros stay."""
     scaled: Vector = (vector.astype(np.float64) / (_length(vector) or 1)).astype(np.float32)
     return scaled
-
-
-def is_to_be_scaled(vector: Vector) -> bool:
-    """Whether an index also keeps it as a unit vector."""
-    return not _SMALL < _length(vector) < _LARGE
 
 
 def _length(vector: Vector) -> float:

@@ -21,16 +21,13 @@ from penstock.durable.sqlite.connection import Connection, ConstraintError, TooL
 from penstock.durable.sqlite.schema import refuse_computed, refuse_other_tables
 from penstock.durable.store_errors import RefusedRowError, RowError, StoreError
 from penstock.sinks import finding
-from penstock.sinks.cells import Cell
 from penstock.sinks.columns import Columns, declared
 from penstock.sinks.declaring import Declared
 from penstock.sinks.finding import Found
 from penstock.sinks.sqlite_store import ROOT, SqliteStore, database, is_whole, lost_from, lowered
-from penstock.sinks.vector_rows import VectorLike, VectorRow, is_to_be_scaled, unit, vector_of
+from penstock.sinks.vector_rows import Indexed, VectorLike, VectorRow, unit, vector_of
 from penstock.sinks.words import TOKENIZER, asked, indexed
 
-type Indexed = tuple[tuple[str, ...], tuple[Cell, ...], bytes]
-"""The names of the columns of a row, their values, and its vector."""
 _EXTENSION: str = sqlite_vec.loadable_path()
 
 APPLICATION = 0x70_65_6E_73  # "pens", in the header of the file
@@ -267,10 +264,10 @@ class VectorStore(SqliteStore):
     @override
     def accept(self, row: Any) -> Indexed:
         """Return the row as the index holds it; raise `RowError` if it cannot be stored."""
-        ready = row if isinstance(row, VectorRow) else VectorRow.of(row)
-        self._check_dimensions(len(ready.vector) // _FLOAT)
-        names, _ = self._columns.check(ready.names)
-        return names, ready.values, ready.vector
+        given, values, vector, scaled = (row if isinstance(row, VectorRow) else VectorRow.of(row)).indexed
+        self._check_dimensions(len(vector) // _FLOAT)
+        names, _ = self._columns.check(given)
+        return names, values, vector, scaled
 
     def _check_dimensions(self, given: int) -> None:
         if self._dimensions not in {None, given}:
@@ -330,14 +327,13 @@ class VectorStore(SqliteStore):
         vectors: list[tuple[int, bytes]] = []
         scaled: list[tuple[int, bytes]] = []
         words: list[tuple[int, str, str]] = []
-        for number, (names, values, vector) in enumerate(rows, least):
+        for number, (names, values, vector, unit_vector) in enumerate(rows, least):
             self._take_dimensions(root, number - least, len(vector) // _FLOAT)
             row = dict(zip(names, values, strict=True))
             entries.append((names, (number, root.number, *values)))
             vectors.append((number, vector))
-            numbers = np.frombuffer(vector, np.float32)
-            if is_to_be_scaled(numbers):
-                scaled.append((number, unit(numbers).tobytes()))
+            if unit_vector is not None:
+                scaled.append((number, unit_vector))
             words.append((number, indexed(str(row.get("title") or "")), indexed(str(row["text"]))))
         for names, alike in groupby(entries, key=itemgetter(0)):
             self.connection.executemany(self._columns.insert(names), (values for _, values in alike))

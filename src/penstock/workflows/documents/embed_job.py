@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
-from typing import TypedDict, Unpack, cast
+from typing import TYPE_CHECKING, TypedDict, Unpack, cast
 
 from penstock.core import validate
 from penstock.core.errors import OptionError
@@ -18,7 +18,6 @@ from penstock.durable.memo import Memo
 from penstock.durable.report import RunReport
 from penstock.engines.choosing import EngineOption, chosen
 from penstock.engines.process.processes_engine import processors
-from penstock.flow.streaming_pipeline import StreamingPipeline
 from penstock.sinks.sqlite_store import database
 from penstock.sinks.vector_rows import VectorRow
 from penstock.sinks.vectors import SqliteVectors
@@ -36,6 +35,9 @@ from penstock.workflows.documents.file_engine import FileEngine
 from penstock.workflows.documents.file_set import FileSet
 from penstock.workflows.documents.loading import Loader, MadeRows, RowMaker
 from penstock.workflows.documents.reading import Document, DocumentError
+
+if TYPE_CHECKING:
+    from penstock.flow.streaming_pipeline import StreamingPipeline
 
 GLOB = tuple(f"*{suffix}" for suffix in SUFFIXES)
 MAX_FILE_SIZE = 2_000_000
@@ -245,11 +247,13 @@ class EmbedJob:
         return self._durable.memo
 
     @property
-    def pipeline(self) -> StreamingPipeline[FoundFile, IndexRow]:
+    def pipeline(self) -> "StreamingPipeline[FoundFile, IndexRow]":
         """What becomes of a file: rows of the index. As a step, `pipeline.as_step()` does it for a batch of files.
 
         Without `memo`, it can be used without this job.
         """
+        from penstock.flow.streaming_pipeline import StreamingPipeline  # noqa: PLC0415 -- the job itself needs none
+
         return StreamingPipeline(RUN, partial(self._rows, self._engine or "thread"))
 
     def _delivery(self, engine: EngineOption) -> DurableRun:

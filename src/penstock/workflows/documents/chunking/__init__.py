@@ -4,12 +4,13 @@ from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import PurePath
 
-from penstock.workflows.documents.chunking import html_text, plain, python, rst
+from penstock.workflows.documents.chunking import plain, python, rst
 from penstock.workflows.documents.chunking.headings import MARK
 from penstock.workflows.documents.chunking.pieces import Checkpoint, Chunk, Section, Text, cut, packed, unchecked
 
-if find_spec("markdown_it") is None:  # it is loaded late, and its absence is to be told before the first file is read
-    raise ModuleNotFoundError("No module named 'markdown_it'", name="markdown_it")
+for _library in ("markdown_it", "lxml"):  # loaded late, and their absence is to be told before the first file is read
+    if find_spec(_library) is None:
+        raise ModuleNotFoundError(f"No module named {_library!r}", name=_library)
 
 SUFFIXES = (".md", ".txt", ".rst", ".py", ".html")
 
@@ -37,6 +38,8 @@ def split(name: str, content: str, check: Checkpoint = unchecked) -> list[Chunk]
 
 def _read(suffix: str, content: str, check: Checkpoint) -> tuple[Text, Iterable[Section]]:
     if suffix == ".html":
+        from penstock.workflows.documents.chunking import html_text  # noqa: PLC0415 -- as above
+
         return html_text.read(content, check)
     text = Text(content)
     return text, _BY_SUFFIX.get(suffix, plain.sections)(text, check)
