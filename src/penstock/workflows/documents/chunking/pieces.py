@@ -5,6 +5,8 @@ from array import array
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, repeat
+from operator import add
 
 SIZE = 1_000
 OVERLAP = 150
@@ -52,7 +54,7 @@ class Text:
         """Take the content; `numbers` gives the number of each line in the source, if that is not its position."""
         self.content = content
         self.starts: array[int] = array("L", [0])
-        self.starts.extend(match.end() for match in re.finditer("\n", content))
+        self.starts.extend(accumulate(map(add, map(len, self.lines[:-1]), repeat(1))))
         self._numbers = numbers or range(1, len(self.starts) + 1)
 
     @property
