@@ -1,7 +1,8 @@
 """A prompt over 10,000 rows against a service with limits and faults: penstock beside what people use for it.
 
 The service is `limited_service.py`, in a process of its own; each peer is in one, too. Each does all rows once; then
-again from the beginning, is killed with SIGKILL when 40 % of the rows are answered, and is started once more.
+again from the beginning, is killed with SIGKILL when 40 % of the rows are answered, and is started once more. What is
+found of a peer is printed as soon as it is done; `--peers` does some of them.
 """
 
 import argparse
@@ -48,7 +49,11 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--rows", type=int, default=10_000, help="rows to ask about (10,000)")
     parser.add_argument("--peers", default=",".join(PEERS), help="their names, with commas between them")
     parser.add_argument("--no-kills", action="store_true", help="only the runs to the end")
-    return parser.parse_args(given)
+    chosen = parser.parse_args(given)
+    chosen.peers = chosen.peers.split(",")
+    if unknown := set(chosen.peers) - PEERS.keys():
+        parser.error(f"--peers: there is no {', '.join(sorted(unknown))}, there are {', '.join(PEERS)}")
+    return chosen
 
 
 # The service
@@ -164,16 +169,19 @@ def report(chosen: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as place, Service() as service:
         rows = Path(place, "rows.jsonl")
         rows.write_text("".join(f"{json.dumps({'id': row, 'prompt': prompt_of(row)})}\n" for row in range(chosen.rows)))
-        for peer in chosen.peers.split(","):
-            outcomes[peer] = measured(peer, service, rows, chosen.rows, kills=not chosen.no_kills)
-            print(f"# {peer}: {outcomes[peer]}", file=sys.stderr, flush=True)
-    lines = [("", *HEADS)]
-    for peer, found in outcomes.items():
-        again = "" if found.paid_again is None else f"{found.paid_again:,}"
-        by_kill = "" if found.lost_by_kill is None else f"{found.lost_by_kill:,}"
-        figures = (f"{found.wasted:,}", f"{found.lost:,}", f"{found.doubled:,}", again, by_kill, f"{found.mib:.0f}")
-        lines.append((peer, f"{found.seconds:.1f}", f"{found.cpu:.1f}", *figures, f"{found.miscounted:,}"))
-    print(f"\n{aligned(lines)}")
+        for peer in chosen.peers:
+            outcomes[peer] = found = measured(peer, service, rows, chosen.rows, kills=not chosen.no_kills)
+            told = ", ".join(f"{head} {figure}" for head, figure in zip(HEADS, figures(found), strict=True) if figure)
+            print(f"# {peer}: {told}; statuses {found.statuses}", flush=True)  # a run that is cut has told so much
+    print(f"\n{aligned([('', *HEADS), *((peer, *figures(found)) for peer, found in outcomes.items())])}")
+
+
+def figures(found: Outcome) -> tuple[str, ...]:
+    """In the order of `HEADS`."""
+    again = "" if found.paid_again is None else f"{found.paid_again:,}"
+    by_kill = "" if found.lost_by_kill is None else f"{found.lost_by_kill:,}"
+    counted = (f"{found.wasted:,}", f"{found.lost:,}", f"{found.doubled:,}", again, by_kill, f"{found.mib:.0f}")
+    return (f"{found.seconds:.1f}", f"{found.cpu:.1f}", *counted, f"{found.miscounted:,}")
 
 
 if __name__ == "__main__":

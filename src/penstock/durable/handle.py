@@ -16,7 +16,7 @@ from penstock.durable.note import RunNote
 from penstock.durable.opening import Opening, open_run
 from penstock.durable.report import GO_ON, RunReport
 from penstock.durable.sink import place_of
-from penstock.durable.suspects import try_suspects
+from penstock.durable.tried import Tried
 
 
 class DurableRun:
@@ -56,7 +56,7 @@ class DurableRun:
             raise RuntimeError("this run was opened already: a second `async with` needs a deliver() of its own")
         self._entered = True
         began = perf_counter()
-        opening, found = await try_suspects(self._job, await open_run(self._job))
+        opening, found = await self._open()
         try:
             delivery = Deliverer(self._job, opening, found, began=began)
             LOG.info("%s", delivery)
@@ -74,6 +74,20 @@ class DurableRun:
         elif self._stopped:
             delivery.items.stop()
         return self
+
+    async def _open(self) -> tuple[Opening, Tried]:
+        opening = await open_run(self._job)
+        if self._job.finds_killers:
+            from penstock.durable.suspects import try_suspects  # noqa: PLC0415 -- brings the process engine
+
+            return await try_suspects(self._job, opening)
+        try:
+            with opening.store.transaction():
+                opening.store.journal.deaths.forget(opening.run.id)
+        except BaseException:
+            opening.store.close()
+            raise
+        return opening, Tried()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None

@@ -79,7 +79,7 @@ async def try_suspects(job: Job, opening: Opening) -> tuple[Opening, Tried]:
     opened, store, found = opening.run, opening.store, Tried()
     try:
         with store.transaction():
-            suspects = deaths.suspects(store.journal.deaths, opened.id) if job.finds_killers else ()
+            suspects = deaths.suspects(store.journal.deaths, opened.id)
         if suspects and (work := _packed(job, opened)) is not None:
             LOG.warning("%s", announced(opened.name, suspects))
             store.close()  # the worker writes
@@ -89,10 +89,7 @@ async def try_suspects(job: Job, opening: Opening) -> tuple[Opening, Tried]:
         with store.transaction():
             for suspect in () if found.interrupted else suspects:
                 store.journal.deaths.acquit(opened.id, suspect.key)
-            if job.finds_killers:
-                opened = replace(opened, notes=store.journal.deaths.enter(opened.id, opened.times))
-            else:
-                store.journal.deaths.forget(opened.id)
+            opened = replace(opened, notes=store.journal.deaths.enter(opened.id, opened.times))
     except BaseException:
         store.close()
         raise

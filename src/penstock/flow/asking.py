@@ -1,18 +1,24 @@
 """Asks a model and reads its answer: what does not fit is asked again, with the error, a bounded number of times."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, cast
 
 from penstock.core import validate
+from penstock.core.errors import OptionError
 from penstock.core.traces import block
-from penstock.flow.answer_forms import AnswerError, AnswerForm
+from penstock.flow.added import CannotBegin
+from penstock.flow.answer_forms import AnswerError, AnswerForm, form_of
 from penstock.flow.models import Model, ModelError, Reply
 from penstock.flow.services import Service
 
 ASKS: Final = 3
 """How often a prompt is asked in all, until an answer fits."""
+
+MAX_TOKENS: Final = 4096
+"""Tokens of an answer, at most, by default."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +130,43 @@ class Asking:
                 raise
             traced.note(_usage(reply))
         return reply
+
+
+def asking_of(parse: Callable[[str], Any] | None, schema: object, options: Mapping[str, Any]) -> Asking:
+    """Check the options that say how a model is asked.
+
+    Raises:
+        OptionError: one breaks its rule.
+    """
+    if parse is not None:
+        validate.plain_function("parse", parse)
+        if schema is not None:
+            raise OptionError("parse must not be given with schema: what fits the schema is the output")
+    model = options.get("model")
+    if not callable(getattr(model, "ask", None)) or isinstance(model, type):
+        raise OptionError(f"model must be a Model, something with an async ask(), got {model!r}")
+    system = options.get("system")
+    if system is not None:
+        validate.instance("system", system, str, "a str or None")
+    most = validate.whole("max_tokens", options.get("max_tokens", MAX_TOKENS), least=1)
+    asks = validate.whole("asks", options.get("asks", ASKS), least=1)
+    return Asking(cast("Model", model), system, most, parse, form_of(schema), asks)
+
+
+async def prepare(model: Model) -> None:
+    """Import the package of a model, if it has one and that is there."""
+    if isinstance(model, Service):
+        with suppress(ModuleNotFoundError):
+            await model.load()
+
+
+def check(model: Model) -> None:
+    """Raise `CannotBegin` if something is missing that requests need."""
+    if isinstance(model, Service):
+        try:
+            model.check()
+        except ModuleNotFoundError as error:
+            raise CannotBegin(str(error)) from None
 
 
 def _usage(reply: Reply | None) -> dict[str, int | list[str]]:

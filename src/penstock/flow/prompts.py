@@ -8,11 +8,9 @@ from functools import partial
 from typing import Any, ClassVar, Final, Required, Unpack, cast, overload, override
 
 from penstock.core import validate
-from penstock.core.errors import OptionError
 from penstock.core.retry import Retry
-from penstock.flow.added import CannotBegin
-from penstock.flow.answer_forms import Schema, form_of
-from penstock.flow.asking import ASKS, Asking, ModelRequest
+from penstock.flow.answer_forms import Schema
+from penstock.flow.asking import Asking, ModelRequest, asking_of, check, prepare
 from penstock.flow.context import StepContext
 from penstock.flow.function import annotations_of
 from penstock.flow.leaf import Leaf, StepOptions, leaf_options
@@ -25,8 +23,6 @@ from penstock.ops.adding import I_contra, O_co
 
 RETRY: Final = Retry(on=transient, attempts=5, initial=0.5)
 """Five tries of what is transient."""
-
-MAX_TOKENS: Final = 4096
 
 
 class PromptOptions(StepOptions, total=False):
@@ -190,43 +186,6 @@ class Prompt(Leaf[I_contra, O_co]):
         if parse is None or isinstance(parse, type):
             return declared | {"return": parse or str}
         return declared | {name: kind for name, kind in annotations_of(parse).items() if name == "return"}
-
-
-def asking_of(parse: Callable[[str], Any] | None, schema: object, options: Mapping[str, Any]) -> Asking:
-    """Check the options that say how a model is asked.
-
-    Raises:
-        OptionError: one breaks its rule.
-    """
-    if parse is not None:
-        validate.plain_function("parse", parse)
-        if schema is not None:
-            raise OptionError("parse must not be given with schema: what fits the schema is the output")
-    model = options.get("model")
-    if not callable(getattr(model, "ask", None)) or isinstance(model, type):
-        raise OptionError(f"model must be a Model, something with an async ask(), got {model!r}")
-    system = options.get("system")
-    if system is not None:
-        validate.instance("system", system, str, "a str or None")
-    most = validate.whole("max_tokens", options.get("max_tokens", MAX_TOKENS), least=1)
-    asks = validate.whole("asks", options.get("asks", ASKS), least=1)
-    return Asking(cast("Model", model), system, most, parse, form_of(schema), asks)
-
-
-async def prepare(model: Model) -> None:
-    """Import the package of a model, if it has one and that is there."""
-    if isinstance(model, Service):
-        with suppress(ModuleNotFoundError):
-            await model.load()
-
-
-def check(model: Model) -> None:
-    """Raise `CannotBegin` if something is missing that requests need."""
-    if isinstance(model, Service):
-        try:
-            model.check()
-        except ModuleNotFoundError as error:
-            raise CannotBegin(str(error)) from None
 
 
 class _OfStep:

@@ -18,9 +18,8 @@ from penstock.durable.handle import DurableRun
 from penstock.durable.report import RunReport
 from penstock.durable.status import runs
 from penstock.flow.answer_forms import AnswerError, Schema
-from penstock.flow.asking import ASKS, Asking, ModelRequest
+from penstock.flow.asking import ASKS, MAX_TOKENS, Asking, ModelRequest, asking_of, check, prepare
 from penstock.flow.models import Model, ModelError
-from penstock.flow.prompts import MAX_TOKENS, asking_of, check, prepare
 from penstock.flow.service_limits import ServiceLimits
 from penstock.flow.services import Service
 from penstock.functions import stream

@@ -5,8 +5,6 @@ from pathlib import Path
 from penstock.core.errors import OptionError
 from penstock.durable.journals import SCHEMES
 from penstock.durable.sink import Sink
-from penstock.sinks.json_lines import JsonLines
-from penstock.sinks.table import SqliteTable
 from penstock.workflows.rows.row_sources import DATABASES, LINES
 
 
@@ -20,13 +18,17 @@ def open_out(to: str, *, table: str | None = None) -> Sink:
         ModuleNotFoundError: a library is missing; the message says which extra installs it.
     """
     if to.startswith(SCHEMES):
-        from penstock.sinks import PostgresTable  # noqa: PLC0415 -- its library is an extra
+        from penstock.sinks import PostgresTable  # noqa: PLC0415 -- its library is an extra, and a run has one sink
 
         return PostgresTable(to, table or "rows")
     suffix = Path(to).suffix.lower()
     if suffix in DATABASES:
+        from penstock.sinks import SqliteTable  # noqa: PLC0415 -- as above
+
         return SqliteTable(to, table or "rows")
     if suffix in LINES and table is None:
+        from penstock.sinks import JsonLines  # noqa: PLC0415 -- as above
+
         return JsonLines(to)
     if suffix in LINES:
         raise OptionError(f"table is for a database, got {table!r} for {to!r}")

@@ -10,22 +10,21 @@ from hashlib import blake2b
 from importlib import import_module
 from itertools import islice, product
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from penstock.core.errors import OptionError, SourceError
 from penstock.core.plan import OnError
 from penstock.durable.journals import SCHEMES
 from penstock.durable.ledger import Identity
 from penstock.exports import naming_extras
-from penstock.sources.csv_file import csv
-from penstock.sources.files import File, files
-from penstock.sources.jsonl import jsonl
 from penstock.sources.keyed import keyed
 from penstock.sources.paths import key_of
-from penstock.sources.read_ahead import Reading, read_ahead
-from penstock.sources.rows import rows
 from penstock.streams import Stream
 from penstock.workflows.rows.standard_input import numbered_lines
+
+if TYPE_CHECKING:
+    from penstock.sources.files import File
+    from penstock.sources.read_ahead import Reading
 
 LINES: Final = (".jsonl", ".ndjson")
 DATABASES: Final = (".db", ".sqlite", ".sqlite3")
@@ -132,28 +131,36 @@ def _shown(over: str) -> str:
 
 
 def _lines(asked: _RowsAsked) -> Stream[Any]:
+    from penstock.sources.jsonl import jsonl  # noqa: PLC0415 -- a run has one source
+
     return jsonl(asked.over, key=asked.key, growing=False)
 
 
 def _csv(asked: _RowsAsked) -> Stream[Any]:
+    from penstock.sources.csv_file import csv  # noqa: PLC0415 -- as above
+
     return csv(asked.over, key=asked.key, delimiter="\t" if asked.over.lower().endswith(".tsv") else ",")
 
 
 def _query(asked: _RowsAsked) -> Stream[Any]:
+    from penstock.sources.rows import rows  # noqa: PLC0415 -- as above
+
     return rows(asked.over, asked.query, key=asked.key or "")
 
 
 def _directory(asked: _RowsAsked) -> Stream[Any]:
+    from penstock.sources.files import files  # noqa: PLC0415 -- as above
+
     return files(asked.over, asked.glob).map(
         _with_text if asked.texts else _without_text, name="file", on_error=asked.on_error
     )
 
 
-def _without_text(file: File) -> dict[str, Any]:
+def _without_text(file: "File") -> dict[str, Any]:
     return {"path": str(file.path), "key": file.key}
 
 
-def _with_text(file: File) -> dict[str, Any]:
+def _with_text(file: "File") -> dict[str, Any]:
     return {"path": str(file.path), "key": file.key, "text": file.read_text()}
 
 
@@ -180,6 +187,8 @@ async def _read_lines() -> AsyncGenerator[tuple[int, Any]]:
 
 
 def _parquet(asked: _RowsAsked) -> Stream[Any]:
+    from penstock.sources.read_ahead import read_ahead  # noqa: PLC0415 -- as above
+
     pyarrow()
     path, column = os.path.realpath(asked.over), asked.key
 
@@ -201,7 +210,7 @@ def _row_of(pair: tuple[int, Any]) -> Any:
     return pair[1]
 
 
-def _read_parquet(path: str, _: Reading) -> Generator[tuple[int, dict[str, Any]]]:
+def _read_parquet(path: str, _: "Reading") -> Generator[tuple[int, dict[str, Any]]]:
     arrow = pyarrow("parquet")
     try:
         with arrow.ParquetFile(path) as file:
