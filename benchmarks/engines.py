@@ -284,6 +284,12 @@ def on_ray(_):
     return (
         Contender("penstock ray", "engine=ray(...)", ray_engine, but=("trivial",)),
         Contender("penstock ray, 512", "and concurrency=512", lambda: ray_engine(concurrency=512), but=("8 MB",)),
+        Contender(
+            "penstock ray, 1024",
+            "and concurrency=1024",
+            lambda: ray_engine(concurrency=1024),
+            only=("trivial", "50 us"),
+        ),
         Contender("Ray, in groups", "tasks of so many items, by hand", ray_groups, chunked=True),
         Contender("Ray, a task each", "one task an item", ray_tasks, slower=20),
         Contender("Ray Data", "from_items(...).map(...)", ray_data, slower=4, but=("8 MB",)),
@@ -483,13 +489,13 @@ def aims(cells, bench):
         yield Aim("8 MB: penstock process, time over that of sockets by hand", process / floor, 1.3)
         share = bench.everybody("penstock process", "8 MB") / bench.everybody("sockets", "8 MB")
         yield Aim("8 MB: penstock process, all processor time over that of sockets by hand", share, 1.3)
-    default, large, single, groups = (
-        found.get((who, "50 us")) for who in ("penstock ray", "penstock ray, 512", "Ray, a task each", "Ray, in groups")
+    default, single, groups = (
+        found.get((who, "50 us")) for who in ("penstock ray", "Ray, a task each", "Ray, in groups")
     )
     if default and single:
         yield Aim("50 us: penstock ray, speed over a task each", single / default, 10, at_least=True)
-    for places, row, ray in (("128", "penstock ray", default), ("512", "penstock ray, 512", large)):
-        if ray and groups:
+    for places, row in (("128", "penstock ray"), ("512", "penstock ray, 512"), ("1,024", "penstock ray, 1024")):
+        if groups and (ray := found.get((row, "50 us"))):
             share = bench.everybody(row, "50 us") / bench.everybody("Ray, in groups", "50 us")
             what = f"50 us: penstock ray with {places} places"
             yield Aim(f"{what}, time over groups by hand", ray / groups, 1.25)

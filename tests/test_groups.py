@@ -12,6 +12,7 @@ import pytest
 import penstock
 from penstock import tasks, testing
 from penstock.engines import Threads
+from penstock.engines.cluster.cluster_engine import LONGEST, ROUND_TRIPS, SHORTEST, RoundTrip
 from penstock.engines.engine import Slots
 from penstock.engines.groups import FRUITLESS, LARGEST, WINDOW, Groups
 from penstock.testing import Scripted
@@ -120,6 +121,42 @@ async def test_only_a_whole_group_waits_behind_another_one(clock):
     engine = Grouping(2, depth=2)
     await penstock.stream(range(3)).map(same, engine=engine).drain()
     assert sizes(engine) == [1, 1, 1]
+
+
+@pytest.mark.parametrize("retry", [None, penstock.Retry(on=OSError)], ids=["errands", "tasks"])
+async def test_places_that_are_refilled_make_whole_groups(retry, clock):
+    """A part that went alone would come back as a part: groups would stay in pieces, and a hop is dear."""
+    engine = Grouping(2, takes=lambda item: 0.001 * (1 + item // 37 % 3))
+    stream = penstock.stream(range(600)).map(same, engine=engine, concurrency=40, ordered=False, retry=retry)
+    assert await stream.count() == 600
+    assert len(engine.sent) == 32  # the first two are of one call, the next ones of 19
+
+
+async def test_the_target_may_change(clock):
+    """An engine may measure what a hop costs."""
+    engine = Grouping(1)
+    async with penstock.stream(range(200)).map(same, engine=engine).open() as items:
+        for _ in range(20):
+            await anext(items)
+        engine.group_seconds = 3.0
+        assert [item async for item in items] == list(range(20, 200))
+    assert sizes(engine)[:3] == [1, 10, 10]
+    assert sizes(engine)[-2] == 30
+
+
+def test_the_target_of_a_cluster_follows_its_shortest_round_trip_of_late():
+    """Within bounds, as a result may wait four times as long; one that was long by chance counts little."""
+    trip = RoundTrip()
+    assert trip.group_seconds == SHORTEST
+    for seconds, target in ((0.0005, SHORTEST), (9.0, SHORTEST), (0.001, SHORTEST)):
+        trip.note(seconds)
+        assert trip.group_seconds == target
+    for _ in range(30):
+        trip.note(0.002)
+    assert trip.group_seconds == ROUND_TRIPS * 0.002 == 0.04
+    for _ in range(30):
+        trip.note(0.5)
+    assert trip.group_seconds == LONGEST
 
 
 async def test_without_a_number_there_are_64_places_a_slot(clock):

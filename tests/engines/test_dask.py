@@ -1,10 +1,13 @@
 """The engine of Dask, on a local cluster."""
 
+import asyncio
 import importlib.util
+from importlib import import_module
 
 import pytest
 
 import penstock
+from penstock.engines.cluster import dask_engine
 
 from . import contract
 from .work import same
@@ -30,6 +33,21 @@ async def test_the_promises_hold_on_dask(tmp_path, capfd):
     async with penstock.engines.dask(2) as engine:
         await contract.keep(engine, tmp_path, another_engine_uses_its_workers)
     assert capfd.readouterr() == ("", "")
+
+
+async def test_workers_may_connect_later_and_need_a_nanny(monkeypatch):
+    """An error says which of both is missing."""
+    local = {"n_workers": 0, "processes": False, "protocol": "tcp", "dashboard_address": "127.0.0.1:0"}
+    with import_module("distributed").LocalCluster(**local, scheduler_kwargs={"dashboard": False}) as cluster:
+        engine = penstock.engines.dask(address=cluster.scheduler_address)
+        monkeypatch.setattr(dask_engine, "CONNECTS", 0.0)
+        with pytest.raises(penstock.OptionError, match=r"no worker has connected to 'tcp://.*' within 0 s"):
+            await engine.__aenter__()
+        monkeypatch.setattr(dask_engine, "CONNECTS", 60.0)
+        entering = asyncio.create_task(engine.__aenter__())
+        cluster.scale(1)
+        with pytest.raises(penstock.OptionError, match=r"whose workers have nannies, .* where none has one"):
+            await entering
 
 
 def test_without_dask_an_error_says_what_to_install(monkeypatch):

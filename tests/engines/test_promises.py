@@ -160,6 +160,15 @@ async def test_control_flow_is_a_failure(make, kind):
         assert isinstance(raised.value.__cause__, kind)
 
 
+@pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt])
+async def test_what_asks_the_program_to_end_ends_the_run(make, kind):
+    """P5: on every engine as on the loop, whatever `on_error` says of failures."""
+    async with make() as engine:
+        for on_error in ("skip", "collect", "return"):
+            with pytest.raises(kind):
+                await penstock.stream(NUMBERS).map(partial(fail_of, kind), engine=engine, on_error=on_error).drain()
+
+
 async def test_what_fails_is_tried_again(make, gates):
     async with make() as engine:
         stream = penstock.stream(NUMBERS).map(

@@ -1,11 +1,13 @@
 """The engine of Ray, on a local cluster."""
 
 import importlib.util
+import logging
 import signal
 
 import pytest
 
 import penstock
+from penstock.engines.cluster import cluster_engine
 
 from . import contract
 
@@ -17,12 +19,15 @@ pytestmark = [
 ]
 
 
-async def test_the_promises_hold_on_ray(tmp_path):
-    """P12; and Ray leaves the handler of SIGTERM alone."""
+async def test_the_promises_hold_on_ray(tmp_path, monkeypatch, caplog):
+    """P12; and Ray leaves the handler of SIGTERM alone. Calls that wait for a first worker do not do so in silence."""
+    monkeypatch.setattr(cluster_engine, "SLOW_START", 0.01)
     before = signal.getsignal(signal.SIGTERM)
     async with penstock.engines.ray(2, address="local") as engine:
         assert signal.getsignal(signal.SIGTERM) is before
-        await contract.keep(engine, tmp_path)
+        with caplog.at_level(logging.WARNING, "penstock"):
+            await contract.keep(engine, tmp_path)
+    assert "no worker of ray(2) is ready after 0.01 s: the cluster has no room, or prepares it" in caplog.messages
 
 
 def test_without_ray_an_error_says_what_to_install(monkeypatch):

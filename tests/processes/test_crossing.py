@@ -1,6 +1,7 @@
 """Values and exceptions on their way to a worker and back."""
 
 import functools
+import logging
 import pickle
 import sys
 import threading
@@ -13,7 +14,7 @@ import penstock
 from penstock import OptionError, PicklingFailed, RemoteError
 from penstock.core.errors import MisuseError
 from penstock.engines import Call, processes
-from penstock.engines.process import crossing
+from penstock.engines.process import crossing, worker_process
 from penstock.engines.process.messages import Spare
 
 from . import work
@@ -30,6 +31,7 @@ from .work import (
     kept_by_worker,
     lock,
     make_unloadable,
+    pid,
     raise_awkward,
     raise_changed,
     raise_hidden_context,
@@ -38,6 +40,8 @@ from .work import (
     raise_with_cause,
     raises,
     raises_kind,
+    until,
+    wait_for,
 )
 
 pytestmark = [pytest.mark.real_time, pytest.mark.slow]
@@ -362,6 +366,22 @@ async def test_an_initializer_that_raises_is_an_error_and_no_endless_loop():
             assert isinstance(answer.error, MisuseError)
             assert str(answer.error) == "the initializer fail_to_load failed in a worker: ValueError: no model"
             assert isinstance(answer.error.__cause__, ValueError)
+
+
+async def test_an_initializer_that_does_not_return_is_warned_of(monkeypatch, caplog, tmp_path):
+    """A run would wait for it in silence: `timeout=` is for calls, and this is none."""
+    monkeypatch.setattr(worker_process, "SLOW_START", 0.05)
+    goes_on = tmp_path / "go"
+    with caplog.at_level(logging.WARNING, "penstock"):
+        async with calling(1, functools.partial(wait_for, goes_on)) as (_, submit):
+            answers = submit((pid,))
+            await until(lambda: len(caplog.records) == 2)
+            goes_on.touch()
+            (answer,) = await answers
+    first, second, *_ = (record.getMessage() for record in caplog.records)
+    where = "it is in the initializer wait_for, or in what is imported before; calls wait for it"
+    assert first == f"worker process {answer.value} is not ready after 0.05 s: {where}"
+    assert second.startswith(f"worker process {answer.value} is not ready after 0.1 s: ")
 
 
 async def test_a_worker_that_dies_at_each_start_is_an_error_and_no_endless_loop(capfd):

@@ -88,8 +88,9 @@ class Engine(ABC):
     group_seconds: float | None = None
     """What a group of calls should take, seconds > 0; None: calls go one by one, and `peek` and `recall` are not used.
 
-    About twenty times what it costs to send an empty group there and back, between 1 and 50 ms, is a good figure. The
-    calls of a group may be of several stages and runs, so that no context variables go along.
+    About twenty times what it costs to send an empty group there and back, between 1 and 50 ms, is a good figure. It
+    may change, and is read after each group: an engine may measure what it costs. The calls of a group may be of
+    several stages and runs, so that no context variables go along.
     """
 
     depth: int = 1

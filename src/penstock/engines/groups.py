@@ -37,6 +37,9 @@ LARGEST: Final = 256
 MEASURED: Final = 1024
 """Calls of a function that its mean is made of, about: the older, the less they count."""
 
+REFILL: Final = 3
+"""Passes of the loop in which what a group came to reaches its reader, and what is taken in its places the queue."""
+
 FRUITLESS: Final = 16
 """Groups in a row whose worker died before it began a call: from then on, workers cannot be had."""
 
@@ -183,14 +186,14 @@ class Groups:
         assert engine.group_seconds is not None
         self.slots: int = engine.slots()
         self._engine = engine
-        self._target = engine.group_seconds
-        self._patience = PATIENCE * self._target
+        self._target: float = engine.group_seconds
         self._depth = engine.depth
         self._capacity = self.slots * self._depth
         self._used = 0
         self._under_way = 0
         self._queue: OrderedDict[Request, None] = OrderedDict()  # any may leave in O(1)
         self._scheduled = False
+        self._refill = 0
         self._fruitless = 0
         self._loop = asyncio.get_running_loop()
         self._context = contextvars.Context()  # callbacks must not hold that of a run
@@ -234,7 +237,13 @@ class Groups:
             self._loop.call_soon(self._send, context=self._context)
 
     def _send(self) -> None:
+        """Send what waits to the workers that are free. While places are refilled, a part of a group stays a part."""
         self._scheduled = False
+        if self._refill:
+            self._refill -= 1
+            if self._queue and not self._is_full(len(self._queue), next(iter(self._queue)).cost):
+                self._send_soon()
+                return
         while requests := self._next():
             self._submit(requests)
 
@@ -291,7 +300,7 @@ class Groups:
                 self._settle(request, Answer(error=error))
             return
         now = self._loop.time()
-        group = Group(requests, answers, self._weight(requests[0]), now, now + self._patience)
+        group = Group(requests, answers, self._weight(requests[0]), now, now + PATIENCE * self._target)
         for request in requests:
             request.group = group
         self._used += group.weight
@@ -304,6 +313,7 @@ class Groups:
             group.timer.cancel()
         self._used -= group.weight
         self._under_way -= 1
+        self._target = self._engine.group_seconds or self._target
         results = answers.result()
         self._fruitless = 0 if results or group.recalled or group.stopped else self._fruitless + 1
         self._hand_on(group, results)
@@ -314,6 +324,7 @@ class Groups:
                 self._settle(request, Answer(error=error))
         else:
             self._return(group.left)
+        self._refill = REFILL
         self._send_soon()  # not now: others may be over in this pass as well, and have their share of what waits
 
     def _return(self, requests: Sequence[Request]) -> None:
@@ -435,7 +446,7 @@ class Groups:
         if since is None:
             return now + _least(group.left)
         running = group.left[0]
-        if now >= group.sent + self._patience and group.weight < self._depth:
+        if now >= group.sent + PATIENCE * self._target and group.weight < self._depth:
             self._used += self._depth - group.weight  # its slot is as full as with a call that is known to be slow
             group.weight = self._depth
         if now >= since + running.seconds and not running.unwanted:
@@ -451,7 +462,7 @@ class Groups:
         """
         if all(request.unwanted for request in group.left):
             return None
-        patience = group.sent + self._patience
+        patience = group.sent + PATIENCE * self._target
         ends = max(patience, group.sent + _least(group.left))
         if now >= ends or (now >= patience and any(request.unwanted for request in group.left)):
             for request in group.left:
@@ -499,12 +510,7 @@ class GroupErrand(Errand, Request):
     unwanted: bool = Errand.stopped  # type: ignore[misc] # pyright: ignore[reportIncompatibleMethodOverride]
 
     def __init__(self, index: int, item: Any, began: float | None, errands: GroupErrands) -> None:
-        self.index: int = index
-        self.item: Any = item
-        self.began: float | None = began
-        self.stopped: bool = False
-        self.value: Any = None
-        self.error: BaseException | None = None
+        super().__init__(index, item, began)
         self.fn: Any = errands.prepared
         self.arguments: tuple[Any, ...] = (item,)
         self.cost: Cost = errands.cost

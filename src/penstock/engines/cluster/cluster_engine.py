@@ -16,6 +16,7 @@ from typing import Any, Final, Self, TypeAliasType, override
 
 from penstock.core import at_hand
 from penstock.core.errors import MisuseError, OptionError, PicklingFailed, RemoteError, WorkerLost, WrongLoopError
+from penstock.core.log import LOG
 from penstock.core.text import name_of
 from penstock.engines import read_results
 from penstock.engines.cluster import group_runner
@@ -31,14 +32,21 @@ from penstock.engines.cluster.group_runner import (
 )
 from penstock.engines.engine import Answer, Call, Engine, Progress
 from penstock.engines.process import crossing, remote_errors
-from penstock.engines.process.crossing import Crossing, type_name, why
+from penstock.engines.process.crossing import Crossing, are_plain, type_name, why
 from penstock.engines.process.remote_errors import unpacked
 
 _BY_VALUE: Final = (group_runner, crossing, remote_errors, read_results, at_hand)
 """The modules that a worker needs of penstock."""
 
-GROUP_SECONDS: Final = 0.02
-"""About twenty times what it costs to ask a worker; it says how far it is after twice as long."""
+ROUND_TRIPS: Final = 20
+"""What a group should take, in times that it takes to ask a worker, within these bounds."""
+
+SHORTEST: Final = 0.02
+LONGEST: Final = 0.05
+"""Seconds that a group should take; a worker says how far it is after twice as long."""
+
+SLOWER: Final = 1.1
+"""What a round trip that took longer raises the measured one by: one may be long by chance, or by what else runs."""
 
 PATIENCE: Final = 0.1
 """Seconds that a call has to end by itself when it is stopped; then its worker is killed: a new one takes seconds."""
@@ -90,6 +98,30 @@ class _WorkerGroup:
             self.done.append(Answer(error=error))
 
 
+SLOW_START: Final = 30.0
+"""Seconds after which it is warned of that no worker has started, and again after twice as long."""
+
+
+class RoundTrip:
+    """What it takes to ask a worker beside the calls that it makes: the shortest of late.
+
+    Attributes:
+        seconds: that time; 0.0: nobody was asked.
+    """
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def note(self, seconds: float) -> None:
+        """Note what one has taken."""
+        self.seconds = min(seconds, SLOWER * self.seconds) if self.seconds else seconds
+
+    @property
+    def group_seconds(self) -> float:
+        """What a group should take."""
+        return min(max(SHORTEST, ROUND_TRIPS * self.seconds), LONGEST)
+
+
 class _Slot:
     """Room for a worker, and what it does."""
 
@@ -104,7 +136,7 @@ class _Slot:
 class ClusterEngine(Engine):
     """Runs plain functions in workers on a cluster."""
 
-    group_seconds: float | None = GROUP_SECONDS
+    group_seconds: float | None = SHORTEST
 
     def __init__(self) -> None:
         self._crossing = Crossing(main_is_there=False)
@@ -114,6 +146,8 @@ class ClusterEngine(Engine):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
         self._failed_starts = 0
+        self._round_trip = RoundTrip()
+        self._slow: asyncio.TimerHandle | None = None
 
     # What a library does
 
@@ -174,6 +208,7 @@ class ClusterEngine(Engine):
     @override
     def abandon(self) -> None:
         self._closed = True
+        _cancel(self._slow)
         for slot in self._slots:
             group, worker = slot.group, slot.worker
             if group is not None:
@@ -279,7 +314,18 @@ class ClusterEngine(Engine):
         slot.known.clear()
         slot.dropped.clear()
         slot.worker, ready = self._start_worker()
+        if self._slow is None and not any(each.ready for each in self._slots):
+            assert self._loop is not None
+            self._slow = self._loop.call_later(SLOW_START, self._warn, SLOW_START)
         self._await(ready, partial(self._started, slot, slot.worker))
+
+    def _warn(self, seconds: float) -> None:
+        """Say that calls wait for a first worker, if any do."""
+        self._slow = None
+        if any(each.group is not None for each in self._slots):
+            assert self._loop is not None
+            LOG.warning("no worker of %s is ready after %g s: the cluster has no room, or prepares it", self, seconds)
+            self._slow = self._loop.call_later(seconds, self._warn, 2 * seconds)
 
     def _await(self, future: Future[Any], then: Callable[["asyncio.Future[Any]"], None]) -> None:
         asyncio.wrap_future(future, loop=self._loop).add_done_callback(then)
@@ -289,6 +335,8 @@ class ClusterEngine(Engine):
         if ready.cancelled() or slot.worker is not worker:
             return
         if error is None:
+            _cancel(self._slow)
+            self._slow = None
             slot.ready = True
             self._failed_starts = 0
             self._watch(worker)
@@ -320,7 +368,7 @@ class ClusterEngine(Engine):
         worker = slot.worker
         functions = [(each.number, each.pickled) for each in new]
         seal = group_runner.sealed_plainly if group.is_plain else group_runner.sealed
-        said = self._call(worker, "run", seal((functions, dropped, group.calls)))
+        said = self._call(worker, "run", seal((functions, dropped, group.calls, 2 * self._round_trip.group_seconds)))
         self._await(said, partial(self._said, slot, group, worker))
 
     def _said(self, slot: _Slot, group: _WorkerGroup, worker: Any, said: "asyncio.Future[Sealed]") -> None:
@@ -342,10 +390,20 @@ class ClusterEngine(Engine):
             if unsent:
                 group.put_unsent()
         if over:
+            self._measure(group)
             self._finish(slot, group, group.done)
         else:
             group.since = self._loop.time() - seconds
             self._await(self._call(worker, "rest"), partial(self._said, slot, group, worker))
+
+    def _measure(self, group: _WorkerGroup) -> None:
+        """Note what it took to ask for a group that has come back as a whole."""
+        if group.since is None and group.is_plain:
+            assert self._loop is not None
+            assert group.began is not None
+            called = sum(answer.seconds or 0.0 for answer in group.done)
+            self._round_trip.note(self._loop.time() - group.began - called)
+            self.group_seconds = self._round_trip.group_seconds
 
     def _died(self, slot: _Slot, group: _WorkerGroup, worker: Any, error: BaseException) -> None:
         """Say what the calls of an worker came to with which something is wrong; another one takes its place."""
@@ -376,8 +434,7 @@ class ClusterEngine(Engine):
                     slot.ready = False
 
     def _finish(self, slot: _Slot, group: _WorkerGroup, answers: list[Answer]) -> None:
-        if group.timer is not None:
-            group.timer.cancel()
+        _cancel(group.timer)
         slot.group = None
         del self._groups[group.answers]
         group.answers.set_result(answers)
@@ -398,18 +455,22 @@ class ClusterEngine(Engine):
 
     def _pickle(self, group: _WorkerGroup, calls: Sequence[Call]) -> None:
         """Put in the calls as workers read them."""
+        put = group.calls.append
         for index, call in enumerate(calls):
+            arguments = call.arguments
+            if are_plain(arguments):
+                put((call.fn.number, call.most, (arguments, None)))
+                continue
             try:
-                sent = group_runner.parts(self._crossing, call.arguments)
+                sent = group_runner.parts(self._crossing, arguments)
             except BaseException as error:  # noqa: BLE001 -- methods of the user's run here
-                name, kinds = call.fn.name, ", ".join(map(type_name, call.arguments))
+                name, kinds = call.fn.name, ", ".join(map(type_name, arguments))
                 failed = PicklingFailed(f"the argument of {name}, of type {kinds}, cannot be pickled: {why(error)}")
                 failed.__cause__ = error
                 group.unsent[index] = failed
             else:
-                group.calls.append((call.fn.number, call.most, sent))
-                if sent[1] is not None:
-                    group.is_plain = False
+                put((call.fn.number, call.most, sent))
+                group.is_plain = False
         group.put_unsent()
 
 
@@ -456,6 +517,11 @@ def runner_by_value(cloudpickle: Any) -> bytes:
         for module in _BY_VALUE:
             cloudpickle.unregister_pickle_by_value(module)
     return file.getvalue()
+
+
+def _cancel(timer: asyncio.TimerHandle | None) -> None:
+    if timer is not None:
+        timer.cancel()
 
 
 def _drop(engine: "weakref.ref[ClusterEngine]", number: int) -> None:

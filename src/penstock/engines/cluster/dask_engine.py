@@ -20,7 +20,7 @@ from uuid import uuid4
 
 from penstock.core import validate
 from penstock.core.errors import MisuseError, OptionError
-from penstock.engines.cluster.cluster_engine import GROUP_SECONDS, ClusterEngine, runner_by_value
+from penstock.engines.cluster.cluster_engine import ClusterEngine, runner_by_value
 from penstock.engines.engine import Engine
 from penstock.engines.process.crossing import loads, why
 from penstock.engines.process.processes_engine import processors
@@ -31,6 +31,9 @@ LOOK: Final = 0.1
 
 EMPTY: Final = 30.0
 """Seconds for which a cluster may have no workers at all; one that dies is replaced in about three."""
+
+CONNECTS: Final = 10.0
+"""Seconds in which the first worker of a cluster has to connect, when the engine is entered."""
 
 GOODBYE: Final = 1.0
 """Seconds that workers of others have to drop what was sent to them."""
@@ -132,10 +135,14 @@ class Dask(ClusterEngine):
     def _connected(self, address: str) -> int:
         """Connect to a cluster; gives how many workers are wanted of it."""
         self._client = self._dask.Client(address, set_as_default=False)
-        found = self._on_its_loop(self._with_nannies()).result()
+        there = self._on_its_loop(self._found()).result()
+        if not there:
+            what = f"no worker has connected to {address!r} within {CONNECTS:g} s"
+            raise OptionError(f"address must be that of a cluster with workers: {what}")
+        found = [address for address, has_nanny in there.items() if has_nanny]
         if not found:
-            rule = "that of a cluster that has workers with nannies, which kill them where a call is to be stopped"
-            raise OptionError(f"address must be {rule}, got {address!r}, which has none")
+            rule = "that of a cluster whose workers have nannies, which kill them where a call is to be stopped"
+            raise OptionError(f"address must be {rule}, got {address!r}, where none has one")
         pickle: Any = import_module("distributed.protocol.pickle")
         leave = {"op": "run", "function": pickle.dumps(self._work), "args": pickle.dumps((self._name, "leave"))}
         with suppress(ValueError):  # a scheduler may be told to load nothing: then a call of a killed driver runs on
@@ -167,8 +174,20 @@ class Dask(ClusterEngine):
 
     async def _with_nannies(self) -> set[str]:
         """The addresses of the workers that there are, but for those that cannot be killed."""
+        return {address for address, has_nanny in (await self._all()).items() if has_nanny}
+
+    async def _all(self) -> dict[str, bool]:
+        """The addresses of the workers that there are, and whether each has a nanny."""
         known = await self._client.scheduler.identity()
-        return {address for address, worker in known["workers"].items() if worker["nanny"]}
+        return {address: bool(worker["nanny"]) for address, worker in known["workers"].items()}
+
+    async def _found(self) -> dict[str, bool]:
+        """The same of a cluster whose workers may be about to connect: wait for the first one."""
+        patience = CONNECTS
+        while not (found := await self._all()) and patience > 0:
+            patience -= LOOK
+            await asyncio.sleep(LOOK)
+        return found
 
     @override
     def _start_worker(self) -> tuple[_Taken, Future[None]]:
@@ -189,7 +208,7 @@ class Dask(ClusterEngine):
             await asyncio.sleep(LOOK)
         worker.address = free.pop()
         self._taken.add(worker.address)
-        await self._run(worker.address, "start", self._runner, sys.path, 2 * GROUP_SECONDS)
+        await self._run(worker.address, "start", self._runner, sys.path)
 
     @override
     def _watch(self, worker: _Taken) -> None:

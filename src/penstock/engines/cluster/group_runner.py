@@ -51,7 +51,7 @@ def parts(crossing: Crossing, value: Any) -> Parts:
         Exception: it cannot be pickled.
     """
     if is_plain(value) or (type(value) is tuple and are_plain(cast("tuple[Any, ...]", value))):
-        return cast("Any", value), None
+        return value, None  # pyright: ignore[reportUnknownVariableType] -- a cast would cost a call
     views: list[memoryview] = []
     return beside(crossing.dumps(value, views), views)
 
@@ -101,11 +101,10 @@ _WITHOUT_INTERNING: Final = 2
 
 
 class GroupRunner:
-    """What runs in a worker. `path` is where the driver finds modules, `patience` how long a group is waited for."""
+    """What runs in a worker. `path` is where the driver finds modules."""
 
-    def __init__(self, path: Iterable[str], patience: float) -> None:
+    def __init__(self, path: Iterable[str]) -> None:
         sys.path.extend(place for place in path if place not in sys.path and os.path.isdir(place))  # noqa: PTH112 -- by value, the less the better
-        self._patience = patience
         self._crossing = Crossing(main_is_there=False)
         self._functions: dict[int, Any] = {}
         self._groups: SimpleQueue[Sequence[RemoteCall] | None] = SimpleQueue()
@@ -123,11 +122,15 @@ class GroupRunner:
         return os.getpid()
 
     def run(self, sent: Sealed) -> Sealed:
-        """Make calls, one after the other; new functions come with them, and numbers of those that come no more."""
+        """Make calls, one after the other, and wait so many seconds for them.
+
+        New functions come with them, and numbers of those that come no more.
+        """
         new: Sequence[tuple[int, bytes]]
         dropped: Sequence[int]
         calls: Sequence[RemoteCall]
-        new, dropped, calls = opened(sent)
+        patience: float
+        new, dropped, calls, patience = opened(sent)
         for number in dropped:
             self._functions.pop(number, None)
         for number, pickled in new:
@@ -137,7 +140,7 @@ class GroupRunner:
         self._since = monotonic()
         self._over.clear()
         self._groups.put(calls)
-        self._over.wait(self._patience)
+        self._over.wait(patience)
         return self._report()
 
     def rest(self) -> Sealed:

@@ -15,7 +15,7 @@ from typing import Any, override
 
 from penstock.core import validate
 from penstock.core.errors import OptionError
-from penstock.engines.cluster.cluster_engine import GROUP_SECONDS, ClusterEngine, runner_by_value
+from penstock.engines.cluster.cluster_engine import ClusterEngine, runner_by_value
 from penstock.engines.engine import Engine
 from penstock.exports import naming_extras
 
@@ -128,8 +128,8 @@ class Ray(ClusterEngine):
 
     @override
     def _start_worker(self) -> tuple[Any, Future[Any]]:
-        options = {**self._options, "max_restarts": 0, "max_task_retries": 0}
-        actor = self._actor_class.options(**options).remote(self._runner, sys.path, 2 * GROUP_SECONDS)
+        options = {**self._options, "max_restarts": 0, "max_task_retries": 0, "enable_task_events": False}
+        actor = self._actor_class.options(**options).remote(self._runner, sys.path)
         return actor, actor.ready.remote().future()
 
     @override
@@ -164,10 +164,10 @@ def _worker_class() -> type:
     class Worker:
         """Has a runner."""
 
-        def __init__(self, pickled: bytes, path: Sequence[str], patience: float) -> None:
+        def __init__(self, pickled: bytes, path: Sequence[str]) -> None:
             from pickle import loads  # noqa: PLC0415 -- where it runs
 
-            self._runner: Any = loads(pickled)(path, patience)  # noqa: S301
+            self._runner: Any = loads(pickled)(path)  # noqa: S301
 
         def ready(self) -> Any:
             return self._runner.ready()

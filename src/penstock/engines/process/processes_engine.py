@@ -14,6 +14,7 @@ from typing import Any, Final, override
 
 from penstock.core import validate
 from penstock.core.errors import MisuseError, OptionError, PicklingFailed, WrongLoopError
+from penstock.core.text import name_of
 from penstock.engines.engine import Answer, Call, Engine, Progress
 from penstock.engines.process.crossing import LARGE, MOST_BUFFERS, Crossing, are_plain, type_name, whole_arguments, why
 from penstock.engines.process.messages import Spare, WireCall
@@ -87,10 +88,12 @@ class Processes(Engine, Tell):
         self._main = main
         self._numbers = count()
         self._initializer_name = ""
+        self.starts: str = "imports the main module of the program" if main is not None else "starts"
         initial: bytes | None = None
         if initializer is not None:
             validate.function("initializer", initializer)
-            self._initializer_name = _name_of(initializer)
+            self._initializer_name = name_of(initializer)
+            self.starts = f"is in the initializer {self._initializer_name}, or in what is imported before"
             initial = self._pickled(initializer, "initializer")
         sys.modules.setdefault("__mp_main__", sys.modules["__main__"])  # as workers call it, and multiprocessing does
         self._hello = pickle.dumps((list(sys.argv), main, initial), 5)

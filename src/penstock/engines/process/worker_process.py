@@ -12,6 +12,7 @@ from time import monotonic
 from typing import Final
 
 from penstock.core.errors import MisuseError, PicklingFailed, RemoteError, WorkerLost
+from penstock.core.log import LOG
 from penstock.engines.engine import Answer, Progress
 from penstock.engines.process import messages
 from penstock.engines.process import page as pages
@@ -29,6 +30,9 @@ MOST_BYTES: Final = 1 << 20
 What is on its way cannot be taken back. Large groups that were recalled as they had not begun in time, and sent again,
 filled the sockets for good.
 """
+
+SLOW_START: Final = 10.0
+"""Seconds after which a worker that is not ready is warned of, and again after twice as long."""
 
 _AT_ONCE: Final = 64
 """Reads in one turn of the loop."""
@@ -156,6 +160,7 @@ class WorkerProcess:
         spare: messages.Spare,
     ) -> None:
         self._started = started
+        self._slow = loop.call_later(SLOW_START, self._warn, SLOW_START)
         self._loop = loop
         self._fd = started.socket.fileno()
         self._tell = tell
@@ -186,6 +191,12 @@ class WorkerProcess:
     def starting(self) -> bool:
         """Tell whether it will be ready soon."""
         return not (self.was_ready or self._dying or self._closed)
+
+    def _warn(self, seconds: float) -> None:
+        """Say that it is not ready."""
+        what = self._tell.starts
+        LOG.warning("worker process %d is not ready after %g s: it %s; calls wait for it", self.pid, seconds, what)
+        self._slow = self._loop.call_later(seconds, self._warn, 2 * seconds)
 
     @property
     def usable(self) -> bool:
@@ -321,6 +332,7 @@ class WorkerProcess:
                 group.parts[index] = outcome, memoryview(buffers.pop()), buffers
         elif kind == messages.READY:
             self.was_ready = True
+            self._slow.cancel()
             self._tell.is_ready(self)
         else:
             what, _, data = bytes(envelope).partition(b"\n")
@@ -355,6 +367,7 @@ class WorkerProcess:
     def _let_go(self) -> None:
         """Answer its calls, and close its descriptors."""
         self._closed = True
+        self._slow.cancel()
         started = self._started
         if not self._loop.is_closed():
             self._loop.remove_reader(self._fd)
@@ -405,7 +418,13 @@ class WorkerProcess:
 
 
 class Tell:
-    """What a worker tells its pool."""
+    """What a worker tells its pool, and asks it.
+
+    Attributes:
+        starts: what a worker does until it is ready, for a warning.
+    """
+
+    starts: str
 
     def is_ready(self, child: WorkerProcess) -> None:
         """Tell that it has started."""
