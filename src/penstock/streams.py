@@ -197,7 +197,11 @@ class Stream(Readable[T_co]):
     def filter(
         self, predicate: Callable[[T_co], Any], /, *, on_error: OnError = "raise", **options: Unpack[Options]
     ) -> "Stream[Any]":
-        """Kept the items for which `predicate`, sync or async, is true (P1-P9); the others count as dropped."""
+        """Keep the items for which `predicate`, sync or async, is true (P1-P9); the others count as dropped.
+
+        Raises:
+            OptionError: an option breaks its rule.
+        """
         return self._with(work(FILTER, predicate, on_error=on_error, **options))
 
     @overload
@@ -211,7 +215,11 @@ class Stream(Readable[T_co]):
     def tap(
         self, fn: Callable[[T_co], object], /, *, on_error: OnError = "raise", **options: Unpack[Options]
     ) -> "Stream[Any]":
-        """Call `fn` on every item for its effect and hand on the item (P1-P9)."""
+        """Call `fn` on every item for its effect and hand on the item (P1-P9).
+
+        Raises:
+            OptionError: an option breaks its rule.
+        """
         return self._with(work(TAP, fn, on_error=on_error, **options))
 
     @overload
@@ -230,6 +238,9 @@ class Stream(Readable[T_co]):
         `concurrency` inputs are open at once. In order, inputs behind the first open one hold at most `buffer` finished
         outputs together, then pause: async generators run one at a time unless there is a `buffer`. An input is not
         tried again once one of its outputs was handed on.
+
+        Raises:
+            OptionError: an option breaks its rule.
         """
         return self._with(work(FLAT_MAP, fn, on_error=on_error, **options))
 
@@ -439,7 +450,7 @@ class Stream(Readable[T_co]):
         fold: Callable[[Any, Any], Any] | None = None,
         initial: Any = UNSET,
     ) -> "Stream[T_co]":
-        """Kept a snapshot in memory of what passes: `state[name]` of the `Run`, while it goes on and after.
+        """Keep a snapshot in memory of what passes: `state[name]` of the `Run`, while it goes on and after.
 
         It is no place to resume from, and a durable run refuses it. It costs the memory of what it keeps (P7).
 
@@ -563,6 +574,9 @@ class Stream(Readable[T_co]):
 
         Nobody sees an order here, so items come to `fn` as the stages above finish them, unless these have
         `ordered=True`.
+
+        Raises:
+            OptionError: an option breaks its rule; `on_error="return"` is none, as nobody would see the results.
         """
         validate.one_of("on_error", on_error, OUT_OF_BAND)  # nobody would see the results
         await self._with(work(FOR_EACH, fn, on_error=on_error, **options)).drain()

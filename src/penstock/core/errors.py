@@ -38,7 +38,8 @@ def is_fault_of_item(error: BaseException) -> bool:
 class MisuseError(OptionError, FatalError, RuntimeError):
     """Something was given that cannot work for any item; so it ends the run, whatever `on_error` says.
 
-    A coroutine object that was awaited before is one example: Python's own error for that is a RuntimeError.
+    Examples: a coroutine object that was awaited before (Python's own error for that is a RuntimeError), an engine that
+    was closed or not entered, a program without a main guard that starts worker processes.
     """
 
 
@@ -92,7 +93,10 @@ class SourceConsumedError(PenstockError, RuntimeError):
 
 
 class ConcurrentReadError(PenstockError, RuntimeError):
-    """Two `anext` calls were in progress on one run at once (P5)."""
+    """Two `anext` calls were in progress on one run at once (P5), or work of a run wanted to leave that run.
+
+    For an executor: two `run()` calls were in progress.
+    """
 
 
 class EmptyStreamError(PenstockError, LookupError):
@@ -123,7 +127,7 @@ class NestedLimitError(PenstockError, RuntimeError):
 
 
 class WrongLoopError(PenstockError, RuntimeError):
-    """A `Limiter` or `RateLimit` was used on another event loop than that of its first use."""
+    """A limit, a `RetryBudget`, an engine or an executor was used on another event loop than that of its first use."""
 
 
 class ExecutorUseError(PenstockError, RuntimeError):

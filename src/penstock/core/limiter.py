@@ -26,8 +26,8 @@ class Limiter(SharedLimit):
         cost: gives the weight of an item of a stage with `limit=` (`map_batches`: of the list of items); an int >= 1
             and at most the limit. Default: 1.
         key: gives the key of such an item, anything hashable: `n` is then what may be held at once for each key (the
-            host of an address, say). An item that
-            waits for its key is none of the `concurrency` calls of its stage. Default: no keys.
+            host of an address, say). An item that waits for its key is none of the `concurrency` calls of its stage.
+            Default: no keys.
 
     Raises:
         OptionError: an argument breaks its rule.

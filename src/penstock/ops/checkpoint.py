@@ -27,7 +27,7 @@ class _Last:
         self._item: Any = UNSET
 
     def note(self, item: Any) -> Any:
-        """Kept an item that passes, and hand it on."""
+        """Keep an item that passes, and hand it on."""
         self._item = item
         return item
 
@@ -52,7 +52,7 @@ class _Many:
         self._items: deque[Any] = deque(maxlen=most)
 
     def note(self, item: Any) -> Any:
-        """Kept an item that passes, and hand it on."""
+        """Keep an item that passes, and hand it on."""
         self._items.append(item)
         return item
 

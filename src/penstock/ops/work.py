@@ -34,11 +34,13 @@ class MoreOptions(TypedDict, total=False):
             `zip`, `enumerate`, `distinct` and the like, a sink that shows it), and hands on as finished where it cannot
             (`for_each`, `drain`, `count`, most durable runs). This is decided when the run is opened.
         buffer: finished results that may wait beside the running calls, an int >= 0; default 0.
-        engine: where the function runs: "inline" (called on the loop), "thread" (threads of this stage and run), or an
-            engine that stages and runs share (see `penstock.engines`); None, the default, means threads for a plain
-            `def` function at concurrency > 1, else inline.
+        engine: where the function runs: "inline" (called on the loop), "thread" (threads of this stage and run),
+            "process" (worker processes of this stage and run), or an engine that stages and runs share (see
+            `penstock.engines`); None, the default, means threads for a plain `def` function at concurrency > 1, else
+            inline.
         name: the stage's name in errors and statistics; default the operator and the function.
-        timeout: seconds that one attempt may take, > 0; default no limit.
+        timeout: seconds, or a timedelta, > 0, that one attempt may take; default no limit. Not for a plain function
+            that runs inline: nothing can interrupt it.
         retry: when to try a failed call again; default never.
         limit: a `Limiter`, a `RateLimit`, a `Breaker`, or a sequence of them, which stages may share; default none. An
             attempt holds the limiters while it runs (in a thread: until the thread is back), and is charged to the
