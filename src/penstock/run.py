@@ -150,28 +150,34 @@ class Run[T](AsyncIterator[T]):
 
     async def _read_to_end(self, keep: Callable[[Any], object]) -> None:
         """Do what `__anext__` does, to the end: an item that is there at once costs no coroutine, and most no pull."""
-        room = self._room
-        if self._stage is not None:
-            self._stage.give_to(keep)
-        while True:
-            try:
-                item: Any = (self._pull or self._begin_reading())(room)
-                if item is not PENDING and item is not END:
-                    keep(item)
-                    if self._has_ready:
-                        self._take_ready(keep)
-                    continue
-            except Exception as error:
-                if self._pull is None:
-                    raise
-                self._crashed(error)
-                item = END
-            if item is PENDING:
-                item = await self._wait()
-            if item is END:
-                await self._end()
-                return
-            keep(item)
+        pull, room, outlet, stage = self._pull or self._begin_reading(), self._room, self._outlet, self._stage
+        if stage is None:  # it was stopped before it began
+            return
+        stage.give_to(keep)
+        self._reading = True
+        self._pull = None
+        item: Any = PENDING
+        waited = False
+        try:
+            while item is not END:
+                try:
+                    item = END if self._over or outlet.crashed else pull(room)
+                    if item is not PENDING and item is not END:
+                        keep(item)
+                        if self._has_ready and not waited:
+                            self._take_ready(keep)
+                        waited = False
+                        continue
+                except Exception as error:  # noqa: BLE001 -- whatever it is, it ends the run
+                    self._crashed(error)
+                if item is PENDING and not outlet.crashed:
+                    waited = True
+                    await outlet.wait(stage.scope.loop)
+                    stage.scope.begin_turn()
+        finally:
+            self._reading = False
+            self._pull = None if self._over else stage.pull
+        await self._end()
 
     def _take_ready(self, keep: Callable[[Any], object]) -> None:
         stage = self._stage

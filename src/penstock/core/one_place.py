@@ -5,11 +5,11 @@ handed over in the pull that asks, without the books of a pump; readers that tak
 whole loop of that. A call that waits goes the way of every window (`pump`).
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextvars import Context
 from typing import Any, Final, cast, override
 
 from penstock.core.clock import now
-from penstock.core.meter import RARELY
 from penstock.core.outcome import Failed, Ok
 from penstock.core.plan import DROPPED, MISSING, Later, Plan
 from penstock.core.scope import DEEP, Scope
@@ -26,15 +26,17 @@ class OnePlace[T, U](Window[T, U]):
     lambda as a predicate 1.2 and 4.8, an async function that returns at once 1.9 and 4.2.
     """
 
-    __slots__ = ("_must_look", "levels")
+    __slots__ = ("_begins_more", "_must_look", "levels")
 
     looks_at_the_clock = True
     has_ready_items = True
-    only_stores = False
 
     def __init__(self, scope: Scope, upstream: Stage[T], plan: Plan[T, U]) -> None:
         super().__init__(scope, upstream, plan.replaced(ordered=True))  # with one place, there is one order
         self._must_look = not upstream.looks_at_the_clock
+        self._begins_more = (
+            True  # in a turn after it has handed on a result, if nobody has asked for the next until then
+        )
         self.levels: int = upstream.levels + 1 if isinstance(upstream, OnePlace) else 1
 
     @staticmethod
@@ -66,9 +68,15 @@ class OnePlace[T, U](Window[T, U]):
         if value is END:
             self._exhausted = True
             return value
-        if not self._scheduled and not self._exhausted:
+        if self._begins_more and not self._scheduled and not self._exhausted:
             self._schedule()
         return value  # type: ignore[no-any-return] # a U; Any spares a cast per item
+
+    @override
+    def give_to(self, keep: Callable[[Any], object]) -> None:
+        self._begins_more = (
+            False  # who takes all asks at once: a turn that finds the place taken costs a tenth of an item
+        )
 
     def _work_on_next(self) -> Any:
         """Work on items until one has a result; return that, PENDING, END or that the turn is over."""
@@ -90,25 +98,87 @@ class OnePlace[T, U](Window[T, U]):
     @override
     def ready_items(self, room: int) -> Iterator[U]:
         if not self.scope.is_entered or self.levels > DEEP or not self._is_idle():
-            yield from super().ready_items(room)
-            return
-        work_on = self._work_in_task if self.plan.inline is None else self._work_at_once
-        for item in self.upstream.ready_items(room):
-            self._pumping = True
-            try:
-                value = work_on(item)
-            finally:
-                self._pumping = False
-            if value is not MISSING:
-                if not self._scheduled and not self._exhausted:
-                    self._schedule()
-                yield value
-            if not self._is_idle():
-                return
+            return super().ready_items(room)
+        items = self.upstream.ready_items(room)
+        return self._worked_on_in_tasks(items) if self.plan.inline is None else self._worked_on_at_once(items)
 
     def _is_idle(self) -> bool:
         """Whether more may be started, and nothing runs and nothing waits."""
         return not (self._exhausted or self._pumping or self.running or self._results)
+
+    def _worked_on_at_once(self, items: Iterable[T]) -> Iterator[U]:
+        """Do what `_work_at_once` does for each; most calls are not timed and return a result, written out here."""
+        inline, meter, order, copy = self.plan.inline, self.meter, self._order, self.scope.context.copy
+        running, results = self.running, self._results
+        timed = 0 if meter.slow or self.in_band else meter.next_sample
+        for item in items:
+            index = self._taken
+            self._pumping = True
+            try:
+                if index >= timed:
+                    value = self._work_at_once(item)
+                    timed = 0 if meter.slow or self.in_band else meter.next_sample
+                else:
+                    self._taken = index + 1
+                    context = copy()
+                    try:
+                        value = context.run(inline, item)  # type: ignore[arg-type] # there is one
+                    except BaseException as error:  # noqa: BLE001 -- any exception is the item's outcome
+                        self._raised(index, item, error)
+                        value = self._result()
+                    else:
+                        if value is DROPPED or self._stopping or type(value) is Later:
+                            value = self._made(index, item, value, context)
+                        else:
+                            order.head = index + 1
+                            self._delivered += 1
+            finally:
+                self._pumping = False
+            if value is not MISSING:
+                if self._begins_more and not self._scheduled and not self._exhausted:
+                    self._schedule()
+                yield value
+            if self._exhausted or running or results:
+                return
+
+    def _worked_on_in_tasks(self, items: Iterable[T]) -> Iterator[U]:
+        """Do what `_work_in_task` does for each; most calls are not timed, and the loop starts them at once."""
+        meter, order, task_of, work = self.meter, self._order, self._task_of, self.work
+        running, results = self.running, self._results
+        all_timed = self.in_band or self._errands is not None or self.scope.has_factory
+        timed = 0 if meter.slow or all_timed else meter.next_sample
+        for item in items:
+            index = self._taken
+            self._pumping = True
+            try:
+                if index >= timed:
+                    value = self._work_in_task(item)
+                    timed = 0 if meter.slow or all_timed else meter.next_sample
+                else:
+                    self._taken = index + 1
+                    call = self._call(index, item, work)
+                    try:
+                        task = task_of(call)
+                    except BaseException:
+                        call.close()
+                        raise
+                    if not task.done():
+                        running[index] = task
+                        if self._stopping:
+                            task.cancel(self.scope.reason)
+                        return
+                    value = results.pop(index, MISSING)
+                    if value is not MISSING:
+                        order.head = index + 1
+                        self._delivered += 1
+            finally:
+                self._pumping = False
+            if value is not MISSING:
+                if self._begins_more and not self._scheduled and not self._exhausted:
+                    self._schedule()
+                yield value
+            if self._exhausted or running or results:
+                return
 
     def _work_at_once(self, item: T) -> Any:
         """Do what `_start_inline` does, and return the result; MISSING if there is none, or none yet."""
@@ -123,16 +193,20 @@ class OnePlace[T, U](Window[T, U]):
             self._raised(index, item, error)
             return self._result()
         if began is not None:
-            meter.next_sample = index + RARELY
-            meter.returned(began)
+            meter.note_sample(index)
+            self._returned_inline(began)
+        return self._made(index, item, value, context)
+
+    def _made(self, index: int, item: T, value: Any, context: Context) -> Any:
+        """Count what a call made, and return the result; MISSING if there is none, or none yet."""
         if type(value) is Later:
             self._run(index, item, cast("Later[U]", value), context)
             return self._result()
         if value is DROPPED or self._stopping:
             self._returned(index, item, value)
             return self._result()
-        if not meter.peak_buffered:
-            meter.note_peaks(1, 1, 1)
+        if not self.meter.peak_buffered:
+            self.meter.note_peaks(1, 1, 1)
         self._order.head = self._taken
         self._delivered += 1
         return Ok(value, index) if self.in_band else value
@@ -141,7 +215,7 @@ class OnePlace[T, U](Window[T, U]):
         """Start a call, and return its result; MISSING if there is none, or none yet."""
         meter, work = self.meter, self.work
         if self._taken >= meter.next_sample or meter.slow:
-            meter.next_sample = self._taken + RARELY
+            meter.note_sample(self._taken)
             work = self.measured_work
         if self._errands is not None:
             self._start_errand(item, work)
@@ -169,14 +243,8 @@ class OnePlace[T, U](Window[T, U]):
         return value
 
     @override
-    def _returned(self, index: int, item: T, value: U) -> None:
-        """Do what every window does; a call that is waited for, in the pull that began it or below, needs little."""
-        if value is DROPPED or self._stopping:
-            super()._returned(index, item, value)
-            return
-        self._results[index] = Ok(value, index) if self.in_band else value
-        if self._pumping:
-            return
+    def _stored(self) -> None:
+        """Tell of the result of a call that has waited."""
         if not self.meter.peak_buffered:
             self.meter.note_peaks(1, 1, 1)
         if self._asked:

@@ -95,6 +95,7 @@ class Plan[T, U]:
     name: str
     work: AsyncFn[T, U]
     inline: Callable[[T], U | Later[U]] | None = None
+    inline_name: str | None = None  # then inline calls may block the loop unseen, and this function is warned of
     elsewhere: Elsewhere | None = None
     size: int = 1  # the most items that a call takes, where it takes lists
     concurrency: int = 1

@@ -45,11 +45,6 @@ PATIENCE: Final = 64
 """Waits of a consumer before it tries again whether the next result takes one pass of the loop, after one took more."""
 
 
-@coroutine
-def _one_pass() -> Generator[None]:
-    yield
-
-
 class Outlet:
     """The lower end of a run: where its consumer waits for the next item.
 
@@ -77,18 +72,19 @@ class Outlet:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    async def wait(self, loop: asyncio.AbstractEventLoop) -> None:
+    @coroutine
+    def wait(self, loop: asyncio.AbstractEventLoop) -> Generator[Any, Any, None]:
         """Wait until woken."""
         self._is_awaited = True
         try:
             if not self._in_vain:
-                await _one_pass()
+                yield  # as `sleep(0)` does
                 if self.is_on_its_way:
                     return
                 self._in_vain = PATIENCE
             self._in_vain -= 1
             self._waiter = loop.create_future()
-            await self._waiter
+            yield from self._waiter
         finally:
             self._waiter = None
             self._is_awaited = self.is_on_its_way = False

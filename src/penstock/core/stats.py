@@ -12,7 +12,8 @@ class Latency:
     """Quantiles of how long calls took that returned, in seconds, within 2 %.
 
     `samples` calls were timed, a `share` of all (0 to 1): every call while they take 10 ms or more, and 0.1 ms for each
-    call that may run at once; else one in 16 or fewer; every call with `open(timing=True)`.
+    call that may run at once; else one in 16 of the first 1,024 and one in 64 after,
+    or fewer; every call with `open(timing=True)`.
     """
 
     p50: float

@@ -16,6 +16,7 @@ from contextvars import Context
 from functools import partial
 from typing import Any, cast, override
 
+from penstock.core.blocking import BLOCKED
 from penstock.core.calling import attempt_of, composed
 from penstock.core.clock import now
 from penstock.core.closing import close
@@ -375,11 +376,17 @@ class Window[T, U](Caller[T, U]):
             self._raised(index, item, error)
             return
         if began is not None:
-            self.meter.returned(began)
+            self._returned_inline(began)
         if isinstance(value, Later):
             self._run(index, item, cast("Later[U]", value), context)
         else:
             self._returned(index, item, value)
+
+    def _returned_inline(self, began: float) -> None:
+        """Note how long a call has had the loop to itself."""
+        seconds = self.meter.returned(began)
+        if seconds >= BLOCKED and self.plan.inline_name is not None:
+            self.scope.blocked.note(self.name, self.plan.inline_name, seconds)
 
     def _start_errand(self, item: T, work: AsyncFn[T, U]) -> None:
         """Have the call made elsewhere, without a task."""

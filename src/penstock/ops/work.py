@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Awaitable, Callable, Generator, Hashable
 from dataclasses import dataclass
-from typing import Any, TypedDict, Unpack, cast
+from typing import Any, Final, TypedDict, Unpack, cast
 
 from penstock.core import validate
 from penstock.core.adaptive import Adaptive
@@ -12,7 +12,7 @@ from penstock.core.closing import close
 from penstock.core.errands import Elsewhere
 from penstock.core.errors import OptionError
 from penstock.core.limiter import Limiter
-from penstock.core.plan import ON_ERROR, ByteBudget, Later, OnError, Plan, Tolerance
+from penstock.core.plan import DROPPED, ON_ERROR, ByteBudget, Later, OnError, Plan, Tolerance
 from penstock.core.retry import Retry, Seconds
 from penstock.core.scope import Scope
 from penstock.core.stage import Stage
@@ -21,7 +21,7 @@ from penstock.core.text import shown
 from penstock.engines.choosing import EngineOption, Make, bound_to, chosen, leaves_process
 from penstock.engines.engine import Engine
 from penstock.engines.local import FunctionKind, kind_of, on_loop
-from penstock.ops.kind import Kind
+from penstock.ops.kind import Forms, Kind
 from penstock.ops.operator import Adapt, Code, Operator
 
 
@@ -272,7 +272,8 @@ def _planned(
     return Plan(
         name=title,
         work=shaped(called if inspect.iscoroutinefunction(called) else on_loop(seen), kind.shape),
-        inline=shaped_inline(seen, kind.shape) if without_tasks else None,
+        inline=_inline(kind, called if kind.one_for_one else seen) if without_tasks else None,
+        inline_name=name_of(fn) if on_loop_as == "other" else None,
         size=kind.size,
         concurrency=given.places or 1,
         adaptive=given.adaptive,
@@ -285,6 +286,12 @@ def _planned(
         on_error=given.on_error,
         tolerance=tolerance_of(given.on_error, given.max_failures, given.max_failure_rate),
     )
+
+
+def _inline(kind: Kind, fn: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Return what the window calls, without a task, for `fn`."""
+    wrap = sifted_inline if kind.form(_SIFTS) else shaped_inline
+    return wrap(fn, kind.shape)
 
 
 def tolerance_of(on_error: OnError, most: int | None, rate: float | None) -> Tolerance:
@@ -313,13 +320,31 @@ def shaped(
 
 def shaped_inline(fn: Callable[[Any], Any], shape: Callable[[Any, Any], Any] | None) -> Callable[[Any], Any]:
     """Wrap inline work like `shaped`; an awaitable that it returns becomes a `Later`."""
+    output = given(shape)
+    plain: type = bool  # the type of the last result that was no awaitable: to ask each takes a fifth of a quick call
 
     def call(item: Any) -> Any:
+        nonlocal plain
         result: Any = fn(item)
-        # What an `Awaitable` is, in a tenth of the time of `isinstance`
-        if getattr(type(result), "__await__", None) is not None:  # pyright: ignore[reportUnknownArgumentType] -- Any
-            return Later(cast("Awaitable[Any]", result) if shape is None else _Shaped(result, shape, item))
-        return result if shape is None else shape(item, result)
+        if type(result) is plain:
+            return result if shape is None else shape(item, result)
+        made = output(item, result)
+        if type(made) is not Later:
+            plain = type(result)
+        return made
+
+    return call
+
+
+def sifted_inline(predicate: Callable[[Any], Any], shape: Callable[[Any, Any], Any] | None) -> Callable[[Any], Any]:
+    """Do what `shaped_inline` does, written out for the two answers that most predicates give."""
+    output = given(shape)
+
+    def call(item: Any) -> Any:
+        keep = predicate(item)
+        if keep is True:
+            return item
+        return DROPPED if keep is False else output(item, keep)
 
     return call
 
@@ -349,6 +374,9 @@ class _Shaped(Awaitable[Any]):
     def close(self) -> None:
         """Close a coroutine that nobody will await."""
         close(self.result)
+
+
+_SIFTS: Final = Forms(single=False, paired=False, sifting=True, listed=False, fanned=False)
 
 
 def name_of(fn: object) -> str:
