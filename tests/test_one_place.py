@@ -9,6 +9,7 @@ import pytest
 
 from penstock import Failed, Limiter, Ok, Retry, stream
 from penstock.core.one_place import OnePlace
+from penstock.core.scope import Scope
 from penstock.core.window import Window
 from penstock.testing import Scripted
 
@@ -233,6 +234,29 @@ async def test_an_item_that_waits_once_takes_one_pass_of_the_loop():
     task.cancel()
     await asyncio.wait([task])
     assert 200 <= passes < 210
+
+
+async def test_the_next_call_runs_while_a_reader_works_on_a_result():
+    """P2: whoever awaits between two results finds the next one there."""
+    ended = []
+
+    async def slow(item):
+        await asyncio.sleep(1)
+        ended.append(item)
+        return item
+
+    async with stream(range(4)).map(slow).open() as items:
+        async for item in items:
+            await asyncio.sleep(5)
+            assert ended == list(range(min(item + 2, 4)))
+
+
+async def test_a_reader_that_takes_all_needs_no_turns(monkeypatch):
+    """P7: it asks for the next result at once; a turn would find the place taken."""
+    turns, turn = [], Scope._turn
+    monkeypatch.setattr(Scope, "_turn", lambda scope: turns.append(scope) or turn(scope))
+    assert await stream(range(100)).map(waits).count() == 100
+    assert len(turns) < 10
 
 
 async def test_a_reader_that_is_cancelled_in_the_pass_of_its_result_finds_it_later():

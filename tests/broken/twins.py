@@ -30,6 +30,7 @@ from penstock.core.deadlines import Deadlines
 from penstock.core.errors import WorkerLost, as_failure
 from penstock.core.fan_out import FanOut
 from penstock.core.meter import Meter, Wait
+from penstock.core.one_place import OnePlace
 from penstock.core.order import InOrder
 from penstock.core.outcome import Failed
 from penstock.core.permits import Permits
@@ -968,6 +969,17 @@ def consumer_comes_a_pass_late():
         self._in_vain = 2**62
 
     put(Outlet, "__init__", begin)
+
+
+@twin("begins the next call of one place only when it is asked for", "test_one_place.py")
+def next_call_waits_to_be_asked_for():
+    real = OnePlace.__init__
+
+    def begin(self, scope, upstream, plan):
+        real(self, scope, upstream, plan)
+        self._begins_more = False
+
+    put(OnePlace, "__init__", begin)
 
 
 @twin("has a generator wait for a pass of the loop before each output", "test_flat_map.py")

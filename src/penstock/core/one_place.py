@@ -108,8 +108,10 @@ class OnePlace[T, U](Window[T, U]):
 
     def _worked_on_at_once(self, items: Iterable[T]) -> Iterator[U]:
         """Do what `_work_at_once` does for each; most calls are not timed and return a result, written out here."""
-        inline, meter, order, copy = self.plan.inline, self.meter, self._order, self.scope.context.copy
+        inline: Any = self.plan.inline
+        meter, order, copy = self.meter, self._order, self.scope.context.copy
         running, results = self.running, self._results
+        value: Any
         timed = 0 if meter.slow or self.in_band else meter.next_sample
         for item in items:
             index = self._taken
@@ -122,7 +124,7 @@ class OnePlace[T, U](Window[T, U]):
                     self._taken = index + 1
                     context = copy()
                     try:
-                        value = context.run(inline, item)  # type: ignore[arg-type] # there is one
+                        value = context.run(inline, item)
                     except BaseException as error:  # noqa: BLE001 -- any exception is the item's outcome
                         self._raised(index, item, error)
                         value = self._result()

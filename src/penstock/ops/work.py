@@ -321,17 +321,18 @@ def shaped(
 def shaped_inline(fn: Callable[[Any], Any], shape: Callable[[Any, Any], Any] | None) -> Callable[[Any], Any]:
     """Wrap inline work like `shaped`; an awaitable that it returns becomes a `Later`."""
     output = given(shape)
-    plain: type = bool  # the type of the last result that was no awaitable: to ask each takes a fifth of a quick call
+    plain: Any = bool  # the type of the last result that was no awaitable: to ask each takes a fifth of a quick call
 
     def call(item: Any) -> Any:
         nonlocal plain
         result: Any = fn(item)
-        if type(result) is plain:
+        kind: Any = type(result)  # pyright: ignore[reportUnknownVariableType] -- Any
+        if kind is plain:
             return result if shape is None else shape(item, result)
-        made = output(item, result)
-        if type(made) is not Later:
-            plain = type(result)
-        return made
+        made: Any = output(item, result)
+        if not isinstance(made, Later):
+            plain = kind
+        return made  # pyright: ignore[reportUnknownVariableType] -- Any, or a Later of it
 
     return call
 
