@@ -34,9 +34,7 @@ class OnePlace[T, U](Window[T, U]):
     def __init__(self, scope: Scope, upstream: Stage[T], plan: Plan[T, U]) -> None:
         super().__init__(scope, upstream, plan.replaced(ordered=True))  # with one place, there is one order
         self._must_look = not upstream.looks_at_the_clock
-        self._begins_more = (
-            True  # in a turn after it has handed on a result, if nobody has asked for the next until then
-        )
+        self._begins_more = True  # in a turn, if nobody has asked for the next result until then
         self.levels: int = upstream.levels + 1 if isinstance(upstream, OnePlace) else 1
 
     @staticmethod
@@ -74,9 +72,7 @@ class OnePlace[T, U](Window[T, U]):
 
     @override
     def give_to(self, keep: Callable[[Any], object]) -> None:
-        self._begins_more = (
-            False  # who takes all asks at once: a turn that finds the place taken costs a tenth of an item
-        )
+        self._begins_more = False  # who takes all asks at once, and the turn would find the place taken
 
     def _work_on_next(self) -> Any:
         """Work on items until one has a result; return that, PENDING, END or that the turn is over."""
