@@ -1,6 +1,11 @@
-"""All that has an aim, in turn, from an item to a resumed run; then one list of the aims."""
+"""All that has an aim, in turn, from an item to a resumed run; then one list of the aims, and what each part took.
+
+A part that fails does not end the others; then the exit code is 1.
+"""
 
 import argparse
+import sys
+import traceback
 from time import monotonic
 
 import curve
@@ -10,7 +15,7 @@ import resume
 import scaling
 import utilisation
 from aims import print_aims
-from timing import CLOCKS
+from timing import CLOCKS, aligned
 
 import durable
 
@@ -34,14 +39,24 @@ def main() -> None:
     parser.add_argument("--clock", choices=CLOCKS, default="elapsed", help="of the times per item; see `bench --help`")
     chosen = parser.parse_args()
     quick = ["--quick"] if chosen.quick else []
-    found, began = [], monotonic()
+    found, failed, parts, began = [], [], [], monotonic()
     for title, program in PROGRAMS.items():
         print(f"\n== {title}\n", flush=True)
         clock = ["--clock", chosen.clock] if program in PER_ITEM else []
         rounds = ROUNDS if program is per_item and not chosen.quick else []
-        found += program.report(program.arguments([*quick, *clock, *rounds]))
-        print(f"\n({monotonic() - began:.0f} s since the start)", flush=True)
+        start = monotonic()
+        try:
+            found += program.report(program.arguments([*quick, *clock, *rounds]))
+        except (Exception, SystemExit) as error:  # noqa: BLE001 -- whatever it is, the others are to be measured
+            traceback.print_exc()
+            failed.append(f"{title}: {type(error).__name__}: {error}")
+        parts.append((title, f"{monotonic() - start:.0f} s"))
+        print(f"\n({parts[-1][1]}; {monotonic() - began:.0f} s since the start)", flush=True)
     print_aims(found)
+    print(f"\n{aligned([('part', 'took'), *parts, ('all', f'{monotonic() - began:.0f} s')])}")
+    if failed:
+        print("\nFailed:", *failed, sep="\n  ")
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from itertools import batched
 from pathlib import Path
 
 import apsw
+import per_item
 import streamable
 from aims import Aim, print_aims
 from peers import PEERS
@@ -40,7 +41,7 @@ LEFT_OUT = ("test", "tests", "idle_test", "site-packages", "dist-packages")
 class Line:
     """A line of the table: who takes part, how many items a run has, and what penstock is meant to keep.
 
-    `most` is in units of the line; `times`, in times the row `of`.
+    `most` is in units of the line; `times`, in times the row `of`. Its `clock`, if it has one, is that of no option.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Line:
     times: float | None = None
     of: str = ""
     unit: str = "us"
+    clock: str = ""
 
 
 def counted(run: Callable[[int], int], items: int, clock: str) -> tuple[float, int]:
@@ -86,6 +88,9 @@ def threads(share: int) -> Iterator[Line]:
 
 
 # One place, scripts, outputs of generators
+
+ONE_PLACE = {"map": 1.6, "filter": 1.6, "at once": 2.7, "sleep(0)": 2.4}
+"""Times streamable, which takes 5.0, 5.1, 4.5 and 24.5 thousand instructions an item; penstock: 8, 8, 12 and 60."""
 
 
 async def at_once(number):
@@ -145,13 +150,13 @@ def one_place(share: int) -> Iterator[Line]:
         "streamable": reading(lambda n: streamable.stream(range(n)).map(same)),
         "a loop": lambda n: len([same(number) for number in range(n)]),
     }
-    yield Line("map(def), one place", 20_000 // share, plain)
+    yield Line("map(def), one place", 20_000 // share, plain, times=ONE_PLACE["map"], of="streamable")
     sifted = {
         OURS: listing(lambda n: stream(range(n)).filter(lambda _: True)),
         "penstock, async for": reading(lambda n: stream(range(n)).filter(lambda _: True)),
         "streamable": reading(lambda n: streamable.stream(range(n)).filter(lambda _: True)),
     }
-    yield Line("filter(lambda), one place", 20_000 // share, sifted)
+    yield Line("filter(lambda), one place", 20_000 // share, sifted, times=ONE_PLACE["filter"], of="streamable")
     for name, call in (("at once", at_once), ("sleep(0)", passes)):
         runs = {
             OURS: listing(lambda n, c=call: stream(range(n)).map(c)),
@@ -159,7 +164,7 @@ def one_place(share: int) -> Iterator[Line]:
             "streamable": reading(lambda n, c=call: streamable.stream(range(n)).map(c)),
             "a loop": reading(partial(one_by_one, call)),
         }
-        yield Line(f"async, {name}, one place", 20_000 // share, runs)
+        yield Line(f"async, {name}, one place", 20_000 // share, runs, times=ONE_PLACE[name], of="streamable")
 
 
 def in_plain_code(made: Stream[int]) -> int:
@@ -196,24 +201,23 @@ def outputs(share: int) -> Iterator[Line]:
 # The demo
 
 
-def embedded(engine: str, _: int) -> int:
-    """Index the standard library in a process of its own, as the demo does."""
+def embedded(engine: str | None, _: int) -> int:
+    """Index the standard library in a process of its own, as the demo does; None: on the engine that is the default."""
     excluded = [word for name in LEFT_OUT for word in ("--exclude", name)]
     with tempfile.TemporaryDirectory() as place:
         command = [sys.executable, "-m", "penstock", "embed", sysconfig.get_path("stdlib"), *excluded]
-        to = ["--to", str(Path(place) / "index.db"), "--engine", engine]
+        to = ["--to", str(Path(place) / "index.db"), *(() if engine is None else ("--engine", engine))]
         subprocess.run([*command, *to], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     return 1
 
 
 def demo(_: int) -> Iterator[Line]:
-    yield Line(
-        "embed of the standard library",
-        1,
-        {OURS: partial(embedded, "thread"), **{f"--engine {e}": partial(embedded, e) for e in ("inline", "process")}},
-        most=4.2,
-        unit="s",
-    )
+    name, inline = "embed of the standard library", "--engine inline"
+    others = {f"--engine {engine}": partial(embedded, engine) for engine in ("inline", "thread", "process")}
+    runs = {OURS: partial(embedded, None), **others}
+    yield Line(name, 1, runs, most=4.2, unit="s")
+    both = {OURS: runs[OURS], inline: runs[inline]}
+    yield Line(f"{name}, elapsed", 1, both, times=0.6, of=inline, unit="s", clock="elapsed")
 
 
 # Search
@@ -329,6 +333,8 @@ LINES = {
     "options": options,
     "durable": durable,
 }
+PEERS_OF_ASYNC = "async"
+"""The line that has a program of its own, on both loops: `tools/bench`."""
 
 
 def of_children(run: Callable[[int], int], items: int, clock: str) -> tuple[float, int]:
@@ -353,7 +359,8 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--quick", action="store_true", help="3 rounds of a tenth of the items: a look, not a result")
-    parser.add_argument("--lines", default=",".join(LINES), help=", ".join(LINES))
+    names = (*LINES, PEERS_OF_ASYNC)
+    parser.add_argument("--lines", default=",".join(names), help=", ".join(names))
     parser.add_argument("--clock", choices=("cpu", "elapsed"), default="cpu")
     return parser.parse_args(given)
 
@@ -364,9 +371,10 @@ def main() -> None:
     print(busyness(), end="\n\n", flush=True)
     rounds = 3 if chosen.quick else chosen.rounds
     rows, found = [("", "who", "an item", "times penstock")], []
-    for name in chosen.lines.split(","):
-        for line in LINES[name](10 if chosen.quick else 1):
-            measured = interleave(cases(line), rounds, chosen.clock)
+    names = chosen.lines.split(",")
+    for name in names:
+        for line in () if name == PEERS_OF_ASYNC else LINES[name](10 if chosen.quick else 1):
+            measured = interleave(cases(line), rounds, line.clock or chosen.clock)
             scale = 1e6 if line.unit == "s" else 1.0
             cells = {case.row: cell.median / scale for case, cell in measured.items()}
             ours = cells[OURS]
@@ -376,7 +384,11 @@ def main() -> None:
                 found.append(Aim(f"{line.name}: penstock, times {line.of}", ours / cells[line.of], line.times))
             if line.most is not None:
                 found.append(Aim(f"{line.name}: penstock, {line.unit}", ours, line.most, form="{:.2f}"))
-    print(aligned(rows))
+    print(aligned(rows), flush=True)
+    if PEERS_OF_ASYNC in names:
+        of_async = ["--workloads", "at once,sleep(0),1 ms", "--rounds", str(rounds), "--clock", chosen.clock]
+        print()
+        found += per_item.report(per_item.arguments([*of_async, *(["--quick"] if chosen.quick else [])]))
     print_aims(found)
 
 
