@@ -51,7 +51,7 @@ for _name, _body, _told in (
     ("thumbnails", thumbnails_command.thumbnails, manual.THUMBNAILS),
     ("search", document_commands.search, manual.SEARCH),
     ("map", row_commands.map_rows, manual.MAP),
-    ("prompt", row_commands.prompt, manual.PROMPT),
+    ("prompt", row_commands.prompt_rows, manual.PROMPT),
     ("export", row_commands.export, manual.EXPORT),
     ("runs", run_commands.runs, manual.RUNS),
     ("status", run_commands.status, manual.STATUS),

@@ -1,6 +1,6 @@
 """The options that choose an embedder, the same for all commands."""
 
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from penstock.cli.parameters import Option
 from penstock.workflows.secret import Secret
@@ -56,6 +56,11 @@ class Asked(NamedTuple):
     model: str | None
     base_url: str | None
     key: Secret | None
+
+
+def asked_for(options: dict[str, Any]) -> Asked:
+    """Take the values of these options out of those that a command was given."""
+    return Asked(*(options.pop(name, None) for name in ("embedder", "model", "base_url", "api_key")))
 
 
 def embedder(asked: Asked, index: str) -> "Embedder":

@@ -22,5 +22,8 @@ Exclude = Annotated[list[str] | None, Option(metavar="PATTERN", help="Files and 
 
 
 def given(**options: Any) -> dict[str, Any]:
-    """Return the options that somebody gave: the others have the defaults of what is called."""
+    """Return the options that somebody gave: the others have the defaults of what is called.
+
+    A command calls it first of all, with its `locals()`: so each option is written once, in the signature.
+    """
     return {name: value for name, value in options.items() if value is not None}

@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, cast, overload
+from typing import Any, TypedDict, Unpack, cast, overload
 
 from penstock.core import validate
 from penstock.core.errors import ResultFailed
@@ -53,25 +53,21 @@ class TaskRun[T]:
         return next((outcome.index for outcome in self.outcomes if isinstance(outcome, Failed)), None)
 
 
+class _RunTasksOptions[T](TypedDict, total=False):
+    concurrency: int
+    is_failed: Callable[[T], object] | None
+    cancel: CancelToken | None
+    timeout: Seconds | None
+    grace: Seconds
+
+
 @overload
 async def run_tasks[T](
-    tasks: Iterable[Callable[[CancelToken], Awaitable[T]]],
-    *,
-    concurrency: int = 3,
-    is_failed: Callable[[T], object] | None = None,
-    cancel: CancelToken | None = None,
-    timeout: Seconds | None = None,
-    grace: Seconds = 5.0,
+    tasks: Iterable[Callable[[CancelToken], Awaitable[T]]], **options: Unpack[_RunTasksOptions[T]]
 ) -> TaskRun[T]: ...
 @overload
 async def run_tasks[T](
-    tasks: Iterable[Callable[[CancelToken], T | Awaitable[T]]],
-    *,
-    concurrency: int = 3,
-    is_failed: Callable[[T], object] | None = None,
-    cancel: CancelToken | None = None,
-    timeout: Seconds | None = None,
-    grace: Seconds = 5.0,
+    tasks: Iterable[Callable[[CancelToken], T | Awaitable[T]]], **options: Unpack[_RunTasksOptions[T]]
 ) -> TaskRun[T]: ...
 async def run_tasks(
     tasks: Iterable[Callable[[CancelToken], Any]],

@@ -51,21 +51,11 @@ def embed(
     json: ReportAsJSON = False,
 ) -> None:
     """Run `penstock embed`."""
+    options = given(**locals())
     from penstock.cli.embed import run  # noqa: PLC0415 -- help must be quick
 
-    options = given(
-        glob=glob,
-        exclude=exclude,
-        concurrency=concurrency,
-        engine=engine,
-        on_error=on_error,
-        max_file_size=max_file_size,
-        prune=prune,
-        memo=memo,
-        follow_links=follow_links,
-    )
-    asked = embedder_options.Asked(embedder, model, base_url, api_key)
-    raise Exit(run(paths, to, options, asked, as_json=json))
+    asked = embedder_options.asked_for(options)
+    raise Exit(run(options.pop("paths"), options.pop("to"), options, asked, as_json=options.pop("json")))
 
 
 def search(

@@ -46,19 +46,8 @@ def fetch(
     json: ReportAsJSON = False,
 ) -> None:
     """Run `penstock fetch`."""
+    options = given(**locals())
     from penstock.cli.fetch import run  # noqa: PLC0415 -- help must be quick
 
-    options = given(
-        key=key,
-        concurrency=concurrency,
-        per_host=per_host,
-        rate=rate,
-        retry=retry,
-        timeout=timeout,
-        max_bytes=max_bytes,
-        max_redirects=max_redirects,
-        allow_private=allow_private,
-        refresh=refresh,
-        prune=prune,
-    )
-    raise Exit(run(urls, to, options, header or (), as_json=json))
+    headers, as_json = options.pop("header", ()), options.pop("json")
+    raise Exit(run(options.pop("urls"), options.pop("to"), options, headers, as_json=as_json))

@@ -47,20 +47,10 @@ def run(
     check: Annotated[bool, Option("--check", help="Only look for mistakes; nothing is run or made.")] = False,
 ) -> None:
     """Run `penstock run`."""
+    options = locals()
     from penstock.cli.pipeline_runs import run as run_pipeline  # noqa: PLC0415 -- help must be quick
 
-    raise Exit(
-        run_pipeline(
-            pipeline,
-            workspace=workspace,
-            given=given,
-            run_id=run_id,
-            concurrency=concurrency,
-            on_change=on_change,
-            as_json=json,
-            check=check,
-        )
-    )
+    raise Exit(run_pipeline(options.pop("pipeline"), as_json=options.pop("json"), **options))
 
 
 def resume(

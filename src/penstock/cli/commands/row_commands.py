@@ -28,7 +28,9 @@ def map_rows(
     glob: FilesOfRows = None,
     table: TableOfRows = None,
     keep: Annotated[bool, Option("--keep", help="Keep the columns of the row beside those of the result.")] = False,
-    run: Annotated[str | None, Option(metavar="NAME", help="The name of the run. [default: MODULE:FUNCTION]")] = None,
+    run_name: Annotated[
+        str | None, Option("--run", metavar="NAME", help="The name of the run. [default: MODULE:FUNCTION]")
+    ] = None,
     concurrency: Annotated[int | None, Option(metavar="N", help="Calls at once. [default: 8]")] = None,
     retry: Annotated[int | None, Option(metavar="N", help="Attempts in all. [default: 1]")] = None,
     timeout: Timeout = None,
@@ -54,30 +56,14 @@ def map_rows(
     json: ReportAsJSON = False,
 ) -> None:
     """Run `penstock map`."""
-    from penstock.cli.map_rows import run as run_map  # noqa: PLC0415 -- help must be quick
+    options = given(**locals())
+    from penstock.cli.map_rows import run  # noqa: PLC0415 -- help must be quick
 
-    options = given(
-        function=function,
-        over=over,
-        to=to,
-        key=key,
-        query=query,
-        glob=glob,
-        table=table,
-        run_name=run,
-        concurrency=concurrency,
-        retry=retry,
-        timeout=timeout,
-        rate=rate,
-        on_error=on_error,
-        engine=engine,
-        limit=limit,
-    )
-    raise Exit(run_map({**options, "keep": keep, "memo": memo}, dry_run=dry_run, as_json=json))
+    raise Exit(run(options, dry_run=options.pop("dry_run"), as_json=options.pop("json")))
 
 
-def prompt(
-    text: Annotated[str, Argument(metavar="PROMPT", help="A text with columns in braces: 'Classify: {text}'.")],
+def prompt_rows(
+    prompt: Annotated[str, Argument(metavar="PROMPT", help="A text with columns in braces: 'Classify: {text}'.")],
     *,
     over: Rows,
     model: Annotated[str, Option(metavar="openai:NAME|anthropic:NAME", help="Who is asked.")],
@@ -97,7 +83,9 @@ def prompt(
     glob: FilesOfRows = None,
     table: TableOfRows = None,
     keep: Annotated[bool, Option("--keep", help="Keep the columns of the row beside the answer.")] = False,
-    run: Annotated[str | None, Option(metavar="NAME", help="The name of the run. [default: prompt]")] = None,
+    run_name: Annotated[
+        str | None, Option("--run", metavar="NAME", help="The name of the run. [default: prompt]")
+    ] = None,
     concurrency: Annotated[
         int | None, Option(metavar="N", help="Requests at once. [default: as many as the service takes]")
     ] = None,
@@ -145,35 +133,10 @@ def prompt(
     json: ReportAsJSON = False,
 ) -> None:
     """Run `penstock prompt`."""
-    from penstock.cli.prompting import run as run_prompt  # noqa: PLC0415 -- help must be quick
+    options = given(**locals())
+    from penstock.cli.prompting import run  # noqa: PLC0415 -- help must be quick
 
-    options = given(
-        prompt=text,
-        over=over,
-        model=model,
-        schema=schema,
-        system=system,
-        base_url=base_url,
-        key=key,
-        query=query,
-        glob=glob,
-        table=table,
-        run_name=run,
-        concurrency=concurrency,
-        retry=retry,
-        asks=asks,
-        timeout=timeout,
-        rate=rate,
-        tokens=tokens,
-        on_error=on_error,
-        limit=limit,
-        max_answer=max_answer,
-        price=price,
-        max_cost=max_cost,
-        max_tokens=max_tokens,
-        deadline=deadline,
-    )
-    raise Exit(run_prompt({**options, "keep": keep, "memo": memo}, to, dry_run=dry_run, as_json=json))
+    raise Exit(run(options, options.pop("to", None), dry_run=options.pop("dry_run"), as_json=options.pop("json")))
 
 
 def export(

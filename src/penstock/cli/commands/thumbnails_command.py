@@ -12,9 +12,9 @@ def thumbnails(
     source: Annotated[str, Argument(metavar="DIR", help="The directory with the pictures.")],
     *,
     to: Annotated[str, Option("--to", metavar="OUT", help="Where they go; made if it is not there.")],
-    size: Annotated[
+    sizes: Annotated[
         list[int] | None,
-        Option(metavar="PIXELS", help="Of the longer side; may be repeated. [default: 64 256 1024]"),
+        Option("--size", metavar="PIXELS", help="Of the longer side; may be repeated. [default: 64 256 1024]"),
     ] = None,
     glob: Annotated[
         list[str] | None,
@@ -41,17 +41,8 @@ def thumbnails(
     json: ReportAsJSON = False,
 ) -> None:
     """Run `penstock thumbnails`."""
+    options = given(**locals())
     from penstock.cli.thumbnails import run  # noqa: PLC0415 -- help must be quick
 
-    options = given(
-        sizes=size,
-        glob=glob,
-        exclude=exclude,
-        concurrency=concurrency,
-        engine=engine,
-        timeout=timeout,
-        max_pixels=max_pixels,
-        max_file_size=max_file_size,
-        prune=prune,
-    )
-    raise Exit(run(source, to, options, as_json=json))
+    as_json = options.pop("json")
+    raise Exit(run(options.pop("source"), options.pop("to"), options, as_json=as_json))
