@@ -506,6 +506,8 @@ class GroupErrands(Errands):
 class GroupErrand(Errand, Request):
     """A call that travels in a group, and who waits for its answer."""
 
+    began: float | None
+    value: Any
     # a property would cost a call each time
     unwanted: bool = Errand.stopped  # type: ignore[misc] # pyright: ignore[reportIncompatibleMethodOverride]
 

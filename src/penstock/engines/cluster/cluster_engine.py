@@ -110,7 +110,7 @@ class RoundTrip:
     """
 
     def __init__(self) -> None:
-        self.seconds = 0.0
+        self.seconds: float = 0.0
 
     def note(self, seconds: float) -> None:
         """Note what one has taken."""

@@ -23,7 +23,7 @@ class FileEngine(Engine):
     """Runs functions of a `FoundFile`. If no worker can be had, all of them run in the thread, and the log says why."""
 
     group_seconds: float | None = Processes.group_seconds
-    depth = Processes.depth
+    depth: int = Processes.depth
 
     def __init__(self, workers: int) -> None:
         """Start nothing yet; `workers` processes at most, an int >= 1."""
