@@ -14,7 +14,7 @@ import pytest
 from tests.postgres import needs_postgres
 
 import penstock
-from penstock.core.errors import OptionError
+from penstock.core.errors import FatalError, OptionError
 from penstock.durable import dead_roots
 from penstock.flow import AccountError, AnswerError, ModelError, OpenAIChat, Reply
 from penstock.workflows import AskJob, RowFailedError, ask
@@ -455,7 +455,32 @@ async def test_a_changed_prompt_is_other_code_and_kept_answers_are_not_paid_agai
     other = await ask(rows, shout, model=model, to=to, memo=True, run_name="other", table="others")
     assert (other.recalled, other.spent.requests, other.delivered) == (3, 0, 3)
     again = await ask(rows, "{t}!", model=model, to=to, memo=True)
-    assert (again.by_other_code, again.changed) == (3, ("ask",))
+    assert (again.by_other_code, again.changed) == (3, ("prompt",))
+
+
+async def test_with_memo_a_question_is_asked_once_whatever_else_its_rows_hold(tmp_path):
+    """Rows with one prompt that are in flight together wait for one answer, and each keeps its own columns."""
+    to, model = str(tmp_path / "o.db"), Scripted(str.upper)
+    rows = [{"id": number, "t": "ab"[number % 2]} for number in range(8)]
+    first = await ask(rows, "{t}!", model=model, to=to, key="id", keep=True, memo=True, concurrency=8)
+    assert sorted(model.asked) == ["a!", "b!"]
+    assert (first.delivered, first.recalled, first.spent.requests) == (8, 6, 2)
+    assert stored(tmp_path / "o.db")[:2] == [
+        {"id": 0, "answer": "A!", "t": "a"},
+        {"id": 1, "answer": "B!", "t": "b"},
+    ]
+    other = await ask(rows, shout, model=model, to=to, key="id", memo=True, run_name="other", table="others")
+    assert (other.recalled, other.spent.requests) == (8, 0)  # by another prompt, of the same text
+    told = await ask(rows, shout, model=model, to=to, memo=True, system="Be brief", run_name="c", table="c")
+    assert (told.recalled, told.spent.requests) == (6, 2)
+
+
+async def test_with_memo_rows_without_the_column_fail_as_without(tmp_path):
+    model = Scripted(str.upper)
+    found = await ask([{"t": "a"}, {"x": 1}, {"x": 2}], "{t}", model=model, to=str(tmp_path / "o.db"), memo=True)
+    assert (found.delivered, found.dead, model.asked) == (1, 2, ["a"])
+    with pytest.raises(FatalError, match="no prompt can be made of the first 10 rows"):
+        await ask([{"x": 1}] * 12, "{t}", model=model, to=str(tmp_path / "p.db"), memo=True)
 
 
 async def test_on_error_raise_names_the_row(tmp_path):

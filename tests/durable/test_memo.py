@@ -507,7 +507,7 @@ async def test_effects_are_not_kept():
             OptionError, match=r"memo must be False for (tap|for_each), got True: it calls its function"
         ):
             await add(print, memo=True)
-    with pytest.raises(OptionError, match="memo must be True or False, got 1"):
+    with pytest.raises(OptionError, match="memo must be True, False or a plain function, got 1"):
         penstock.stream([1]).map(print, memo=1)
 
 
@@ -584,3 +584,24 @@ async def test_the_same_input_twice_in_one_run_may_be_called_twice_and_is_kept_o
     await source.map(paid.row, memo=True, concurrency=4).to(sink, run="run")
     assert found(sink) == ["a"] * 4
     assert kept(sink) == 1
+
+
+async def test_items_share_a_result_by_what_it_depends_on(sink):
+    """`memo` may be a function of the item; the newest results are found before they are committed."""
+    paid = Paid()
+
+    def tens(item):
+        return item // 10
+
+    stream = roots([10, 11, 20, 12]).map(paid.plain_row, engine="inline", keep=True, memo=tens, key=tens)
+    report = await stream.map(lambda pair: {"item": f"{pair[0]} {pair[1]['item']}"}).to(sink, run="run")
+    assert (paid.calls, report.recalled) == ([10, 20], 2)
+    assert found(sink) == ["10 10", "11 10", "12 10", "20 20"]
+
+
+async def test_what_memo_gives_must_be_a_value_and_memo_a_function(sink):
+    failing = roots([1]).map(as_row, memo=lambda item: object(), deps="x")
+    with pytest.raises(OptionError, match=r"memo of stage .* must give values made of JSON-like values.* got .*object"):
+        await failing.to(sink, run="run")
+    with pytest.raises(OptionError, match="memo must be True, False or a plain function, got 'text'"):
+        roots([1]).map(as_row, memo="text")

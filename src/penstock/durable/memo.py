@@ -1,7 +1,7 @@
 """Results that stages keep in the sink of a durable run, so that no call is paid for twice.
 
 An entry is known by the fingerprint of its stage and the digest of its input. It is written beside the rows as soon as
-there is a result, in the next commit, and does not wait for the root of its item.
+there is a result, in the next commit, and does not wait for the root of its item. The newest are found before, too.
 """
 
 import asyncio
@@ -28,15 +28,25 @@ class Memo:
 
     def __init__(self, reader: JournalReader, remember: Remember) -> None:
         self._reader = reader
-        self.remember: Remember = remember
+        self._remember = remember
+        self._newest: dict[tuple[bytes, bytes], bytes] = {}
+        self._held = 0
         self.recalled: int = 0
+
+    def remember(self, stage: bytes, item: bytes, value: bytes) -> None:
+        """Have an entry written."""
+        self._remember(stage, item, value)
+        self._held += len(value) - len(self._newest.pop((stage, item), b""))
+        self._newest[stage, item] = value
+        while self._held > _HELD or len(self._newest) > _NEWEST:
+            self._held -= len(self._newest.pop(next(iter(self._newest))))
 
     def find(self, stage: bytes, item: bytes) -> Any:
         """Return the result of that stage for the item of that digest, or MISSING.
 
         An entry that cannot be read is none.
         """
-        packed = self._reader.recall(stage, item)
+        packed = self._newest.get((stage, item)) or self._reader.recall(stage, item)
         if packed is None:
             return MISSING
         try:
@@ -48,23 +58,33 @@ class Memo:
 
 
 class StageMemo:
-    """The entries of one stage."""
+    """The entries of one stage.
 
-    def __init__(self, memo: Memo, code: StageCode) -> None:
+    Args:
+        memo: where they are.
+        code: of the stage.
+        of: gives what of an item its result depends on; None: all of it.
+    """
+
+    def __init__(self, memo: Memo, code: StageCode, of: Callable[[Any], object] | None = None) -> None:
         self._memo = memo
         self._code = code
+        self._of = of
 
     def recall(self, item: Tracked) -> Any:
         """Return what the function gave for this item before, or MISSING.
 
         Raise `OptionError` for an item without a digest.
         """
+        value = item.value if self._of is None else self._of(item.value)
         try:
-            item.digest = digest(item.value)
+            item.digest = digest(value)
         except PackError as error:
+            stage = f"of stage {self._code.name!r}"
+            needs = f"memo=True {stage} needs items" if self._of is None else f"memo {stage} must give values"
             raise OptionError(
-                f"memo=True of stage {self._code.name!r} needs items of JSON-like values, bytes, arrays or dataclasses "
-                f"of them, got {type_name(error.kind)} in {_shown(item.value)}"
+                f"{needs} made of JSON-like values, bytes, arrays or dataclasses of them, "
+                f"got {type_name(error.kind)} in {_shown(value)}"
             ) from None
         return self._memo.find(self._code.fingerprint, item.digest)
 
@@ -89,6 +109,10 @@ def _shown(value: object) -> str:
     text = repr(value)
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
+
+_NEWEST: Final = 256
+_HELD: Final = 1 << 20
+"""Entries, and bytes of them, that are found before they are committed: as come between two commits, or more."""
 
 _LONGEST: Final = 200
 """Characters of a value in a message, at most."""

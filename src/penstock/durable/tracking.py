@@ -23,7 +23,7 @@ def tracking(operator: Operator, code: StageCode | None, ledger: Ledger) -> Adap
     memo = None
     if operator.code is not None and operator.code.memo:
         assert code is not None
-        memo = StageMemo(ledger.memo, code)
+        memo = StageMemo(ledger.memo, code, operator.code.memo_of)
     if ledger.only is None:
         return lambda kind, plan: tracked_plan(kind, plan, memo, ledger.dispatch)
     return lambda kind, plan: tracked_plan(kind, _outlasting_failures(plan), memo, ledger.dispatch)

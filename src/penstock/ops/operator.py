@@ -25,6 +25,7 @@ class Code:
         in_band: whether results are `Ok` or `Failed`.
         deps: what else the results depend on, as the user says.
         memo: whether results are kept from run to run.
+        memo_of: gives what of an item its result depends on; None: all of it.
         tolerance: how many failures are accepted; None if the first is raised.
     """
 
@@ -34,6 +35,7 @@ class Code:
     deps: object
     memo: bool
     tolerance: Tolerance | None = None
+    memo_of: Callable[[Any], object] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,8 +62,10 @@ class MoreOptions(TypedDict, total=False):
         memo: keep what the function gives for an item in the sink of a durable run (see `to`), under the content of the
             item and the code of the stage. So a call that was paid for is not paid for twice: also when the run was
             killed before the root was done, or when the root has changed and this item of it has not. Items that are
-            known are handed on without a call, a limit or an attempt. Not for `tap` and `for_each`, and not without a
-            sink. Default False. See `docs/memo.md` for what items and results may be made of.
+            known are handed on without a call, a limit or an attempt. A plain function in place of True gives what of
+            an item its result depends on: items for which that is the same share a result. Not for `tap` and
+            `for_each`, and not without a sink. Default False. See `docs/memo.md` for what items and results may be made
+            of.
         deps: what else the results depend on (a model, a prompt, a version), made of JSON-like values, bytes, arrays or
             dataclasses of them: when it changes, the stage has changed (see `memo`, and `on_change` of `to`).
     """
@@ -80,7 +82,7 @@ class MoreOptions(TypedDict, total=False):
     key: Callable[[Any], Hashable] | None
     buffer_bytes: int | None
     size_of: Callable[[Any], float]
-    memo: bool
+    memo: bool | Callable[[Any], object]
     deps: object
 
 
@@ -119,7 +121,7 @@ class Settings:
     key: Callable[[Any], Hashable] | None = None
     buffer_bytes: int | None = None
     size_of: Callable[[Any], float] = len
-    memo: bool = False
+    memo: bool | Callable[[Any], object] = False
     deps: object = None
     on_error: OnError = "raise"
 
@@ -192,7 +194,8 @@ def work(kind: Kind, fn: Callable[[Any], Any], /, **options: Unpack[AllOptions])
         fn,
         in_band=given.on_error == "return",
         deps=given.deps,
-        memo=given.memo,
+        memo=given.memo is not False,
+        memo_of=None if isinstance(given.memo, bool) else given.memo,
         tolerance=plan.tolerance if given.on_error in {"skip", "collect"} else None,
     )
     return Operator(
@@ -214,8 +217,14 @@ def checked_settings(kind: Kind, fn: Callable[[Any], Any], options: AllOptions) 
             raise OptionError(f"{kind.name} has no option {option!r}: there are {known}")
     validate.function(f"the function of {kind.name}", fn)
     given = Settings(**options)
-    if validate.flag("memo", given.memo) and kind.for_effect:
-        raise OptionError(f"memo must be False for {kind.name}, got True: it calls its function for the effect")
+    if not isinstance(given.memo, bool):
+        if not callable(given.memo):
+            raise OptionError(f"memo must be True, False or a plain function, got {shown(given.memo)}")
+        validate.plain_function("memo", given.memo)
+    if given.memo is not False and kind.for_effect:
+        raise OptionError(
+            f"memo must be False for {kind.name}, got {shown(given.memo)}: it calls its function for the effect"
+        )
     if given.retry is not None:
         validate.instance("retry", given.retry, Retry, "a Retry")
     validate.one_of("on_error", given.on_error, ON_ERROR)

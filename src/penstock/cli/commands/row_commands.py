@@ -112,7 +112,7 @@ def prompt_rows(
     ] = None,
     limit: RowsThisTime = None,
     memo: Annotated[
-        bool, Option("--memo", help="Keep answers by what the row holds, so that none is paid for twice.")
+        bool, Option("--memo", help="Keep answers by the text of the prompt: none is paid for twice.")
     ] = False,
     max_answer: Annotated[
         int | None, Option(metavar="N", help="Tokens of an answer; a longer one fails. [default: 4096]")

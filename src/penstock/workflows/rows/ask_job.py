@@ -3,9 +3,10 @@
 import asyncio
 import math
 import os
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import KW_ONLY, dataclass, field, fields
-from typing import Any, Final, Literal, Required, TypedDict, Unpack, cast, overload, override
+from typing import Any, ClassVar, Final, Literal, Required, TypedDict, Unpack, cast, overload, override
 
 from penstock.core import validate
 from penstock.core.adaptive import Adaptive
@@ -17,6 +18,7 @@ from penstock.core.text import shown
 from penstock.durable.handle import DurableRun
 from penstock.durable.report import RunReport
 from penstock.durable.status import runs
+from penstock.durable.values import pack
 from penstock.flow.answer_forms import AnswerError, Schema
 from penstock.flow.asking import ASKS, MAX_TOKENS, Asking, ModelRequest, asking_of, check, prepare
 from penstock.flow.models import Model, ModelError
@@ -223,6 +225,7 @@ class AskJob(RowJob):
         self.ended_by: EndedBy | None = None
         self._hope = Hope(of_service=isinstance(self._asking.model, Service))
         self._asked = 0
+        self._answered: Counter[int] = Counter()  # rows with an answer of which none is made, by their addresses
         self._is_closed = False
         self._left: int | None = None
         self.on_error = self.on_error or ("raise" if self.to is None else "collect")
@@ -243,6 +246,8 @@ class AskJob(RowJob):
             raise OptionError("memo is for a run into `to`, which keeps the answers, got True")
 
     # The stream
+
+    calls: ClassVar[int] = -2
 
     def _open_rows(self) -> Stream[Any]:
         if isinstance(self.over, str | os.PathLike):
@@ -265,20 +270,30 @@ class AskJob(RowJob):
         options: dict[str, Any] = {
             "name": "ask",
             "on_error": self.on_error,
-            "memo": self.memo,
+            "memo": self._prompt_of if self.memo else False,
+            "key": self._question if self.memo else None,
             "deps": self._depends_on(),
             "concurrency": Adaptive(most=MOST) if self.concurrency is None else self.concurrency,
             "limit": [*self._limits.both(), breaker()],
             "retry": again(self.retry, MOST, self._limits.both()),
             "timeout": self.timeout,
         }
-        answer: Callable[[Any], Awaitable[Any]] = _AnswerOfRow(self)
-        return cast("Stream[Any]", self.rows.map(answer, **options))
+        if self.to is None:
+            return cast("Stream[Any]", self.rows.map(self.answer, **options))
+        answering: Callable[[Any], Awaitable[Any]] = _Answering(self)
+        pairs = cast("Stream[tuple[Any, Any]]", self.rows.map(answering, keep=True, **options))
+        return pairs.map(_RowMaking(self), name="prompt")
+
+    def _question(self, row: Any) -> str:
+        """Return the prompt of a row, or what all have that have none: rows with one question wait for one answer."""
+        try:
+            return self._text.of(row)
+        except Exception:  # noqa: BLE001 -- of the row or of the user's function: asking for the answer raises it
+            return ""
 
     def _depends_on(self) -> list[Any]:
         asking = self._asking
         return [
-            self.prompt if isinstance(self.prompt, str) else None,
             asking.system,
             asking.max_tokens,
             asking.model.code() if isinstance(asking.model, Service) else type(asking.model).__qualname__,
@@ -401,10 +416,27 @@ class AskJob(RowJob):
         if not self._asked:
             self._abort_soon()
 
+    def is_answered(self, row: Any) -> None:
+        """Note that the row of an answer is to be made."""
+        self._answered[id(row)] += 1
+
+    def is_made(self, row: Any) -> None:
+        """Note that it is made. That of an answer that was known is none of these."""
+        place = id(row)
+        if self._answered[place] > 1:
+            self._answered[place] -= 1
+        else:
+            self._answered.pop(place, None)
+        if self._is_closed:
+            self._abort_soon()
+
     def _abort_soon(self) -> None:
-        """Cancel calls that wait, once the last request has given its answer: their rows are not done."""
-        if self._run is not None:
-            asyncio.get_running_loop().call_soon(self._run.abort)
+        asyncio.get_running_loop().call_soon(self._abort)
+
+    def _abort(self) -> None:
+        """Cancel calls that wait, once the row of the last answer is made: their rows are not done."""
+        if self._run is not None and not self._asked and not self._answered:
+            self._run.abort()
 
     async def _rows_left(self) -> int | None:
         """Count the rows that are left, where they can be read again."""
@@ -418,7 +450,7 @@ class AskJob(RowJob):
     @override
     def report(self) -> AskReport:
         report = super().report()
-        stage = report.stats.stages[-1] if report.stats.stages else None
+        stage = report.stats.stages[self.calls] if report.stats.stages else None
         return AskReport(
             **{each.name: getattr(report, each.name) for each in fields(RunReport)},
             spent=self.spent,
@@ -447,24 +479,40 @@ class AskJob(RowJob):
         )
 
 
-class _AnswerOfRow:
-    """The function of the stage."""
+class _Answering:
+    """The function of the stage that asks: `deps` say what answers depend on, beside the texts of prompts."""
 
     def __init__(self, job: AskJob) -> None:
         self._job = job
 
     def tell_code(self) -> object:
-        """Say what answers depend on beside `deps`."""
-        prompt = self._job.prompt
-        return None if isinstance(prompt, str) else prompt
+        """Say nothing more."""
+        return None
 
     async def __call__(self, row: Any) -> Any:
-        """Return the row that comes of the answer for a row."""
-        job = self._job
-        answer = await job.answer(row)
-        if job.to is None:
-            return answer
-        made = made_row(row, _plain(answer), key=job.key, keep=job.keep, column="answer")
+        """Return the answer for a row, made of what JSON has."""
+        answer = _plain(await self._job.answer(row))
+        if self._job.memo:
+            pack(answer)  # what is too deep to be kept fails here: its row would not come
+        self._job.is_answered(row)
+        return answer
+
+
+class _RowMaking:
+    """The function of the stage that makes rows of answers, and tells by what prompts were made."""
+
+    def __init__(self, job: AskJob) -> None:
+        self._job = job
+
+    def tell_code(self) -> object:
+        """Return the text with columns, or the function."""
+        return self._job.prompt
+
+    def __call__(self, pair: tuple[Any, Any]) -> Any:
+        """Return what is stored of a row and its answer."""
+        job, (row, answer) = self._job, pair
+        job.is_made(row)
+        made = made_row(row, answer, key=job.key, keep=job.keep, column="answer")
         if job.key is None or not isinstance(row, dict):
             return made
         return made | {job.key: cast("dict[str, Any]", row)[job.key]}

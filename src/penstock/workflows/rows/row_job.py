@@ -1,7 +1,7 @@
 """What all jobs over rows have in common: one durable run, watched and ended early."""
 
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from penstock.core.errors import PenstockError, said
 from penstock.core.stats import Stats
@@ -28,6 +28,7 @@ class RowJob:
         rows: the rows.
         stream: what comes of them.
         sink: where that goes.
+        calls: the place of the stage that calls among all stages.
     """
 
     name: str
@@ -37,6 +38,7 @@ class RowJob:
     rows: Stream[Any]
     stream: Stream[Any]
     sink: Any
+    calls: ClassVar[int] = -1
     _run: DurableRun | None = None
     _stopped: bool = False
 
@@ -97,5 +99,5 @@ class RowJob:
         stats = Stats() if self._run is None else self._run.stats()
         if not stats.stages:  # it was stopped before it began
             return stats
-        read, *_, call = stats.stages
-        return Stats((replace(read, name="read rows"), call), stats.seconds)
+        read = replace(stats.stages[0], name="read rows")
+        return Stats((read, stats.stages[self.calls]), stats.seconds)
