@@ -54,6 +54,25 @@ def test_a_missing_library_says_what_to_install(package, monkeypatch):
     assert caught.value.name == "apsw"
 
 
+@pytest.mark.parametrize(
+    ("use", "library", "message"),
+    [
+        (
+            "workflows.make_thumbnails",
+            "apsw",
+            "penstock.workflows.make_thumbnails needs apsw: pip install 'penstock[images]'",
+        ),
+        ("workflows.fetch", "apsw", "penstock.workflows.fetch needs apsw: pip install 'penstock[fetch]'"),
+        ("workflows.embed", "apsw", "penstock.workflows.embed needs apsw: pip install 'penstock[embed]'"),
+        ("testing.new_loop('uvloop')", "uvloop", "loop='uvloop' needs uvloop: pip install 'penstock[uvloop]'"),
+    ],
+)
+def test_the_extra_that_is_named_brings_all_that_the_use_needs(use, library, message):
+    """One that has the library alone would be the first of several."""
+    code = f"import sys, penstock; sys.modules[{library!r}] = None\ntry: penstock.{use}\n"
+    assert python(f"{code}except ModuleNotFoundError as error: print(error)") == message
+
+
 def test_another_module_that_is_missing_is_what_is_missing(package):
     with pytest.raises(ModuleNotFoundError, match="No module named 'no_such_module_at_all'"):
         package("import no_such_module_at_all").thing  # noqa: B018 -- the access is the test

@@ -6,6 +6,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from types import MappingProxyType
 from typing import Any, Literal, cast
 
+from penstock.exports import naming_extras
 from penstock.testing.virtual import Clock, VirtualLoop
 
 type LoopName = Literal["asyncio", "uvloop"]
@@ -69,7 +70,8 @@ def _loop_class(loop: LoopName) -> type[Any]:
     if loop not in LOOPS:
         raise ValueError(f"loop must be one of {', '.join(LOOPS)}, got {loop!r}")
     if loop == "uvloop":
-        import uvloop  # noqa: PLC0415 -- optional: only for those who ask for it
+        with naming_extras(f"loop={loop!r}", {"uvloop": "uvloop"}):
+            import uvloop  # noqa: PLC0415 -- optional: only for those who ask for it
 
         return uvloop.Loop
     return asyncio.SelectorEventLoop

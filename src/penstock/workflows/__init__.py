@@ -88,6 +88,7 @@ else:
         extras_of={
             "penstock.workflows.fetching": {"apsw": "fetch", "httpcore": "fetch", "httpx": "fetch"},
             "penstock.workflows.rows": {"apsw": "durable"},
+            "penstock.workflows.thumbnails": {"apsw": "images"},
         },
     )
 
