@@ -982,6 +982,11 @@ def next_call_waits_to_be_asked_for():
     put(OnePlace, "__init__", begin)
 
 
+@twin("takes the next item of one place though something has begun since it took the last", "test_one_place.py")
+def goes_on_blindly():
+    put(OnePlace, "_is_idle", lambda self: not self._exhausted)
+
+
 @twin("has a generator wait for a pass of the loop before each output", "test_flat_map.py")
 def outputs_come_a_pass_late():
     real = Standby.resume

@@ -74,6 +74,7 @@ class IteratorStage[T](SourceStage[T]):
 
     looks_at_the_clock = True
     has_ready_items = True
+    ready_items_last = True
 
     def __init__(self, scope: Scope, iterable: Iterable[T], name: str) -> None:
         super().__init__(scope, name)

@@ -43,6 +43,9 @@ class Stage[T](Member):
     has_ready_items = False
     """Whether it is quicker to ask for `ready_items` first, once a pull has given an item."""
 
+    ready_items_last = False
+    """Whether `ready_items` may be kept, and go on after pulls and turns: it looks anew for each item."""
+
     def __init__(self, scope: Scope, name: str) -> None:
         super().__init__(scope, name)
         self._taken: int = 0
