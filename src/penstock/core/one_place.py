@@ -54,7 +54,7 @@ class OnePlace[T, U](Window[T, U]):
             value = self._result()
             if value is MISSING:
                 return super().pull(room)
-        elif self._exhausted or self._pumping or self.running or self.scope.is_deep:
+        elif self._exhausted or self._pumping or self.running or self.scope.depth > DEEP:
             return super().pull(room)
         else:
             self._pumping = True
@@ -64,7 +64,7 @@ class OnePlace[T, U](Window[T, U]):
                 self._pumping = False
         if value is PENDING:
             self._asked = True
-            if not self._scheduled:
+            if not self._scheduled and (self.meter.waits_for or not self.running):
                 self._note_wait()
             return value
         if value is _TURN_IS_OVER:
@@ -110,7 +110,7 @@ class OnePlace[T, U](Window[T, U]):
 
     @override
     def ready_items(self, room: int) -> Iterator[U]:
-        if not self.scope.is_entered or self.levels > DEEP or not self._is_idle():
+        if not self.scope.depth or self.levels > DEEP or not self._is_idle():
             return super().ready_items(room)
         return self._worked_on(room)
 

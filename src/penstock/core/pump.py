@@ -19,7 +19,7 @@ from penstock.core.errands import Errand
 from penstock.core.meter import Meter, Wait
 from penstock.core.outcome import Failed
 from penstock.core.plan import MISSING, AsyncFn, Plan
-from penstock.core.scope import Scope
+from penstock.core.scope import DEEP, Scope
 from penstock.core.stage import END, PENDING, Pulled, Stage, name_work
 from penstock.core.stats import StageStats
 from penstock.core.waiting_room import WaitingRoom
@@ -216,7 +216,7 @@ class Pump[T, U](Stage[U]):
         """
         if self._pumping or self._exhausted:
             return
-        if self.scope.is_deep:
+        if self.scope.depth > DEEP:
             self._schedule()
             return
         self._pumping = True

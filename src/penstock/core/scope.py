@@ -207,7 +207,7 @@ class Scope:
         self._queue: list[tuple[int, Member]] = []  # a heap, by rank
         self._next_turn: list[Member] = []
         self._turn_due = False
-        self._entered = 0
+        self.depth: int = 0  # how many pumps ask each other on the stack; with one at least, it is in the run's context
         self._closing = False
         self._releasing = False
         self._grace_timer: asyncio.TimerHandle | None = None
@@ -268,25 +268,15 @@ class Scope:
 
     def enter[R](self, callback: Callable[[], R]) -> R:
         """Return `callback()`, called in the context of the run, which the tasks that it starts copy."""
-        self._entered += 1
+        self.depth += 1
         try:
-            return callback() if self._entered > 1 else self.context.run(callback)
+            return callback() if self.depth > 1 else self.context.run(callback)
         finally:
-            self._entered -= 1
+            self.depth -= 1
 
     def runs(self, task: "asyncio.Task[Any] | None") -> bool:
         """Whether `task` belongs to this run; yes while a pump is under way, as its task may not be known yet."""
-        return self._entered > 0 or any(stage.runs(task) for stage in self.stages)
-
-    @property
-    def is_entered(self) -> bool:
-        """Whether whoever asks runs in the context of the run."""
-        return self._entered > 0
-
-    @property
-    def is_deep(self) -> bool:
-        """Whether so many pumps ask each other that one more might need too much stack."""
-        return self._entered > DEEP
+        return self.depth > 0 or any(stage.runs(task) for stage in self.stages)
 
     def begin_turn(self) -> None:
         """Note that others just had the loop: the run may keep it for another TURN."""
