@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from penstock.exports import exports
+from penstock.exports import exports, installed
 
 if TYPE_CHECKING:
     from penstock import durable as durable
@@ -194,3 +194,10 @@ __all__ = [
     "stream",
     "traced",
 ]
+
+if not TYPE_CHECKING:
+    _SINKS = ("Callback", "Delivered", "Files", "Found", "JsonLines", "PostgresTable", "SqliteTable", "SqliteVectors")
+    __all__[:] = installed(
+        __all__,
+        {"apsw": _SINKS, "numpy": ("SqliteVectors",), "psycopg": ("PostgresTable",), "sqlite_vec": ("SqliteVectors",)},
+    )

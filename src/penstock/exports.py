@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 
@@ -38,6 +39,12 @@ def exports(
         return value
 
     return imported, lambda: sorted({*home_of, *parts, *vars(sys.modules[package])})
+
+
+def installed(names: Iterable[str], users_of: Mapping[str, Iterable[str]]) -> list[str]:
+    """Return `names` without the users of libraries that are missing: so `import *` takes what there is."""
+    missing = {name for library, users in users_of.items() if find_spec(library) is None for name in users}
+    return [name for name in names if name not in missing]
 
 
 @contextmanager
