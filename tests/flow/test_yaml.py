@@ -261,6 +261,46 @@ def test_a_module_that_raises_is_named(write, tmp_path):
         load(write(steps("- {name: a, python: raises_at_import:f}")))
 
 
+@pytest.mark.real_time
+async def test_an_answer_that_does_not_fit_the_schema_of_a_file_or_of_the_step_is_asked_again(run, tmp_path):
+    (tmp_path / "label.json").write_text('{"type": "object", "required": ["n"]}')
+    given = ["no", '{"n": 1}', '{"n": "x"}', '{"n": 2}']
+    with ModelServer(*[whole(openai_document(text=text)) for text in given]) as server:
+        result = await run(
+            f"""
+            pipeline: p
+            models: {{small: {{openai: m, key: , base_url: "{server.url}"}}}}
+            steps:
+              - {{name: a, prompt: "Say", model: small, schema: label.json}}
+              - name: b
+                prompt: "${{{{ input.n }}}} and?"
+                model: small
+                schema: {{type: object, properties: {{n: {{type: integer, minimum: 2}}}}}}
+                asks: 2
+            """,
+            None,
+        )
+    assert (result.error, result.output, len(server.requests)) == (None, {"n": 2}, 4)
+    assert "It does not fit: at $.n: 'x' is not of type 'integer'" in server.requests[3]["messages"][-1]["content"]
+
+
+@pytest.mark.parametrize(
+    ("options", "place", "message"),
+    [
+        ("schema: none.json", "4:42", "schema must be in a file that can be read, got '"),
+        ("schema: {type: no}", "4:42", "schema must be a JSON schema"),
+        ("schema: [a]", "4:42", "schema must be a text, got a list"),
+        ("schema: {}, parse: jobs:edit", "4:54", "parse must not be given with schema"),
+        ("asks: 0", "4:40", "asks must be an int >= 1, got 0"),
+    ],
+)
+def test_a_mistake_in_a_schema_is_told_with_its_place(write, options, place, message):
+    text = "pipeline: p\nmodels: {m: {openai: m}}\nsteps:\n- {name: a, prompt: b, model: m, " + options + "}\n"
+    with pytest.raises(FileError) as caught:
+        load(write(text))
+    assert str(caught.value).startswith(f"p.yaml:{place}: {message}")
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -142,6 +142,11 @@ class _Spot:
         """Whether nothing stands here."""
         return self._node.id == "scalar" and self._node.value == "" and self._node.style is None
 
+    @property
+    def is_mapping(self) -> bool:
+        """Whether it is a mapping."""
+        return bool(self._node.id == "mapping")
+
     def items(self) -> "list[_Spot]":
         """Return its items; it must be a list."""
         if self._node.id != "sequence":
@@ -244,7 +249,7 @@ _TRIES: Final = frozenset({"retry", "timeout", "memo", "on_interrupted"})
 _KINDS: Final[Mapping[str, tuple[frozenset[str], tuple[str, ...]]]] = {
     "python": (_TRIES, ()),
     "run": (_TRIES | {"stdin", "env", "cwd", "ok", "grace", "max_output"}, ()),
-    "prompt": (_TRIES | {"model", "system", "max_tokens", "parse"}, ("model",)),
+    "prompt": (_TRIES | {"model", "system", "max_tokens", "parse", "schema", "asks"}, ("model",)),
     "parallel": (frozenset({"concurrency"}), ()),
     "map": (frozenset({"concurrency", "on_error"}), ()),
     "loop": (frozenset({"until", "max_rounds"}), ("until", "max_rounds")),
@@ -398,9 +403,17 @@ class _Builder:
             options["max_tokens"] = fields["max_tokens"].integer()
         if "parse" in fields:
             options["parse"] = self._function(fields["parse"])
+        if "schema" in fields:
+            options["schema"] = self._schema(fields["schema"])
+        if "asks" in fields:
+            options["asks"] = fields["asks"].integer()
         text = self._template(fields["prompt"], scope)
         static = all(isinstance(piece, str) for piece in text.pieces)
         return prompt(name, text.source() if static else text, model=self._models[model], **options)
+
+    def _schema(self, node: _Spot) -> Any:
+        """Return the JSON schema that stands here, or the path of its file."""
+        return node.json() if node.is_mapping else self._directory / node.text()
 
     def _build_parallel(self, name: str, fields: Mapping[str, _Spot], scope: _Before) -> Step[Any, Any]:
         steps = self._steps(fields["parallel"], scope, siblings_before=False)
