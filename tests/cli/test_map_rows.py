@@ -162,6 +162,15 @@ def test_bad_input_is_one_line_that_names_the_option(jobs, penstock, arguments, 
     assert len(done.err.splitlines()) == 1
 
 
+def test_a_file_that_is_missing_is_named_before_the_run_is_looked_at(jobs, penstock):
+    """It is the mistake; that the run was over another file is none. Nothing is made."""
+    assert penstock("map", "jobs:value", "--over", "r.csv", "--to", "o.db").code == 0
+    done = penstock("map", "jobs:value", "--over", "s.csv", "--to", "o.db")
+    assert (done.code, done.err) == (3, "penstock: s.csv: no such file or directory\n")
+    penstock("map", "jobs:value", "--over", "s.csv", "--to", "new.db")
+    assert not (jobs / "new.db").exists()
+
+
 def test_a_column_that_the_row_has_not_fails_the_row_and_is_named(jobs, penstock):
     done = penstock("map", "jobs:measure", "--over", "r.csv", "--to", "o.db", "--on-error", "raise", "--table", "t")
     assert done.code == 1

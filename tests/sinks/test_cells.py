@@ -226,6 +226,24 @@ async def test_a_value_that_no_column_can_hold_is_the_failure_of_its_root_alone(
     assert (again.already_done, again.dead_before, again.complete) == (7, 1, True)
 
 
+@pytest.mark.parametrize("value", [{"1": 0, 1: 1}, [{"a": {None: 0, "null": 1}}], {True: 0, "true": [1]}])
+@pytest.mark.parametrize("sink", ["o.db", "o.jsonl"])
+async def test_a_mapping_with_two_keys_of_one_name_is_refused(tmp_path, value, sink):
+    """JSON would have the name twice, and who reads it get one of the values."""
+    to = SqliteTable(tmp_path / sink, "t") if sink == "o.db" else penstock.JsonLines(tmp_path / sink)
+    rows = penstock.keyed([1], key=int).map(lambda _: {"v": value})
+    with pytest.raises(RowError, match="has several keys that are the name"):
+        await rows.to(to, run="r", on_error="raise")
+
+
+async def test_a_mapping_that_holds_itself_is_refused(tmp_path):
+    endless = {1: 0}
+    endless[2] = endless
+    rows = penstock.keyed([1], key=int).map(lambda _: {"v": endless})
+    with pytest.raises(RowError):
+        await rows.to(SqliteTable(tmp_path / "o.db", "t"), run="r", on_error="raise")
+
+
 @pytest.mark.parametrize("value", UNHOLDABLE[:4], ids=some_id)
 async def test_it_ends_the_run_by_name_where_nothing_is_collected(tmp_path, value):
     table = SqliteTable(tmp_path / "t.db", "t")

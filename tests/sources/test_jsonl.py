@@ -205,6 +205,19 @@ async def test_a_missing_file_is_named(path):
         await penstock.jsonl(path).drain()
 
 
+@pytest.mark.parametrize("growing", [False, True])
+async def test_lines_that_end_with_a_carriage_return_alone_are_refused(path, growing):
+    """The file is one long line, which would be left for the next run, again and again."""
+    path.write_bytes(b'{"a": 1}\r{"a": 2}\r')
+    with pytest.raises(penstock.SourceError, match=r"line 1: lines end with a carriage return alone"):
+        await penstock.jsonl(path, growing=growing).drain()
+
+
+async def test_a_half_written_line_may_have_carriage_returns(path):
+    path.write_bytes(b'{"a": 1}\r\n{"a":\r 2}\r')
+    assert await penstock.jsonl(path).to_list() == [{"a": 1}]
+
+
 async def test_a_file_may_have_a_name_that_is_no_utf_8(tmp_path, table):
     path = tmp_path / os.fsdecode(b"\xe9.jsonl")
     append(path, {"a": 1})

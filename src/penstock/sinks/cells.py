@@ -4,14 +4,15 @@ A value that no column can hold raises `RowError`: the failure of the root that 
 """
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import fields, is_dataclass
 from datetime import date, time, timedelta
 from decimal import Decimal
 from enum import Enum
 from fractions import Fraction
-from json import JSONEncoder
+from json import JSONEncoder, dumps
 from math import isfinite, isnan
 from os import fspath
 from pathlib import PurePath
@@ -65,6 +66,8 @@ def cells(row: Mapping[str, Any]) -> tuple[Cell, ...]:
             continue
         try:
             out.append(cell(value))
+        except RowError:
+            raise
         except Exception as error:  # of the code of others, too, in what a value holds
             raise RowError(
                 f"the column {name!r} must have None, an int of 64 bits, a float, text that UTF-8 can hold, bytes, a "
@@ -195,10 +198,38 @@ def as_json(value: Any) -> str:
     """
     if not isinstance(value, list | tuple | Mapping | AbstractSet) and _fields(value) is None:
         raise TypeError("not JSON")
+    _refuse_equal_names(value)
     try:
         return _ENCODE(value)
     except (TypeError, ValueError):  # a NaN, or a key that is no text
         return _ENCODE(_plain(value))
+
+
+def _refuse_equal_names(whole: Any) -> None:
+    """Raise `RowError` for a mapping of which two keys are one name in JSON: whoever reads it would get one of them."""
+    left, seen = [whole], set[int]()
+    while left:
+        value = left.pop()
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        if isinstance(value, Mapping):
+            given = cast("Mapping[Any, Any]", value)
+            if not {*map(type, given)} <= {str}:
+                names = Counter(map(_name, given))
+                if twice := [name for name, times in names.items() if times > 1]:
+                    raise RowError(f"{shown(given)} has several keys that are the name {twice[0]!r} in JSON")
+            held: Iterable[Any] = given.values()
+        elif isinstance(value, list | tuple):
+            held = cast("list[Any]", value)
+        else:
+            continue
+        left += [each for each in held if each.__class__ not in _PLAIN]
+
+
+def _name(key: Any) -> str:
+    plain = _key(key)
+    return plain if isinstance(plain, str) else dumps(plain)
 
 
 def _in_json(value: Any) -> Any:

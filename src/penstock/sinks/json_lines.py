@@ -224,6 +224,8 @@ class LineStore(OutsideStore):
         """Return the row as a line; raise `RowError` if it cannot be one."""
         try:
             return f"{as_json([row])[1:-1]}\n".encode()
+        except RowError:
+            raise
         except Exception as error:  # of the code of others, too, in what a row holds
             raise RowError(f"a row must be what JSON can hold, got {shown(row)}") from error
 

@@ -139,6 +139,8 @@ def _cell(name: str, value: Any) -> PostgresCell:
         return plain
     try:
         held = _held(value)
+    except RowError:
+        raise
     except Exception as error:  # of the code of others, too, in what a value holds
         raise RowError(
             f"the column {name!r} must have None, a number, text that UTF-8 can hold, bytes, a date or time, a UUID, "

@@ -104,6 +104,11 @@ class _Lines:
                 if not data.endswith(b"\n"):
                     if len(data) > self.longest:
                         raise SourceError(f"{self.path}, line {number}: longer than {self.longest:,} bytes (max_line)")
+                    if b"\r" in data.rstrip() and _is_value(data.partition(b"\r")[0]):
+                        raise SourceError(
+                            f"{self.path}, line {number}: lines end with a carriage return alone; write a line feed "
+                            "behind each, as tr '\\r' '\\n' does"
+                        )
                     if self.growing:
                         LOG.warning("%s, line %s: has no newline yet: left for the next run", self.path, number)
                         reading.unread(offset)
@@ -114,6 +119,14 @@ class _Lines:
                 if line:
                     yield _Line(self.path, number, offset, line)
                 offset += len(data)
+
+
+def _is_value(data: bytes) -> bool:
+    try:
+        json.loads(data)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _value(line: _Line) -> Any:

@@ -57,6 +57,7 @@ def open_rows(
 
     Raises:
         OptionError: the options do not fit together, or nothing says what `over` is.
+        SourceError: there is no such file.
         ModuleNotFoundError: a library is missing; the message says which extra installs it.
     """
     opens = _opener(over)
@@ -69,6 +70,8 @@ def open_rows(
         raise OptionError("key must name the column by which a row of a query is known from run to run, got None")
     if key is not None and opens is _directory:
         raise OptionError(f"key is for rows with columns; files of a directory are known by their paths, got {key!r}")
+    if opens is not _standard_input and not over.startswith(SCHEMES):
+        _refuse_missing(over)
     return opens(_RowsAsked(over, key, query or "", glob or "**/*", texts, on_error))
 
 
@@ -124,6 +127,14 @@ def _opener(over: str) -> Callable[[_RowsAsked], Stream[Any]]:
             f"PostgreSQL, or - for standard input, got {over!r}"
         )
     return known[suffix]
+
+
+def _refuse_missing(over: str) -> None:
+    """Refuse a file that is not there before anything is made, or said of other files that a run was over."""
+    try:
+        Path(over).stat()
+    except OSError as error:
+        raise SourceError(f"{over}: {(error.strerror or str(error)).lower()}") from error
 
 
 def _shown(over: str) -> str:
