@@ -73,6 +73,7 @@ def test_the_extra_that_is_named_brings_all_that_the_use_needs(use, library, mes
     assert python(f"{code}except ModuleNotFoundError as error: print(error)") == message
 
 
+@pytest.mark.parametrize("package", ["penstock", "penstock.sinks"])
 @pytest.mark.parametrize(
     ("missing", "absent"),
     [
@@ -80,13 +81,14 @@ def test_the_extra_that_is_named_brings_all_that_the_use_needs(use, library, mes
         (["psycopg"], {"PostgresTable"}),
         (["numpy"], {"SqliteVectors"}),
         (["sqlite_vec"], {"SqliteVectors"}),
+        (["apsw"], {"SqliteTable", "SqliteVectors"}),
         (["apsw", "numpy", "psycopg"], {"SqliteTable", "SqliteVectors", "PostgresTable"}),
     ],
 )
-def test_import_star_takes_what_is_installed(missing, absent):
+def test_import_star_takes_what_is_installed(package, missing, absent):
     hide = f"import sys; sys.modules.update(dict.fromkeys({missing!r}))"
-    names = set(python(f"{hide}; from penstock import *; print(*dir())").split())
-    assert {"stream", "Retry", "SqliteTable", "SqliteVectors", "PostgresTable"} - names == absent
+    names = set(python(f"{hide}; from {package} import *; print(*dir())").split())
+    assert {"SqliteTable", "SqliteVectors", "PostgresTable"} - names == absent
 
 
 def test_another_module_that_is_missing_is_what_is_missing(package):

@@ -196,8 +196,8 @@ __all__ = [
 ]
 
 if not TYPE_CHECKING:
-    _SINKS = ("Callback", "Delivered", "Files", "Found", "JsonLines", "PostgresTable", "SqliteTable", "SqliteVectors")
+    _SQLITE = ("Callback", "Delivered", "Files", "Found", "JsonLines", "SqliteTable", "SqliteVectors")
     __all__[:] = installed(
         __all__,
-        {"apsw": _SINKS, "numpy": ("SqliteVectors",), "psycopg": ("PostgresTable",), "sqlite_vec": ("SqliteVectors",)},
+        {"apsw": _SQLITE, "numpy": ("SqliteVectors",), "sqlite_vec": ("SqliteVectors",), "psycopg": ("PostgresTable",)},
     )

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from penstock.exports import exports
+from penstock.exports import exports, installed
 
 if TYPE_CHECKING:
     from penstock.durable.roots import RootId
@@ -55,3 +55,10 @@ __all__ = [
     "SqliteVectors",
     "Store",
 ]
+
+if not TYPE_CHECKING:
+    _VECTORS = ("Made", "SqliteVectors")
+    _SQLITE = ("Callback", "Delivered", "Files", "Found", "JsonLines", "SqliteStore", "SqliteTable", *_VECTORS)
+    __all__[:] = installed(
+        __all__, {"apsw": _SQLITE, "numpy": _VECTORS, "sqlite_vec": _VECTORS, "psycopg": ("PostgresTable",)}
+    )
