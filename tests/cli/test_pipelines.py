@@ -110,6 +110,7 @@ def test_a_rejected_review_fails_and_a_fork_asks_again(penstock):
         (["jobs:empty", "-i", "3"], 2, "NO_STEPS"),
         (["jobs:empty", "--check"], 2, "no steps"),
         (["jobs:article", "-i", "{"], 2, "--input must be JSON"),
+        (["jobs:article", "-i", "rivers"], 2, """a text stands in quotes: '"rivers"'"""),
         (["jobs:article", "-i", '{"txt": 1}'], 2, "--input has no field 'txt': there are 'text', 'day'"),
         (["jobs:article", "-i", '{"text": "x", "day": "soon"}'], 2, "--input.day must be"),
         (["jobs:article", "-i", DRAFT, "--on-change", "never"], 2, "on_change must be one of"),

@@ -399,7 +399,8 @@ def _json(option: str, text: str) -> Any:
     try:
         return json.loads(text, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
-        raise OptionError(f"{option} must be JSON, got {one_line(repr(text), 100)}: {error}") from None
+        hint = f"; a text stands in quotes: {quote(json.dumps(text))}" if text.isidentifier() else ""
+        raise OptionError(f"{option} must be JSON, got {one_line(repr(text), 100)}: {error}{hint}") from None
 
 
 def _no_constant(name: str) -> None:
