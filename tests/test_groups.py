@@ -123,6 +123,16 @@ async def test_only_a_whole_group_waits_behind_another_one(clock):
     assert sizes(engine) == [1, 1, 1]
 
 
+@pytest.mark.parametrize(("places", "calls"), [(300, 150), (384, 128), (512, 170)])
+async def test_where_groups_are_large_the_next_one_is_ready(places, calls, clock):
+    """A worker need not wait until what it has returned is read."""
+    engine = Grouping(2, takes=lambda _: 1e-6)
+    async with penstock.stream(range(5000)).map(same, engine=engine, concurrency=places).open() as items:
+        async for _ in items:
+            pass
+    assert Counter(sizes(engine)).most_common(1)[0][0] == calls
+
+
 @pytest.mark.parametrize("retry", [None, penstock.Retry(on=OSError)], ids=["errands", "tasks"])
 async def test_places_that_are_refilled_make_whole_groups(retry, clock):
     """A part that went alone would come back as a part: groups would stay in pieces, and a hop is dear."""

@@ -34,6 +34,12 @@ PATIENCE: Final = 4
 LARGEST: Final = 256
 """Calls of a group: their answers arrive in one pass of the loop, which others need as well (P9)."""
 
+SPARING: Final = 128
+"""Calls of groups that are so large that they may be smaller for the sake of one that waits here.
+
+Without it a worker waits until what it has returned is read, and its places are refilled.
+"""
+
 MEASURED: Final = 1024
 """Calls of a function that its mean is made of, about: the older, the less they count."""
 
@@ -210,7 +216,10 @@ class Groups:
 
     def cost(self, places: int) -> Cost:
         """What calls of a function take whose stage has so many places: nothing is known yet."""
-        return Cost(max(1, min(places // self._capacity, LARGEST)))
+        share = places // (self._capacity + 1)  # one waits here, ready when a worker is free
+        if share < SPARING:
+            share = places // self._capacity
+        return Cost(max(1, min(share, LARGEST)))
 
     # For a call
 
