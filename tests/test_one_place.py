@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import weakref
 from contextlib import suppress
 from contextvars import ContextVar
 
@@ -249,6 +250,26 @@ async def test_the_next_call_runs_while_a_reader_works_on_a_result():
         async for item in items:
             await asyncio.sleep(5)
             assert ended == list(range(min(item + 2, 4)))
+
+
+async def test_it_keeps_nothing_of_what_it_has_handed_on():
+    """P7: an item and its result may be large; while its reader waits, a loop that rests is to hold neither."""
+
+    class Large:
+        def __init__(self, *_):
+            made.add(self)
+
+    async def large_later(_):
+        return Large()
+
+    for work in (lambda _: Large(), large_later):
+        made = weakref.WeakSet()
+        async with stream(map(Large, range(6))).map(work).map(work).open() as items:
+            async for result in items:
+                held = weakref.WeakSet(made)
+                del result
+                await asyncio.sleep(0)
+                assert not held
 
 
 async def test_a_reader_that_takes_all_needs_no_turns(monkeypatch):

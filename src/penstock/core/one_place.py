@@ -18,6 +18,8 @@ from penstock.core.window import Window
 
 _TURN_IS_OVER: Final[Any] = object()
 
+_NO_LOOP: Final[Iterator[Any]] = iter(())
+
 AT_ONCE: Final = 1024
 """Items on which a loop may work before it begins anew."""
 
@@ -41,7 +43,7 @@ class OnePlace[T, U](Window[T, U]):
         self.levels: int = upstream.levels + 1 if isinstance(upstream, OnePlace) else 1
         self.ready_items_last: bool = upstream.ready_items_last and self.levels <= DEEP
         self._goes_on = False
-        self._loop: Iterator[U] = iter(())
+        self._loop: Iterator[U] = _NO_LOOP
 
     @staticmethod
     def fits(plan: Plan[Any, Any]) -> bool:
@@ -102,7 +104,7 @@ class OnePlace[T, U](Window[T, U]):
                 return item
             value = work_on(item)
             if value is not MISSING:
-                self._goes_on = self.ready_items_last
+                self._goes_on = self.ready_items_last and self._begins_more  # else `ready_items` is asked
                 return value
             if self.running:
                 return PENDING
@@ -274,6 +276,7 @@ class OnePlace[T, U](Window[T, U]):
 
     @override
     def take_turn(self) -> None:
+        self._loop = _NO_LOOP  # its reader does something else, and it holds the item and the result of the last pull
         if (
             self.running and not self._results and not self._stopping
         ):  # the place is taken, and there is nothing to tell
@@ -284,4 +287,4 @@ class OnePlace[T, U](Window[T, U]):
     @override
     def close(self) -> None:
         super().close()
-        self._loop = iter(())  # it holds this window
+        self._loop = _NO_LOOP  # it holds this window
