@@ -982,6 +982,11 @@ def next_call_waits_to_be_asked_for():
     put(OnePlace, "__init__", begin)
 
 
+@twin("holds what one place has handed on while its reader waits", "test_one_place.py")
+def loop_that_rests_holds_it():
+    put(OnePlace, "take_turn", Window.take_turn)
+
+
 @twin("takes the next item of one place though something has begun since it took the last", "test_one_place.py")
 def goes_on_blindly():
     put(OnePlace, "_is_idle", lambda self: not self._exhausted)
