@@ -290,7 +290,7 @@ async def test_an_answer_that_does_not_fit_the_schema_of_a_file_or_of_the_step_i
         ("schema: none.json", "4:42", "schema must be in a file that can be read, got '"),
         ("schema: {type: no}", "4:42", "schema must be a JSON schema"),
         ("schema: [a]", "4:42", "schema must be a text, got a list"),
-        ("schema: {}, parse: jobs:edit", "4:54", "parse must not be given with schema"),
+        ("schema: {}, parse: jobs:edit", "4:53", "parse must not be given with schema"),
         ("asks: 0", "4:40", "asks must be an int >= 1, got 0"),
     ],
 )
