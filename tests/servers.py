@@ -15,10 +15,10 @@ class Server:
 
     Attributes:
         done: when each call was answered.
-        refused: when each call was refused; it hears of it after a hundredth of a second.
+        refused: when each call was refused; it hears of it after `hears` seconds, a hundredth of one.
     """
 
-    def __init__(self, servers, mean, queue, seed=0):
+    def __init__(self, servers, mean, queue, seed=0, hears=0.01):
         self.servers = servers
         self.mean = mean
         self.queue = queue
@@ -26,6 +26,7 @@ class Server:
         self.refused = []
         self.most = 0
         self._random = random.Random(seed)
+        self._hears = hears
         self._inside = 0
         self._busy = 0
         self._line = []
@@ -34,7 +35,8 @@ class Server:
         loop = asyncio.get_running_loop()
         if self._inside >= self.servers + self.queue:
             self.refused.append(loop.time())
-            await asyncio.sleep(0.01)
+            if self._hears:
+                await asyncio.sleep(self._hears)
             raise Refused
         self._inside += 1
         self.most = max(self.most, self._inside)

@@ -57,6 +57,15 @@ async def test_it_comes_to_90_percent_of_the_best_in_30_s_and_2_percent_are_refu
     assert adaptive.share_refused <= 0.02
 
 
+async def test_refusals_that_take_no_time_are_as_few(caplog):
+    """Trap: a call that is refused in no time leaves its place to the next at once, which is refused as well."""
+    caplog.set_level("CRITICAL", "penstock")
+    adaptive = Server(20, 0.5, 0, seed=1, hears=0)
+    await call_for(60, adaptive, Adaptive(most=256))
+    assert adaptive.answered(30, 60) >= 0.9 * 30 * 20 / 0.5
+    assert adaptive.share_refused <= 0.02
+
+
 @pytest.mark.parametrize(("before", "after", "queue"), [(40, 10, 0), (10, 40, 0), (10, 40, 10**6), (40, 10, 40)])
 async def test_it_follows_a_service_that_changes(caplog, before, after, queue):
     caplog.set_level("CRITICAL", "penstock")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import re
 import signal
 import sqlite3
@@ -134,6 +135,14 @@ def test_an_answer_that_does_not_fit_is_asked_again_then_set_aside_with_it(rows,
         text_of(each) for each in server.requests if "again" in text_of(each)
     )
     assert "penstock: the answer was: never" in penstock("dead", "out.db", "show").out
+    with ModelServer(then=stubborn) as server:
+        told = penstock(*command(server, "--schema", "schema.json", "--run", "other", "--table", "t", "--json"))
+    assert (told.code, told.json["dead"], told.json["delivered"]) == (1, 1, 19)
+
+
+def test_an_answer_that_does_not_fit_crosses_to_other_processes():
+    found = pickle.loads(pickle.dumps(AnswerError("no", "it is not JSON")))
+    assert (found.answer, found.reason, found.__notes__) == ("no", "it is not JSON", ["penstock: the answer was: no"])
 
 
 def test_a_service_that_has_too_much_to_do_is_asked_again_and_nothing_is_lost(rows, penstock):

@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from penstock.cli.failing import AT_A_BUDGET, DONE, SOME_FAILED, code_of, compla
 from penstock.cli.printing import counted
 from penstock.cli.watching import Shown, Watched, watched
 from penstock.core.errors import OptionError
+from penstock.core.stats import Stats
 from penstock.core.text import escaped as shown
 from penstock.durable.journals import SCHEMES
 
@@ -102,4 +103,5 @@ def summary(job: "RowJob", to: str, report: "RunReport", lines: list[str]) -> li
 
 
 def _as_json(report: "RunReport") -> dict[str, Any]:
-    return {name: value for name, value in asdict(report).items() if name not in {"stats", "failures"}}
+    told = asdict(replace(report, failures=(), stats=Stats()))  # exceptions of others cannot always be copied
+    return {name: value for name, value in told.items() if name not in {"stats", "failures"}}

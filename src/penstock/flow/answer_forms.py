@@ -34,6 +34,10 @@ class AnswerError(PenstockError):
         self.reason: str = reason
         self.add_note(f"penstock: the answer was: {answer}")
 
+    @override
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.answer, self.reason), {"__notes__": self.__notes__}
+
 
 class AnswerForm(ABC):
     """What an answer has to be.
