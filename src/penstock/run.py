@@ -19,7 +19,7 @@ from penstock.core.outcome import Failed, Reason
 from penstock.core.pump import Pump
 from penstock.core.scope import DEEP, Outlet, Scope, outlast
 from penstock.core.snapshots import Snapshots
-from penstock.core.stage import END, PENDING, Pulled, Signal, Stage
+from penstock.core.stage import AT_ONCE, END, PENDING, Pulled, Signal, Stage
 from penstock.core.stats import Stats
 from penstock.core.traces import TRACER
 from penstock.progress import show_progress
@@ -101,7 +101,7 @@ class Run[T](AsyncIterator[T]):
         self._scope: Scope | None = None
         self._stage: Stage[T] | None = None
         self._pull: Callable[[int], Pulled[T]] | None = None  # how to take an item, while there is nothing against it
-        self._has_ready = False  # whether its stage may have items ready
+        self._ready_room = 0  # how many items are taken at once, if its stage may have some ready
         self._reading = False
         self._over = False
 
@@ -164,7 +164,7 @@ class Run[T](AsyncIterator[T]):
                     item = END if self._over or outlet.crashed else pull(room)
                     if item is not PENDING and item is not END:
                         keep(item)
-                        if self._has_ready and not waited:
+                        if self._ready_room and not waited:
                             self._take_ready(keep)
                         waited = False
                         continue
@@ -182,7 +182,7 @@ class Run[T](AsyncIterator[T]):
     def _take_ready(self, keep: Callable[[Any], object]) -> None:
         stage = self._stage
         assert stage is not None
-        stage.scope.enter(partial(_give, stage, self._room, keep))
+        stage.scope.enter(partial(_give, stage, self._ready_room, keep))
 
     def _begin_reading(self) -> Callable[[int], Pulled[T]]:
         """Return how to pull the first item; a run that is over has none."""
@@ -264,7 +264,8 @@ class Run[T](AsyncIterator[T]):
             if self._progress:
                 show_progress(scope)
             self._pull = self._stage.pull
-            self._has_ready = self._stage.has_ready_items
+            if self._stage.has_ready_items:
+                self._ready_room = AT_ONCE if self._stage.ready_items_last else self._room
         return self._stage
 
     async def _leave(self, error: BaseException | None) -> None:

@@ -13,15 +13,12 @@ from penstock.core.clock import now
 from penstock.core.outcome import Failed, Ok
 from penstock.core.plan import DROPPED, MISSING, Later, Plan
 from penstock.core.scope import DEEP, Scope
-from penstock.core.stage import END, PENDING, Pulled, Stage
+from penstock.core.stage import AT_ONCE, END, PENDING, Pulled, Stage
 from penstock.core.window import Window
 
 _TURN_IS_OVER: Final[Any] = object()
 
 _NO_LOOP: Final[Iterator[Any]] = iter(())
-
-AT_ONCE: Final = 1024
-"""Items on which a loop may work before it begins anew."""
 
 
 class OnePlace[T, U](Window[T, U]):

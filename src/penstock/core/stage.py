@@ -23,6 +23,9 @@ class Signal(enum.Enum):
 
 PENDING: Final = Signal.PENDING
 END: Final = Signal.END
+AT_ONCE: Final = 1024
+"""Items for which a stage is asked at once, where `ready_items_last`: to begin anew after 64 costs 0.05 us an item."""
+
 type Pulled[T] = T | Literal[Signal.PENDING, Signal.END]
 
 
