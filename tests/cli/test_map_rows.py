@@ -237,6 +237,10 @@ def test_a_failed_export_leaves_the_file_that_was_there(jobs, penstock):
         "penstock: --to must be in a directory that is there, got 'none/x.csv'\n"
     )
     assert penstock("export", "o.db", "--to", "x.csv").out == "x.csv: 0 rows\n"
+    (jobs / "taken.csv").mkdir()
+    done = penstock("export", "o.db", "--to", "taken.csv")
+    assert (done.code, done.err) == (3, "penstock: taken.csv: is a directory\n")
+    assert [path for path in jobs.iterdir() if path.suffix == ".part"] == []
 
 
 def test_killed_twice_each_row_is_there_once_and_at_most_what_was_in_flight_is_called_again(jobs, penstock):

@@ -15,6 +15,7 @@ from penstock.durable.journals import SCHEMES, journal_at
 from penstock.durable.sink import place_of
 from penstock.durable.store_errors import StoreError
 from penstock.sinks.cells import cell
+from penstock.sinks.outside import named_by_system
 from penstock.workflows.rows.row_sources import pyarrow
 
 _AT_ONCE: Final = 10_000
@@ -38,7 +39,7 @@ def export(database: str, to: str, *, table: str = "rows") -> int:
 
     Raises:
         OptionError: nothing says what `to` is.
-        StoreError: no run has written to the table, or it cannot be read.
+        StoreError: no run has written to the table, or it cannot be read; or the file cannot be written.
         ModuleNotFoundError: a library is missing; the message says which extra installs it.
     """
     write = {".jsonl": _lines, ".ndjson": _lines, ".csv": _csv, ".parquet": _parquet}.get(Path(to).suffix.lower())
@@ -60,16 +61,17 @@ def export(database: str, to: str, *, table: str = "rows") -> int:
     columns = _ColumnKinds(sink.rows())
     if not columns.kinds:
         _check_a_run_is_into(sink)
-    descriptor, part = tempfile.mkstemp(dir=folder, prefix=f".{Path(to).name}.", suffix=".part")
-    os.close(descriptor)
-    try:
-        number = write(part, lambda: columns.checked(sink.rows()), columns)
-        Path(part).chmod(0o666 & ~_umask())
-        Path(part).replace(to)
-    except BaseException:
-        with suppress(OSError):
-            Path(part).unlink()
-        raise
+    with named_by_system(to):
+        descriptor, part = tempfile.mkstemp(dir=folder, prefix=f".{Path(to).name}.", suffix=".part")
+        os.close(descriptor)
+        try:
+            number = write(part, lambda: columns.checked(sink.rows()), columns)
+            Path(part).chmod(0o666 & ~_umask())
+            Path(part).replace(to)
+        except BaseException:
+            with suppress(OSError):
+                Path(part).unlink()
+            raise
     return number
 
 
