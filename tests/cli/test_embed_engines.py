@@ -39,21 +39,22 @@ def wait_until_gone(pids):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("engine", [("--engine", "process"), ()], ids=["process", "default"])
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_a_run_in_processes_that_is_ended_goes_on_where_it_was(
-    *, pages, penstock, started_penstock, indexed, stored, tmp_path, number
+    *, pages, penstock, started_penstock, indexed, stored, tmp_path, number, engine
 ):
     """Killed at any instant, every document is there whole or not at all; workers end, and the rest comes again."""
-    running = started_penstock("embed", "pages", "--to", "index.db", "--engine", "process")
+    running = started_penstock("embed", "pages", "--to", "index.db", *engine)
     running.wait_for("first document stored")
     workers = children(running.process.pid)
-    assert workers
+    assert workers or not engine
     running.process.send_signal(number)
     running.process.wait()
     wait_until_gone(workers)
     some = {row.name for row in stored()}
     assert 0 < len(some) < 400
-    again = penstock("embed", "pages", "--to", "index.db", "--engine", "process", "--json")
+    again = penstock("embed", "pages", "--to", "index.db", *engine, "--json")
     assert (again.code, again.json["unchanged"], again.json["files"]) == (0, len(some), 400 - len(some))
     killed = stored()
     (tmp_path / "index.db").unlink()
