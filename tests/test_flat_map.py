@@ -4,6 +4,7 @@ import asyncio
 import itertools
 from collections.abc import Collection
 from contextlib import suppress
+from contextvars import ContextVar
 
 import pytest
 
@@ -777,3 +778,125 @@ async def test_turns_that_end_anywhere_lose_no_output(options, turn_clock):
     assert await outputs.to_list() == expected
     assert await read_all(outputs) == expected
     assert await outputs.count() == 100
+
+
+@pytest.mark.parametrize("buffer", [0, 1])
+async def test_a_generator_behind_the_head_has_no_task_before_it_may_make_an_output(buffer):
+    """P1, P4, P5: no part of it has run; leaving settles it as cancelled."""
+    begun, idle, seen = [], len(asyncio.all_tasks()), 0
+
+    async def some(number):
+        begun.append(number)
+        try:
+            yield number
+            yield number
+        finally:
+            begun.remove(number)
+
+    async with penstock.stream(range(100)).flat_map(some, concurrency=4, buffer=buffer).open() as outputs:
+        async for _ in outputs:
+            seen += 1
+            await asyncio.sleep(0)
+            if seen > 40:  # by then calls are known to be quick
+                tasks = len(asyncio.all_tasks()) - idle
+                assert len(begun) <= tasks <= 2 + buffer  # one is timed: it stands by in a task
+            if seen == 60:
+                break
+    stage = outputs.stats()[1]
+    assert stage.delivered + stage.cancelled + stage.discarded == stage.taken <= 34
+    assert (stage.in_flight, begun) == (0, [])
+    assert stage.cancelled >= 2
+
+
+async def test_a_failure_of_the_head_settles_generators_that_have_not_begun():
+    """P5: their outcome is that they were cancelled."""
+
+    async def fails(number):
+        if number == 30:
+            raise ValueError(number)
+        yield number
+
+    run = penstock.stream(range(99)).flat_map(fails, concurrency=5).open()
+    with pytest.raises(ValueError, match="30"):
+        async with run as outputs:
+            async for _ in outputs:
+                await asyncio.sleep(0)
+    stage = run.stats()[1]
+    assert (stage.in_flight, stage.delivered, stage.failed, stage.cancelled) == (0, 30, 1, stage.taken - 31)
+
+
+@pytest.mark.parametrize("concurrency", [1, 3])
+async def test_a_cancelled_anext_loses_no_output_of_a_generator_that_waits(concurrency, clock):
+    """P5, trap 20d: whichever step of the generator it hits."""
+
+    async def some(number):
+        await asyncio.sleep(1)
+        yield number, 0
+        await asyncio.sleep(1)
+        yield number, 1
+
+    seen = []
+    async with penstock.stream(range(20)).flat_map(some, concurrency=concurrency).open() as outputs:
+        while True:
+            try:
+                async with asyncio.timeout(0.7):
+                    seen.append(await anext(outputs))
+            except TimeoutError:
+                continue
+            except StopAsyncIteration:
+                break
+    assert seen == [(number, output) for number in range(20) for output in range(2)]
+    assert clock.now >= 40
+
+
+async def test_an_async_iterator_need_not_be_iterable():
+    class Pages:
+        def __init__(self, number):
+            self.left = number
+
+        async def __anext__(self):
+            if not self.left:
+                raise StopAsyncIteration
+            self.left -= 1
+            return self.left
+
+    class Site:
+        def __init__(self, number):
+            self.number = number
+
+        def __aiter__(self):
+            return Pages(self.number)
+
+    assert await penstock.stream([3, 2]).flat_map(Site).to_list() == [2, 1, 0, 1, 0]
+
+
+@both_orders
+async def test_each_generator_has_its_own_context(ordered):
+    """P5 of context variables: what one sets, no other sees, whoever makes it go on."""
+    name = ContextVar("name", default="nobody")
+
+    async def some(number):
+        before = name.get()
+        name.set(number)
+        yield before
+        yield name.get()
+
+    numbers = await read_all(penstock.stream(range(20)).flat_map(some, concurrency=3, ordered=ordered))
+    assert sorted(numbers, key=str) == sorted(["nobody"] * 20 + list(range(20)), key=str)
+    assert name.get() == "nobody"
+
+
+async def test_an_attempt_that_fails_where_a_pull_has_asked_for_its_output_is_repeated(clock):
+    """P2: the permit that it was given while it waited for its next attempt is for that."""
+    failed = set()
+
+    async def some(number):
+        if number not in failed:
+            failed.add(number)
+            raise OSError(number)
+        yield number
+
+    retry = penstock.Retry(on=OSError, attempts=2)
+    outputs = penstock.stream(range(9)).flat_map(some, concurrency=2, retry=retry)
+    assert await read_all(outputs) == list(range(9))
+    assert failed == set(range(9))

@@ -31,6 +31,7 @@ from penstock.core.errors import WorkerLost, as_failure
 from penstock.core.fan_out import FanOut
 from penstock.core.meter import Meter, Wait
 from penstock.core.one_place import OnePlace
+from penstock.core.open_input import Unbegun
 from penstock.core.order import InOrder
 from penstock.core.outcome import Failed
 from penstock.core.permits import Permits
@@ -412,6 +413,24 @@ def leaves_at_the_second_cancel():
 @twin("lets every input of a flat_map run ahead", "guarantees/test_p1_bound.py")
 def flat_map_runs_ahead():
     put(Permits, "may_make", lambda self, outputs: True)
+
+
+@twin("hands to a pull what any input of a flat_map makes", "test_flat_map.py")
+def outputs_of_any_input_go_straight():
+    put(FanOut, "_goes_straight", lambda self, outputs: True)
+
+
+@twin("forgets generators of a flat_map that nobody has read yet", "test_flat_map.py")
+def unread_generators_are_forgotten():
+    def cancel(self, _reason):
+        del self._never_read.__self__.running[self._outputs.index]
+
+    put(Unbegun, "cancel", cancel)
+
+
+@twin("hands an output that has waited to a pull that is over", "test_flat_map.py", "Deadlock")
+def outputs_go_to_a_pull_that_is_over():
+    put(FanOut, "_let_wait", lambda self, outputs: None)
 
 
 @twin("hands on outputs of a list together and counts none of them", "test_batch.py")

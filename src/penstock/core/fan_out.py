@@ -17,8 +17,8 @@ from penstock.core.output_making import OutputMaker
 from penstock.core.plan import MISSING, Plan
 from penstock.core.pump import LOOK
 from penstock.core.retry import Exhausted
-from penstock.core.scope import Scope
-from penstock.core.stage import Pulled, Stage
+from penstock.core.scope import DEEP, Scope
+from penstock.core.stage import END, PENDING, Pulled, Stage
 
 MOVED: Final = 1_000
 """Outputs of a collection that are handed on at one stroke: so many take 30 us."""
@@ -27,12 +27,13 @@ MOVED: Final = 1_000
 class FanOut[T, U](OutputMaker[T, U]):
     """Runs work that gives any number of outputs for an item (P1, P2, P5)."""
 
-    __slots__ = ("_inputs", "_outputs_waiting", "_turns")
+    __slots__ = ("_inputs", "_must_look", "_outputs_waiting", "_turns")
 
     def __init__(self, scope: Scope, upstream: Stage[T], plan: Plan[T, Any]) -> None:
         super().__init__(scope, upstream, plan)
         self._inputs: dict[int, Outputs[T, U]] = self._permits.inputs
         self.finished: Sized = self._inputs
+        self._must_look = not upstream.looks_at_the_clock
         self._outputs_waiting = 0
         self._turns: FairTurns[T, U] | None = None if self._ordered else FairTurns(scope, self._tell)
 
@@ -68,13 +69,20 @@ class FanOut[T, U](OutputMaker[T, U]):
 
     @override
     def _produced(self, outputs: Outputs[T, U]) -> None:
-        outputs.phase = Phase.WHOLE if outputs.iterator is None and not self._stopping else Phase.CUT_OFF
+        if outputs.iterator is None and not self._stopping:
+            outputs.phase = Phase.WHOLE
+            if not outputs.ready:
+                self._close_input(outputs)
+                if self._keep_output is not None and self._inputs:
+                    self._give()
+                if not self._pumping or self._asked:
+                    self._settled()
+                return
+        else:
+            outputs.phase = Phase.CUT_OFF
         if self._stopping and not outputs.ready:
             self._close_iterator(outputs)
             self._discard(outputs)
-        elif outputs.spent():
-            self._close_input(outputs)
-            self._give()
         else:
             self._made(outputs)
         self._settled()
@@ -89,35 +97,63 @@ class FanOut[T, U](OutputMaker[T, U]):
 
     @override
     def pull(self, room: int) -> Pulled[U]:
-        """Do what `Pump.pull` does; a head that stands by makes its next output at once, and it never waits."""
-        head = self._permits.first()
-        if head is None or head.index not in self._permits.waiting or not self._may_be_pulled(head):
-            return super().pull(room)
-        value = self._output_of(head)
+        """Do what `Pump.pull` does; a head whose call does not wait makes its next output at once: it need not wait."""
+        value: Any = MISSING
+        if self._ordered and not (self._pumping or self._stopping):
+            self._pumping = self._is_pulled = True
+            try:
+                value = self._make_for_pull()
+            finally:
+                self._pumping = self._is_pulled = False
+            if value is PENDING:  # nothing is open; another pull of the stage above would ask all stages twice
+                self._asked = True
+                self._burst = 1
+                if not self._scheduled:
+                    self._note_wait()
         return super().pull(room) if value is MISSING else value
 
-    def _may_be_pulled(self, head: Outputs[T, U]) -> bool:
-        free = self._ordered and not (head.held or self._pumping or self._stopping)
-        return free and now() <= self.scope.turn_ends
+    def _make_for_pull(self) -> Any:
+        """Let heads go on, one after the other, until one has made an output: return that, MISSING if one waits.
 
-    def _output_of(self, head: Outputs[T, U]) -> Any:
-        """Let a head that stands by go on: return its next output; MISSING if it has ended, or waits for something."""
+        PENDING says that none is open, and that the stage above has none.
+        """
         permits = self._permits
-        del permits.waiting[head.index]
-        assert head.permit is not None
-        self._pumping = True
-        try:
-            head.permit.resume()
-        finally:
-            self._pumping = False
-        value, self._pulled = self._pulled, MISSING
-        if value is not MISSING:
-            permits.due(head)
-            if not self._scheduled:
-                self._schedule()
-        elif self._keep_output is None and head.phase is Phase.AT_WORK and head.index not in permits.waiting:
-            permits.give(head)
-        return value
+        inputs, waiting = permits.inputs, permits.waiting
+        while True:
+            head = inputs.get(permits.head)
+            if head is None:
+                if self._inline is None or self._exhausted or self.scope.depth > DEEP:
+                    return MISSING
+                if (none := self.scope.enter(self._open_next)) is not None:
+                    return none
+            elif head.held or head.index not in waiting or now() > self.scope.turn_ends:
+                return MISSING
+            else:
+                del waiting[head.index]
+                head.permit.resume()  # type: ignore[union-attr]  # pyright: ignore[reportOptionalMemberAccess] -- what waits has one
+                if self._pulled is MISSING:
+                    self._let_wait(head)
+            if (value := self._pulled) is not MISSING:
+                self._pulled = MISSING
+                if not self._scheduled:
+                    self._schedule()
+                return value
+
+    def _open_next(self) -> Any:
+        """Open an input; return PENDING or MISSING if there is none, or no place for it."""
+        room = self.concurrency - self._kept_places
+        if room <= 0 or (self._must_look and now() > self.scope.turn_ends):
+            return MISSING
+        item = self.upstream.pull(room)
+        if item is PENDING:
+            return PENDING
+        if item is END:
+            self._exhausted = True
+            return MISSING
+        self._open_inline(item, self.plan.work)
+        if not self.meter.peak_running:
+            self._note_peaks(self._taken - 1)
+        return None
 
     @override
     def _hand_over(self) -> Any:
@@ -153,7 +189,7 @@ class FanOut[T, U](OutputMaker[T, U]):
             self._permits.count(outputs, -1)
         if outputs.spent():
             self._close_input(outputs)
-        else:
+        elif self._permits.waiting:
             self._grant(outputs)
         if self._turns is not None:
             self._turns.gave(outputs)
@@ -261,7 +297,7 @@ class FanOut[T, U](OutputMaker[T, U]):
             if is_whole and self.plan.on_through is not None:
                 self.plan.on_through(outputs.item)
         self._forget(outputs)
-        if not self._scheduled and not self._exhausted:
+        if not (self._scheduled or self._exhausted or self._pumping):
             self._schedule()
 
     @override
@@ -277,16 +313,22 @@ class FanOut[T, U](OutputMaker[T, U]):
         super()._raised(index, item, error)
 
     def _forget(self, outputs: Outputs[T, U]) -> None:
-        self._permits.forget(outputs.index, self._taken)
-        self._drop_outputs(outputs)
-        self._grant(self._permits.first())
+        permits = self._permits
+        permits.forget(outputs.index, self._taken)
+        if outputs.held or outputs.ready or outputs.waiting or self._turns is not None:
+            self._drop_outputs(outputs)
+        outputs.failure = MISSING  # its traceback may lead to the frame that holds `outputs`
+        if permits.waiting:
+            self._grant(permits.first())
 
     @override
     def _drop_outputs(self, outputs: Outputs[T, U]) -> None:
-        self._permits.let_go(outputs)
+        if outputs.held:
+            self._permits.let_go(outputs)
         outputs.ready.clear()
+        if outputs.waiting:
+            self._count_waiting(outputs, 0)
         outputs.failure = MISSING  # its traceback may lead to the frame that holds `outputs`
-        self._count_waiting(outputs, 0)
         if self._turns is not None:
             self._turns.leave(outputs)
 

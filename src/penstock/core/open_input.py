@@ -2,7 +2,8 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextvars import Context
 from enum import IntEnum
 from typing import Any, Final
 
@@ -59,8 +60,13 @@ class Outputs[T, U]:
         self.held: int = 0  # outputs that wait or are in the making; those of a collection are not counted
         self.hold: Hold | None = None
         self.failure: object = MISSING
-        self.permit: Standby | None = None
+        self.permit: Standby | Unbegun | None = None
         self.limit: asyncio.Timeout | None = None
+
+    @property
+    def is_bare(self) -> bool:
+        """Whether nothing goes on with its call but the call: no timeout, no limits, no measurement."""
+        return self.limit is None and self.hold is None and not self.timed
 
     @property
     def making(self) -> bool:
@@ -87,3 +93,35 @@ class Outputs[T, U]:
         if self.iterator is not None:
             return next(self.iterator, EXHAUSTED)
         return EXHAUSTED if self.produced else MISSING
+
+
+class Unbegun:
+    """The place of a task that does not exist yet: it stands by as a task does, and begins when it is told to go on."""
+
+    __slots__ = ("_begin", "_context", "_generator", "_never_read", "_outputs")
+
+    is_cancelled = False
+
+    def __init__(
+        self,
+        outputs: Outputs[Any, Any],
+        generator: AsyncGenerator[Any],
+        context: Context,
+        begin: Callable[[Outputs[Any, Any], AsyncGenerator[Any], Context], None],
+        never_read: Callable[[Outputs[Any, Any]], None],
+    ) -> None:
+        self._outputs = outputs
+        self._generator = generator
+        self._context = context
+        self._begin = begin
+        self._never_read = never_read
+
+    def resume(self) -> None:
+        """Begin to read the generator now, until it waits for something."""
+        self._outputs.permit = None
+        self._begin(self._outputs, self._generator, self._context)
+
+    def cancel(self, _reason: object) -> None:
+        """Settle the input as cancelled: there is no task that could be."""
+        self._outputs.permit = None
+        self._never_read(self._outputs)

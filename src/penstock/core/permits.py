@@ -91,11 +91,16 @@ class Permits[T, U]:
     def due(self, outputs: Outputs[T, U] | None) -> bool:
         """Note that an input may have become able to make an output; return whether any that waits may be."""
         if outputs is not None and outputs.index in self.waiting:
+            if self._ordered:
+                return True
             self._due.append(outputs)
         return bool(self._due) or self.has_room()
 
     def next_ones(self) -> Iterator[Outputs[T, U]]:
-        """Take out, one by one, those that waited and may make an output now: those that are due before others."""
+        """Take out, one by one, those that waited and may make an output now: the head, or those due, before others."""
+        if self._ordered:
+            while (head := self.inputs.get(self.head)) is not None and head.index in self.waiting and not head.held:
+                yield self.waiting.pop(head.index)
         while self._due:
             outputs = self._due.pop()
             if outputs.index in self.waiting and self.may_make(outputs):

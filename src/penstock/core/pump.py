@@ -11,11 +11,10 @@ consumer upwards".
 import asyncio
 from collections.abc import Callable, Sized
 from dataclasses import replace
-from typing import Any, Final, override
+from typing import Any, Final, Protocol, override
 
 from penstock.core.adaptive import Control
 from penstock.core.clock import now
-from penstock.core.errands import Errand
 from penstock.core.meter import Meter, Wait
 from penstock.core.outcome import Failed
 from penstock.core.plan import MISSING, AsyncFn, Plan
@@ -26,6 +25,13 @@ from penstock.core.waiting_room import WaitingRoom
 
 LOOK: Final = 7
 """Results that are handed on between two looks at the clock, as a bit mask: a look takes 40 ns."""
+
+
+class UnderWay(Protocol):
+    """Work that is under way: a task, an errand, or what will be a task."""
+
+    def cancel(self, reason: Any, /) -> object:
+        """Stop it: it settles its item, now or in a later pass of the loop."""
 
 
 class Pump[T, U](Stage[U]):
@@ -66,7 +72,7 @@ class Pump[T, U](Stage[U]):
         self.bound: int = (plan.concurrency + plan.buffer) * plan.size
         self.in_band: bool = plan.on_error == "return"
         self.meter: Meter = Meter(scope.clock, scope.opened, every_call=scope.timing, concurrency=self.plan.concurrency)
-        self.running: dict[int, asyncio.Task[None] | Errand] = {}
+        self.running: dict[int, UnderWay] = {}
         self.finished: Sized
         self._kept_places: int = 0
         self.waiting_room: WaitingRoom | None = None

@@ -40,7 +40,8 @@ class Standby:
 
     def resume(self) -> None:
         """Let the task go on now, until it waits for something; if it was cancelled, it goes on in the next pass."""
-        wakeup, context, self._wakeup = self._wakeup, self._context, None
+        wakeup, context = self._wakeup, self._context
+        self._wakeup = self._context = None
         if wakeup is None or context is None:
             return
         caller = current_task(self._loop)

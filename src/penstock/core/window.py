@@ -44,9 +44,7 @@ class Caller[T, U](Pump[T, U]):
     def __init__(self, scope: Scope, upstream: Stage[T], plan: Plan[T, U]) -> None:
         super().__init__(scope, upstream, plan)
         self._unbegun: LazyTasks[T, U] = LazyTasks(scope, self._never_began)
-        self._task_of: Callable[[Coroutine[Any, Any, None]], Task[None]] = partial(
-            Task, loop=scope.loop, eager_start=True
-        )
+        self._task_of: Callable[..., Task[None]] = partial(Task, loop=scope.loop, eager_start=True)
 
     async def _call(self, index: int, item: T, work: AsyncFn[T, U]) -> None:
         """Call `work` on the item, in its task, and settle the item."""

@@ -268,16 +268,17 @@ def _planned(
     """Make the plan of the window; `on_loop_as` is the kind of the function if it runs on the loop."""
     limits = limits_of(given.limit)
     called = kind.called(fn)
+    fans_out = not kind.one_for_one and inspect.isasyncgenfunction(called)  # and runs nothing yet that could block
     without_tasks = (
         kind.without_tasks
-        and (on_loop_as == "plain" or (on_loop_as == "other" and given.places in {None, 1}))
+        and (on_loop_as == "plain" or (on_loop_as == "other" and (given.places in {None, 1} or fans_out)))
         and given.timeout is None
         and given.retry is None
         and limits is None
         and given.key is None
         and given.adaptive is None
     )
-    seen = watched(called, title, name_of(fn)) if on_loop_as == "other" else called
+    seen = watched(called, title, name_of(fn)) if on_loop_as == "other" and not fans_out else called
     return Plan(
         name=title,
         work=shaped(called if inspect.iscoroutinefunction(called) else on_loop(seen), kind.shape),
@@ -299,6 +300,8 @@ def _planned(
 
 def _inline(kind: Kind, fn: Callable[[Any], Any]) -> Callable[[Any], Any]:
     """Return what the window calls, without a task, for `fn`."""
+    if kind.shape is None and inspect.isasyncgenfunction(fn):
+        return fn  # what it gives is never to be awaited
     wrap = sifted_inline if kind.form(_SIFTS) else shaped_inline
     return wrap(fn, kind.shape)
 
