@@ -186,6 +186,18 @@ def test_rows_that_were_dropped_are_told(jobs, penstock):
     assert "\n  1 row of these failed and left nothing (--on-error skip)" in done.out
 
 
+def test_rows_with_one_key_end_the_run_or_the_first_is_kept_as_the_message_says(jobs, penstock):
+    (jobs / "twice.csv").write_text("id,text\n1,first\n2,other\n1,later\n")
+    command = ("map", "jobs:measure", "--over", "twice.csv", "--to", "out.db", "--key", "id")
+    refused = penstock(*command)
+    assert (refused.code, "--on-duplicate first drops the later one" in refused.err) == (3, True)
+    done = penstock(*command, "--on-duplicate", "first")
+    assert (done.code, "1 row with the key of an earlier one dropped" in done.out) == (0, True)
+    assert sorted((row["id"], row["length"]) for row in rows_in(jobs / "out.db")) == [("1", 5), ("2", 5)]
+    wrong = penstock(*command, "--on-duplicate", "last")
+    assert (wrong.code, "--on-duplicate must be one of 'refuse', 'first', got 'last'" in wrong.err) == (2, True)
+
+
 def test_standard_input_is_known_by_place_and_content(jobs, penstock):
     lines = '{"id": 1}\n{"id": 2}\n'
     first = penstock("map", "jobs:value", "--over", "-", "--to", "o.db", "--json", input=lines)

@@ -37,6 +37,7 @@ _OPTIONS = {
             "concurrency",
             "engine",
             "on_error",
+            "on_duplicate",
             "key",
             "max_file_size",
             "embedder",
@@ -65,12 +66,15 @@ _OPTIONS = {
     },
 }
 _OPTION = re.compile(rf"(?:^|(?<=the option ))({'|'.join(_OPTIONS)})(?= |,)")
+_GIVEN = re.compile(rf'\b({"|".join(_OPTIONS)})="(\w+)"')
 
 
-def spelled(error: OptionError, **others: str) -> str:
+def spelled(error: PenstockError, **others: str) -> str:
     """Write the error with the options as they are on the command line; `others` are spelled as this command does."""
+    names = _OPTIONS | others
     rule, got, value = str(error).partition(", got ")
-    return _OPTION.sub(lambda found: (_OPTIONS | others)[found[1]], rule) + got + value
+    rule = _GIVEN.sub(lambda found: f"{names[found[1]]} {found[2]}", rule)
+    return _OPTION.sub(lambda found: names[found[1]], rule) + got + value
 
 
 def complain(message: object) -> None:

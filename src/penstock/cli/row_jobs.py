@@ -12,7 +12,7 @@ import click
 from penstock.cli.failing import AT_A_BUDGET, DONE, SOME_FAILED, code_of, complain, ended_by, spelled
 from penstock.cli.printing import counted
 from penstock.cli.watching import Shown, Watched, watched
-from penstock.core.errors import OptionError
+from penstock.core.errors import DuplicateKeyError, OptionError
 from penstock.core.stats import Stats
 from penstock.core.text import escaped as shown
 from penstock.durable.journals import SCHEMES
@@ -51,7 +51,7 @@ def run_job[R: RunReport](
 
     failure, stopped_by = asyncio.run(watched(watch or job, Shown(job.stats, lambda: _note(job), "row", lambda: None)))
     if failure is not None:
-        complain(spelled(failure) if isinstance(failure, OptionError) else failure)
+        complain(spelled(failure) if isinstance(failure, OptionError | DuplicateKeyError) else failure)
     if not job.opened:
         return DONE if failure is None else code_of(failure)
     report: Any = job.report()
@@ -87,6 +87,8 @@ def summary(job: "RowJob", to: str, report: "RunReport", lines: list[str]) -> li
             f"  {counted(report.by_other_code, 'row')} of these by other code: penstock redo {to} "
             f"--run {shown(quote(report.run))} --made-by-other-code"
         )
+    if report.duplicates:
+        said.append(f"  {counted(report.duplicates, 'row')} with the key of an earlier one dropped")
     if report.recalled:
         said.append(f"  {counted(report.recalled, 'result')} known from before, not paid for again")
     if report.dead_before:

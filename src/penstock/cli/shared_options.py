@@ -17,6 +17,10 @@ Query = Annotated[str | None, Option(metavar="SQL", help="The rows of a database
 FilesOfRows = Annotated[str | None, Option(metavar="PATTERN", help="Files to take in a directory. [default: **/*]")]
 TableOfRows = Annotated[str | None, Option(metavar="NAME", help="The table of OUT. [default: rows]")]
 Timeout = Annotated[float | None, Option(metavar="SECONDS", help="What an attempt may take. [default: no limit]")]
+DuplicateRows = Annotated[
+    str | None,
+    Option(metavar="refuse|first", help="End at a row with the key of an earlier one, or drop it. [default: refuse]"),
+]
 RowsThisTime = Annotated[int | None, Option(metavar="N", help="Rows to do this time.")]
 Exclude = Annotated[list[str] | None, Option(metavar="PATTERN", help="Files and directories to skip; may be repeated.")]
 

@@ -6,6 +6,7 @@ from click.exceptions import Exit
 
 from penstock.cli.parameters import Argument, Option
 from penstock.cli.shared_options import (
+    DuplicateRows,
     FilesOfRows,
     KeyColumn,
     Query,
@@ -48,6 +49,7 @@ def map_rows(
         str | None,
         Option(metavar="inline|thread|process|ray|dask", help="Where a plain function runs. [default: thread]"),
     ] = None,
+    on_duplicate: DuplicateRows = None,
     limit: RowsThisTime = None,
     memo: Annotated[
         bool, Option("--memo", help="Keep results by what the row holds, so that none is paid for twice.")
@@ -110,6 +112,7 @@ def prompt_rows(
             help="Set a row without an answer aside, drop it, or end with it. [default: collect]",
         ),
     ] = None,
+    on_duplicate: DuplicateRows = None,
     limit: RowsThisTime = None,
     memo: Annotated[
         bool, Option("--memo", help="Keep answers by the text of the prompt: none is paid for twice.")

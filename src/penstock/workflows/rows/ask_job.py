@@ -16,6 +16,7 @@ from penstock.core.retry import Seconds
 from penstock.core.stats import Latency
 from penstock.core.text import shown
 from penstock.durable.handle import DurableRun
+from penstock.durable.options import OnDuplicate
 from penstock.durable.report import RunReport
 from penstock.durable.status import runs
 from penstock.durable.values import pack
@@ -66,6 +67,7 @@ class AskOptions(TypedDict, total=False):
     tokens: str | None
     on_error: Literal["collect", "raise", "skip"] | None
     limit: int | None
+    on_duplicate: OnDuplicate | None
     memo: bool
     max_answer: int
     price: str | tuple[float, ...] | None
@@ -156,7 +158,7 @@ class AskJob(RowJob):
         schema: what answers have to be, as for `penstock.flow.prompt`. Default: any text, in the column `answer`.
         system: what the model is told before.
         base_url: the address of the service, up to /v1, where `model` is a text.
-        key, query, glob, table, keep, run_name, limit, memo: as for `map_rows`.
+        key, query, glob, table, keep, run_name, limit, on_duplicate, memo: as for `map_rows`.
         concurrency: requests at once, >= 1; default `Adaptive()`.
         retry: attempts in all, >= 1; default 6.
         asks: how often a prompt is asked in all until an answer fits the schema, >= 1; default 3.
@@ -194,6 +196,7 @@ class AskJob(RowJob):
     tokens: str | None = None
     on_error: Literal["collect", "raise", "skip"] | None = None
     limit: int | None = None
+    on_duplicate: OnDuplicate | None = None
     memo: bool = False
     max_answer: int = MAX_TOKENS
     price: str | tuple[float, ...] | None = None
@@ -237,7 +240,7 @@ class AskJob(RowJob):
     def _refuse_without_place(self) -> None:
         if self.to is not None:
             return
-        for option in ("max_cost", "max_tokens", "deadline", "limit", "table", "run_name"):
+        for option in ("max_cost", "max_tokens", "deadline", "limit", "on_duplicate", "table", "run_name"):
             if getattr(self, option) is not None:
                 raise OptionError(
                     f"{option} is for a run into `to`, which goes on later, got {getattr(self, option)!r}"
@@ -302,7 +305,7 @@ class AskJob(RowJob):
 
     @override
     def _options(self) -> dict[str, Any]:
-        return {"limit": self.limit, "find_killers": False}  # a request kills no process, and is paid
+        return {**super()._options(), "find_killers": False}  # a request kills no process, and is paid
 
     @override
     def _is_of_a_row(self, error: Exception) -> bool:

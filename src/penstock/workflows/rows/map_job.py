@@ -8,6 +8,7 @@ from typing import Any, Final, Literal, TypedDict, Unpack
 from penstock.core import validate
 from penstock.core.retry import Retry
 from penstock.core.text import name_of
+from penstock.durable.options import OnDuplicate
 from penstock.durable.report import RunReport
 from penstock.engines.choosing import EngineOption
 from penstock.streams import Stream
@@ -36,6 +37,7 @@ class MapRowsOptions(TypedDict, total=False):
     on_error: Literal["collect", "raise", "skip"]
     engine: EngineOption | None
     limit: int | None
+    on_duplicate: OnDuplicate | None
     memo: bool
 
 
@@ -78,6 +80,8 @@ class MapJob(RowJob):
         on_error: "collect" sets a row that fails aside; "raise" ends the run; "skip" drops it.
         engine: where a plain function runs, as for `Stream.map`; default "thread".
         limit: rows to do in this run.
+        on_duplicate: what becomes of a row with the key of an earlier one: "refuse" (the default) ends the run, "first"
+            drops it.
         memo: whether results are kept by the content of the row, and not paid for twice.
     """
 
@@ -98,6 +102,7 @@ class MapJob(RowJob):
     on_error: Literal["collect", "raise", "skip"] = "collect"
     engine: EngineOption | None = None
     limit: int | None = None
+    on_duplicate: OnDuplicate | None = None
     memo: bool = False
 
     def __post_init__(self) -> None:

@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Final
 from penstock.core.errors import PenstockError, said
 from penstock.core.stats import Stats
 from penstock.durable.handle import DurableRun
+from penstock.durable.options import OnDuplicate
 from penstock.durable.report import RunReport
 from penstock.streams import Stream
 
@@ -25,6 +26,7 @@ class RowJob:
         on_error: what becomes of a row that fails.
         run_name: the name of the run; None: that name.
         limit: rows to do in this run.
+        on_duplicate: what becomes of a row with the key of an earlier one; None: it ends the run.
         rows: the rows.
         stream: what comes of them.
         sink: where that goes.
@@ -35,6 +37,7 @@ class RowJob:
     on_error: Any
     run_name: str | None
     limit: int | None
+    on_duplicate: OnDuplicate | None
     rows: Stream[Any]
     stream: Stream[Any]
     sink: Any
@@ -69,7 +72,8 @@ class RowJob:
                 raise RowFailedError(f"{self.name} raised {said(error)}{where}") from error
 
     def _options(self) -> dict[str, Any]:
-        return {"limit": self.limit}
+        chosen = {} if self.on_duplicate is None else {"on_duplicate": self.on_duplicate}
+        return {"limit": self.limit, **chosen}
 
     def _begin(self, run: DurableRun) -> None:
         """Prepare what a kind of job needs while it runs."""
