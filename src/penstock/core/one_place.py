@@ -274,9 +274,7 @@ class OnePlace[T, U](Window[T, U]):
     @override
     def take_turn(self) -> None:
         self._loop = _NO_LOOP  # its reader does something else, and it holds the item and the result of the last pull
-        if (
-            self.running and not self._results and not self._stopping
-        ):  # the place is taken, and there is nothing to tell
+        if self.running and not self._results and not self._stopping:  # the place is taken, with nothing to tell
             self._scheduled = False
         else:
             super().take_turn()
