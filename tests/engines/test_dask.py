@@ -2,6 +2,7 @@
 
 import asyncio
 import importlib.util
+import logging
 from importlib import import_module
 
 import pytest
@@ -10,7 +11,7 @@ import penstock
 from penstock.engines.cluster import dask_engine
 
 from . import contract
-from .work import same
+from .work import same, wait_for_profiles
 
 pytestmark = [
     pytest.mark.real_time,
@@ -35,8 +36,8 @@ async def test_the_promises_hold_on_dask(tmp_path, capfd):
     assert capfd.readouterr() == ("", "")
 
 
-async def test_workers_may_connect_later_and_need_a_nanny(monkeypatch):
-    """An error says which of both is missing."""
+async def test_workers_may_connect_later_and_need_a_nanny(monkeypatch, caplog):
+    """An error says which of both is missing; the scheduler has no errors to tell."""
     local = {"n_workers": 0, "processes": False, "protocol": "tcp", "dashboard_address": "127.0.0.1:0"}
     with import_module("distributed").LocalCluster(**local, scheduler_kwargs={"dashboard": False}) as cluster:
         engine = penstock.engines.dask(address=cluster.scheduler_address)
@@ -48,6 +49,8 @@ async def test_workers_may_connect_later_and_need_a_nanny(monkeypatch):
         cluster.scale(1)
         with pytest.raises(penstock.OptionError, match=r"whose workers have nannies, .* where none has one"):
             await entering
+    assert [each for each in caplog.records if each.levelno >= logging.ERROR] == []
+    wait_for_profiles()
 
 
 def test_without_dask_an_error_says_what_to_install(monkeypatch):

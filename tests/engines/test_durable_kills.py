@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from .durable_program import HELD, ITEMS
+from .work import wait_for_profiles
 
 pytestmark = [
     pytest.mark.real_time,
@@ -189,9 +190,7 @@ def dask_cluster():
         library.Client(cluster, set_as_default=False) as client,
     ):
         yield cluster.scheduler_address, is_free
-    for thread in threading.enumerate():
-        if thread.name == "Profile":  # of the scheduler: it looks every 20 ms whether it is over
-            thread.join()
+    wait_for_profiles()
 
 
 def test_a_ray_cluster_that_goes_on(lives):

@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import threading
 import time
 import warnings
 from pathlib import Path
@@ -11,6 +12,13 @@ from pathlib import Path
 def wait_for(path):
     while not path.exists():
         time.sleep(0.002)  # in a worker, whose only sign from outside is a file
+
+
+def wait_for_profiles():
+    """Wait for the threads of a Dask scheduler that is over: they look every 20 ms whether it is."""
+    for thread in threading.enumerate():
+        if thread.name == "Profile":
+            thread.join()
 
 
 def work(folder, held, item):

@@ -102,6 +102,7 @@ class Dask(ClusterEngine):
         self._work = _work_of_workers()
         self._end = _end_of_workers()
         self._watcher = f"penstock {self._name}"
+        self._is_watched = False
         self._taken: set[str] = set()
 
     @override
@@ -148,6 +149,7 @@ class Dask(ClusterEngine):
         with suppress(ValueError):  # a scheduler may be told to load nothing: then a call of a killed driver runs on
             watcher = _watcher(self._dask, self._client.id, self._watcher, leave)
             self._client.register_plugin(watcher, name=self._watcher)
+            self._is_watched = True
         return self._workers or len(found)
 
     @override
@@ -155,8 +157,9 @@ class Dask(ClusterEngine):
         client, cluster = self._client, self._cluster
         if client is not None and cluster is None:
             wait([self._call(address, "end") for address in self._taken], GOODBYE)
-            with suppress(Exception):  # it is gone, or was not told
-                client.unregister_scheduler_plugin(self._watcher)
+            if self._is_watched:
+                with suppress(Exception):  # the scheduler is gone
+                    client.unregister_scheduler_plugin(self._watcher)
         self._client = self._cluster = None
         for each in (client, cluster):
             if each is not None:
