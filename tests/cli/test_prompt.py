@@ -343,6 +343,12 @@ def test_bad_options_are_one_line_that_names_them(rows, penstock, arguments, sai
     assert "PROMPT must name a column, as 'Classify: {text}', got 'Say n'" in none.err
 
 
+@pytest.mark.parametrize("given", [("--limit", "3"), ("--memo",), ("--run", "r"), ("--on-duplicate", "first")])
+def test_options_of_a_run_that_goes_on_need_a_place_and_are_spelled_as_they_were_given(rows, penstock, given):
+    done = penstock("prompt", "Say {n}", "--over", "r.jsonl", "--model", "openai:m", "--dry-run", *given)
+    assert (done.code, done.err.startswith(f"penstock: {given[0]} is for a run into --to,")) == (2, True)
+
+
 def test_killed_twice_each_row_is_there_once_and_only_what_was_in_flight_is_paid_again(rows, penstock):
     """P10, P11; the account outlives the kills, too."""
     (rows / "r.jsonl").write_text("".join(f'{{"id": {n}, "n": {n}}}\n' for n in range(200)))

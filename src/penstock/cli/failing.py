@@ -20,6 +20,7 @@ def ended_by(number: signal.Signals) -> int:
 _OPTIONS = {
     "target": "--to",
     "to": "--to",
+    "run_name": "--run",
     "function": "MODULE:FUNCTION",
     "prompt": "PROMPT",
     "attempts": "--retry",
@@ -54,6 +55,7 @@ _OPTIONS = {
             "query",
             "table",
             "limit",
+            "memo",
             "schema",
             "asks",
             "tokens",
@@ -67,6 +69,7 @@ _OPTIONS = {
 }
 _OPTION = re.compile(rf"(?:^|(?<=the option ))({'|'.join(_OPTIONS)})(?= |,)")
 _GIVEN = re.compile(rf'\b({"|".join(_OPTIONS)})="(\w+)"')
+_QUOTED = re.compile(rf"`({'|'.join(_OPTIONS)})`")
 
 
 def spelled(error: PenstockError, **others: str) -> str:
@@ -74,6 +77,7 @@ def spelled(error: PenstockError, **others: str) -> str:
     names = _OPTIONS | others
     rule, got, value = str(error).partition(", got ")
     rule = _GIVEN.sub(lambda found: f"{names[found[1]]} {found[2]}", rule)
+    rule = _QUOTED.sub(lambda found: names[found[1]], rule)
     return _OPTION.sub(lambda found: names[found[1]], rule) + got + value
 
 
