@@ -157,7 +157,7 @@ async def test_a_million_keys_that_failed_once_are_forgotten(clock):
         with pytest.raises(KeyError):
             await hosts.run({}.__getitem__, number)
         await asyncio.sleep(0.1)
-    assert len(hosts.parts()) < 200
+    assert len(hosts._parts_in_use()) < 200
 
 
 async def test_a_deadline_ends_the_wait_for_it(clock):

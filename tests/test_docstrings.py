@@ -135,3 +135,16 @@ def test_an_example_runs(name, code, tmp_path, monkeypatch):
 def test_every_example_is_found():
     """As many as the sources have, but those of `penstock.testing`, which stand in its module."""
     assert len(examples()) + len(NOT_RUN) >= 30
+
+
+def test_limits_show_what_is_for_users():
+    """The trap: `help` lists a dozen methods that only stages call."""
+    shown = {
+        kind.__name__: {name for name in dir(kind) if name[0] != "_"}
+        for kind in (penstock.Limiter, penstock.RateLimit, penstock.Breaker)
+    }
+    assert shown == {
+        "Limiter": {"hold", "in_use", "limit", "pause", "run", "waiting"},
+        "RateLimit": {"acquire", "follow", "n", "pause", "per", "settle"},
+        "Breaker": {"is_open", "pause", "run"},
+    }

@@ -311,7 +311,7 @@ async def test_idle_keys_are_forgotten(clock):
     limits = [Limiter(1, key=first), RateLimit(1000, 1, key=first)]
     items = ((number, 0) for number in range(3000))
     await penstock.stream(items).map(Calls(clock), concurrency=50, limit=limits).drain()
-    assert [len(limit.parts()) <= 200 for limit in limits] == [True, True]
+    assert [len(limit._parts_in_use()) <= 200 for limit in limits] == [True, True]
 
 
 async def test_a_key_that_owes_is_not_forgotten(clock):
@@ -322,7 +322,7 @@ async def test_a_key_that_owes_is_not_forgotten(clock):
     assert clock.now == 100.0
     for number in range(300, 600):
         await rate.acquire(1, (number, 0))
-    assert len(rate.parts()) <= 400
+    assert len(rate._parts_in_use()) <= 400
 
 
 async def test_by_hand_the_key_is_that_of_the_item(clock):

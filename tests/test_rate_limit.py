@@ -178,11 +178,11 @@ async def test_one_in_the_middle_that_is_cancelled_leaves_no_gap(clock):
 
 async def test_cancelled_when_its_turn_has_just_come_it_hands_on(clock):
     rate = RateLimit(1, 1)
-    await rate.turn(1)
+    await rate._turn(1)
     second, third = (asyncio.ensure_future(rate.acquire()) for _ in range(2))
     await asyncio.sleep(0)
     await asyncio.sleep(0)
-    rate.charge(1)
+    rate._charge(1)
     second.cancel()
     await third
     assert (clock.now, second.cancelled()) == (1.0, True)

@@ -774,12 +774,12 @@ def one_too_many_comes_back():
 @twin("notes a key as held only when there is a place too", "test_keys.py", "TimeoutError")
 def keeps_a_key_that_was_cancelled():
     async def hold(self, limiter, key, weight):
-        await limiter.wait(weight, self._stage, key)
+        await limiter._wait(weight, self._stage, key)
 
     async def take(self, *, keyed):
         for limiter, key, weight in self._weights:
-            if limiter.keyed is keyed:
-                if not limiter.take(weight, self._stage, key):
+            if limiter._keyed is keyed:
+                if not limiter._take(weight, self._stage, key):
                     await self._waits(self._hold(limiter, key, weight), keyed=keyed)
                 self._held.append((limiter, key, weight))
 
@@ -802,7 +802,7 @@ def forgets_what_is_owed():
 def keys_come_last():
     async def acquire(self):
         for rate, key, cost in self._costs:
-            await self._waits(self._turn(rate, key, cost), keyed=rate.keyed)
+            await self._waits(self._turn(rate, key, cost), keyed=rate._keyed)
         await self._take(keyed=False)
         await self._take(keyed=True)
 
@@ -846,7 +846,7 @@ def everybody_is_the_probe():
 def looks_at_breakers_too_early():
     async def wait(self):
         await self._acquire()
-        self._times = [breaker.begin(key) for breaker, key in self._breakers]
+        self._times = [breaker._begin(key) for breaker, key in self._breakers]
 
     put(Hold, "_wait", wait)
 

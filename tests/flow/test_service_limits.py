@@ -110,7 +110,7 @@ async def test_what_anthropic_says(clock):
         headers = {f"{name}-limit": "4000", f"{name}-remaining": "0", f"{name}-reset": then.isoformat()}
         limit = following(RateLimit(9_000, 60), headers, kind, AnthropicMessages)
         assert limit.n == 4000
-        assert 30 < limit.pause_left() <= 40
+        assert 30 < limit._pause_left() <= 40
 
 
 async def test_no_header_breaks_a_call_or_stops_a_run_for_long(clock):
@@ -179,8 +179,8 @@ async def test_a_refusal_pauses_whoever_shares_the_limits(service, status, heade
     with ModelServer(whole({}, status, more=[header.format(date=date)])) as server, pytest.raises(ModelError) as caught:
         await made("m", base_url=server.url, limits={"requests": requests, "tokens": tokens}).ask("Hi")
     assert caught.value.transient
-    assert least < requests.pause_left() <= most
-    assert least < tokens.pause_left() <= most
+    assert least < requests._pause_left() <= most
+    assert least < tokens._pause_left() <= most
     assert caught.value.retry_after <= 3600
 
 
@@ -221,7 +221,7 @@ async def test_errors_of_the_account_are_a_kind_of_their_own(service, status, bo
     error = caught.value
     assert (error.transient, error.status, isinstance(error, FatalError)) == (False, status, True)
     assert KEY not in repr(error) + str(error)
-    assert limit.pause_left() == 0
+    assert limit._pause_left() == 0
 
 
 @real_time

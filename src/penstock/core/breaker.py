@@ -6,6 +6,9 @@ it for twice as long. What would start meanwhile waits: see `docs/decisions.md`,
 that were in flight when it opened say nothing of the time since, so their outcomes do not count.
 """
 
+# ruff: noqa: SLF001 -- a circuit is a part of its breaker
+# pyright: reportPrivateUsage=false
+
 import asyncio
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Any, cast, overload, override
@@ -92,7 +95,7 @@ class Circuit:
             return
         counts = False
         try:
-            counts = error is not None and self._breaker.counts(error)
+            counts = error is not None and self._breaker._is_failure(error)
         finally:
             self._ended(error, counts=counts)
 
@@ -212,7 +215,7 @@ class Breaker(SharedLimit):
     @property
     def is_open(self) -> bool:
         """Whether it is open or half-open; with a key, for any."""
-        return any(circuit.is_open for circuit in self.parts())
+        return any(circuit.is_open for circuit in self._parts_in_use())
 
     @overload
     async def run[*Ts, U](self, fn: Callable[[*Ts], Awaitable[U]], /, *args: *Ts) -> U: ...
@@ -223,41 +226,41 @@ class Breaker(SharedLimit):
 
         If the breaker has a key, that is asked of the first argument.
         """
-        key = self.key_by_hand(args[0] if args else NO_ITEM)
-        self.bind(asyncio.get_running_loop())
-        await self.wait(key)
-        times = self.begin(key)
+        key = self._key_by_hand(args[0] if args else NO_ITEM)
+        self._bind(asyncio.get_running_loop())
+        await self._wait(key)
+        times = self._begin(key)
         try:
             given = fn(*args)
             result = await cast("Awaitable[U]", given) if isinstance(given, Awaitable) else given
         except BaseException as error:
-            self.ended(times, error, key)
+            self._ended(times, error, key)
             raise
-        self.ended(times, None, key)
+        self._ended(times, None, key)
         return result
 
-    # For whoever calls in the name of others
+    # For stages, which call in the name of others (`stage_limits.py`), and circuits
 
-    def counts(self, error: BaseException) -> bool:
+    def _is_failure(self, error: BaseException) -> bool:
         """Whether such an error counts as a failure."""
         return isinstance(error, Exception) and not isinstance(error, OptionError | FatalError) and self._counts(error)
 
-    def lets_in(self, key: Hashable = None) -> bool:
+    def _lets_in(self, key: Hashable = None) -> bool:
         """Whether a call may start now."""
         circuit: Circuit = self._part(key)
         return circuit.lets_in()
 
-    async def wait(self, key: Hashable = None) -> None:
+    async def _wait(self, key: Hashable = None) -> None:
         """Wait until a call may start."""
         circuit: Circuit = self._part(key)
         await circuit.wait()
 
-    def begin(self, key: Hashable = None) -> int:
-        """Note that a call starts, which `lets_in` allows; return what `ended` wants of it."""
+    def _begin(self, key: Hashable = None) -> int:
+        """Note that a call starts, which `_lets_in` allows; return what `_ended` wants of it."""
         circuit: Circuit = self._part(key)
         return circuit.begin()
 
-    def ended(self, times: int, error: BaseException | None, key: Hashable = None) -> None:
+    def _ended(self, times: int, error: BaseException | None, key: Hashable = None) -> None:
         """Note how a call has ended."""
         circuit: Circuit = self._part(key)
         circuit.ended(times, error)

@@ -1,5 +1,8 @@
 """`Limiter`: how much stages and functions hold at once."""
 
+# ruff: noqa: SLF001 -- a `WeightedHold` is a part of its limiter
+# pyright: reportPrivateUsage=false
+
 import asyncio
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Any, cast, overload, override
@@ -81,26 +84,26 @@ class Limiter(SharedLimit):
     @limit.setter
     def limit(self, limit: int) -> None:
         self._limit = validate.whole("limit", limit, least=1)
-        for line in self.parts():
+        for line in self._parts_in_use():
             line.resize(self._limit)
 
     @property
     def in_use(self) -> int:
         """How much is held now, of all keys together."""
-        return sum(line.in_use for line in self.parts())
+        return sum(line.in_use for line in self._parts_in_use())
 
     @property
     def waiting(self) -> int:
         """How many wait now, for all keys together."""
-        return sum(map(len, self.parts()))
+        return sum(map(len, self._parts_in_use()))
 
     async def __aenter__(self) -> None:
         self._refuse_without_item()
-        if not self.take(1):
-            await self.wait(1)
+        if not self._take(1):
+            await self._wait(1)
 
     async def __aexit__(self, *_: object) -> None:
-        self.give_back(1)
+        self._give_back(1)
 
     def hold(self, weight: int = 1, item: object = NO_ITEM) -> "WeightedHold":
         """Hold `weight` of it within an `async with`.
@@ -113,7 +116,7 @@ class Limiter(SharedLimit):
             OptionError: the weight breaks its rule, or is above the limit on entering; the limiter has a key and there
                 is no item.
         """
-        return WeightedHold(self, validate.whole("weight", weight, least=1), self.key_by_hand(item))
+        return WeightedHold(self, validate.whole("weight", weight, least=1), self._key_by_hand(item))
 
     @overload
     async def run[*Ts, U](self, fn: Callable[[*Ts], Awaitable[U]], /, *args: *Ts) -> U: ...
@@ -124,37 +127,37 @@ class Limiter(SharedLimit):
 
         If the limiter has a key, that is asked of the first argument.
         """
-        key = self.key_by_hand(args[0] if args else NO_ITEM)
-        if not self.take(1, key=key):
-            await self.wait(1, key=key)
+        key = self._key_by_hand(args[0] if args else NO_ITEM)
+        if not self._take(1, key=key):
+            await self._wait(1, key=key)
         try:
             result = fn(*args)
             return await cast("Awaitable[U]", result) if isinstance(result, Awaitable) else result
         finally:
-            self.give_back(1, key)
+            self._give_back(1, key)
 
-    # For whoever holds it in the name of others
+    # For stages, which hold it in the name of their calls (`stage_limits.py`)
 
-    def weigh(self, item: object) -> int:
+    def _weigh(self, item: object) -> int:
         """Return the weight of `item`."""
         if self._cost is None:
             return 1
-        return self.check(validate.whole("cost(item)", self._cost(item), least=1))
+        return self._check(validate.whole("cost(item)", self._cost(item), least=1))
 
-    def check(self, weight: int) -> int:
+    def _check(self, weight: int) -> int:
         """Return `weight`, or raise if it is above the limit."""
         if weight > self.limit:
             raise OptionError(f"weight must be at most the limit of {self!r}, {self.limit}, got {weight}")
         return weight
 
-    def take(self, weight: int, stage: str = "", key: Hashable = None) -> bool:
-        """Take `weight` for the current task if it fits now; if not, `wait` has to follow.
+    def _take(self, weight: int, stage: str = "", key: Hashable = None) -> bool:
+        """Take `weight` for the current task if it fits now; if not, `_wait` has to follow.
 
-        `stage` is the task's, if any; `key` is what `key_of` gives.
+        `stage` is the task's, if any; `key` is what `_key_of` gives.
         """
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
-            self.bind(loop)
+            self._bind(loop)
         task = asyncio.current_task(loop)
         if task in self._stages:
             raise NestedLimitError(
@@ -166,18 +169,18 @@ class Limiter(SharedLimit):
         self._stages[task] = stage
         return True
 
-    async def wait(self, weight: int, stage: str = "", key: Hashable = None) -> None:
+    async def _wait(self, weight: int, stage: str = "", key: Hashable = None) -> None:
         """Take `weight` for the current task when it is its turn."""
         await self._part(key).wait(weight)
         self._stages[asyncio.current_task()] = stage
 
-    def give_back(self, weight: int, key: Hashable = None) -> None:
+    def _give_back(self, weight: int, key: Hashable = None) -> None:
         """Give back what the current task took, or another task for it: the loop may close generators in others."""
         if self._stages.pop(asyncio.current_task(), None) is None:
             self._stages.popitem()
         line: WaitingLine = self._part(key)
         line.give_back(weight)
-        if self.keyed and line.is_idle():
+        if self._keyed and line.is_idle():
             self._parts.forget(key)
 
     def _taken_by(self, task: "asyncio.Task[Any] | None") -> str:
@@ -196,8 +199,8 @@ class WeightedHold:
         self._key = key
 
     async def __aenter__(self) -> None:
-        if not self._limiter.take(self._limiter.check(self._weight), key=self._key):
-            await self._limiter.wait(self._weight, key=self._key)
+        if not self._limiter._take(self._limiter._check(self._weight), key=self._key):
+            await self._limiter._wait(self._weight, key=self._key)
 
     async def __aexit__(self, *_: object) -> None:
-        self._limiter.give_back(self._weight, self._key)
+        self._limiter._give_back(self._weight, self._key)

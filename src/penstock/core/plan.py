@@ -119,6 +119,12 @@ class Plan[T, U]:
         """Whether a call may wait for its key."""
         return self.one_by_one is not None or (self.limits is not None and self.limits.keyed)
 
+    @property
+    def needs_tasks(self) -> bool:
+        """Whether a call may wait, be interrupted or be tried again: such a call is a task of its own."""
+        options = (self.timeout, self.retry, self.limits, self.one_by_one, self.adaptive)
+        return any(option is not None for option in options)
+
     def replaced(self, **changes: Any) -> "Plan[T, U]":
         """Return this plan with some fields changed."""
         return replace(self, **changes)

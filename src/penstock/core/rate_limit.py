@@ -5,7 +5,6 @@ from collections.abc import Callable, Hashable
 from typing import Any, Final, override
 
 from penstock.core import validate
-from penstock.core.clock import clock_of
 from penstock.core.retry import Seconds
 from penstock.core.schedule import Schedule
 from penstock.core.shared_limit import NO_ITEM, SharedLimit
@@ -54,7 +53,6 @@ class RateLimit(SharedLimit):
         self._per = validate.seconds("per", per)
         self.burst: float = validate.number("burst", burst, least=1)
         self.spacing: float = self._per / self._n
-        self._clock: Callable[[], float] | None = None
         super().__init__(name, cost, key)
 
     _by_hand = "use `acquire(cost, item)`"
@@ -74,9 +72,9 @@ class RateLimit(SharedLimit):
         has a key, that is asked of `item`.
         """
         cost = validate.number("cost", cost, least=0)
-        key = self.key_by_hand(item)
-        await self.turn(cost, key)
-        self.charge(cost, key)
+        key = self._key_by_hand(item)
+        await self._turn(cost, key)
+        self._charge(cost, key)
 
     def settle(self, charged: float, used: float, item: object = NO_ITEM) -> None:
         """Charge what a start has really used, where an estimate was charged before.
@@ -93,7 +91,7 @@ class RateLimit(SharedLimit):
             OptionError: a number breaks its rule.
         """
         more = validate.number("used", used, least=0) - validate.number("charged", charged, least=0)
-        schedule: Schedule = self._part(self.key_by_hand(item))
+        schedule: Schedule = self._part(self._key_by_hand(item))
         schedule.settle(more)
 
     def follow(
@@ -126,7 +124,7 @@ class RateLimit(SharedLimit):
         if limit is not None:
             self._n = validate.positive("limit", limit) * self._per / their_per
             self.spacing = self._per / self._n
-            for schedule in self.parts():
+            for schedule in self._parts_in_use():
                 schedule.look_again()
         if remaining is None or reset is None:
             return
@@ -137,7 +135,7 @@ class RateLimit(SharedLimit):
         if left < 1:
             self.pause(min(seconds, self.spacing) if fills_up else seconds, item)
         elif not fills_up and seconds / left > self.spacing:
-            part: Schedule = self._part(self.key_by_hand(item))
+            part: Schedule = self._part(self._key_by_hand(item))
             part.slow_down(seconds, seconds / left / self.spacing)
 
     @property
@@ -157,34 +155,28 @@ class RateLimit(SharedLimit):
     async def __aexit__(self, *_: object) -> None:
         """Do nothing: a start cannot be given back."""
 
-    # For whoever has more to wait for before the start
+    # For stages (`stage_limits.py`), which have more to wait for before the start
 
-    def weigh(self, item: object) -> float:
+    def _weigh(self, item: object) -> float:
         """Return the units of `item`."""
         return 1.0 if self._cost is None else validate.number("cost(item)", self._cost(item), least=0)
 
-    def is_due(self, cost: float, key: Hashable = None) -> bool:
-        """Whether `turn` would not wait."""
+    def _is_due(self, cost: float, key: Hashable = None) -> bool:
+        """Whether `_turn` would not wait."""
         schedule: Schedule = self._part(key)
         return schedule.is_due(cost)
 
-    async def turn(self, cost: float, key: Hashable = None) -> None:
+    async def _turn(self, cost: float, key: Hashable = None) -> None:
         """Wait for a turn and for `cost` units: they are promised, and not charged before the start."""
-        self.bind(asyncio.get_running_loop())
+        self._bind(asyncio.get_running_loop())
         schedule: Schedule = self._part(key)
         if not schedule.take(cost):
             await schedule.wait(cost)
 
-    def charge(self, cost: float, key: Hashable = None) -> None:
-        """Charge `cost` for what starts now, after its `turn`."""
+    def _charge(self, cost: float, key: Hashable = None) -> None:
+        """Charge `cost` for what starts now, after its `_turn`."""
         self._part(key).charge(cost)
 
-    def end_turn(self, cost: float, key: Hashable = None) -> None:
+    def _end_turn(self, cost: float, key: Hashable = None) -> None:
         """Give the turn back: nothing starts."""
         self._part(key).give_back(cost)
-
-    def now(self) -> float:
-        """Return the time by the clock of the loop."""
-        if self._clock is None:
-            self._clock = clock_of(asyncio.get_running_loop())
-        return self._clock()

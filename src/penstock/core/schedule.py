@@ -2,9 +2,10 @@
 
 import asyncio
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Final, Protocol
 
-from penstock.core.clock import EARLY, seconds_left
+from penstock.core.clock import EARLY, clock_of, seconds_left
 
 SLOW: Final = (8.0, 4.0, 2.0)
 """By how much the space between starts is wider in each third of the time after a pause: the rate doubles."""
@@ -24,10 +25,6 @@ class Rate(Protocol):
     burst: float
     spacing: float
 
-    def now(self) -> float:
-        """Return the time by the clock of the loop."""
-        ...
-
 
 class Schedule:
     """The starts of a rate: what is owed for those there were, who may start, and who waits in line.
@@ -36,22 +33,40 @@ class Schedule:
     without a burst the next one has to wait until this one has started.
     """
 
-    __slots__ = ("_promised", "_promises", "_slow", "_timer", "_waiters", "began", "charged", "rate", "resumes")
+    __slots__ = (
+        "_clock",
+        "_promised",
+        "_promises",
+        "_slow",
+        "_timer",
+        "_waiters",
+        "began",
+        "charged",
+        "rate",
+        "resumes",
+    )
 
     def __init__(self, rate: Rate) -> None:
         self.rate: Rate = rate
         self.began: float = float("-inf")
         self.charged: float = 0.0  # since then: sums of seconds would drift
         self.resumes: float = float("-inf")  # when the last pause is over
+        self._clock: Callable[[], float] | None = None
         self._promises = 0
         self._promised = 0.0
         self._slow: list[tuple[float, float]] = []  # until when the space between starts is how much wider
         self._waiters: OrderedDict[asyncio.Future[None], float] = OrderedDict()  # with their costs; any may leave
         self._timer: asyncio.TimerHandle | None = None  # for the first in line
 
+    def _now(self) -> float:
+        """Return the time by the clock of the loop."""
+        if self._clock is None:
+            self._clock = clock_of(asyncio.get_running_loop())
+        return self._clock()
+
     def is_idle(self) -> bool:
         """Whether nobody may start or waits, nothing is owed, and no pause is felt."""
-        now = self.rate.now()
+        now = self._now()
         free = not (self._promises or self._waiters)
         return free and max(self.paid_at(), self.resumes) <= now and self._wider(now) == 1
 
@@ -67,7 +82,7 @@ class Schedule:
 
     def seconds_until(self, cost: float) -> float:
         """Return the seconds until a start of `cost` is due, 0 or less if it is; inf if another has to start first."""
-        now, burst, spacing = self.rate.now(), self.rate.burst, self.rate.spacing
+        now, burst, spacing = self._now(), self.rate.burst, self.rate.spacing
         if not self._promises:
             due = self.began + (self.charged - max(0.0, burst - cost)) * spacing
             return max(due, self.resumes) - now
@@ -145,7 +160,7 @@ class Schedule:
 
     def charge(self, cost: float) -> None:
         """Charge `cost` for what starts now, as it was promised."""
-        now = self.rate.now()
+        now = self._now()
         self._forget_what_is_paid(now)
         owed = self.charged + cost
         if (wider := self._wider(now)) > 1:  # not so much that the next would wait beyond the slow time
@@ -157,7 +172,7 @@ class Schedule:
     def settle(self, more: float) -> None:
         """Charge so much more for what has started; less than 0 gives back."""
         if more > 0:
-            self._forget_what_is_paid(self.rate.now())
+            self._forget_what_is_paid(self._now())
         self.charged += more
         self.look_again()
 
@@ -167,7 +182,7 @@ class Schedule:
 
     def pause(self, seconds: float) -> None:
         """Start nothing for so many seconds, then begin slowly, without a burst."""
-        self.resumes = max(self.resumes, self.rate.now() + seconds)
+        self.resumes = max(self.resumes, self._now() + seconds)
         third = min(seconds, SLOWEST) / len(SLOW)
         self._slow = [(self.resumes + third * (number + 1), wider) for number, wider in enumerate(SLOW)]
         no_burst = self.rate.burst - 1
@@ -176,11 +191,11 @@ class Schedule:
 
     def pause_left(self) -> float:
         """Return the seconds until the pause is over; 0 if there is none."""
-        return seconds_left(self.resumes - self.rate.now())
+        return seconds_left(self.resumes - self._now())
 
     def slow_down(self, seconds: float, wider: float) -> None:
         """Make the space between starts so many times as wide for so many seconds."""
-        now = self.rate.now()
+        now = self._now()
         if wider > self._wider(now):  # a slow start goes on
             self._slow = [(now + seconds, wider)]
 

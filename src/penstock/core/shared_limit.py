@@ -71,18 +71,18 @@ class SharedLimit:
         """
         left = validate.seconds("seconds", seconds, zero=True)
         loop = asyncio.get_running_loop()
-        self.bind(loop)
-        if self.keyed and item is NO_ITEM:
-            paused = self.parts()
+        self._bind(loop)
+        if self._keyed and item is NO_ITEM:
+            paused = self._parts_in_use()
             self._paused_all = loop.time(), left
         else:
-            paused = (self._part(self.key_by_hand(item)),)
+            paused = (self._part(self._key_by_hand(item)),)
         for part in paused:
             part.pause(left)
         self._paused_until = max(self._paused_until or 0.0, loop.time() + left)
         LOG.info("%r: nothing starts for %.3g s", self, left)
 
-    def pause_left(self, key: Hashable = None) -> float:
+    def _pause_left(self, key: Hashable = None) -> float:
         """Return the seconds until the pause is over, for `key`; 0 if there is none."""
         if self._paused_until is None:
             return 0.0
@@ -93,23 +93,23 @@ class SharedLimit:
 
     def _forget_tasks(self) -> None:
         """Forget the tasks of the process that forked this one."""
-        for part in self.parts():
+        for part in self._parts_in_use():
             part.forget_tasks()
 
     def _part(self, key: Hashable) -> Any:
         """Return the part for `key`, which is ignored if there are no keys."""
         return self._parts.of(key) if self._only is None else self._only
 
-    def parts(self) -> Collection[Any]:
+    def _parts_in_use(self) -> Collection[Any]:
         """Return the parts in use."""
         return self._parts.all() if self._only is None else (self._only,)
 
     @property
-    def keyed(self) -> bool:
+    def _keyed(self) -> bool:
         """Whether it is one limit for each key."""
         return self._only is None
 
-    def key_of(self, item: object) -> Hashable:
+    def _key_of(self, item: object) -> Hashable:
         """Return the key of `item`; None if there are no keys."""
         if self._key is None:
             return None
@@ -120,23 +120,23 @@ class SharedLimit:
             raise OptionError(f"key(item) must be hashable, got {shown(key)}") from None
         return key
 
-    def key_by_hand(self, item: object) -> Hashable:
+    def _key_by_hand(self, item: object) -> Hashable:
         """Return the key of `item`; raise if there is a key and no item to ask it of."""
         if item is NO_ITEM:
             self._refuse_without_item()
             return None
-        return self.key_of(item)
+        return self._key_of(item)
 
     _by_hand: ClassVar[str]
 
     def _refuse_without_item(self) -> None:
-        if self.keyed:
+        if self._keyed:
             raise OptionError(f"{self!r} has a key, and there is no item to ask it of: {self._by_hand}")
 
     def _said(self, call: str) -> str:
         return f"{call})" if self.name is None else f"{call}, name={self.name!r})"
 
-    def bind(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _bind(self, loop: asyncio.AbstractEventLoop) -> None:
         """Bind the limit to `loop`, at its first use; in a child that was forked, at the first use there.
 
         Raises:

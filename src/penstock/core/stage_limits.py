@@ -7,6 +7,9 @@ call had to wait longer for a limiter, the next start still keeps its distance. 
 them first, and looks once more when it has all the rest. See `docs/decisions.md`, "Limits wait in front of the work".
 """
 
+# ruff: noqa: SLF001 -- what limits have for stages alone is private: users see what is for them
+# pyright: reportPrivateUsage=false
+
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Hashable, Sequence
 from dataclasses import dataclass
@@ -41,7 +44,7 @@ class Limits:
     @property
     def keyed(self) -> bool:
         """Whether one of them has keys."""
-        return any(each.keyed for each in self._all)
+        return any(each._keyed for each in self._all)
 
     @property
     def _all(self) -> Sequence[SharedLimit]:
@@ -50,7 +53,7 @@ class Limits:
     def bind(self, loop: asyncio.AbstractEventLoop) -> None:
         """Bind all limits to `loop`; raise if one belongs to another loop."""
         for limit in self._all:
-            limit.bind(loop)
+            limit._bind(loop)
 
 
 def limits_of(limit: object) -> Limits | None:
@@ -76,7 +79,7 @@ def limits_of(limit: object) -> Limits | None:
 
 def _place(limit: SharedLimit) -> tuple[bool, int]:
     """Return what limits of one kind are sorted by."""
-    return not limit.keyed, limit.number
+    return not limit._keyed, limit.number
 
 
 type Weighed = tuple[Limiter, Hashable, int]
@@ -118,9 +121,9 @@ class Hold:
             self._weights = weights
             return
         item = item if limits.seen is None else limits.seen(item)
-        self._costs = [(rate, rate.key_of(item), rate.weigh(item)) for rate in limits.rates]
-        self._weights = [(limiter, limiter.key_of(item), limiter.weigh(item)) for limiter in limits.limiters]
-        self._breakers = tuple((each, each.key_of(item)) for each in limits.breakers) if limits.breakers else ()
+        self._costs = [(rate, rate._key_of(item), rate._weigh(item)) for rate in limits.rates]
+        self._weights = [(limiter, limiter._key_of(item), limiter._weigh(item)) for limiter in limits.limiters]
+        self._breakers = tuple((each, each._key_of(item)) for each in limits.breakers) if limits.breakers else ()
 
     async def during[T, U](self, work: Callable[[T], Awaitable[U]], item: T) -> U:
         """Await `work(item)` under the limits.
@@ -145,7 +148,7 @@ class Hold:
         await (self._wait() if tries is None else tries.begin_after(self._wait))
         self._turns.clear()  # a charge ends the turn
         for rate, key, cost in self._costs:
-            rate.charge(cost, key)
+            rate._charge(cost, key)
 
     async def _wait(self) -> None:
         """Wait for all limits, until no pause is on that has begun meanwhile, and no breaker open."""
@@ -154,8 +157,8 @@ class Hold:
             left = self._pause_left()
             if not left and not self._breakers:
                 return
-            if not left and all(breaker.lets_in(key) for breaker, key in self._breakers):
-                self._times = [breaker.begin(key) for breaker, key in self._breakers]
+            if not left and all(breaker._lets_in(key) for breaker, key in self._breakers):
+                self._times = [breaker._begin(key) for breaker, key in self._breakers]
                 return
             self._release()  # also the turns: others need them, to come to know of the pause
             if left:
@@ -166,12 +169,12 @@ class Hold:
         try:
             for keyed in (True, False):
                 for breaker, key in self._breakers:
-                    if breaker.keyed is keyed and not breaker.lets_in(key):
-                        await self._waits(breaker.wait(key), keyed=keyed)
+                    if breaker._keyed is keyed and not breaker._lets_in(key):
+                        await self._waits(breaker._wait(key), keyed=keyed)
                 for rate, key, cost in self._costs:
-                    if rate.keyed is keyed:
+                    if rate._keyed is keyed:
                         turn = self._turn(rate, key, cost)
-                        await (turn if rate.is_due(cost, key) else self._waits(turn, keyed=keyed))
+                        await (turn if rate._is_due(cost, key) else self._waits(turn, keyed=keyed))
                 await self._take(keyed=keyed)
         except BaseException:
             self._release()
@@ -180,16 +183,16 @@ class Hold:
     def _tell(self, error: BaseException | None) -> None:
         """Tell the breakers how the attempt has ended."""
         for (breaker, key), times in zip(self._breakers, self._times, strict=True):
-            breaker.ended(times, error, key)
+            breaker._ended(times, error, key)
 
     def _release(self) -> None:
         while self._turns:
             rate, cost, key = self._turns.pop()
-            rate.end_turn(cost, key)
+            rate._end_turn(cost, key)
         self.pause()
 
     def _pause_left(self) -> float:
-        paused = [each.pause_left(key) for each, key, _ in (*self._costs, *self._weights)]
+        paused = [each._pause_left(key) for each, key, _ in (*self._costs, *self._weights)]
         return max(paused, default=0.0)
 
     async def resume(self) -> None:
@@ -203,8 +206,8 @@ class Hold:
 
     async def _take(self, *, keyed: bool) -> None:
         for limiter, key, weight in self._weights:
-            if limiter.keyed is keyed:
-                if limiter.take(weight, self._stage, key):
+            if limiter._keyed is keyed:
+                if limiter._take(weight, self._stage, key):
                     self._held.append((limiter, key, weight))
                 else:
                     await self._waits(self._hold(limiter, key, weight), keyed=keyed)
@@ -212,11 +215,11 @@ class Hold:
     # What is got is noted at once: who has its key may still wait for a place, and be cancelled
 
     async def _turn(self, rate: RateLimit, key: Hashable, cost: float) -> None:
-        await rate.turn(cost, key)
+        await rate._turn(cost, key)
         self._turns.append((rate, cost, key))
 
     async def _hold(self, limiter: Limiter, key: Hashable, weight: int) -> None:
-        await limiter.wait(weight, self._stage, key)
+        await limiter._wait(weight, self._stage, key)
         self._held.append((limiter, key, weight))
 
     def _waits(self, permit: Coroutine[Any, Any, None], *, keyed: bool) -> Coroutine[Any, Any, None]:
@@ -227,7 +230,7 @@ class Hold:
         """Give the limiters back, if they are held."""
         while self._held:
             limiter, key, weight = self._held.pop()
-            limiter.give_back(weight, key)
+            limiter._give_back(weight, key)
 
     def took_all(self) -> None:
         """Note that what it weighs is held already."""
@@ -270,9 +273,9 @@ def limited_items[T, U](
 
     async def attempt(item: T) -> U:
         given = item if seen is None else seen(item)
-        key = limiter.key_of(given)
-        weight = limiter.weigh(given)
-        if tries_of_this_task() is not None or not limiter.take(weight, stage, key):
+        key = limiter._key_of(given)
+        weight = limiter._weigh(given)
+        if tries_of_this_task() is not None or not limiter._take(weight, stage, key):
             return await Hold(limits, stage, meter, item, room, [(limiter, key, weight)]).during(work, item)
         try:
             result = await work(item)
@@ -281,7 +284,7 @@ def limited_items[T, U](
             hold.took_all()
             hold.end(error)
             raise
-        limiter.give_back(weight, key)
+        limiter._give_back(weight, key)
         return result
 
     return attempt

@@ -30,6 +30,7 @@ class AnthropicMessages(Service):
     """
 
     package = "anthropic"
+    client_class = "AsyncAnthropic"
     path = "/v1/messages"
     security: Mapping[str, object] = {}
     own_fields: frozenset[str] = frozenset({"model", "messages", "stream", "max_tokens"})
@@ -55,16 +56,6 @@ class AnthropicMessages(Service):
     @override
     def answer(self) -> ModelAnswer:
         return _ClaudeMessage()
-
-    @override
-    def new_client(self, package: Any, key: str, base_url: str | None, http: Any) -> Any:
-        return package.AsyncAnthropic(
-            api_key=key,
-            base_url=base_url,
-            max_retries=0,
-            timeout=None,
-            http_client=http,
-        )
 
     @override
     def fields(self, prompt: str, system: str | None, max_tokens: int) -> dict[str, object]:

@@ -33,6 +33,7 @@ class OpenAIChat(Service):
     """
 
     package = "openai"
+    client_class = "AsyncOpenAI"
     path = "/chat/completions"
     security: Mapping[str, object] = {"security": {"bearer_auth": True}}
     own_fields: frozenset[str] = frozenset({"model", "messages", "stream"})
@@ -54,16 +55,6 @@ class OpenAIChat(Service):
     @override
     def answer(self) -> ModelAnswer:
         return _Completion()
-
-    @override
-    def new_client(self, package: Any, key: str, base_url: str | None, http: Any) -> Any:
-        return package.AsyncOpenAI(
-            api_key=key,
-            base_url=base_url,
-            max_retries=0,
-            timeout=None,
-            http_client=http,
-        )
 
     @override
     def fields(self, prompt: str, system: str | None, max_tokens: int) -> dict[str, object]:

@@ -59,7 +59,7 @@ class FollowedLimits:
             if name not in headers:
                 raise OptionError(f"limits has {shown(name)}: the service says something of {', '.join(headers)}")
             validate.instance(f"limits[{name!r}]", limit, RateLimit, "a RateLimit")
-            if limit.keyed:
+            if limit._keyed:  # noqa: SLF001 -- as a stage does
                 raise OptionError(f"limits[{name!r}] must have no key, got {limit!r}: it is that of one model")
             self._limits[name] = limit
         self._most = {name: limit.n * MINUTE / limit.per for name, limit in self._limits.items()}
@@ -74,7 +74,7 @@ class FollowedLimits:
     def bind(self) -> None:
         """Raise `WrongLoopError` if a limit belongs to another loop, before anything is paid for."""
         for limit in self._limits.values():
-            limit.bind(asyncio.get_running_loop())
+            limit._bind(asyncio.get_running_loop())  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] -- as above
 
     def pause(self, seconds: float) -> None:
         """Pause all limits: the service has too much to do."""

@@ -74,6 +74,9 @@ class Service(Model):
     package: str
     """The name of the package, which is the name of the extra, too."""
 
+    client_class: str
+    """The name of the class in the package that makes requests."""
+
     path: str
     """Where the service is asked, below its address."""
 
@@ -178,10 +181,6 @@ class Service(Model):
         """Return an answer of which nothing has been said."""
 
     @abstractmethod
-    def new_client(self, package: Any, key: str, base_url: str | None, http: Any) -> Any:
-        """Make a client of the package."""
-
-    @abstractmethod
     def fields(self, prompt: str, system: str | None, max_tokens: int) -> dict[str, object]:
         """Return the fields of a request, without those of `request` and `stream`."""
 
@@ -204,9 +203,7 @@ class Service(Model):
         if failure is None and answer.trouble is not None:
             failure = _FailedRequest(answer.trouble, answer.status)
         if failure is None and not answer.is_whole():
-            failure = _FailedRequest(
-                Trouble("the answer was cut off: it does not say why it ended", transient=True), HTTPStatus.OK
-            )
+            failure = _FailedRequest(_CUT, HTTPStatus.OK)
         if failure is not None:
             return failure.error(self._model, mask, reply)
         assert reply is not None
@@ -302,7 +299,14 @@ class Service(Model):
     # What it needs
 
     def _made_client(self, package: Any, httpx: Any, key: str | None) -> Any:
-        return self.new_client(package, key or "none", self._base_url, http_client(httpx))
+        make = getattr(package, self.client_class)
+        return make(
+            api_key=key or "none",
+            base_url=self._base_url,
+            max_retries=0,
+            timeout=None,
+            http_client=http_client(httpx),
+        )
 
     def _import(self) -> Any:
         with naming_extras(type(self).__name__, dict.fromkeys((self.package, "httpx2"), self.package)):

@@ -165,8 +165,7 @@ class Work:
             return plan
         binding, plan = bound_to(self.engine, scope, plan, counted=self.counted)
         call = self.kind.bound(binding, self.fn, plan.timeout)
-        asks = (plan.timeout, plan.retry, plan.limits, plan.one_by_one, plan.adaptive, plan.budget)
-        bare = self.kind.one_for_one and all(option is None for option in asks)
+        bare = self.kind.one_for_one and not plan.needs_tasks and plan.budget is None
         errands = binding.errands(self.fn) if bare else None
         elsewhere = None if errands is None else Elsewhere(errands, given(self.kind.shape))
         return plan.replaced(work=shaped(call, self.kind.shape), elsewhere=elsewhere, timeout=None)
@@ -266,23 +265,12 @@ def _planned(
     kind: Kind, fn: Callable[[Any], Any], given: Settings, title: str, on_loop_as: FunctionKind | None
 ) -> Plan[Any, Any]:
     """Make the plan of the window; `on_loop_as` is the kind of the function if it runs on the loop."""
-    limits = limits_of(given.limit)
     called = kind.called(fn)
     fans_out = not kind.one_for_one and inspect.isasyncgenfunction(called)  # and runs nothing yet that could block
-    without_tasks = (
-        kind.without_tasks
-        and (on_loop_as == "plain" or (on_loop_as == "other" and (given.places in {None, 1} or fans_out)))
-        and given.timeout is None
-        and given.retry is None
-        and limits is None
-        and given.key is None
-        and given.adaptive is None
-    )
     seen = watched(called, title, name_of(fn)) if on_loop_as == "other" and not fans_out else called
-    return Plan(
+    plan: Plan[Any, Any] = Plan(
         name=title,
         work=shaped(called if inspect.iscoroutinefunction(called) else on_loop(seen), kind.shape),
-        inline=_inline(kind, called if kind.one_for_one else seen) if without_tasks else None,
         inline_name=name_of(fn) if on_loop_as == "other" else None,
         size=kind.size,
         concurrency=given.places or 1,
@@ -291,11 +279,15 @@ def _planned(
         buffer=given.buffer,
         timeout=cast("float | None", given.timeout),
         retry=given.retry,
-        limits=limits,
+        limits=limits_of(given.limit),
         budget=None if given.buffer_bytes is None else ByteBudget(given.buffer_bytes, given.size_of),
         on_error=given.on_error,
         tolerance=tolerance_of(given.on_error, given.max_failures, given.max_failure_rate),
     )
+    at_once = on_loop_as == "plain" or (on_loop_as == "other" and (given.places in {None, 1} or fans_out))
+    if not (kind.without_tasks and at_once) or plan.needs_tasks or given.key is not None:
+        return plan
+    return plan.replaced(inline=_inline(kind, called if kind.one_for_one else seen))
 
 
 def _inline(kind: Kind, fn: Callable[[Any], Any]) -> Callable[[Any], Any]:
