@@ -1,6 +1,8 @@
 """Writes the rows of a table to a file: lines of JSON, CSV, or Parquet."""
 
 import csv
+import fcntl
+import glob
 import json
 import os
 import tempfile
@@ -30,7 +32,8 @@ type ExportedRows = Iterable[dict[str, Any]]
 def export(database: str, to: str, *, table: str = "rows") -> int:
     """Write the rows of a table, in the order in which they came, to a file; return how many there are.
 
-    The file is put in its place when it is complete: nobody sees half of it. Memory does not grow with the rows.
+    The file is put in its place when it is complete: nobody sees half of it. What an export that was killed has written
+    beside it, the next one to the same file removes. Memory does not grow with the rows.
 
     Args:
         database: the path of an SQLite database, or the connection string of one of PostgreSQL.
@@ -45,8 +48,7 @@ def export(database: str, to: str, *, table: str = "rows") -> int:
     write = {".jsonl": _lines, ".ndjson": _lines, ".csv": _csv, ".parquet": _parquet}.get(Path(to).suffix.lower())
     if write is None:
         raise OptionError(f"to must end in .jsonl, .ndjson, .csv or .parquet, got {to!r}")
-    folder = Path(to).absolute().parent
-    if not folder.is_dir():
+    if not Path(to).absolute().parent.is_dir():
         raise OptionError(f"to must be in a directory that is there, got {to!r}")
     if database.startswith(SCHEMES):
         from penstock.sinks import PostgresTable  # noqa: PLC0415 -- its library is an extra
@@ -62,17 +64,36 @@ def export(database: str, to: str, *, table: str = "rows") -> int:
     if not columns.kinds:
         _check_a_run_is_into(sink)
     with named_by_system(to):
-        descriptor, part = tempfile.mkstemp(dir=folder, prefix=f".{Path(to).name}.", suffix=".part")
-        os.close(descriptor)
+        descriptor, part = _new_part(Path(to).absolute())
         try:
             number = write(part, lambda: columns.checked(sink.rows()), columns)
-            Path(part).chmod(0o666 & ~_umask())
-            Path(part).replace(to)
+            os.fsync(descriptor)  # else a power failure may leave the name to an empty file
+            part.chmod(0o666 & ~_umask())
+            part.replace(to)
         except BaseException:
-            with suppress(OSError):
-                Path(part).unlink()
+            part.unlink(missing_ok=True)
             raise
+        finally:
+            os.close(descriptor)
     return number
+
+
+def _new_part(to: Path) -> tuple[int, Path]:
+    """Make the file that is to become `to`, locked as long as it is open; remove those of exports that were killed."""
+    for left in to.parent.glob(f".{glob.escape(to.name)}.*.part"):
+        with suppress(OSError):  # somebody writes to it, or it is not ours
+            descriptor = os.open(left, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                left.unlink()
+            finally:
+                os.close(descriptor)
+    while True:
+        descriptor, part = tempfile.mkstemp(dir=to.parent, prefix=f".{to.name}.", suffix=".part")
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if Path(part).exists():
+            return descriptor, Path(part)
+        os.close(descriptor)  # another export has removed it before it was locked
 
 
 def _check_a_run_is_into(sink: Any) -> None:
@@ -114,9 +135,9 @@ class _ColumnKinds:
         return list(self.kinds)
 
 
-def _lines(path: str, rows: Any, _: _ColumnKinds) -> int:
+def _lines(path: Path, rows: Any, _: _ColumnKinds) -> int:
     number = 0
-    with Path(path).open("w", encoding="utf-8", newline="\n") as file:
+    with path.open("w", encoding="utf-8", newline="\n") as file:
         for number, row in enumerate(rows(), 1):
             try:
                 line = json.dumps(row, ensure_ascii=False, default=_text, allow_nan=False)
@@ -126,9 +147,9 @@ def _lines(path: str, rows: Any, _: _ColumnKinds) -> int:
     return number
 
 
-def _csv(path: str, rows: Any, columns: _ColumnKinds) -> int:
+def _csv(path: Path, rows: Any, columns: _ColumnKinds) -> int:
     number = 0
-    with Path(path).open("w", encoding="utf-8", newline="") as file:
+    with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, columns.names, lineterminator="\n")
         writer.writeheader()
         for number, row in enumerate(rows(), 1):  # noqa: B007 -- returned
@@ -159,7 +180,7 @@ def _in_csv(value: object) -> object:
     return _as_text(value) if value is not None and not isinstance(value, int | float) else value
 
 
-def _parquet(path: str, rows: Any, columns: _ColumnKinds) -> int:
+def _parquet(path: Path, rows: Any, columns: _ColumnKinds) -> int:
     arrow, parquet = pyarrow(), pyarrow("parquet")
     kinds = {name: _arrow_type(arrow, found) for name, found in columns.kinds.items()}
     schema = arrow.schema([(name, kind) for name, (kind, _) in kinds.items()])
