@@ -14,7 +14,7 @@ from penstock.durable.letters import DeadLetter
 from penstock.durable.note import note_key
 from penstock.durable.owner import owner
 from penstock.durable.roots import DEAD, DONE, Key, RootId
-from penstock.durable.store import DeadRecord, Death, RootCount, RunRecord, Suspect
+from penstock.durable.store import DeadRecord, Death, KnownRoots, RootCount, RunRecord, Suspect
 from penstock.durable.store_errors import HeldError, RowError, StoreError
 
 
@@ -140,11 +140,16 @@ class MemoryReader:
 
     def known_from(self, run, key, most):
         found = [each for each in self._keys(run) if rank(each) >= rank(key)][:most]
-        return [(each, *self.known(run, each)) for each in found]
+        columns = zip(*((each, *self.known(run, each)) for each in found), strict=True)
+        return KnownRoots(*map(list, columns))
 
     def settled(self, run, after, most):
         found = [key for key in self._keys(run) if after is None or rank(key) > rank(after)][:most]
         return [(root.number, key, root.times) for key in found for root in [self._now.roots[run, key]]]
+
+    def count_settled(self, run, after, most, *, but):
+        found = self.settled(run, after, most)
+        return sum(times != but for _, _, times in found), found[-1][1] if len(found) == most else None
 
     def _place(self, number):
         return next(place for place, root in self._now.roots.items() if root.number == number)

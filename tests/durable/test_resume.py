@@ -68,6 +68,108 @@ async def test_what_is_done_is_passed_over_in_any_order(table, order):
     assert report.missing == 0
 
 
+def mixed(dice, keys, most):
+    """Some of the keys, mostly in order: a few are new, are in another place, or come twice."""
+    taken = [key for key in keys if dice.random() < 0.9] + [f"{dice.choice(keys)}n" for _ in range(dice.choice([0, 3]))]
+    taken.sort()
+    for _ in range(dice.randrange(most)):
+        taken.insert(dice.randrange(len(taken)), taken.pop(dice.randrange(len(taken))))
+    for _ in range(dice.randrange(most)):
+        taken.insert(dice.randrange(len(taken)), dice.choice(taken))
+    return taken
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_roots_that_are_passed_over_together_are_the_ones_that_would_be_alone(table, seed):
+    """Among them are dead ones, changed ones, those of several openings, and keys that come twice."""
+    dice = random.Random(seed)
+    keys = [f"k{key:04}" for key in range(300)]
+    versions = {}  # of what is settled
+    dead, again = set(), set()
+    for opening in range(4):
+        known = set(versions)
+        again |= {key for key in known if dice.random() < 0.03}
+        mark_for_redoing(table, again)
+        items = mixed(dice, keys, 4) if opening else dice.sample(keys, dice.choice([200, 300]))
+        once = dict.fromkeys(items)
+        now = {key: f"v{opening}" * (dice.random() < 0.05) or versions.get(key, "") for key in once}
+        fails = {key for key in once if dice.random() < 0.02}
+
+        def work(key, fails=fails):
+            if key in fails:
+                raise ValueError(key)
+            return ()
+
+        stream = penstock.keyed(items, key=itself, version=now.get).flat_map(work, on_error="collect")
+        report = await stream.to(table, run="r", on_duplicate="first")
+        begun = {key for key in once if versions.get(key) != now[key] or key in again}
+        assert report.duplicates == len(items) - len(once)
+        assert report.redone == len(begun & known)
+        assert report.delivered == len(begun - fails)
+        assert report.dead == len(begun & fails)
+        assert report.dead_before == len((dead & set(once)) - begun)
+        assert report.already_done == len(set(once) - begun - dead)
+        assert report.missing == len(known - set(once))
+        versions |= now
+        again -= begun
+        dead = (dead - begun) | (begun & fails)
+
+
+def mark_for_redoing(table, keys):
+    connection = apsw.Connection(str(table.path))
+    connection.executemany("UPDATE penstock_roots SET times = 0 WHERE key = ?", ((key,) for key in keys))
+    connection.close()
+
+
+@pytest.mark.parametrize("is_alone", [False, True])
+async def test_nothing_is_read_behind_an_item_that_is_to_be_done(table, is_alone):
+    """P2, among roots that are passed over together."""
+    keys = [f"k{key:04}" for key in range(300)]
+    await run(keys[: 1 if is_alone else None], table)
+    read = []
+    seen = []
+
+    def work(_):
+        seen.append(len(read))
+        return ()
+
+    source = (read.append(key) or key for key in [*keys[:100], "k0099n", *keys[100:]])
+    await penstock.keyed(source, key=itself).flat_map(work, concurrency=1, ordered=False).to(table, run="r")
+    assert seen[0] == (2 if is_alone else 101)
+
+
+async def test_keys_that_are_equal_to_those_of_done_roots_are_no_keys_for_that(table):
+    await run(range(4), table)
+    with pytest.raises(penstock.OptionError, match=r"key must give a str or an int, got 2\.0 for item 2"):
+        await run([0, 1, 2.0, 3], table)
+
+
+async def test_a_key_that_came_too_early_and_comes_again_in_its_place_came_twice(table):
+    await run(range(9), table)
+    with pytest.raises(penstock.DuplicateKeyError, match="the key 5 stands twice"):
+        await run([0, 1, 5, 2, 3, 4, 5, 6], table)
+
+
+async def test_a_key_or_version_that_fails_within_a_page_is_the_failure_of_its_item(table):
+    await run(range(9), table, version=str)
+    with pytest.raises(ZeroDivisionError):
+        await penstock.keyed(range(9), key=lambda n: n // (n != 5), version=str).to(table, run="r")
+    with pytest.raises(ZeroDivisionError):
+        await run(range(9), table, version=lambda n: str(n // (n != 5)))
+
+
+async def test_roots_are_read_again_only_if_some_are_missing(table, monkeypatch):
+    """To count them costs a tenth of that."""
+    pages = []
+    settled = SqliteReader.settled
+    monkeypatch.setattr(SqliteReader, "settled", lambda *args: pages.append(args) or settled(*args))
+    monkeypatch.setattr("penstock.durable.done._COUNTED", 7)
+    keys = [f"k{key:02}" for key in range(50)]
+    for items, changed, missing in ((keys, 0, 0), (keys, 0, 0), ([*keys, "new"], 5, 0), (keys, 5, 1)):
+        report = await run(items, table, version=lambda key, changed=changed: "new" * (key in keys[:changed]))
+        assert (report.missing, bool(pages)) == (missing, missing > 0)
+
+
 async def test_keys_of_both_kinds_can_stand_in_one_source(table):
     keys = [key for number in range(500) for key in (number - 250, str(number))]
     await run(keys, table)

@@ -149,12 +149,16 @@ def test_keys_are_numbers_before_text_and_text_by_code_points(store):
     opened, keys = begin(store), [-5, 5, 10**18, "", "10", "5", "A", "a", "ø", "字", "𝄞"]
     put(store, opened, *map(root_of, reversed(keys)))
     with closing(store.reader()) as reader:
-        assert [key for key, *_ in reader.known_from(opened.id, -(2**63), 99)] == keys
-        assert [key for key, *_ in reader.known_from(opened.id, "5", 3)] == ["5", "A", "a"]
-        assert [key for key, *_ in reader.known_from(opened.id, "4", 1)] == ["5"]
+        assert list(reader.known_from(opened.id, -(2**63), 99).keys) == keys
+        assert list(reader.known_from(opened.id, "5", 3).keys) == ["5", "A", "a"]
+        assert list(reader.known_from(opened.id, "4", 1).keys) == ["5"]
         assert [key for _, key, _ in reader.settled(opened.id, None, 2)] == [-5, 5]
         assert [key for _, key, _ in reader.settled(opened.id, 10**18, 2)] == ["", "10"]
         assert reader.settled(opened.id, "𝄞", 2) == []
+        assert reader.count_settled(opened.id, None, len(keys) + 1, but=0) == (len(keys), None)
+        assert reader.count_settled(opened.id, None, 2, but=0) == (2, keys[1])
+        assert reader.count_settled(opened.id, keys[1], 3, but=opened.times) == (0, keys[4])
+        assert reader.count_settled(opened.id, keys[-1], 3, but=0) == (0, None)
         assert reader.known(opened.id, 5) != reader.known(opened.id, "5")
         assert set(reader.keys_near(opened.id, "10", 2)) == {"", 10**18, "10", "5"}
 

@@ -1,14 +1,18 @@
 """Looks up, in pages, which roots were settled before."""
 
 from collections.abc import Iterator
+from itertools import count
 from typing import Any, Final
 
 from penstock.durable.roots import Key
-from penstock.durable.store import JournalReader, Known
+from penstock.durable.store import JournalReader, Known, KnownRoots
 from penstock.durable.store_errors import DamageError
 
 PAGE: Final = 1024
 """Roots that are read at once, at most: no read lasts so long that the write-ahead log cannot be checkpointed."""
+
+_COUNTED: Final = 8 * PAGE
+"""Roots that are counted at once: a millisecond."""
 
 _WORTH: Final = 8
 """Roots of a page that can be read in the time of looking up a single one."""
@@ -39,6 +43,18 @@ class DoneRoots:
             yield [(number, key) for number, key, times in page if times != opening]
             last = page[-1][1]
 
+    def count_settled(self, but: int) -> Iterator[int]:
+        """Count the roots that were settled in other openings, some at a time."""
+        last: Key | None = None
+        while True:
+            number, end = self._reader.count_settled(self._run, last, _COUNTED, but=but)
+            yield number
+            if end is None:
+                return
+            if last is not None and _rank(end) <= _rank(last):  # it would not end
+                raise DamageError(f"{self.place}: the database is damaged: its keys are not in their order")
+            last = end
+
 
 class Lookup:
     """Finds roots by key, in the order of keys: a page at a time.
@@ -47,7 +63,9 @@ class Lookup:
     by itself.
 
     Attributes:
-        page: what was read last, by key; the same dict at all times.
+        page: the places of the roots that were read last, by key; the same dict at all times.
+        roots: what is known of those.
+        next: the place behind the last of them that was asked for.
     """
 
     def __init__(self, reader: JournalReader, run: int) -> None:
@@ -62,7 +80,15 @@ class Lookup:
         self._not_there = 0
         self._before: Key | None = None  # the last key that was looked up by itself
         self._rising = 0  # how many of those came in order
-        self.page: dict[Key, Known] = {}
+        self.page: dict[Key, int] = {}
+        self.roots: KnownRoots = KnownRoots()
+        self.next: int = 0
+
+    def at(self, place: int) -> Known:
+        """Return what is known of the root at a place of the page."""
+        if place >= self.next:
+            self.next = place + 1
+        return self.roots.at(place)
 
     def find(self, key: Key, position: int) -> Known | None:
         """Return what is known of the root of that key, which is not in the page; `position` counts its keys."""
@@ -75,7 +101,8 @@ class Lookup:
             known = self._reader.known(self._run, key)
         elif not self._covers(key):
             self._turn_to(key, position)
-            known = self.page.get(key)
+            place = self.page.get(key)
+            known = None if place is None else self.at(place)
         elif self._highest is None or _rank(key) > _rank(self._highest):
             known = None  # it was not there when the page was read, and no run but this one settles it
         else:
@@ -127,10 +154,11 @@ class Lookup:
         self._turned_at, self._not_there = position, 0
         self._end = None
         self.page.clear()
-        found = self._reader.known_from(self._run, key, self._size)
-        self.page.update({row[0]: row[1:] for row in found})
+        self.roots = roots = self._reader.known_from(self._run, key, self._size)
+        self.page.update(zip(roots.keys, count(), strict=False))
+        self.next = 0
         self._low = key
-        self._high = next(reversed(self.page)) if len(self.page) == self._size else None
+        self._high = roots.keys[-1] if len(self.page) == self._size else None
 
 
 def _rank(key: Key) -> tuple[bool, Any]:

@@ -1,18 +1,18 @@
 """The ledger of a run: which roots are under way, which are done, and which done ones were not seen again."""
 
-from collections import defaultdict, deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterator
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from functools import partial
 from itertools import count, islice
 from operator import lt
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from penstock.core import validate
 from penstock.core.errors import DuplicateKeyError, OptionError
 from penstock.core.plan import DROPPED
 from penstock.core.text import named
+from penstock.durable.passing_over import PassingOver, Seen, none_passed
 from penstock.durable.roots import DEAD, DONE, Bundle, Key, Root, Tracked
 
 if TYPE_CHECKING:
@@ -28,6 +28,21 @@ type Admit = Callable[[Any], Any]
 
 type Bundled = Callable[[list[Any]], Bundle | None]
 """Turns items into new roots, together; returns None, with nothing done, if each has to be looked at."""
+
+
+class Admitting(NamedTuple):
+    """What makes roots of the items of a source.
+
+    Attributes:
+        admit: of one.
+        pass_over: of none: it passes over items that are done, as `PassingOver.upto` does.
+        bundled: of many.
+    """
+
+    admit: Admit
+    pass_over: Callable[[Iterator[Any]], tuple[int, Any]]
+    bundled: Bundled
+
 
 _PLACES = 1_000
 """Places that could not be read that are kept by name; with more, no root counts as missing."""
@@ -105,7 +120,7 @@ class Ledger:
         self._retries_dead = retries_dead
         self._under_way: dict[Key, Root | Bundle] = {}
         self._seen = Seen()
-        self.passed: defaultdict[int, int] = defaultdict(int)
+        self.passed: Counter[int] = Counter()
         self.dead_before: int = 0
         self.changed: int = 0
         self.taken: int = 0
@@ -131,14 +146,15 @@ class Ledger:
         """The database of the journal."""
         return self._done.place
 
-    def admitting(self, identity: Identity, prefix: str) -> tuple[Admit, Bundled]:  # noqa: C901 -- of what it makes
-        """Return what makes roots of items that are not done, one by one or many; it stands behind a source."""
+    def admitting(self, identity: Identity, prefix: str) -> Admitting:  # noqa: C901 -- of what it makes
+        """Return what makes roots of items that are not done; it stands behind a source."""
         positions = count()
         source = len(self._sources)
         self._sources.append((prefix, positions))
         self._reached.append(0)
         lookup = self._done.lookup()
         key_of, version_of, page = identity.key, identity.version, lookup.page
+        is_apart = bool(prefix) or self.only is not None
         seen, under_way, only = self._seen, self._under_way, self.only
         times, passed = self._opened.times, self.passed
         find, finished = lookup.find, self._finished
@@ -155,35 +171,39 @@ class Ledger:
             version = version_of(item)
             if version.__class__ is not str or not version.isascii():
                 version = _text(version, position)
-            known = page.get(key)
-            if known is None:
+            place = page.get(key)
+            if place is None:
                 if key in under_way:
                     return self._dropped(duplicate(key, under_way[key].position_of(key), position))
                 known = find(key, position)
                 if known is None:
                     return self._begin(Root(key, version, position, finished, source, True), item)
+            else:
+                known = lookup.at(place)
             number, version_before, state, times_before, _ = known
             if version_before == version and state == DONE and 0 < times_before != times:
-                block, place, bit = seen[number >> 10], number >> 3 & 127, 1 << (number & 7)
-                if not block[place] & bit:
-                    block[place] |= bit
+                block, bit = number >> 10, 1 << (number & 1023)
+                if not (before := seen.get(block, 0)) & bit:
+                    seen[block] = before | bit
                     passed[times_before] += 1
                     return DROPPED
             if key in under_way:
                 return self._dropped(duplicate(key, under_way[key].position_of(key), position))
             return self._admit(Root(key, version, position, finished, source), item, known)
 
-        return admit, self._bundling(identity, prefix, source, positions, lookup)
+        passing = PassingOver(lookup, key_of, version_of, opening=times, seen=seen, passed=passed, positions=positions)
+        return Admitting(
+            admit,
+            none_passed if is_apart else passing.upto,
+            never_bundled if is_apart else self._bundling(identity, source, positions, lookup),
+        )
 
-    def _bundling(
-        self, identity: Identity, prefix: str, source: int, positions: "count[int]", lookup: "Lookup"
-    ) -> Bundled:
+    def _bundling(self, identity: Identity, source: int, positions: "count[int]", lookup: "Lookup") -> Bundled:
         """Return what makes roots of unknown items whose keys rise, many together: for a tenth of the price."""
         key_of, version_of, under_way = identity.key, identity.version, self._under_way
-        is_apart = bool(prefix) or self.only is not None
 
         def bundled(items: list[Any]) -> Bundle | None:
-            if is_apart or not lookup.is_at_the_end:
+            if not lookup.is_at_the_end:
                 return None
             try:
                 keys = [key_of(item) for item in items]
@@ -295,10 +315,16 @@ class Ledger:
     def missing(self) -> Iterator[list[tuple[int, Key]]]:
         """Give the roots that were settled before and not seen, once the source has ended; a page at a time.
 
-        Roots of places that could not be read are left out.
+        Roots of places that could not be read are left out. Pages are empty while it counts whether there can be any.
         """
         times = self._opened.times
-        for page in self._done.settled_before(times) if times > 1 else ():
+        if times == 1:
+            return
+        left = self.changed - self._seen.count()  # of those that were seen, the changed ones are of this opening now
+        for number in self._done.count_settled(but=times):
+            left += number
+            yield []
+        for page in self._done.settled_before(times) if left else ():
             unread, numbers = tuple(self._unread), self._unread_from
             yield [
                 (number, key)
@@ -308,23 +334,8 @@ class Ledger:
             ]
 
 
-class Seen(defaultdict[int, bytearray]):
-    """Numbers of roots that were seen, as bits in blocks of 1,024: its size is that of the run, not of all runs."""
-
-    def __init__(self) -> None:
-        super().__init__(partial(bytearray, 128))
-
-    def add(self, number: int) -> bool:
-        """Note a number; return whether it was the first time."""
-        block, place, bit = self[number >> 10], number >> 3 & 127, 1 << (number & 7)
-        is_new = not block[place] & bit
-        block[place] |= bit
-        return is_new
-
-    def others(self, page: list[tuple[int, Key]]) -> list[tuple[int, Key]]:
-        """Return those of a page that were not seen."""
-        block_of, nothing = self.get, bytes(128)
-        return [each for each in page if not block_of((n := each[0]) >> 10, nothing)[n >> 3 & 127] & 1 << (n & 7)]
+def never_bundled(_: list[Any]) -> None:
+    """Have each item looked at."""
 
 
 def duplicate(key: Key, before: int, position: int, *, is_of_now: bool = True) -> DuplicateKeyError:

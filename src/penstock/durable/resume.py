@@ -10,11 +10,14 @@ from penstock.core.outcome import Failed
 from penstock.core.plan import DROPPED
 from penstock.core.scope import Scope
 from penstock.core.stage import END, PENDING, Pulled, Stage, Through
-from penstock.durable.ledger import Admit, Bundled, Ledger
+from penstock.durable.ledger import Admitting, Ledger
+from penstock.durable.passing_over import NONE
 from penstock.durable.roots import Bundle, Tracked
 from penstock.durable.weights import weight
 
 _ALL: Final = 1 << 30
+
+_NONE_BEHIND: Final = (0, NONE)
 
 WIDE: Final = 256
 """Items that may be read at once while none of them is larger than a kilobyte."""
@@ -31,13 +34,22 @@ class Resume(Through[Any, Tracked]):
     (P7).
     """
 
-    __slots__ = ("_admit", "_are_light", "_bundled", "_last", "_ledger", "_over", "_reuses_items", "_turn_asked")
+    __slots__ = (
+        "_admit",
+        "_are_light",
+        "_bundled",
+        "_last",
+        "_ledger",
+        "_over",
+        "_pass_over",
+        "_reuses_items",
+        "_turn_asked",
+    )
 
-    def __init__(self, scope: Scope, upstream: Stage[Any], ledger: Ledger, admit: Admit, bundled: Bundled) -> None:
+    def __init__(self, scope: Scope, upstream: Stage[Any], ledger: Ledger, admitting: Admitting) -> None:
         super().__init__(scope, upstream, "resume")
         self._ledger = ledger
-        self._admit = admit
-        self._bundled = bundled
+        self._admit, self._pass_over, self._bundled = admitting
         self._are_light = False
         self._last: Any = None  # the item that was handed on last
         self._reuses_items = False
@@ -52,35 +64,27 @@ class Resume(Through[Any, Tracked]):
         elif self._ledger.is_full():
             self._wait_for_a_commit()
             return PENDING
-        admit, upstream = self._admit, self.upstream
-        item = None
+        upstream = self.upstream
         try:
             while not self._over:
-                for item in upstream.ready_items(_ALL):
-                    self._taken += 1
-                    tracked: Any = admit(item)
-                    if tracked is not DROPPED:
-                        self._delivered += 1
-                        self._last = item
-                        return tracked  # type: ignore[no-any-return] # a Tracked
-                    self._dropped += 1
+                for tracked in self._admitted(upstream.ready_items(_ALL)):
+                    self._last = tracked.value
+                    return tracked
+                if self._over:
+                    break
                 item = upstream.pull(
                     self._ledger.room(WIDE if self._are_light else room)
                 )  # an item at least: a slow machine must not spin
                 if item is PENDING or item is END:
                     return item
-                self._taken += 1
-                tracked = admit(item)
-                if tracked is not DROPPED:
-                    self._delivered += 1
+                for tracked in self._admitted((item,)):
                     self._last = item
-                    return tracked  # type: ignore[no-any-return] # a Tracked
-                self._dropped += 1
+                    return tracked
                 if now() > self.scope.turn_ends:
                     self._ask_for_a_turn()
                     return PENDING
-        except BaseException as error:  # noqa: BLE001 -- any exception is the item's outcome
-            self._refused(error, item)
+        except BaseException as error:  # noqa: BLE001 -- an interrupt, as it came; as below
+            self._refused(error, None)
         return END
 
     @override
@@ -96,19 +100,25 @@ class Resume(Through[Any, Tracked]):
 
     def _admitted(self, items: Iterable[Any]) -> Iterator[Tracked]:
         """Give the items that are not done, up to one for which that cannot be told."""
-        admit = self._admit
-        for item in items:
+        admit, pass_over = self._admit, self._pass_over
+        left = iter(items)
+        item = next(left, NONE)
+        while item is not NONE:
             self._taken += 1
             try:
                 tracked: Any = admit(item)
+                passed, behind = pass_over(left) if tracked is DROPPED else _NONE_BEHIND  # they may be done, too
             except BaseException as error:  # noqa: BLE001 -- any exception is the item's outcome
                 self._refused(error, item)
                 return
             if tracked is DROPPED:
-                self._dropped += 1
+                self._taken += passed
+                self._dropped += 1 + passed
+                item = behind
                 continue
             self._delivered += 1
             yield tracked
+            item = next(left, NONE)
 
     def together(self, room: int) -> Bundle | list[Tracked]:
         """Hand on up to `room` items that the source has at hand, each of up to a kilobyte but for the last one.

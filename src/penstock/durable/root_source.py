@@ -76,7 +76,7 @@ class Keyed(Origin):
 
     def open_tracked(self, scope: Scope, ledger: Ledger, prefix: str, _in_order: bool) -> Stage[Any]:  # noqa: FBT001 -- as all
         """Open a stage of those of its items that are to be done."""
-        return Resume(scope, self.open_items(scope, ledger, prefix), ledger, *ledger.admitting(self.identity, prefix))
+        return Resume(scope, self.open_items(scope, ledger, prefix), ledger, ledger.admitting(self.identity, prefix))
 
 
 def source_of(description: Description) -> RootSource:

@@ -27,6 +27,22 @@ from penstock.durable.store_errors import RowError
 type Known = tuple[int, str, int, int, int]
 """A settled root: its number, version, state, opening of the run, and place in the source."""
 
+
+class KnownRoots(NamedTuple):
+    """Settled roots in the order of their keys, in columns: so that many can be compared without a step for each."""
+
+    keys: Sequence[Key] = ()
+    numbers: Sequence[int] = ()
+    versions: Sequence[str] = ()
+    states: Sequence[int] = ()
+    times: Sequence[int] = ()
+    positions: Sequence[int] = ()
+
+    def at(self, place: int) -> Known:
+        """Return what is known of one of them."""
+        return self.numbers[place], self.versions[place], self.states[place], self.times[place], self.positions[place]
+
+
 type Reach = Callable[[int, int], int]
 """Notes that a source (by number) is read up to a position; returns from which position it wants to be told again."""
 
@@ -161,12 +177,19 @@ class JournalReader(Protocol):
         """Return what is known of a root."""
         ...
 
-    def known_from(self, run: int, key: Key, most: int) -> Sequence[tuple[Key, int, str, int, int, int]]:
-        """Return at most so many roots from that key on, in the order of keys: the key, and what is known."""
+    def known_from(self, run: int, key: Key, most: int) -> KnownRoots:
+        """Return at most so many roots from that key on."""
         ...
 
     def settled(self, run: int, after: Key | None, most: int) -> Sequence[tuple[int, Key, int]]:
         """Return the roots after that key, or from the first on, in the order of keys: number, key, opening."""
+        ...
+
+    def count_settled(self, run: int, after: Key | None, most: int, *, but: int) -> tuple[int, Key | None]:
+        """Count the roots of the next `most` keys after that one that were settled in other openings than `but`.
+
+        Return the last of these keys, too; None if there are no more.
+        """
         ...
 
     def rows_of(self, root: int) -> int:

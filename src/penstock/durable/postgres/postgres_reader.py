@@ -10,7 +10,7 @@ from penstock.durable.note import note_key
 from penstock.durable.postgres.postgres_connection import PostgresConnection, quoted
 from penstock.durable.postgres.writing_session import HOLDERS, LOCK
 from penstock.durable.roots import Key
-from penstock.durable.store import DeadRecord, Known, RootCount, RunRecord
+from penstock.durable.store import DeadRecord, Known, KnownRoots, RootCount, RunRecord
 from penstock.durable.store_errors import DamageError
 
 _RUNS: Final[LiteralString] = "SELECT id, name, source, sink, owner, times, clean, began, ended FROM penstock_runs"
@@ -20,6 +20,9 @@ _DEAD: Final[LiteralString] = (
     "JOIN penstock_runs AS run ON run.id = root.run ORDER BY root.id, dead.id"
 )
 _LEAST: Final = -(2**63)
+
+_BEHIND_ALL: Final = b"\2"
+"""What stands behind all keys."""
 
 
 def held_key(key: Key) -> bytes:
@@ -93,14 +96,15 @@ class PostgresReader:
             return (number, version.decode(), *rest)
         return None
 
-    def known_from(self, run: int, key: Key, most: int) -> list[tuple[Any, ...]]:
+    def known_from(self, run: int, key: Key, most: int) -> KnownRoots:
         """Return the roots from that key on."""
         known = (
             "SELECT key, id, version, state, times, position FROM penstock_roots WHERE run = %s AND key >= %s "
             "ORDER BY key LIMIT %s"
         )
         found = self._connection.ask(known, (run, held_key(key), most))
-        return [(key_of(key), number, version.decode(), *rest) for key, number, version, *rest in found]
+        keys, numbers, versions, *rest = zip(*found, strict=True) if found else ((),) * 6
+        return KnownRoots(tuple(map(key_of, keys)), numbers, tuple(map(bytes.decode, versions)), *rest)
 
     def settled(self, run: int, after: Key | None, most: int) -> list[tuple[Any, ...]]:
         """Return the roots after that key, or from the first on."""
@@ -108,6 +112,18 @@ class PostgresReader:
         settled = "SELECT id, key, times FROM penstock_roots WHERE run = %s AND key > %s ORDER BY key LIMIT %s"
         found = self._connection.ask(settled, (run, last, most))
         return [(number, key_of(key), times) for number, key, times in found]
+
+    def count_settled(self, run: int, after: Key | None, most: int, *, but: int) -> tuple[int, Key | None]:
+        """Count the roots of the next keys after that one that were settled in other openings."""
+        first = b"" if after is None else held_key(after)
+        last = self._connection.ask(
+            "SELECT key FROM penstock_roots WHERE run = %s AND key > %s ORDER BY key LIMIT 1 OFFSET %s",
+            (run, first, most - 1),
+        )
+        upto: bytes = last[0][0] if last else _BEHIND_ALL
+        count = "SELECT count(*) FROM penstock_roots WHERE run = %s AND key > %s AND key <= %s AND times <> %s"
+        (number,) = self._connection.one(count, (run, first, upto, but))
+        return int(number), key_of(upto) if last else None
 
     def rows_of(self, root: int) -> int:
         """Return how many rows were stored of a root."""

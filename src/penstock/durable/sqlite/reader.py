@@ -11,7 +11,7 @@ from penstock.durable.note import note_key
 from penstock.durable.roots import Key
 from penstock.durable.sqlite import lock
 from penstock.durable.sqlite.connection import Connection, shown
-from penstock.durable.store import DeadRecord, Known, RootCount, RunRecord
+from penstock.durable.store import DeadRecord, Known, KnownRoots, RootCount, RunRecord
 from penstock.durable.store_errors import DamageError
 
 _RUNS: Final = "SELECT id, name, source, sink, owner, times, clean, began, ended FROM penstock_runs"
@@ -25,6 +25,10 @@ _KNOWN_FROM: Final = (
     "WHERE run = ? AND key >= ? ORDER BY key LIMIT ?"
 )
 _SETTLED: Final = "SELECT id, key, times FROM penstock_roots WHERE run = ? AND key > ? ORDER BY key LIMIT ?"
+_LAST: Final = "SELECT key FROM penstock_roots WHERE run = ? AND key > ? ORDER BY key LIMIT 1 OFFSET ?"
+_COUNT: Final = "SELECT count(*) FROM penstock_roots WHERE run = ? AND key > ? AND key <= ? AND times <> ?"
+_BEHIND_ALL: Final = b""
+"""What stands behind all numbers and texts."""
 
 _DEAD: Final = (
     "SELECT root.id, run.name, root.key, root.version, dead.id, stage, attempts, error, traceback, item, at "
@@ -89,14 +93,25 @@ class SqliteReader:
         row: list[Any] = self._connection.page(_KNOWN, (run, key), int, str, int, int, int)
         return row[0] if row else None
 
-    def known_from(self, run: int, key: Key, most: int) -> list[tuple[Any, ...]]:
+    def known_from(self, run: int, key: Key, most: int) -> KnownRoots:
         """Return the roots from that key on."""
-        return self._connection.page(_KNOWN_FROM, (run, key, most), str | int, int, str, int, int, int)
+        return KnownRoots(*self._connection.columns(_KNOWN_FROM, (run, key, most), str | int, int, str, int, int, int))
 
     def settled(self, run: int, after: Key | None, most: int) -> list[tuple[Any, ...]]:
         """Return the roots after that key, or from the first on."""
         last = -inf if after is None else after
         return self._connection.page(_SETTLED, (run, last, most), int, str | int, int)
+
+    def count_settled(self, run: int, after: Key | None, most: int, *, but: int) -> tuple[int, Key | None]:
+        """Count the roots of the next keys after that one that were settled in other openings."""
+        first = -inf if after is None else after
+        last: Key | None = next(
+            (key for (key,) in self._connection.page(_LAST, (run, first, most - 1), str | int)), None
+        )
+        upto = _BEHIND_ALL if last is None else last
+        number: int
+        (number,) = self._connection.one(_COUNT, (run, first, upto, but), int)
+        return number, last
 
     def rows_of(self, root: int) -> int:
         """Return how many rows were stored of a root."""
