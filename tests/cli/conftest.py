@@ -81,6 +81,23 @@ def indexed(tmp_path):
 
 
 @pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 1 MB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", place], capture_output=True, check=False)
+    if mounted.returncode:
+        pytest.skip("only root can mount a small disk")
+    yield place
+    subprocess.run(["umount", place], check=True)
+
+
+def make_room(disk):
+    """Give a small disk 100 MB."""
+    subprocess.run(["mount", "-o", "remount,size=100m", disk], check=True)
+
+
+@pytest.fixture
 def docs(tmp_path):
     """Three documents."""
     root = tmp_path / "docs"

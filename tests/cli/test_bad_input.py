@@ -3,7 +3,6 @@
 import contextlib
 import os
 import resource
-import subprocess
 from contextlib import closing
 
 import apsw
@@ -11,6 +10,8 @@ import pytest
 
 from penstock.sinks.vectors import SqliteVectors
 from penstock.workflows.documents.chunking import split
+
+from .conftest import make_room
 
 pytestmark = pytest.mark.slow
 
@@ -209,18 +210,6 @@ def pages(tmp_path):
     return root
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    """A file system of 1 MB."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", place], capture_output=True, check=False)
-    if mounted.returncode:
-        pytest.skip("only root can mount a small disk")
-    yield place
-    subprocess.run(["umount", place], check=True)
-
-
 def test_a_full_disk_is_told_and_what_was_stored_stays(penstock, pages, small_disk, stored):
     assert penstock("embed", "pages", "--to", "disk/index.db", "--glob", "00*").code == 0
     done = penstock("embed", "pages", "--to", "disk/index.db")
@@ -236,7 +225,7 @@ def test_a_full_disk_is_told_and_what_was_stored_stays(penstock, pages, small_di
             chunk.text for chunk in split(name, (pages / name).read_text())
         ]
     assert penstock("search", "disk/index.db", "word").code == 0
-    subprocess.run(["mount", "-o", "remount,size=10m", small_disk], check=True)
+    make_room(small_disk)
     again = penstock("embed", "pages", "--to", "disk/index.db", "--json")
     assert (again.code, again.json["unchanged"], again.json["files"]) == (0, len(names), 40 - len(names))
 

@@ -10,6 +10,7 @@ import apsw
 import pytest
 
 from ..http_server import HANG, Reply, Server  # noqa: TID252 -- tests are no package to name
+from .conftest import make_room
 
 pytestmark = pytest.mark.slow
 
@@ -177,6 +178,21 @@ def test_a_signal_ends_the_wait_for_more_rows(server, tmp_path):
         told = running.stderr.read()
     assert "ended early; what was stored is in out.db, and the same command goes on from there\n" in told
     assert "Traceback" not in told
+
+
+def test_a_full_disk_is_told_and_what_was_stored_is_not_fetched_again(penstock, small_disk, tmp_path):
+    long = Server(otherwise=lambda request: Reply(body=[request["path"]] * 10_000))
+    with long as server:
+        (tmp_path / "urls.csv").write_text("id,a\n" + "".join(f"{n},{server.url}/{n}\n" for n in range(20)))
+        command = ("fetch", "urls.csv", "--to", "disk/out.db", "--allow-private", "--concurrency", "2")
+        done = penstock(*command, "--json")
+        assert (done.code, done.json["interrupted"]) == (3, False)
+        assert "penstock: disk/out.db: the disk is full\n" in done.err
+        some = done.json["records"]
+        assert 0 < some < 20
+        make_room(small_disk)
+        again = penstock(*command, "--no-refresh", "--json")
+    assert (again.code, again.json["already_done"], again.json["records"]) == (0, some, 20 - some)
 
 
 def test_a_run_that_is_killed_goes_on_and_asks_for_nothing_that_is_stored(

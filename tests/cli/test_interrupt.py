@@ -65,7 +65,8 @@ def test_an_interrupted_run_still_prints_one_json_document(many, started_penstoc
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_second_signal_aborts_and_loses_nothing(*, long, penstock, started_penstock, stored, number, code):
-    running = started_penstock("embed", "long", "--to", "index.db")
+    """It prints no report, with `--json` neither: nothing may hold up the end."""
+    running = started_penstock("embed", "long", "--to", "index.db", "--json")
     running.wait_for("first document stored")
     running.process.send_signal(signal.SIGINT)
     running.wait_for("stopping:")

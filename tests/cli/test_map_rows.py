@@ -1,11 +1,14 @@
 """`penstock map` and `penstock export`: any function over every row, and what came of it in a file."""
 
+import fcntl
 import json
+import os
 import signal
 import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from datetime import date
 
 import pytest
@@ -13,6 +16,7 @@ from tests.postgres import needs_postgres
 
 from penstock.core.errors import OptionError, SourceError
 from penstock.durable import StoreError
+from penstock.sinks import SqliteTable
 from penstock.workflows import map_rows
 from penstock.workflows.rates import rate_of
 from penstock.workflows.rows.exporting import export
@@ -253,6 +257,44 @@ def test_a_failed_export_leaves_the_file_that_was_there(jobs, penstock):
     done = penstock("export", "o.db", "--to", "taken.csv")
     assert (done.code, done.err) == (3, "penstock: taken.csv: is a directory\n")
     assert [path for path in jobs.iterdir() if path.suffix == ".part"] == []
+
+
+def test_an_export_removes_what_a_killed_one_has_left_and_nothing_of_one_that_goes_on(jobs, penstock):
+    penstock("map", "jobs:value", "--over", "r.jsonl", "--to", "o.db")
+    dead, alive, of_another = (jobs / name for name in (".x.csv.dead.part", ".x.csv.alive.part", ".y.csv.dead.part"))
+    for part in (dead, alive, of_another):
+        part.write_text("half")
+    with alive.open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert penstock("export", "o.db", "--to", "x.csv").code == 0
+    assert {path.name for path in jobs.iterdir() if path.suffix == ".part"} == {alive.name, of_another.name}
+
+
+@pytest.mark.parametrize("by", [signal.SIGKILL, signal.SIGINT])
+def test_an_export_that_is_ended_leaves_the_file_that_was_there(jobs, penstock, by):
+    """P10: the file is the old one or the new one, at any instant; the next export leaves nothing beside it."""
+    penstock("map", "jobs:value", "--over", "r.jsonl", "--to", "o.db")
+    (jobs / "x.csv").write_text("kept")
+    child = os.fork()
+    if not child:
+        with suppress(KeyboardInterrupt), pytest.MonkeyPatch.context() as patch:
+            rows = SqliteTable.rows
+            patch.setattr(SqliteTable, "rows", lambda table: (row for row in (*rows(table), *ended(jobs, by))))
+            export(str(jobs / "o.db"), str(jobs / "x.csv"))
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == (-by if by is signal.SIGKILL else 0)
+    assert (jobs / "x.csv").read_text() == "kept"
+    assert len(list(jobs.glob(".x.csv.*.part"))) == (1 if by is signal.SIGKILL else 0)
+    assert penstock("export", "o.db", "--to", "x.csv").code == 0
+    assert len((jobs / "x.csv").read_text().splitlines()) == 3
+    assert list(jobs.glob(".x.csv.*.part")) == []
+
+
+def ended(folder, by):
+    """Ends the process by a signal when the file is being written."""
+    if list(folder.glob(".x.csv.*.part")):
+        os.kill(os.getpid(), by)
+    yield from ()
 
 
 def test_killed_twice_each_row_is_there_once_and_at_most_what_was_in_flight_is_called_again(jobs, penstock):

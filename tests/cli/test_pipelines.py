@@ -2,11 +2,15 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+from collections import Counter
 
 import pytest
+
+from .conftest import make_room
 
 pytestmark = [pytest.mark.real_time, pytest.mark.slow]
 
@@ -41,6 +45,14 @@ slow = Pipeline("slow", [command("sleep", ["sh", "-c", "echo begun > begun; slee
 missing = Pipeline("missing", [command("gone", ["penstock-has-none"])])
 empty = Pipeline("empty", takes=int)
 sleeping = ["sh", "-c", "echo begun > begun; sleep 1000"]
+
+def grow(number):
+    with open("calls", "a") as file:
+        print(number, file=file)
+    return "x" * 40_000
+
+each = Pipeline("each").step("grow", grow)
+long = Pipeline("long").step("begin", lambda _: list(range(40))).map("all", each, concurrency=4)
 asking = Pipeline("asking", [command("once", sleeping, cwd=".", on_interrupted="ask")])
 """
 
@@ -155,6 +167,20 @@ def test_what_is_not_there_is_bad_usage(penstock, tmp_path):
 def test_a_workspace_that_cannot_be_used_is_not_done(penstock, tmp_path):
     (tmp_path / "file").write_text("x")
     assert penstock("run", "jobs:failing", "-w", "file").code == 3
+
+
+def test_a_full_disk_ends_a_run_and_what_is_finished_is_not_called_again(penstock, small_disk, tmp_path):
+    command = ("run", "jobs:long", "-w", "disk/work", "--run-id", "r")
+    done = penstock(*command)
+    assert done.code == 3
+    assert re.fullmatch(
+        r"run r: failed: WORKSPACE_ERROR: .*/workspace\.db: the disk is full", done.out.splitlines()[-1]
+    )
+    make_room(small_disk)
+    assert penstock(*command).code == 0
+    calls = Counter((tmp_path / "calls").read_text().split())
+    assert len(calls) == 40
+    assert 40 < calls.total() <= 44  # as many as were in flight again
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -4,7 +4,10 @@ from typing import Annotated, Any
 
 from penstock.cli.parameters import Option
 
-ReportAsJSON = Annotated[bool, Option("--json", help="Print the report as JSON to stdout, and nothing else.")]
+ReportAsJSON = Annotated[
+    bool,
+    Option("--json", help="Print the report as JSON to stdout, and nothing else; no report after a second Ctrl-C."),
+]
 Rows = Annotated[
     str,
     Option(metavar="ROWS", help="A .jsonl, .csv, .tsv or .parquet file, a directory, a database, or -."),
