@@ -468,3 +468,50 @@ async def test_items_for_which_no_thread_can_be_started_wait_for_those_that_are_
     no_threads["name"] = "_1"
     used = await penstock.stream(range(4)).map(thread_of, concurrency=2, name="scarce").to_list()
     assert {thread.name for thread in used} == {"penstock scarce_0"}
+
+
+UNWANTED = {"an errand": {}, "a task": {"retry": penstock.Retry(on=OSError)}, "a late attempt": {"timeout": 0.5}}
+
+
+@grid
+@pytest.mark.parametrize("options", UNWANTED.values(), ids=UNWANTED)
+async def test_a_coroutine_that_comes_back_from_a_thread_in_vain_is_closed(clock, options):
+    """P4: the thread is back after the run was left, and nobody awaits what it has made."""
+    made = []
+
+    async def work():
+        raise AssertionError("nobody wants it")
+
+    def begin(_):
+        clock.sleep(1)
+        made.append(work())
+        return made[-1]
+
+    stream = penstock.stream(range(2)).map(begin, concurrency=2, on_error="skip", **options)
+    async with stream.open() as items:
+        reading = asyncio.ensure_future(anext(items, None))
+        await asyncio.sleep(0.75)
+    await asyncio.wait([reading])
+    assert [coroutine.cr_frame for coroutine in made] == [None, None]
+
+
+@grid
+@pytest.mark.parametrize("options", UNWANTED.values(), ids=UNWANTED)
+async def test_an_object_that_comes_back_from_a_thread_in_vain_is_left_alone(clock, options):
+    """What a function returns is its user's: it may be one connection that all calls share."""
+    closed = []
+
+    class Connection:
+        def close(self):
+            closed.append(self)
+
+    def connect(_):
+        clock.sleep(1)
+        return Connection()
+
+    stream = penstock.stream(range(2)).map(connect, concurrency=2, on_error="skip", **options)
+    async with stream.open() as items:
+        reading = asyncio.ensure_future(anext(items, None))
+        await asyncio.sleep(0.75)
+    await asyncio.wait([reading])
+    assert closed == []

@@ -305,3 +305,24 @@ def test_trap_19_the_second_ctrl_c_aborts():
         out, errors = program.communicate(timeout=60)
     assert sorted(out.splitlines()) == ["stopped 0", "stopped 1"]
     assert errors.rstrip().endswith("KeyboardInterrupt")
+
+
+@pytest.mark.parametrize("failed", [False, True])
+async def test_a_task_that_a_function_has_made_is_not_left_behind(failed):
+    """A function may return a task. A call that is stopped before it awaits it cancels it."""
+    made = []
+
+    def begin(number):
+        if number:
+            raise KeyError
+        made.append(asyncio.ensure_future(asyncio.sleep(3600)))
+        if failed:
+            made[0].cancel()
+            made[0] = asyncio.get_running_loop().create_future()
+            made[0].set_exception(OSError())
+        return made[0]
+
+    with pytest.raises((KeyError, OSError)):
+        await penstock.stream(range(2)).map(lambda number: begin(number), concurrency=2).to_list()
+    await asyncio.sleep(0)
+    assert made[0].done()

@@ -1,7 +1,7 @@
 """Closes iterators, and coroutines that nobody will await."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 
 from penstock.core.errors import as_failure
 
@@ -11,6 +11,21 @@ def close(what: object) -> None:
     closing = getattr(what, "close", None)
     if closing is not None:
         closing()
+
+
+def close_awaitable(value: object) -> None:
+    """Close or cancel `value` if it is an awaitable, which nobody will await; any other value is the user's."""
+    if asyncio.isfuture(value):
+        value.cancel()
+        value.add_done_callback(_retrieve)
+    elif isinstance(value, Awaitable):
+        close(value)  # pyright: ignore[reportUnknownArgumentType] -- of what, does not matter
+
+
+def _retrieve(future: asyncio.Future[object]) -> None:
+    """Have the loop know that nobody wants its exception."""
+    if not future.cancelled():
+        future.exception()
 
 
 async def aclose(iterator: AsyncIterator[object] | None) -> None:

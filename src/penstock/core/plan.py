@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
 from penstock.core.adaptive import Adaptive
-from penstock.core.closing import close
+from penstock.core.closing import close_awaitable
 from penstock.core.errands import Elsewhere
 from penstock.core.outcome import Failed
 from penstock.core.retry import Retry
@@ -46,8 +46,8 @@ class Later[U]:
         return self.result
 
     def close(self) -> None:
-        """Close a coroutine that nobody will await."""
-        close(self.result)
+        """Close what nobody will await."""
+        close_awaitable(self.result)
 
 
 type OnError = Literal["raise", "skip", "collect", "return"]

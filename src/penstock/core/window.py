@@ -19,7 +19,7 @@ from typing import Any, cast, override
 from penstock.core.blocking import BLOCKED
 from penstock.core.calling import attempt_of, composed
 from penstock.core.clock import now
-from penstock.core.closing import close
+from penstock.core.closing import close_awaitable
 from penstock.core.errands import Errand, Errands
 from penstock.core.errors import as_failure, is_fault_of_item, note
 from penstock.core.log import LOG
@@ -418,7 +418,7 @@ class Window[T, U](Caller[T, U]):
         index, item, error = errand.index, errand.item, errand.error
         del self.running[index]
         if errand.stopped and error is None:
-            close(errand.value)
+            close_awaitable(errand.value)
             error = asyncio.CancelledError()
         if error is not None:
             errand.error = None  # its traceback may lead to the errand

@@ -8,6 +8,7 @@ from itertools import islice
 from typing import Any, Final, Protocol, cast
 
 from penstock.core.at_hand import AT_HAND
+from penstock.core.closing import close_awaitable
 from penstock.core.errands import Errand, Errands
 from penstock.core.errors import as_failure
 from penstock.core.meter import WAITED
@@ -145,15 +146,15 @@ class Binding:
             try:
                 await outlast(answers, self._over)
             except asyncio.CancelledError:
-                answers.add_done_callback(_empty)
+                answers.add_done_callback(_forget)
                 raise
             if answers.result()[0].error is None:
-                _empty(answers)
+                _forget(answers)
                 raise
         if late:  # raised here, without a context: that would lead to the task, whose own end may lead here
             assert limit.seconds is not None
             self._stop(answers)
-            answers.add_done_callback(_empty)
+            answers.add_done_callback(_forget)
             raise StillRunning(limit.seconds, partial(outlast, answers, self._over))
         value, error = answers.result()[0].value, answers.result()[0].error
         _empty(answers)
@@ -256,6 +257,14 @@ class EngineIterator[T](AsyncIterator[T]):
 
 
 NO_LIMIT: Final = Budget(None)
+
+
+def _forget(answers: asyncio.Future[list[Answer]]) -> None:
+    """Do what `_empty` does with answers that nobody wants: a coroutine among them is never awaited."""
+    if not answers.cancelled():
+        for each in answers.result():
+            close_awaitable(each.value)
+    _empty(answers)
 
 
 def _empty(answers: asyncio.Future[list[Answer]]) -> None:

@@ -8,7 +8,7 @@ from typing import Any, Final, TypedDict, Unpack, cast
 from penstock.core import validate
 from penstock.core.adaptive import Adaptive
 from penstock.core.blocking import watched
-from penstock.core.closing import close
+from penstock.core.closing import close_awaitable
 from penstock.core.errands import Elsewhere
 from penstock.core.errors import OptionError
 from penstock.core.limiter import Limiter
@@ -377,8 +377,8 @@ class _Shaped(Awaitable[Any]):
         return self.shape(self.item, (yield from self.result.__await__()))
 
     def close(self) -> None:
-        """Close a coroutine that nobody will await."""
-        close(self.result)
+        """Close what nobody will await."""
+        close_awaitable(self.result)
 
 
 _SIFTS: Final = Forms(single=False, paired=False, sifting=True, listed=False, fanned=False)
