@@ -307,22 +307,50 @@ def test_trap_19_the_second_ctrl_c_aborts():
     assert errors.rstrip().endswith("KeyboardInterrupt")
 
 
+def cancelled_before_it_begins(work):
+    """A reader that is cancelled while a lambda gives `work()`; a lazy task, which is to await that, never begins."""
+    made = []
+
+    def begin(_):
+        reading.cancel()
+        made.append(work())
+        return made[-1]
+
+    async def read(stream):
+        async with stream.open() as items:
+            return [item async for item in items]
+
+    async def gate(item):
+        await asyncio.sleep(1)
+        return item
+
+    reading = asyncio.ensure_future(read(penstock.stream([0]).map(gate).map(lambda _: begin(_)).with_metadata()))
+    return reading, made
+
+
 @pytest.mark.parametrize("failed", [False, True])
 async def test_a_task_that_a_function_has_made_is_not_left_behind(failed):
     """A function may return a task. A call that is stopped before it awaits it cancels it."""
-    made = []
 
-    def begin(number):
-        if number:
-            raise KeyError
-        made.append(asyncio.ensure_future(asyncio.sleep(3600)))
-        if failed:
-            made[0].cancel()
-            made[0] = asyncio.get_running_loop().create_future()
-            made[0].set_exception(OSError())
-        return made[0]
+    def work():
+        if not failed:
+            return asyncio.ensure_future(asyncio.sleep(3600))
+        future = asyncio.get_running_loop().create_future()
+        future.set_exception(OSError())
+        return future
 
-    with pytest.raises((KeyError, OSError)):
-        await penstock.stream(range(2)).map(lambda number: begin(number), concurrency=2).to_list()
+    reading, made = cancelled_before_it_begins(work)
+    await asyncio.wait([reading])
     await asyncio.sleep(0)
     assert made[0].done()
+
+
+async def test_a_coroutine_of_a_call_that_is_stopped_before_it_begins_is_closed():
+    """Also where items are followed to their source."""
+
+    async def work():
+        await asyncio.sleep(3600)
+
+    reading, made = cancelled_before_it_begins(work)
+    await asyncio.wait([reading])
+    assert made[0].cr_frame is None

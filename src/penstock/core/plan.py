@@ -1,6 +1,6 @@
 """The plan of a window: its work and the options of its stage, and the markers that work may return beside results."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Generator
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
@@ -48,6 +48,26 @@ class Later[U]:
     def close(self) -> None:
         """Close what nobody will await."""
         close_awaitable(self.result)
+
+    def shaped[J, V](self, shape: Callable[[J, U], V], item: J) -> "Later[V]":
+        """Return what gives `shape(item, result)` of its result."""
+        return Later(_Shaped(self, shape, item))
+
+
+@dataclass(frozen=True, slots=True)
+class _Shaped[J, U, V](Awaitable[V]):
+    """An awaitable whose result is still to be shaped; as no coroutine, it can be closed with what is inside."""
+
+    later: Later[U]
+    shape: Callable[[J, U], V]
+    item: J
+
+    def __await__(self) -> Generator[Any, Any, V]:
+        return self.shape(self.item, (yield from self.later.result.__await__()))
+
+    def close(self) -> None:
+        """Close what nobody will await."""
+        self.later.close()
 
 
 type OnError = Literal["raise", "skip", "collect", "return"]

@@ -1,6 +1,6 @@
 """Adapts operators to tracked items: the user's functions see values, the roots learn what became of them."""
 
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final, cast
@@ -128,14 +128,10 @@ def _single_inline(call: Callable[[Any], Any]) -> Callable[[Any], Any]:
     def single(item: Tracked) -> Any:
         value = call(item.value)
         if isinstance(value, Later):
-            return Later(_awaited(item, cast("Later[Any]", value).result))
+            return cast("Later[Any]", value).shaped(_became, item)
         return _became(item, value)
 
     return single
-
-
-async def _awaited(item: Tracked, result: Awaitable[Any]) -> Any:
-    return _became(item, await result)
 
 
 def _became(item: Tracked, value: Any) -> Any:

@@ -4,7 +4,7 @@ The items of the source go through the stages above in envelopes; a stage withou
 this. Functions of the user see plain values. An envelope is handed on as a `Record`.
 """
 
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from itertools import count
@@ -166,7 +166,7 @@ def _single(call: AsyncFn[Any, Any]) -> AsyncFn[Any, Any]:
             value = await call(item.value)
         finally:
             item.tries += inner[0]
-        return value if value is DROPPED else item.now(value)
+        return _became(item, value)
 
     return single
 
@@ -175,14 +175,13 @@ def _single_inline(call: Callable[[Any], Any]) -> Callable[[Any], Any]:
     def single(item: Envelope) -> Any:
         value = call(item.value)
         if isinstance(value, Later):
-            return Later(_awaited(item, cast("Later[Any]", value).result))
-        return value if value is DROPPED else item.now(value)
+            return cast("Later[Any]", value).shaped(_became, item)
+        return _became(item, value)
 
     return single
 
 
-async def _awaited(item: Envelope, result: Awaitable[Any]) -> Any:
-    value = await result
+def _became(item: Envelope, value: Any) -> Any:
     return value if value is DROPPED else item.now(value)
 
 

@@ -1,14 +1,13 @@
 """Operators that run a user's function: checks their options, and opens a window per run."""
 
 import inspect
-from collections.abc import Awaitable, Callable, Generator, Hashable
+from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass
 from typing import Any, Final, TypedDict, Unpack, cast
 
 from penstock.core import validate
 from penstock.core.adaptive import Adaptive
 from penstock.core.blocking import watched
-from penstock.core.closing import close_awaitable
 from penstock.core.errands import Elsewhere
 from penstock.core.errors import OptionError
 from penstock.core.limiter import Limiter
@@ -359,26 +358,11 @@ def given(shape: Callable[[Any, Any], Any] | None) -> Callable[[Any, Any], Any]:
 
     def output(item: Any, result: Any) -> Any:
         if getattr(type(result), "__await__", None) is not None:  # pyright: ignore[reportUnknownArgumentType] -- see above
-            return Later(cast("Awaitable[Any]", result) if shape is None else _Shaped(result, shape, item))
+            later = Later(cast("Awaitable[Any]", result))
+            return later if shape is None else later.shaped(shape, item)
         return result if shape is None else shape(item, result)
 
     return output
-
-
-@dataclass(frozen=True, slots=True)
-class _Shaped(Awaitable[Any]):
-    """An awaitable whose result is still to be shaped."""
-
-    result: Any
-    shape: Callable[[Any, Any], Any]
-    item: Any
-
-    def __await__(self) -> Generator[Any, Any, Any]:
-        return self.shape(self.item, (yield from self.result.__await__()))
-
-    def close(self) -> None:
-        """Close what nobody will await."""
-        close_awaitable(self.result)
 
 
 _SIFTS: Final = Forms(single=False, paired=False, sifting=True, listed=False, fanned=False)
