@@ -310,8 +310,8 @@ class Stream(Readable[T_co]):
     def map_batches[U](
         self,
         fn: Callable[[list[T_co]], Results[U]],
-        size: int,
         /,
+        size: int,
         *,
         within: Seconds | None = None,
         on_error: Literal["return"],
@@ -321,8 +321,8 @@ class Stream(Readable[T_co]):
     def map_batches[U](
         self,
         fn: Callable[[list[T_co]], Results[U]],
-        size: int,
         /,
+        size: int,
         *,
         within: Seconds | None = None,
         on_error: OutOfBand = "raise",
@@ -331,8 +331,8 @@ class Stream(Readable[T_co]):
     def map_batches(
         self,
         fn: Callable[[list[T_co]], Results[Any]],
-        size: int,
         /,
+        size: int,
         *,
         within: Seconds | None = None,
         on_error: OnError = "raise",
@@ -363,7 +363,6 @@ class Stream(Readable[T_co]):
     def batch(
         self,
         size: int,
-        /,
         *,
         within: Seconds | None = None,
         weight: Callable[[T_co], float] | None = None,
