@@ -6,6 +6,7 @@ Each holds for calls that return at once and for calls that wait, in a window of
 import asyncio
 import functools
 import inspect
+import itertools
 import weakref
 from contextlib import suppress
 from contextvars import ContextVar
@@ -31,22 +32,29 @@ async def nothing():
     pass
 
 
+async def at_once(results):
+    return await results.to_list()
+
+
+async def one_by_one(results):
+    return [result async for result in results]
+
+
 def in_every_window(test):
     """Give the test `gives(work, items=ITEMS)`, which reads a whole stream, and `between`, awaited within a call."""
 
     @functools.wraps(test)
     async def all_windows():
-        for concurrency in PLACES:
-            for between in (nothing, passes):
+        for concurrency, between, read in itertools.product(PLACES, (nothing, passes), (at_once, one_by_one)):
 
-                async def gives(work, items=ITEMS, concurrency=concurrency):
-                    results = await stream(range(items)).map(work, concurrency=concurrency).to_list()
-                    await passes()
-                    await passes()
-                    return results
+            async def gives(work, items=ITEMS, concurrency=concurrency, read=read):
+                results = await read(stream(range(items)).map(work, concurrency=concurrency))
+                await passes()
+                await passes()
+                return results
 
-                with named(concurrency=concurrency, between=between):
-                    await test(gives, between)
+            with named(concurrency=concurrency, between=between, read=read):
+                await test(gives, between)
 
     all_windows.__signature__ = inspect.Signature()
     return all_windows

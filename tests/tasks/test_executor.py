@@ -323,11 +323,14 @@ async def test_a_result_is_there_before_its_thread_is_back(clock):
     assert clock.now == 5
 
 
-async def test_plain_functions_run_in_threads():
+@pytest.mark.parametrize("seconds", [30, None])
+async def test_plain_functions_run_in_threads(seconds):
+    """At any `concurrency`, and without a `timeout`, too: whoever adds tasks needs the loop."""
+
     def thread():
         return threading.current_thread()
 
-    [result] = await fed(thread, concurrency=1, name="mill").run()
+    [result] = await fed(thread, concurrency=1, timeout=seconds, name="mill").run()
     assert result.unwrap().name.startswith("penstock mill")
 
 

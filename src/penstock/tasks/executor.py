@@ -78,7 +78,7 @@ class TaskExecutor:
         if retry is not None:
             validate.instance("retry", retry, Retry, "a Retry")
         self._retry = retry
-        self._engine = engine_of(engine, self._concurrency, self._timeout)
+        self._engine = engine_of(engine, max(2, self._concurrency), self._timeout)  # the loop is for those who add
         self._grace = validate.seconds("grace", grace, zero=True)
         self._name = validate.text("name", name)
         self._queue: TaskQueue[QueuedTask] = TaskQueue(ageing=ageing, clock=_time_here)
