@@ -76,7 +76,6 @@ def by_position(urls: Stream[str]) -> None:
     urls.map_batches(embed)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
     urls.map_batches(8, embed)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
     urls.batch()  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
-    urls.batch(size=8)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     urls.batch(8, 0.5)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     urls.take()  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     penstock.stream()  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
