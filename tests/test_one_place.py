@@ -12,6 +12,7 @@ from penstock import Failed, Limiter, Ok, Retry, stream
 from penstock.core.one_place import OnePlace
 from penstock.core.scope import Scope
 from penstock.core.window import Window
+from penstock.run import read_to_end
 from penstock.testing import Scripted
 
 CALLED = ContextVar("CALLED")
@@ -278,6 +279,30 @@ async def test_a_reader_that_takes_all_needs_no_turns(monkeypatch):
     monkeypatch.setattr(Scope, "_turn", lambda scope: turns.append(scope) or turn(scope))
     assert await stream(range(100)).map(waits).count() == 100
     assert len(turns) < 10
+
+
+async def test_a_reader_that_takes_all_is_given_each_result_before_the_next_call_begins(turn_clock):
+    """P1, P7: where a call ends; the reader is not woken for it, and the source is read on in the same pass."""
+    turn_clock.step = lambda: 1e-3
+    passes, given = 0, []
+
+    async def count_passes():
+        nonlocal passes
+        while True:
+            passes += 1
+            await asyncio.sleep(0)
+
+    async def waits_and_looks(item):
+        assert given == list(range(item))
+        return item if item < 50 and item % 3 else await waits(item)
+
+    task = asyncio.ensure_future(count_passes())
+    async with stream(range(200)).map(waits_and_looks)._to_the_end() as items:
+        await read_to_end(items, given.append)
+    assert given == list(range(200))
+    task.cancel()
+    await asyncio.wait([task])
+    assert 150 <= passes < 300
 
 
 async def test_a_reader_that_is_cancelled_in_the_pass_of_its_result_finds_it_later():

@@ -42,7 +42,7 @@ from penstock.core.schedule import Schedule
 from penstock.core.scope import Outlet, Scope
 from penstock.core.snapshots import Snapshots
 from penstock.core.source import AsyncIteratorStage, IteratorStage
-from penstock.core.stage import END
+from penstock.core.stage import END, PENDING
 from penstock.core.stage_limits import Hold
 from penstock.core.standby import Standby
 from penstock.core.transforming import Transforming
@@ -999,6 +999,30 @@ def next_call_waits_to_be_asked_for():
         self._begins_more = False
 
     put(OnePlace, "__init__", begin)
+
+
+@twin("begins the next call of one place before a reader of all has the result", "test_one_place.py")
+def call_overtakes_a_result():
+    real = OnePlace._stored
+
+    def stored(self):
+        if (keep := self._keep_result) is None or not self._asked:
+            real(self)
+            return
+        self._asked, result = False, self._result()
+        while result is not PENDING and result is not END:
+            following = self.pull(1)
+            keep(result)
+            result = following
+        if result is END:
+            self.on_ready()
+
+    put(OnePlace, "_stored", stored)
+
+
+@twin("gives on what one place has made in a turn that is over long since", "test_one_place.py")
+def gives_on_in_an_old_turn():
+    put(Scope, "begin_turn", lambda self: None)
 
 
 @twin("holds what one place has handed on while its reader waits", "test_one_place.py")

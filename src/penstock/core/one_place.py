@@ -28,7 +28,7 @@ class OnePlace[T, U](Window[T, U]):
     lambda as a predicate 0.7 and 4.8, an async function that returns at once 1.6 and 4.2.
     """
 
-    __slots__ = ("_begins_more", "_goes_on", "_loop", "_must_look", "levels", "ready_items_last")
+    __slots__ = ("_begins_more", "_goes_on", "_keep_result", "_loop", "_must_look", "levels", "ready_items_last")
 
     looks_at_the_clock = True
     has_ready_items = True
@@ -37,6 +37,7 @@ class OnePlace[T, U](Window[T, U]):
         super().__init__(scope, upstream, plan.replaced(ordered=True))  # with one place, there is one order
         self._must_look = not upstream.looks_at_the_clock
         self._begins_more = True  # in a turn, if nobody has asked for the next result until then
+        self._keep_result: Callable[[Any], object] | None = None  # of a reader that takes all
         self.levels: int = upstream.levels + 1 if isinstance(upstream, OnePlace) else 1
         self.ready_items_last: bool = upstream.ready_items_last and self.levels <= DEEP
         self._goes_on = False
@@ -77,6 +78,8 @@ class OnePlace[T, U](Window[T, U]):
 
     @override
     def give_to(self, keep: Callable[[Any], object]) -> None:
+        """Give the result of a call that has waited where the call ends: to wake its reader takes a quarter more."""
+        self._keep_result = keep
         self._begins_more = False  # who takes all asks at once, and the turn would find the place taken
 
     def _next(self) -> Any:
@@ -265,11 +268,19 @@ class OnePlace[T, U](Window[T, U]):
         """Tell of the result of a call that has waited."""
         if not self.meter.peak_buffered:
             self.meter.note_peaks(1, 1, 1)
-        if self._asked:
-            self._asked = False
-            self.on_ready()
-        else:
+        if not self._asked:
             self._settled()
+            return
+        self._asked = False
+        if (keep := self._keep_result) is None:
+            self.on_ready()
+            return
+        self.scope.begin_turn()
+        while (value := self.pull(1)) is not PENDING:
+            if value is END:
+                self.on_ready()
+                return
+            keep(value)
 
     @override
     def take_turn(self) -> None:
@@ -283,3 +294,4 @@ class OnePlace[T, U](Window[T, U]):
     def close(self) -> None:
         super().close()
         self._loop = _NO_LOOP  # it holds this window
+        self._keep_result = None
