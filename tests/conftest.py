@@ -13,6 +13,7 @@ import inspect
 import runpy
 import signal
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,8 @@ import pytest
 
 from penstock import testing
 from penstock.core import clock as clocks
+
+MEMORY = Path("/dev/shm")
 
 GRID_FOLDERS = {"guarantees", "adversarial", "oracles"}
 
@@ -128,6 +131,16 @@ def leftovers():
     with testing.Leftovers():
         yield
         gc.collect()
+
+
+@pytest.fixture
+def memory(tmp_path):
+    """A folder in memory, if there is one: for tests that write many files, where waiting for a disk proves nothing."""
+    if not MEMORY.is_dir():
+        yield tmp_path
+        return
+    with tempfile.TemporaryDirectory(dir=MEMORY, prefix="penstock-") as folder:
+        yield Path(folder)
 
 
 @pytest.fixture(autouse=True)

@@ -18,6 +18,14 @@ class Reply:
         self.length = len(self.body) if length is None else length
 
 
+def page(request):
+    """A page with a tag, which is not sent again to who has it."""
+    tag = f'"{request["path"]}"'
+    if request.get("if-none-match") == tag:
+        return Reply(304, headers={"ETag": tag})
+    return Reply(body={"path": request["path"]}, headers={"ETag": tag, "Content-Type": "application/json"})
+
+
 HANG = object()
 """Says nothing until the server is closed."""
 

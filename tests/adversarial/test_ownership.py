@@ -106,41 +106,37 @@ async def test_trap_20b_failing_work_closes_the_source_in_its_own_task():
     assert source.pulled_by == {source.closed_by}
 
 
-async def test_trap_20b_cleanup_of_the_source_is_cancelled_again():
-    """Trap 20b (hand-over of `anext`): a cancelled read of the source cleans up; nobody cancels it a second time."""
-    cleaned = []
-
-    async def source():
-        try:
-            yield 1
-            await asyncio.sleep(60)
-        finally:
-            await asyncio.sleep(1)
-            cleaned.append(True)
-
-    async with penstock.stream(source).map(passes, concurrency=2).take(1).open() as items:
+async def taking_one(stream):
+    async with stream.take(1).open() as items:
         async for _ in items:
             await asyncio.sleep(0)
-    assert cleaned == [True]
 
 
-async def test_trap_20b_cleanup_of_the_source_after_stop_is_cancelled_again():
-    """Trap 20b (hand-over of `anext`): nor does leaving the run cancel what `stop()` has already cancelled."""
-    cleaned = []
-
-    async def source():
-        try:
-            yield 1
-            await asyncio.sleep(60)
-        finally:
-            await asyncio.sleep(1)
-            cleaned.append(True)
-
-    async with penstock.stream(source).map(passes, concurrency=2).open() as items:
+async def stopping(stream):
+    async with stream.open() as items:
         await anext(items)
         await asyncio.sleep(1)
         items.stop()
         await asyncio.sleep(0.5)
+
+
+@pytest.mark.parametrize("end", [taking_one, stopping])
+async def test_trap_20b_cleanup_of_the_source_is_cancelled_again(end):
+    """Trap 20b (hand-over of `anext`): a cancelled read of the source cleans up; nobody cancels it a second time.
+
+    Nor does leaving the run cancel what `stop()` has already cancelled.
+    """
+    cleaned = []
+
+    async def source():
+        try:
+            yield 1
+            await asyncio.sleep(60)
+        finally:
+            await asyncio.sleep(1)
+            cleaned.append(True)
+
+    await end(penstock.stream(source).map(passes, concurrency=2))
     assert cleaned == [True]
 
 

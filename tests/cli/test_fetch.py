@@ -9,19 +9,12 @@ from collections import Counter
 import apsw
 import pytest
 
-from ..http_server import HANG, Reply, Server  # noqa: TID252 -- tests are no package to name
+from ..http_server import HANG, Reply, Server, page  # noqa: TID252 -- tests are no package to name
 from .conftest import make_room
 
 pytestmark = pytest.mark.slow
 
 SECRET = "s3cr3t-0123456789"
-
-
-def page(request):
-    tag = f'"{request["path"]}"'
-    if request.get("if-none-match") == tag:
-        return Reply(304, headers={"ETag": tag})
-    return Reply(body={"path": request["path"]}, headers={"ETag": tag, "Content-Type": "application/json"})
 
 
 @pytest.fixture

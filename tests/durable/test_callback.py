@@ -130,8 +130,9 @@ async def test_a_failure_is_noticed_while_nothing_arrives(journal):
 
 
 @pytest.mark.grid
-async def test_a_call_that_does_not_end_is_cancelled_after_the_grace_of_a_run_that_is_left(journal):
-    """P4: a deadline around the run holds, also where its sink does not answer."""
+@pytest.mark.parametrize("kind", ["plain", "async"])
+async def test_a_call_that_does_not_end_is_cancelled_after_the_grace_of_a_run_that_is_left(journal, kind):
+    """P4: a deadline around the run holds, also where its sink, or what a plain function returns, does not end."""
     began, cancelled = asyncio.Event(), []
 
     async def send(rows):
@@ -142,14 +143,18 @@ async def test_a_call_that_does_not_end_is_cancelled_after_the_grace_of_a_run_th
             cancelled.append([row.key for row in rows])
             raise
 
+    def plain(rows):
+        return send(rows)
+
     async def work(root):
         if root == 2:
             await began.wait()
             raise ValueError(root)
         return root
 
+    sink = Callback(plain if kind == "plain" else send, journal=journal, size=1)
     with pytest.raises(ValueError, match="2"):
-        await keyed(range(3), key=int).map(work).to(Callback(send, journal=journal, size=1), run="r", grace=0)
+        await keyed(range(3), key=int).map(work).to(sink, run="r", grace=0)
     assert cancelled == [[0]]
     (status,) = durable.runs(str(journal))
     assert (status.state, status.done) == ("stopped", 0)
@@ -323,32 +328,6 @@ async def test_what_that_awaitable_raises_ends_the_run(journal):
     with pytest.raises(ConnectionError, match="refused"):
         await numbers([1]).to(Callback(send, journal=journal), run="r")
     assert durable.runs(str(journal))[0].done == 0
-
-
-async def test_that_awaitable_is_cancelled_after_the_grace(journal):
-    """P4: a deadline around the run holds, also where what a plain function returns does not end."""
-    began, cancelled = asyncio.Event(), []
-
-    async def bring(rows):
-        began.set()
-        try:
-            await asyncio.Event().wait()
-        except asyncio.CancelledError:
-            cancelled.append([row.key for row in rows])
-            raise
-
-    def send(rows):
-        return bring(rows)
-
-    async def work(root):
-        if root == 2:
-            await began.wait()
-            raise ValueError(root)
-        return root
-
-    with pytest.raises(ValueError, match="2"):
-        await keyed(range(3), key=int).map(work).to(Callback(send, journal=journal, size=1), run="r", grace=0)
-    assert cancelled == [[0]]
 
 
 async def test_an_awaitable_that_comes_back_after_the_grace_is_cancelled(journal):

@@ -3,8 +3,10 @@
 import asyncio
 import importlib.util
 import os
+import secrets
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import uuid
@@ -30,7 +32,6 @@ pytestmark = [
     pytest.mark.filterwarnings("default"),  # those of Ray
 ]
 
-HERE, THERE = "10.213.77.1", "10.213.77.2"
 NOTICED = {
     "RAY_health_check_initial_delay_ms": "500",
     "RAY_health_check_period_ms": "500",
@@ -45,19 +46,21 @@ def run(*command, **options):
 
 
 class Network:
-    """A network of two: this machine, and a namespace on it."""
+    """A network of two: this machine, and a namespace on it. Others may be there: of another run of these tests."""
 
     def __init__(self):
         self.name = f"penstock-{uuid.uuid4().hex[:6]}"
+        third, fourth = secrets.randbelow(256), 4 * secrets.randbelow(64)  # a net of four addresses: /30
+        self.address_here, self.address_there = f"10.213.{third}.{fourth + 1}", f"10.213.{third}.{fourth + 2}"
         self.here, self.there = f"{self.name[9:]}a", f"{self.name[9:]}b"
 
     def open(self):
         run("ip", "netns", "add", self.name)
         run("ip", "link", "add", self.here, "type", "veth", "peer", "name", self.there)
         run("ip", "link", "set", self.there, "netns", self.name)
-        run("ip", "addr", "add", f"{HERE}/30", "dev", self.here)
+        run("ip", "addr", "add", f"{self.address_here}/30", "dev", self.here)
         run("ip", "link", "set", self.here, "up")
-        self.inside("ip", "addr", "add", f"{THERE}/30", "dev", self.there)
+        self.inside("ip", "addr", "add", f"{self.address_there}/30", "dev", self.there)
         self.inside("ip", "link", "set", self.there, "up")
         self.inside("ip", "link", "set", "lo", "up")
 
@@ -67,13 +70,18 @@ class Network:
     def cut(self):
         """Send what goes from one to the other to an address that nobody has: it is lost, and nobody is told."""
         lost = ("lladdr", "02:00:00:00:00:99", "nud", "permanent")
-        run("ip", "neigh", "replace", THERE, *lost, "dev", self.here)
-        self.inside("ip", "neigh", "replace", HERE, *lost, "dev", self.there)
+        run("ip", "neigh", "replace", self.address_there, *lost, "dev", self.here)
+        self.inside("ip", "neigh", "replace", self.address_here, *lost, "dev", self.there)
 
     def close(self):
         for command in (("netns", "del", self.name), ("link", "del", self.here)):
             with suppress(subprocess.CalledProcessError):
                 run("ip", *command)
+
+
+def free_port(address):
+    with socket.create_server((address, 0)) as server:
+        return server.getsockname()[1]
 
 
 @contextmanager
@@ -86,15 +94,17 @@ def cluster(monkeypatch, folder):
     network = Network()
     try:
         network.open()
-        head = ["--head", "--port=6399", f"--node-ip-address={HERE}", f"--temp-dir={folder}"]
-        run(*ray, *head, "--num-cpus=0", "--include-dashboard=false")
+        address = f"{network.address_here}:{free_port(network.address_here)}"
+        head = ["--head", f"--port={address.split(':')[1]}", f"--node-ip-address={network.address_here}"]
+        run(*ray, *head, f"--temp-dir={folder}", "--num-cpus=0", "--include-dashboard=false")
 
         def add(*, inside):
-            node = [f"--address={HERE}:6399", f"--node-ip-address={THERE if inside else HERE}", "--num-cpus=1"]
+            own = network.address_there if inside else network.address_here
+            node = [f"--address={address}", f"--node-ip-address={own}", "--num-cpus=1"]
             (network.inside if inside else run)(*ray, *node)
 
         add(inside=True)
-        yield f"{HERE}:6399", network, add
+        yield address, network, add
     finally:
         network.close()
         for pid in marked(mark).keys() - {os.getpid()}:

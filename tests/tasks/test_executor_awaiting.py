@@ -12,18 +12,10 @@ import pytest
 from penstock import ExecutorUseError, NoResultError, Retry
 from penstock.tasks import AddedTask, TaskExecutor
 
+from .executing import after, failing
+
 grid = pytest.mark.grid
 pytestmark = grid
-
-
-async def after(seconds, value=None):
-    await asyncio.sleep(seconds)
-    return value
-
-
-async def failing(seconds, error):
-    await asyncio.sleep(seconds)
-    raise error
 
 
 async def test_it_gives_what_the_task_returns(clock):

@@ -1,6 +1,5 @@
 """A task that can never run is a mistake of the caller's, not an outcome: it is raised, by all that run tasks."""
 
-import asyncio
 from functools import partial
 
 import pytest
@@ -9,6 +8,8 @@ from penstock import OptionError, Retry
 from penstock.tasks import TaskExecutor, first_success, gather, race, retry_failed, run_tasks, settle
 from penstock.testing import Gauge
 
+from .executing import after
+
 CALLERS = [
     pytest.param(partial(gather, concurrency=3), id="gather"),
     pytest.param(partial(settle, concurrency=3), id="settle"),
@@ -16,11 +17,6 @@ CALLERS = [
     pytest.param(race, id="race"),
     pytest.param(first_success, id="first_success"),
 ]
-
-
-async def after(seconds, value=None):
-    await asyncio.sleep(seconds)
-    return value
 
 
 @pytest.mark.parametrize(

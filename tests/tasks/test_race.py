@@ -13,17 +13,9 @@ from penstock import OptionError
 from penstock.tasks import first_success, race
 from penstock.testing import Gauge
 
+from .executing import after, failing
+
 pytestmark = pytest.mark.grid
-
-
-async def after(seconds, value):
-    await asyncio.sleep(seconds)
-    return value
-
-
-async def failing(seconds, error):
-    await asyncio.sleep(seconds)
-    raise error
 
 
 @pytest.mark.parametrize("contest", [race, first_success])

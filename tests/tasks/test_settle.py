@@ -9,17 +9,9 @@ from penstock import AttemptTimeout, Cancelled, Failed, NoResultError, NotStarte
 from penstock.tasks import CancelToken, partition, retry_failed, settle
 from penstock.testing import Gauge
 
+from .executing import after, failing
+
 pytestmark = pytest.mark.grid
-
-
-async def after(seconds, value):
-    await asyncio.sleep(seconds)
-    return value
-
-
-async def failing(seconds, error):
-    await asyncio.sleep(seconds)
-    raise error
 
 
 async def test_an_outcome_for_each_task_in_their_order():

@@ -21,19 +21,11 @@ from penstock.workflows import Fetcher, FetchError, FetchJob, FetchRow, fetch_ro
 from penstock.workflows.fetching import addresses
 from penstock.workflows.fetching.urls import Url
 
-from ..http_server import HANG, Raw, Reply, Server, bomb  # noqa: TID252 -- tests are no package to name
+from ..http_server import HANG, Raw, Reply, Server, bomb, page  # noqa: TID252 -- tests are no package to name
 
 pytestmark = pytest.mark.real_time
 
 SECRET = "s3cr3t-0123456789"
-
-
-def page(request):
-    """A page with a tag, which is not sent again to who has it."""
-    tag = f'"{request["path"]}"'
-    if request.get("if-none-match") == tag:
-        return Reply(304, headers={"ETag": tag})
-    return Reply(body={"path": request["path"]}, headers={"ETag": tag, "Content-Type": "application/json"})
 
 
 @pytest.fixture

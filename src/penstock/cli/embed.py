@@ -1,6 +1,5 @@
 """The body of `penstock embed`."""
 
-import asyncio
 import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
@@ -8,11 +7,11 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from penstock.cli.embedder_options import Asked, embedder
-from penstock.cli.endings import told
+from penstock.cli.endings import run_watched
 from penstock.cli.engine_option import OnEngine, engine_named
 from penstock.cli.failing import guarded
 from penstock.cli.printing import summary
-from penstock.cli.watching import Shown, shown, watched
+from penstock.cli.watching import Shown, shown
 from penstock.core.errors import PenstockError
 
 if TYPE_CHECKING:
@@ -30,11 +29,10 @@ def run(paths: list[str], target: str, options: dict[str, Any], asked: Asked, *,
         if "engine" in options:
             options["engine"] = engine_named(options["engine"])
         job = EmbedJob(paths, target, **options, embedder=embedder(asked, target))
-        failure, stopped_by = asyncio.run(watched(OnEngine(job, options.get("engine")), shown_of(job)))
-        return told(
+        return run_watched(
             job,
-            failure,
-            stopped_by,
+            OnEngine(job, options.get("engine")),
+            shown_of(job),
             lambda report: _print(report, pruned=options["prune"], as_json=as_json),
             lambda report: "" if _has_any(report) else _nothing_matches(paths, options),
             lambda report: report.failed > 0,

@@ -1,10 +1,11 @@
-"""What a command says when its job has ended, and the exit code that it returns."""
+"""Runs the job of a command under a display, says how it ended, and gives the exit code."""
 
-import signal
+import asyncio
 from collections.abc import Callable
 from typing import Protocol
 
 from penstock.cli.failing import DONE, NOT_DONE, SOME_FAILED, code_of, complain, ended_by
+from penstock.cli.watching import Shown, Watched, watched
 from penstock.core.errors import PenstockError
 
 
@@ -35,21 +36,22 @@ class Reporting[R: Reported](Protocol):
         ...
 
 
-def told[R: Reported](  # noqa: PLR0917 -- the job, how it ended, and what is said of it
+def run_watched[R: Reported](  # noqa: PLR0917 -- the job, how it is run and shown, and what is said of it
     job: Reporting[R],
-    failure: PenstockError | None,
-    stopped_by: signal.Signals | None,
+    watch: Watched,
+    display: Shown,
     show: Callable[[R], None],
     nothing: Callable[[R], str],
     some_failed: Callable[[R], bool],
     *,
     is_of_an_item: Callable[[PenstockError], bool] = lambda _: False,
 ) -> int:
-    """Print how a job ended, and return the exit code.
+    """Run a job under a display, print how it ended, and return the exit code.
 
-    `show` prints the report; `nothing` says that there was nothing to do, or returns ""; `some_failed` says whether
-    items have failed, `is_of_an_item` whether the failure that ended it is one item's.
+    `watch` runs it; `show` prints the report; `nothing` says that there was nothing to do, or returns ""; `some_failed`
+    says whether items have failed, `is_of_an_item` whether the failure that ended it is one item's.
     """
+    failure, stopped_by = asyncio.run(watched(watch, display))
     if failure is not None:
         complain(failure)
         if not job.opened:

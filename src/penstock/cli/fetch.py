@@ -1,6 +1,5 @@
 """The body of `penstock fetch`."""
 
-import asyncio
 import json
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -9,10 +8,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from penstock.cli.endings import told
+from penstock.cli.endings import run_watched
 from penstock.cli.failing import guarded
 from penstock.cli.printing import fetched
-from penstock.cli.watching import Shown, shown, watched
+from penstock.cli.watching import Shown, shown
 from penstock.core.errors import OptionError
 from penstock.workflows.secret import Secret
 
@@ -29,11 +28,10 @@ def run(urls: str, target: str, options: dict[str, Any], headers: Iterable[Secre
         from penstock.workflows import FetchJob  # noqa: PLC0415 -- its libraries are an extra
 
         job = FetchJob(urls, target, **options, headers=_parsed(headers))
-        failure, stopped_by = asyncio.run(watched(job, _shown(job)))
-        return told(
+        return run_watched(
             job,
-            failure,
-            stopped_by,
+            job,
+            _shown(job),
             lambda report: _print(report, as_json=as_json),
             lambda report: "" if _has_any(report) else f"there are no rows in {urls}",
             lambda report: bool(report.failed or report.incomplete),

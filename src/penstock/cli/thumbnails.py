@@ -1,16 +1,15 @@
 """The body of `penstock thumbnails`."""
 
-import asyncio
 import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from penstock.cli.endings import told
+from penstock.cli.endings import run_watched
 from penstock.cli.failing import guarded
 from penstock.cli.printing import made_small
-from penstock.cli.watching import Shown, shown, watched
+from penstock.cli.watching import Shown, shown
 from penstock.core import validate
 
 if TYPE_CHECKING:
@@ -28,11 +27,10 @@ def run(source: str, target: str, options: dict[str, Any], *, as_json: bool) -> 
         if "engine" in options:
             validate.one_of("engine", options["engine"], ("inline", "thread", "process"))
         job = ThumbnailJob(source, target, **options)
-        failure, stopped_by = asyncio.run(watched(job, _shown(job)))
-        return told(
+        return run_watched(
             job,
-            failure,
-            stopped_by,
+            job,
+            _shown(job),
             lambda report: _print(report, as_json=as_json),
             lambda report: "" if _has_any(report) else f"there are no pictures below {source}",
             lambda report: bool(report.failed or report.unread),
