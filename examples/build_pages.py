@@ -1,4 +1,4 @@
-"""Build pages of HTML from texts: check, compile and pack, with programs that are run for what has changed alone.
+"""Build pages of HTML from *.txt files: check, compile and pack, with programs that are run for what has changed alone.
 
     python examples/build_pages.py FOLDER
     python examples/build_pages.py FOLDER --out pages.txt --workspace .build

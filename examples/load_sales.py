@@ -1,4 +1,4 @@
-"""Load the sales of a folder of CSV files into a table, each line exactly once, and then total them.
+"""Load sales from CSV files, with columns shop and cents, into a table, each line exactly once, and then total them.
 
     python examples/load_sales.py FOLDER
     python examples/load_sales.py FOLDER --database sales.db --workspace .sales
@@ -26,6 +26,8 @@ TABLE = "sales"
 def parse(file: penstock.File) -> list[dict[str, object]]:
     """Give the lines of a file, as rows."""
     lines = csv.DictReader(file.read_text().splitlines())
+    if missing := {"shop", "cents"} - {*(lines.fieldnames or ())}:
+        raise ValueError(f"{file.key} must have a column {min(missing)!r}, got {lines.fieldnames}")
     return [{"shop": line["shop"], "cents": int(line["cents"])} for line in lines]
 
 

@@ -283,6 +283,9 @@ def test_load_sales_loads_each_line_once_and_totals_them(tmp_path):
     assert (done.stderr, done.stdout) == ("", f"2 files are new or have changed\n{totals}")
     done = run("load_sales.py", tmp_path, *options)
     assert (done.returncode, done.stdout) == (0, f"0 files are new or have changed\n{totals}")
+    (tmp_path / "2.csv").write_text("day,shop\n")
+    done = run("load_sales.py", tmp_path, *options)
+    assert (done.returncode, "2.csv must have a column 'cents', got ['day', 'shop']" in done.stderr) == (1, True)
 
 
 def test_build_pages_compiles_what_has_changed_alone(tmp_path):
