@@ -16,6 +16,7 @@ import penstock
 from penstock import drain_on_signals
 from penstock.durable.ledger import Identity
 from penstock.durable.sqlite.reader import SqliteReader
+from penstock.durable.store_errors import DamageError
 from penstock.sinks.table import SqliteTable, TableStore
 from penstock.sources.read_ahead import read_ahead
 
@@ -156,6 +157,18 @@ async def test_a_key_or_version_that_fails_within_a_page_is_the_failure_of_its_i
         await penstock.keyed(range(9), key=lambda n: n // (n != 5), version=str).to(table, run="r")
     with pytest.raises(ZeroDivisionError):
         await run(range(9), table, version=lambda n: str(n // (n != 5)))
+
+
+@pytest.mark.parametrize("changed", ["state = 7", "times = 9", "times = -1"])
+@pytest.mark.parametrize("key", [0, 1, 5])
+async def test_a_root_in_no_state_or_of_no_opening_is_damage(table, changed, key):
+    """It counted as neither done nor dead, or as done for ever."""
+    await run(range(9), table)
+    connection = apsw.Connection(str(table.path))
+    connection.execute(f"UPDATE penstock_roots SET {changed} WHERE key = ?", (key,))
+    connection.close()
+    with pytest.raises(DamageError, match=rf"out.db: the database is damaged: the root {key} is in state"):
+        await run(range(9), table)
 
 
 async def test_roots_are_read_again_only_if_some_are_missing(table, monkeypatch):

@@ -14,6 +14,7 @@ from penstock.core.plan import DROPPED
 from penstock.core.text import named
 from penstock.durable.passing_over import PassingOver, Seen, none_passed
 from penstock.durable.roots import DEAD, DONE, Bundle, Key, Root, Tracked
+from penstock.durable.store_errors import DamageError
 
 if TYPE_CHECKING:
     from penstock.durable.done import DoneRoots, Lookup
@@ -181,7 +182,7 @@ class Ledger:
             else:
                 known = lookup.at(place)
             number, version_before, state, times_before, _ = known
-            if version_before == version and state == DONE and 0 < times_before != times:
+            if version_before == version and state == DONE and 0 < times_before < times:
                 block, bit = number >> 10, 1 << (number & 1023)
                 if not (before := seen.get(block, 0)) & bit:
                     seen[block] = before | bit
@@ -235,6 +236,11 @@ class Ledger:
         """Take the root, of which something is known, unless it is done."""
         key, position = root.key, root.position
         number, version_before, state, times, before = known
+        if state not in {DONE, DEAD} or not 0 <= times <= self._opened.times:
+            raise DamageError(
+                f"{self.place}: the database is damaged: the root {named(key)} is in state {state} "
+                f"since opening {times} of {self._opened.times}"
+            )
         if times == self._opened.times or not self._seen.add(number):
             return self._dropped(duplicate(key, before, position, is_of_now=times == self._opened.times))
         same = version_before == root.version and times > 0

@@ -123,7 +123,7 @@ class PassingOver:
     def _turn_to(self, roots: "KnownRoots") -> None:
         """Prepare for another page: what is not done, or was seen before, is not to be passed over."""
         self._roots = roots
-        is_done = {times: 0 < times != self._opening for times in set(roots.times)}
+        is_done = {times: 0 < times < self._opening for times in set(roots.times)}
         seen = self._seen.some_of(roots.numbers[self._lookup.next :])
         if not seen and all(is_done.values()) and set(roots.states) <= {DONE}:
             self._expected = roots.keys
