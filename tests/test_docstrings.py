@@ -137,6 +137,20 @@ def test_every_example_is_found():
     assert len(examples()) + len(NOT_RUN) >= 30
 
 
+def test_who_checks_arguments_says_what_is_raised():
+    silent = [
+        name
+        for name, each in described()
+        if inspect.isfunction(each)
+        and "._" not in name
+        and each.__code__.co_filename.endswith(".py")
+        and re.search(r"\bvalidate\.|raise OptionError", inspect.getsource(each))
+        and each.__doc__  # else it says what the method does that it overrides
+        and "Raises:" not in each.__doc__
+    ]
+    assert silent == ["Retry.backoff"]  # whose numbers were checked when it was made
+
+
 def test_limits_show_what_is_for_users():
     """The trap: `help` lists a dozen methods that only stages call."""
     shown = {

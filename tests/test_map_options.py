@@ -236,7 +236,7 @@ async def test_in_a_durable_run_sizes_are_asked_of_results(tmp_path):
         (lambda s: s.map(str, key=3), "key must be callable, got 3"),
         (lambda s: s.map(str, keep=1), "keep must be True or False, got 1"),
         (lambda s: s.map(str, buffer_bytes=0), "buffer_bytes must be an int >= 1, got 0"),
-        (lambda s: s.map(str, size_of=len), "size_of goes with buffer_bytes"),
+        (lambda s: s.map(str, size_of=len), "size_of must be given with buffer_bytes, got size_of alone"),
         (lambda s: s.map(str, buffer_bytes=1, size_of=asyncio.sleep), "size_of must be a plain function"),
         (lambda s: s.flat_map(str, key=len), "key must be None for flat_map, got"),
         (lambda s: s.map_batches(str, 2, buffer_bytes=9), "buffer_bytes must be None for map_batches, got 9"),

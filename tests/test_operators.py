@@ -155,7 +155,7 @@ async def test_a_prefetch_reads_ahead_as_far_as_it_says():
         (lambda s: s.enumerate(1.0), r"start must be an int, got 1\.0"),
         (lambda s: s.enumerate(True), "start must be an int, got True"),
         (lambda s: s.zip(s, strict=1), "strict must be True or False, got 1"),
-        (lambda s: s.batch(3, weight=len), "weight and max_weight must be given together"),
+        (lambda s: s.batch(3, weight=len), "weight and max_weight must be given together, got weight alone"),
         (lambda s: s.batch(3, weight=len, max_weight=0), "max_weight must be a finite number > 0, got 0"),
     ],
 )

@@ -108,7 +108,11 @@ class Readable(Generic[T_co]):  # noqa: UP046 -- inferred variance would be inva
         return results
 
     async def reduce[A](self, fn: Callable[[A, T_co], A], initial: A) -> A:
-        """Fold the results into one value: `fn(so_far, item)`, a plain function, is called for each in turn."""
+        """Fold the results into one value: `fn(so_far, item)`, a plain function, is called for each in turn.
+
+        Raises:
+            OptionError: `fn` is no plain function.
+        """
         validate.plain_function("fn", fn)
         result = initial
         async with self._to_the_end() as items:

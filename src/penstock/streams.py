@@ -264,12 +264,19 @@ class Stream(Readable[T_co]):
 
         Upstream is stopped before the last one is handed over, and calls that still run there are cancelled. To bound
         paid calls, put `take` before `map`.
+
+        Raises:
+            OptionError: the number is no int >= 0.
         """
         count = validate.whole("count", count, least=0)
         return self._with(passing("take", lambda scope, upstream: Take(scope, upstream, count), count))
 
     def skip(self, count: int, /) -> "Stream[T_co]":
-        """Drop the first `count` items, an int >= 0, and hand on the rest."""
+        """Drop the first `count` items, an int >= 0, and hand on the rest.
+
+        Raises:
+            OptionError: the number is no int >= 0.
+        """
         count = validate.whole("count", count, least=0)
         return self._step("skip", lambda: skipping(count), count)
 
@@ -278,12 +285,19 @@ class Stream(Readable[T_co]):
 
         Items are asked about one after the other, each when it is wanted; an awaitable that `predicate` returns is
         awaited.
+
+        Raises:
+            OptionError: the predicate cannot be called.
         """
         validate.function("predicate", predicate)
         return self._with(deciding("take_while", predicate, take_while))
 
     def skip_while(self, predicate: Callable[[T_co], object], /) -> "Stream[T_co]":
-        """Hand on items from the first that fails `predicate`; an awaitable that it returns is awaited."""
+        """Hand on items from the first that fails `predicate`; an awaitable that it returns is awaited.
+
+        Raises:
+            OptionError: the predicate cannot be called.
+        """
         validate.function("predicate", predicate)
         return self._with(deciding("skip_while", predicate, skip_while))
 
@@ -291,6 +305,9 @@ class Stream(Readable[T_co]):
         """Hand on items whose key, by default the item itself, has not come before.
 
         It remembers every key (P7's exception); with `last`, an int >= 1, only that many of those seen most recently.
+
+        Raises:
+            OptionError: an argument breaks its rule.
         """
         if key is not None:
             validate.plain_function("key", key)
@@ -302,6 +319,9 @@ class Stream(Readable[T_co]):
         """Hand on `fn(so_far, item)` for every item: `reduce`, with each state on the way; `initial` is not handed on.
 
         `fn` is a plain function. All runs begin with the same `initial`, so it must not change.
+
+        Raises:
+            OptionError: `fn` is no plain function.
         """
         validate.plain_function("fn", fn)
         return self._step("scan", lambda: scanned(fn, initial), fn)
@@ -356,7 +376,11 @@ class Stream(Readable[T_co]):
         return self._with(work(map_batches(size, within), fn, on_error=on_error, **options))
 
     def enumerate(self, start: int = 0) -> "Stream[tuple[int, T_co]]":
-        """Hand on pairs of a number, counted from `start`, and an item."""
+        """Hand on pairs of a number, counted from `start`, and an item.
+
+        Raises:
+            OptionError: `start` is no int.
+        """
         start = validate.integer("start", start)
         return self._step("enumerate", lambda: enumerated(start))
 
@@ -373,13 +397,17 @@ class Stream(Readable[T_co]):
         With `within`, a duration > 0, a batch is handed on at most that long after its first item came. With `weight`,
         a plain function that gives a number >= 0 for an item, and `max_weight`, a number > 0, a batch ends before it
         would weigh more; an item that alone weighs more is a batch of its own.
+
+        Raises:
+            OptionError: an argument breaks its rule, or `weight` and `max_weight` are not given together.
         """
         size = validate.whole("size", size, least=1)
         seconds = None if within is None else validate.seconds("within", within)
         limit = None
         if weight is not None or max_weight is not None:
             if weight is None or max_weight is None:
-                raise OptionError("weight and max_weight must be given together")
+                given = "weight" if max_weight is None else "max_weight"
+                raise OptionError(f"weight and max_weight must be given together, got {given} alone")
             validate.plain_function("weight", weight)
             limit = WeightLimit(weight, validate.positive("max_weight", max_weight))
         return self._with(passing("batch", lambda scope, upstream: Batch(scope, upstream, size, seconds, limit), size))
@@ -391,6 +419,9 @@ class Stream(Readable[T_co]):
 
         So items that are sorted by their key give a group for each key, as `itertools.groupby` does. It holds one group
         (P1); with `size`, an int >= 1, a longer one is handed on in parts. `key` is a plain function.
+
+        Raises:
+            OptionError: an argument breaks its rule.
         """
         validate.plain_function("key", key)
         most = None if size is None else validate.whole("size", size, least=1)
@@ -402,7 +433,11 @@ class Stream(Readable[T_co]):
         return self._with(passing("group_by", opened, key))
 
     def prefetch(self, count: int, /) -> "Stream[T_co]":
-        """Read up to `count` items ahead, an int >= 1, while the stages below are busy; it holds that many (P1)."""
+        """Read up to `count` items ahead, an int >= 1, while the stages below are busy; it holds that many (P1).
+
+        Raises:
+            OptionError: `count` is no int >= 1.
+        """
         count = validate.whole("count", count, least=1)
         plan: Plan[Any, Any] = Plan(f"prefetch({count})", on_loop(itself), inline=itself, concurrency=count)
         return self._with(
@@ -489,7 +524,11 @@ class Stream(Readable[T_co]):
         return self._with(with_metadata(share, above, is_combined=combined_by))
 
     def through[U](self, fn: "Callable[[Stream[T_co]], Stream[U]]", /) -> "Stream[U]":
-        """Return `fn(self)`: apply a function that adds operators, so that chains of operators can have names."""
+        """Return `fn(self)`: apply a function that adds operators, so that chains of operators can have names.
+
+        Raises:
+            OptionError: `fn` is no plain function, or gives no stream.
+        """
         validate.plain_function("fn", fn)
         return validate.instance("fn(stream)", fn(self), Stream, "a Stream")
 
@@ -513,9 +552,12 @@ class Stream(Readable[T_co]):
 
         Example:
             both = orders.tee(lambda each: each.map(bill), lambda each: each.batch(100).map(archive))
+
+        Raises:
+            OptionError: an argument breaks its rule, or a branch gives no stream that uses the one it was given.
         """
         if not branches:
-            raise OptionError("tee must have one branch at least: functions from a stream to a stream")
+            raise OptionError("tee must have one branch at least, a function from a stream to a stream, got none")
         most = validate.whole("ahead", ahead, least=1)
         made: list[tuple[Inlet, Description]] = []
         for branch in branches:
@@ -552,6 +594,9 @@ class Stream(Readable[T_co]):
         """Hand on tuples of one item of each stream, until the first of them ends; then the others are stopped (P3).
 
         With `strict`, streams of unlike length are a failure: `ValueError`.
+
+        Raises:
+            OptionError: `strict` is no bool.
         """
         validate.flag("strict", strict)
         return joined(zipping(strict=strict), self, *others)

@@ -70,6 +70,9 @@ class RateLimit(SharedLimit):
 
         A cost above `burst` waits until nothing is owed; those who come next wait until it is paid off. If the limit
         has a key, that is asked of `item`.
+
+        Raises:
+            OptionError: `cost` is no number >= 0, or the limit has a key and there is no item.
         """
         cost = validate.number("cost", cost, least=0)
         key = self._key_by_hand(item)

@@ -208,7 +208,11 @@ class Retry:
         return self.backoff(failures) if asked is None else asked
 
     def asked_for(self, error: Exception) -> float | None:
-        """Return the seconds to wait that `error` asks for; None if it does not."""
+        """Return the seconds to wait that `error` asks for; None if it does not.
+
+        Raises:
+            OptionError: `wait` gives no number of seconds >= 0.
+        """
         if self.wait is not None:
             said = self.wait(error)
         else:

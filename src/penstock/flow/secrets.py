@@ -18,6 +18,9 @@ class EnvSecret:
     """An environment variable that holds a secret. It knows the name; the value is read at each use.
 
     It is equal to another of its name, and no codec stores it: an output that has one is refused.
+
+    Raises:
+        OptionError: the name cannot be that of an environment variable.
     """
 
     __slots__ = ("_name",)

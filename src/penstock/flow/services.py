@@ -128,7 +128,11 @@ class Service(Model):
         return self._model
 
     def following(self, limits: ServiceLimits) -> Self:
-        """Return the same model with these limits; raise `OptionError` if it has some."""
+        """Return the same model with these limits.
+
+        Raises:
+            OptionError: it has some already, or these break their rule.
+        """
         if self._following.has_any:
             raise OptionError(f"model must have no limits of its own here, got {self!r} with some: say rate and tokens")
         other = copy(self)
@@ -160,6 +164,14 @@ class Service(Model):
 
     @override
     async def ask(self, prompt: str, /, *, system: str | None = None, max_tokens: int = 4096) -> Reply:
+        """Return the answer to `prompt`, of at most `max_tokens` tokens, an int >= 1, after the message `system`.
+
+        Raises:
+            OptionError: an argument breaks its rule.
+            ModelError: there is no answer, or only a part of one.
+            ModuleNotFoundError: the package of the service is missing.
+            WrongLoopError: one of its limits belongs to another event loop.
+        """
         validate.instance("prompt", prompt, str, "a str")
         most = validate.whole("max_tokens", max_tokens, least=1)
         self._following.bind()

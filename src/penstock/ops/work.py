@@ -257,7 +257,7 @@ def _check_one_for_one(kind: Kind, given: Settings, options: AllOptions) -> None
         given.buffer_bytes = validate.whole("buffer_bytes", given.buffer_bytes, least=1)
         validate.plain_function("size_of", given.size_of)
     elif "size_of" in options:
-        raise OptionError("size_of goes with buffer_bytes: it gives the bytes of a result")
+        raise OptionError("size_of must be given with buffer_bytes, got size_of alone: it gives the bytes of a result")
 
 
 def _planned(

@@ -52,6 +52,9 @@ class CancelToken:
         """Call `callback`, which must not raise, when it is signalled, or at once if it was.
 
         Return how to call that off. The callback runs in the thread that signals.
+
+        Raises:
+            OptionError: `callback` is no plain function.
         """
         validate.plain_function("callback", callback)
         key = object()

@@ -107,7 +107,11 @@ class EmbedJob:
     """One call of `embed`, which can be watched with `report` and ended early with `stop`."""
 
     def __init__(self, paths: Paths, target: str | os.PathLike[str], **options: Unpack[EmbedOptions]) -> None:
-        """Check options and paths; nothing is written before `run`."""
+        """Check options and paths; nothing is written before `run`.
+
+        Raises:
+            OptionError: an option breaks its rule.
+        """
         self._target = database("target", target)
         self._selection = selection(
             _at_least_one("glob", "pattern", options.get("glob", GLOB)),

@@ -92,7 +92,11 @@ class FetchJob(StoppableJob):
     def __init__(
         self, urls: str | os.PathLike[str], target: str | os.PathLike[str], **options: Unpack[FetchOptions]
     ) -> None:
-        """Check the options; nothing is written before `run`."""
+        """Check the options; nothing is written before `run`.
+
+        Raises:
+            OptionError: an option breaks its rule.
+        """
         super().__init__()
         given: dict[str, Any] = dict(options)
         if unknown := sorted(given.keys() - FetchOptions.__optional_keys__):

@@ -118,7 +118,9 @@ def thumbnail_pipeline(**options: Unpack[ThumbnailOptions]) -> StreamingPipeline
     chosen(engine, "plain", places)
     timeout = validate.seconds("timeout", given.get("timeout", TIMEOUT))
     if engine == "inline" and "timeout" in given:
-        raise OptionError("timeout must not be given with the engine 'inline', which cannot stop a picture")
+        raise OptionError(
+            f"timeout must not be given with the engine 'inline', got {timeout:g}: it cannot stop a picture"
+        )
 
     def build(pictures: Stream[File]) -> Stream[Thumbnail]:
         made: Stream[list[Thumbnail]] = pictures.map(
@@ -141,7 +143,13 @@ class ThumbnailJob(StoppableJob):
     def __init__(
         self, source: str | os.PathLike[str], target: str | os.PathLike[str], **options: Unpack[ThumbnailOptions]
     ) -> None:
-        """Check options and places; nothing is written before `run`."""
+        """Check options and places; nothing is written before `run`.
+
+        Raises:
+            OptionError: an option breaks its rule.
+            PathError: `source` is no directory.
+            ModuleNotFoundError: Pillow is missing.
+        """
         super().__init__()
         if find_spec("PIL") is None:
             raise ModuleNotFoundError("thumbnails need Pillow: pip install 'penstock[images]'", name="PIL")

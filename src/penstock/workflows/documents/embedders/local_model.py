@@ -43,7 +43,11 @@ class SentenceTransformerEmbedder:
         return f"SentenceTransformerEmbedder({self._path!r})"
 
     def embed(self, texts: Sequence[str]) -> Vectors:
-        """Return one row per text; threads take turns, as the tokenizers cannot be shared."""
+        """Return one row per text; threads take turns, as the tokenizers cannot be shared.
+
+        Raises:
+            EmbedError: the model fails, or gives numbers that are not finite.
+        """
         clean = [text.encode(errors="replace").decode() for text in texts]
         with self._one_at_a_time:
             try:
