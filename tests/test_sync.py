@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
+from concurrent.futures import CancelledError
 
 import pytest
 
@@ -252,6 +253,38 @@ def test_a_budget_of_bytes_counts_what_was_brought_along():
         assert next(items) == 0
         assert list(items) == [2 * number for number in range(1, 50)]
         assert items.stats()[1].buffered_bytes == 0
+
+
+def test_what_ends_a_program_is_raised_where_the_loop_is_read():
+    """P5: not in the thread of the loop, which closes the run."""
+
+    async def ends(number):
+        await asyncio.sleep(0)
+        raise SystemExit(number)
+
+    for work in (ends, lambda number: ends(number)):
+        threads, source = threading.active_count(), Scripted([3])
+        with pytest.raises(SystemExit, match="3"), stream(source).map(work).sync() as items:
+            next(items)
+        assert (threading.active_count(), source.closed) == (threads, 1)
+
+
+def test_a_reader_that_is_cancelled_on_its_loop_is_told_and_loses_nothing():
+    """P5: by somebody who cancels all tasks there."""
+
+    async def cancels(number):
+        if number == 1:
+            while not (others := asyncio.all_tasks() - {asyncio.current_task()}):  # noqa: ASYNC110 -- the reader tells nobody
+                await asyncio.sleep(0)
+            for task in others:
+                task.cancel()
+        return number
+
+    with stream(range(3)).map(cancels).sync() as items:
+        assert next(items) == 0
+        with pytest.raises(CancelledError):
+            next(items)
+        assert list(items) == [1, 2]
 
 
 def test_outputs_of_flat_map_are_brought_together():
