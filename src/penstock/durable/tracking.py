@@ -8,12 +8,13 @@ from typing import Any, Final, cast
 from penstock.core.at_hand import AT_HAND
 from penstock.core.closing import aclose, close
 from penstock.core.outcome import Failed
-from penstock.core.plan import ANY_NUMBER, DROPPED, MISSING, AsyncFn, ByteBudget, Gate, Later, Plan
+from penstock.core.plan import ANY_NUMBER, DROPPED, MISSING, AsyncFn, Gate, Plan
 from penstock.durable.fingerprint import StageCode
 from penstock.durable.ledger import Dispatch, Ledger
 from penstock.durable.memo import StageMemo
 from penstock.durable.roots import Tracked
 from penstock.durable.values import pack_list
+from penstock.ops.carrying import became, carried_plan, seen
 from penstock.ops.kind import Forms, Kind
 from penstock.ops.operator import Adapt, Operator
 
@@ -37,19 +38,13 @@ def _outlasting_failures(plan: Plan[Any, Any]) -> Plan[Any, Any]:
 def tracked_plan(
     kind: Kind, plan: Plan[Any, Any], memo: StageMemo | None = None, dispatch: Dispatch | None = None
 ) -> Plan[Any, Any]:
-    """Adapt `plan` to tracked items; a stream without a durable end has none of this.
-
-    Only here is what users see unwrapped: the arguments of their functions and costs, and failures.
-    """
+    """Adapt `plan` to tracked items; a stream without a durable end has none of this."""
     form = kind.form(_FORMS)
     gate = _gate(form, memo, dispatch)
-    return plan.replaced(
-        work=form.wrap(plan.work, memo),
-        inline=None if plan.inline is None or gate is not None or not kind.one_for_one else _single_inline(plan.inline),
-        elsewhere=None,
-        limits=None if plan.limits is None else replace(plan.limits, seen=_seen),
-        one_by_one=None if plan.one_by_one is None else replace(plan.one_by_one, seen=_seen),
-        budget=None if plan.budget is None else _budget(plan.budget),
+    return carried_plan(
+        plan,
+        form.wrap(plan.work, memo),
+        inline=gate is None and kind.one_for_one,
         on_failed=_shown,
         on_passed_over=partial(_passed_over, plan.on_error),
         on_through=_through,
@@ -98,7 +93,7 @@ def _paired(call: AsyncFn[Any, Any], memo: StageMemo | None) -> AsyncFn[Any, Any
         pair = await call(item.value)
         if memo is not None:
             memo.keep(item, memo.packed(pair[1]))
-        return _became(item, pair)
+        return became(item, pair)
 
     return paired
 
@@ -108,39 +103,18 @@ def _sifting(call: AsyncFn[Any, Any], memo: StageMemo | None) -> AsyncFn[Any, An
         value = await call(item.value)
         if memo is not None:
             memo.keep(item, memo.packed(value is not DROPPED))
-        return _became(item, value)
+        return became(item, value)
 
     return sifting
 
 
 def _with_item(item: Tracked, result: Any) -> Any:
-    return _became(item, (item.value, result))
-
-
-def _budget(budget: ByteBudget) -> ByteBudget:
-    def size_of(result: Tracked) -> float:
-        return budget.size_of(result.value)
-
-    return replace(budget, size_of=size_of)
-
-
-def _single_inline(call: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    def single(item: Tracked) -> Any:
-        value = call(item.value)
-        if isinstance(value, Later):
-            return cast("Later[Any]", value).shaped(_became, item)
-        return _became(item, value)
-
-    return single
-
-
-def _became(item: Tracked, value: Any) -> Any:
-    return value if value is DROPPED else item.now(value)
+    return became(item, (item.value, result))
 
 
 def _listed(call: AsyncFn[list[Any], list[Any]], memo: StageMemo | None) -> AsyncFn[list[Tracked], list[Tracked]]:
     async def listed(items: list[Tracked]) -> list[Tracked]:
-        values = await call(_seen(items))
+        values = await call(seen(items))
         if memo is not None:
             for item, value in zip(items, values, strict=True):
                 memo.keep(item, memo.packed(value))
@@ -194,16 +168,11 @@ async def _async_outputs(item: Tracked, fan: AsyncIterable[Any], memo: StageMemo
         memo.keep(item, pack_list(parts))
 
 
-def _seen(item: Any) -> Any:
-    """Return an item, or a list of items, as the user knows it."""
-    return [each.value for each in cast("list[Tracked]", item)] if isinstance(item, list) else item.value
-
-
 def _shown(failure: Failed) -> Failed:
     """Name the root, and show the item as the user knows it."""
     item: Tracked = failure.item
     item.root.failed = True
-    return replace(failure, item=_seen(item), root=item.root.key)
+    return replace(failure, item=seen(item), root=item.root.key)
 
 
 def _passed_over(on_error: str, failure: Failed) -> None:
@@ -219,7 +188,7 @@ def _through(item: Tracked) -> None:
 
 
 def _sifted(item: Tracked, keep: Any) -> Any:
-    return _became(item, item.value if keep else DROPPED)
+    return became(item, item.value if keep else DROPPED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,9 +201,9 @@ class _Form:
 
 
 _FORMS: Final = Forms(
-    single=_Form(_single, _became),
+    single=_Form(_single, became),
     paired=_Form(_paired, _with_item),
     sifting=_Form(_sifting, _sifted),
-    listed=_Form(_listed, _became, takes_lists=True),
+    listed=_Form(_listed, became, takes_lists=True),
     fanned=_Form(_fanned, Tracked.outputs),
 )

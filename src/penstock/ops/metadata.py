@@ -15,9 +15,10 @@ from penstock.core.at_hand import AT_HAND
 from penstock.core.closing import aclose, close
 from penstock.core.errors import OptionError
 from penstock.core.outcome import Failed, Ok
-from penstock.core.plan import DROPPED, AsyncFn, ByteBudget, Later, Plan
+from penstock.core.plan import AsyncFn, Plan
 from penstock.core.scope import Scope
 from penstock.core.stage import Stage
+from penstock.ops.carrying import became, carried_plan, seen
 from penstock.ops.kind import Forms, Kind
 from penstock.ops.operator import Following, Operator
 from penstock.ops.passing import Passing
@@ -132,29 +133,9 @@ def _adapted(kind: Kind, plan: Plan[Any, Any], failed: dict[int, Envelope]) -> P
         item: Any = failure.item
         if plan.on_error == "return":
             failed[failure.index] = item
-        return replace(failure, item=_seen(item))
+        return replace(failure, item=seen(item))
 
-    return plan.replaced(
-        work=kind.form(_FORMS)(plan.work),
-        inline=None if plan.inline is None or not kind.one_for_one else _single_inline(plan.inline),
-        elsewhere=None,
-        limits=None if plan.limits is None else replace(plan.limits, seen=_seen),
-        one_by_one=None if plan.one_by_one is None else replace(plan.one_by_one, seen=_seen),
-        budget=None if plan.budget is None else _budget(plan.budget),
-        on_failed=shown,
-    )
-
-
-def _seen(item: Any) -> Any:
-    """Return an item, or a list of items, as the user knows it."""
-    return [each.value for each in cast("list[Envelope]", item)] if isinstance(item, list) else item.value
-
-
-def _budget(budget: ByteBudget) -> ByteBudget:
-    def size_of(result: Envelope) -> float:
-        return budget.size_of(result.value)
-
-    return replace(budget, size_of=size_of)
+    return carried_plan(plan, kind.form(_FORMS)(plan.work), inline=kind.one_for_one, on_failed=shown)
 
 
 def _single(call: AsyncFn[Any, Any]) -> AsyncFn[Any, Any]:
@@ -166,30 +147,16 @@ def _single(call: AsyncFn[Any, Any]) -> AsyncFn[Any, Any]:
             value = await call(item.value)
         finally:
             item.tries += inner[0]
-        return _became(item, value)
+        return became(item, value)
 
     return single
-
-
-def _single_inline(call: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    def single(item: Envelope) -> Any:
-        value = call(item.value)
-        if isinstance(value, Later):
-            return cast("Later[Any]", value).shaped(_became, item)
-        return _became(item, value)
-
-    return single
-
-
-def _became(item: Envelope, value: Any) -> Any:
-    return value if value is DROPPED else item.now(value)
 
 
 def _listed(call: AsyncFn[list[Any], list[Any]]) -> AsyncFn[list[Envelope], list[Envelope]]:
     async def listed(items: list[Envelope]) -> list[Envelope]:
         for item in items:
             item.tries += 1
-        values = await call(_seen(items))
+        values = await call(seen(items))
         return [item.now(value) for item, value in zip(items, values, strict=True)]
 
     return listed
