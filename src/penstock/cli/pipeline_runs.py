@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import sys
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext, redirect_stdout
 from datetime import datetime
@@ -17,15 +16,15 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import click
 
 from penstock.cli.failing import BAD_USAGE, DONE, NOT_DONE, SOME_FAILED, complain, ended_by, guarded
+from penstock.cli.interruption import Interruption
 from penstock.cli.run_table import local_time, print_table
 from penstock.cli.step_display import StepDisplay
-from penstock.core.errors import OptionError, UnstoppedWorkWarning
+from penstock.core.errors import OptionError
 from penstock.core.text import a, one_line
 from penstock.core.text import escaped as shown
 
 if TYPE_CHECKING:
     from penstock.flow import Pipeline, PipelineEngine, PipelineError, PipelineResult
-    from penstock.tasks import CancelToken
 
 PAUSED, CANCELLED = 4, 5
 _CODES: Final = {
@@ -128,7 +127,12 @@ def _go(
         workspace, concurrency=concurrency, on_step_complete=display.step, on_status_change=display.status
     )
     options: Any = {"cancel": token, "on_change": on_change}
-    stopping = _Interruption(token, display, workspace)
+    stopping = Interruption(
+        token.cancel,
+        "what runs is cancelled; {} again ends at once",
+        f"ended at once; what is finished is recorded in {workspace}",
+    )
+    stopping.display = display
 
     async def going() -> "PipelineResult[Any]":
         loop = asyncio.get_running_loop()
@@ -155,27 +159,6 @@ def _code(result: "PipelineResult[Any]") -> int:
     if result.status == "failed":
         return SOME_FAILED if result.error is None else _CODES.get(result.error.code, SOME_FAILED)
     return {"completed": DONE, "paused": PAUSED, "cancelled": CANCELLED}.get(result.status, NOT_DONE)
-
-
-class _Interruption:
-    """Cancels the run at the first signal; the second ends the process at once."""
-
-    def __init__(self, token: "CancelToken", display: StepDisplay, workspace: str) -> None:
-        self.received: signal.Signals | None = None
-        self._token = token
-        self._display = display
-        self._workspace = workspace
-
-    def __call__(self, number: signal.Signals) -> None:
-        if self.received is not None:
-            self._display.close()
-            complain(f"ended at once; what is finished is recorded in {self._workspace}")
-            os._exit(ended_by(number))
-        self.received = number
-        warnings.simplefilter("ignore", UnstoppedWorkWarning)  # what is left behind ends with the process
-        again = "Ctrl-C" if number == signal.SIGINT else number.name
-        self._display.say(f"stopping: what runs is cancelled; {again} again ends at once")
-        self._token.cancel()
 
 
 def approve(workspace: str, run_id: str, step: str | None, *, value: str | None, by: str | None, note: str) -> int:
@@ -265,7 +248,6 @@ def list_pipeline_runs(workspace: str, *, as_json: bool) -> int:
     """Print a line for each run of a workspace, and return the exit code."""
 
     def command() -> int:
-
         found_runs = _engine(workspace).runs()
         if as_json:
             _print_json([vars(each) for each in found_runs])
@@ -336,7 +318,7 @@ def _told(error: "PipelineError") -> str:
 
 
 def document(engine: "PipelineEngine", result: "PipelineResult[Any]") -> dict[str, Any]:
-    """A run as JSON has it."""
+    """Return a run as JSON has it."""
     from penstock.flow import PipelineError  # noqa: PLC0415 -- its libraries are extras
 
     try:
@@ -421,7 +403,7 @@ def _engine(workspace: str) -> "PipelineEngine":
 
 
 def found(where: str, directory: Path) -> "Pipeline[Any, Any]":
-    """The pipeline in a file, or the one that `module:name` names, looked for in `directory` first.
+    """Return the pipeline in a file, or the one that `module:name` names, looked for in `directory` first.
 
     Raises:
         OptionError, FileError: it is not there, or is none.
@@ -452,7 +434,7 @@ def found(where: str, directory: Path) -> "Pipeline[Any, Any]":
 
 
 def _pipeline_of(workspace: str, run_id: str, where: str | None, *, needed: bool = True) -> Any:
-    """The pipeline of a run: the one that is named, or where it was found before."""
+    """Return the pipeline of a run: the one that is named, or where it was found before."""
     if where is not None:
         return found(where, Path.cwd())
     source = _source(workspace, run_id)

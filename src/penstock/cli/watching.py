@@ -1,16 +1,14 @@
 """Runs a job of a command under a display; the first signal ends it in order, the second at once."""
 
 import asyncio
-import os
 import signal
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final, NoReturn, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from penstock.cli import retries
-from penstock.cli.failing import complain, ended_by
-from penstock.core.errors import PenstockError, UnstoppedWorkWarning
+from penstock.cli.interruption import Interruption
+from penstock.core.errors import PenstockError
 from penstock.core.stats import Stats
 from penstock.progress import ProgressDisplay
 
@@ -67,7 +65,12 @@ def shown(
 
 async def watched(job: Watched, shown: Shown) -> tuple[PenstockError | None, signal.Signals | None]:
     """Run the job under a display; return the error that ended it and the signal that stopped it, if there was one."""
-    stopping, loop = _Stopping(job), asyncio.get_running_loop()
+    stopping = Interruption(
+        job.stop,
+        "what is in flight is finished and stored; {} again aborts",
+        "aborted; what was stored stays, and the same command goes on from there",
+    )
+    loop = asyncio.get_running_loop()
     for each in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(each, stopping, each)
     display = ProgressDisplay(loop, shown.stats, shown.note, stays=False)
@@ -88,28 +91,3 @@ def _tell_of_first(shown: Shown, display: ProgressDisplay) -> None:
         asyncio.get_running_loop().call_later(_LOOK, _tell_of_first, shown, display)
     else:
         display.say(f"first {shown.first} stored after {first:.2f} s")
-
-
-class _Stopping:
-    """Stops the job cleanly at the first signal. Exits at once at the second, as a kill would, which loses nothing."""
-
-    def __init__(self, job: Watched) -> None:
-        self.display: ProgressDisplay | None = None
-        self.received: signal.Signals | None = None
-        self._job = job
-
-    def __call__(self, number: signal.Signals) -> None:
-        if self.received is not None:
-            self._abort(number)
-        self.received = number
-        warnings.simplefilter("ignore", UnstoppedWorkWarning)  # what is left behind is done by the next run
-        self._job.stop()
-        if self.display is not None:
-            again = "Ctrl-C" if number is signal.SIGINT else number.name
-            self.display.say(f"stopping: what is in flight is finished and stored; {again} again aborts")
-
-    def _abort(self, number: signal.Signals) -> NoReturn:
-        if self.display is not None:
-            self.display.close()
-        complain("aborted; what was stored stays, and the same command goes on from there")
-        os._exit(ended_by(number))

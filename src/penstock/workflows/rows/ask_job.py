@@ -159,19 +159,23 @@ class AskJob(RowJob):
         system: what the model is told before.
         base_url: the address of the service, up to /v1, where `model` is a text.
         key, query, glob, table, keep, run_name, limit, on_duplicate, memo: as for `map_rows`.
-        concurrency: requests at once, >= 1; default `Adaptive()`.
-        retry: attempts in all, >= 1; default 6.
-        asks: how often a prompt is asked in all until an answer fits the schema, >= 1; default 3.
-        timeout: seconds of an attempt; default none, but one of which nothing comes for 60 s fails.
+        concurrency: requests at once, an int >= 1; default `Adaptive()`.
+        retry: attempts in all, an int >= 1; default 6.
+        asks: how often a prompt is asked in all until an answer fits the schema, an int >= 1; default 3.
+        timeout: seconds of an attempt, > 0; default no limit, but one of which nothing comes for 60 s fails.
         rate: requests that begin in a time, as "500/min".
         tokens: tokens of requests and answers in a time, as "90000/min": estimated before, put right after.
         on_error: "collect" sets a row aside that has no answer; "raise" ends the run; "skip" drops it. Default
             "collect", without `to` "raise".
-        max_answer: tokens of an answer, >= 1; default 4096. One that is longer fails.
+        max_answer: tokens of an answer, an int >= 1; default 4096. One that is longer fails.
         price: what a million tokens cost: "IN/OUT" or "IN/OUT/CACHED", or such numbers.
-        max_cost: the run ends in order when it has cost so much, over all its openings; needs a price.
+        max_cost: the run ends in order when it has cost so much, a number > 0, over all its openings; needs a price.
         max_tokens: the same, for tokens of requests and answers together, failed ones included.
         deadline: the run ends in order after so long: seconds, a timedelta, or a text as "90s", "30min" or "2h".
+
+    Raises:
+        OptionError: an argument breaks its rule.
+        ModuleNotFoundError: a library is missing; the message says which extra installs it.
     """
 
     over: str | os.PathLike[str] | Iterable[Any]

@@ -71,18 +71,21 @@ class MapJob(RowJob):
         key: the column by which a row is known from run to run; each row that is stored has it. Default: its place.
         query, glob: which rows of a database, which files of a directory.
         table: the table of a database; default "rows".
-        keep: whether rows have the columns of the row that they came from.
+        keep: whether rows have the columns of the row that they came from; default False.
         run_name: the name of the run; default that of the function.
-        concurrency: calls at once, >= 1; default 8, or what the engine has.
-        retry: attempts in all, >= 1.
-        timeout: seconds of an attempt.
-        rate: calls that begin in a time, as "500/min".
-        on_error: "collect" sets a row that fails aside; "raise" ends the run; "skip" drops it.
+        concurrency: calls at once, an int >= 1; default 8, or what the engine has.
+        retry: attempts in all, an int >= 1; default 1.
+        timeout: seconds of an attempt, > 0; default no limit.
+        rate: calls that begin in a time, as "500/min"; default any number.
+        on_error: "collect", the default, sets a row that fails aside; "raise" ends the run; "skip" drops it.
         engine: where a plain function runs, as for `Stream.map`; default "thread".
-        limit: rows to do in this run.
+        limit: rows to do in this run, an int >= 1; default all.
         on_duplicate: what becomes of a row with the key of an earlier one: "refuse" (the default) ends the run, "first"
             drops it.
-        memo: whether results are kept by the content of the row, and not paid for twice.
+        memo: whether results are kept by the content of the row, and not paid for twice; default False.
+
+    Raises:
+        OptionError: an argument breaks its rule.
     """
 
     function: str | Callable[..., Any]
