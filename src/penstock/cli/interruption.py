@@ -10,7 +10,7 @@ from penstock.cli.failing import complain, ended_by
 from penstock.core.errors import UnstoppedWorkWarning
 
 
-class Display(Protocol):
+class SaysAndCloses(Protocol):
     """What shows how a command goes."""
 
     def say(self, text: str, /) -> None:
@@ -30,7 +30,7 @@ class Interruption:
     """
 
     def __init__(self, end: Callable[[], None], meanwhile: str, at_once: str) -> None:
-        self.display: Display | None = None
+        self.display: SaysAndCloses | None = None
         self.received: signal.Signals | None = None
         self._end = end
         self._meanwhile = meanwhile
