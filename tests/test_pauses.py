@@ -264,6 +264,25 @@ def test_what_cannot_be_paused_is_refused():
     assert "pauses" not in repr(Retry(on=KeyError))
 
 
+@pytest.mark.parametrize("operator", ["map", "flat_map", "map_batches"])
+async def test_the_key_of_a_pause_is_asked_of_the_item_that_users_know(operator):
+    """Also where items are in envelopes, and nothing but the retry knows of the limit."""
+    asked, tried = [], []
+    hosts = Limiter(1, key=asked.append)
+
+    async def call(item):
+        tried.append(item)
+        if len(tried) == 1:
+            raise Throttled(1)
+        return item if operator == "map_batches" else [item]
+
+    retry = Retry(on=Throttled, initial=0, pauses=hosts)
+    sized = {"map_batches": [1]}.get(operator, [])
+    stream = getattr(penstock.stream(["item"]), operator)(call, *sized, retry=retry).with_metadata()
+    assert len(await stream.to_list()) == 1
+    assert asked == [tried[0]]
+
+
 async def test_bad_pauses_are_refused():
     with pytest.raises(OptionError, match="seconds must be a finite number of seconds >= 0"):
         Limiter(1).pause(-1)

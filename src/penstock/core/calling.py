@@ -18,7 +18,7 @@ def _nothing(_: object) -> None:
 
 def _seen[J](plan: Plan[Any, Any], given: Callable[[J], Any] | None) -> Callable[[J], Any] | None:
     """Return what turns that with which a window calls into the item that the user knows; None if it is that."""
-    seen = None if plan.limits is None else plan.limits.seen
+    seen = plan.seen
     if given is None or seen is None:
         return given or seen
     return lambda job: seen(given(job))

@@ -133,6 +133,7 @@ class Plan[T, U]:
     on_passed_over: Callable[[Failed], None] | None = None  # told of those without which the run goes on
     on_through: Callable[[T], None] | None = None  # told of items that give nothing more, unless the end cut them off
     gate: Gate[T] | None = None  # with it, there is no inline work
+    seen: Callable[[Any], Any] | None = None  # gives what users know of an item, or of a list; None: they know it
 
     @property
     def keyed(self) -> bool:
