@@ -9,7 +9,7 @@ from concurrent.futures import CancelledError
 
 import pytest
 
-from penstock import SourceConsumedError, UnclosedStreamWarning, stream
+from penstock import SourceConsumedError, UnclosedStreamWarning, stream, sync
 from penstock.testing import Gauge, Scripted
 
 
@@ -136,6 +136,32 @@ with penstock.stream([1]).map(wait).sync() as items:
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert (out, err.splitlines()[-1]) == ("stopped\n", "KeyboardInterrupt")
+
+
+def test_reading_goes_on_after_an_interrupt(monkeypatch):
+    """P5: the loop hears of the next read in the pass in which it hears that the one before is cancelled."""
+    asked = threading.Event()
+    reads = []
+
+    class Told(sync._LoopCall):
+        def __init__(self, *args):
+            super().__init__(*args)
+            reads.append(self)
+            if len(reads) == 3:  # the block is entered, a read is interrupted, and this is the next
+                asked.set()
+
+    async def work(number):
+        if number == 0:
+            asyncio.get_running_loop().call_soon(asked.wait, 60)
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+            await asyncio.sleep(0)
+        return number
+
+    monkeypatch.setattr(sync, "_LoopCall", Told)
+    with stream(range(3)).map(work).sync() as items:
+        with pytest.raises(KeyboardInterrupt):
+            next(items)
+        assert list(items) == [0, 1, 2]
 
 
 @pytest.mark.parametrize("when", ["before", "after"])

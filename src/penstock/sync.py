@@ -36,6 +36,7 @@ class SyncRun[T](Iterator[T]):
         self._tell_at = 0.0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: Thread | None = None
+        self._interrupted: _LoopCall | None = None
 
     def __del__(self) -> None:
         """End the loop of a run that was entered and never left; the run itself says so."""
@@ -81,10 +82,10 @@ class SyncRun[T](Iterator[T]):
         try:
             item: Any = self._there.popleft()
         except IndexError:
-            item = self._call(self._next())
-            self._tell_at = now() + _TELL
-            if item is _END:
+            if not self._call(self._next()):
                 raise StopIteration from None
+            self._tell_at = now() + _TELL
+            item = self._there.popleft()
         else:
             if now() > self._tell_at and self._loop is not None:
                 self._loop.call_soon_threadsafe(self._note_taken)
@@ -115,21 +116,29 @@ class SyncRun[T](Iterator[T]):
         """The items that failed and did not end the run, as `Run.failures`."""
         return self._run.failures
 
-    async def _next(self) -> Any:
-        """Return the next item; put those that wait behind it where `__next__` finds them."""
+    async def _next(self) -> bool:
+        """Put the next item, and those that wait behind it, where `__next__` finds them; return whether there is one.
+
+        So a read that ends when its thread was interrupted loses nothing.
+        """
         self._note_taken()
-        item = await anext(self._run, _END)
-        if item is not _END and (stage := last_stage(self._run)) is not None:
+        if self._there:  # of the read that was interrupted
+            return True
+        item: Any = await anext(self._run, _END)
+        if item is _END:
+            return False
+        self._there.append(item)
+        if (stage := last_stage(self._run)) is not None:
             self._there.extend(waiting := stage.waiting())
             self._untold = len(waiting)
-        return item
+        return True
 
     async def _noted(self) -> None:
         self._note_taken()
 
     def _note_taken(self) -> None:
         """Count those as handed on that `__next__` has taken; one step of it takes one, so an interrupt loses none."""
-        if taken := self._untold - len(self._there):
+        if taken := self._untold - min(self._untold, len(self._there)):  # the first one is told already
             self._untold -= taken
             if (stage := last_stage(self._run)) is not None:
                 stage.hand_on(taken)
@@ -145,10 +154,12 @@ class SyncRun[T](Iterator[T]):
         if self._loop is None:
             coroutine.close()
             raise RuntimeError("a stream is read inside `with stream.sync() as items`")
-        call = _LoopCall(self._loop, coroutine)
+        call = _LoopCall(self._loop, coroutine, self._interrupted)
+        self._interrupted = None
         try:
             value, error = call.outcome()
         except BaseException:
+            self._interrupted = call
             call.cancel()
             raise
         if error is not None:
@@ -183,9 +194,12 @@ class _LoopCall:
     than `asyncio.run_coroutine_threadsafe`, which takes two passes more, and a condition.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, Any]) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, Any], before: "_LoopCall | None"
+    ) -> None:
         self._loop = loop
         self._coroutine = coroutine
+        self._before = before  # was cancelled, and may not be over yet: a run has one reader at a time
         self._task: asyncio.Task[None] | None = None
         self._outcome: list[tuple[Any, BaseException | None]] = []
         self._over = Lock()
@@ -203,6 +217,11 @@ class _LoopCall:
             raise CancelledError
         return self._outcome.pop()
 
+    async def over(self) -> None:
+        """Wait on the loop until the coroutine has ended."""
+        if self._task is not None and not self._task.done():
+            await asyncio.wait([self._task])
+
     def cancel(self) -> None:
         """Cancel the coroutine, if it still runs."""
         self._loop.call_soon_threadsafe(self._cancel)
@@ -216,10 +235,13 @@ class _LoopCall:
 
     async def _run(self) -> None:
         try:
+            if self._before is not None:
+                await self._before.over()
             self._outcome.append((await self._coroutine, None))
         except asyncio.CancelledError:
-            pass
+            self._coroutine.close()
         except BaseException as error:  # noqa: BLE001 -- it is the caller's
             self._outcome.append((None, error))
         finally:
+            self._before = None
             self._over.release()
