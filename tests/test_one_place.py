@@ -56,6 +56,23 @@ def kinds_of_work():
     return itertools.product(WORK, READERS)
 
 
+async def count_passes(reading):
+    """Await `reading`; return how many passes of the loop that took."""
+    number = 0
+
+    async def count():
+        nonlocal number
+        while True:
+            number += 1
+            await asyncio.sleep(0)
+
+    task = asyncio.ensure_future(count())
+    await reading
+    task.cancel()
+    await asyncio.wait([task])
+    return number
+
+
 async def test_it_gives_what_list_code_gives():
     """P3, P6: chains of it, behind each other and behind others, and values of all kinds."""
     values = [None, False, ValueError("a value"), Ok(1, 0), 0, (), Failed(ValueError(), 0, None, "none")]
@@ -223,19 +240,13 @@ async def test_others_get_the_loop_meanwhile(turn_clock):
 
 async def test_an_item_that_waits_once_takes_one_pass_of_the_loop():
     """P7: the call goes on in it, and then its reader, who need not be woken in another one."""
-    passes = 0
+    seen = []
 
-    async def count_passes():
-        nonlocal passes
-        while True:
-            passes += 1
-            await asyncio.sleep(0)
+    async def read():
+        seen.extend([item async for item in stream(range(200)).map(waits)])
 
-    task = asyncio.ensure_future(count_passes())
-    assert [item async for item in stream(range(200)).map(waits)] == list(range(200))
-    task.cancel()
-    await asyncio.wait([task])
-    assert 200 <= passes < 210
+    assert 200 <= await count_passes(read()) < 210
+    assert seen == list(range(200))
 
 
 async def test_the_next_call_runs_while_a_reader_works_on_a_result():
@@ -284,25 +295,30 @@ async def test_a_reader_that_takes_all_needs_no_turns(monkeypatch):
 async def test_a_reader_that_takes_all_is_given_each_result_before_the_next_call_begins(turn_clock):
     """P1, P7: where a call ends; the reader is not woken for it, and the source is read on in the same pass."""
     turn_clock.step = lambda: 1e-3
-    passes, given = 0, []
-
-    async def count_passes():
-        nonlocal passes
-        while True:
-            passes += 1
-            await asyncio.sleep(0)
+    given = []
 
     async def waits_and_looks(item):
         assert given == list(range(item))
         return item if item < 50 and item % 3 else await waits(item)
 
-    task = asyncio.ensure_future(count_passes())
     async with stream(range(200)).map(waits_and_looks)._to_the_end() as items:
-        await read_to_end(items, given.append)
+        assert 150 <= await count_passes(read_to_end(items, given.append)) < 300
     assert given == list(range(200))
-    task.cancel()
-    await asyncio.wait([task])
-    assert 150 <= passes < 300
+
+
+async def test_a_reader_that_takes_all_goes_on_where_an_item_is_dropped_or_fails():
+    """P7: the next call begins there, as behind a result."""
+
+    async def turns_down(item):
+        await asyncio.sleep(0)
+        return False
+
+    async def fails(item):
+        await asyncio.sleep(0)
+        raise ValueError(item)
+
+    for built in (stream(range(200)).filter(turns_down), stream(range(200)).map(fails, on_error="collect")):
+        assert 200 <= await count_passes(built.drain()) < 220
 
 
 async def test_a_reader_that_is_cancelled_in_the_pass_of_its_result_finds_it_later():

@@ -1020,6 +1020,11 @@ def call_overtakes_a_result():
     put(OnePlace, "_stored", stored)
 
 
+@twin("wakes a reader of all for each item of one place", "test_one_place.py")
+def reader_of_all_is_woken():
+    put(OnePlace, "_settled", Window._settled)
+
+
 @twin("gives on what one place has made in a turn that is over long since", "test_one_place.py")
 def gives_on_in_an_old_turn():
     put(Scope, "begin_turn", lambda self: None)

@@ -268,13 +268,19 @@ class OnePlace[T, U](Window[T, U]):
         """Tell of the result of a call that has waited."""
         if not self.meter.peak_buffered:
             self.meter.note_peaks(1, 1, 1)
-        if not self._asked:
+        if self._asked and self._keep_result is None:
+            self._asked = False
+            self.on_ready()
+        else:
             self._settled()
+
+    @override
+    def _settled(self) -> None:
+        """Go on for a reader that takes all and waits, with a look at what is there; else do what every window does."""
+        if (keep := self._keep_result) is None or not self._asked or self._pumping or self._stopping:
+            super()._settled()
             return
         self._asked = False
-        if (keep := self._keep_result) is None:
-            self.on_ready()
-            return
         self.scope.begin_turn()
         while (value := self.pull(1)) is not PENDING:
             if value is END:
