@@ -14,7 +14,7 @@ from heapq import heapify
 from itertools import count
 from pathlib import Path
 
-from penstock.core import adaptive, open_runs, standby
+from penstock.core import adaptive, one_place, open_runs, standby
 from penstock.core import clock as clocks
 from penstock.core import meter as meters
 from penstock.core import scope as scopes
@@ -239,6 +239,32 @@ def drops_none():
         "_returned",
         lambda self, index, item, value: returned(self, index, item, DROPPED if value is None else value),
     )
+
+
+@twin("forgets a bare call that does not return at once", "test_bare_calls.py")
+def forgets_who_waits():
+    put(OnePlace, "_waits_bare", lambda self, index, item, task: None)
+
+
+@twin("settles a bare call twice: when it waits, and when it is over", "test_bare_calls.py")
+def settles_twice():
+    waits = OnePlace._waits_bare
+
+    def wait_and_settle(self, index, item, task):
+        waits(self, index, item, task)
+        self._dropped += 1
+
+    put(OnePlace, "_waits_bare", wait_and_settle)
+
+
+@twin("leaves it to the loop to report what has ended the task of a bare call", "test_bare_calls.py")
+def leaves_it_to_the_loop():
+    put(OnePlace, "_raised_bare", lambda self, index, item, task, error: self._raised(index, item, error))
+
+
+@twin("calls what only makes an awaitable outside of the task of its item", "test_bare_calls.py")
+def calls_outside_of_the_task():
+    put(one_place, "makes_coroutines", lambda work: True)
 
 
 @twin("swallows the cancellation of whoever waits (aioitertools)", "guarantees/test_p8_cancellation.py")

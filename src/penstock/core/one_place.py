@@ -3,10 +3,18 @@
 High-level idea: whoever asks wants the next result, and only one call may run. So the item is taken, worked on and
 handed over in the pull that asks, without the books of a pump; readers that take what is there (`ready_items`) have a
 whole loop of that. A call that waits goes the way of every window (`pump`).
+
+Where calls return at once, the next ones are bare: the task of an item runs the coroutine of the work itself, and the
+loop settles the item. A task is made before it is begun, as what ends the program (`SystemExit`) is raised by what
+begins it, and nobody would have the task, which reports it then. See `docs/decisions.md`, "A task per item".
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from asyncio import Task
+from collections.abc import Callable, Iterator
 from contextvars import Context
+from functools import partial
+from inspect import CO_COROUTINE
+from types import FunctionType, MethodType
 from typing import Any, Final, cast, override
 
 from penstock.core.clock import now
@@ -18,6 +26,9 @@ from penstock.core.window import Window
 
 _TURN_IS_OVER: Final[Any] = object()
 
+TRUST: Final = 64
+"""Calls in a row that return at once before the next ones are bare: one that waits then costs what 13 have saved."""
+
 _NO_LOOP: Final[Iterator[Any]] = iter(())
 
 
@@ -25,10 +36,21 @@ class OnePlace[T, U](Window[T, U]):
     """Runs one call at once, and holds its result until that is handed on (P1, P2, P3, P5, P7, P9).
 
     Microseconds of processor time an item, beside those of `Window` with one place: a plain function 0.7 and 3.6, a
-    lambda as a predicate 0.7 and 4.8, an async function that returns at once 1.6 and 4.2.
+    lambda as a predicate 0.7 and 4.8, an async function that returns at once 1.4 and 4.2.
     """
 
-    __slots__ = ("_begins_more", "_goes_on", "_keep_result", "_loop", "_must_look", "levels", "ready_items_last")
+    __slots__ = (
+        "_begin",
+        "_begins_more",
+        "_goes_on",
+        "_keep_result",
+        "_last_waited",
+        "_loop",
+        "_may_be_bare",
+        "_must_look",
+        "levels",
+        "ready_items_last",
+    )
 
     looks_at_the_clock = True
     has_ready_items = True
@@ -42,6 +64,14 @@ class OnePlace[T, U](Window[T, U]):
         self.ready_items_last: bool = upstream.ready_items_last and self.levels <= DEEP
         self._goes_on = False
         self._loop: Iterator[U] = _NO_LOOP
+        self._begin: Callable[[Task[Any], Any], None] = partial(Task.__init__, loop=scope.loop, eager_start=True)
+        self._last_waited = -1
+        self._may_be_bare = (
+            plan.inline is None
+            and self._errands is None
+            and not scope.has_factory
+            and all(map(makes_coroutines, (self.work, self.measured_work)))
+        )
 
     @staticmethod
     def fits(plan: Plan[Any, Any]) -> bool:
@@ -116,90 +146,69 @@ class OnePlace[T, U](Window[T, U]):
             return super().ready_items(room)
         return self._worked_on(room)
 
-    def _worked_on(self, room: int) -> Iterator[U]:
-        """Give results while each call returns at once; look anew, when it goes on, whether nothing else has begun."""
-        items = self.upstream.ready_items(room)
-        return self._worked_on_in_tasks(items) if self.plan.inline is None else self._worked_on_at_once(items)
+    def _worked_on(self, room: int) -> Iterator[U]:  # noqa: C901, PLR0912 -- the loop that calls nothing of this file
+        """Give results while each call returns at once; look anew, when it goes on, whether nothing else has begun.
+
+        It does what `work_on` does for each. Most calls are not timed and return a result: that is written out here,
+        for a plain function in a context of its own, and for a bare call.
+        """
+        inline: Any = self.plan.inline
+        work: Any = self.work
+        work_on = self._work_in_task if inline is None else self._work_at_once
+        copy, begin, new = self.scope.context.copy, self._begin, Task.__new__
+        context: Context = self.scope.context
+        task: Any = None
+        running, results = self.running, self._results
+        value: Any
+        stop = self._written_out_to()
+        for item in self.upstream.ready_items(room):
+            index = self._taken
+            self._pumping = True
+            try:
+                if index >= stop:
+                    value = work_on(item)
+                    stop = self._written_out_to()
+                else:
+                    self._taken = index + 1
+                    try:
+                        if inline is not None:
+                            context = copy()
+                            value = context.run(inline, item)
+                        else:
+                            task = new(Task)
+                            begin(task, work(item))
+                            if not task.done():
+                                self._waits_bare(index, item, task)
+                                return
+                            value = task.result()
+                    except BaseException as error:  # noqa: BLE001 -- any exception is the item's outcome
+                        self._raised_bare(index, item, task, error)
+                        task = None  # it holds the error, and the traceback of that leads here
+                        value = self._result()
+                    else:
+                        if value is DROPPED or self._stopping or (inline is not None and type(value) is Later):
+                            value = self._made(index, item, value, context)
+                        else:
+                            self._delivered += 1  # the order has nothing to keep, and looks itself once it has
+            finally:
+                self._pumping = False
+            if value is not MISSING:
+                if self._begins_more and not self._scheduled and not self._exhausted:
+                    self._schedule()
+                yield value
+            if self._exhausted or running or results:
+                return
+
+    def _written_out_to(self) -> int:
+        """Return the index from which on a call needs all of `_work_in_task` or `_work_at_once`: it is timed, say."""
+        if self.meter.slow or self.in_band:
+            return 0
+        is_bare = self._may_be_bare and self._taken - self._last_waited > TRUST
+        return self.meter.next_sample if is_bare or self.plan.inline is not None else 0
 
     def _is_idle(self) -> bool:
         """Whether more may be started, and nothing runs and nothing waits."""
         return not (self._exhausted or self._pumping or self.running or self._results)
-
-    def _worked_on_at_once(self, items: Iterable[T]) -> Iterator[U]:
-        """Do what `_work_at_once` does for each; most calls are not timed and return a result, written out here."""
-        inline: Any = self.plan.inline
-        meter, order, copy = self.meter, self._order, self.scope.context.copy
-        running, results = self.running, self._results
-        value: Any
-        timed = 0 if meter.slow or self.in_band else meter.next_sample
-        for item in items:
-            index = self._taken
-            self._pumping = True
-            try:
-                if index >= timed:
-                    value = self._work_at_once(item)
-                    timed = 0 if meter.slow or self.in_band else meter.next_sample
-                else:
-                    self._taken = index + 1
-                    context = copy()
-                    try:
-                        value = context.run(inline, item)
-                    except BaseException as error:  # noqa: BLE001 -- any exception is the item's outcome
-                        self._raised(index, item, error)
-                        value = self._result()
-                    else:
-                        if value is DROPPED or self._stopping or type(value) is Later:
-                            value = self._made(index, item, value, context)
-                        else:
-                            order.head = index + 1
-                            self._delivered += 1
-            finally:
-                self._pumping = False
-            if value is not MISSING:
-                if self._begins_more and not self._scheduled and not self._exhausted:
-                    self._schedule()
-                yield value
-            if self._exhausted or running or results:
-                return
-
-    def _worked_on_in_tasks(self, items: Iterable[T]) -> Iterator[U]:
-        """Do what `_work_in_task` does for each; most calls are not timed, and the loop starts them at once."""
-        meter, order, task_of, work = self.meter, self._order, self._task_of, self.work
-        running, results = self.running, self._results
-        all_timed = self.in_band or self._errands is not None or self.scope.has_factory
-        timed = 0 if meter.slow or all_timed else meter.next_sample
-        for item in items:
-            index = self._taken
-            self._pumping = True
-            try:
-                if index >= timed:
-                    value = self._work_in_task(item)
-                    timed = 0 if meter.slow or all_timed else meter.next_sample
-                else:
-                    self._taken = index + 1
-                    call = self._call(index, item, work)
-                    try:
-                        task = task_of(call)
-                    except BaseException:
-                        call.close()
-                        raise
-                    if not task.done():
-                        running[index] = task
-                        if self._stopping:
-                            task.cancel(self.scope.reason)
-                        return
-                    value = results.pop(index, MISSING)
-                    if value is not MISSING:
-                        order.head = index + 1
-                        self._delivered += 1
-            finally:
-                self._pumping = False
-            if value is not MISSING:
-                if self._begins_more and not self._scheduled and not self._exhausted:
-                    self._schedule()
-                yield value
-            if self._exhausted or running or results:
-                return
 
     def _work_at_once(self, item: T) -> Any:
         """Do what `_start_inline` does, and return the result; MISSING if there is none, or none yet."""
@@ -246,6 +255,30 @@ class OnePlace[T, U](Window[T, U]):
             self._start(item, work)
         return self._result()
 
+    # Bare calls
+
+    def _raised_bare(self, index: int, item: T, task: Task[Any] | None, error: BaseException) -> None:
+        """Settle the item of a bare call, or of one without a task, that raised at once."""
+        if task is not None and task.done() and not task.cancelled():
+            task.exception()  # what ends the program came before it was asked for, and the task would report it
+        self._raised(index, item, error)
+
+    def _waits_bare(self, index: int, item: T, task: Task[Any]) -> None:
+        """Have the item of a bare call that waits settled when its task is over, a pass of the loop after that."""
+        task.add_done_callback(partial(self._ended_bare, index, item))
+        self.running[index] = task
+        if self._stopping:
+            task.cancel(self.scope.reason)
+
+    def _ended_bare(self, index: int, item: T, task: Task[Any]) -> None:
+        try:
+            settling = self.scope.spawn(self._call(index, item, Later(task)))
+        except Exception as error:  # noqa: BLE001 -- whatever it is, it ends the run
+            self._crashed(index, error)
+            return
+        if not settling.done():  # it keeps the place until a thread is back
+            self.running[~index] = settling
+
     def _result(self) -> Any:
         """Remove and count the result of the call that was started last; MISSING if there is none, or none yet."""
         taken, meter = self._taken, self.meter
@@ -266,6 +299,7 @@ class OnePlace[T, U](Window[T, U]):
     @override
     def _stored(self) -> None:
         """Tell of the result of a call that has waited."""
+        self._last_waited = self._taken
         if not self.meter.peak_buffered:
             self.meter.note_peaks(1, 1, 1)
         if self._asked and self._keep_result is None:
@@ -301,3 +335,10 @@ class OnePlace[T, U](Window[T, U]):
         super().close()
         self._loop = _NO_LOOP  # it holds this window
         self._keep_result = None
+
+
+def makes_coroutines(work: Callable[..., Any]) -> bool:
+    """Whether a call of `work` runs nothing of it and gives a coroutine: an `async def`, maybe bound or partial."""
+    while isinstance(work, partial | MethodType):
+        work = work.func if isinstance(work, partial) else work.__func__
+    return isinstance(work, FunctionType) and bool(work.__code__.co_flags & CO_COROUTINE)

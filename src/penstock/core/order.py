@@ -110,7 +110,10 @@ class InOrder(AsFinished):
 
     @override
     def next_ones(self) -> list[Any]:
-        waiting, index, results = self._by_index, self.head, list[Any]()
+        results = list[Any]()
+        if not self.has_next():
+            return results
+        waiting, index = self._by_index, self.head
         while (value := waiting.get(index, MISSING)) is not MISSING:
             results.append(value)
             index += 1
