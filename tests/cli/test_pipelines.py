@@ -180,7 +180,7 @@ def test_a_full_disk_ends_a_run_and_what_is_finished_is_not_called_again(penstoc
     assert penstock(*command).code == 0
     calls = Counter((tmp_path / "calls").read_text().split())
     assert len(calls) == 40
-    assert 40 < calls.total() <= 44  # as many as were in flight again
+    assert calls.total() <= 44  # at most those again that were in flight
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
