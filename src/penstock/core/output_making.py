@@ -15,7 +15,7 @@ from penstock.core.calling import composed
 from penstock.core.clock import now
 from penstock.core.closing import aclose
 from penstock.core.errors import OptionError
-from penstock.core.meter import RARELY, WAITED
+from penstock.core.meter import WAITED
 from penstock.core.open_input import Outputs, Phase, Unbegun
 from penstock.core.outcome import Ok
 from penstock.core.permits import Permits
@@ -135,7 +135,7 @@ class OutputMaker[T, U](Caller[T, U]):
             self._run(index, item, later, context)
             return
         if timed:
-            meter.next_sample = index + RARELY
+            meter.note_sample(index)
             meter.returned(began)
         self._produced(outputs)
 
@@ -247,7 +247,7 @@ class OutputMaker[T, U](Caller[T, U]):
         outputs.timed = meter.times_all or meter.slow or outputs.index >= meter.next_sample
         began = 0.0
         if outputs.timed:
-            meter.next_sample = outputs.index + RARELY
+            meter.note_sample(outputs.index)
             outputs.paused = 0.0
             WAITED.set(0.0)
             began = self.scope.clock()
