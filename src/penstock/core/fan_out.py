@@ -75,7 +75,7 @@ class FanOut[T, U](OutputMaker[T, U]):
                 self._close_input(outputs)
                 if self._keep_output is not None and self._inputs:
                     self._give()
-                if not self._pumping or self._asked:
+                if not self._pumping:
                     self._settled()
                 return
         else:
@@ -98,62 +98,71 @@ class FanOut[T, U](OutputMaker[T, U]):
     @override
     def pull(self, room: int) -> Pulled[U]:
         """Do what `Pump.pull` does; a head whose call does not wait makes its next output at once: it need not wait."""
-        value: Any = MISSING
-        if self._ordered and not (self._pumping or self._stopping):
-            self._pumping = self._is_pulled = True
-            try:
-                value = self._make_for_pull()
-            finally:
-                self._pumping = self._is_pulled = False
-            if value is PENDING:  # nothing is open; another pull of the stage above would ask all stages twice
-                self._asked = True
-                self._burst = 1
-                if not self._scheduled:
-                    self._note_wait()
-        return super().pull(room) if value is MISSING else value
+        if not self._ordered or self._pumping or self._stopping:
+            return super().pull(room)
+        self._pumping = self._is_pulled = True
+        try:
+            must_wait = self._make_for_pull()
+        finally:
+            self._pumping = self._is_pulled = False
+        value, self._pulled = self._pulled, MISSING
+        if value is not MISSING:
+            if not self._scheduled:
+                self._schedule()
+            return value  # type: ignore[no-any-return] # a U; Any spares a cast per item
+        if not must_wait:
+            return super().pull(room)
+        self._asked = True  # another pull of the stage above would ask all stages twice
+        self._burst = 1
+        if not self._scheduled:
+            self._note_wait()
+        return PENDING
 
-    def _make_for_pull(self) -> Any:
-        """Let heads go on, one after the other, until one has made an output: return that, MISSING if one waits.
+    def _make_for_pull(self) -> bool:
+        """Let heads go on, one after the other, until one has made an output, which is `_pulled` then, or waits.
 
-        PENDING says that none is open, and that the stage above has none.
+        Return whether none is open, and none can be for now.
         """
-        permits = self._permits
-        inputs, waiting = permits.inputs, permits.waiting
-        while True:
-            head = inputs.get(permits.head)
-            if head is None:
-                if self._inline is None or self._exhausted or self.scope.depth > DEEP:
-                    return MISSING
-                if (none := self.scope.enter(self._open_next)) is not None:
-                    return none
-            elif head.held or head.index not in waiting or now() > self.scope.turn_ends:
-                return MISSING
-            else:
-                del waiting[head.index]
-                head.permit.resume()  # type: ignore[union-attr]  # pyright: ignore[reportOptionalMemberAccess] -- what waits has one
-                if self._pulled is MISSING:
-                    self._let_wait(head)
-            if (value := self._pulled) is not MISSING:
-                self._pulled = MISSING
-                if not self._scheduled:
-                    self._schedule()
-                return value
+        permits, scope = self._permits, self.scope
+        while (head := permits.inputs.get(permits.head)) is not None:
+            if head.held or head.index not in permits.waiting or now() > scope.turn_ends:
+                return False
+            del permits.waiting[head.index]
+            head.permit.resume()  # type: ignore[union-attr]  # pyright: ignore[reportOptionalMemberAccess] -- what waits has one
+            if self._pulled is not MISSING:
+                return False
+            self._let_wait(head)
+        if self._inline is None or self._exhausted or scope.depth > DEEP:
+            return False
+        return scope.enter(self._open_heads)
 
-    def _open_next(self) -> Any:
-        """Open an input; return PENDING or MISSING if there is none, or no place for it."""
-        room = self.concurrency - self._kept_places
-        if room <= 0 or (self._must_look and now() > self.scope.turn_ends):
-            return MISSING
-        item = self.upstream.pull(room)
-        if item is PENDING:
-            return PENDING
-        if item is END:
-            self._exhausted = True
-            return MISSING
-        self._open_inline(item, self.plan.work)
-        if not self.meter.peak_running:
-            self._note_peaks(self._taken - 1)
-        return None
+    def _open_heads(self) -> bool:
+        """Open inputs as long as none is open, so that each is the head; return what `_make_for_pull` does."""
+        inputs = self._inputs
+        while not inputs:
+            room = self.concurrency - self._kept_places
+            if room <= 0:
+                return True
+            if self._must_look and now() > self.scope.turn_ends:
+                self._schedule()
+                return True
+            item = self.upstream.pull(room)
+            if item is PENDING:
+                return True
+            if item is END:
+                self._exhausted = True
+                return False
+            self._open_inline(item, self.plan.work)
+            if not self.meter.peak_running:
+                self._note_peaks(self._taken - 1)
+        return False
+
+    @override
+    def _fill(self, room: int, count: int) -> bool:
+        """Do what `Pump._fill` does; for a reader of all, inputs that are over at once are a loop: 0.7 us less."""
+        if self._keep_output is None or self._inline is None or self._inputs:
+            return super()._fill(room, count)
+        return not self._open_heads() and not self._exhausted
 
     @override
     def _hand_over(self) -> Any:
@@ -313,8 +322,10 @@ class FanOut[T, U](OutputMaker[T, U]):
         super()._raised(index, item, error)
 
     def _forget(self, outputs: Outputs[T, U]) -> None:
-        permits = self._permits
-        permits.forget(outputs.index, self._taken)
+        permits, inputs = self._permits, self._inputs
+        inputs.pop(outputs.index, None)
+        while permits.head < self._taken and permits.head not in inputs:
+            permits.head += 1
         if outputs.held or outputs.ready or outputs.waiting or self._turns is not None:
             self._drop_outputs(outputs)
         outputs.failure = MISSING  # its traceback may lead to the frame that holds `outputs`

@@ -64,11 +64,6 @@ class Outputs[T, U]:
         self.limit: asyncio.Timeout | None = None
 
     @property
-    def is_bare(self) -> bool:
-        """Whether nothing goes on with its call but the call: no timeout, no limits, no measurement."""
-        return self.limit is None and self.hold is None and not self.timed
-
-    @property
     def making(self) -> bool:
         """Whether an output is being made."""
         return self.phase is Phase.MAKING

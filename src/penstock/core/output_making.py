@@ -128,7 +128,12 @@ class OutputMaker[T, U](Caller[T, U]):
             self._raised(index, item, error)
             return
         if reads_alone:
-            self._open_generator(outputs, fan, context)
+            if self._goes_straight(outputs):
+                self._begin(outputs, fan, context)
+                if self._pulled is MISSING and self._is_pulled:
+                    self._let_wait(outputs)
+            else:
+                self._begin_with_permit(outputs, fan, context)
             return
         if later is not None:
             outputs.work = later
@@ -148,23 +153,16 @@ class OutputMaker[T, U](Caller[T, U]):
         self._keep_fan(outputs, fan)
         return None
 
-    def _open_generator(self, outputs: Outputs[T, U], generator: AsyncGenerator[U], context: Context) -> None:
-        """Begin to read a generator within this call if it may make an output, else when it may.
-
-        Microseconds of processor time for a generator of one output, beside a task that stands by from the beginning:
-        by `to_list` 6.2 and 9.3, by `async for` 9.0 and 20.
-        """
+    def _begin_with_permit(self, outputs: Outputs[T, U], generator: AsyncGenerator[U], context: Context) -> None:
+        """Begin to read a generator within this call if it may make an output, else when it may."""
         permits = self._permits
-        if not self._goes_straight(outputs):
-            if not permits.may_make(outputs):
-                unbegun = Unbegun(outputs, generator, context, self._begin, self._never_read)
-                outputs.permit = self.running[outputs.index] = unbegun
-                permits.waiting[outputs.index] = outputs
-                return
+        if permits.may_make(outputs):
             permits.give(outputs)
-        self._begin(outputs, generator, context)
-        if self._is_pulled and self._pulled is MISSING:
-            self._let_wait(outputs)
+            self._begin(outputs, generator, context)
+        else:
+            unbegun = Unbegun(outputs, generator, context, self._begin, self._never_read)
+            outputs.permit = self.running[outputs.index] = unbegun
+            permits.waiting[outputs.index] = outputs
 
     def _let_wait(self, outputs: Outputs[T, U]) -> None:
         """Let an input that a pull has asked, and that waits for something, make its output with a permit."""
@@ -173,10 +171,11 @@ class OutputMaker[T, U](Caller[T, U]):
             self._permits.give(outputs)
 
     def _goes_straight(self, outputs: Outputs[T, U]) -> bool:
-        """Whether the next output of an input is handed on where it is made, and needs no permit."""
-        if not self._is_pulled:
-            return self._is_kept(outputs)
-        return not outputs.held and outputs.index == self._permits.head
+        """Whether the next output of an input is handed on where it is made, and needs no permit.
+
+        What a pull opens is the head.
+        """
+        return self._is_pulled or self._is_kept(outputs)
 
     def _is_kept(self, outputs: Outputs[T, U]) -> bool:
         """Whether the next output goes to a reader of all, whenever it is made."""
@@ -210,7 +209,7 @@ class OutputMaker[T, U](Caller[T, U]):
         try:
             try:
                 if type(work) is AsyncGeneratorType:
-                    await self._read(outputs, work, may_make=True)
+                    await self._read(outputs, work, work)
                     permit = outputs.permit
                     if type(permit) is Standby and not permit.is_cancelled:
                         self._spare = permit
@@ -261,7 +260,9 @@ class OutputMaker[T, U](Caller[T, U]):
     async def _fan_out(self, outputs: Outputs[T, U]) -> None:
         fan = await outputs.work(outputs.item)
         if _is_async(fan):
-            await self._read(outputs, aiter(cast("AsyncIterable[U]", fan)))
+            iterator = aiter(cast("AsyncIterable[U]", fan))
+            made = iterator if type(iterator) is AsyncGeneratorType else _Iterable(iterator)
+            await self._read(outputs, iterator, made, self._permission(outputs))
             return
         self._keep_fan(outputs, fan)
         if outputs.iterator is not None and self.plan.retry is not None and not self._stopping:
@@ -290,19 +291,22 @@ class OutputMaker[T, U](Caller[T, U]):
             self._permits.give_back(outputs)
         outputs.iterator = iterator
 
-    async def _read(self, outputs: Outputs[T, U], iterator: Any, *, may_make: bool = False) -> None:
-        """Read to the end; with `may_make`, the first output needs no permit, or there is one already.
+    async def _read(
+        self,
+        outputs: Outputs[T, U],
+        iterator: AsyncIterator[U],
+        made: AsyncIterable[U],
+        permission: Awaitable[None] | None = None,
+    ) -> None:
+        """Read to the end; without `permission` for the first output, it needs none, or has it already.
 
         The frame of a failure keeps what is named here: never the scope, which keeps failures.
         """
-        kind: object = type(iterator)  # pyright: ignore[reportUnknownVariableType] -- as above
-        is_generator = kind is AsyncGeneratorType
-        made: AsyncIterable[Any] = iterator if is_generator else _Iterable(iterator)
         try:
-            if not may_make:
-                await self._permission(outputs)
-            if self._stopping:  # it has swallowed its cancellation, here and below
-                return
+            if permission is not None:
+                await permission
+                if self._stopping:  # it has swallowed its cancellation, here and below
+                    return
             async for output in made:
                 if self._stopping:
                     return
@@ -313,9 +317,9 @@ class OutputMaker[T, U](Caller[T, U]):
         finally:
             if outputs.phase is Phase.MAKING:
                 self._permits.give_back(outputs)
-            self._permits.waiting.pop(outputs.index, None)  # if it was cancelled there
-            if not is_generator or iterator.ag_frame is not None:
-                await aclose(cast("AsyncIterator[Any]", iterator))
+            if getattr(iterator, "ag_frame", iterator) is not None:
+                self._permits.waiting.pop(outputs.index, None)  # if it was cancelled there
+                await aclose(iterator)
 
     def _made_one(self, outputs: Outputs[T, U], output: U) -> Awaitable[None] | None:
         """Keep an output, or hand it on where it is made; return what its task awaits before it makes the next one."""
@@ -323,18 +327,19 @@ class OutputMaker[T, U](Caller[T, U]):
             self._permits.made(outputs)
             outputs.ready.append(output)
             self._made(outputs)
-        else:
-            outputs.given += 1
-            if not self.meter.peak_buffered:
-                self.meter.note_buffered(1)
-            value = Ok(output, outputs.index) if self.in_band else output
-            if self._keep_output is None:
-                self._pulled = value
-                return self._bare_permit(outputs) if outputs.is_bare else self._stand_by(outputs)
+            if now() > self.scope.turn_ends:
+                return self._pause(outputs)
+            return None if self._is_kept(outputs) else self._permission(outputs)
+        outputs.given += 1
+        if not self.meter.peak_buffered:
+            self.meter.note_buffered(1)
+        value = Ok(output, outputs.index) if self.in_band else output
+        if self._keep_output is not None:
             self._keep_output(value)
-        if now() > self.scope.turn_ends:
-            return self._pause(outputs)
-        return None if self._is_kept(outputs) else self._permission(outputs)
+            return self._pause(outputs) if now() > self.scope.turn_ends else None
+        self._pulled = value
+        is_bare = outputs.limit is None and outputs.hold is None and not outputs.timed
+        return self._bare_permit(outputs) if is_bare else self._stand_by(outputs)
 
     async def _pause(self, outputs: Outputs[T, U]) -> None:
         await self.scope.pause()

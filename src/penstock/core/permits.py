@@ -82,12 +82,6 @@ class Permits[T, U]:
         """Count no output of an input as held but one that it is making."""
         self.count(outputs, outputs.making - outputs.held)
 
-    def forget(self, index: int, taken: int) -> None:
-        """Close an input; the head is the next one that is open, of so many that were taken."""
-        self.inputs.pop(index, None)
-        while self.head < taken and self.head not in self.inputs:
-            self.head += 1
-
     def due(self, outputs: Outputs[T, U] | None) -> bool:
         """Note that an input may have become able to make an output; return whether any that waits may be."""
         if outputs is not None and outputs.index in self.waiting:

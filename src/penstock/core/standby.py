@@ -21,17 +21,20 @@ class Standby:
     """What one task awaits until it is told to go on, any number of times; a cancellation ends it.
 
     `resume` is for callers that the task cannot lead to: never a call that was made by this task, or by one that it
-    waits for.
+    waits for. What the task asks (the protocol of a future, as far as a task uses it) is answered in C where it can be:
+    a call into Python takes 60 ns.
     """
 
-    __slots__ = ("_asyncio_future_blocking", "_context", "_loop", "_message", "_wakeup", "is_cancelled")
+    __slots__ = ("_asyncio_future_blocking", "_context", "_loop", "_wakeup", "is_cancelled")
+
+    get_loop = staticmethod(asyncio.get_running_loop)
+    result = staticmethod(bool)  # that it was told to go on
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._asyncio_future_blocking = False
         self._loop = loop
-        self._wakeup: Callable[[Standby], object] | None = None
+        self._wakeup: Callable[[object], object] | None = None
         self._context: Context | None = None
-        self._message: object = None
         self.is_cancelled: bool = False
 
     def __await__(self) -> Generator["Standby"]:
@@ -54,13 +57,7 @@ class Standby:
         finally:
             _enter_task(self._loop, caller)
 
-    # The protocol of a future, as far as a task uses it
-
-    def get_loop(self) -> asyncio.AbstractEventLoop:
-        """Return the loop of the task."""
-        return self._loop
-
-    def add_done_callback(self, wakeup: "Callable[[Standby], object]", *, context: Context) -> None:
+    def add_done_callback(self, wakeup: "Callable[[object], object]", *, context: Context) -> None:
         """Keep what lets the task go on."""
         self._wakeup, self._context = wakeup, context
 
@@ -70,11 +67,15 @@ class Standby:
         if wakeup is None:
             return False
         self.is_cancelled = True
-        self._message = msg
-        self._loop.call_soon(wakeup, self, context=self._context)
+        self._loop.call_soon(wakeup, _Cancelled(msg), context=self._context)
         return True
 
+
+class _Cancelled:
+    """What a cancelled task asks for the result of its wait."""
+
+    def __init__(self, message: object) -> None:
+        self._message = message
+
     def result(self) -> None:
-        """Return if the task was told to go on, and raise if it was cancelled."""
-        if self.is_cancelled:
-            raise asyncio.CancelledError() if self._message is None else asyncio.CancelledError(self._message)
+        raise asyncio.CancelledError() if self._message is None else asyncio.CancelledError(self._message)
