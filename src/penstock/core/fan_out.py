@@ -11,7 +11,7 @@ from penstock.core.clock import now
 from penstock.core.closing import close
 from penstock.core.errors import as_failure, is_fault_of_item
 from penstock.core.fair_turns import FairTurns
-from penstock.core.open_input import EXHAUSTED, Outputs, Phase
+from penstock.core.open_input import CUT_OFF, EXHAUSTED, SETTLED, WHOLE, Outputs
 from penstock.core.outcome import Failed, Ok
 from penstock.core.output_making import OutputMaker
 from penstock.core.plan import MISSING, Plan
@@ -70,7 +70,7 @@ class FanOut[T, U](OutputMaker[T, U]):
     @override
     def _produced(self, outputs: Outputs[T, U]) -> None:
         if outputs.iterator is None and not self._stopping:
-            outputs.phase = Phase.WHOLE
+            outputs.phase = WHOLE
             if not outputs.ready:
                 self._close_input(outputs)
                 if self._keep_output is not None and self._inputs:
@@ -79,7 +79,7 @@ class FanOut[T, U](OutputMaker[T, U]):
                     self._settled()
                 return
         else:
-            outputs.phase = Phase.CUT_OFF
+            outputs.phase = CUT_OFF
         if self._stopping and not outputs.ready:
             self._close_iterator(outputs)
             self._discard(outputs)
@@ -181,7 +181,7 @@ class FanOut[T, U](OutputMaker[T, U]):
             if output is EXHAUSTED:
                 if outputs.iterator is not None:
                     outputs.iterator = None
-                    outputs.phase = Phase.WHOLE
+                    outputs.phase = WHOLE
                 self._close_input(outputs)
                 continue
             return self._handed_on(outputs, output)
@@ -243,7 +243,7 @@ class FanOut[T, U](OutputMaker[T, U]):
     def _at_hand(self) -> Outputs[T, U] | None:
         """Return the input that is next, if the rest of its outputs is a collection of several and the turn lasts."""
         outputs = self._first() if self._ordered else None
-        if outputs is None or outputs.phase is not Phase.WHOLE or outputs.held or self.in_band:
+        if outputs is None or outputs.phase is not WHOLE or outputs.held or self.in_band:
             return None
         # no look at the clock for nothing: a slow machine would spin
         return None if len(outputs.ready) <= 1 or self._turn_is_over() else outputs
@@ -296,13 +296,13 @@ class FanOut[T, U](OutputMaker[T, U]):
 
     def _close_input(self, outputs: Outputs[T, U]) -> None:
         """Settle an input that has no output left."""
-        if outputs.phase is not Phase.SETTLED:
+        if outputs.phase is not SETTLED:
             if outputs.given:
                 self._delivered += 1
             else:
                 self._dropped += 1
-            is_whole = outputs.phase is Phase.WHOLE
-            outputs.phase = Phase.SETTLED
+            is_whole = outputs.phase is WHOLE
+            outputs.phase = SETTLED
             if is_whole and self.plan.on_through is not None:
                 self.plan.on_through(outputs.item)
         self._forget(outputs)
@@ -316,16 +316,14 @@ class FanOut[T, U](OutputMaker[T, U]):
             outputs.limit = None  # it knows the task, which may end with an error that leads here
             cause = as_failure(error.error if isinstance(error, Exhausted) else error)
             settled = not self.in_band or self._stopping or not is_fault_of_item(cause)
-            outputs.phase = Phase.SETTLED if settled else Phase.CUT_OFF
+            outputs.phase = SETTLED if settled else CUT_OFF
             if settled and not outputs.ready:
                 self._forget(outputs)
         super()._raised(index, item, error)
 
     def _forget(self, outputs: Outputs[T, U]) -> None:
-        permits, inputs = self._permits, self._inputs
-        inputs.pop(outputs.index, None)
-        while permits.head < self._taken and permits.head not in inputs:
-            permits.head += 1
+        permits = self._permits
+        permits.forget(outputs.index, self._taken)
         if outputs.held or outputs.ready or outputs.waiting or self._turns is not None:
             self._drop_outputs(outputs)
         outputs.failure = MISSING  # its traceback may lead to the frame that holds `outputs`
@@ -353,7 +351,7 @@ class FanOut[T, U](OutputMaker[T, U]):
     @override
     def _count_finished(self) -> tuple[int, int]:
         inputs = list(self._inputs.values())  # at one stroke: another thread may ask
-        return sum(outputs.phase in {Phase.CUT_OFF, Phase.WHOLE} for outputs in inputs), self._outputs_waiting
+        return sum(outputs.phase in {CUT_OFF, WHOLE} for outputs in inputs), self._outputs_waiting
 
     # Stopping
 
@@ -380,8 +378,8 @@ class FanOut[T, U](OutputMaker[T, U]):
 
     def _discard(self, outputs: Outputs[T, U]) -> None:
         self._drop_outputs(outputs)
-        if outputs.phase is not Phase.SETTLED:
-            outputs.phase = Phase.SETTLED
+        if outputs.phase is not SETTLED:
+            outputs.phase = SETTLED
             self._discarded += 1
         self._inputs.pop(outputs.index, None)  # it may be gone: what swallowed its cancellation came back late
 

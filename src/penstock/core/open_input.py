@@ -25,6 +25,14 @@ class Phase(IntEnum):
     SETTLED = 4  # it has its outcome; outputs may still be handed on
 
 
+# by these names: a member that is looked up in its enum takes 40 ns
+AT_WORK: Final = Phase.AT_WORK
+MAKING: Final = Phase.MAKING
+CUT_OFF: Final = Phase.CUT_OFF
+WHOLE: Final = Phase.WHOLE
+SETTLED: Final = Phase.SETTLED
+
+
 class Outputs[T, U]:
     """An open input, with its outputs that wait."""
 
@@ -50,7 +58,7 @@ class Outputs[T, U]:
         self.index: int = index
         self.item: T = item
         self.work: AsyncFn[T, Any] = work
-        self.phase: Phase = Phase.AT_WORK
+        self.phase: Phase = AT_WORK
         self.ready: deque[U] = deque()
         self.iterator: Iterator[U] | None = None
         self.given: int = 0  # outputs that were handed on
@@ -66,12 +74,12 @@ class Outputs[T, U]:
     @property
     def making(self) -> bool:
         """Whether an output is being made."""
-        return self.phase is Phase.MAKING
+        return self.phase is MAKING
 
     @property
     def produced(self) -> bool:
         """Whether its call is over."""
-        return self.phase >= Phase.CUT_OFF
+        return self.phase >= CUT_OFF
 
     def has_output(self) -> bool:
         """Whether `take` may return an output."""

@@ -16,7 +16,7 @@ from penstock.core.clock import now
 from penstock.core.closing import aclose
 from penstock.core.errors import OptionError
 from penstock.core.meter import WAITED
-from penstock.core.open_input import Outputs, Phase, Unbegun
+from penstock.core.open_input import AT_WORK, MAKING, Outputs, Unbegun
 from penstock.core.outcome import Ok
 from penstock.core.permits import Permits
 from penstock.core.plan import MISSING, AsyncFn, Gate, Later, Plan
@@ -65,7 +65,7 @@ class OutputMaker[T, U](Caller[T, U]):
             knowing=self._knowing,
         )
         self._inline: Callable[[T], Any] | None = plan.inline
-        self._spare: Standby | None = None  # of a task that is over
+        self._spare: Standby | Unbegun | None = None  # of a task that is over
         self._is_pulled = False  # whether a pull asks the head for an output right now
         self._reads_alone = scope.trace is None and not scope.has_factory
         if scope.trace is not None:
@@ -166,7 +166,7 @@ class OutputMaker[T, U](Caller[T, U]):
 
     def _let_wait(self, outputs: Outputs[T, U]) -> None:
         """Let an input that a pull has asked, and that waits for something, make its output with a permit."""
-        goes_on = outputs.phase is Phase.AT_WORK and outputs.index not in self._permits.waiting
+        goes_on = outputs.phase is AT_WORK and outputs.index not in self._permits.waiting
         if goes_on and self._keep_output is None:
             self._permits.give(outputs)
 
@@ -210,9 +210,8 @@ class OutputMaker[T, U](Caller[T, U]):
             try:
                 if type(work) is AsyncGeneratorType:
                     await self._read(outputs, work, work)
-                    permit = outputs.permit
-                    if type(permit) is Standby and not permit.is_cancelled:
-                        self._spare = permit
+                    if outputs.permit is not None:
+                        self._spare = outputs.permit
                 else:
                     await self._attempt(outputs)
             except BaseException as error:  # noqa: BLE001 -- any exception is the item's outcome
@@ -315,7 +314,7 @@ class OutputMaker[T, U](Caller[T, U]):
                     if self._stopping:
                         return
         finally:
-            if outputs.phase is Phase.MAKING:
+            if outputs.phase is MAKING:
                 self._permits.give_back(outputs)
             if getattr(iterator, "ag_frame", iterator) is not None:
                 self._permits.waiting.pop(outputs.index, None)  # if it was cancelled there
@@ -323,7 +322,7 @@ class OutputMaker[T, U](Caller[T, U]):
 
     def _made_one(self, outputs: Outputs[T, U], output: U) -> Awaitable[None] | None:
         """Keep an output, or hand it on where it is made; return what its task awaits before it makes the next one."""
-        if outputs.phase is Phase.MAKING:
+        if outputs.phase is MAKING:
             self._permits.made(outputs)
             outputs.ready.append(output)
             self._made(outputs)
@@ -358,10 +357,11 @@ class OutputMaker[T, U](Caller[T, U]):
 
     def _bare_permit(self, outputs: Outputs[T, U]) -> Standby:
         """Give what a task awaits for its permit; it stands by from now on."""
-        permit = outputs.permit
+        permit = outputs.permit or self._spare
+        self._spare = None
         if type(permit) is not Standby or permit.is_cancelled:
-            permit, self._spare = self._spare, None
-            outputs.permit = permit = permit or Standby(self.scope.loop)
+            permit = Standby(self.scope.loop)
+        outputs.permit = permit
         self._permits.waiting[outputs.index] = outputs
         return permit
 

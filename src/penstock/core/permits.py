@@ -7,7 +7,7 @@ buffer of outputs".
 
 from collections.abc import Iterator
 
-from penstock.core.open_input import Outputs, Phase
+from penstock.core.open_input import AT_WORK, MAKING, Outputs
 
 
 class Permits[T, U]:
@@ -57,7 +57,7 @@ class Permits[T, U]:
 
     def give_back(self, outputs: Outputs[T, U]) -> None:
         """Take back the permit of an output that was not made, if the input has one."""
-        if outputs.phase is Phase.MAKING:
+        if outputs.phase is MAKING:
             self._makes(outputs, making=False)
             self.count(outputs, -1)
 
@@ -66,9 +66,9 @@ class Permits[T, U]:
         self._makes(outputs, making=False)
 
     def _makes(self, outputs: Outputs[T, U], *, making: bool) -> None:
-        if making is not (outputs.phase is Phase.MAKING):
+        if making is not (outputs.phase is MAKING):
             self.making += 1 if making else -1
-            outputs.phase = Phase.MAKING if making else Phase.AT_WORK
+            outputs.phase = MAKING if making else AT_WORK
 
     def count(self, outputs: Outputs[T, U], change: int) -> None:
         """Count so many more outputs of an input as held."""
@@ -81,6 +81,14 @@ class Permits[T, U]:
     def let_go(self, outputs: Outputs[T, U]) -> None:
         """Count no output of an input as held but one that it is making."""
         self.count(outputs, outputs.making - outputs.held)
+
+    def forget(self, index: int, taken: int) -> None:
+        """Close an input; the head is the next one that is open, of so many that were taken."""
+        inputs, head = self.inputs, self.head
+        inputs.pop(index, None)
+        while head < taken and head not in inputs:
+            head += 1
+        self.head = head
 
     def due(self, outputs: Outputs[T, U] | None) -> bool:
         """Note that an input may have become able to make an output; return whether any that waits may be."""

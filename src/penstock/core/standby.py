@@ -67,11 +67,11 @@ class Standby:
         if wakeup is None:
             return False
         self.is_cancelled = True
-        self._loop.call_soon(wakeup, _Cancelled(msg), context=self._context)
+        self._loop.call_soon(wakeup, _Cancellation(msg), context=self._context)
         return True
 
 
-class _Cancelled:
+class _Cancellation:
     """What a cancelled task asks for the result of its wait."""
 
     def __init__(self, message: object) -> None:
