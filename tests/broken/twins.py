@@ -459,6 +459,20 @@ def outputs_go_to_a_pull_that_is_over():
     put(FanOut, "_let_wait", lambda self, outputs: None)
 
 
+@twin("asks for no turn where inputs of a flat_map are opened until it ends", "test_flat_map.py", "Deadlock")
+def pulls_that_open_inputs_end_with_their_turn():
+    real = FanOut._open_heads
+
+    def open_heads(self):
+        scheduled, self._scheduled = self._scheduled, True
+        try:
+            return real(self)
+        finally:
+            self._scheduled = scheduled
+
+    put(FanOut, "_open_heads", open_heads)
+
+
 @twin("hands on outputs of a list together and counts none of them", "test_batch.py")
 def outputs_together_are_not_counted():
     def take(self, outputs, count):
