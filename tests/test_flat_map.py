@@ -773,13 +773,25 @@ async def test_turns_that_end_anywhere_lose_no_output(options, turn_clock):
                 await asyncio.sleep(0)
             yield number, output
 
+    outputs = penstock.stream(range(5)).flat_map(many, **options)
     expected = [(number, output) for number in range(5) for output in range(20)]
-    numbers = penstock.stream(range(5))
-    for source in (numbers, numbers.map(lambda number: number)):  # which looks at the clock, and which does not
-        outputs = source.flat_map(many, **options)
-        assert await outputs.to_list() == expected
-        assert await read_all(outputs) == expected
-        assert await outputs.count() == 100
+    assert await outputs.to_list() == expected
+    assert await read_all(outputs) == expected
+    assert await outputs.count() == 100
+
+
+async def test_inputs_that_are_over_at_once_share_turns(turn_clock):
+    """P9: they are opened one after the other while the turn lasts; a stage above that hands on does not look at it."""
+    turn_clock.step = lambda: 0.001
+
+    async def few(number):
+        for _ in range(number % 3):
+            yield number
+
+    expected = [number for number in range(30) for _ in range(number % 3)]
+    outputs = penstock.stream(range(30)).take(30).flat_map(few)
+    assert await outputs.to_list() == expected
+    assert await read_all(outputs) == expected
 
 
 @pytest.mark.parametrize("buffer", [0, 1])
