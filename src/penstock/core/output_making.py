@@ -260,8 +260,7 @@ class OutputMaker[T, U](Caller[T, U]):
         fan = await outputs.work(outputs.item)
         if _is_async(fan):
             iterator = aiter(cast("AsyncIterable[U]", fan))
-            made = iterator if type(iterator) is AsyncGeneratorType else _Iterable(iterator)
-            await self._read(outputs, iterator, made, self._permission(outputs))
+            await self._read(outputs, iterator, _Iterable(iterator), self._permission(outputs))
             return
         self._keep_fan(outputs, fan)
         if outputs.iterator is not None and self.plan.retry is not None and not self._stopping:
@@ -291,14 +290,11 @@ class OutputMaker[T, U](Caller[T, U]):
         outputs.iterator = iterator
 
     async def _read(
-        self,
-        outputs: Outputs[T, U],
-        iterator: AsyncIterator[U],
-        made: AsyncIterable[U],
-        permission: Awaitable[None] | None = None,
+        self, outputs: Outputs[T, U], iterator: Any, made: Any, permission: Awaitable[None] | None = None
     ) -> None:
-        """Read to the end; without `permission` for the first output, it needs none, or has it already.
+        """Read an iterator, which `made` gives, to the end.
 
+        Without `permission` the first output needs none, or has it already.
         The frame of a failure keeps what is named here: never the scope, which keeps failures.
         """
         try:
