@@ -64,7 +64,9 @@ class OnePlace[T, U](Window[T, U]):
         self.ready_items_last: bool = upstream.ready_items_last and self.levels <= DEEP
         self._goes_on = False
         self._loop: Iterator[U] = _NO_LOOP
-        self._begin: Callable[[Task[Any], Any], None] = partial(Task.__init__, loop=scope.loop, eager_start=True)
+        self._begin: Callable[[Task[Any], Any], None] = partial(
+            cast("Any", Task).__init__, loop=scope.loop, eager_start=True
+        )
         self._last_waited = -1
         self._may_be_bare = (
             plan.inline is None
@@ -155,7 +157,8 @@ class OnePlace[T, U](Window[T, U]):
         inline: Any = self.plan.inline
         work: Any = self.work
         work_on = self._work_in_task if inline is None else self._work_at_once
-        copy, begin, new = self.scope.context.copy, self._begin, Task.__new__
+        copy, begin = self.scope.context.copy, self._begin
+        new: Any = Task.__new__
         context: Context = self.scope.context
         task: Any = None
         running, results = self.running, self._results
