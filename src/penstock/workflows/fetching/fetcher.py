@@ -1,7 +1,7 @@
 """Fetches the endpoints of rows, many at once, and makes one record of those of a key."""
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any, Final, Self, cast, override
@@ -179,7 +179,7 @@ class Fetcher:
 
         A key of which no endpoint can be fetched is set aside with a `FetchError`.
         """
-        work = _Fetching(self, NoFormer() if former is None else former)
+        work = _Fetching(self._ask, self._tries, self.counts, NoFormer() if former is None else former)
         hosts = Limiter(self._per_host, key=_host)
         limits: list[Limiter | RateLimit] = [hosts]
         if self._rate is not None:
@@ -198,7 +198,7 @@ class Fetcher:
             .flat_map(work.record, name="records", on_error="collect")
         )
 
-    async def ask(self, endpoint: _Endpoint) -> Fetched:
+    async def _ask(self, endpoint: _Endpoint) -> Fetched:
         """Ask for an endpoint once; count it."""
         if isinstance(endpoint.place, Fetched):
             return endpoint.place
@@ -208,16 +208,16 @@ class Fetcher:
         endpoint.tries += 1
         return await self._client.get(endpoint.place, None if endpoint.kept is None else endpoint.kept.validators)
 
-    def is_last(self, endpoint: _Endpoint) -> bool:
-        """Whether it has been asked as often as it may be."""
-        return endpoint.tries >= self._tries
-
 
 class _Fetching:
     """The functions of the stages. What belongs to a row is in its items, so nothing of a run stays here."""
 
-    def __init__(self, fetcher: Fetcher, former: Former) -> None:
-        self._fetcher = fetcher
+    def __init__(
+        self, ask: Callable[[_Endpoint], Awaitable[Fetched]], tries: int, counts: FetchCounts, former: Former
+    ) -> None:
+        self._ask = ask
+        self._tries = tries
+        self._counts = counts
         self._former = former
 
     def endpoints(self, row: FetchRow) -> list[_Endpoint]:
@@ -230,8 +230,8 @@ class _Fetching:
 
     async def request(self, endpoint: _Endpoint) -> _Endpoint:
         """Fetch an endpoint; raise if it is to be tried again."""
-        answer = await self._fetcher.ask(endpoint)
-        if answer.again and not self._fetcher.is_last(endpoint):
+        answer = await self._ask(endpoint)
+        if answer.again and endpoint.tries < self._tries:
             raise FetchError(f"{_host(endpoint)}: {answer.error}", answer.retry_after)
         endpoint.of.answers[endpoint.name] = answer
         endpoint.of.left -= 1
@@ -272,7 +272,7 @@ class _Fetching:
         return kept.status if answer.is_the_same else answer.status, self._former.body(gathered.row.key, name), kept
 
     def _count(self, gathered: _Gathered, errors: Mapping[str, object]) -> None:
-        counts, answers = self._fetcher.counts, gathered.answers
+        counts, answers = self._counts, gathered.answers
         same = sum(answer.is_the_same for answer in answers.values())
         counts.not_modified += same
         counts.unchanged += same == len(answers)
