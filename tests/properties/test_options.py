@@ -13,6 +13,7 @@ from tests.test_tracing import Traces
 
 import penstock
 from penstock import Adaptive, Failed, Limiter, Ok, RateLimit, Record, Retry
+from penstock.core import one_place
 from penstock.engines import Threads
 from penstock.flow import step
 from penstock.testing import Scripted
@@ -79,6 +80,7 @@ CASES = st.fixed_dictionaries(
         "below": st.sampled_from([None, None, None, "with_metadata", "checkpoint", "prefetch"]),
         "reader": st.sampled_from(["for", "for", "to_list"]),
         "traced": st.sampled_from([None, None, None, None, 0, 1]),
+        "trust": st.sampled_from([0, 2, 64]),
         "acts": st.lists(
             st.tuples(st.sampled_from([None, 0, 0.5, 1, 2]), st.sampled_from([0] * 6 + [1, 2, 99])),
             min_size=1,
@@ -103,7 +105,7 @@ class Case:
         self.operator, self.below, self.reader, self.traced = (
             case[name] for name in ("operator", "below", "reader", "traced")
         )
-        self.leave, self.pause = case["leave"], case["pause"]
+        self.leave, self.pause, self.trust = case["leave"], case["pause"], case["trust"]
         self.options = dict(case["options"])
         self.concurrency, self.engine = case["concurrency"], None if self.function in ON_LOOP else case["engine"]
         self._leave_out_what_it_has_not()
@@ -266,7 +268,11 @@ class Case:
 
     async def drive(self):
         async with Threads(3) as engine:
-            with nullcontext() if self.traced is None else penstock.traced(Traces().tracer, items=self.traced):
+            with (
+                pytest.MonkeyPatch.context() as patch,
+                nullcontext() if self.traced is None else penstock.traced(Traces().tracer, items=self.traced),
+            ):
+                patch.setattr(one_place, "TRUST", self.trust)
                 return await self.drive_on(self.stream(engine))
 
     async def drive_on(self, stream):
