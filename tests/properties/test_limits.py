@@ -127,7 +127,7 @@ async def test_a_limiter_grants_neither_too_much_nor_too_little(limit, holds):
 async def test_nor_does_one_that_is_resized(holds, sizes):
     """A weight may be refused at once, if the limiter is smaller just then; one that waits is never left waiting."""
     fuzz = Fuzz(Limiter(6), holds)
-    fuzz.limiter.check = lambda weight: weight
+    fuzz.limiter._check = lambda weight: weight
     await fuzz.run(sizes)
     assert (fuzz.limiter.in_use, fuzz.limiter.waiting, fuzz.held) == (0, 0, {})
 
