@@ -15,6 +15,7 @@ from asyncio import (
 )
 from collections.abc import Callable, Generator
 from contextvars import Context
+from typing import ClassVar
 
 
 class Standby:
@@ -27,8 +28,8 @@ class Standby:
 
     __slots__ = ("_asyncio_future_blocking", "_context", "_loop", "_wakeup", "is_cancelled")
 
-    get_loop = staticmethod(asyncio.get_running_loop)
-    result = staticmethod(bool)  # that it was told to go on
+    get_loop: ClassVar[Callable[[], asyncio.AbstractEventLoop]] = staticmethod(asyncio.get_running_loop)
+    result: ClassVar[Callable[[], object]] = staticmethod(bool)  # that it was told to go on
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._asyncio_future_blocking = False
