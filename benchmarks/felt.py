@@ -111,6 +111,10 @@ def same(number):
     return number
 
 
+async def one(number):
+    yield number
+
+
 async def ten(number):
     for output in range(10):
         yield number + output
@@ -187,7 +191,7 @@ def scripts(share: int) -> Iterator[Line]:
 
 
 def outputs(share: int) -> Iterator[Line]:
-    for many, each in ((10, ten), (2, two)):
+    for many, each in ((10, ten), (2, two), (1, one)):
         runs = {
             OURS: listing(lambda n, m=many, e=each: stream(range(n // m)).flat_map(e)),
             "penstock, async for": reading(lambda n, m=many, e=each: stream(range(n // m)).flat_map(e)),
